@@ -1,0 +1,109 @@
+"""Run a host program: its output in a log, its progress to the user, its end certain."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harness.errors import HarnessError
+
+TAIL_LINES = 20
+
+
+class CommandError(HarnessError):
+    """A program exited with an error; ``returncode`` and ``tail`` tell how."""
+
+    def __init__(self, argv: Sequence[str], returncode: int, log: Path | None, tail: str) -> None:
+        ended = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with {returncode}"
+        super().__init__(f"The command `{shlex.join(argv)}` {ended}.", log=log, tail=tail)
+        self.argv = tuple(argv)
+        self.returncode = returncode
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    log: Path | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    line: Callable[[str], None] | None = None,
+) -> str:
+    """Run ``argv`` to its end and return its standard output and error, mixed.
+
+    ``log`` gets all output as it comes (appended); ``line`` is called with each
+    line.  ``env`` is added to the environment.  The program runs in a process
+    group of its own, which is ended as a whole when this call is left by an
+    exception (Ctrl-C included): no make or gcc goes on behind the user's back.
+
+    Raises CommandError when the program fails, HarnessError when it is not there.
+    """
+    stream = None
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    output: list[str] = []
+    try:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            stream = log.open("ab")
+            stream.write(f"$ {shlex.join(argv)}\n".encode())
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env=None if env is None else {**os.environ, **env},
+                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise HarnessError(
+                f"The program {argv[0]} is not installed. `python -m harness doctor` lists "
+                "what is missing and how to install it."
+            ) from error
+        try:
+            if stdin is not None and process.stdin is not None:
+                try:
+                    process.stdin.write(stdin)
+                    process.stdin.close()
+                except BrokenPipeError:
+                    pass  # the program has ended; its exit status says why
+            assert process.stdout is not None
+            for raw in process.stdout:
+                if stream is not None:
+                    stream.write(raw)
+                    stream.flush()
+                text = raw.decode(errors="replace").rstrip("\n")
+                tail.append(text)
+                output.append(text)
+                if line is not None:
+                    line(text)
+            returncode = process.wait()
+        except BaseException:
+            end_group(process)
+            raise
+    finally:
+        if stream is not None:
+            stream.close()
+    if returncode != 0:
+        raise CommandError(argv, returncode, log, "\n".join(tail))
+    return "\n".join(output)
+
+
+def end_group(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
+    """End a process started in its own group, children included; SIGKILL after ``grace`` seconds."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=grace)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()

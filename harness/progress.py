@@ -1,0 +1,101 @@
+"""Live progress on a terminal, plain lines in a log.
+
+A stage is a piece of work a user waits for: fetch, apply, build, image, boot.
+How long each took is remembered in the cache, so the next run can say how long
+it will probably take.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+
+from harness.store import Store, write_atomically
+
+
+class Stage:
+    """One piece of work in progress; ``detail`` is what it does at the moment."""
+
+    def __init__(self, name: str, estimate: float | None, log: TextIO | None) -> None:
+        self.name = name
+        self.estimate = estimate
+        self.detail = ""
+        self.started = time.monotonic()
+        self._log = log
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self.started
+
+    def update(self, detail: str) -> None:
+        """Show ``detail`` (a file being compiled, bytes downloaded) on the live line."""
+        self.detail = detail
+
+    def note(self, line: str) -> None:
+        """Say ``line`` aloud: it stays on the screen and in the log."""
+        if self._log is not None:
+            print(f"{self.name}: {line}", file=self._log, flush=True)
+
+    def __rich__(self) -> Spinner:
+        expected = f" of about {self.estimate:.0f} s" if self.estimate else ""
+        text = f"[bold]{self.name}[/] {self.elapsed:.0f} s{expected}  {escape(self.detail)}"
+        return Spinner("line", text=text)
+
+
+class Progress:
+    """Reports stages to the user's terminal, or as plain lines when there is none."""
+
+    def __init__(self, store: Store | None = None, stream: TextIO | None = None) -> None:
+        self.stream = stream if stream is not None else sys.stderr
+        self._history = store.path("durations.json") if store is not None else None
+        self._console = Console(file=self.stream, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, key: str | None = None) -> Iterator[Stage]:
+        """Run the body as stage ``name``.
+
+        ``key`` tells apart the ways a stage can go (a cold and a warm build do
+        not take the same time); a stage that raises is not remembered.
+        """
+        remembered = f"{name}/{key}" if key else name
+        estimate = self._durations().get(remembered)
+        stage = Stage(name, estimate, self.stream)
+        live: AbstractContextManager[object] = nullcontext()
+        if self._console.is_terminal:
+            live = Live(stage, console=self._console, transient=True, refresh_per_second=8)
+        else:
+            expected = f" (last time {estimate:.0f} s)" if estimate else ""
+            stage.note(f"started{expected}")
+        with live:
+            yield stage
+        stage.note(f"done in {stage.elapsed:.1f} s")
+        self._remember(remembered, stage.elapsed)
+
+    def say(self, line: str) -> None:
+        """Print one line that belongs to no stage."""
+        self._console.print(escape(line))
+
+    def _durations(self) -> dict[str, float]:
+        if self._history is None or not self._history.exists():
+            return {}
+        try:
+            loaded = json.loads(self._history.read_text())
+        except (OSError, ValueError):
+            return {}
+        return {str(k): float(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
+
+    def _remember(self, name: str, seconds: float) -> None:
+        if self._history is not None:
+            durations = self._durations() | {name: round(seconds, 2)}
+            write_atomically(self._history, json.dumps(durations, indent=1, sort_keys=True))
