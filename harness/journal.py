@@ -1,0 +1,188 @@
+"""Plan and events of a run: a record that stays true when the harness is killed.
+
+``plan.json`` is written once, before the first machine starts.  ``events.jsonl``
+grows by one JSON object per line, each on the disk before the run goes on::
+
+    {"time": "2026-02-26T20:22:11+00:00", "event": "started", "id": "boot", "verdict": "harness-error"}
+
+=================  ===========================================================
+event              further members
+=================  ===========================================================
+``run-started``
+``started``        ``id``, ``verdict`` (what is true until ``ended`` replaces it)
+``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
+                   ``console`` (file, start, end), ``duration`` (seconds)
+``machine-started``  ``machine`` (its name), any facts
+``machine-ended``  ``machine``, ``reason``
+``note``           ``text``
+``interrupted``    ``reason``
+``run-ended``
+=================  ===========================================================
+
+A scenario that started and did not end is ``kernel-died``; a stage is
+``harness-error``: only our own death leaves one open.  ``harness.record`` reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import HarnessError, PatchproofError, SeriesError
+from harness.store import write_atomically
+from harness.verdict import Entry, Kind, Span, Verdict, judge
+
+PLAN = "plan.json"
+EVENTS = "events.jsonl"
+EVIDENCE_LIMIT = 64 * 1024  # characters; a guest that never stops talking must not fill the journal
+
+
+class Journal:
+    """Writes the plan and the events of one run into its results folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._plan: dict[str, Entry] = {}
+        self._began: dict[str, float] = {}
+
+    def plan(self, entries: Iterable[Entry]) -> None:
+        """Write the plan.  HarnessError if there is one already, or two entries share an id."""
+        planned = tuple(entries)
+        self._plan = {entry.id: entry for entry in planned}
+        if len(self._plan) != len(planned):
+            twice = sorted({e.id for e in planned if sum(o.id == e.id for o in planned) > 1})
+            raise HarnessError(f"The plan has more than one entry of this name: {', '.join(twice)}.")
+        if (self.directory / PLAN).exists():
+            raise HarnessError(f"{self.directory / PLAN} exists; a plan is written once. Start a new run.")
+        content = {
+            "run": self.directory.name,
+            "entries": [
+                {
+                    "id": entry.id,
+                    "kind": entry.kind,
+                    "title": entry.title,
+                    "requirements": entry.requirements,
+                    "expected": entry.expected,
+                    "verdict": Verdict.NOT_REACHED,
+                }
+                for entry in planned
+            ],
+        }
+        write_atomically(self.directory / PLAN, json.dumps(content, indent=1) + "\n")
+
+    def run_started(self) -> None:
+        """The run begins."""
+        self._write("run-started")
+
+    def started(self, entry_id: str) -> None:
+        """An entry begins; until ``ended`` is called its record holds the worst."""
+        entry = self._plan.get(entry_id)
+        scenario = entry is None or entry.kind is Kind.SCENARIO
+        self._began[entry_id] = time.monotonic()
+        self._write(
+            "started", id=entry_id, verdict=Verdict.KERNEL_DIED if scenario else Verdict.HARNESS_ERROR
+        )
+
+    def ended(
+        self,
+        entry_id: str,
+        observed: Verdict,
+        *,
+        reason: str = "",
+        details: str = "",
+        transcript: Path | None = None,
+        console: Span | None = None,
+    ) -> Verdict:
+        """An entry ended; returns the verdict on what was observed (see ``judge``).
+
+        ``transcript`` is a file in the results folder (one elsewhere is not named
+        in the journal), ``console`` what the console said meanwhile.
+        """
+        entry = self._plan.get(entry_id)
+        verdict = judge(entry.expected, observed) if entry is not None else observed
+        event: dict[str, object] = {"id": entry_id, "verdict": verdict}
+        if entry_id in self._began:
+            event["duration"] = round(time.monotonic() - self._began.pop(entry_id), 6)
+        event |= {name: _shortened(text) for name, text in (("reason", reason), ("details", details)) if text}
+        if transcript is not None and transcript.is_relative_to(self.directory):
+            event["transcript"] = str(transcript.relative_to(self.directory))
+        if console is not None:
+            event["console"] = [console.file, console.start, console.end]
+        self._write("ended", **event)
+        return verdict
+
+    @contextmanager
+    def stage(self, entry_id: str) -> Iterator[None]:
+        """Run the body as a planned stage; its error becomes the verdict and goes on.
+
+        Anything but an error of ours (Ctrl-C, a defect of the harness) leaves the
+        stage open, which is ``harness-error``.
+        """
+        self.started(entry_id)
+        try:
+            yield
+        except PatchproofError as error:
+            fault = Verdict.VIOLATES if isinstance(error, SeriesError) else Verdict.HARNESS_ERROR
+            self.ended(entry_id, fault, reason=error.message, details=error.tail, transcript=error.log)
+            raise
+        self.ended(entry_id, Verdict.CONFORMS)
+
+    def machine_started(self, machine: str, **facts: str | float) -> None:
+        """A machine of this name is about to be started."""
+        self._write("machine-started", machine=machine, **facts)
+
+    def machine_ended(self, machine: str, reason: str) -> None:
+        """The machine is gone: powered off, panicked, killed."""
+        self._write("machine-ended", machine=machine, reason=_shortened(reason))
+
+    def note(self, text: str) -> None:
+        """Something a reader of the report should know, said by no stage or scenario."""
+        self._write("note", text=_shortened(text))
+
+    def interrupted(self, reason: str) -> None:
+        """The user ended the run; ``reason`` says how (``SIGINT``)."""
+        self._write("interrupted", reason=reason)
+
+    def run_ended(self) -> None:
+        """The run came to its own end, good or bad."""
+        self._write("run-ended")
+
+    def _write(self, event: str, **members: object) -> None:
+        """Append one line and wait until it is on the disk, or leave the file as it was."""
+        path = self.directory / EVENTS
+        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
+        data = line.encode("ascii")
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                before = os.fstat(handle).st_size
+                try:
+                    written = os.write(handle, data)
+                except OSError:
+                    os.ftruncate(handle, before)
+                    raise
+                if written != len(data):
+                    # Half a line in the middle of the file would spoil all that follows it.
+                    os.ftruncate(handle, before)
+                    raise OSError(f"only {written} of {len(data)} bytes could be written")
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise HarnessError(
+                f"The event {event!r} could not be written to {path} ({error.strerror or error}). "
+                "Make room on the disk; what was written before is whole."
+            ) from error
+
+
+def _shortened(text: str) -> str:
+    """``text`` with its middle left out if it is longer than the journal should hold."""
+    if len(text) <= EVIDENCE_LIMIT:
+        return text
+    half = EVIDENCE_LIMIT // 2
+    return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"

@@ -1,0 +1,198 @@
+"""Read a run back: plan joined with events, whatever became of the run that wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.journal import EVENTS, PLAN
+from harness.verdict import Entry, Kind, Record, Result, Span, Verdict, judge
+
+
+def read(directory: Path) -> Record:
+    """Join plan and events of the run in ``directory``.
+
+    A torn last line is what a killed run leaves, and is as if never written.  All
+    else that does not fit together becomes a ``harness-error`` of the entry it is
+    about, or of an entry ``events.jsonl`` if that cannot be told.
+
+    Raises HarnessError if there is no readable plan.
+    """
+    run, planned = _read_plan(directory)
+    joined = _Joined(planned)
+    for number, raw in enumerate(_lines(directory), 1):
+        try:
+            event = json.loads(raw)
+        except ValueError:
+            event = None
+        if isinstance(event, dict):
+            joined.add(event, number)
+        else:
+            joined.fault(EVENTS, f"line {number} is not a JSON object")
+    return joined.record(run)
+
+
+def _lines(directory: Path) -> list[bytes]:
+    """The whole lines of the journal; what follows the last newline was never finished."""
+    try:
+        return (directory / EVENTS).read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []  # killed between plan and first event
+
+
+def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
+    path = directory / PLAN
+    try:
+        content = json.loads(path.read_bytes())
+        entries = tuple(
+            Entry(
+                id=str(entry["id"]),
+                kind=Kind(entry["kind"]),
+                title=str(entry["title"]),
+                requirements=tuple(str(requirement) for requirement in entry["requirements"]),
+                expected=Verdict(entry["expected"]),
+            )
+            for entry in content["entries"]
+        )
+        return str(content["run"]), entries
+    except FileNotFoundError as error:
+        raise HarnessError(
+            f"{directory} holds no {PLAN}: it is not the results folder of a run, or the run was ended "
+            "before its plan was made."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise HarnessError(f"{path} is not a plan that can be read ({error!r}).") from error
+
+
+class _Joined:
+    """Plan joined with events, while the events are being read."""
+
+    def __init__(self, planned: Iterable[Entry]) -> None:
+        self.results = {entry.id: Result(entry) for entry in planned}
+        self.open: set[str] = set()
+        self.faults: dict[str, list[str]] = {}
+        self.notes: list[str] = []
+        self.interrupted = ""
+        self.started = ""
+        self.complete = False
+
+    def fault(self, entry_id: str, sentence: str) -> None:
+        self.faults.setdefault(entry_id, []).append(sentence)
+        self.results.setdefault(entry_id, Result(Entry(entry_id, Kind.HARNESS, "Not in the plan")))
+
+    def add(self, event: dict[str, Any], number: int) -> None:
+        """Take in one event; ``number`` is its line."""
+        match event.get("event"):
+            case "started":
+                self._started(event)
+            case "ended":
+                self._ended(event)
+            case "run-started" if not self.started:
+                self.started = str(event.get("time", ""))
+            case "note":
+                self.notes.append(str(event.get("text", "")))
+            case "interrupted":
+                self.interrupted = str(event.get("reason", "")) or "interrupted"
+            case "run-ended":
+                self.complete = True
+            case "machine-started" | "machine-ended":
+                pass  # for the reader of the file; no verdict hangs on it
+            case other:
+                self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
+
+    def _entry(self, event: dict[str, Any]) -> tuple[str, Verdict | None]:
+        entry_id = str(event.get("id"))
+        if entry_id not in self.results:
+            self.fault(entry_id, "the journal has events for it, the plan does not know it")
+        try:
+            return entry_id, Verdict(event.get("verdict", ""))
+        except ValueError:
+            self.fault(entry_id, f"{event.get('verdict')!r} is not a verdict")
+            return entry_id, None
+
+    def _started(self, event: dict[str, Any]) -> None:
+        entry_id, verdict = self._entry(event)
+        result = self.results[entry_id]
+        if entry_id in self.open or result.ended:
+            self.fault(entry_id, "it was started more than once")
+        elif verdict is not None:
+            self.open.add(entry_id)
+            self.results[entry_id] = replace(result, verdict=verdict)
+
+    def _ended(self, event: dict[str, Any]) -> None:
+        entry_id, verdict = self._entry(event)
+        result = self.results[entry_id]
+        if result.ended:
+            self.fault(entry_id, f"it ended more than once, as {result.verdict}, then as {verdict}")
+        elif entry_id not in self.open:
+            self.fault(entry_id, "it ended without having started")
+        elif verdict is not None:
+            self.open.remove(entry_id)
+            try:
+                self.results[entry_id] = replace(
+                    result,
+                    verdict=judge(result.entry.expected, verdict),
+                    reason=str(event.get("reason", "")),
+                    details=str(event.get("details", "")),
+                    transcript=str(event.get("transcript", "")),
+                    console=_span(event.get("console")),
+                    duration=float(event["duration"]),
+                    ended=True,
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                self.fault(entry_id, f"its end cannot be read ({error!r})")
+
+    def record(self, run: str) -> Record:
+        for entry_id in self.open:
+            self.results[entry_id] = self._left_open(self.results[entry_id])
+        for entry_id, sentences in self.faults.items():
+            self.results[entry_id] = replace(
+                self.results[entry_id],
+                verdict=Verdict.HARNESS_ERROR,
+                reason=f"The journal contradicts itself: {'; '.join(sentences)}.",
+                ended=False,
+            )
+        why = self._why_not_reached()
+        return Record(
+            run=run,
+            results=tuple(
+                replace(result, reason=why) if result.verdict is Verdict.NOT_REACHED else result
+                for result in self.results.values()
+            ),
+            notes=tuple(self.notes),
+            interrupted=self.interrupted,
+            complete=self.complete,
+            started=self.started,
+        )
+
+    def _left_open(self, result: Result) -> Result:
+        what = "scenario" if result.entry.kind is Kind.SCENARIO else "stage"
+        if self.interrupted:
+            # Written by a harness that was alive and in charge: the kernel is not to blame.
+            reason = f"The run was interrupted ({self.interrupted}) during this {what}."
+            return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
+        if what == "scenario":
+            return replace(result, reason="It started and never ended: the kernel died, or the harness did.")
+        return replace(result, reason="The harness ended during this stage.")
+
+    def _why_not_reached(self) -> str:
+        if self.interrupted:
+            return f"The run was interrupted ({self.interrupted}) before it."
+        for result in self.results.values():
+            if result.entry.kind is not Kind.SCENARIO and result.verdict not in (
+                Verdict.CONFORMS,
+                Verdict.NOT_REACHED,
+            ):
+                return f"The run did not get past the stage {result.entry.id} ({result.verdict})."
+        return "The run ended before it."
+
+
+def _span(written: Any) -> Span | None:
+    if written is None:
+        return None
+    file, start, end = written
+    return Span(str(file), int(start), int(end))

@@ -1,0 +1,151 @@
+"""The results folder of one run, ``results/<series>-<UTC time>/``, and what lies in it.
+
+===================  =========================================================
+``plan.json``        what was to be done, written before the first machine starts
+``events.jsonl``     what happened, see ``harness.journal``
+``run.json``         digests and versions, see ``Facts``
+``junit.xml``        the report for a CI system, made from the files above
+``transcripts/``     one file per scenario: every operation of every actor
+``console.log``      the guest's console from power-on
+``*.log``            one file per stage
+===================  =========================================================
+
+``results/latest`` points to the newest folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from harness import __version__
+from harness.errors import HarnessError
+from harness.journal import Journal
+from harness.store import digest, write_atomically
+
+RUN = "run.json"
+LATEST = "latest"
+NAME_LIMIT = 80  # characters of a foreign name that go into a file name
+
+
+class Facts(TypedDict, total=False):
+    """The members of ``run.json``: what exactly was tested, and with what.
+
+    They come in as the stages go by; a run that does not get far lacks some.
+    """
+
+    harness: str  # version of this program
+    series: str  # name
+    title: str
+    origin: str  # where the series was read from
+    dialect: str
+    digest: str  # of the series, 64 hex digits
+    base_wanted: str  # "6.19"
+    base: str  # what was used instead, if it had to be: "6.19.6"
+    base_source: str  # where the base came from
+    tree: str  # git tree id of base plus series
+    kernel_release: str  # uname -r
+    kernel: str  # identity of the built kernel
+    config_digest: str
+    compiler: str
+    warnings: list[str]  # compile warnings that the series adds
+    image: str  # identity of the root file system
+    accelerator: str
+    accelerator_reason: str
+    qemu: str  # version
+    qemu_command: list[str]
+    selection: str  # what the user asked for: -k EXPR and the like
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results folder of one run."""
+
+    dir: Path
+
+    @classmethod
+    def create(cls, root: Path, series: str, now: datetime | None = None) -> Results:
+        """Make a new folder below ``root`` and let ``latest`` point to it.
+
+        Two runs that start in the same second get two folders.  Raises
+        HarnessError if ``root`` cannot be written to.
+        """
+        when = (now if now is not None else datetime.now(UTC)).astimezone(UTC)
+        name = f"{_safe(series) or 'series'}-{when:%Y%m%dT%H%M%SZ}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            results = cls(_new_folder(root.absolute(), name))
+            (results.dir / "transcripts").mkdir()
+            results._point_latest()
+        except OSError as error:
+            raise HarnessError(
+                f"The results folder {root / name} cannot be made: {error.filename}: {error.strerror}. "
+                "Choose another with --results DIR."
+            ) from error
+        results.write_run(harness=__version__, series=series)
+        return results
+
+    def journal(self) -> Journal:
+        """The journal of this run."""
+        return Journal(self.dir)
+
+    def transcript(self, scenario_id: str) -> Path:
+        """The transcript file of a scenario; two ids never share one, whatever they hold."""
+        name = _safe(scenario_id.rsplit("::", 1)[-1])
+        tail = digest(scenario_id.encode(errors="surrogatepass"))[:8]
+        return self.dir / "transcripts" / f"{name}-{tail}.txt"
+
+    def log(self, stage: str) -> Path:
+        """The log file of a stage."""
+        return self.dir / f"{stage}.log"
+
+    def write_run(self, **facts: Unpack[Facts]) -> None:
+        """Add facts to ``run.json``."""
+        merged = {**read_facts(self.dir), **facts}
+        write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
+
+    def _point_latest(self) -> None:
+        unfinished = self.dir.parent / f".{LATEST}.{secrets.token_hex(8)}"
+        unfinished.symlink_to(self.dir.name)
+        try:
+            unfinished.replace(self.dir.parent / LATEST)
+        except OSError:
+            unfinished.unlink()
+            raise
+
+
+def read_facts(directory: Path) -> Mapping[str, object]:
+    """The facts in ``run.json``, none if there is no such file; HarnessError if it is damaged."""
+    path = directory / RUN
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise HarnessError(f"{path} is not JSON ({error}).") from error
+    if not isinstance(facts, dict):
+        raise HarnessError(f"{path} holds no JSON object.")
+    return facts
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    number = 1
+    while True:
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _safe(name: str) -> str:
+    """``name`` as part of a file name: no separators, no leading dot or dash, not too long."""
+    return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")[:NAME_LIMIT]

@@ -1,0 +1,155 @@
+"""The words of a verdict, and what a whole run says: values only, no files.
+
+A run is a list of entries that were planned (stages and scenarios), each with
+the verdict it was expected to get, and a record of the verdict each one got.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.errors import ExitCode, UsageError
+
+
+class Verdict(StrEnum):
+    """What a stage or a scenario says about the series."""
+
+    CONFORMS = "conforms"
+    VIOLATES = "violates"
+    UNEXPECTEDLY_CONFORMS = "unexpectedly-conforms"
+    NOT_APPLICABLE = "not-applicable"
+    NOT_REACHED = "not-reached"
+    KERNEL_DIED = "kernel-died"
+    HARNESS_ERROR = "harness-error"
+
+
+#: The words a manifest may expect.  The others describe the run, not the kernel.
+EXPECTABLE = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.NOT_APPLICABLE, Verdict.KERNEL_DIED)
+
+
+def expectation(word: str) -> Verdict:
+    """The verdict that ``word`` stands for in a manifest; UsageError if it cannot be expected."""
+    if word not in EXPECTABLE:
+        raise UsageError(
+            f"{word!r} is not a verdict that can be expected. Write one of: {', '.join(EXPECTABLE)}."
+        )
+    return Verdict(word)
+
+
+def judge(expected: Verdict, observed: Verdict) -> Verdict:
+    """The verdict on ``observed``, where ``expected`` was promised.
+
+    A pass that nobody expected is as wrong as a failure: either the manifest or
+    the scenario is mistaken about this kernel.  All else is told as observed; a
+    violation that was expected stays ``violates``.
+    """
+    if observed is Verdict.CONFORMS and expected is not Verdict.CONFORMS:
+        return Verdict.UNEXPECTEDLY_CONFORMS
+    return observed
+
+
+class Kind(StrEnum):
+    """What an entry of the plan is about."""
+
+    HARNESS = "harness"
+    """A stage that says nothing about the series: fetching the base, building the image."""
+    STAGE = "stage"
+    """A stage the series can fail: ``apply``, ``build``, ``boot``."""
+    SCENARIO = "scenario"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the plan; ``id`` is unique in it (a pytest node id for a scenario)."""
+
+    id: str
+    kind: Kind
+    title: str
+    requirements: tuple[str, ...] = ()
+    expected: Verdict = Verdict.CONFORMS
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes ``start`` (included) to ``end`` (left out) of ``file`` in the results folder."""
+
+    file: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """An entry of the plan and what became of it.
+
+    ``reason`` is a sentence, ``details`` the evidence; both may quote the guest.
+    ``transcript`` is a path relative to the results folder, ``duration`` is in
+    seconds and None for what did not end, ``ended`` tells whether the verdict was
+    given or is the one that stands until it is given.
+    """
+
+    entry: Entry
+    verdict: Verdict = Verdict.NOT_REACHED
+    reason: str = ""
+    details: str = ""
+    transcript: str = ""
+    console: Span | None = None
+    duration: float | None = None
+    ended: bool = False
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether nobody needs to look at this.
+
+        ``not-applicable`` never surprises: it carries its reason, and whether it
+        is seen may hang on the machine (a QEMU without the device).  What did not
+        end never is as expected: ``kernel-died`` is then only the pessimistic guess.
+        """
+        return self.ended and self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A whole run: plan joined with events, in the order of the plan.
+
+    ``results`` ends with what the journal holds beyond the plan, as
+    ``harness-error``.  ``interrupted`` says by what (a signal), or is empty;
+    ``complete`` tells whether the run came to its own end; ``started`` is the UTC
+    time in ISO 8601, empty if the run never started.
+    """
+
+    run: str
+    results: tuple[Result, ...]
+    notes: tuple[str, ...] = ()
+    interrupted: str = ""
+    complete: bool = False
+    started: str = ""
+
+    @property
+    def scenarios(self) -> tuple[Result, ...]:
+        """The results that are scenarios."""
+        return tuple(result for result in self.results if result.entry.kind is Kind.SCENARIO)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code of the run.  The first that holds, in this order:
+
+        1. 130: the run was interrupted; the user knows why it says little.
+        2. 1: something is the series' fault.  It stays proven whatever else went
+           wrong, and it explains why the rest was not reached (a series that does
+           not apply leaves every scenario ``not-reached``).
+        3. 2: something has no verdict, or the run did not come to its end.
+        4. 3: no scenario was applicable, or none was selected.
+        5. 0: all as expected.
+        """
+        unexpected = {result.verdict for result in self.results if not result.as_expected}
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        if unexpected - {Verdict.NOT_REACHED, Verdict.HARNESS_ERROR}:
+            return ExitCode.SERIES
+        if unexpected or not self.complete:
+            return ExitCode.HARNESS
+        if all(result.verdict is Verdict.NOT_APPLICABLE for result in self.scenarios):
+            return ExitCode.NOTHING_APPLICABLE
+        return ExitCode.OK
