@@ -30,16 +30,17 @@ def run(
     *,
     log: Path | None = None,
     cwd: Path | None = None,
-    env: Mapping[str, str] | None = None,
+    env: Mapping[str, str | None] | None = None,
     stdin: bytes | None = None,
     line: Callable[[str], None] | None = None,
 ) -> str:
     """Run ``argv`` to its end and return its standard output and error, mixed.
 
     ``log`` gets all output as it comes (appended); ``line`` is called with each
-    line.  ``env`` is added to the environment.  The program runs in a process
-    group of its own, which is ended as a whole when this call is left by an
-    exception (Ctrl-C included): no make or gcc goes on behind the user's back.
+    line.  ``env`` is added to the environment; None takes a variable out.  The
+    program runs in a process group of its own, which is ended as a whole when
+    this call is left by an exception (Ctrl-C included): no make or gcc goes on
+    behind the user's back.
 
     Raises CommandError when the program fails, HarnessError when it is not there.
     """
@@ -51,11 +52,12 @@ def run(
             log.parent.mkdir(parents=True, exist_ok=True)
             stream = log.open("ab")
             stream.write(f"$ {shlex.join(argv)}\n".encode())
+        whole = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
         try:
             process = subprocess.Popen(
                 list(argv),
                 cwd=cwd,
-                env=None if env is None else {**os.environ, **env},
+                env=whole,
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
