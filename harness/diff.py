@@ -1,0 +1,265 @@
+"""Read the structure of a patch, and refuse what a patch has no business doing.
+
+The patch is hostile input.  This is the first of two fences: it reads the patch
+as git-apply does and can name patch, file and hunk in its refusal.  The second
+one stands in ``tree.apply``, which compares what git really changed with what
+was read here, so a patch that the two parsers read differently is refused too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from harness.errors import ApplyError
+
+# Git knows two kinds of plain files; a script that a series adds is executable, so
+# both are ordinary, and so is the change from one to the other.
+PLAIN_MODES = frozenset({"100644", "100755"})
+NO_FILE = "/dev/null"
+
+_HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_MODE_LINES = (b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ")
+_NAME_LINES = (b"rename from ", b"rename to ", b"copy from ", b"copy to ", b"rename old ", b"rename new ")
+_ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
+_KINDS = {"120000": "a symbolic link", "160000": "a submodule", "040000": "a folder"}
+
+
+@dataclass
+class FileDiff:
+    """What one patch does to one file.
+
+    ``paths`` are the names it touches, below the top of the tree; ``hunks`` the
+    first line of each hunk in the old file, in order.
+    """
+
+    paths: set[str] = field(default_factory=set)
+    hunks: list[int] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        """One name for messages; a rename has two."""
+        return min(self.paths, default="")
+
+
+class Refused(Exception):  # noqa: N818 - it says what happened to the patch
+    """The reason why a patch is refused, without the patch's name."""
+
+
+def printable(text: str | bytes, limit: int = 200) -> str:
+    """``text`` with everything that could steer a terminal escaped, at most ``limit`` characters."""
+    decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def read(name: str, patch: bytes) -> list[FileDiff]:
+    """The files that ``patch`` (what git mailinfo leaves of a mail) touches, in order.
+
+    Raises ApplyError, with ``name``, for anything but text changes to plain files inside the tree.
+    """
+    reader = _Reader(patch.split(b"\n"))
+    try:
+        files = list(reader.files())
+        if not files:
+            raise Refused("it changes no file")
+    except Refused as reason:
+        where = f" at {printable(reader.current.path)}" if reader.current and reader.current.path else ""
+        raise ApplyError(f"The patch {printable(name)} is refused{where}: {reason}.") from None
+    return files
+
+
+class _Reader:
+    """Walks a patch line by line; inside a hunk only the hunk's own counts are believed."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self.lines = lines
+        self.at = 0
+        self.current: FileDiff | None = None
+
+    def files(self) -> Iterator[FileDiff]:
+        while self.at < len(self.lines):
+            line = self.lines[self.at]
+            if line.startswith(b"diff --git "):
+                self.current = FileDiff()
+                self._git_header()
+            elif self._is_traditional():
+                self.current = FileDiff()
+                self._names_of_both_sides(None)
+            elif _HUNK.match(line):
+                raise Refused("a hunk stands before any file header")
+            elif line.startswith(b"GIT binary patch"):
+                raise Refused("it holds binary data")
+            else:
+                self.at += 1  # the diffstat and whatever else a person wrote between two files
+                continue
+            while self.at < len(self.lines) and _HUNK.match(self.lines[self.at]):
+                self._hunk()
+            yield self.current
+
+    def _is_traditional(self) -> bool:
+        """Git also takes a diff without a ``diff --git`` line; three lines in a row tell it from text."""
+        return (
+            self.at + 2 < len(self.lines)
+            and self.lines[self.at].startswith(b"--- ")
+            and self.lines[self.at + 1].startswith(b"+++ ")
+            and self.lines[self.at + 2].startswith(b"@@ -")
+        )
+
+    def _git_header(self) -> None:
+        assert self.current is not None
+        of_header = _header_names(self.lines[self.at][len(b"diff --git ") :])
+        named: set[str] = set()
+        binary = False
+        self.at += 1
+        while self.at < len(self.lines) and not binary:
+            line = self.lines[self.at]
+            if line.startswith((b"GIT binary patch", b"Binary files ")):
+                binary = True
+            elif line.startswith(_MODE_LINES):
+                self._mode(line.rsplit(b" ", 1)[1])
+            elif line.startswith(b"index "):
+                if len(parts := line.split(b" ")) > 2:
+                    self._mode(parts[2])
+            elif line.startswith(_NAME_LINES):
+                named.add(_checked(_unquote(line.split(b" ", 2)[2])))
+            elif not line.startswith((b"similarity index ", b"dissimilarity index ")):
+                break
+            self.at += 1
+        self.current.paths |= named or of_header
+        if binary:
+            raise Refused("it holds binary data")
+        if named and of_header and named != of_header:
+            raise Refused("its header and its rename or copy lines name different files")
+        if not named and len(of_header) != 1:
+            raise Refused("its header does not name one file")
+        if self.at < len(self.lines) and self.lines[self.at].startswith(b"--- "):
+            self._names_of_both_sides(named or of_header)
+
+    def _mode(self, raw: bytes) -> None:
+        mode = printable(raw.rstrip(b"\r"))
+        if mode not in PLAIN_MODES:
+            kind = _KINDS.get(mode, "not a plain file's (100644 or 100755)")
+            raise Refused(f"the mode {mode} is {kind}")
+
+    def _names_of_both_sides(self, expected: set[str] | None) -> None:
+        assert self.current is not None
+        old, new = self.lines[self.at][4:], b""
+        self.at += 1
+        if self.at < len(self.lines) and self.lines[self.at].startswith(b"+++ "):
+            new = self.lines[self.at][4:]
+            self.at += 1
+        else:
+            raise Refused("a --- line has no +++ line after it")
+        names = {name for side in (old, new) if (name := _side(side)) is not None}
+        if not names:
+            raise Refused("both its sides are /dev/null")
+        if expected is not None and not names <= expected:
+            # The reader of the mail would see one file, and git would change another.
+            raise Refused("its header and its --- and +++ lines name different files")
+        self.current.paths |= names
+        if expected is None and len(names) != 1:
+            raise Refused("its --- and +++ lines name different files")
+
+    def _hunk(self) -> None:
+        assert self.current is not None
+        found = _HUNK.match(self.lines[self.at])
+        assert found is not None
+        first, old, _, new = (int(text) if text is not None else 1 for text in found.groups())
+        self.current.hunks.append(first)
+        self.at += 1
+        while old > 0 or new > 0:
+            line = self.lines[self.at] if self.at < len(self.lines) else None
+            # An empty line is an empty context line whose blank a mail program ate.
+            kind = None if line is None else (line[:1] if line.rstrip(b"\r") else b" ")
+            if kind == b" ":
+                old, new = old - 1, new - 1
+            elif kind == b"-":
+                old -= 1
+            elif kind == b"+":
+                new -= 1
+            elif kind != b"\\":
+                old = -1
+            if old < 0 or new < 0:
+                raise Refused(f"hunk {len(self.current.hunks)} is damaged: it is not as long as it says")
+            self.at += 1
+        if self.at < len(self.lines) and self.lines[self.at].startswith(b"\\"):
+            self.at += 1  # "No newline at end of file"
+
+
+def _header_names(header: bytes) -> set[str]:
+    """The names in ``a/NAME b/NAME``; none if a rename with blanks hides where one ends."""
+    header = header.rstrip(b"\r")
+    if header.startswith(b'"'):
+        end = re.match(rb'"(?:[^"\\]|\\.)*"', header)
+        if end is None or header[end.end() : end.end() + 1] != b" ":
+            raise Refused("its header line is not one that git writes")
+        sides = [(header[: end.end()], header[end.end() + 1 :])]
+    elif header.endswith(b'"'):
+        left, _, right = header.partition(b' "')
+        sides = [(left, b'"' + right)]
+    else:
+        blanks = [at for at, byte in enumerate(header) if byte == ord(" ")]
+        sides = [(header[:at], header[at + 1 :]) for at in blanks]
+        same = [(a, b) for a, b in sides if a.partition(b"/")[2] == b.partition(b"/")[2] != b""]
+        sides = same or (sides if len(sides) == 1 else [])
+    if len(sides) != 1:
+        return set()
+    return {_checked(_stripped(_unquote(side))) for side in sides[0]}
+
+
+def _side(raw: bytes) -> str | None:
+    """The name on a ``---`` or ``+++`` line; None for /dev/null."""
+    raw = raw.rstrip(b"\r")
+    name = _unquote(raw if raw.startswith(b'"') else raw.partition(b"\t")[0])
+    return None if name == NO_FILE.encode() else _checked(_stripped(name))
+
+
+def _unquote(raw: bytes) -> bytes:
+    """Undo git's C-style quoting of an odd path."""
+    raw = raw.rstrip(b"\r")
+    if not raw.startswith(b'"'):
+        return raw
+    if len(raw) < 2 or not raw.endswith(b'"'):
+        raise Refused("a quoted file name has no end")
+
+    def one(match: re.Match[bytes]) -> bytes:
+        escape = match[1]
+        if escape in _ESCAPES:
+            return bytes([_ESCAPES[escape]])
+        if len(escape) == 3 and int(escape, 8) < 256:
+            return bytes([int(escape, 8)])
+        raise Refused("a quoted file name has an escape that git does not know")
+
+    return re.sub(rb"\\([0-7]{3}|.|$)", one, raw[1:-1], flags=re.DOTALL)
+
+
+def _stripped(name: bytes) -> bytes:
+    """Take the ``a/`` or ``b/`` off."""
+    if name.startswith(b"/"):
+        raise Refused(f"the path {printable(name)} is absolute")
+    prefix, slash, rest = name.partition(b"/")
+    if not slash or prefix in (b"", b".", b".."):
+        raise Refused(f"the path {printable(name)} leads out of the tree")
+    return rest
+
+
+def _checked(name: bytes) -> str:
+    """The path as text, once nothing is wrong with it."""
+    shown = printable(name)
+    try:
+        path = name.decode()
+    except UnicodeDecodeError:
+        raise Refused(f"the path {shown} is not UTF-8") from None
+    if not path.isprintable():
+        raise Refused(f"the path {shown} holds control characters")
+    if path.startswith("/"):
+        raise Refused(f"the path {shown} is absolute")
+    for part in path.split("/"):
+        if part in ("", ".", ".."):
+            raise Refused(f"the path {shown} leads out of the tree")
+        # Names that some file systems take for .git: other case, a blank or dot at the end, the 8.3 name.
+        if part.casefold().rstrip(" .") in (".git", "git~1", ".gitmodules"):
+            raise Refused(f"the path {shown} belongs to git itself")
+    return path

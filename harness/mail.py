@@ -1,0 +1,100 @@
+"""Read the mails that patches travel in: subjects, numbers, mbox files."""
+
+from __future__ import annotations
+
+import contextlib
+import email.errors
+import email.header
+import email.parser
+import itertools
+import re
+from collections.abc import Sequence
+
+from harness import diff
+
+# The line git mailsplit also takes for the start of a mail; "From here on" in a text is none.
+_FROM_LINE = re.compile(rb"^From \S{1,200} .{0,80}?\d:\d\d(:\d\d)? .{0,20}?\d{4}", re.MULTILINE)
+_FIRST_LINE = re.compile(rb"From \S+ |[A-Za-z][A-Za-z0-9-]*:")
+_TAG = re.compile(r"\s*\[([^\]]*\bPATCH\b[^\]]*)\]", re.IGNORECASE)
+_NUMBER = re.compile(r"\b(\d{1,4})/(\d{1,4})\b")
+_REVISION = re.compile(r"\bv(\d+)\b", re.IGNORECASE)
+
+
+class NotASeriesError(Exception):
+    """Why an mbox file does not hold one whole series."""
+
+
+def series_of(mbox: bytes) -> tuple[str, list[bytes]]:
+    """The title and the patch mails of an mbox file, in order of their [PATCH n/m].
+
+    Cover letter and replies are left out.  Raises NotASeriesError when a patch
+    is missing or there twice, or mails of several revisions are mixed.
+    """
+    if not _FIRST_LINE.match(mbox):
+        raise NotASeriesError("it does not begin with a mail")
+    starts = [found.start() for found in _FROM_LINE.finditer(mbox)]
+    bounds = [0, *(start for start in starts if start > 0), len(mbox)]
+    mails = [mbox[begin:end] for begin, end in itertools.pairwise(bounds)]
+    # A reply says "Re: [PATCH ...", so the tag does not stand first.
+    posted = [(line, one) for one in mails if _TAG.match(line := subject(one)) or len(mails) == 1]
+    subjects = [line for line, _ in posted]
+    patches = [posted[at][1] for at in _order(subjects)]
+    if not patches:
+        raise NotASeriesError("it holds no patch, that is, no mail whose subject begins with [PATCH]")
+    title = next((line for line in subjects if is_cover(line)), subject(patches[0]))
+    return bare(title), patches
+
+
+def subject(mail: bytes) -> str:
+    """The subject on one line, decoded, harmless to a terminal; empty if there is none."""
+    start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
+    head = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
+    raw = str(email.parser.BytesHeaderParser().parsebytes(head).get("Subject", ""))
+    line = " ".join(raw.split())
+    with contextlib.suppress(email.errors.HeaderParseError, LookupError, ValueError):
+        # One that cannot be decoded is shown as it came.
+        line = str(email.header.make_header(email.header.decode_header(line)))
+    return diff.printable(" ".join(line.split()), 400)
+
+
+def bare(line: str) -> str:
+    """A subject without its [PATCH ...]."""
+    return _TAG.sub("", line, count=1).strip() or line
+
+
+def is_cover(line: str) -> bool:
+    """Whether a subject says [PATCH 0/n]."""
+    return _position(line)[:1] == (0,)
+
+
+def _order(subjects: Sequence[str]) -> list[int]:
+    """Indices of the patches in the order of their numbers, cover letter left out."""
+    revisions = {match[1] if (match := _REVISION.search(_tag(line))) else "1" for line in subjects}
+    if len(revisions) > 1:
+        raise NotASeriesError(f"it holds the revisions {', '.join(sorted(revisions))}; keep one")
+    positions = [_position(line) for line in subjects]
+    if not any(positions):
+        return list(range(len(subjects)))  # git format-patch --no-numbered: the order of the file
+    totals = {position[1] for position in positions if position}
+    if len(totals) > 1 or not all(positions):
+        raise NotASeriesError("its mails are not numbered as one series, [PATCH 1/n] to [PATCH n/n]")
+    (total,) = totals
+    numbers = [position[0] for position in positions]
+    twice = [number for number in sorted(set(numbers)) if numbers.count(number) > 1]
+    if twice:
+        raise NotASeriesError(f"it holds patch {twice[0]}/{total} twice")
+    missing = sorted(set(range(1, total + 1)) - set(numbers))
+    if missing:
+        raise NotASeriesError(f"it lacks patch {', '.join(map(str, missing[:20]))} of {total}")
+    return [numbers.index(number) for number in range(1, total + 1)]
+
+
+def _tag(line: str) -> str:
+    found = _TAG.match(line)
+    return found[1] if found else ""
+
+
+def _position(line: str) -> tuple[int, ...]:
+    """(n, m) of [PATCH n/m]; empty without a number."""
+    found = _NUMBER.search(_tag(line))
+    return (int(found[1]), int(found[2])) if found else ()
