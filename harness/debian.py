@@ -1,0 +1,143 @@
+"""The Debian archive as a source of kernel tarballs.
+
+Debian ships the upstream source of each of its kernels as an ``orig`` tarball.
+The archive's index says which there are, and apt checks the archive's
+signature on it.  apt knows the mirror and the proxy that this machine uses; it
+runs here with folders of its own, so no system list is touched and no root is
+needed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import command, download
+from harness.command import CommandError
+from harness.download import UnreachableError
+from harness.progress import Stage
+
+HELPER = "/usr/lib/apt/apt-helper"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+SUITE = "trixie-backports"  # the suite whose index still lists the 6.19.y source
+
+
+@dataclass(frozen=True)
+class Tarball:
+    """One ``orig`` tarball of the archive: size in bytes, SHA-256 from the signed index."""
+
+    url: str
+    sha256: str
+    size: int
+
+
+class Archive:
+    """The archive as one mirror of this machine shows it."""
+
+    def __init__(self, mirror: str, state: Path, log: Path, keyring: Path = KEYRING) -> None:
+        self.mirror = mirror
+        self.log = log
+        self._options = _private(state)
+        sources = state / "sources.list"
+        sources.write_text(f"deb-src [signed-by={keyring}] {mirror} {SUITE} main\n")
+        self._options += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
+
+    def tarballs(self) -> dict[str, Tarball]:
+        """Kernel version to tarball, from the signed index.  Raises UnreachableError."""
+        try:
+            # Without this apt would call it a warning when it could not fetch the index.
+            strict = ["-o", "APT::Update::Error-Mode=any"]
+            command.run(["apt-get", *self._options, *strict, "update"], log=self.log)
+            listed = command.run(
+                ["apt-get", *self._options, "indextargets", "--format", "$(FILENAME)", "Created-By: Sources"]
+            )
+            text = "".join(
+                command.run([HELPER, "cat-file", name]) + "\n" for name in listed.split("\n") if name
+            )
+        except CommandError as error:
+            raise UnreachableError(
+                f"The signed source index of {SUITE} at {self.mirror} could not be read.",
+                log=self.log,
+                tail=error.tail,
+            ) from error
+        return parse_index(text, self.mirror)
+
+    def download(self, tarball: Tarball, target: Path, sha256: str, stage: Stage) -> None:
+        """Put ``tarball`` at ``target`` with apt's own transport, which resumes a broken download.
+
+        Raises UnreachableError, or HarnessError if it is not what ``sha256`` says.
+        """
+        part = target.with_name(target.name + ".part")
+        refused = part.with_name(part.name + ".FAILED")  # where apt moves a file whose digest is wrong
+        try:
+            with download.watched(part, tarball.size, stage):
+                command.run(
+                    [HELPER, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"],
+                    log=self.log,
+                )
+        except CommandError as error:
+            if refused.exists():
+                download.keep_if_right(refused, target, sha256, tarball.url)
+                return
+            raise UnreachableError(
+                f"{tarball.url} could not be fetched.", log=self.log, tail=error.tail
+            ) from error
+        download.keep_if_right(part, target, sha256, tarball.url)
+
+
+def mirrors() -> list[str]:
+    """The addresses of archives that apt uses on this machine, the likeliest first.
+
+    A machine whose lists were never fetched cannot say which of them is
+    Debian's; then all are named, and the archive's signature tells.
+    """
+    if shutil.which("apt-get") is None or not Path(HELPER).exists():
+        raise UnreachableError("This machine has no apt, so the Debian archive cannot be asked.")
+    if not KEYRING.exists():
+        raise UnreachableError(
+            f"The Debian archive's keys are not at {KEYRING}. Install debian-archive-keyring."
+        )
+    query = ["apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)"]
+    try:
+        known = command.run(query)
+        unknown = command.run([*query[:2], "--no-release-info", *query[2:]])
+    except CommandError as error:
+        raise UnreachableError("apt does not say which mirror it uses.", tail=error.tail) from error
+    return choose_mirrors(known.splitlines()) or choose_mirrors(unknown.splitlines(), anyone=True)
+
+
+def choose_mirrors(lines: Sequence[str], *, anyone: bool = False) -> list[str]:
+    """The distinct addresses in lines of ``ORIGIN|LABEL|ADDRESS``; of Debian's own archive, or of anyone."""
+    found: dict[str, None] = {}
+    for line in lines:
+        who, _, address = line.rpartition("|")
+        if "://" in address and not re.search(r"\s", address) and (anyone or who == "Debian|Debian"):
+            found[address] = None
+    return list(found)
+
+
+def parse_index(text: str, mirror: str) -> dict[str, Tarball]:
+    """Kernel version to ``orig`` tarball, from the text of a Sources index."""
+    found: dict[str, Tarball] = {}
+    for stanza in text.split("\n\n"):
+        if not re.search(r"^Package: linux$", stanza, re.MULTILINE):
+            continue
+        folder = re.search(r"^Directory: ([\w./+-]+)$", stanza, re.MULTILINE)
+        tarball = re.search(
+            r"^ ([0-9a-f]{64}) (\d+) linux_(\d+(?:\.\d+)+)\.orig\.tar\.xz$", stanza, re.MULTILINE
+        )
+        if folder and tarball:
+            sha256, size, version = tarball.groups()
+            url = f"{mirror.rstrip('/')}/{folder[1]}/linux_{version}.orig.tar.xz"
+            found[version] = Tarball(url, sha256, int(size))
+    return found
+
+
+def _private(state: Path) -> list[str]:
+    """apt options that keep everything apt writes below ``state``."""
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (state / folder).mkdir(parents=True, exist_ok=True)
+    return ["-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]

@@ -1,0 +1,140 @@
+"""Fetch a large file so that what ends up in the cache is whole and is the right one."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import store
+from harness.errors import HarnessError
+from harness.progress import Stage
+
+TRIES = 6  # connections opened for one file; each goes on where the last one broke off
+TIMEOUT = 30.0  # seconds of silence after which a connection counts as broken
+BLOCK = 1 << 18
+_MIB = 1 << 20
+
+
+class UnreachableError(HarnessError):
+    """A source does not give the file; another one may."""
+
+
+def text(url: str) -> str:
+    """The content of a small text file, at most 1 MiB of it.  Raises UnreachableError."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - from bases.toml
+            content: bytes = response.read(_MIB)
+    except (OSError, http.client.HTTPException) as error:
+        raise UnreachableError(f"{url} could not be read ({_reason(error)}).") from error
+    return content.decode(errors="replace")
+
+
+def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
+    """Put the file at ``url`` at ``target``, once its SHA-256 is the one given.
+
+    Bytes go to ``target``.part, which a later run continues.  Raises
+    UnreachableError when the server cannot be reached, has no such file or
+    breaks off too often; HarnessError when the file is not the expected one, and
+    then nothing of it is left.
+    """
+    part = target.with_name(target.name + ".part")
+    inherited = part.exists()
+    trouble = ""
+    for _ in range(TRIES):
+        try:
+            whole = _continue(url, part, stage)
+        except urllib.error.HTTPError as error:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
+                part.unlink()  # it is longer than the file itself: not a piece of it
+                continue
+            if error.code < 500:
+                raise UnreachableError(f"{url} answers {error.code} {error.reason}.") from error
+            trouble = f"the server answers {error.code}"
+            continue
+        except (OSError, http.client.HTTPException) as error:
+            trouble = _reason(error)
+            if isinstance(error, urllib.error.URLError) and not part.exists():
+                break  # no name, no route, no trust: trying again at once brings nothing
+            continue
+        if not whole:
+            trouble = f"the connection broke off at {part.stat().st_size} bytes"
+            continue
+        try:
+            keep_if_right(part, target, sha256, url)
+        except HarnessError:
+            if not inherited:
+                raise
+            inherited = False  # the old piece may have been of another file: once more from the start
+            continue
+        return
+    raise UnreachableError(f"{url} could not be fetched: {trouble}.")
+
+
+def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
+    """Rename ``part`` to ``target`` if its digest is right; else delete it and raise HarnessError."""
+    found = store.file_digest(part)
+    if found != sha256:
+        part.unlink()
+        raise HarnessError(
+            f"The file from {source} is not the one that is pinned: its SHA-256 is {found}, not {sha256}. "
+            "It was deleted. Try again; if it stays so, the source is not to be trusted."
+        )
+    part.replace(target)
+
+
+@contextmanager
+def watched(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
+    """Show how much of ``path`` is there while another program writes it."""
+    ended = threading.Event()
+
+    def poll() -> None:
+        while not ended.wait(0.25):
+            try:
+                _show(path.stat().st_size, size, stage)
+            except FileNotFoundError:
+                continue  # it has not begun, or is renamed already
+
+    thread = threading.Thread(target=poll, name="download-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _continue(url: str, part: Path, stage: Stage) -> bool:
+    """Append to ``part`` what is missing; True if the server says that this is all."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 - from bases.toml
+        resumed = (
+            have > 0
+            and response.status == http.HTTPStatus.PARTIAL_CONTENT
+            and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        )
+        if not resumed:
+            have = 0  # a server that knows no ranges sends it all again
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length is not None and length.isdigit() else None
+        with part.open("ab" if resumed else "wb") as stream:
+            while block := response.read(BLOCK):
+                stream.write(block)
+                have += len(block)
+                _show(have, total, stage)
+    return total is None or have == total
+
+
+def _show(have: int, total: int | None, stage: Stage) -> None:
+    of = f" of {total / _MIB:.0f}" if total else ""
+    stage.update(f"{have / _MIB:.0f}{of} MiB")
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+    return str(reason) or type(error).__name__

@@ -1,0 +1,131 @@
+"""Turn a kernel tarball into one git commit, without unpacking it on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from harness import git
+from harness.command import end_group
+from harness.errors import HarnessError
+from harness.progress import Stage
+
+REF = "refs/patchproof/base"
+
+
+def into_repository(tarball: Path, repository: Path, message: str, stage: Stage) -> str:
+    """Make ``repository``, a new bare repository, hold the content of ``tarball`` (.tar.xz) as one commit.
+
+    Returns the commit's id, which depends on the content and ``message`` alone.
+    Raises HarnessError when the tarball is damaged or holds what a kernel
+    tarball does not, or the disk is full.
+    """
+    # The pack is read once per build and never sent anywhere: light compression and no deltas halve the time.
+    git.query(["init", "--quiet", "--bare", "--template=", str(repository)], env=git.environment())
+    for key, value in (("core.compression", "1"), ("gc.auto", "0")):
+        git.query(["config", key, value], env=git.environment(repository))
+    errors = repository / "import.log"
+    with errors.open("wb") as log:
+        try:
+            with (
+                _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], log) as xz,
+                _program(git.command("fast-import", "--quiet", "--depth=0"), log, repository) as importer,
+            ):
+                assert xz.stdout is not None
+                assert importer.stdin is not None
+                with tarfile.open(fileobj=xz.stdout, mode="r|") as members:
+                    _commit(members, importer.stdin, message, stage)
+                while xz.stdout.read(1 << 20):
+                    pass  # the padding after the last member; xz only ends when it is read
+                importer.stdin.close()
+                if importer.wait() != 0 or xz.wait() != 0:
+                    raise HarnessError("one of the two programs failed")
+        except (OSError, tarfile.TarError, HarnessError) as error:
+            raise HarnessError(
+                f"The tarball {tarball.name} could not be imported into git: {error}.",
+                tail=errors.read_text(errors="replace").strip(),
+            ) from error
+    errors.unlink()
+    commit = git.resolve(repository, REF)
+    if commit is None:
+        raise HarnessError(f"The tarball {tarball.name} was imported, but git shows no commit.")
+    return commit
+
+
+@contextlib.contextmanager
+def _program(
+    argv: list[str], log: IO[bytes], repository: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program with pipes at both ends, ended for certain when the body is left."""
+    env = {
+        name: value
+        for name, value in {**os.environ, **git.environment(repository)}.items()
+        if value is not None
+    }
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            end_group(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):  # what it did not read before it ended is lost
+                    pipe.close()
+
+
+def _commit(members: tarfile.TarFile, out: IO[bytes], message: str, stage: Stage) -> None:
+    """Write the members as a stream for git fast-import (gitformat: git-fast-import(1))."""
+    text = message.encode()
+    # "feature done" makes a stream that breaks off an error instead of a short tree.
+    out.write(f"feature done\ncommit {REF}\ncommitter {git.IDENTITY} {git.DATE}\n".encode())
+    out.write(b"data %d\n%s\n" % (len(text), text))
+    top, files = "", 0
+    for member in members:
+        first, _, path = member.name.partition("/")
+        top = top or first
+        if member.isdir() and first == top:
+            continue
+        if first != top or not _is_plain(path):
+            raise HarnessError(f"its member {member.name!r} leads out of the source tree")
+        if member.isreg():
+            content = members.extractfile(member)
+            assert content is not None
+            mode, data = b"100755" if member.mode & 0o100 else b"100644", content.read()
+        elif member.issym() and _stays_inside(path, member.linkname):
+            mode, data = b"120000", member.linkname.encode()
+        else:
+            raise HarnessError(f"its member {member.name!r} is neither a file nor a link inside the tree")
+        out.write(b"M %s inline %s\ndata %d\n" % (mode, path.encode(), len(data)))
+        out.write(data)
+        out.write(b"\n")
+        files += 1
+        if files % 256 == 0:
+            stage.update(f"into git: {files} files")
+    out.write(b"done\n")
+
+
+def _is_plain(path: str) -> bool:
+    """Whether ``path`` is an ordinary name below the top of the tree (fast-import would unquote a quote)."""
+    return (
+        path.isprintable()
+        and not path.startswith('"')
+        and all(part not in ("", ".", "..") and part.casefold() != ".git" for part in path.split("/"))
+    )
+
+
+def _stays_inside(path: str, target: str) -> bool:
+    """Whether a symbolic link at ``path`` leads to a place below the top of the tree."""
+    depth = len(PurePosixPath(path).parent.parts)
+    for part in target.split("/"):
+        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
+        if depth < 0:
+            return False
+    return target.isprintable() and not target.startswith("/")
