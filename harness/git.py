@@ -20,6 +20,7 @@ from harness.command import CommandError
 IDENTITY = "patchproof <patchproof@localhost>"
 DATE = "0 +0000"  # of every commit made here; a clock would make two runs differ
 
+# Given in the environment, where no configuration file can override them.
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.attributesFile=/dev/null",
@@ -37,11 +38,6 @@ _SETTINGS = (
 )
 
 
-def command(*arguments: str) -> list[str]:
-    """The argument list of a git call that no configuration file can bend."""
-    return ["git", *(part for setting in _SETTINGS for part in ("-c", setting)), *arguments]
-
-
 def environment(
     repository: Path | None = None,
     *,
@@ -57,15 +53,23 @@ def environment(
     result: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("GIT_"))
     name, _, mail = IDENTITY.partition(" <")
     for who in ("AUTHOR", "COMMITTER"):
-        result |= {f"GIT_{who}_NAME": name, f"GIT_{who}_EMAIL": mail.rstrip(">"), f"GIT_{who}_DATE": DATE}
+        result |= {
+            f"GIT_{who}_NAME": name,
+            f"GIT_{who}_EMAIL": mail.rstrip(">"),
+            f"GIT_{who}_DATE": f"@{DATE}",
+        }
     result |= {
         "GIT_CONFIG_GLOBAL": "/dev/null",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": str(len(_SETTINGS)),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_NO_REPLACE_OBJECTS": "1",
         "LC_ALL": "C",
     }
+    for number, setting in enumerate(_SETTINGS):
+        key, _, value = setting.partition("=")
+        result |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     for variable, path in (("GIT_DIR", repository), ("GIT_WORK_TREE", work_tree), ("GIT_INDEX_FILE", index)):
         if path is not None:
             result[variable] = str(path)
@@ -83,11 +87,12 @@ def query(
 
     Raises CommandError with git's own words when it fails.
     """
-    argv = command(*arguments)
+    argv = ["git", *arguments]
     whole = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
     done = subprocess.run(argv, cwd=cwd, env=whole, input=stdin, capture_output=True, check=False)
     if done.returncode != 0:
-        raise CommandError(argv, done.returncode, None, done.stderr.decode(errors="replace").strip())
+        said = done.stderr.decode(errors="replace").strip()
+        raise CommandError(argv, done.returncode, None, said)
     return done.stdout
 
 

@@ -34,7 +34,7 @@ def into_repository(tarball: Path, repository: Path, message: str, stage: Stage)
         try:
             with (
                 _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], log) as xz,
-                _program(git.command("fast-import", "--quiet", "--depth=0"), log, repository) as importer,
+                _program(["git", "fast-import", "--quiet", "--depth=0"], log, repository) as importer,
             ):
                 assert xz.stdout is not None
                 assert importer.stdin is not None
