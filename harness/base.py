@@ -151,7 +151,7 @@ def published_digest(listing: str, name: str) -> str:
 
 def _from_debian(store: Store, pins: Iterable[Pin], mirror: str, log: Path, stage: Stage) -> Base:
     stage.update("reading the Debian archive's index")
-    archive = debian.Archive(mirror, store.path("apt", digest(mirror)[:16], ""), log)
+    archive = debian.Archive(mirror, store.path("apt", digest(mirror)[:16]), log)
     tarballs = archive.tarballs()
     trouble = UnreachableError(
         f"The index of {debian.SUITE} lists none of the pinned kernel tarballs.", log=log

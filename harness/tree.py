@@ -1,0 +1,195 @@
+"""The tree: the source that is built, as a commit: a base with a series applied to it.
+
+Nothing here touches the user's files: patches are applied in a throw-away
+repository that shares the objects of the cached one, and a kernel checkout
+given with --tree is only read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness import command, diff, git
+from harness.base import Base
+from harness.command import CommandError
+from harness.errors import HarnessError, UsageError
+from harness.progress import Progress
+from harness.series import Series, check
+from harness.store import Store, digest
+from harness.workshop import Workshop
+
+_WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A base with a series applied (``series`` is None for the base alone).
+
+    ``tree_id``, the git tree of ``commit``, is the identity of the content: two
+    trees with the same id build the same kernel.
+    """
+
+    repository: Path
+    commit: str
+    tree_id: str
+    base: Base
+    series: Series | None
+
+    def files_into(self, directory: Path, progress: Progress) -> None:
+        """Make ``directory`` hold exactly this tree; a file that does not differ keeps its time stamp.
+
+        git's notes on what is there (an index) stand beside it, with its lock.  A
+        run that was killed half-way leaves files that do not match those notes,
+        and the next run writes them again.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        index, lock = (directory.with_name(directory.name + suffix) for suffix in (".index", ".lock"))
+        with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
+            index.with_name(index.name + ".lock").unlink(missing_ok=True)  # of a killed git: we hold our own
+            env = git.environment(self.repository, work_tree=directory, index=index)
+            read = ["git", "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
+            try:
+                command.run(read, env=env, cwd=directory)
+            except CommandError:
+                if not index.exists():
+                    raise
+                index.unlink()  # it may be damaged; without it every file is written
+                command.run(read, env=env, cwd=directory)
+            command.run(["git", "clean", "-ffdxq"], env=env, cwd=directory)
+
+
+def apply(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
+    """The tree that git am makes of ``series`` on ``base``; without patches, the base itself.
+
+    git am demands every context line, so there is no fuzz; a hunk may have
+    moved.  Raises ApplyError that names patch, file and hunk.
+    """
+    if series is None or not series.patches:
+        return _tree(base, base.commit, series)
+    with progress.stage("apply") as stage:
+        touched = check(series)
+        ref = f"refs/patchproof/series/{base.commit}/{series.digest}"
+        with store.lock(f"apply-{series.digest[:32]}"):
+            commit = git.resolve(base.repository, ref)
+            if commit is None:
+                stage.update(f"{len(series.patches)} patches")
+                with Workshop(store, base, series, touched, log) as workshop:
+                    commit = workshop.apply()
+                git.query(["update-ref", ref, commit], env=git.environment(base.repository))
+    return _tree(base, commit, series)
+
+
+def _tree(base: Base, commit: str, series: Series | None) -> Tree:
+    tree_id = git.resolve(base.repository, f"{commit}^{{tree}}")
+    if tree_id is None:
+        raise HarnessError(
+            f"The cached repository {base.repository} lacks {commit}. Delete it and try again."
+        )
+    return Tree(base.repository, commit, tree_id, base, series)
+
+
+def checkout(store: Store, progress: Progress, directory: Path) -> Base:
+    """What is checked out in ``directory``, with uncommitted changes and new files that are not ignored.
+
+    The checkout is only read: index and objects are written to the cache, and
+    nothing that its configuration names (hooks, filters, fsmonitor) is run.
+    Raises UsageError when it is not the top of a git checkout of a kernel.
+    """
+    version = _kernel_version(directory)
+    top, git_dir, common = _locate(directory)
+    if top != directory.resolve():
+        raise UsageError(f"{directory} is not the top of a git checkout; that is {top}. Give --tree {top}.")
+    with (
+        progress.stage("fetch", "tree") as stage,
+        store.lock(f"tree-{digest(str(top))[:32]}"),
+    ):
+        stage.update(f"reading {top}")
+        repository = store.path("trees", f"{digest(str(top))[:16]}.git")
+        if not (repository / "HEAD").exists():
+            git.query(["init", "--quiet", "--bare", "--template=", str(repository)], env=git.environment())
+        (repository / "info").mkdir(exist_ok=True)
+        (repository / "objects" / "info").mkdir(parents=True, exist_ok=True)
+        (repository / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n")
+        excluded = common / "info" / "exclude"
+        shutil.copyfile(excluded if excluded.exists() else "/dev/null", repository / "info" / "exclude")
+        for leftover in [*repository.glob("index*"), *repository.glob("sharedindex.*")]:
+            leftover.unlink()
+        # With its time stamps: git compares them with those of the files to know which it must read again.
+        for shared in git_dir.glob("sharedindex.*"):
+            shutil.copy2(shared, repository / shared.name)
+        index = repository / "index"
+        if (git_dir / "index").exists():
+            shutil.copy2(git_dir / "index", index)
+        env = git.environment(repository, work_tree=top, index=index)
+        kept = _settings_of_files(git_dir, common)
+        log = store.path("logs", "checkout.log")
+        log.unlink(missing_ok=True)
+        try:
+            command.run(["git", *kept, "add", "--all", "--", "."], log=log, cwd=top, env=env)
+            tree_id = git.query(["write-tree"], env=env).decode().strip()
+            head = git.resolve(git_dir, "HEAD") or "an unborn branch"
+            # Without a parent: a shallow checkout has not got its history, and no one looks at it here.
+            message = f"Linux {version}\n\nChecked out: {head}\n".encode()
+            commit = git.query(["commit-tree", tree_id], env=env, stdin=message).decode().strip()
+            git.query(["update-ref", "refs/patchproof/base", commit], env=env)
+        except CommandError as error:
+            raise HarnessError(
+                f"The checkout {top} could not be read into git.", log=log, tail=error.tail
+            ) from error
+        changed = git.resolve(git_dir, "HEAD^{tree}") != tree_id
+    source = f"{top} at {head[:12]}{' with uncommitted changes' if changed else ''}"
+    return Base(version, version, source, commit, repository)
+
+
+def _kernel_version(directory: Path) -> str:
+    """The version in the Makefile of a kernel source, such as 6.19.6 or 7.0.0-rc3 as its parts make it."""
+    makefile = directory / "Makefile"
+    text = makefile.read_text(errors="replace")[:4096] if makefile.is_file() else ""
+    parts = [
+        found[1] if (found := re.search(rf"^{key}\s*=[ \t]*(\S*)$", text, re.MULTILINE)) else None
+        for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")
+    ]
+    version, patchlevel, sublevel, extra = parts
+    if not (version and patchlevel) or not (directory / "Kconfig").is_file():
+        raise UsageError(
+            f"{directory} is not a kernel source: it has no Makefile with a kernel's version and Kconfig."
+        )
+    small = f".{sublevel}" if sublevel and sublevel != "0" else ""
+    return diff.printable(f"{version}.{patchlevel}{small}{extra or ''}", 60)
+
+
+def _locate(directory: Path) -> tuple[Path, Path, Path]:
+    """Top folder, git folder and common git folder (they differ in a linked worktree) of a checkout."""
+    wanted = ("--show-toplevel", "--git-dir", "--git-common-dir")
+    try:
+        said = git.query(
+            ["rev-parse", "--path-format=absolute", *wanted], env=git.environment(), cwd=directory
+        )
+    except CommandError as error:
+        raise UsageError(
+            f"{directory} is not a git checkout, so what is changed in it cannot be told.", tail=error.tail
+        ) from error
+    top, git_dir, common = (Path(line) for line in said.decode().splitlines())
+    return top.resolve(), git_dir.resolve(), common.resolve()
+
+
+def _settings_of_files(git_dir: Path, common: Path) -> list[str]:
+    """The two settings of the user that decide what a checkout holds: are modes real, what is ignored."""
+    result: list[str] = []
+    for key, kind in (("core.fileMode", "bool"), ("core.excludesFile", "path")):
+        env = git.environment(git_dir)
+        for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM"):
+            del env[name]  # the user's own, for reading only
+        try:
+            value = (
+                git.query(["config", f"--type={kind}", "--get", key], env=env, cwd=common).decode().strip()
+            )
+        except CommandError:
+            continue  # not set
+        result += ["-c", f"{key}={value}"]
+    return result

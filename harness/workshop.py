@@ -1,0 +1,142 @@
+"""Apply a series with git am, in a repository that is thrown away afterwards."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import command, diff, git
+from harness.base import Base
+from harness.command import CommandError
+from harness.errors import ApplyError, HarnessError
+from harness.series import Series
+from harness.store import Store
+
+_PATTERN, _ESCAPED = re.compile(r"([*?[\\ ])"), r"\\\1"  # what means something in a sparse-checkout file
+
+
+class Workshop:
+    """A throw-away repository that holds only the files a series touches.
+
+    It is not a git worktree of the cached repository: that would leave its
+    records there when a run is killed, and its configuration would be shared.
+    """
+
+    def __init__(
+        self, store: Store, base: Base, series: Series, touched: Sequence[Sequence[diff.FileDiff]], log: Path
+    ) -> None:
+        self.base, self.series, self.touched, self.log = base, series, touched, log
+        prefix = f"apply.{series.digest[:16]}."
+        room = store.path("work", prefix).parent
+        for leftover in room.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a killed run: its lock is ours now
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=room))
+        self.files = self.folder / "tree"
+        self.git_dir = self.files / ".git"
+        self.env = git.environment(
+            self.git_dir,
+            work_tree=self.files,
+            more={"GIT_OBJECT_DIRECTORY": str(base.repository / "objects")},
+        )
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def apply(self) -> str:
+        """The commit after the last patch.  Raises ApplyError."""
+        self._set_up()
+        mails = []
+        for number, patch in enumerate(self.series.patches, 1):
+            mail = self.folder / f"{number:04}"
+            mail.write_bytes(patch.content)
+            mails.append(str(mail))
+        try:
+            command.run(
+                ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", "--no-gpg-sign", *mails],
+                log=self.log,
+                cwd=self.files,
+                env=self.env,
+            )
+        except CommandError as error:
+            raise self._failure(error) from error
+        self._verify()
+        return git.query(["rev-parse", "HEAD"], env=self.env).decode().strip()
+
+    def _set_up(self) -> None:
+        paths = sorted({path for patch in self.touched for file in patch for path in file.paths})
+        git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
+        for key, value in (("core.sparseCheckout", "true"), ("core.sparseCheckoutCone", "false")):
+            git.query(["config", key, value], env=self.env)
+        sparse = self.git_dir / "info" / "sparse-checkout"
+        sparse.parent.mkdir(exist_ok=True)
+        sparse.write_text("".join(f"/{_PATTERN.sub(_ESCAPED, path)}\n" for path in paths))
+        git.query(["update-ref", "--no-deref", "HEAD", self.base.commit], env=self.env)
+        git.query(["read-tree", "-m", "-u", "HEAD"], env=self.env, cwd=self.files)
+
+    def _verify(self) -> None:
+        """Compare what git did with what was read before: the second fence against hostile patches."""
+        commits = git.query(["rev-list", "--count", "HEAD", f"^{self.base.commit}"], env=self.env)
+        if int(commits) != len(self.series.patches):
+            raise ApplyError(
+                f"git made {int(commits)} commits of {len(self.series.patches)} patches, not one of each."
+            )
+        announced = {path for patch in self.touched for file in patch for path in file.paths}
+        raw = git.query(["diff-tree", "-r", "-z", "--no-renames", self.base.commit, "HEAD"], env=self.env)
+        fields = raw.decode(errors="surrogateescape").split("\0")
+        for about, path in zip(fields[::2], fields[1::2], strict=False):
+            modes = about.lstrip(":").split(" ")[:2]
+            if path not in announced or not set(modes) <= diff.PLAIN_MODES | {"000000"}:
+                raise ApplyError(
+                    f"The series is refused: applied, it changes {diff.printable(path)} (mode {modes[0]} to "
+                    f"{modes[1]}), which is not a plain file that its patches name."
+                )
+
+    def _failure(self, error: CommandError) -> HarnessError | ApplyError:
+        """What git am's failure means: which patch, which file, which hunk, and why."""
+        state = self.git_dir / "rebase-apply"
+        if not (state / "next").exists():
+            return HarnessError("git am could not begin.", log=self.log, tail=error.tail)
+        at = int((state / "next").read_text()) - 1
+        name = (
+            diff.printable(self.series.patches[at].name)
+            if at < len(self.series.patches)
+            else "the last patch"
+        )
+        said = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
+        tail = "\n".join(diff.printable(line) for line in said)
+        if self._applies("--reverse", "--cached", str(state / "patch")):
+            message = (
+                f"The patch {name} is already in the base {self.base.version} (or in a patch before it)."
+            )
+            return ApplyError(message, log=self.log, tail=tail)
+        wheres = [_where(line, self.touched[at]) for line in said] if at < len(self.touched) else []
+        where = "; ".join(dict.fromkeys(filter(None, wheres)))
+        message = f"The patch {name} does not apply to {self.base.version}: {where or 'git am refuses it'}."
+        return ApplyError(message, log=self.log, tail=tail)
+
+    def _applies(self, *arguments: str) -> bool:
+        try:
+            git.query(["apply", "--check", *arguments], env=self.env, cwd=self.files)
+        except CommandError:
+            return False
+        return True
+
+
+def _where(line: str, files: Sequence[diff.FileDiff]) -> str:
+    """File and hunk of one of git's error lines; empty for a line that repeats what another says."""
+    failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
+    if failed is None:
+        about = re.fullmatch(r"error: (.+): (already exists in .*|does not exist in .*|No such file.*)", line)
+        return f"{diff.printable(about[1])} {about[2]}" if about else ""
+    path, first = failed[1], int(failed[2])
+    for file in files:
+        if path in file.paths and first in file.hunks:
+            hunk = f"hunk {file.hunks.index(first) + 1} of {len(file.hunks)}"
+            return f"{diff.printable(path)}, {hunk} (line {first})"
+    return f"{diff.printable(path)}, line {first}"
