@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode
 
 
 class Verdict(StrEnum):
@@ -22,19 +22,6 @@ class Verdict(StrEnum):
     NOT_REACHED = "not-reached"
     KERNEL_DIED = "kernel-died"
     HARNESS_ERROR = "harness-error"
-
-
-#: The words a manifest may expect.  The others describe the run, not the kernel.
-EXPECTABLE = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.NOT_APPLICABLE, Verdict.KERNEL_DIED)
-
-
-def expectation(word: str) -> Verdict:
-    """The verdict that ``word`` stands for in a manifest; UsageError if it cannot be expected."""
-    if word not in EXPECTABLE:
-        raise UsageError(
-            f"{word!r} is not a verdict that can be expected. Write one of: {', '.join(EXPECTABLE)}."
-        )
-    return Verdict(word)
 
 
 def judge(expected: Verdict, observed: Verdict) -> Verdict:
@@ -138,15 +125,16 @@ class Record:
         1. 130: the run was interrupted; the user knows why it says little.
         2. 1: something is the series' fault.  It stays proven whatever else went
            wrong, and it explains why the rest was not reached (a series that does
-           not apply leaves every scenario ``not-reached``).
+           not apply leaves every scenario ``not-reached``).  Only a verdict that was
+           given proves it: a scenario left open may have died with the harness.
         3. 2: something has no verdict, or the run did not come to its end.
         4. 3: no scenario was applicable, or none was selected.
         5. 0: all as expected.
         """
-        unexpected = {result.verdict for result in self.results if not result.as_expected}
+        unexpected = [result for result in self.results if not result.as_expected]
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        if unexpected - {Verdict.NOT_REACHED, Verdict.HARNESS_ERROR}:
+        if any(result.ended and result.verdict is not Verdict.HARNESS_ERROR for result in unexpected):
             return ExitCode.SERIES
         if unexpected or not self.complete:
             return ExitCode.HARNESS

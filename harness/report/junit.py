@@ -1,0 +1,134 @@
+"""``junit.xml``: the run as a CI system reads it, made from the results folder alone."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from pathlib import Path
+
+from junit_xml import TestCase, TestSuite
+
+from harness.record import read
+from harness.report.text import visible
+from harness.results import read_facts
+from harness.store import write_atomically
+from harness.verdict import Kind, Record, Result, Verdict
+
+JUNIT = "junit.xml"
+TAIL_BYTES = 16 * 1024  # of a transcript or console; the rest is in the results folder
+
+_FAILURES = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
+_ERRORS = (Verdict.NOT_REACHED, Verdict.HARNESS_ERROR)
+
+
+def write(directory: Path) -> Path:
+    """Make ``junit.xml`` in the results folder ``directory`` anew; returns its path.
+
+    Raises HarnessError if the folder holds no plan.
+    """
+    path = directory / JUNIT
+    write_atomically(path, render(directory))
+    return path
+
+
+def render(directory: Path) -> bytes:
+    """The XML document, UTF-8, valid whatever the guest said.
+
+    A violation is a failure also where it was expected: the file says what the
+    kernel does.  The properties ``verdict`` and ``expected`` of each test case
+    hold the exact words.
+    """
+    record = read(directory)
+    suite = TestSuite(
+        visible(f"patchproof.{record.run}"),
+        test_cases=[_test_case(result, directory) for result in record.results],
+        timestamp=visible(record.started[: len("2026-02-26T20:22:11")]),
+        properties=_suite_properties(record, read_facts(directory)),
+    )
+    element = suite.build_xml_doc()
+    for case, result in zip(element.iter("testcase"), record.results, strict=True):
+        # The library has no properties of a test case; they come first, as pytest writes them.
+        case.insert(0, _properties(_case_properties(result)))
+    root = ET.Element(
+        "testsuites", {name: element.get(name, "0") for name in ("tests", "failures", "errors", "time")}
+    )
+    root.append(element)
+    ET.indent(root)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
+
+
+def _test_case(result: Result, directory: Path) -> TestCase:
+    entry = result.entry
+    file, _, name = entry.id.rpartition("::")
+    classname = file.removesuffix(".py").replace("/", ".").replace("::", ".") or entry.kind
+    case = TestCase(visible(name), classname=visible(classname), elapsed_sec=result.duration)
+    message = visible(result.reason) or f"{result.verdict}, where {entry.expected} was expected"
+    if result.as_expected and result.verdict is entry.expected:
+        message += " (as expected)"
+    details = visible(result.details)
+    if result.verdict in _FAILURES:
+        case.add_failure_info(message, details, result.verdict)
+    elif result.verdict in _ERRORS:
+        case.add_error_info(message, details, result.verdict)
+    elif result.verdict is Verdict.NOT_APPLICABLE:
+        case.add_skipped_info(message, details)
+    if result.verdict in _FAILURES + _ERRORS:
+        case.stdout = "\n".join(_evidence(result, directory))
+    return case
+
+
+def _suite_properties(record: Record, facts: Mapping[str, object]) -> dict[str, str]:
+    properties: dict[str, object] = {"run": record.run, **facts}
+    if record.notes:
+        properties["notes"] = list(record.notes)
+    if record.interrupted:
+        properties["interrupted"] = record.interrupted
+    properties["exit_code"] = int(record.exit_code)
+    return {
+        visible(name): visible("\n".join(map(str, value)) if isinstance(value, list) else str(value))
+        for name, value in properties.items()
+    }
+
+
+def _case_properties(result: Result) -> dict[str, str]:
+    properties = {"verdict": str(result.verdict), "expected": str(result.entry.expected)}
+    if result.entry.title:
+        properties["title"] = result.entry.title
+    if result.entry.kind is Kind.SCENARIO:
+        properties["requirements"] = " ".join(result.entry.requirements)
+    if result.transcript:
+        properties["transcript"] = result.transcript
+    return properties
+
+
+def _properties(pairs: Mapping[str, str]) -> ET.Element:
+    element = ET.Element("properties")
+    for name, value in pairs.items():
+        ET.SubElement(element, "property", {"name": name, "value": visible(value)})
+    return element
+
+
+def _evidence(result: Result, directory: Path) -> list[str]:
+    """The ends of the transcript and of what the console said meanwhile."""
+    parts = []
+    if result.transcript:
+        parts.append((result.transcript, _excerpt(directory, result.transcript, 0, None)))
+    if result.console is not None:
+        span = result.console
+        parts.append((span.file, _excerpt(directory, span.file, span.start, span.end)))
+    return [f"--- {visible(name)}\n{text}" for name, text in parts if text]
+
+
+def _excerpt(directory: Path, name: str, start: int, end: int | None) -> str:
+    """The last bytes of ``start`` to ``end`` of a file in the results folder, as plain text."""
+    path = (directory / name).resolve()
+    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+        return "(there is no such file in the results folder)"
+    with path.open("rb") as stream:
+        size = path.stat().st_size
+        end = size if end is None else min(end, size)
+        first = max(0, start, end - TAIL_BYTES)
+        stream.seek(first)
+        text = visible(stream.read(max(0, end - first)).decode("utf-8", "surrogateescape"))
+    return text if first <= start else f"({first - start} bytes left out)\n{text}"

@@ -1,0 +1,181 @@
+"""The end of a run on the screen: scenarios and verdicts, what was tested, where the results lie.
+
+On a terminal that is wide enough it is a table, else lines that can be read by
+grep.  Nothing a guest or a patch said reaches the terminal raw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.record import read
+from harness.report.text import visible
+from harness.results import read_facts
+from harness.verdict import Kind, Record, Result, Verdict
+
+NARROW = 90  # columns; below that a table would fold every cell
+REASON_LINES = 4
+MARK = "!"  # stands before what is not as expected
+
+_STYLES = {
+    Verdict.CONFORMS: "green",
+    Verdict.VIOLATES: "red",
+    Verdict.UNEXPECTEDLY_CONFORMS: "red",
+    Verdict.KERNEL_DIED: "red",
+    Verdict.NOT_APPLICABLE: "cyan",
+    Verdict.NOT_REACHED: "yellow",
+    Verdict.HARNESS_ERROR: "magenta",
+}
+
+
+def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
+    """Print the report of the results folder ``directory`` to ``stream``.
+
+    ``width`` is in columns, by default the terminal's.  Raises HarnessError if
+    the folder holds no plan.
+    """
+    record = read(directory)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+    def plain(text: str) -> str:
+        return visible(text).encode(encoding, "backslashreplace").decode(encoding)
+
+    rows = [_row(result, plain) for result in _ordered(record)]
+    if console.is_terminal and console.width >= NARROW:
+        console.print(_table(rows))
+    else:
+        for line in _lines(rows):
+            console.print(line, soft_wrap=True)
+    console.print()
+    for sentence in _closing(record, read_facts(directory), directory):
+        console.print(plain(sentence), soft_wrap=True)
+
+
+def _ordered(record: Record) -> list[Result]:
+    """Stages first, then the scenarios by their first requirement, its groups as the plan has them."""
+    groups: dict[str, int] = {}
+
+    def key(result: Result) -> tuple[int, int, int]:
+        if result.entry.kind is not Kind.SCENARIO:
+            return (-1, 0, 0)
+        first = result.entry.requirements[0] if result.entry.requirements else ""
+        group, _, number = first.partition("-")
+        digits = re.match(r"\d{1,9}", number)
+        return (0, groups.setdefault(group, len(groups)), int(digits[0]) if digits else 0)
+
+    return sorted(record.results, key=key)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One result as it is shown, all of it harmless; ``subject`` is a stage or the requirements."""
+
+    mark: str
+    verdict: str
+    style: str
+    subject: str
+    name: str
+    remarks: tuple[str, ...]
+
+
+def _row(result: Result, plain: Callable[[str], str]) -> _Row:
+    entry, verdict = result.entry, result.verdict
+    scenario = entry.kind is Kind.SCENARIO
+    word = str(verdict)
+    if result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
+        word += " (expected)"
+    remarks: list[str] = []
+    if verdict is Verdict.NOT_APPLICABLE:
+        remarks = _first_lines(result.reason)
+    elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
+        # What was not reached has one reason for all, and the stage that failed tells it.
+        remarks = [entry.id] if scenario and entry.title else []
+        if entry.expected is not Verdict.CONFORMS:
+            remarks.append(f"expected: {entry.expected}")
+        remarks += _first_lines(result.reason)
+    return _Row(
+        mark=" " if result.as_expected else MARK,
+        verdict=word,
+        style=_STYLES[verdict],
+        subject=plain(", ".join(entry.requirements) if scenario else entry.id),
+        name=plain(" ".join((entry.title or entry.id).split())),
+        remarks=tuple(plain(remark) for remark in remarks),
+    )
+
+
+def _first_lines(text: str) -> list[str]:
+    lines = text.splitlines()
+    return lines[:REASON_LINES] + (["..."] if len(lines) > REASON_LINES else [])
+
+
+def _table(rows: Sequence[_Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("stage or requirement", overflow="fold")
+    table.add_column("scenario", overflow="fold")
+    for row in rows:
+        name = Text(row.name)
+        for remark in row.remarks:
+            name.append(f"\n{remark}", style="dim" if row.mark == " " else row.style)
+        table.add_row(Text(row.mark), Text(row.verdict, style=row.style), Text(row.subject), name)
+    return table
+
+
+def _lines(rows: Sequence[_Row]) -> Iterator[str]:
+    widths = [
+        max((len(cell) for cell in column), default=0)
+        for column in ([row.verdict for row in rows], [row.subject for row in rows])
+    ]
+    for row in rows:
+        yield f"{row.mark} {row.verdict:{widths[0]}}  {row.subject:{widths[1]}}  {row.name}"
+        yield from (f"      {remark}" for remark in row.remarks)
+
+
+def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> Iterator[str]:
+    """Counts, warnings about the run, what was tested, where the results lie."""
+    scenarios = record.scenarios
+    counts = Counter(result.verdict for result in scenarios)
+    parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
+    surprises = sum(not result.as_expected for result in record.results)
+    outcome = f"{surprises} not as expected" if surprises else "all as expected"
+    yield f"{_number(len(scenarios), 'scenario')}: {', '.join(parts) or 'none ran'}; {outcome}."
+    if record.interrupted:
+        yield f"The run was interrupted ({record.interrupted})."
+    elif not record.complete:
+        yield "The run did not come to its own end: the harness was killed."
+    for note in record.notes:
+        yield f"Note: {note}"
+    warnings = facts.get("warnings")
+    if isinstance(warnings, list) and warnings:
+        yield f"The series adds {_number(len(warnings), 'compile warning')} (run.json lists them)."
+    yield _tested(facts)
+    yield f"Results: {directory}"
+
+
+def _tested(facts: Mapping[str, object]) -> str:
+    """One line: kernel, series, base, accelerator."""
+    wanted, used = facts.get("base_wanted"), facts.get("base")
+    base = (
+        f"{used} instead of {wanted}" if used and wanted and used != wanted else used or wanted or "unknown"
+    )
+    return (
+        f"Kernel {facts.get('kernel_release', '(none was built)')}, "
+        f"series {facts.get('series', 'unknown')} {str(facts.get('digest', ''))[:12]}".rstrip()
+        + f", base {base}, accelerator {facts.get('accelerator', '(none was started)')}"
+    )
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
