@@ -1,0 +1,309 @@
+"""Kernel configuration: what fragments ask for, what a tree made of it, and why not.
+
+``make allnoconfig`` drops silently what it cannot grant.  So every option that
+was asked for is compared with the ``.config`` that came out, and for one that
+vanished the tree's own Kconfig files are read to name the dependency that is
+not met.  That reader follows Documentation/kbuild/kconfig-language.rst as far
+as dependencies go; it evaluates expressions against the finished ``.config``,
+so it needs no macro, compiler probe or ``choice`` logic.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.errors import UsageError
+
+SRCARCH = "x86"
+
+_ASSIGNED = re.compile(r"CONFIG_(\w+)=(.*)")
+_OFF = re.compile(r"# CONFIG_(\w+) is not set")
+_TOKEN = re.compile(r'"[^"]*"|\'[^\']*\'|\|\||&&|!=|<=|>=|[()!=<>]|\$\([^)]*\)|[\w.-]+')
+_TYPES = ("bool", "tristate", "string", "int", "hex", "prompt")
+
+
+def values(text: str) -> dict[str, str]:
+    """Options of a ``.config`` or a fragment by name without ``CONFIG_``; off is ``n``."""
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        if match := _ASSIGNED.fullmatch(line.strip()):
+            found[match[1]] = match[2]
+        elif match := _OFF.fullmatch(line.strip()):
+            found[match[1]] = "n"
+    return found
+
+
+def requested(fragments: Iterable[Path]) -> dict[str, str]:
+    """What the fragments ask for together; where two differ the later one wins.
+
+    Raises UsageError for a fragment that cannot be read, and for a line that is
+    neither an assignment nor a comment, because kconfig would only warn about it.
+    """
+    asked: dict[str, str] = {}
+    for fragment in fragments:
+        try:
+            text = fragment.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The kernel config fragment {fragment} cannot be read: {error}.") from error
+        for number, line in enumerate(text.splitlines(), start=1):
+            line = line.strip()
+            if line and not line.startswith("#") and _ASSIGNED.fullmatch(line) is None:
+                raise UsageError(
+                    f"The kernel config fragment {fragment} has a line {number} that is neither "
+                    f"CONFIG_NAME=value nor a comment: {line[:80]!r}."
+                )
+        asked |= values(text)
+    return asked
+
+
+def fragment_text(asked: Mapping[str, str]) -> str:
+    """``asked`` as one fragment in a fixed order, the form that configures and is digested."""
+    return "".join(f"CONFIG_{name}={value}\n" for name, value in sorted(asked.items()))
+
+
+def vanished(asked: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
+    """The names of the options that were asked for and did not come out as asked."""
+    return [name for name, value in sorted(asked.items()) if got.get(name, "n") != value]
+
+
+@dataclass
+class Option:
+    """Every definition of one symbol: conditions of each, and who selects it."""
+
+    defined: list[list[str]] = field(default_factory=list)
+    prompts: list[list[str]] = field(default_factory=list)
+    defaults: list[list[str]] = field(default_factory=list)
+    selected_by: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class _Block:
+    """An open ``menu``, ``if`` or ``choice``, or the entry being read; ``conditions`` are its own."""
+
+    kind: str
+    name: str = ""
+    conditions: list[str] = field(default_factory=list)
+    prompts: list[str] = field(default_factory=list)
+    defaults: list[str] = field(default_factory=list)
+
+
+class Options:
+    """The options of a kernel source tree with what they depend on (SRCARCH x86)."""
+
+    def __init__(self, source: Path) -> None:
+        self._root = source.resolve()
+        self._options: dict[str, Option] = {}
+        self._seen: set[Path] = set()
+        self._read("Kconfig", [])
+
+    def why(self, name: str, asked: str, got: Mapping[str, str]) -> str:
+        """A clause that says why ``name`` is not ``asked`` in the configuration ``got``."""
+        option = self._options.get(name)
+        if option is None or not (option.defined or option.prompts):
+            return "this tree has no such option"
+        if asked == "n":
+            forcing = [by for by, condition in option.selected_by if is_on(by, got) and holds(condition, got)]
+            return "it is selected by " + ", ".join(sorted(set(forcing))) if forcing else "it cannot be off"
+        if unmet := _unmet_everywhere(option.defined, got):
+            return f"it depends on {unmet}, which is not met"
+        if option.prompts:
+            if unmet := _unmet_everywhere(option.prompts, got):
+                return f"it can be set only with {unmet}, which is not met"
+            return f"nothing in its Kconfig entry forbids it, yet it came out as {got.get(name, 'n')}"
+        if option.defaults and (unmet := _unmet_everywhere(option.defaults, got)):
+            return f"it has no prompt and its default needs {unmet}, which is not met"
+        selecting = sorted({by for by, _ in option.selected_by})[:6]
+        return "it has no prompt and is on only when selected" + (
+            f" (by {', '.join(selecting)})" if selecting else ""
+        )
+
+    def _read(self, relative: str, outer: Sequence[_Block]) -> None:
+        path = (self._root / relative).resolve()
+        # The tree is somebody else's: what it sources must lie in it, and only once.
+        if path in self._seen or not path.is_relative_to(self._root) or not path.is_file():
+            return
+        self._seen.add(path)
+        blocks: list[_Block] = list(outer)
+        entry: _Block | None = None
+        for line in _logical_lines(path.read_text(errors="replace")):
+            word, _, rest = line.partition(" ")
+            rest = rest.strip()
+            if word in ("config", "menuconfig", "choice", "menu", "if", "comment", "source", "mainmenu",
+                        "endif", "endmenu", "endchoice"):  # fmt: skip
+                self._close(entry, blocks)
+                entry = None
+            if word in ("config", "menuconfig"):
+                entry = _Block("config", rest)
+            elif word == "comment":
+                entry = _Block("comment")
+            elif word in ("choice", "menu"):
+                blocks.append(_Block(word))
+            elif word == "if":
+                blocks.append(_Block("if", conditions=[rest]))
+            elif word in ("endif", "endmenu", "endchoice"):
+                if len(blocks) > len(outer):
+                    blocks.pop()
+            elif word == "source":
+                self._read(rest.strip("\"'").replace("$(SRCARCH)", SRCARCH), blocks)
+            else:
+                self._attribute(word, rest, entry, blocks)
+        self._close(entry, blocks)
+
+    def _attribute(self, word: str, rest: str, entry: _Block | None, blocks: Sequence[_Block]) -> None:
+        target = entry if entry is not None else (blocks[-1] if blocks else None)
+        if target is None:
+            return
+        text, condition = _split_if(rest)
+        if word == "depends":
+            target.conditions.append(rest.removeprefix("on").strip())
+        elif word == "default" or word.startswith("def_"):
+            if text != "n":
+                target.defaults.append(f"({text}) && ({condition})")
+        elif word in _TYPES:
+            if text:
+                target.prompts.append(condition)
+        elif word == "select" and target.kind == "config":
+            self._option(text).selected_by.append((target.name, condition))
+
+    def _close(self, entry: _Block | None, blocks: Sequence[_Block]) -> None:
+        if entry is None or entry.kind != "config":
+            return
+        conditions = [c for block in (*blocks, entry) for c in block.conditions]
+        option = self._option(entry.name)
+        option.defined.append(conditions)
+        option.prompts += [[*conditions, prompt] for prompt in entry.prompts]
+        option.defaults += [[*conditions, default] for default in entry.defaults]
+
+    def _option(self, name: str) -> Option:
+        return self._options.setdefault(name, Option())
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines without comments, help texts and continuation, blanks collapsed."""
+    help_indent: int | None = None
+    in_help = False
+    pending = ""
+    for raw in text.expandtabs(8).splitlines():
+        stripped = raw.strip()
+        if in_help:
+            indent = len(raw) - len(raw.lstrip())
+            if not stripped:
+                continue
+            if help_indent is None and indent > 0:
+                help_indent = indent
+            if help_indent is not None and indent >= help_indent:
+                continue
+            in_help, help_indent = False, None
+        if not pending and stripped.startswith("#"):
+            continue
+        if stripped.endswith("\\"):
+            pending += stripped[:-1] + " "
+            continue
+        line, pending = " ".join((pending + stripped).split()), ""
+        if line in ("help", "---help---"):
+            in_help = True
+        elif line:
+            yield line
+
+
+def _split_if(rest: str) -> tuple[str, str]:
+    """``"Text" if COND`` as its two halves; no condition is ``y``."""
+    text, found, condition = rest.rpartition(" if ")
+    return (text.strip(), condition.strip()) if found else (rest, "y")
+
+
+def _unmet_everywhere(alternatives: Sequence[Sequence[str]], got: Mapping[str, str]) -> str:
+    """What is missing in each of the alternatives; empty when one of them is met."""
+    unmet = [_unmet(conditions, got) for conditions in alternatives]
+    return " or ".join(" && ".join(parts) for parts in unmet) if all(unmet) else ""
+
+
+def _unmet(conditions: Sequence[str], got: Mapping[str, str]) -> list[str]:
+    """The conjuncts of ``conditions`` that do not hold in ``got``, each once."""
+    parts = [part for condition in conditions for part in _conjuncts(condition)]
+    return list(dict.fromkeys(part for part in parts if not holds(part, got)))
+
+
+def _conjuncts(condition: str) -> list[str]:
+    """The parts of ``condition`` that must all hold; a part with alternatives stays whole."""
+    parts: list[list[str]] = [[]]
+    depth = 0
+    for word in _TOKEN.findall(condition):
+        depth += (word == "(") - (word == ")")
+        if word == "||" and depth == 0:
+            return [f"({condition})"]
+        if word == "&&" and depth == 0:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    found = []
+    for part in parts:
+        text = re.sub(r"(?<=[(!]) | (?=\))", "", " ".join(part))
+        enclosed = len(parts) > 1 and part[:1] == ["("] and part[-1:] == [")"] and part.count("(") == 1
+        found += _conjuncts(text[1:-1]) if enclosed else [text]
+    return found
+
+
+def is_on(name: str, got: Mapping[str, str]) -> bool:
+    """Whether the option ``name`` is built in or a module."""
+    return got.get(name, "n") in ("y", "m")
+
+
+def holds(condition: str, got: Mapping[str, str]) -> bool:
+    """Evaluate a Kconfig expression in ``got``; one that cannot be read counts as met."""
+    tokens = _TOKEN.findall(condition)
+    try:
+        return _Expression(tokens, got).either()
+    except (IndexError, ValueError):
+        return True
+
+
+class _Expression:
+    """Recursive descent over ``||``, ``&&``, ``!``, parentheses and comparisons."""
+
+    def __init__(self, tokens: Sequence[str], got: Mapping[str, str]) -> None:
+        self._tokens = list(tokens)
+        self._got = got
+
+    def either(self) -> bool:
+        return self._chain("||", self._both, any)
+
+    def _both(self) -> bool:
+        return self._chain("&&", self._one, all)
+
+    def _chain(self, operator: str, term: Callable[[], bool], join: Callable[[list[bool]], bool]) -> bool:
+        terms = [term()]
+        while self._tokens and self._tokens[0] == operator:
+            self._tokens.pop(0)
+            terms.append(term())
+        return join(terms)
+
+    def _one(self) -> bool:
+        word = self._tokens.pop(0)
+        if word == "!":
+            return not self._one()
+        if word == "(":
+            inner = self.either()
+            self._tokens.pop(0)
+            return inner
+        if self._tokens and self._tokens[0] in ("=", "!=", "<", ">", "<=", ">="):
+            return self._compare(word, self._tokens.pop(0), self._tokens.pop(0))
+        # A macro such as $(cc-option,...) was the toolchain's to answer; do not blame it here.
+        return word.startswith("$") or self._value(word) in ("y", "m")
+
+    def _compare(self, left: str, operator: str, right: str) -> bool:
+        a, b = self._value(left), self._value(right)
+        if operator in ("=", "!="):
+            return (a == b) == (operator == "=")
+        x, y = int(a, 0), int(b, 0)
+        return {"<": x < y, ">": x > y, "<=": x <= y, ">=": x >= y}[operator]
+
+    def _value(self, word: str) -> str:
+        if word[0] in "\"'":
+            return word[1:-1]
+        if word in ("y", "m", "n") or re.fullmatch(r"-?\d+|0x[0-9a-fA-F]+", word):
+            return word
+        return self._got.get(word, "n").strip('"')

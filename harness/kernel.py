@@ -1,0 +1,159 @@
+"""Configure and build the kernel under test, or take one that is built.
+
+A tree is built on the workbench, and what comes out is copied to a cache entry
+of its own under (tree, configuration, toolchain), so a tree that was built once
+is never built again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import command, kconfig
+from harness.errors import HarnessError, UsageError
+from harness.progress import Progress
+from harness.store import Store, digest, file_digest, write_atomically
+from harness.tree import Tree
+from harness.workbench import BZIMAGE, Workbench
+
+ARCH = "x86_64"
+# Goes into every key: change it when the way of building changes what comes out.
+RECIPE = "1"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel image with the user-space headers that belong to it.
+
+    ``headers`` is the folder that holds ``linux/vfio.h``.  ``config`` and
+    ``vmlinux`` (symbols, no debug info) are known only for a kernel built here.
+    ``warnings`` are the compiler's about this tree that the base does not have.
+    """
+
+    bzimage: Path
+    headers: Path
+    config: Path | None
+    vmlinux: Path | None
+    release: str
+    identity: str
+    compiler: str
+    warnings: tuple[str, ...] = ()
+
+
+def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path) -> Kernel:
+    """The kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
+
+    Raises BuildError when the tree does not configure or compile or lacks an
+    option that a fragment asks for, UsageError for a malformed fragment, and
+    HarnessError when the machine fails (no space, no memory, no compiler).
+    """
+    request = kconfig.fragment_text(kconfig.requested(fragments))
+    toolchain = _toolchain()
+    key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
+
+    def make(folder: Path) -> None:
+        bench = Workbench(store, request)
+        with (
+            progress.stage("build", key="incremental" if bench.build.is_dir() else "cold") as stage,
+            store.lock("workbench", waiting=lambda: stage.note("waiting for the build of another run")),
+            _disk(bench.build),
+        ):
+            tree.files_into(bench.source, stage)
+            bench.make(stage, log, folder / "include")
+            warnings = bench.new_warnings(tree)
+            for text in warnings:
+                stage.note(text)
+            shutil.copyfile(bench.build / BZIMAGE, folder / "bzImage")
+            shutil.copyfile(bench.build / "vmlinux", folder / "vmlinux")
+            shutil.copyfile(bench.build / ".config", folder / "config")
+            shutil.copyfile(log, folder / "build.log")
+            meta = {"release": release_of(folder / "bzImage"), "compiler": toolchain, "warnings": warnings}
+            write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
+
+    place = store.entry("kernel", key, make)
+    meta = json.loads((place / "meta.json").read_text())
+    return Kernel(
+        bzimage=place / "bzImage",
+        headers=place / "include",
+        config=place / "config",
+        vmlinux=place / "vmlinux",
+        release=meta["release"],
+        identity=key,
+        compiler=meta["compiler"],
+        warnings=tuple(meta["warnings"]),
+    )
+
+
+def prebuilt(bzimage: Path, headers: Path) -> Kernel:
+    """A kernel that the user built; raises UsageError when it is not an x86 bzImage with its headers."""
+    release = release_of(bzimage)
+    if not (headers / "linux" / "vfio.h").is_file():
+        nested = headers / "include"
+        hint = f" Did you mean {nested}?" if (nested / "linux" / "vfio.h").is_file() else ""
+        raise UsageError(
+            f"The headers folder {headers} has no linux/vfio.h. Give the `include` folder that "
+            f"`make headers_install` makes.{hint}"
+        )
+    return Kernel(
+        bzimage=bzimage.absolute(),
+        headers=headers.absolute(),
+        config=None,
+        vmlinux=None,
+        release=release,
+        identity=digest("prebuilt", file_digest(bzimage)),
+        compiler="not known (built elsewhere)",
+    )
+
+
+def release_of(bzimage: Path) -> str:
+    """The release (``6.19.0``) that an x86 boot image names in its setup header.
+
+    The layout is that of Documentation/arch/x86/boot.rst: ``HdrS`` at 0x202, at
+    0x20e the place of the version text less 0x200.  Raises UsageError for a file
+    that is not such an image.
+    """
+    try:
+        with bzimage.open("rb") as stream:
+            setup = stream.read(0x10000)
+    except OSError as error:
+        raise UsageError(f"The kernel image {bzimage} cannot be read: {error.strerror}.") from error
+    if setup[0x202:0x206] != b"HdrS":
+        raise UsageError(
+            f"The file {bzimage} is not an x86 bzImage (no HdrS at 0x202). A kernel build leaves it "
+            f"at {BZIMAGE}; vmlinux is another file."
+        )
+    (pointer,) = struct.unpack_from("<H", setup, 0x20E)
+    words = setup[pointer + 0x200 :].split(b"\0", 1)[0][:256].split() if pointer else []
+    release = words[0].decode("ascii", errors="replace") if words else ""
+    return release[:64] if release.isprintable() and release else "unknown"
+
+
+def make_lines(store: Store, fragments: Sequence[Path], headers: Path) -> list[str]:
+    """The commands that configure and build, quoted for a shell (for ``--dry-run``)."""
+    bench = Workbench(store, kconfig.fragment_text(kconfig.requested(fragments)))
+    return [shlex.join(bench.configure_argv()), shlex.join(bench.build_argv(headers))]
+
+
+def _toolchain() -> str:
+    """The compiler and linker, as they name themselves."""
+    return ", ".join(command.run([tool, "--version"]).split("\n", 1)[0].strip() for tool in ("gcc", "ld"))
+
+
+@contextmanager
+def _disk(place: Path) -> Iterator[None]:
+    """Turn a failing write into the sentence that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise HarnessError(
+            f"Building below {place} failed: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename else "")
+            + ". `python -m harness clean` empties the cache."
+        ) from error

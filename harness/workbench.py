@@ -1,0 +1,199 @@
+"""The workbench: where kernels are configured and compiled.
+
+There is one in the cache: a source folder that is made to hold the tree under
+test, and one build folder per configuration.  Make compiles only what differs
+from the tree that was there before, and ccache brings back what any earlier
+tree had.  The caller holds the lock ``workbench``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+from harness import command, kconfig
+from harness.command import CommandError
+from harness.errors import BuildError
+from harness.kbuild import Output, unplaced
+from harness.progress import Stage
+from harness.store import Store, digest, write_atomically
+from harness.tree import Tree
+
+BZIMAGE = Path("arch/x86/boot/bzImage")
+# Three kernels of this configuration with all their objects take 0.2 GB.
+CCACHE_SIZE = "2G"
+
+_BZIMAGE = Path("arch/x86/boot/bzImage")
+_UNFINISHED = ".patchproof-unfinished"
+_WARNINGS = ".patchproof-warnings.json"
+
+# ccache's depend mode spares the preprocessor run on a miss, which would make a
+# cold build half as long again.  It takes the dependencies from the compiler's
+# list, and a file that the assembler reads by .incbin is not on it: piggy.S would
+# be found in the cache although the kernel inside has changed.  So assembler
+# files, and whatever else says .incbin, never go through ccache.
+_COMPILER = """\
+#!/bin/sh
+for source; do :; done
+case $source in
+*.S) exec gcc "$@" ;;
+*.c) grep -q '\\.incbin' -- "$source" && exec gcc "$@" ;;
+esac
+exec ccache gcc "$@"
+"""
+
+
+class Workbench:
+    """The source folder and the build folder of one configuration, ``request`` in a fragment's words."""
+
+    def __init__(self, store: Store, request: str) -> None:
+        self.root = store.root / "workbench"
+        self.source = self.root / "src"
+        self.build = self.root / f"build-{digest(request)[:12]}"
+        self._request = request
+        self._fragment = self.build / ".patchproof-fragment"
+        self._compiler = self.root / "cc"
+        self._ccache = store.root / "ccache"
+        # How many objects a cold build compiled the last time, for the progress line.
+        self._objects = self.root / "objects"
+
+    def _prepare(self) -> None:
+        """Make the build folder; throw one away whose last build was cut off."""
+        if (self.build / _UNFINISHED).exists():
+            # Whatever was being written then may be half a file with a fresh date.
+            # ccache still has nearly everything, so starting over is cheap.
+            shutil.rmtree(self.build)
+        self.build.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._fragment, self._request)
+        if not self._compiler.exists() or self._compiler.read_text() != _COMPILER:
+            write_atomically(self._compiler, _COMPILER)
+            self._compiler.chmod(0o755)
+
+    def configure_argv(self) -> list[str]:
+        """Set every option to no except what the fragment asks for."""
+        return self._make({"KCONFIG_ALLCONFIG": str(self._fragment)}, "allnoconfig")
+
+    def build_argv(self, headers: Path) -> list[str]:
+        """Build the image; install the headers so that ``headers`` holds ``linux/``."""
+        jobs = len(os.sched_getaffinity(0))
+        return self._make(
+            {},
+            f"-j{jobs}",
+            "--output-sync=target",
+            "bzImage",
+            "headers_install",
+            f"INSTALL_HDR_PATH={headers.parent}",
+        )
+
+    def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
+        """A make command in an environment of its own, which nothing of the user's can bend."""
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LC_ALL": "C",
+            "CCACHE_DIR": str(self._ccache),
+            "CCACHE_MAXSIZE": CCACHE_SIZE,
+            "CCACHE_DEPEND": "1",
+            "KBUILD_BUILD_TIMESTAMP": "2026-01-01",
+            "KBUILD_BUILD_USER": "patchproof",
+            "KBUILD_BUILD_HOST": "patchproof",
+            "KBUILD_BUILD_VERSION": "1",
+        }
+        if "TMPDIR" in os.environ:
+            environment["TMPDIR"] = os.environ["TMPDIR"]
+        return [
+            *("env", "-i", *(f"{name}={value}" for name, value in (environment | extra).items())),
+            # A killed harness takes make along, and make its compilers.
+            *("setpriv", "--pdeathsig", "TERM"),
+            *("make", "-C", str(self.source), f"O={self.build}", "ARCH=x86_64", f"CC={self._compiler}"),
+            *("LOCALVERSION=", "--no-print-directory", *arguments),
+        ]
+
+    def make(self, stage: Stage, log: Path, headers: Path) -> None:
+        """Configure, verify the configuration, build; ``headers`` will hold ``linux/``.
+
+        Raises BuildError for what the tree is to blame for, HarnessError else.
+        """
+        self._prepare()
+        cold = not (self.build / ".config").exists()
+        marker = self.build / _UNFINISHED
+        marker.touch()
+        try:
+            self._run(self.configure_argv(), "configuration of the kernel", stage, log)
+            self._verify(log)
+            output = self._run(self.build_argv(headers), "build of the kernel", stage, log)
+        except BuildError:
+            marker.unlink()  # make came to its end and removed what it could not finish
+            raise
+        if cold:
+            write_atomically(self._objects, str(output.steps))
+        marker.unlink()
+
+    def new_warnings(self, tree: Tree) -> list[str]:
+        """The warnings of the tree just built that its base, as last built here, does not have.
+
+        A tree without patches has none; its warnings become those of the base.
+        """
+        state = self._state()
+        lines = list(dict.fromkeys(line for lines in state["now"].values() for line in lines))
+        if tree.series is None or not tree.series.patches:
+            state["base"] = {"commit": tree.base.commit, "lines": lines}
+            write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
+            return []
+        known = state["base"]["lines"] if state["base"]["commit"] == tree.base.commit else []
+        old = {unplaced(line) for line in known}
+        return [line for line in lines if unplaced(line) not in old]
+
+    def _run(self, argv: list[str], what: str, stage: Stage, log: Path) -> Output:
+        output = Output(self.source)
+        cold = not (self.build / "vmlinux").exists()
+        total = f" of about {self._objects.read_text()}" if cold and self._objects.exists() else ""
+
+        def line(text: str) -> None:
+            if step := output.line(text):
+                stage.update(f"{step} ({output.steps}{total})")
+
+        try:
+            command.run(argv, log=log, line=line)
+        except CommandError as error:
+            raise output.failure(error, what) from error
+        finally:
+            self._remember(output)
+        return output
+
+    def _verify(self, log: Path) -> None:
+        """Compare the configuration that came out with what was asked for."""
+        asked = kconfig.values(self._request)
+        got = kconfig.values((self.build / ".config").read_text())
+        lost = kconfig.vanished(asked, got)
+        if lost:
+            options = kconfig.Options(self.source)
+            raise BuildError(
+                "The kernel cannot be configured as the tests need it; asked for and not granted:",
+                log=log,
+                tail="\n".join(
+                    f"CONFIG_{name}={asked[name]}: {options.why(name, asked[name], got)}" for name in lost
+                ),
+            )
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            state = json.loads((self.build / _WARNINGS).read_text())
+        except FileNotFoundError:
+            state = {"now": {}, "base": {"commit": "", "lines": []}}
+        return cast(dict[str, Any], state)
+
+    def _remember(self, output: Output) -> None:
+        """Keep the warnings of each object until it is compiled again or its source is gone."""
+        state = self._state()
+        state["now"] = {
+            target: lines
+            for target, lines in {**state["now"], **output.warnings}.items()
+            if lines and (target in output.warnings or self._has_source(target))
+        }
+        write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
+
+    def _has_source(self, target: str) -> bool:
+        return any((self.source / target).with_suffix(suffix).exists() for suffix in (".c", ".S"))
