@@ -110,6 +110,7 @@ class _Reader:
     def _git_header(self) -> None:
         assert self.current is not None
         of_header = _header_names(self.lines[self.at][len(b"diff --git ") :])
+        self.current.paths |= of_header
         named: set[str] = set()
         binary = False
         self.at += 1
@@ -127,7 +128,7 @@ class _Reader:
             elif not line.startswith((b"similarity index ", b"dissimilarity index ")):
                 break
             self.at += 1
-        self.current.paths |= named or of_header
+        self.current.paths |= named
         if binary:
             raise Refused("it holds binary data")
         if named and of_header and named != of_header:

@@ -18,11 +18,13 @@ from pathlib import Path
 from harness import diff, git, mail, store
 from harness.command import CommandError
 from harness.errors import ApplyError, UsageError
+from harness.verdict import Verdict
 
 MANIFEST = "series.toml"
 DEFAULT_BASE = "6.19"
 DIALECTS = ("base", "map", "ioctl", "feature", "auto")
-EXPECTABLE = ("conforms", "not-applicable", "violates")  # from the mildest to the one that decides
+# From the mildest to the one that decides.
+EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES)
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the list have some 2 MiB
 
 
@@ -57,22 +59,22 @@ class Series:
         """SHA-256 over base, dialect and the patches in order; names do not count."""
         return store.digest(self.base, self.dialect, *(patch.content for patch in self.patches))
 
-    def expected(self, requirement_ids: Iterable[str], scenario_id: str) -> str:
+    def expected(self, requirement_ids: Iterable[str], scenario_id: str) -> Verdict:
         """The verdict word expected of a scenario.
 
         The scenario's own entry decides; else each of its requirements has a
         word, its own or the default, and one that is violated decides for all.
         """
-        default = self.expect.get("default", "conforms")
+        default = Verdict(self.expect.get("default", Verdict.CONFORMS))
         if scenario_id in self.expect:
-            return self.expect[scenario_id]
-        words = [self.expect.get(identity, default) for identity in requirement_ids]
+            return Verdict(self.expect[scenario_id])
+        words = [Verdict(self.expect.get(identity, default)) for identity in requirement_ids]
         return max(words, key=EXPECTABLE.index, default=default)
 
 
 def unpatched(name: str, dialect: str) -> Series:
     """A series without patches, for a tree or a kernel that is tested as it is."""
-    return Series(name, f"{name}, as it is", DEFAULT_BASE, dialect, (), {}, name)
+    return Series(_slug(name), f"{name}, as it is", DEFAULT_BASE, dialect, (), {}, name)
 
 
 def load(argument: str, patches_dir: Path) -> Series:

@@ -97,7 +97,8 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
     """What is checked out in ``directory``, with uncommitted changes and new files that are not ignored.
 
     The checkout is only read: index and objects are written to the cache, and
-    nothing that its configuration names (hooks, filters, fsmonitor) is run.
+    nothing that its configuration names (hooks, filters, fsmonitor) is run.  What
+    git does renew is the time stamp of objects it uses, so that they are not pruned.
     Raises UsageError when it is not the top of a git checkout of a kernel.
     """
     version = _kernel_version(directory)

@@ -1,0 +1,314 @@
+"""Loading a series from a name, a folder or an mbox file, and refusing a hostile one."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import diff, mail, series
+from harness.errors import ApplyError, UsageError
+from harness.series import Patch, Series
+from harness.verdict import Verdict
+
+DATA = Path(__file__).parent / "data" / "series"
+REFUSED = tomllib.loads((DATA / "refused.toml").read_text())
+ACCEPTED = tomllib.loads((DATA / "accepted.toml").read_text())
+PATCHES = Path(__file__).parent.parent / "patches"
+PLAIN = (DATA / "accepted" / "plain-edit.patch").read_bytes()
+
+
+def made_of(*contents: bytes, base: str = "6.19", dialect: str = "auto") -> Series:
+    patches = tuple(Patch(f"{n:04}.patch", content, "subject") for n, content in enumerate(contents, 1))
+    return Series("test", "a test", base, dialect, patches, {}, "a test")
+
+
+def letter(subject: str, body: bytes = b"", sender: str = "dev@example.org") -> bytes:
+    head = f"From {sender} Mon Mar  2 10:00:00 2026\nFrom: <{sender}>\nSubject: {subject}\n\n"
+    return head.encode() + (body or b"Text.\n") + b"\n"
+
+
+def check_printable(message: str) -> None:
+    assert message.isprintable()
+
+
+def body_of(patch: bytes) -> bytes:
+    return patch.split(b"\n\n", 1)[1]
+
+
+def write_series(folder: Path, manifest: str = "", patches: int = 1) -> Path:
+    folder.mkdir(parents=True)
+    if manifest:
+        (folder / "series.toml").write_text(manifest)
+    for number in range(1, patches + 1):
+        (folder / f"{number:04}-change.patch").write_bytes(PLAIN)
+    return folder
+
+
+# --- the table of bad series
+
+
+def test_every_patch_file_of_the_table_has_its_line() -> None:
+    for kind, table in (("refused", REFUSED), ("accepted", ACCEPTED)):
+        assert {path.stem for path in (DATA / kind).glob("*.patch")} == set(table)
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_hostile_patch_is_refused_by_name(case: str) -> None:
+    content = (DATA / "refused" / f"{case}.patch").read_bytes()
+    bad = Patch(f"0002-{case}.patch", content, "subject")
+    good = Patch("0001-good.patch", PLAIN, "subject")
+    with pytest.raises(ApplyError) as refusal:
+        series.check(Series("test", "a test", "6.19", "auto", (good, bad), {}, "a test"))
+    assert bad.name in str(refusal.value)
+    assert REFUSED[case] in str(refusal.value)
+    assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_an_honest_patch_is_read_as_git_reads_it(case: str) -> None:
+    content = (DATA / "accepted" / f"{case}.patch").read_bytes()
+    (files,) = series.check(made_of(content))
+    assert [sorted(file.paths) for file in files] == ACCEPTED[case]
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_at_all_break_the_reader_of_patches(junk: bytes) -> None:
+    try:
+        diff.read("junk.patch", junk)
+    except ApplyError as refusal:
+        check_printable(str(refusal))
+
+
+@given(st.data())
+def test_no_damage_to_a_patch_breaks_the_reader_of_patches(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(sorted((DATA / "accepted").glob("*.patch"))))
+    patch = bytearray(name.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(patch) - 1))
+        patch[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+        if not patch:
+            return
+    try:
+        for file in diff.read("damaged.patch", bytes(patch)):
+            assert all(".." not in path.split("/") and not path.startswith("/") for path in file.paths)
+    except ApplyError as refusal:
+        check_printable(str(refusal))
+
+
+# --- names, folders, manifests
+
+
+def test_the_baseline_has_no_patches_and_says_what_holds_without_them() -> None:
+    baseline = series.load("baseline", PATCHES)
+    assert (baseline.patches, baseline.dialect, baseline.base) == ((), "base", "6.19")
+    assert baseline.expected(["MAP-01"], "test_map") is Verdict.VIOLATES
+    assert baseline.expected(["MAP-02"], "test_map") is Verdict.CONFORMS
+
+
+def test_a_name_a_folder_and_a_path_below_patches_are_the_same_series(tmp_path: Path) -> None:
+    patches = tmp_path / "patches"
+    folder = write_series(patches / "mine", 'title = "Mine"\ndialect = "feature"\n', 2)
+    by_name, by_path = series.load("mine", patches), series.load(str(folder), patches)
+    assert by_name == series.Series("mine", "Mine", "6.19", "feature", by_path.patches, {}, str(folder))
+    assert by_name.digest == by_path.digest
+    assert [patch.name for patch in by_name.patches] == ["0001-change.patch", "0002-change.patch"]
+    assert by_name.patches[0].subject == "[PATCH] vfio: change"
+
+
+def test_a_folder_of_git_format_patch_needs_no_manifest(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "out going")
+    (folder / "0000-cover-letter.patch").write_bytes(letter("[PATCH 0/1] Make it good"))
+    loaded = series.load(str(folder), PATCHES)
+    assert (loaded.name, loaded.title, loaded.dialect) == ("out-going", "Make it good", "auto")
+    assert len(loaded.patches) == 1
+
+
+def test_a_series_may_share_patches_with_another_below_patches(tmp_path: Path) -> None:
+    patches = tmp_path / "patches"
+    write_series(patches / "one")
+    write_series(patches / "two", 'dialect = "map"\npatches = ["../one/0001-change.patch"]\n', 0)
+    assert series.load("two", patches).patches == series.load("one", patches).patches
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        ("title = 'Mine", "not a TOML file"),
+        ("title = 7", "`title`"),
+        ("titel = 'Mine'", "'titel', which is not known"),
+        ("dialect = 'klingon'", "'klingon'"),
+        ("base = ''", "`base`"),
+        ("patches = '0001-change.patch'", "`patches`"),
+        ("patches = ['0009-gone.patch']", "no patch file"),
+        ("patches = ['/etc/passwd']", "leads out of the folder"),
+        ("patches = ['../../../etc/passwd']", "leads out of the folder"),
+        ("expect = 'violates'", "`expect`"),
+        ("[expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),
+        ("[expect]\nMAP-01 = 'not-reached'", "'not-reached' of MAP-01"),
+        ("[expect]\nMAP-01 = ['conforms']", "of MAP-01"),
+    ],
+)
+def test_a_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, says: str) -> None:
+    folder = write_series(tmp_path / "mine", manifest)
+    with pytest.raises(UsageError, match=r"series\.toml|leads out|no patch file") as refusal:
+        series.load(str(folder), PATCHES)
+    assert says in str(refusal.value)
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean baseline"):
+        series.load("basline", PATCHES)
+
+
+@pytest.mark.parametrize("argument", ["", ".", "..", "/", "../..", "no/such/\x1b[2J"])
+def test_an_argument_that_is_no_series_is_refused(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as refusal:
+        series.load(argument, PATCHES)
+    assert "\x1b" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("manifest", ["", "title = 'Nothing'", "dialect = 'feature'"])
+def test_a_folder_without_patches_is_a_usage_error(tmp_path: Path, manifest: str) -> None:
+    folder = write_series(tmp_path / "empty", manifest, 0)
+    with pytest.raises(UsageError, match="holds no patches"):
+        series.load(str(folder), PATCHES)
+
+
+def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "mine")
+    (folder / "0002-link.patch").symlink_to("/etc/passwd")
+    with pytest.raises(UsageError, match="leads out of the folder"):
+        series.load(str(folder), PATCHES)
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "mine")
+    os.mkfifo(folder / "0002-pipe.patch")
+    with pytest.raises(UsageError, match="no patch file"):
+        series.load(str(folder), PATCHES)
+
+
+# --- digest and expectations
+
+
+def test_the_digest_is_that_of_content_order_base_and_dialect() -> None:
+    one, two = made_of(b"a", b"b"), made_of(b"b", b"a")
+    renamed = Series("other", "x", "6.19", "auto", one.patches, {"default": "violates"}, "elsewhere")
+    assert one.digest == renamed.digest
+    others = [two, made_of(b"ab"), made_of(b"a", b"b", base="6.20"), made_of(b"a", b"b", dialect="map")]
+    assert len({one.digest, *(other.digest for other in others)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("ids", "scenario", "word"),
+    [
+        (["MAP-09"], "test_a", "not-applicable"),
+        (["MAP-01"], "test_a", "conforms"),
+        (["MAP-01", "MAP-02"], "test_a", "violates"),
+        (["MAP-01", "MAP-09"], "test_a", "not-applicable"),
+        (["MAP-02"], "test_known", "conforms"),
+        ([], "test_a", "not-applicable"),
+    ],
+)
+def test_one_violated_requirement_decides_unless_the_scenario_is_named(
+    ids: list[str], scenario: str, word: str
+) -> None:
+    expect = {
+        "default": "not-applicable",
+        "MAP-01": "conforms",
+        "MAP-02": "violates",
+        "test_known": "conforms",
+    }
+    tested = Series("test", "a test", "6.19", "auto", (), expect, "a test")
+    assert tested.expected(ids, scenario) == word
+
+
+def test_a_kernel_that_is_tested_as_it_is_gets_a_name_fit_for_a_folder() -> None:
+    assert series.unpatched("../my kernel\n", "auto").name == "my-kernel"
+
+
+# --- mbox files
+
+
+def whole_thread() -> list[bytes]:
+    patch = body_of(PLAIN)
+    return [
+        letter("[RFC PATCH v2 0/3] Map it"),
+        letter("Re: [RFC PATCH v2 0/3] Map it", b"> From here on it is fine.\nFrom here on too.\n"),
+        letter("[RFC PATCH v2 3/3] third", patch),
+        letter("[RFC PATCH v2 1/3] =?utf-8?q?f=C3=BCrst?=", patch),
+        letter("[RFC PATCH v2 2/3] second\n part", patch),
+        letter("Out of office"),
+    ]
+
+
+def test_an_mbox_file_is_put_in_order_without_cover_letter_and_replies(tmp_path: Path) -> None:
+    path = tmp_path / "v2 thread.mbox"
+    path.write_bytes(b"".join(whole_thread()))
+    loaded = series.load(str(path), PATCHES)
+    assert (loaded.name, loaded.title, loaded.dialect) == ("v2-thread", "Map it", "auto")
+    assert [patch.subject for patch in loaded.patches] == [
+        "[RFC PATCH v2 1/3] fürst",
+        "[RFC PATCH v2 2/3] second part",
+        "[RFC PATCH v2 3/3] third",
+    ]
+    assert [patch.name for patch in loaded.patches] == [
+        "0001-f-rst.patch",
+        "0002-second-part.patch",
+        "0003-third.patch",
+    ]
+    assert len(series.check(loaded)) == 3
+
+
+def test_one_mail_is_an_mbox_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "one.patch"
+    path.write_bytes(PLAIN)
+    loaded = series.load(str(path), PATCHES)
+    assert [patch.content for patch in loaded.patches] == [PLAIN]
+
+
+def test_unnumbered_mails_stay_in_the_order_of_the_file() -> None:
+    mails = [letter("[PATCH] b"), letter("[PATCH] a")]
+    assert mail.series_of(b"".join(mails)) == ("b", mails)
+
+
+@pytest.mark.parametrize(
+    ("mails", "says"),
+    [
+        ([], "does not begin with a mail"),
+        ([b"\x7fELF\x02\x01"], "does not begin with a mail"),
+        ([letter("Hello"), letter("Re: [PATCH 1/1] x")], "no mail whose subject begins with [PATCH]"),
+        ([letter("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
+        ([letter("[PATCH 1/3] a"), letter("[PATCH 3/3] c")], "lacks patch 2 of 3"),
+        ([letter("[PATCH 1/2] a"), letter("[PATCH 1/2] a"), letter("[PATCH 2/2] b")], "patch 1/2 twice"),
+        ([letter("[PATCH v1 1/1] a"), letter("[PATCH v2 1/1] a")], "the revisions 1, 2"),
+        ([letter("[PATCH 1/2] a"), letter("[PATCH 2/3] b")], "not numbered as one series"),
+        ([letter("[PATCH 1/1] a"), letter("[PATCH] b")], "not numbered as one series"),
+        ([letter("[PATCH 1/9999] a")], "lacks patch 2, 3,"),
+    ],
+)
+def test_an_mbox_file_that_is_not_one_whole_series_is_refused(
+    tmp_path: Path, mails: list[bytes], says: str
+) -> None:
+    path = tmp_path / "thread.mbox"
+    path.write_bytes(b"".join(mails))
+    with pytest.raises(UsageError) as refusal:
+        series.load(str(path), PATCHES)
+    assert says in str(refusal.value)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_at_all_break_the_reader_of_mails(junk: bytes) -> None:
+    assert mail.subject(b"Subject: " + junk).isprintable()
+    try:
+        mail.series_of(b"Subject: [PATCH] x\n\n" + junk)
+    except mail.NotASeriesError:
+        return

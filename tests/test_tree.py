@@ -1,0 +1,462 @@
+"""Applying a series, reading a checkout, and laying a tree out in a folder."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from small_kernel import CORE, FILES, make_base
+
+from harness import git, tree
+from harness.base import Base
+from harness.errors import ApplyError, UsageError
+from harness.progress import Progress
+from harness.series import Patch, Series
+from harness.store import Store
+from harness.tree import Tree
+
+DATA = Path(__file__).parent / "data" / "series"
+ACCEPTED = tomllib.loads((DATA / "accepted.toml").read_text())
+PLAIN = (DATA / "accepted" / "plain-edit.patch").read_bytes()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+@pytest.fixture
+def progress(store: Store) -> Progress:
+    return Progress(store, io.StringIO())
+
+
+@pytest.fixture(scope="session")
+def base_made_once(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return make_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def base(base_made_once: Base, tmp_path: Path) -> Base:
+    """A base of the test's own."""
+    repository = shutil.copytree(base_made_once.repository, tmp_path / "base.git")
+    return Base("6.19.6", "6.19", "a test", base_made_once.commit, repository)
+
+
+def made_of(*contents: bytes) -> Series:
+    patches = tuple(
+        Patch(f"{n:04}-change.patch", content, "subject") for n, content in enumerate(contents, 1)
+    )
+    return Series("test", "a test", "6.19", "auto", patches, {}, "a test")
+
+
+def letter(body: str) -> bytes:
+    return f"From: Dev <dev@example.org>\nSubject: [PATCH] change\n\nWhy.\n---\n{body}".encode()
+
+
+def edit(line: int, old: str, new: str, path: str = "drivers/vfio/pci/core.c") -> str:
+    """A one-line change of core.c, as a diff with three lines of context; lines count from 1."""
+    before = "".join(f" int line_{at};\n" for at in range(line - 3, line))
+    after = "".join(f" int line_{at};\n" for at in range(line + 1, line + 4))
+    hunk = f"@@ -{line - 3},7 +{line - 3},7 @@\n{before}-{old}\n+{new}\n{after}"
+    return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n{hunk}"
+
+
+def content_of(made: Tree, path: str) -> str:
+    return git.query(
+        ["cat-file", "blob", f"{made.commit}:{path}"], env=git.environment(made.repository)
+    ).decode()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, str]]:
+    """Relative path to mode and content of everything below ``folder``, .git left out."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name.parts[0] != ".git" and (path.is_symlink() or path.is_file()):
+            text = str(path.readlink()) if path.is_symlink() else path.read_text()
+            found[str(name)] = (path.lstat().st_mode & 0o111, text)
+    return found
+
+
+# --- applying
+
+
+def test_without_patches_the_tree_is_the_base(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    for series in (None, made_of()):
+        made = tree.apply(store, progress, base, series, tmp_path / "log")
+        assert (made.commit, made.series) == (base.commit, series)
+
+
+@pytest.mark.parametrize("case", ACCEPTED)
+def test_an_honest_patch_is_applied(
+    store: Store, progress: Progress, base: Base, tmp_path: Path, case: str
+) -> None:
+    patch = (DATA / "accepted" / f"{case}.patch").read_bytes()
+    made = tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+    raw = git.query(
+        ["diff-tree", "-r", "-z", "--name-only", base.commit, made.commit],
+        env=git.environment(base.repository),
+    )
+    changed = set(raw.decode().rstrip("\0").split("\0"))
+    named = {path for paths in ACCEPTED[case] for path in paths}
+    assert changed <= named
+    assert changed
+
+
+def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
+    store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = made_of(
+        letter(edit(10, "int line_10;", "one;")),
+        letter(edit(10, "one;", "two;")),
+        letter(edit(40, "int line_40;", "x;")),
+    )
+    made = tree.apply(store, progress, base, series, tmp_path / "log")
+    assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "two;").replace(
+        "int line_40;", "x;"
+    )
+    # Another user, another machine: own configuration, called from below git.
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    (hooks / "applypatch-msg").write_text("#!/bin/sh\nexit 1\n")
+    (hooks / "applypatch-msg").chmod(0o755)
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f"[am]\n\tkeepcr = true\n[core]\n\thooksPath = {hooks}\n[user]\n\tname = other\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere")
+    other = make_base(tmp_path / "other")
+    again = tree.apply(Store(tmp_path / "cache2"), progress, other, series, tmp_path / "log")
+    assert again.commit == made.commit
+
+
+def test_a_series_that_was_applied_is_not_applied_again(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    first = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
+    second = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "second.log")
+    assert first == second
+    assert (tmp_path / "first.log").exists()
+    assert not (tmp_path / "second.log").exists()
+
+
+def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    series = made_of(PLAIN)
+    leftover = store.path("work", f"apply.{series.digest[:16]}.killed", "tree", "x")
+    leftover.write_text("x")
+    tree.apply(store, progress, base, series, tmp_path / "log")
+    assert list((store.root / "work").iterdir()) == []
+    with pytest.raises(ApplyError):
+        tree.apply(store, progress, base, made_of(PLAIN, PLAIN), tmp_path / "log")
+    assert list((store.root / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("patches", "says"),
+    [
+        (
+            [letter(edit(10, "int line_10;", "x;") + edit(40, "int other;", "y;").split("\n", 3)[3])],
+            "0001-change.patch does not apply to 6.19.6: drivers/vfio/pci/core.c, hunk 2 of 2 (line 37)",
+        ),
+        (
+            [PLAIN, letter(edit(20, "int gone;", "x;"))],
+            "0002-change.patch does not apply to 6.19.6: drivers/vfio/pci/core.c, hunk 1 of 1 (line 17)",
+        ),
+        (
+            [
+                letter(edit(10, "int line_10;", "x;").replace(" int line_9;", " int line_nine;"))
+            ],  # fuzz would take it
+            "drivers/vfio/pci/core.c, hunk 1 of 1 (line 7)",
+        ),
+        (
+            [letter(edit(10, "int line_10;", "x;", "drivers/vfio/gone.c"))],
+            "drivers/vfio/gone.c does not exist in index",
+        ),
+        (
+            [
+                letter(
+                    "diff --git a/Kconfig b/Kconfig\nnew file mode 100644\n"
+                    "--- /dev/null\n+++ b/Kconfig\n@@ -0,0 +1 @@\n+x\n"
+                )
+            ],
+            "Kconfig already exists in index",
+        ),
+        ([PLAIN, PLAIN], "0002-change.patch is already in the base 6.19.6"),
+        (
+            [
+                letter(
+                    "diff --git a/Kconfig b/Kconfig\n--- a/Kconfig\n+++ b/Kconfig\n"
+                    f"@@ -1 +1 @@\n-x\n+{FILES['Kconfig'][1]}"
+                )
+            ],
+            "0001-change.patch is already in the base",
+        ),
+    ],
+)
+def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
+    store: Store, progress: Progress, base: Base, tmp_path: Path, patches: list[bytes], says: str
+) -> None:
+    with pytest.raises(ApplyError) as failure:
+        tree.apply(store, progress, base, made_of(*patches), tmp_path / "log")
+    assert says in failure.value.message
+    assert failure.value.log == tmp_path / "log"
+
+
+def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    link = "include/dt-bindings"
+    end = "\\ No newline at end of file\n"
+    patch = letter(
+        f"diff --git a/{link} b/{link}\n--- a/{link}\n+++ b/{link}\n"
+        f"@@ -1 +1 @@\n-../scripts\n{end}+/etc\n{end}"
+    )
+    with pytest.raises(ApplyError, match=r"it changes include/dt-bindings \(mode 120000 to 120000\)"):
+        tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+
+
+def test_a_file_is_not_written_through_a_symlink(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    path = "include/dt-bindings/x"
+    patch = letter(
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n"
+        f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
+    )
+    with pytest.raises(ApplyError, match=r"does not apply"):
+        tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+
+
+# --- laying out
+
+
+def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    plain = tree.apply(store, progress, base, None, tmp_path / "log")
+    patched = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    folder = tmp_path / "build" / "src"
+    plain.files_into(folder, progress)
+    expected = {name: (mode & 0o111, text) for name, (mode, text) in FILES.items()}
+    expected["include/dt-bindings"] = (0o111, "../scripts")
+    assert contents(folder) == expected
+    times = {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+    patched.files_into(folder, progress)
+    changed = {
+        str(path.relative_to(folder)) for path, time in times.items() if path.lstat().st_mtime_ns != time
+    }
+    assert changed == {"drivers/vfio/pci/core.c"}
+
+    # Someone wrote into it: changed, deleted, added, ignored files, a foreign repository.
+    (folder / "Makefile").write_text("all:\n")
+    (folder / "scripts" / "tool.sh").unlink()
+    (folder / "scripts" / "extra.o").write_text("x")
+    (folder / "nested" / ".git").mkdir(parents=True)
+    (folder / "nested" / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    plain.files_into(folder, progress)
+    assert contents(folder) == expected
+    assert not (folder / "nested").exists()
+
+
+@pytest.mark.parametrize("damage", ["half written", "stale lock", "broken index", "no index"])
+def test_what_a_killed_run_left_in_the_folder_is_repaired(
+    store: Store, progress: Progress, base: Base, tmp_path: Path, damage: str
+) -> None:
+    plain = tree.apply(store, progress, base, None, tmp_path / "log")
+    patched = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    folder = tmp_path / "src"
+    plain.files_into(folder, progress)
+    expected = contents(folder)
+    index = tmp_path / "src.index"
+    if damage == "half written":  # files of the new tree, notes of the old one
+        before = index.read_bytes()
+        patched.files_into(folder, progress)
+        index.write_bytes(before)
+        (folder / "Makefile").write_text(FILES["Makefile"][1][:10])
+    elif damage == "stale lock":
+        (tmp_path / "src.index.lock").write_text("")
+    elif damage == "broken index":
+        index.write_bytes(b"DIRC" + os.urandom(100))
+    else:
+        index.unlink()
+    plain.files_into(folder, progress)
+    assert contents(folder) == expected
+    assert not (tmp_path / "src.index.lock").exists()
+
+
+# --- a checkout of the user
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    identity = {"GIT_AUTHOR_NAME": "u", "GIT_AUTHOR_EMAIL": "u@example.org"}
+    identity |= {"GIT_COMMITTER_NAME": "u", "GIT_COMMITTER_EMAIL": "u@example.org"}
+    argv = ["git", "-c", "protocol.file.allow=always", *arguments]
+    done = subprocess.run(
+        argv, cwd=folder, env={**os.environ, **identity}, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Path:
+    """A kernel checkout with two commits."""
+    folder = tmp_path / "users kernel"
+    for name, (mode, text) in FILES.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(mode)
+    run_git(folder, "init", "--quiet", "--initial-branch=main")
+    run_git(folder, "add", "Makefile")
+    run_git(folder, "commit", "--quiet", "-m", "one")
+    run_git(folder, "add", ".")
+    run_git(folder, "commit", "--quiet", "-m", "two")
+    return folder
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Every byte and time stamp below ``folder``, .git included.
+
+    Left out are the time stamps of objects: git renews them when it needs an object, so that it is not pruned.
+    """
+    return {
+        str(path.relative_to(folder)): (
+            0 if "objects" in path.parts else path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
+    store: Store, progress: Progress, users: Path, tmp_path: Path
+) -> None:
+    (users / "Makefile").write_text(FILES["Makefile"][1].replace("EXTRAVERSION =", "EXTRAVERSION = -rc3"))
+    run_git(users, "add", "Makefile")
+    (users / "drivers/vfio/pci/core.c").write_text("changed;\n")
+    (users / "Kconfig").write_text("mainmenu 'other'\n")
+    (users / "scripts/tool.sh").unlink()
+    (users / "new.c").write_text("new;\n")
+    (users / "ignored.o").write_text("object\n")
+    (users / ".git/info/exclude").write_text("*.private\n")
+    (users / "x.private").write_text("secret\n")
+    before = state_of(users)
+    found = tree.checkout(store, progress, users)
+    assert state_of(users) == before
+    head = run_git(users, "rev-parse", "HEAD")
+    assert (found.version, found.note) == ("6.19.6-rc3", "")
+    assert found.source == f"{users} at {head[:12]} with uncommitted changes"
+    made = tree.apply(store, progress, found, None, tmp_path / "log")
+    made.files_into(tmp_path / "src", progress)
+    expected = contents(users)
+    del expected["ignored.o"], expected["x.private"]
+    assert contents(tmp_path / "src") == expected
+
+
+def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
+    found = tree.checkout(store, progress, users)
+    made = tree.apply(store, progress, found, None, tmp_path / "log")
+    assert made.tree_id == run_git(users, "rev-parse", "HEAD^{tree}")
+    assert found.source == f"{users} at {run_git(users, 'rev-parse', 'HEAD')[:12]}"
+    assert tree.checkout(store, progress, users) == found
+
+
+def test_a_series_is_applied_on_top_of_a_checkout(
+    store: Store, progress: Progress, users: Path, tmp_path: Path
+) -> None:
+    (users / "Kconfig").write_text("mainmenu 'other'\n")
+    before = state_of(users)
+    found = tree.checkout(store, progress, users)
+    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "long line_10;")
+    assert content_of(made, "Kconfig") == "mainmenu 'other'\n"
+    assert state_of(users) == before
+
+
+@pytest.mark.parametrize("kind", ["worktree", "shallow", "sparse", "split index", "no index", "unborn"])
+def test_any_kind_of_checkout_will_do(
+    store: Store, progress: Progress, users: Path, tmp_path: Path, kind: str
+) -> None:
+    folder = users
+    if kind == "worktree":
+        folder = tmp_path / "linked"
+        run_git(users, "worktree", "add", "--quiet", str(folder), "HEAD")
+    elif kind == "shallow":
+        folder = tmp_path / "shallow"
+        run_git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{users}", str(folder))
+    elif kind == "sparse":
+        run_git(users, "sparse-checkout", "set", "--cone", "--sparse-index", "drivers")
+        assert not (users / "scripts").exists()
+    elif kind == "split index":
+        run_git(users, "update-index", "--split-index")
+    elif kind == "no index":
+        (users / ".git/index").unlink()
+    else:
+        shutil.rmtree(users / ".git")
+        run_git(users, "init", "--quiet")
+    found = tree.checkout(store, progress, folder)
+    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    for name, (_, text) in FILES.items():
+        if not name.endswith("core.c"):
+            assert content_of(made, name) == text
+
+
+def test_nothing_that_a_checkout_configures_is_run(
+    store: Store, progress: Progress, users: Path, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\ncat\n")
+    trap.chmod(0o755)
+    (users / ".gitattributes").write_text("*.c filter=trap diff=trap\n")
+    for key in (
+        "core.fsmonitor",
+        "filter.trap.clean",
+        "filter.trap.smudge",
+        "filter.trap.process",
+        "diff.trap.textconv",
+    ):
+        run_git(users, "config", key, str(trap))
+    run_git(users, "config", "core.hooksPath", str(tmp_path / "hooks"))
+    (tmp_path / "hooks").mkdir()
+    for hook in (
+        "post-index-change",
+        "post-checkout",
+        "reference-transaction",
+        "applypatch-msg",
+        "pre-applypatch",
+    ):
+        shutil.copy(trap, tmp_path / "hooks" / hook)
+    (users / "drivers/vfio/pci/new.c").write_text("new;\n")
+    found = tree.checkout(store, progress, users)
+    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    made.files_into(tmp_path / "src", progress)
+    assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_folder_that_is_no_kernel_checkout_is_a_usage_error(
+    store: Store, progress: Progress, users: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="not a kernel source"):
+        tree.checkout(store, progress, tmp_path / "nowhere")
+    plain = tmp_path / "unpacked"
+    shutil.copytree(users, plain, ignore=shutil.ignore_patterns(".git"))
+    with pytest.raises(UsageError, match="not a git checkout"):
+        tree.checkout(store, progress, plain)
+    inner = users / "inner"
+    inner.mkdir()
+    for name in ("Makefile", "Kconfig"):
+        shutil.copy(users / name, inner)
+    with pytest.raises(UsageError, match=f"that is {re.escape(str(users))}"):
+        tree.checkout(store, progress, inner)
