@@ -47,14 +47,19 @@ def series_of(mbox: bytes) -> tuple[str, list[bytes]]:
 
 def subject(mail: bytes) -> str:
     """The subject on one line, decoded, harmless to a terminal; empty if there is none."""
-    start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
-    head = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
-    raw = str(email.parser.BytesHeaderParser().parsebytes(head).get("Subject", ""))
-    line = " ".join(raw.split())
+    line = " ".join(_header(mail, "Subject").split())
     with contextlib.suppress(email.errors.HeaderParseError, LookupError, ValueError):
         # One that cannot be decoded is shown as it came.
         line = str(email.header.make_header(email.header.decode_header(line)))
     return diff.printable(" ".join(line.split()), 400)
+
+
+def dated(mail: bytes) -> bytes:
+    """``mail`` with a Date if it has none, for which git am would take the time of day."""
+    if _header(mail, "Date").strip():
+        return mail
+    first, _, rest = mail.partition(b"\n") if mail.startswith(b"From ") else (b"", b"", mail)
+    return (first + b"\n" if first else b"") + b"Date: Thu, 1 Jan 1970 00:00:00 +0000\n" + rest
 
 
 def bare(line: str) -> str:
@@ -87,6 +92,13 @@ def _order(subjects: Sequence[str]) -> list[int]:
     if missing:
         raise NotASeriesError(f"it lacks patch {', '.join(map(str, missing[:20]))} of {total}")
     return [numbers.index(number) for number in range(1, total + 1)]
+
+
+def _header(mail: bytes, name: str) -> str:
+    """A header as it came, folded lines and all; empty if there is none."""
+    start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
+    head = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
+    return str(email.parser.BytesHeaderParser().parsebytes(head).get(name, ""))
 
 
 def _tag(line: str) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import command, diff, git
+from harness import command, diff, git, mail
 from harness.base import Base
 from harness.command import CommandError
 from harness.errors import ApplyError, HarnessError
@@ -53,9 +53,9 @@ class Workshop:
         self._set_up()
         mails = []
         for number, patch in enumerate(self.series.patches, 1):
-            mail = self.folder / f"{number:04}"
-            mail.write_bytes(patch.content)
-            mails.append(str(mail))
+            path = self.folder / f"{number:04}"
+            path.write_bytes(mail.dated(patch.content))
+            mails.append(str(path))
         try:
             command.run(
                 ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", "--no-gpg-sign", *mails],
