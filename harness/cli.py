@@ -1,0 +1,273 @@
+"""The command line: the main job as one command, and its stages one by one."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import pytest
+
+from harness import hardware, host, image, kernel, machine, options, pipeline, qemu, series, tree
+from harness.errors import ExitCode, PatchproofError
+from harness.progress import Progress
+from harness.record import read
+from harness.report import junit, table
+from harness.store import CACHE_VARIABLE, Store
+
+PROGRAM = "python -m harness"
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code.  A user's mistake is a sentence, never a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it has to say comes as an exception
+    parser = _parser()
+    try:
+        if arguments[:1] == ["run"]:
+            known, foreign = parser.parse_known_args(arguments)
+            return _run(known, arguments[1:], foreign)
+        known = parser.parse_args(arguments)
+        command: Command = known.command
+        return command(known)
+    except PatchproofError as error:
+        print(f"patchproof: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("patchproof: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """A polite kill ends a run as Ctrl-C does: machine off, journal closed."""
+    raise KeyboardInterrupt
+
+
+def _run(known: argparse.Namespace, arguments: list[str], foreign: list[str]) -> int:
+    """The main job: pytest on the suites, with the plugin that takes it through the stages."""
+    request = _request(known)
+    tested = pipeline.load_series(request)
+    store = Store()
+    if known.dry_run:
+        return _dry_run(request, store)
+    progress = Progress(store)
+    host.ensure(store, progress)
+    progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
+    named = any(Path(word.split("::")[0]).exists() for word in foreign if not word.startswith("-"))
+    code = pytest.main(
+        [
+            f"--rootdir={options.PROJECT}",
+            f"--config-file={options.PROJECT / 'pyproject.toml'}",
+            *arguments,
+            *([] if named else [str(options.SUITES)]),
+        ]
+    )
+    renamed = {
+        pytest.ExitCode.USAGE_ERROR: ExitCode.HARNESS,
+        pytest.ExitCode.NO_TESTS_COLLECTED: ExitCode.NOTHING_APPLICABLE,
+    }
+    return int(renamed.get(pytest.ExitCode(code), code)) if code in set(pytest.ExitCode) else int(code)
+
+
+def _dry_run(request: options.Request, store: Store) -> int:
+    """Print what a run would start, and start nothing."""
+    bzimage = request.kernel
+    if bzimage is None:
+        bzimage = store.root / "kernel" / "KEY" / "bzImage"
+        for line in kernel.make_lines(store, request.fragments, bzimage.parent / "include"):
+            print(line)
+    rootfs = store.root / "image" / "KEY" / "rootfs.squashfs"
+    accelerator = "tcg" if request.accel == "auto" else request.accel
+    print(hardware.readable(machine.command_line(request.qemu, bzimage, rootfs, Path("RUN"), accelerator)))
+    return int(ExitCode.OK)
+
+
+def _doctor(known: argparse.Namespace) -> int:
+    store = Store()
+    progress = Progress(store)
+    if known.install:
+        host.ensure(store, progress)
+        return int(ExitCode.OK)
+    return int(host.doctor(store, known.qemu, sys.stdout))
+
+
+def _fetch(known: argparse.Namespace) -> int:
+    store = Store()
+    wanted = series.DEFAULT_BASE
+    source = pipeline.get_base(options.Request(tree=known.tree), store, Progress(store), wanted)
+    print(f"Linux {source.version}, commit {source.commit[:12]} in {source.repository}, from {source.source}")
+    return int(ExitCode.OK)
+
+
+def _applied(request: options.Request, store: Store, progress: Progress) -> tree.Tree:
+    tested = pipeline.load_series(request)
+    source = pipeline.get_base(request, store, progress, tested.base)
+    return tree.apply(store, progress, source, tested, _log(store, "apply"))
+
+
+def _apply(known: argparse.Namespace) -> int:
+    store = Store()
+    applied = _applied(_request(known), store, Progress(store))
+    print(f"tree {applied.tree_id}, commit {applied.commit[:12]} in {applied.repository}")
+    return int(ExitCode.OK)
+
+
+def _built(request: options.Request, store: Store, progress: Progress) -> kernel.Kernel:
+    if request.kernel is not None and request.headers is not None:
+        return kernel.prebuilt(request.kernel, request.headers)
+    applied = _applied(request, store, progress)
+    return kernel.build(store, progress, applied, request.fragments, _log(store, "build"))
+
+
+def _build(known: argparse.Namespace) -> int:
+    store = Store()
+    request = _request(known)
+    if known.dry_run:
+        return _dry_run(request, store)
+    host.ensure(store, Progress(store))
+    built = _built(request, store, Progress(store))
+    print(f"Linux {built.release}\nbzImage: {built.bzimage}\nheaders: {built.headers}")
+    return int(ExitCode.OK)
+
+
+def _image(_known: argparse.Namespace) -> int:
+    store = Store()
+    progress = Progress(store)
+    host.ensure(store, progress)
+    print(image.build(store, progress, _log(store, "image")).rootfs)
+    return int(ExitCode.OK)
+
+
+def _boot(known: argparse.Namespace) -> int:
+    store = Store()
+    request = _request(known)
+    if known.dry_run:
+        return _dry_run(request, store)
+    progress = Progress(store)
+    host.ensure(store, progress)
+    built = _built(request, store, progress)
+    rootfs = image.build(store, progress, _log(store, "image"))
+    accelerator = qemu.choose(store, request.accel, request.qemu, built.bzimage)
+    run_dir = store.path("boots", "latest")
+    with machine.boot(
+        built.bzimage, rootfs, run_dir=run_dir, accelerator=accelerator, qemu=request.qemu
+    ) as booted:
+        print(f"Linux {built.release} is up ({accelerator.name}: {accelerator.reason}).")
+        booted.hold(sys.stdout)
+    return int(ExitCode.OK)
+
+
+def _judge(known: argparse.Namespace) -> int:
+    code = read(known.folder).exit_code
+    print(f"JUnit: {junit.write(known.folder)}")
+    table.show(known.folder, sys.stdout)
+    return int(code)
+
+
+def _clean(known: argparse.Namespace) -> int:
+    store = Store()
+    kinds = [kind for name in known.what or CACHE_KINDS for kind in CACHE_KINDS[name]]
+    freed = store.remove(kinds)
+    print(f"{freed / 1e6:.0f} MB freed below {store.root}")
+    return int(ExitCode.OK)
+
+
+CACHE_KINDS = {
+    "kernels": ("kernel",),
+    "images": ("image", "probe"),
+    "builds": ("workbench", "ccache"),
+    "sources": ("base", "trees", "debian", "downloads"),
+    "logs": ("logs", "boots"),
+}
+
+
+def _log(store: Store, stage: str) -> Path:
+    """The log of a stage that is run by itself; one file per stage, of the last time."""
+    log = store.path("logs", f"{stage}.log")
+    log.unlink(missing_ok=True)
+    return log
+
+
+def _request(known: argparse.Namespace) -> options.Request:
+    return options.request(lambda name: getattr(known, name, None))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Does this kernel do what the series promises?",
+        epilog=f"The cache is ${CACHE_VARIABLE}, else $XDG_CACHE_HOME/patchproof. "
+        "Exit codes: 0 all as expected, 1 the series' fault, 2 the harness's or the machine's fault, "
+        "3 nothing was applicable, 130 interrupted.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command | None, text: str, example: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example:  {PROGRAM} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        sub.set_defaults(command=command)
+        return sub
+
+    def dry(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--dry-run", action="store_true", help="print the make lines and the QEMU command line, run nothing"
+        )
+
+    run = add(
+        "run",
+        None,
+        "take a series to a verdict (what `tox -e vm -- ...` calls); every pytest option works, too",
+        "run --series reference-feature -k map",
+    )
+    for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
+        group(run.add_argument)
+    dry(run)
+
+    doctor = add("doctor", _doctor, "show what this host has and what is missing", "doctor")
+    doctor.add_argument("--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program")
+    doctor.add_argument("--install", action="store_true", help="install missing packages (as root on Debian)")
+
+    fetch = add("fetch", _fetch, "get the base source", "fetch")
+    fetch.add_argument("--tree", metavar="DIR", type=Path, help="take it from this kernel git checkout")
+
+    apply = add("apply", _apply, "apply a series to the base", "apply --series my-series.mbox")
+    options.add_source(apply.add_argument)
+
+    build = add("build", _build, "build the kernel of a series", "build --series baseline")
+    options.add_source(build.add_argument)
+    options.add_kernel(build.add_argument)
+    dry(build)
+
+    add("image", _image, "build the guest's root file system", "image")
+
+    boot = add(
+        "boot", _boot, "boot the kernel of a series and leave it running", "boot --series reference-feature"
+    )
+    for group in (options.add_source, options.add_kernel, options.add_machine):
+        group(boot.add_argument)
+    dry(boot)
+
+    judge = add(
+        "judge", _judge, "make the reports of a stored run again, without a machine", "judge results/latest"
+    )
+    judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+
+    clean = add("clean", _clean, "delete what is cached", "clean kernels builds")
+    clean.add_argument(
+        "what", nargs="*", metavar="WHAT", choices=[*CACHE_KINDS, []], help=f"{', '.join(CACHE_KINDS)}; all if none"
+    )
+    return parser

@@ -1,0 +1,119 @@
+"""The options of a run, said once for argparse and once for pytest with the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parent.parent
+PATCHES = PROJECT / "patches"
+KCONFIG = PROJECT / "vmimage" / "kconfig"
+SUITES = PROJECT / "suites"
+DEFAULT_SERIES = "reference-feature"
+FRAGMENTS = ("base.config", "vfio.config", "observe.config")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user wants tested, and on what."""
+
+    series: str | None = None
+    tree: Path | None = None
+    kernel: Path | None = None
+    headers: Path | None = None
+    kconfig: tuple[Path, ...] = ()
+    accel: str = "auto"
+    qemu: str = "qemu-system-x86_64"
+    results: Path = Path("results")
+    keep_vm: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kernel is None) != (self.headers is None):
+            raise UsageError(
+                "--kernel and --headers belong together: the probes are compiled against the "
+                "headers of the kernel under test (`make headers_install`)."
+            )
+        if self.kernel is not None and (self.tree is not None or self.kconfig):
+            raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
+
+    @property
+    def fragments(self) -> tuple[Path, ...]:
+        """The kernel config fragments, the user's last so that they win."""
+        return tuple(KCONFIG / name for name in FRAGMENTS) + self.kconfig
+
+
+def add_source(add: Callable[..., Any]) -> None:
+    """Options that name the kernel under test; ``add`` is add_argument or addoption."""
+    add(
+        "--series",
+        metavar="NAME|DIR|MBOX",
+        help=f"a name below patches/, a folder of patches, or an mbox file (default: {DEFAULT_SERIES}, "
+        "or none with --tree or --kernel)",
+    )
+    add(
+        "--tree",
+        metavar="DIR",
+        type=Path,
+        help="a kernel git checkout: test what is checked out there, uncommitted changes included; "
+        "DIR itself is not touched",
+    )
+
+
+def add_kernel(add: Callable[..., Any]) -> None:
+    """Options of configuring and building."""
+    add(
+        "--kconfig",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="one more kernel config fragment (repeatable), e.g. vmimage/kconfig/debug.config",
+    )
+
+
+def add_machine(add: Callable[..., Any]) -> None:
+    """Options of the virtual machine."""
+    add("--kernel", metavar="BZIMAGE", type=Path, help="boot this kernel instead of building one")
+    add("--headers", metavar="DIR", type=Path, help="its user-space headers, as `make headers_install` leaves them")
+    add("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="accelerator (default: auto)")
+    add("--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)")
+
+
+def add_run(add: Callable[..., Any]) -> None:
+    """Options of a whole run."""
+    add(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        default=Path("results"),
+        help="where the folder of this run is made (default: results)",
+    )
+    add("--keep-vm", action="store_true", help="leave the machine running at the end, until Ctrl-C")
+
+
+def request(get: Callable[[str], Any]) -> Request:
+    """Build a Request; ``get`` looks up an option's value by its Python name."""
+    kernel, headers, tree = get("kernel"), get("headers"), get("tree")
+    series = get("series")
+    if series is None and kernel is None and tree is None:
+        series = DEFAULT_SERIES
+    for fragment in get("kconfig"):
+        if not fragment.is_file():
+            raise UsageError(f"The kernel config fragment {fragment} (--kconfig) is not a file.")
+    return Request(
+        series=series,
+        tree=tree,
+        kernel=kernel,
+        headers=headers,
+        kconfig=tuple(get("kconfig")),
+        accel=get("accel"),
+        qemu=get("qemu"),
+        results=get("results") or Path("results"),
+        keep_vm=bool(get("keep_vm")),
+        dry_run=bool(get("dry_run")),
+    )

@@ -1,0 +1,188 @@
+"""The stages in order: fetch, apply, build, image, probes, boot.
+
+Each stage is an entry of the plan, so the journal and the JUnit file show where
+a revision failed.  A stage that fails ends the run; what it raised says whose
+fault it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import base, image, kernel, machine, probe, qemu, series, tree
+from harness.errors import HarnessError
+from harness.guest import Guest
+from harness.journal import Journal
+from harness.options import PATCHES, Request
+from harness.progress import Progress
+from harness.results import Results
+from harness.store import Store, digest
+from harness.verdict import Entry, Kind
+
+STAGES = (
+    Entry("fetch", Kind.HARNESS, "The base source is at hand"),
+    Entry("apply", Kind.STAGE, "The series applies to the base"),
+    Entry("build", Kind.STAGE, "The patched kernel builds"),
+    Entry("image", Kind.HARNESS, "The guest's root file system is at hand"),
+    Entry("probes", Kind.STAGE, "The probes compile against the kernel's headers"),
+    Entry("boot", Kind.STAGE, "The kernel boots to a shell"),
+)
+SKIPPED_WITH_KERNEL = ("fetch", "apply", "build")
+
+
+def stages_of(request: Request) -> list[Entry]:
+    """The plan's entries for the stages that ``request`` goes through, in order."""
+    skipped = SKIPPED_WITH_KERNEL if request.kernel is not None else ()
+    return [entry for entry in STAGES if entry.id not in skipped]
+
+
+def load_series(request: Request) -> series.Series:
+    """The series that is asked for; without one, what is checked out or given is tested as it is."""
+    if request.series is not None:
+        return series.load(request.series, PATCHES)
+    if request.kernel is not None:
+        return series.unpatched(request.kernel.name, "auto")
+    assert request.tree is not None
+    return series.unpatched(request.tree.absolute().name, "auto")
+
+
+def get_base(request: Request, store: Store, progress: Progress, wanted: str) -> base.Base:
+    """The base source: the user's checkout, or the release from cache or network."""
+    if request.tree is not None:
+        return tree.checkout(store, progress, request.tree)
+    return base.fetch(store, progress, wanted)
+
+
+@dataclass(frozen=True)
+class Software:
+    """All that a machine is started from."""
+
+    kernel: kernel.Kernel
+    image: image.Image
+    actor: Path
+    accelerator: qemu.Accelerator
+
+
+class Pipeline:
+    """Takes a request through its stages; what each one found out goes into ``run.json``."""
+
+    def __init__(
+        self,
+        request: Request,
+        tested: series.Series,
+        store: Store,
+        progress: Progress,
+        results: Results,
+        journal: Journal,
+    ) -> None:
+        self.request = request
+        self.series = tested
+        self.store = store
+        self.progress = progress
+        self.results = results
+        self.journal = journal
+        self.guest: Guest | None = None
+        self._software: Software | None = None
+        self._machines = 0
+
+    def prepare(self) -> None:
+        """Run every stage up to the first booted machine.
+
+        Raises SeriesError or HarnessError; the journal holds the same story.
+        """
+        self.results.write_run(
+            title=self.series.title,
+            origin=self.series.origin,
+            dialect=self.series.dialect,
+            digest=self.series.digest,
+        )
+        tested = self._kernel()
+        with self.journal.stage("image"):
+            rootfs = image.build(self.store, self.progress, self.results.log("image"))
+            self.results.write_run(image=rootfs.identity)
+        with self.journal.stage("probes"):
+            actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
+        with self.journal.stage("boot"):
+            self._software = Software(tested, rootfs, actor, self._accelerator(tested))
+            self.guest = self._boot()
+
+    def fresh_guest(self) -> Guest:
+        """The running guest, or a new one if the last was spent."""
+        if self.guest is None:
+            self.guest = self._boot()
+        return self.guest
+
+    def spend(self, reason: str) -> None:
+        """End the machine: it has shown a splat, a new taint, or does not answer."""
+        if self.guest is None:
+            return
+        guest, self.guest = self.guest, None
+        guest.machine.close()
+        self.journal.machine_ended(guest.machine.name, reason)
+
+    def close(self) -> None:
+        """End what is still running."""
+        self.spend("the run is over")
+
+    def _kernel(self) -> kernel.Kernel:
+        if self.request.kernel is not None and self.request.headers is not None:
+            tested = kernel.prebuilt(self.request.kernel, self.request.headers)
+        else:
+            with self.journal.stage("fetch"):
+                source = get_base(self.request, self.store, self.progress, self.series.base)
+                self.results.write_run(
+                    base_wanted=source.wanted, base=source.version, base_source=source.source
+                )
+                if source.note:
+                    self.journal.note(source.note)
+            with self.journal.stage("apply"):
+                applied = tree.apply(
+                    self.store, self.progress, source, self.series, self.results.log("apply")
+                )
+                self.results.write_run(tree=applied.tree_id)
+            with self.journal.stage("build"):
+                tested = kernel.build(
+                    self.store, self.progress, applied, self.request.fragments, self.results.log("build")
+                )
+        self.results.write_run(
+            kernel_release=tested.release,
+            kernel=tested.identity,
+            compiler=tested.compiler,
+            warnings=list(tested.warnings),
+        )
+        if tested.config is not None:
+            content = tested.config.read_bytes()
+            (self.results.dir / ".config").write_bytes(content)
+            self.results.write_run(config_digest=digest(content))
+        return tested
+
+    def _accelerator(self, tested: kernel.Kernel) -> qemu.Accelerator:
+        chosen = qemu.choose(self.store, self.request.accel, self.request.qemu, tested.bzimage)
+        self.results.write_run(accelerator=chosen.name, accelerator_reason=chosen.reason)
+        self.progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
+        return chosen
+
+    def _boot(self) -> Guest:
+        if self._software is None:
+            raise HarnessError("A machine was asked for before its kernel was there.")
+        self._machines += 1
+        name = f"machine-{self._machines}"
+        software = self._software
+        self.journal.machine_started(name, accelerator=software.accelerator.name)
+        booted = machine.boot(
+            software.kernel.bzimage,
+            software.image,
+            run_dir=self.results.dir / name,
+            accelerator=software.accelerator,
+            qemu=self.request.qemu,
+        )
+        try:
+            self.results.write_run(qemu_command=list(booted.command))
+            return Guest(booted)
+        except BaseException:
+            booted.close()
+            raise
+
+
