@@ -107,7 +107,7 @@ class Journal:
         verdict = judge(entry.expected, observed) if entry is not None else observed
         event: dict[str, object] = {"id": entry_id, "verdict": verdict}
         if entry_id in self._began:
-            event["duration"] = round(time.monotonic() - self._began.pop(entry_id), 6)
+            event["duration"] = round(time.monotonic() - self._began[entry_id], 6)
         event |= {name: _shortened(text) for name, text in (("reason", reason), ("details", details)) if text}
         if transcript is not None and transcript.is_relative_to(self.directory):
             event["transcript"] = str(transcript.relative_to(self.directory))
@@ -163,14 +163,13 @@ class Journal:
                 before = os.fstat(handle).st_size
                 try:
                     written = os.write(handle, data)
+                    if written != len(data):
+                        raise OSError(f"only {written} of {len(data)} bytes could be written")
+                    os.fsync(handle)
                 except OSError:
-                    os.ftruncate(handle, before)
-                    raise
-                if written != len(data):
                     # Half a line in the middle of the file would spoil all that follows it.
                     os.ftruncate(handle, before)
-                    raise OSError(f"only {written} of {len(data)} bytes could be written")
-                os.fsync(handle)
+                    raise
             finally:
                 os.close(handle)
         except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 
 
 class Verdict(StrEnum):
@@ -22,6 +22,22 @@ class Verdict(StrEnum):
     NOT_REACHED = "not-reached"
     KERNEL_DIED = "kernel-died"
     HARNESS_ERROR = "harness-error"
+
+
+#: The words a manifest may expect.  The others describe the run, not the kernel.
+EXPECTABLE = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.NOT_APPLICABLE, Verdict.KERNEL_DIED)
+
+#: What a series can be blamed for, where it was not expected.
+SERIES_FAULTS = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
+
+
+def expectation(word: str) -> Verdict:
+    """The verdict that ``word`` stands for in a manifest; UsageError if it cannot be expected."""
+    if word not in EXPECTABLE:
+        raise UsageError(
+            f"{word!r} is not a verdict that can be expected. Write one of: {', '.join(EXPECTABLE)}."
+        )
+    return Verdict(word)
 
 
 def judge(expected: Verdict, observed: Verdict) -> Verdict:
@@ -134,7 +150,7 @@ class Record:
         unexpected = [result for result in self.results if not result.as_expected]
         if self.interrupted:
             return ExitCode.INTERRUPTED
-        if any(result.ended and result.verdict is not Verdict.HARNESS_ERROR for result in unexpected):
+        if any(result.ended and result.verdict in SERIES_FAULTS for result in unexpected):
             return ExitCode.SERIES
         if unexpected or not self.complete:
             return ExitCode.HARNESS

@@ -12,12 +12,11 @@ from harness.record import read
 from harness.report.text import visible
 from harness.results import read_facts
 from harness.store import write_atomically
-from harness.verdict import Kind, Record, Result, Verdict
+from harness.verdict import SERIES_FAULTS, Kind, Record, Result, Verdict
 
 JUNIT = "junit.xml"
 TAIL_BYTES = 16 * 1024  # of a transcript or console; the rest is in the results folder
 
-_FAILURES = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
 _ERRORS = (Verdict.NOT_REACHED, Verdict.HARNESS_ERROR)
 
 
@@ -67,13 +66,13 @@ def _test_case(result: Result, directory: Path) -> TestCase:
     if result.as_expected and result.verdict is entry.expected:
         message += " (as expected)"
     details = visible(result.details)
-    if result.verdict in _FAILURES:
+    if result.verdict in SERIES_FAULTS:
         case.add_failure_info(message, details, result.verdict)
     elif result.verdict in _ERRORS:
         case.add_error_info(message, details, result.verdict)
     elif result.verdict is Verdict.NOT_APPLICABLE:
         case.add_skipped_info(message, details)
-    if result.verdict in _FAILURES + _ERRORS:
+    if result.verdict in SERIES_FAULTS + _ERRORS:
         case.stdout = "\n".join(_evidence(result, directory))
     return case
 

@@ -120,7 +120,7 @@ def _first_lines(text: str) -> list[str]:
 
 
 def _table(rows: Sequence[_Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
     table.add_column("")
     table.add_column("verdict", no_wrap=True)
     table.add_column("stage or requirement", overflow="fold")
@@ -128,7 +128,7 @@ def _table(rows: Sequence[_Row]) -> Table:
     for row in rows:
         name = Text(row.name)
         for remark in row.remarks:
-            name.append(f"\n{remark}", style="dim" if row.mark == " " else row.style)
+            name.append(f"\n{remark}", style=row.style)
         table.add_row(Text(row.mark), Text(row.verdict, style=row.style), Text(row.subject), name)
     return table
 
@@ -156,11 +156,11 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
     for note in record.notes:
-        yield f"Note: {note}"
+        yield f"Note: {_one_line(note)}"
     warnings = facts.get("warnings")
     if isinstance(warnings, list) and warnings:
         yield f"The series adds {_number(len(warnings), 'compile warning')} (run.json lists them)."
-    yield _tested(facts)
+    yield _one_line(_tested(facts))
     yield f"Results: {directory}"
 
 
@@ -175,6 +175,11 @@ def _tested(facts: Mapping[str, object]) -> str:
         f"series {facts.get('series', 'unknown')} {str(facts.get('digest', ''))[:12]}".rstrip()
         + f", base {base}, accelerator {facts.get('accelerator', '(none was started)')}"
     )
+
+
+def _one_line(text: str) -> str:
+    """So that a guest cannot write a line of its own among ours."""
+    return " ".join(text.split())
 
 
 def _number(count: int, noun: str) -> str:

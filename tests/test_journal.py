@@ -1,0 +1,361 @@
+"""Plan, events and verdicts: the record is true whatever ends the run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BuildError, ExitCode, HarnessError, UsageError
+from harness.journal import EVIDENCE_LIMIT, Journal
+from harness.record import read
+from harness.verdict import Entry, Kind, Record, Result, Span, Verdict, expectation, judge
+
+FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
+BUILD = Entry("build", Kind.STAGE, "the kernel builds")
+ONE = Entry("suites/test_map.py::test_one", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
+TWO = Entry("suites/test_map.py::test_two", Kind.SCENARIO, "two", ("MAP-02",), Verdict.VIOLATES)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    made = Journal(tmp_path)
+    made.plan([FETCH, BUILD, ONE, TWO])
+    made.run_started()
+    return made
+
+
+def verdicts(directory: Path) -> dict[str, str]:
+    return {result.entry.id: str(result.verdict) for result in read(directory).results}
+
+
+def result_of(directory: Path, entry: Entry) -> Result:
+    return next(result for result in read(directory).results if result.entry.id == entry.id)
+
+
+def append(journal: Journal, *lines: str) -> None:
+    with (journal.directory / "events.jsonl").open("a") as stream:
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+# The plan
+
+
+def test_what_was_planned_is_not_reached(tmp_path: Path) -> None:
+    Journal(tmp_path).plan([BUILD, ONE])
+    assert verdicts(tmp_path) == {"build": "not-reached", ONE.id: "not-reached"}
+    assert [result.entry for result in read(tmp_path).results] == [BUILD, ONE]
+
+
+def test_the_plan_says_not_reached_on_disk(journal: Journal) -> None:
+    plan = json.loads((journal.directory / "plan.json").read_text())
+    assert {entry["verdict"] for entry in plan["entries"]} == {"not-reached"}
+
+
+def test_a_plan_is_written_once(journal: Journal) -> None:
+    with pytest.raises(HarnessError, match="a plan is written once"):
+        journal.plan([ONE])
+
+
+def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="more than one entry of this name: build"):
+        Journal(tmp_path).plan([BUILD, ONE, BUILD])
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_folder_without_plan_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="is not the results folder of a run"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "x", "entries": [{"id": "x"}]}'])
+def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(HarnessError, match=r"plan\.json is not a plan that can be read"):
+        read(tmp_path)
+
+
+# Verdicts
+
+
+@pytest.mark.parametrize(
+    ("expected", "observed", "verdict"),
+    [
+        ("conforms", "conforms", "conforms"),
+        ("conforms", "violates", "violates"),
+        ("violates", "violates", "violates"),
+        ("violates", "conforms", "unexpectedly-conforms"),
+        ("violates", "unexpectedly-conforms", "unexpectedly-conforms"),
+        ("not-applicable", "conforms", "unexpectedly-conforms"),
+        ("kernel-died", "conforms", "unexpectedly-conforms"),
+        ("violates", "kernel-died", "kernel-died"),
+        ("conforms", "not-applicable", "not-applicable"),
+        ("violates", "harness-error", "harness-error"),
+    ],
+)
+def test_judge(expected: str, observed: str, verdict: str) -> None:
+    assert judge(Verdict(expected), Verdict(observed)) == verdict
+
+
+@pytest.mark.parametrize("word", ["harness-error", "not-reached", "unexpectedly-conforms", "passes", ""])
+def test_what_cannot_be_expected_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="conforms, violates, not-applicable, kernel-died"):
+        expectation(word)
+
+
+def test_an_unexpected_pass_is_judged_when_it_is_written(journal: Journal) -> None:
+    journal.started(TWO.id)
+    assert journal.ended(TWO.id, Verdict.CONFORMS) is Verdict.UNEXPECTEDLY_CONFORMS
+    assert result_of(journal.directory, TWO).verdict is Verdict.UNEXPECTEDLY_CONFORMS
+
+
+def test_an_ended_scenario_keeps_its_evidence(journal: Journal) -> None:
+    journal.started(ONE.id)
+    journal.ended(
+        ONE.id,
+        Verdict.VIOLATES,
+        reason="two\nlines, \udcff and \x1b",
+        details="evidence",
+        transcript=journal.directory / "transcripts" / "one.txt",
+        console=Span("console.log", 17, 4711),
+    )
+    result = result_of(journal.directory, ONE)
+    assert (result.reason, result.details) == ("two\nlines, \udcff and \x1b", "evidence")
+    assert (result.transcript, result.console) == ("transcripts/one.txt", Span("console.log", 17, 4711))
+    assert result.duration is not None
+    assert result.ended
+
+
+def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
+    journal.started(ONE.id)
+    journal.ended(ONE.id, Verdict.VIOLATES, details="begin" + "x" * 2 * EVIDENCE_LIMIT + "end")
+    details = result_of(journal.directory, ONE).details
+    assert details.startswith("begin")
+    assert details.endswith("end")
+    assert f"[{EVIDENCE_LIMIT + 8} characters left out]" in details
+
+
+# Stages
+
+
+def test_a_stage_that_fails_by_the_series_violates(journal: Journal) -> None:
+    log = journal.directory / "build.log"
+    with pytest.raises(BuildError), journal.stage("build"):
+        raise BuildError("It does not compile.", log=log, tail="error: expected ';'")
+    result = result_of(journal.directory, BUILD)
+    assert (result.verdict, result.reason) == (Verdict.VIOLATES, "It does not compile.")
+    assert (result.details, result.transcript) == ("error: expected ';'", "build.log")
+
+
+def test_a_stage_that_fails_by_the_harness_says_nothing_about_the_series(journal: Journal) -> None:
+    with pytest.raises(HarnessError), journal.stage("build"):
+        raise HarnessError("No space left.", log=Path("/elsewhere/build.log"))
+    result = result_of(journal.directory, BUILD)
+    assert (result.verdict, result.transcript) == (Verdict.HARNESS_ERROR, "")
+
+
+def test_a_stage_that_succeeds_conforms(journal: Journal) -> None:
+    with journal.stage("build"):
+        assert result_of(journal.directory, BUILD).verdict is Verdict.HARNESS_ERROR
+    assert result_of(journal.directory, BUILD).verdict is Verdict.CONFORMS
+
+
+def test_what_was_not_reached_names_the_stage_that_failed(journal: Journal) -> None:
+    with pytest.raises(BuildError), journal.stage("build"):
+        raise BuildError("It does not compile.")
+    assert result_of(journal.directory, ONE).reason == "The run did not get past the stage build (violates)."
+
+
+# A run that is cut short
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from harness.journal import Journal
+from harness.verdict import Entry, Kind
+journal = Journal(Path(sys.argv[1]))
+scenarios = [Entry("one", Kind.SCENARIO, ""), Entry("two", Kind.SCENARIO, "")]
+journal.plan([Entry("build", Kind.STAGE, ""), *scenarios])
+journal.run_started()
+with journal.stage("build"):
+    if sys.argv[2] == "build":
+        os.kill(os.getpid(), signal.SIGKILL)
+journal.started("one")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("build", {"build": "harness-error", "one": "not-reached", "two": "not-reached"}),
+        ("one", {"build": "conforms", "one": "kernel-died", "two": "not-reached"}),
+    ],
+)
+def test_a_killed_harness_leaves_a_true_record(tmp_path: Path, where: str, expected: dict[str, str]) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), where], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    record = read(tmp_path)
+    assert verdicts(tmp_path) == expected
+    assert not record.complete
+    assert record.exit_code is ExitCode.HARNESS  # nothing that was proven about the series
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from harness.errors import HarnessError
+from harness.journal import Journal
+from harness.verdict import Entry, Kind, Verdict
+journal = Journal(Path(sys.argv[1]))
+journal.plan([Entry("one", Kind.SCENARIO, "")])
+journal.run_started()
+journal.started("one")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+size = (Path(sys.argv[1]) / "events.jsonl").stat().st_size
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + int(sys.argv[2]), hard))
+try:
+    journal.ended("one", Verdict.CONFORMS)
+except HarnessError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert (Path(sys.argv[1]) / "events.jsonl").stat().st_size == size, "half a line is left"
+journal.ended("one", Verdict.VIOLATES)
+journal.run_ended()
+"""
+
+
+@pytest.mark.parametrize("room", ["0", "40"])
+def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path), room], check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Make room on the disk" in ended.stdout
+    assert verdicts(tmp_path) == {"one": "violates"}
+
+
+def test_a_journal_cut_at_any_byte_can_be_read(journal: Journal) -> None:
+    with journal.stage("build"):
+        pass
+    journal.started(ONE.id)
+    journal.ended(ONE.id, Verdict.CONFORMS)
+    journal.run_ended()
+    events = journal.directory / "events.jsonl"
+    whole = events.read_bytes()
+    ends = [
+        whole.index(b"\n", whole.index(b'"ended", "id": "%s"' % name)) for name in (b"build", ONE.id.encode())
+    ]
+    for size in range(len(whole)):
+        events.write_bytes(whole[:size])
+        record = read(journal.directory)
+        assert [entry.id for entry in (FETCH, BUILD, ONE, TWO)] == [r.entry.id for r in record.results]
+        conforming = [result.verdict is Verdict.CONFORMS for result in record.results]
+        assert conforming == [False, size > ends[0], size > ends[1], False]
+
+
+def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(journal: Journal) -> None:
+    with (journal.directory / "events.jsonl").open("ab") as stream:
+        stream.write(bytes(4096))
+    assert set(verdicts(journal.directory).values()) == {"not-reached"}
+
+
+def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: Journal) -> None:
+    journal.started(ONE.id)
+    journal.interrupted("SIGINT")
+    record = read(journal.directory)
+    result = result_of(journal.directory, ONE)
+    assert (result.verdict, record.exit_code) == (Verdict.HARNESS_ERROR, ExitCode.INTERRUPTED)
+    assert result.reason == "The run was interrupted (SIGINT) during this scenario."
+    assert result_of(journal.directory, TWO).reason == "The run was interrupted (SIGINT) before it."
+
+
+# What does not fit together
+
+STARTED = '{"event": "started", "id": "build", "verdict": "harness-error"}'
+ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}'
+
+
+@pytest.mark.parametrize(
+    ("lines", "entry", "reason"),
+    [
+        ([STARTED, ENDED, ENDED], "build", "ended more than once, as conforms, then as conforms"),
+        ([STARTED, STARTED, ENDED], "build", "started more than once"),
+        ([STARTED, ENDED, STARTED], "build", "started more than once"),
+        ([ENDED], "build", "ended without having started"),
+        ([STARTED, ENDED.replace("conforms", "fine")], "build", "'fine' is not a verdict"),
+        ([STARTED, ENDED.replace(', "duration": 1', "")], "build", "its end cannot be read"),
+        ([STARTED, ENDED.replace("1}", '1, "console": ["x", 1]}')], "build", "its end cannot be read"),
+        ([STARTED.replace("build", "stray")], "stray", "the plan does not know it"),
+        ([STARTED, '{"event": "ended", "id": "bu', ENDED], "events.jsonl", "line 3 is not a JSON object"),
+        ([STARTED, "[1]", ENDED], "events.jsonl", "line 3 is not a JSON object"),
+        (
+            [STARTED, '{"event": "vanished"}', ENDED],
+            "events.jsonl",
+            "line 3 holds an event that does not belong",
+        ),
+        (['{"event": "run-started"}'], "events.jsonl", "line 2 holds an event that does not belong there"),
+    ],
+)
+def test_what_does_not_fit_is_a_harness_error(
+    journal: Journal, lines: list[str], entry: str, reason: str
+) -> None:
+    append(journal, *lines)
+    found = next(result for result in read(journal.directory).results if result.entry.id == entry)
+    assert found.verdict is Verdict.HARNESS_ERROR
+    assert reason in found.reason
+    assert not found.as_expected
+
+
+# The exit code
+
+
+def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Record:
+    """A run with one stage and scenarios; ``expected/verdict``, a ``~`` before what did not end."""
+    results = []
+    for number, words in enumerate(verdicts):
+        expected, _, verdict = words.lstrip("~").rpartition("/")
+        entry = Entry(
+            f"entry{number}",
+            Kind.SCENARIO if number else Kind.STAGE,
+            "",
+            expected=Verdict(expected or "conforms"),
+        )
+        ended = not words.startswith("~") and verdict != "not-reached"
+        results.append(Result(entry, Verdict(verdict), ended=ended))
+    return Record("run", tuple(results), complete=complete, interrupted=interrupted)
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        (run_of("conforms", "conforms"), 0),
+        (run_of("conforms", "violates/violates", "conforms"), 0),
+        (run_of("conforms", "kernel-died/kernel-died"), 0),
+        (run_of("conforms", "conforms", "not-applicable"), 0),
+        (run_of("conforms", "conforms", "violates/not-applicable"), 0),
+        (run_of("conforms", "conforms", "violates"), 1),
+        (run_of("conforms", "conforms", "not-applicable/violates"), 1),
+        (run_of("conforms", "conforms", "violates/unexpectedly-conforms"), 1),
+        (run_of("conforms", "conforms", "kernel-died"), 1),
+        (run_of("violates", "not-reached", "not-reached"), 1),
+        (run_of("conforms", "violates", "harness-error"), 1),
+        (run_of("conforms", "conforms", "harness-error"), 2),
+        (run_of("conforms", "conforms", "not-reached"), 2),
+        (run_of("conforms", "~kernel-died", complete=False), 2),
+        (run_of("conforms", "~kernel-died/kernel-died", complete=False), 2),
+        (run_of("harness-error", "not-reached"), 2),
+        (run_of("conforms", "conforms", complete=False), 2),
+        (run_of("conforms", "not-applicable", "not-applicable"), 3),
+        (run_of("conforms"), 3),
+        (run_of("conforms", "conforms", interrupted="SIGINT"), 130),
+        (run_of("conforms", "violates", "harness-error", interrupted="SIGINT"), 130),
+    ],
+)
+def test_exit_code(record: Record, code: int) -> None:
+    assert record.exit_code == code

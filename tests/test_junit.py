@@ -1,0 +1,216 @@
+"""junit.xml: the right kind of result, and valid XML whatever was said."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.journal import Journal
+from harness.report import junit
+from harness.report.text import visible
+from harness.results import Results
+from harness.verdict import Entry, Kind, Span, Verdict
+
+REPORTS = Path(__file__).parent / "data" / "reports"
+ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
+
+# What the JUnit plugin of Jenkins understands, and pytest writes: the attributes and children of each
+# element.  A test case has properties there too, though the first schemas knew them for suites only.
+SCHEMA = {
+    "testsuites": ({"tests", "failures", "errors", "time"}, {"testsuite"}),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "skipped", "disabled", "time", "timestamp"},
+        {"properties", "testcase"},
+    ),
+    "properties": (set(), {"property"}),
+    "property": ({"name", "value"}, set()),
+    "testcase": (
+        {"name", "classname", "time"},
+        {"properties", "failure", "error", "skipped", "system-out"},
+    ),
+    "failure": ({"type", "message"}, set()),
+    "error": ({"type", "message"}, set()),
+    "skipped": ({"type", "message"}, set()),
+    "system-out": (set(), set()),
+}
+
+
+def load(document: bytes) -> ET.Element:
+    """Parse, and check against SCHEMA and that the counts are those of the cases."""
+    root = ET.fromstring(document)
+    assert root.tag == "testsuites"
+    for element in root.iter():
+        attributes, children = SCHEMA[element.tag]
+        assert set(element.keys()) <= attributes
+        assert {child.tag for child in element} <= children
+        if children:
+            assert not (element.text or "").strip()
+    for suite in root.iter("testsuite"):
+        for count, tag in (
+            ("tests", "testcase"),
+            ("failures", "failure"),
+            ("errors", "error"),
+            ("skipped", "skipped"),
+        ):
+            assert suite.get(count) == str(len(list(suite.iter(tag))))
+    return root
+
+
+def properties(element: ET.Element) -> dict[str, str]:
+    return {each.attrib["name"]: each.attrib["value"] for each in element.findall("properties/property")}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results.create(tmp_path, "example")
+
+
+def run_one(
+    results: Results, observed: Verdict | None, expected: str = "conforms", **evidence: object
+) -> ET.Element:
+    """The test case of a run with one scenario; ``observed`` None starts it and does not end it."""
+    journal = results.journal()
+    journal.plan([Entry(ONE.id, ONE.kind, ONE.title, ONE.requirements, Verdict(expected))])
+    journal.run_started()
+    if observed is not Verdict.NOT_REACHED:
+        journal.started(ONE.id)
+    if observed not in (None, Verdict.NOT_REACHED):
+        journal.ended(ONE.id, observed, **evidence)
+    journal.run_ended()
+    (case,) = load(junit.write(results.dir).read_bytes()).iter("testcase")
+    return case
+
+
+@pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
+def test_golden(name: str) -> None:
+    document = junit.render(REPORTS / name)
+    load(document)
+    assert document.decode() == (REPORTS / name / "junit.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("observed", "expected", "verdict", "tag"),
+    [
+        (Verdict.CONFORMS, "conforms", "conforms", None),
+        (Verdict.VIOLATES, "conforms", "violates", "failure"),
+        (Verdict.VIOLATES, "violates", "violates", "failure"),
+        (Verdict.CONFORMS, "violates", "unexpectedly-conforms", "failure"),
+        (Verdict.NOT_APPLICABLE, "conforms", "not-applicable", "skipped"),
+        (Verdict.NOT_REACHED, "conforms", "not-reached", "error"),
+        (None, "conforms", "kernel-died", "failure"),
+        (Verdict.KERNEL_DIED, "conforms", "kernel-died", "failure"),
+        (Verdict.HARNESS_ERROR, "conforms", "harness-error", "error"),
+    ],
+)
+def test_what_a_verdict_is_in_junit(
+    results: Results, observed: Verdict | None, expected: str, verdict: str, tag: str | None
+) -> None:
+    case = run_one(results, observed, expected)
+    assert [child.tag for child in case if child.tag not in ("properties", "system-out")] == (
+        [tag] if tag else []
+    )
+    found = properties(case)
+    assert (found["verdict"], found["expected"], found["requirements"]) == (
+        verdict,
+        expected,
+        "MAP-01 MAP-13",
+    )
+    assert (case.get("classname"), case.get("name")) == ("suites.test_map", "test_one[edu-c]")
+
+
+def test_a_violation_that_was_expected_says_so(results: Results) -> None:
+    case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
+    assert case.find("failure").get("message") == "mmap() failed (as expected)"
+
+
+def test_the_suite_says_what_was_tested(results: Results) -> None:
+    results.write_run(digest="ab" * 32, warnings=["a.c:1: one", "a.c:2: two"])
+    run_one(results, Verdict.CONFORMS)
+    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    assert (found["series"], found["digest"], found["exit_code"]) == ("example", "ab" * 32, "0")
+    assert found["warnings"] == "a.c:1: one\na.c:2: two"
+
+
+def test_no_plan_no_report(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError):
+        junit.write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+# Hostile content
+
+HOSTILE = "\x1b[2J\x00 ]]> <&\"' \udcff\ud800 \ufffe\uffff \U0001fffe \ufdd0 \x85\x7f \u202e \r\n\r\t ä"
+SPELLED = (
+    r"""\x1b[2J\x00 ]]> <&"' \xff\ud800 \ufffe\uffff \U0001fffe \ufdd0 \x85\x7f \u202e """ + "\n\\x0d\t ä"
+)
+
+
+def test_hostile_text_is_spelled_out(results: Results) -> None:
+    results.write_run(title=HOSTILE, warnings=[HOSTILE])
+    case = run_one(results, Verdict.VIOLATES, reason=HOSTILE, details=HOSTILE)
+    assert case.find("failure").get("message") == SPELLED
+    assert case.find("failure").text == SPELLED
+    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    assert found["title"] == found["warnings"] == SPELLED
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(st.characters(codec=None, categories=None)), raw=st.binary())
+def test_any_text_and_any_bytes_make_valid_xml(
+    tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes
+) -> None:
+    results = Results.create(tmp_path_factory.mktemp("run"), text)
+    transcript = results.transcript(text)
+    transcript.write_bytes(raw)
+    (results.dir / "console.log").write_bytes(raw)
+    results.write_run(title=text, origin=text)
+    console = Span("console.log", 0, len(raw))
+    case = run_one(
+        results, Verdict.KERNEL_DIED, reason=text, details=text, transcript=transcript, console=console
+    )
+    if raw.strip():
+        shown = visible(raw.decode("utf-8", "surrogateescape"))
+        assert case.find("system-out").text.count(shown) >= 2
+
+
+def test_the_console_is_quoted_where_the_scenario_ran(results: Results) -> None:
+    console = results.dir / "console.log"
+    console.write_bytes(b"before\n[1.0] BUG: \xff\r\nafter\n")
+    case = run_one(results, Verdict.KERNEL_DIED, console=Span("console.log", 7, 21))
+    assert case.find("system-out").text == "--- console.log\n[1.0] BUG: \\xff\n"
+
+
+def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
+    transcript = results.transcript(ONE.id)
+    transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
+    said = run_one(results, Verdict.VIOLATES, transcript=transcript).find("system-out").text
+    assert "(8 bytes left out)" in said
+    assert said.endswith("xend")
+    assert "begin" not in said
+
+
+@pytest.mark.parametrize("name", ["../secret", "link", "missing", "transcripts"])
+def test_only_files_of_the_results_folder_are_quoted(results: Results, name: str) -> None:
+    (results.dir.parent / "secret").write_text("hunter2")
+    (results.dir / "link").symlink_to("../secret")
+    case = run_one(results, Verdict.KERNEL_DIED, console=Span(name, 0, 100))
+    assert case.find("system-out").text.endswith("(there is no such file in the results folder)")
+
+
+def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None:
+    journal = results.journal()
+    journal.plan([ONE])
+    journal.started("suites/test_map.py::test_stray")
+    document = load(junit.render(results.dir))
+    assert [case.get("name") for case in document.iter("testcase")] == ["test_one[edu-c]", "test_stray"]
+    assert [error.get("type") for error in document.iter("error")] == ["not-reached", "harness-error"]
+
+
+def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
+    Journal(tmp_path).plan([ONE])
+    load(junit.render(tmp_path))

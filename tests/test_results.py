@@ -1,0 +1,99 @@
+"""The results folder: one per run, never shared, whatever a series or a scenario is called."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from harness import __version__
+from harness.errors import HarnessError
+from harness.results import Results, read_facts
+
+NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
+
+
+def test_the_folder_is_named_by_series_and_utc_time(tmp_path: Path) -> None:
+    here = NOW.astimezone(timezone(timedelta(hours=9)))
+    assert (
+        Results.create(tmp_path, "reference-feature", here).dir.name == "reference-feature-20260226T202211Z"
+    )
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: Results.create(tmp_path / "new", "map", NOW).dir, range(16)))
+    assert len(set(made)) == 16
+    assert (tmp_path / "new" / "latest").resolve() in made
+    assert not list((tmp_path / "new").glob(".latest*"))
+
+
+def test_latest_points_to_the_newest(tmp_path: Path) -> None:
+    Results.create(tmp_path, "old", NOW)
+    new = Results.create(tmp_path, "new", NOW)
+    latest = tmp_path / "latest"
+    assert latest.resolve() == new.dir
+    assert latest.readlink() == Path(new.dir.name)  # relative: the results may be moved as a whole
+
+
+def test_a_relative_root_gives_a_folder_that_survives_a_change_of_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Results.create(Path("results"), "map", NOW).dir.is_absolute()
+
+
+@pytest.mark.parametrize("obstacle", ["a file in the place of the root", "a folder in the place of latest"])
+def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, obstacle: str) -> None:
+    root = tmp_path / "results"
+    if "file" in obstacle:
+        root.write_text("")
+    else:
+        (root / "latest").mkdir(parents=True)
+    with pytest.raises(HarnessError, match=r"results folder .* cannot be made.*--results DIR"):
+        Results.create(root, "map", NOW)
+    assert not list(tmp_path.rglob(".latest*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "/", "..", "-rf", "a" * 500, "\x1b[2J", "a\nb", "", "ü/\udcff"]
+)
+def test_a_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> None:
+    folder = Results.create(tmp_path, name, NOW).dir
+    assert folder.parent == tmp_path
+    assert folder.name.isascii()
+    assert folder.name.isprintable()
+    assert folder.name[0] not in ".-"
+
+
+def test_every_scenario_has_a_transcript_of_its_own(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "map", NOW)
+    ids = ["suites/test_map.py::test_x[a]", "suites/test_map.py::test_x(a)", "suites/test_rng.py::test_x[a]"]
+    ids += ["x::../../../etc/passwd", "x::", "", "\x00", "\udcff", "x" * 5000]
+    paths = [results.transcript(scenario) for scenario in ids]
+    assert len(set(paths)) == len(ids)
+    for path in paths:
+        path.write_text("> open\n")
+        assert path.resolve().parent == results.dir / "transcripts"
+    assert paths[0].name.startswith("test_x-a-")
+
+
+def test_facts_are_added_as_they_come(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "map", NOW)
+    results.write_run(base="6.19.6", accelerator="kvm")
+    results.write_run(accelerator="tcg")
+    assert read_facts(results.dir) == {
+        "harness": __version__,
+        "series": "map",
+        "base": "6.19.6",
+        "accelerator": "tcg",
+    }
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff"])
+def test_damaged_facts_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(HarnessError, match=r"run\.json"):
+        read_facts(tmp_path)

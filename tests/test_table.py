@@ -1,0 +1,136 @@
+"""The table at the end of a run: readable at any width, and harmless to a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import ExitCode
+from harness.report import report, table
+from harness.report.text import visible
+from harness.results import Results
+from harness.verdict import Entry, Kind, Verdict
+
+REPORTS = Path(__file__).parent / "data" / "reports"
+
+
+class Terminal(io.StringIO):
+    """A stream that rich takes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(directory: Path, stream: io.StringIO, width: int | None = None) -> str:
+    table.show(directory, stream, width)
+    lines = stream.getvalue().splitlines()
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment says nothing about colours or size."""
+    for name in ("FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
+@pytest.mark.parametrize(("form", "width"), [("wide", 110), ("plain", None)])
+def test_golden(name: str, form: str, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPORTS)
+    stream = Terminal() if form == "wide" else io.StringIO()
+    assert shown(Path(name), stream, width) == (REPORTS / name / f"{form}.txt").read_text()
+
+
+def test_a_narrow_terminal_gets_lines() -> None:
+    assert shown(REPORTS / "mixed", Terminal(), 60) == shown(REPORTS / "mixed", io.StringIO())
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    assert "\x1b[31m" in shown(REPORTS / "mixed", Terminal(), 110)
+    assert "\x1b" not in shown(REPORTS / "mixed", io.StringIO(), 110)
+
+
+def run_one(root: Path, text: str, name: str = "test_x") -> Path:
+    results = Results.create(root, "example")
+    results.write_run(
+        title=text, kernel_release=text, accelerator=text, base=text, base_wanted="6.19", digest=text
+    )
+    journal = results.journal()
+    journal.plan([Entry(name, Kind.SCENARIO, text, (text,))])
+    journal.run_started()
+    journal.started(name)
+    journal.ended(name, Verdict.VIOLATES, reason=text)
+    journal.note(text)
+    journal.run_ended()
+    return results.dir
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(codec=None, categories=None)), name=st.text())
+@pytest.mark.parametrize("form", [Terminal, io.StringIO])
+def test_nothing_that_steers_a_terminal_comes_through(
+    tmp_path_factory: pytest.TempPathFactory, form: type[io.StringIO], text: str, name: str
+) -> None:
+    printed = shown(run_one(tmp_path_factory.mktemp("run"), text, name), form(), 110)
+    assert all(c.isprintable() or c in "\n\t" for c in printed)
+
+
+def test_markup_in_a_reason_is_text(tmp_path: Path) -> None:
+    printed = shown(run_one(tmp_path, "[bold]x[/] :smile: [link=file:///etc]y[/link]"), Terminal(), 200)
+    assert "[bold]x[/] :smile: [link=file:///etc]y[/link]" in printed
+
+
+def test_a_stream_that_is_not_utf8_gets_what_it_can_show(tmp_path: Path) -> None:
+    directory = run_one(tmp_path, "größe €")
+    for width, tty in ((110, True), (None, False)):
+        raw = io.BytesIO()
+        stream = io.TextIOWrapper(raw, encoding="ascii")
+        stream.isatty = lambda answer=tty: answer  # type: ignore[method-assign]
+        table.show(directory, stream, width)
+        stream.flush()
+        assert b"gr\\xf6\\xdfe \\u20ac" in raw.getvalue()
+
+
+def test_scenarios_stand_by_requirement(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "example")
+    ids = ["REV-10", "MAP-02", "REV-9", "MAP-01"]
+    results.journal().plan([Entry(f"test_{name}", Kind.SCENARIO, "", (name,)) for name in ids])
+    printed = shown(results.dir, io.StringIO())
+    order = sorted(ids, key=lambda name: printed.index(f"test_{name}"))
+    assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # the groups as the plan has them
+
+
+def test_a_long_reason_is_cut(tmp_path: Path) -> None:
+    printed = shown(run_one(tmp_path, "\n".join(f"line{number}." for number in range(9))), io.StringIO())
+    assert "      line3.\n      ...\n" in printed
+
+
+def test_no_foreign_text_makes_a_line_of_its_own(tmp_path: Path) -> None:
+    printed = shown(run_one(tmp_path, "x\nResults: elsewhere"), io.StringIO())
+    assert [line for line in printed.splitlines() if line.startswith("Results: elsewhere")] == []
+
+
+def test_a_run_of_nothing_can_be_shown(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "example")
+    results.journal().plan([])
+    assert "0 scenarios: none ran" in shown(results.dir, io.StringIO())
+
+
+def test_report_writes_prints_and_tells_the_exit_code(tmp_path: Path) -> None:
+    directory = run_one(tmp_path, "reason")
+    stream = io.StringIO()
+    assert report(directory, stream) is ExitCode.SERIES
+    assert f"Results: {directory}" in stream.getvalue()
+    assert (directory / "junit.xml").exists()
+
+
+def test_plain_text_stays_as_it_is() -> None:
+    assert visible("mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b") == "mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b"
