@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Signals as values: a load that faults is an observation like any other, and
+ * an operation that takes too long is interrupted.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+
+#include "actor.h"
+
+/* Where this thread lands when the guarded access faults. */
+struct landing {
+	sigjmp_buf place;
+	struct fault fault;
+};
+
+static _Thread_local struct landing *landing;
+static volatile sig_atomic_t expired;
+static struct timespec deadline;
+
+/*
+ * A fault outside of a guarded access is a bug of the actor's own: die of it
+ * as if there were no handler.
+ */
+static void on_fault(int number, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (!landing) {
+		signal(number, SIG_DFL);
+		return;
+	}
+	landing->fault.signal = number;
+	landing->fault.code = info->si_code;
+	landing->fault.address = (uintptr_t)info->si_addr;
+	siglongjmp(landing->place, 1);
+}
+
+static void on_alarm(int number)
+{
+	expired = 1;
+	if (!landing)
+		return; /* the system call it was in returns EINTR */
+	landing->fault.signal = number;
+	siglongjmp(landing->place, 1);
+}
+
+void faults_init(void)
+{
+	/* SA_NODEFER: siglongjmp() need not restore the mask, which is slow. */
+	struct sigaction fault = {
+		.sa_sigaction = on_fault,
+		.sa_flags = SA_SIGINFO | SA_NODEFER,
+	};
+	struct sigaction alarm = {
+		.sa_handler = on_alarm,
+		.sa_flags = SA_NODEFER,
+	};
+
+	sigaction(SIGBUS, &fault, NULL);
+	sigaction(SIGSEGV, &fault, NULL);
+	sigaction(SIGALRM, &alarm, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* Run @body; false when it was left by a signal, which is then in @fault. */
+bool guarded(void (*body)(void *), void *context, struct fault *fault)
+{
+	struct landing here = { 0 };
+
+	if (expired) {
+		fault->signal = SIGALRM;
+		return false;
+	}
+	if (sigsetjmp(here.place, 0)) {
+		landing = NULL;
+		*fault = here.fault;
+		return false;
+	}
+	landing = &here;
+	body(context);
+	landing = NULL;
+	return true;
+}
+
+const char *fault_code(const struct fault *f, char *buffer, size_t size)
+{
+	static const struct {
+		int signal;
+		int code;
+		const char *name;
+	} names[] = {
+		{ SIGBUS, BUS_ADRALN, "adraln" },
+		{ SIGBUS, BUS_ADRERR, "adrerr" },
+		{ SIGBUS, BUS_OBJERR, "objerr" },
+		{ SIGBUS, BUS_MCEERR_AR, "mceerr_ar" },
+		{ SIGBUS, BUS_MCEERR_AO, "mceerr_ao" },
+		{ SIGSEGV, SEGV_MAPERR, "maperr" },
+		{ SIGSEGV, SEGV_ACCERR, "accerr" },
+		{ SIGSEGV, SEGV_BNDERR, "bnderr" },
+		{ SIGSEGV, SEGV_PKUERR, "pkuerr" },
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++)
+		if (names[i].signal == f->signal && names[i].code == f->code)
+			return names[i].name;
+	snprintf(buffer, size, "%d", f->code);
+	return buffer;
+}
+
+/*
+ * The address as an offset in the mapping, which is the same on every run; the
+ * bare address only where it lies outside.
+ */
+void reply_fault(struct reply *r, const struct fault *f,
+		 const struct object *mapping)
+{
+	uintptr_t base = (uintptr_t)mapping->base;
+	char number[16];
+
+	if (f->signal == SIGALRM) {
+		reply_set(r, "timeout");
+		return;
+	}
+	reply_set(r, "%s code=%s ", f->signal == SIGBUS ? "sigbus" : "sigsegv",
+		  fault_code(f, number, sizeof(number)));
+	if (f->address - base < mapping->length)
+		reply_add(r, "offset=0x%jx", (uintmax_t)(f->address - base));
+	else
+		reply_add(r, "address=0x%jx", (uintmax_t)f->address);
+}
+
+/*
+ * The timer repeats: a signal that arrives just before a system call would be
+ * lost, and the call would sleep for ever.
+ */
+void deadline_start(unsigned int seconds)
+{
+	struct itimerval timer = {
+		.it_value.tv_sec = seconds,
+		.it_interval.tv_usec = 100000,
+	};
+
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += seconds;
+	expired = 0;
+	setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+void deadline_stop(void)
+{
+	struct itimerval none = { 0 };
+
+	setitimer(ITIMER_REAL, &none, NULL);
+}
+
+bool deadline_passed(void)
+{
+	return expired;
+}
+
+/* Milliseconds until the deadline of the operation in progress, at least 0. */
+int deadline_left_ms(void)
+{
+	struct timespec now;
+	int64_t left;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	left = (deadline.tv_sec - now.tv_sec) * 1000LL +
+	       (deadline.tv_nsec - now.tv_nsec) / 1000000;
+	return left > 0 ? (int)left : 0;
+}

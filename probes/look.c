@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What the kernel says about this very process: page table, VMAs, fds. */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "actor.h"
+
+/*
+ * x86 only: "current_kernel" walks the page table of the process that reads
+ * it, user half included (arch/x86/mm/debug_pagetables.c), so nobody else can
+ * look for us.
+ */
+#define PAGE_TABLE "/sys/kernel/debug/page_tables/current_kernel"
+
+/*
+ * One line of the dump: "0xSTART-0xEND  64M USR RW PCD NX pte".  A span that is
+ * not present has only the level.  Reply: 0xFROM-0xTO:LEVEL:USR,RW,PCD,NX with
+ * offsets in the mapping, cut to it.
+ */
+static void add_span(char *line, const struct object *mapping, struct reply *r)
+{
+	uintptr_t low = (uintptr_t)mapping->base, high = low + mapping->length;
+	unsigned long long start, end;
+	const char *flag[16];
+	unsigned int flags = 0, i;
+	char *word, *rest;
+	int used = 0;
+
+	if (sscanf(line, "0x%llx-0x%llx %*s%n", &start, &end, &used) != 2 ||
+	    !used || end <= low || start >= high)
+		return;
+	rest = line + used;
+	while ((word = strsep(&rest, " \n")))
+		if (*word && flags < ARRAY_SIZE(flag))
+			flag[flags++] = word;
+	if (flags < 2)
+		return;
+	start = start < low ? low : start;
+	end = end > high ? high : end;
+	reply_add(r, " 0x%llx-0x%llx:%s:", start - low, end - low,
+		  flag[flags - 1]);
+	for (i = 0; i < flags - 1; i++)
+		reply_add(r, "%s%s", i ? "," : "", flag[i]);
+}
+
+void op_pagetable(struct args *a, struct reply *r)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING);
+	char *line = NULL;
+	size_t room = 0;
+	FILE *dump;
+
+	if (!mapping)
+		return;
+	dump = fopen(PAGE_TABLE, "re");
+	if (!dump) {
+		reply_errno(r, errno, "pagetable: " PAGE_TABLE);
+		return;
+	}
+	reply_set(r, "ok");
+	while (getline(&line, &room, dump) > 0)
+		add_span(line, mapping, r);
+	if (ferror(dump))
+		reply_errno(r, errno, "pagetable: " PAGE_TABLE);
+	free(line);
+	fclose(dump);
+}
+
+/* A field that may hold anything becomes one word without commas. */
+static void add_word(struct reply *r, const char *text)
+{
+	for (; *text && *text != '\n'; text++) {
+		if (isgraph((unsigned char)*text) && *text != ',')
+			reply_add(r, "%c", *text);
+		else
+			reply_add(r, "\\%03o", (unsigned char)*text);
+	}
+}
+
+/* The flags line comes last of a VMA in smaps: "VmFlags: rd wr sh". */
+static void add_flags(struct reply *r, char *line)
+{
+	char *rest = line + strlen("VmFlags:"), *word;
+	const char *separator = ",";
+
+	while ((word = strsep(&rest, " \n"))) {
+		if (!*word)
+			continue;
+		reply_add(r, "%s%s", separator, word);
+		separator = "+";
+	}
+}
+
+/*
+ * Every VMA inside the mapping: FROM-TO,PERMS,PGOFF,NAME,FLAG+FLAG with offsets
+ * in the mapping.  Device and inode numbers are left out: they are different
+ * on every run.
+ */
+void op_vmas(struct args *a, struct reply *r)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING);
+	unsigned long long start, end, pgoff;
+	uintptr_t low, high;
+	char perms[8], *line = NULL;
+	bool inside = false;
+	size_t room = 0;
+	FILE *smaps;
+	int name;
+
+	if (!mapping)
+		return;
+	low = (uintptr_t)mapping->base;
+	high = low + mapping->length;
+	smaps = fopen("/proc/self/smaps", "re");
+	if (!smaps) {
+		reply_errno(r, errno, "vmas: /proc/self/smaps");
+		return;
+	}
+	reply_set(r, "ok");
+	while (getline(&line, &room, smaps) > 0) {
+		name = 0;
+		if (sscanf(line, "%llx-%llx %7s %llx %*s %*s %n", &start, &end,
+			   perms, &pgoff, &name) == 4 &&
+		    name) {
+			inside = start < high && end > low;
+			if (!inside)
+				continue;
+			start = start < low ? low : start;
+			end = end > high ? high : end;
+			reply_add(r, " 0x%llx-0x%llx,%s,0x%llx,", start - low,
+				  end - low, perms, pgoff);
+			add_word(r, line + name);
+		} else if (inside && !strncmp(line, "VmFlags:", 8)) {
+			add_flags(r, line);
+		}
+	}
+	free(line);
+	fclose(smaps);
+}
+
+void op_faults(struct args *a, struct reply *r)
+{
+	struct rusage usage;
+
+	(void)a;
+	getrusage(RUSAGE_SELF, &usage);
+	reply_set(r, "ok minor=%ld major=%ld", usage.ru_minflt,
+		  usage.ru_majflt);
+}
+
+/* The lines of fdinfo as key=value; the offset and flags of any fd included. */
+void op_fdinfo(struct args *a, struct reply *r)
+{
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	char path[64], *line = NULL, *value;
+	size_t room = 0;
+	FILE *info;
+
+	if (!object)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", object->fd);
+	info = fopen(path, "re");
+	if (!info) {
+		reply_errno(r, errno, "fdinfo");
+		return;
+	}
+	reply_set(r, "ok");
+	while (getline(&line, &room, info) > 0) {
+		value = strchr(line, ':');
+		if (!value || !strncmp(line, "ino:", 4) ||
+		    !strncmp(line, "mnt_id:", 7))
+			continue;
+		*value++ = '\0';
+		value += strspn(value, " \t");
+		reply_add(r, " %s=", line);
+		add_word(r, value);
+	}
+	free(line);
+	fclose(info);
+}
+
+void op_fds(struct args *a, struct reply *r)
+{
+	struct dirent *entry;
+	unsigned int count = 0;
+	DIR *folder;
+
+	(void)a;
+	folder = opendir("/proc/self/fd");
+	if (!folder) {
+		reply_errno(r, errno, "fds: /proc/self/fd");
+		return;
+	}
+	while ((entry = readdir(folder)))
+		if (isdigit((unsigned char)entry->d_name[0]) &&
+		    atoi(entry->d_name) != dirfd(folder))
+			count++;
+	closedir(folder);
+	reply_set(r, "ok %u", count);
+}
+
+void op_setrlimit(struct args *a, struct reply *r)
+{
+	struct rlimit limit;
+	uint64_t count;
+
+	if (!option_u64(a, r, "nofile", 0, &count))
+		return;
+	limit.rlim_cur = count;
+	limit.rlim_max = count;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		reply_errno(r, errno, "setrlimit");
+	else
+		reply_set(r, "ok");
+}
+
+void op_version(struct args *a, struct reply *r)
+{
+	(void)a;
+	reply_set(r, "ok protocol=%u probe=actor revoke=%s memattr=%s",
+		  ACTOR_PROTOCOL, revoke_offers(), memattr_offers());
+}

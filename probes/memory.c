@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Mappings: making, changing and removing them. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "actor.h"
+
+static const struct token protections[] = {
+	{ "none", PROT_NONE },
+	{ "r", PROT_READ },
+	{ "w", PROT_WRITE },
+	{ "x", PROT_EXEC },
+	{ "rw", PROT_READ | PROT_WRITE },
+	{ "rx", PROT_READ | PROT_EXEC },
+	{ "rwx", PROT_READ | PROT_WRITE | PROT_EXEC },
+};
+
+static uint64_t page_up(uint64_t length)
+{
+	return (length + PAGE - 1) & ~(PAGE - 1);
+}
+
+static bool parse_protection(const struct args *a, struct reply *r,
+			     const char *text, uint64_t *protection)
+{
+	if (parse_tokens(text, protections, ARRAY_SIZE(protections),
+			 protection) &&
+	    *protection <= INT32_MAX)
+		return true;
+	reply_usage(r, "%s: '%s' is not none, r, w, x, rw, rx, rwx or a number",
+		    a->op, text);
+	return false;
+}
+
+/*
+ * An address that is @congruent modulo @align: huge pages need the virtual
+ * address to go with the physical one.  The reservation around it is given
+ * back once the mapping stands in it.
+ */
+static void *map_placed(uint64_t length, int protection, int flags, int fd,
+			off_t offset, uint64_t align, uint64_t congruent)
+{
+	uint64_t whole = length + align, gap, end;
+	unsigned char *reserve, *place, *result;
+	int error;
+
+	if (whole < length) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	reserve = mmap(NULL, whole, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (reserve == MAP_FAILED)
+		return MAP_FAILED;
+	gap = (congruent - (uintptr_t)reserve) & (align - 1);
+	place = reserve + gap;
+	result = mmap(place, length, protection, flags | MAP_FIXED, fd, offset);
+	error = errno;
+	if (result == MAP_FAILED) {
+		munmap(reserve, whole);
+	} else {
+		end = gap + page_up(length);
+		if (gap)
+			munmap(reserve, gap);
+		if (whole > end)
+			munmap(reserve + end, whole - end);
+	}
+	errno = error;
+	return result;
+}
+
+/* Where in the fd the mapping starts; a device fd wants to know the BAR. */
+static bool map_offset(struct args *a, struct reply *r,
+		       const struct object *object, uint64_t *offset)
+{
+	uint64_t bar, start;
+
+	if (!option_u64(a, r, "offset", 0, offset) ||
+	    !option_u64(a, r, "bar", 0, &bar))
+		return false;
+	if (!option_text(a, "bar") == (object->kind == DEVICE)) {
+		reply_usage(r, "map: bar= belongs to a device, and only there");
+		return false;
+	}
+	if (object->kind == BUFFER)
+		return true;
+	if (device_region(object, bar, &start)) {
+		reply_errno(r, errno, "map: region");
+		return false;
+	}
+	*offset += start;
+	return true;
+}
+
+void op_map(struct args *a, struct reply *r)
+{
+	static const struct token flag_words[] = {
+		{ "shared", MAP_SHARED },
+		{ "private", MAP_PRIVATE },
+		{ "validate", MAP_SHARED_VALIDATE },
+		{ "populate", MAP_POPULATE },
+		{ "locked", MAP_LOCKED },
+		{ "sync", MAP_SYNC },
+	};
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER), *mapping;
+	const char *prot_text = option_text(a, "prot") ?: "rw";
+	const char *flag_text = option_text(a, "flags") ?: "shared";
+	uint64_t length, offset, align, congruent, protection, flags;
+	void *base;
+
+	if (!object || !option_u64(a, r, "length", 0, &length) ||
+	    !option_u64(a, r, "align", 0, &align) ||
+	    !option_u64(a, r, "congruent", 0, &congruent) ||
+	    !parse_protection(a, r, prot_text, &protection))
+		return;
+	if (!parse_tokens(flag_text, flag_words, ARRAY_SIZE(flag_words),
+			  &flags) ||
+	    flags > INT32_MAX || flags & MAP_FIXED) {
+		reply_usage(r, "map: flags=%s (MAP_FIXED is not yours)",
+			    flag_text);
+		return;
+	}
+	if (align & (align - 1) || (align && align < PAGE) ||
+	    congruent & (PAGE - 1)) {
+		reply_usage(r, "map: align= is a power of two of at least 4K, "
+			       "congruent= a multiple of 4K");
+		return;
+	}
+	if (!map_offset(a, r, object, &offset))
+		return;
+	if (align)
+		base = map_placed(length, (int)protection, (int)flags,
+				  object->fd, (off_t)offset, align, congruent);
+	else
+		base = mmap(NULL, length, (int)protection, (int)flags,
+			    object->fd, (off_t)offset);
+	if (base == MAP_FAILED) {
+		reply_errno(r, errno, "map");
+		return;
+	}
+	mapping = object_new(MAPPING);
+	mapping->base = base;
+	mapping->length = page_up(length);
+	reply_set(r, "ok %s", mapping->name);
+}
+
+/* The part of a mapping that offset= and length= choose; all of it if absent. */
+struct object *mapping_part(struct args *a, struct reply *r, uint64_t *offset,
+			    uint64_t *length)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING);
+
+	if (!mapping || !option_u64(a, r, "offset", 0, offset))
+		return NULL;
+	if (*offset > mapping->length) {
+		reply_usage(r, "%s: offset 0x%jx is past the end of %s", a->op,
+			    (uintmax_t)*offset, mapping->name);
+		return NULL;
+	}
+	if (!option_u64(a, r, "length", mapping->length - *offset, length))
+		return NULL;
+	if (*length > mapping->length - *offset) {
+		reply_usage(r, "%s: %s ends at 0x%jx", a->op, mapping->name,
+			    (uintmax_t)mapping->length);
+		return NULL;
+	}
+	return mapping;
+}
+
+void op_unmap(struct args *a, struct reply *r)
+{
+	uint64_t offset, length;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (munmap(mapping->base + offset, length)) {
+		reply_errno(r, errno, "unmap");
+		return;
+	}
+	if (length == mapping->length)
+		object_drop(mapping);
+	reply_set(r, "ok");
+}
+
+void op_mprotect(struct args *a, struct reply *r)
+{
+	uint64_t offset, length, protection;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping || !parse_protection(a, r, a->word[1], &protection))
+		return;
+	if (mprotect(mapping->base + offset, length, (int)protection))
+		reply_errno(r, errno, "mprotect");
+	else
+		reply_set(r, "ok");
+}
+
+void op_madvise(struct args *a, struct reply *r)
+{
+	static const struct token advices[] = {
+		{ "normal", MADV_NORMAL },
+		{ "willneed", MADV_WILLNEED },
+		{ "dontneed", MADV_DONTNEED },
+		{ "free", MADV_FREE },
+		{ "remove", MADV_REMOVE },
+		{ "dontfork", MADV_DONTFORK },
+		{ "dofork", MADV_DOFORK },
+		{ "hugepage", MADV_HUGEPAGE },
+		{ "nohugepage", MADV_NOHUGEPAGE },
+		{ "collapse",
+		  25 /* MADV_COLLAPSE, asm-generic/mman-common.h */ },
+	};
+	uint64_t offset, length, advice;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (!parse_tokens(a->word[1], advices, ARRAY_SIZE(advices), &advice) ||
+	    advice > INT32_MAX) {
+		reply_usage(r, "madvise: '%s' is no advice known here",
+			    a->word[1]);
+		return;
+	}
+	if (madvise(mapping->base + offset, length, (int)advice))
+		reply_errno(r, errno, "madvise");
+	else
+		reply_set(r, "ok");
+}
+
+void op_mremap(struct args *a, struct reply *r)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING);
+	uint64_t length;
+	void *base;
+
+	if (!mapping || !word_u64(a, r, 1, &length))
+		return;
+	base = mremap(mapping->base, mapping->length, length, MREMAP_MAYMOVE);
+	if (base == MAP_FAILED) {
+		reply_errno(r, errno, "mremap");
+		return;
+	}
+	mapping->base = base;
+	mapping->length = page_up(length);
+	reply_set(r, "ok");
+}

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Other actors.  A child listens on a stream socket as its stdin and stdout,
+ * and gets descriptors through a second one, which is always fd 3.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "actor.h"
+
+#define PARCEL_FD 3
+#define GRACE_MS 2000 /* a child's own deadline speaks before its parent's */
+
+struct child {
+	struct child *next;
+	char name[24];
+	pid_t pid;
+	int parcels;
+	struct reader reader;
+	unsigned int owed; /* replies that came too late, or will */
+	bool ended;
+	int status;
+};
+
+static struct child *children;
+static bool has_parent;
+
+/* ---- lines over a descriptor ---- */
+
+/* Line without its newline in @line, valid until the next call. */
+enum line_status reader_line(struct reader *reader, char **line, int timeout)
+{
+	struct pollfd poller = { .fd = reader->fd, .events = POLLIN };
+	char *newline;
+	ssize_t got;
+
+	if (reader->scanned) { /* drop the line handed out before */
+		reader->used -= reader->scanned;
+		memmove(reader->buffer, reader->buffer + reader->scanned,
+			reader->used);
+		reader->scanned = 0;
+	}
+	for (;;) {
+		newline = reader->used
+				  ? memchr(reader->buffer, '\n', reader->used)
+				  : NULL;
+		if (newline) {
+			reader->scanned = newline + 1 - reader->buffer;
+			*newline = '\0';
+			*line = reader->buffer;
+			if (reader->overlong) {
+				reader->overlong = false;
+				return LINE_TOO_LONG;
+			}
+			if (strlen(*line) != (size_t)(newline - *line))
+				return LINE_TOO_LONG; /* a NUL inside */
+			return LINE_OK;
+		}
+		if (reader->used > LINE_MAX_BYTES) {
+			reader->overlong = true;
+			reader->used = 0;
+		}
+		if (reader->used + 65536 > reader->room) {
+			reader->room = 2 * reader->room + 65536;
+			reader->buffer =
+				must(realloc(reader->buffer, reader->room));
+		}
+		if (timeout >= 0 && poll(&poller, 1, timeout) == 0)
+			return LINE_LATE;
+		got = read(reader->fd, reader->buffer + reader->used, 65536);
+		if (got < 0 && errno == EINTR) {
+			if (deadline_passed() && timeout >= 0)
+				return LINE_LATE;
+			continue;
+		}
+		if (got <= 0)
+			return LINE_END;
+		reader->used += got;
+	}
+}
+
+bool write_all(int fd, const char *data, size_t length)
+{
+	ssize_t done;
+
+	while (length) {
+		done = write(fd, data, length);
+		if (done < 0 && errno == EINTR)
+			continue;
+		if (done < 0)
+			return false;
+		data += done;
+		length -= done;
+	}
+	return true;
+}
+
+/* ---- making children ---- */
+
+void process_init(bool is_child)
+{
+	int null;
+
+	has_parent = is_child;
+	if (is_child)
+		return;
+	/* Keep fd 3 taken, so that no socket of ours is ever there. */
+	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null >= 0 && null != PARCEL_FD) {
+		dup3(null, PARCEL_FD, O_CLOEXEC);
+		close(null);
+	}
+}
+
+static struct child *child_find(const char *name)
+{
+	struct child *child;
+
+	for (child = children; child; child = child->next)
+		if (!strcmp(child->name, name))
+			return child;
+	return NULL;
+}
+
+static struct child *word_child(const struct args *a, struct reply *r,
+				unsigned int index)
+{
+	struct child *child = child_find(a->word[index]);
+
+	if (!child)
+		reply_usage(r, "%s: there is no actor '%s' here", a->op,
+			    a->word[index]);
+	return child;
+}
+
+static bool name_is_free(const struct args *a, struct reply *r)
+{
+	const char *name = a->word[0], *c;
+
+	for (c = name; *c; c++)
+		if (!islower((unsigned char)*c) && !isdigit((unsigned char)*c))
+			break;
+	if (*c || strlen(name) >= sizeof(children->name) ||
+	    !strcmp(name, "parent")) {
+		reply_usage(r,
+			    "%s: '%s' is no name of up to 23 letters and "
+			    "digits",
+			    a->op, name);
+		return false;
+	}
+	if (child_find(name)) {
+		reply_usage(r, "%s: there is an actor '%s' already", a->op,
+			    name);
+		return false;
+	}
+	return true;
+}
+
+/* In the new process: its two sockets in their places, the parent's gone. */
+static void become_child(int line, int parcels)
+{
+	struct child *child;
+
+	dup2(line, STDIN_FILENO);
+	dup2(line, STDOUT_FILENO);
+	dup2(parcels, PARCEL_FD);
+	close(line);
+	close(parcels);
+	while ((child = children)) {
+		children = child->next;
+		close(child->reader.fd);
+		close(child->parcels);
+		free(child->reader.buffer);
+		free(child);
+	}
+	has_parent = true;
+}
+
+static void become_user(uint64_t uid)
+{
+	if (setgroups(0, NULL) || setresgid(uid, uid, uid) ||
+	    setresuid(uid, uid, uid))
+		_exit(126);
+}
+
+/* A fresh image of the same program that inherits no descriptor but its own. */
+static void exec_actor(int image)
+{
+	char *argv[] = { "actor", "--child", NULL };
+	char *none[] = { NULL };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	close_range(PARCEL_FD + 1, ~0u, CLOSE_RANGE_CLOEXEC);
+	fexecve(image, argv, none);
+	_exit(127);
+}
+
+static void reply_died(struct reply *r, const struct child *child)
+{
+	if (WIFSIGNALED(child->status))
+		reply_set(r, "died %s signal=%d", child->name,
+			  WTERMSIG(child->status));
+	else
+		reply_set(r, "died %s exit=%d", child->name,
+			  WEXITSTATUS(child->status));
+}
+
+/* One line to the child and its answer, unless it is late or dead. */
+static void ask(struct child *child, const char *line, struct reply *r)
+{
+	enum line_status status;
+	char *answer;
+
+	if (child->ended) {
+		reply_died(r, child);
+		return;
+	}
+	if (write_all(child->reader.fd, line, strlen(line)) &&
+	    write_all(child->reader.fd, "\n", 1))
+		child->owed++;
+	do {
+		status = reader_line(&child->reader, &answer,
+				     deadline_left_ms() + GRACE_MS);
+		if (status == LINE_OK)
+			child->owed--;
+	} while (status == LINE_OK && child->owed);
+	if (status == LINE_OK) {
+		reply_set(r, "%s", answer);
+	} else if (status == LINE_LATE) {
+		reply_set(r, "timeout");
+	} else {
+		waitpid(child->pid, &child->status, 0);
+		child->ended = true;
+		reply_died(r, child);
+	}
+}
+
+static struct child *child_add(const char *name, pid_t pid, int line,
+			       int parcels)
+{
+	struct child *child = must(calloc(1, sizeof(*child)));
+
+	strcpy(child->name, name);
+	child->pid = pid;
+	child->reader.fd = line;
+	child->parcels = parcels;
+	child->next = children;
+	children = child;
+	return child;
+}
+
+/* Two socket pairs and a fork; 0 in the child, which has its places taken. */
+static pid_t split(const struct args *a, struct reply *r, int *line,
+		   int *parcels)
+{
+	int lines[2], boxes[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines)) {
+		reply_errno(r, errno, a->op);
+		return -1;
+	}
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, boxes)) {
+		reply_errno(r, errno, a->op);
+		close(lines[0]);
+		close(lines[1]);
+		return -1;
+	}
+	pid = fork();
+	if (pid == 0) {
+		close(lines[0]);
+		close(boxes[0]);
+		become_child(lines[1], boxes[1]);
+		return 0;
+	}
+	if (pid < 0)
+		reply_errno(r, errno, a->op);
+	close(lines[1]);
+	close(boxes[1]);
+	*line = lines[0];
+	*parcels = boxes[0];
+	if (pid < 0) {
+		close(*line);
+		close(*parcels);
+	}
+	return pid;
+}
+
+void op_spawn(struct args *a, struct reply *r)
+{
+	struct child *child;
+	uint64_t uid;
+	int image, line, parcels;
+	pid_t pid;
+
+	if (!name_is_free(a, r) || !option_u64(a, r, "uid", 0, &uid))
+		return;
+	if (uid > INT32_MAX) {
+		reply_usage(r, "spawn: uid= is out of range");
+		return;
+	}
+	image = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	if (image < 0) {
+		reply_errno(r, errno, "spawn: /proc/self/exe");
+		return;
+	}
+	pid = split(a, r, &line, &parcels);
+	if (pid == 0) {
+		if (uid)
+			become_user(uid);
+		exec_actor(image);
+	}
+	close(image);
+	if (pid < 0)
+		return;
+	child = child_add(a->word[0], pid, line, parcels);
+	ask(child, "version", r); /* only a child that answers has begun */
+	if (!strncmp(r->text, "ok", 2))
+		reply_set(r, "ok");
+}
+
+void op_fork(struct args *a, struct reply *r)
+{
+	int line, parcels;
+	pid_t pid;
+
+	if (!name_is_free(a, r))
+		return;
+	pid = split(a, r, &line, &parcels);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(serve());
+	}
+	if (pid < 0)
+		return;
+	child_add(a->word[0], pid, line, parcels);
+	reply_set(r, "ok");
+}
+
+/* "@NAME op ...": the rest of the line is the child's. */
+void relay(char *line, struct reply *r)
+{
+	size_t length = strcspn(line, " \t");
+	struct child *child;
+	char *rest = line + length;
+
+	if (*rest)
+		*rest++ = '\0';
+	rest += strspn(rest, " \t");
+	child = child_find(line + 1);
+	if (!child)
+		reply_usage(r, "there is no actor '%s' here", line + 1);
+	else if (!*rest || *rest == '#')
+		reply_usage(r, "%s: no operation for it", line);
+	else
+		ask(child, rest, r);
+}
+
+/* ---- descriptors ---- */
+
+static int parcel_socket(const struct args *a, struct reply *r,
+			 const char *name)
+{
+	struct child *child;
+
+	if (!strcmp(name, "parent")) {
+		if (has_parent)
+			return PARCEL_FD;
+		reply_usage(r, "%s: this actor has no parent", a->op);
+		return -1;
+	}
+	child = child_find(name);
+	if (child)
+		return child->parcels;
+	reply_usage(r, "%s: there is no actor '%s' here", a->op, name);
+	return -1;
+}
+
+union control {
+	struct cmsghdr header;
+	char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+void op_send(struct args *a, struct reply *r)
+{
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	union control control = { 0 };
+	struct iovec data;
+	struct msghdr message = {
+		.msg_iov = &data,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *header;
+	char letter;
+	int socket;
+
+	if (!object)
+		return;
+	socket = parcel_socket(a, r, a->word[1]);
+	if (socket < 0)
+		return;
+	letter = kind_letter(object->kind);
+	data.iov_base = &letter;
+	data.iov_len = 1;
+	header = CMSG_FIRSTHDR(&message);
+	header->cmsg_level = SOL_SOCKET;
+	header->cmsg_type = SCM_RIGHTS;
+	header->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(header), &object->fd, sizeof(int));
+	if (sendmsg(socket, &message, 0) < 0)
+		reply_errno(r, errno, "send");
+	else
+		reply_set(r, "ok");
+}
+
+void op_recv(struct args *a, struct reply *r)
+{
+	const char *from = a->words ? a->word[0] : "parent";
+	union control control;
+	struct iovec data;
+	struct msghdr message = {
+		.msg_iov = &data,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *header;
+	struct object *object;
+	enum kind kind;
+	char letter = 0;
+	ssize_t got;
+	int socket;
+
+	socket = parcel_socket(a, r, from);
+	if (socket < 0)
+		return;
+	data.iov_base = &letter;
+	data.iov_len = 1;
+	got = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	if (got < 0) {
+		reply_errno(r, errno, "recv");
+		return;
+	}
+	header = CMSG_FIRSTHDR(&message);
+	if (!got || !header || header->cmsg_type != SCM_RIGHTS ||
+	    !kind_from_letter(letter, &kind)) {
+		reply_set(r, "error EPIPE recv: %s sent no descriptor", from);
+		return;
+	}
+	object = object_new(kind);
+	memcpy(&object->fd, CMSG_DATA(header), sizeof(int));
+	reply_set(r, "ok %s", object->name);
+}
+
+/* ---- their ends ---- */
+
+void op_signal(struct args *a, struct reply *r)
+{
+	static const struct token signals[] = {
+		{ "stop", SIGSTOP },
+		{ "cont", SIGCONT },
+		{ "term", SIGTERM },
+		{ "kill", SIGKILL },
+	};
+	struct child *child = word_child(a, r, 0);
+	uint64_t number;
+
+	if (!child)
+		return;
+	if (!parse_tokens(a->word[1], signals, ARRAY_SIZE(signals), &number) ||
+	    number > INT32_MAX) {
+		reply_usage(r, "signal: '%s' is not stop, cont, term or kill",
+			    a->word[1]);
+		return;
+	}
+	if (child->ended)
+		reply_died(r, child);
+	else if (kill(child->pid, (int)number))
+		reply_errno(r, errno, "signal");
+	else
+		reply_set(r, "ok");
+}
+
+/* Wait for the child's end; its name is free again afterwards. */
+void op_reap(struct args *a, struct reply *r)
+{
+	struct child *child = word_child(a, r, 0), **link = &children;
+
+	if (!child)
+		return;
+	if (!child->ended && waitpid(child->pid, &child->status, 0) < 0) {
+		reply_errno(r, errno, "reap");
+		return;
+	}
+	if (WIFSIGNALED(child->status))
+		reply_set(r, "ok signal=%d", WTERMSIG(child->status));
+	else
+		reply_set(r, "ok exit=%d", WEXITSTATUS(child->status));
+	while (*link != child)
+		link = &(*link)->next;
+	*link = child->next;
+	close(child->reader.fd);
+	close(child->parcels);
+	free(child->reader.buffer);
+	free(child);
+}
+
+void op_exit(struct args *a, struct reply *r)
+{
+	(void)a;
+	reply_set(r, "ok");
+	r->last = true;
+}
