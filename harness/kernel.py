@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness import command, kconfig
@@ -60,16 +61,14 @@ def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path
 
     def make(folder: Path) -> None:
         bench = Workbench(store, request)
-        with (
-            progress.stage("build", key="incremental" if bench.build.is_dir() else "cold") as stage,
-            store.lock("workbench", waiting=lambda: stage.note("waiting for the build of another run")),
-            _disk(bench.build),
-        ):
-            tree.files_into(bench.source, stage)
-            bench.make(stage, log, folder / "include")
+        waiting = partial(progress.say, "build: waiting for the build of another run")
+        with store.lock("workbench", waiting=waiting), _disk(bench.root):
+            tree.files_into(bench.source, progress)
+            with progress.stage("build", "cold" if bench.cold else "incremental") as stage:
+                bench.make(stage, log, folder / "include")
             warnings = bench.new_warnings(tree)
             for text in warnings:
-                stage.note(text)
+                progress.say(f"build: {text}")
             shutil.copyfile(bench.build / BZIMAGE, folder / "bzImage")
             shutil.copyfile(bench.build / "vmlinux", folder / "vmlinux")
             shutil.copyfile(bench.build / ".config", folder / "config")

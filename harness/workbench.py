@@ -1,9 +1,9 @@
 """The workbench: where kernels are configured and compiled.
 
 There is one in the cache: a source folder that is made to hold the tree under
-test, and one build folder per configuration.  Make compiles only what differs
-from the tree that was there before, and ccache brings back what any earlier
-tree had.  The caller holds the lock ``workbench``.
+test, and a build folder beside it.  Make compiles only what differs from the
+tree and the configuration that were there before, and ccache brings back what
+any earlier ones had.  The caller holds the lock ``workbench``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ BZIMAGE = Path("arch/x86/boot/bzImage")
 CCACHE_SIZE = "2G"
 
 _BZIMAGE = Path("arch/x86/boot/bzImage")
-_UNFINISHED = ".patchproof-unfinished"
 _WARNINGS = ".patchproof-warnings.json"
 
 # ccache's depend mode spares the preprocessor run on a miss, which would make a
@@ -47,22 +46,28 @@ exec ccache gcc "$@"
 
 
 class Workbench:
-    """The source folder and the build folder of one configuration, ``request`` in a fragment's words."""
+    """The source folder and the build folder, for the configuration ``request`` in a fragment's words."""
 
     def __init__(self, store: Store, request: str) -> None:
         self.root = store.root / "workbench"
         self.source = self.root / "src"
-        self.build = self.root / f"build-{digest(request)[:12]}"
+        self.build = self.root / "build"
         self._request = request
+        self._unfinished = self.build / ".patchproof-unfinished"
         self._fragment = self.build / ".patchproof-fragment"
         self._compiler = self.root / "cc"
         self._ccache = store.root / "ccache"
         # How many objects a cold build compiled the last time, for the progress line.
         self._objects = self.root / "objects"
 
+    @property
+    def cold(self) -> bool:
+        """Whether nothing was built to its end yet, so that every file has to be compiled."""
+        return self._unfinished.exists() or not (self.build / "vmlinux").exists()
+
     def _prepare(self) -> None:
         """Make the build folder; throw one away whose last build was cut off."""
-        if (self.build / _UNFINISHED).exists():
+        if self._unfinished.exists():
             # Whatever was being written then may be half a file with a fresh date.
             # ccache still has nearly everything, so starting over is cheap.
             shutil.rmtree(self.build)
@@ -116,20 +121,19 @@ class Workbench:
 
         Raises BuildError for what the tree is to blame for, HarnessError else.
         """
+        cold = self.cold
         self._prepare()
-        cold = not (self.build / ".config").exists()
-        marker = self.build / _UNFINISHED
-        marker.touch()
+        self._unfinished.touch()
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
             self._verify(log)
-            output = self._run(self.build_argv(headers), "build of the kernel", stage, log)
+            output = self._run(self.build_argv(headers), "build of the kernel", stage, log, cold=cold)
         except BuildError:
-            marker.unlink()  # make came to its end and removed what it could not finish
+            self._unfinished.unlink()  # make came to its end and removed what it could not finish
             raise
         if cold:
             write_atomically(self._objects, str(output.steps))
-        marker.unlink()
+        self._unfinished.unlink()
 
     def new_warnings(self, tree: Tree) -> list[str]:
         """The warnings of the tree just built that its base, as last built here, does not have.
@@ -138,17 +142,16 @@ class Workbench:
         """
         state = self._state()
         lines = list(dict.fromkeys(line for lines in state["now"].values() for line in lines))
+        base = {"commit": tree.base.commit, "config": digest(self._request)}
         if tree.series is None or not tree.series.patches:
-            state["base"] = {"commit": tree.base.commit, "lines": lines}
+            state["base"] = {**base, "lines": lines}
             write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
             return []
-        known = state["base"]["lines"] if state["base"]["commit"] == tree.base.commit else []
-        old = {unplaced(line) for line in known}
+        old = {unplaced(line) for line in state["base"]["lines"] if state["base"].items() >= base.items()}
         return [line for line in lines if unplaced(line) not in old]
 
-    def _run(self, argv: list[str], what: str, stage: Stage, log: Path) -> Output:
+    def _run(self, argv: list[str], what: str, stage: Stage, log: Path, *, cold: bool = False) -> Output:
         output = Output(self.source)
-        cold = not (self.build / "vmlinux").exists()
         total = f" of about {self._objects.read_text()}" if cold and self._objects.exists() else ""
 
         def line(text: str) -> None:
@@ -182,7 +185,7 @@ class Workbench:
         try:
             state = json.loads((self.build / _WARNINGS).read_text())
         except FileNotFoundError:
-            state = {"now": {}, "base": {"commit": "", "lines": []}}
+            state = {"now": {}, "base": {"lines": []}}
         return cast(dict[str, Any], state)
 
     def _remember(self, output: Output) -> None:
