@@ -84,8 +84,8 @@ def _dry_run(request: options.Request, store: Store) -> int:
         for line in kernel.make_lines(store, request.fragments, bzimage.parent / "include"):
             print(line)
     rootfs = store.root / "image" / "KEY" / "rootfs.squashfs"
-    accelerator = "tcg" if request.accel == "auto" else request.accel
-    print(hardware.readable(machine.command_line(request.qemu, bzimage, rootfs, Path("RUN"), accelerator)))
+    accelerator = qemu.Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
+    print(hardware.readable(machine.dry_run(bzimage, rootfs, Path("RUN"), accelerator, request.qemu)))
     return int(ExitCode.OK)
 
 
@@ -156,11 +156,14 @@ def _boot(known: argparse.Namespace) -> int:
     rootfs = image.build(store, progress, _log(store, "image"))
     accelerator = qemu.choose(store, request.accel, request.qemu, built.bzimage)
     run_dir = store.path("boots", "latest")
-    with machine.boot(
-        built.bzimage, rootfs, run_dir=run_dir, accelerator=accelerator, qemu=request.qemu
-    ) as booted:
-        print(f"Linux {built.release} is up ({accelerator.name}: {accelerator.reason}).")
-        booted.hold(sys.stdout)
+    with (
+        progress.stage("boot"),
+        machine.boot(
+            built.bzimage, rootfs, run_dir=run_dir, accelerator=accelerator, qemu=request.qemu, gdb=True
+        ) as booted,
+    ):
+        progress.say(f"Linux {built.release} is up ({accelerator.name}: {accelerator.reason}).")
+        pipeline.hold(booted, progress)
     return int(ExitCode.OK)
 
 
@@ -224,7 +227,9 @@ def _parser() -> argparse.ArgumentParser:
 
     def dry(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
-            "--dry-run", action="store_true", help="print the make lines and the QEMU command line, run nothing"
+            "--dry-run",
+            action="store_true",
+            help="print the make lines and the QEMU command line, run nothing",
         )
 
     run = add(
@@ -268,6 +273,10 @@ def _parser() -> argparse.ArgumentParser:
 
     clean = add("clean", _clean, "delete what is cached", "clean kernels builds")
     clean.add_argument(
-        "what", nargs="*", metavar="WHAT", choices=[*CACHE_KINDS, []], help=f"{', '.join(CACHE_KINDS)}; all if none"
+        "what",
+        nargs="*",
+        metavar="WHAT",
+        choices=[*CACHE_KINDS, []],
+        help=f"{', '.join(CACHE_KINDS)}; all if none",
     )
     return parser

@@ -79,9 +79,16 @@ def add_kernel(add: Callable[..., Any]) -> None:
 def add_machine(add: Callable[..., Any]) -> None:
     """Options of the virtual machine."""
     add("--kernel", metavar="BZIMAGE", type=Path, help="boot this kernel instead of building one")
-    add("--headers", metavar="DIR", type=Path, help="its user-space headers, as `make headers_install` leaves them")
+    add(
+        "--headers",
+        metavar="DIR",
+        type=Path,
+        help="its user-space headers, as `make headers_install` leaves them",
+    )
     add("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="accelerator (default: auto)")
-    add("--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)")
+    add(
+        "--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)"
+    )
 
 
 def add_run(add: Callable[..., Any]) -> None:

@@ -7,7 +7,7 @@ fault it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,16 @@ def get_base(request: Request, store: Store, progress: Progress, wanted: str) ->
     if request.tree is not None:
         return tree.checkout(store, progress, request.tree)
     return base.fetch(store, progress, wanted)
+
+
+def hold(running: machine.Machine, progress: Progress) -> None:
+    """Leave the machine to the user until Ctrl-C, or until it ends by itself."""
+    progress.say(f"  ssh: {running.ssh_line}")
+    progress.say(f"  gdb: {running.gdb_line}")
+    progress.say("  Ctrl-C ends the machine.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while not running.wait_ended(timeout=60.0):
+            pass
 
 
 @dataclass(frozen=True)
@@ -177,6 +187,7 @@ class Pipeline:
             run_dir=self.results.dir / name,
             accelerator=software.accelerator,
             qemu=self.request.qemu,
+            gdb=self.request.keep_vm,
         )
         try:
             self.results.write_run(qemu_command=list(booted.command))
@@ -184,5 +195,3 @@ class Pipeline:
         except BaseException:
             booted.close()
             raise
-
-
