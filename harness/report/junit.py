@@ -45,6 +45,7 @@ def render(directory: Path) -> bytes:
         properties=_suite_properties(record, read_facts(directory)),
     )
     element = suite.build_xml_doc()
+    element.set("time", f"{float(element.get('time', 0)):.6f}")
     for case, result in zip(element.iter("testcase"), record.results, strict=True):
         # The library has no properties of a test case; they come first, as pytest writes them.
         case.insert(0, _properties(_case_properties(result)))

@@ -100,7 +100,7 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
         remarks = _first_lines(result.reason)
     elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
         # What was not reached has one reason for all, and the stage that failed tells it.
-        remarks = [entry.id] if scenario and entry.title else []
+        remarks = [_one_line(entry.id)] if scenario and entry.title else []
         if entry.expected is not Verdict.CONFORMS:
             remarks.append(f"expected: {entry.expected}")
         remarks += _first_lines(result.reason)
@@ -108,8 +108,8 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
         mark=" " if result.as_expected else MARK,
         verdict=word,
         style=_STYLES[verdict],
-        subject=plain(", ".join(entry.requirements) if scenario else entry.id),
-        name=plain(" ".join((entry.title or entry.id).split())),
+        subject=plain(_one_line(", ".join(entry.requirements) if scenario else entry.id)),
+        name=plain(_one_line(entry.title or entry.id)),
         remarks=tuple(plain(remark) for remark in remarks),
     )
 
