@@ -1,0 +1,108 @@
+"""The serial console: every byte logged as it comes, every line looked at."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pexpect
+from pexpect.socket_pexpect import SocketSpawn
+
+from harness import splat
+from harness.splat import Splat
+
+_CHUNK = 65536
+# A line that does not end is looked at in pieces of this length.
+_LINE_LIMIT = 1 << 16
+
+
+class Console:
+    """Reads the guest's console from ``sock``, which it takes over, until the far end closes it.
+
+    ``log`` gets every byte, unchanged.  ``line`` is called, in the console's
+    thread, with each line as soon as it is whole, cleaned as splat.clean() does.
+    """
+
+    def __init__(self, sock: socket.socket, log: Path, line: Callable[[str], None] | None = None) -> None:
+        self.log = log
+        self._line = line
+        self._spawn: SocketSpawn[bytes] = SocketSpawn(sock, timeout=None)
+        self._size = 0
+        self._changed = threading.Condition()
+        self._ended = False
+        self._stream = log.open("wb", buffering=0)
+        self._thread = threading.Thread(target=self._read, name="console", daemon=True)
+        self._thread.start()
+
+    def mark(self) -> int:
+        """This moment, to be given to since(), splats() or wait_for()."""
+        with self._changed:
+            return self._size
+
+    def since(self, mark: int = 0) -> str:
+        """What the console has said since ``mark``, cleaned."""
+        return splat.clean(self._raw(mark))
+
+    def splats(self, mark: int = 0) -> list[Splat]:
+        """The splats since ``mark``, oldest first; those that are only informational too."""
+        return splat.extract(self.since(mark))
+
+    def wait_for(self, pattern: str, timeout: float, mark: int = 0) -> re.Match[str] | None:
+        """Wait until ``pattern`` is found in what was said since ``mark``; None after ``timeout`` seconds.
+
+        Also None, without waiting, once the console has ended without it.
+        """
+        expression = re.compile(pattern, re.MULTILINE)
+        found: re.Match[str] | None = None
+
+        def settled() -> bool:
+            nonlocal found
+            found = expression.search(self.since(mark))
+            return found is not None or self._ended
+
+        with self._changed:
+            self._changed.wait_for(settled, timeout)
+        return found
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Read what is left and close.  Call it when QEMU has ended.
+
+        If someone else holds the far end open, reading stops after ``timeout`` seconds.
+        """
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._spawn.close()
+            self._thread.join()
+
+    def _raw(self, mark: int) -> bytes:
+        with self.log.open("rb") as stream:
+            stream.seek(mark)
+            return stream.read()
+
+    def _read(self) -> None:
+        rest = b""
+        try:
+            while True:
+                try:
+                    data = self._spawn.read_nonblocking(_CHUNK, timeout=None)
+                except (pexpect.EOF, OSError):
+                    return
+                self._stream.write(data)
+                with self._changed:
+                    self._size += len(data)
+                    self._changed.notify_all()
+                *whole, rest = (rest + data).split(b"\n")
+                if len(rest) > _LINE_LIMIT:
+                    whole, rest = [*whole, rest], b""
+                if self._line is not None:
+                    for raw in whole:
+                        for line in splat.clean(raw).splitlines():
+                            self._line(line)
+        finally:
+            self._stream.close()
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()

@@ -1,0 +1,150 @@
+"""The guest's root file system: a small Debian with sshd and Python, and an init of our own.
+
+``vmimage/`` holds the recipe.  The result is cached under a digest of the recipe
+and reproducible: the same packages give the same bytes.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import command, debian
+from harness.command import CommandError
+from harness.errors import HarnessError
+from harness.progress import Progress, Stage
+from harness.store import Store, digest, file_digest
+
+RECIPE = Path(__file__).resolve().parent.parent / "vmimage"
+SUITE = "bookworm"
+# All times in the image: nothing in a guest that lives for minutes should depend on them.
+EPOCH = 1_700_000_000
+# Essential packages are configured with Debian's merged /usr from the start; this comes with mmdebstrap.
+_MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
+_APT_SETTINGS = (
+    "Acquire::http::Proxy",
+    "Acquire::https::Proxy",
+    "Acquire::Check-Valid-Until",
+    "Acquire::Check-Date",
+)
+# What nobody reads in a guest, and what differs between two builds.
+_EXCLUDED = (
+    "/usr/share/man/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+    "/usr/share/lintian/*",
+)
+_CUSTOMIZE = (
+    # dash starts in a third of the time bash takes, and every command over SSH waits for it.
+    'chroot "$1" usermod --shell /bin/sh root',
+    # The keys of a run are made for it; those that the package made are nobody's.
+    'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf',
+    'rm -rf "$1"/var/log/* "$1"/var/cache/*',
+    'mkdir -p "$1"/proc "$1"/sys "$1"/dev "$1"/run "$1"/tmp',
+)
+# Uncompressed: unpacking costs more in an emulated processor than reading more
+# does.  Only the id of a compressor is written, which the kernel must know.
+_PACK = ("-comp", "lz4", "-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-no-progress", "-quiet")
+# How packages were had is not part of what they are.
+_LEFT_OUT = ("etc/apt",)
+_CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
+
+
+@dataclass(frozen=True)
+class Image:
+    """A root file system (squashfs) and the init that mounts it; ``identity`` is their digest."""
+
+    rootfs: Path
+    init: Path
+    identity: str
+
+
+def build(store: Store, progress: Progress, log: Path) -> Image:
+    """The image of this recipe, made if the cache does not have it.
+
+    Raises HarnessError when the packages cannot be had or a host program fails.
+    """
+    key = recipe_digest()
+
+    def make(folder: Path) -> None:
+        with progress.stage("image") as stage:
+            _make_rootfs(folder, stage, log)
+            _make_init(folder / "init", log)
+            # The name of an entry says what went in, this what came out.
+            (folder / "identity").write_text(
+                digest(file_digest(folder / "rootfs"), file_digest(folder / "init"))
+            )
+
+    folder = store.entry("image", key, make)
+    return Image(folder / "rootfs", folder / "init", (folder / "identity").read_text())
+
+
+def recipe_digest() -> str:
+    """Digest over everything that decides what the image becomes."""
+    files = [(RECIPE / name).read_bytes() for name in ("packages", "sshd_config", "init.c")]
+    return digest(SUITE, str(EPOCH), *_EXCLUDED, *_CUSTOMIZE, *_CFLAGS, *_PACK, *_LEFT_OUT, *files)
+
+
+def packages() -> list[str]:
+    """The packages of the guest beside the essential ones."""
+    lines = (RECIPE / "packages").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
+    environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
+    archive = folder / "root.tar"
+    for mirror in (mirrors := debian.mirrors()):
+        archive.unlink(missing_ok=True)
+        try:
+            command.run(
+                debootstrap_argv(archive, mirror),
+                log=log,
+                env=environment,
+                line=lambda line: _show(stage, line),
+            )
+            break
+        except CommandError as error:
+            if mirror == mirrors[-1]:
+                raise HarnessError(
+                    "The guest's root file system could not be made. If packages could not be had, "
+                    "check that `apt-get update` works on this machine.",
+                    log=log,
+                    tail=error.tail,
+                ) from error
+    stage.update("packing")
+    # sqfstar reads its archive from standard input only.
+    pack = ["sh", "-c", 'exec sqfstar "$@" <"$0"', str(archive), *_PACK, str(folder / "rootfs"), *_LEFT_OUT]
+    command.run(pack, log=log, env=environment)
+    archive.unlink()
+
+
+def debootstrap_argv(archive: Path, mirror: str) -> list[str]:
+    """The mmdebstrap command that writes the root file system from ``mirror`` to the tar file ``archive``."""
+    return [
+        *("mmdebstrap", "--variant=essential", f"--include={','.join(packages())}"),
+        f"--hook-directory={_MERGED_USR}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
+        *(f"--aptopt={option}" for option in _apt_settings()),
+        f"--customize-hook=copy-in {shlex.quote(str(RECIPE / 'sshd_config'))} /etc/ssh",
+        *(f"--customize-hook={hook}" for hook in _CUSTOMIZE),
+        *(SUITE, str(archive), f"deb [signed-by={debian.KEYRING}] {mirror} {SUITE} main"),
+    ]
+
+
+def _apt_settings() -> list[str]:
+    """How this machine's apt reaches its mirror; mmdebstrap's apt does not read the host's settings."""
+    dumped = command.run(["apt-config", "dump", *_APT_SETTINGS])
+    return [line.rstrip(";") for line in dumped.splitlines() if not line.endswith('"";')]
+
+
+def _show(stage: Stage, line: str) -> None:
+    """mmdebstrap marks what it is about to do with ``I:``."""
+    if line.startswith("I: "):
+        stage.update(line[3:])
+
+
+def _make_init(target: Path, log: Path) -> None:
+    command.run(["gcc", *_CFLAGS, "-o", str(target), str(RECIPE / "init.c")], log=log)

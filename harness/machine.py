@@ -1,0 +1,412 @@
+"""One running virtual machine: from QEMU's start to its certain end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from harness import initramfs, qemu, splat
+from harness.console import Console
+from harness.errors import BootError, HarnessError, PatchproofError
+from harness.hardware import (
+    MIB,
+    Board,
+    Boot,
+    GdbStub,
+    Iommu,
+    Layout,
+    MonitorPort,
+    Network,
+    Part,
+    Pvpanic,
+    RootDisk,
+    SerialConsole,
+    command,
+)
+from harness.image import Image
+from harness.qmp import Monitor
+from harness.ssh import KeyPair, Ssh, SshLostError
+
+CPUS = 2
+MEMORY = 1024 * MIB
+# Under KVM a guest is up within two seconds; a kernel with every debugging option within ten.
+BOOT_SECONDS = 20.0
+SSH_SECONDS = 10.0
+# How long a panic may take to print what it has to say, and QEMU to end after it.
+LAST_WORDS_SECONDS = 0.5
+CLOSE_SECONDS = 3.0
+TAIL_LINES = 25
+
+_READY = "patchproof-init: ready for ssh"
+_FATAL = "patchproof-init: fatal: "
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """The file descriptors that QEMU inherits, and the files behind the RAM BARs by role."""
+
+    console: int
+    monitor: int
+    gdb: int | None
+    memory: Mapping[str, Path]
+
+
+def parts(
+    bzimage: Path, rootfs: Path, initrd: Path, accelerator: qemu.Accelerator, layout: Layout, wiring: Wiring
+) -> list[Part]:
+    """What the machine is made of, in the order in which QEMU wants it."""
+    debugger = [GdbStub(wiring.gdb)] if wiring.gdb is not None else []
+    return [
+        accelerator,
+        Board(CPUS, MEMORY),
+        Boot(bzimage, initrd),
+        SerialConsole(wiring.console),
+        MonitorPort(wiring.monitor),
+        *debugger,
+        Iommu(),
+        *layout.slots(dict(wiring.memory)),
+        RootDisk(rootfs),
+        Network(),
+        Pvpanic(),
+    ]
+
+
+def dry_run(
+    bzimage: Path,
+    rootfs: Path,
+    run_dir: Path,
+    accelerator: qemu.Accelerator,
+    program: str,
+    layout: Layout | None = None,
+) -> list[str]:
+    """The QEMU command line that boot() would use; its file descriptors are only examples."""
+    layout = layout or Layout()
+    memory = {role: Path(f"/proc/self/fd/{10 + n}") for n, role in enumerate(layout.memories())}
+    wiring = Wiring(console=3, monitor=4, gdb=None, memory=memory)
+    return command(program, parts(bzimage, rootfs, run_dir / "initrd.cpio", accelerator, layout, wiring))
+
+
+def boot(
+    bzimage: Path,
+    image: Image,
+    *,
+    run_dir: Path,
+    accelerator: qemu.Accelerator,
+    qemu: str = "qemu-system-x86_64",
+    layout: Layout | None = None,
+    gdb: bool = False,
+) -> Machine:
+    """Start QEMU and wait until the guest lets us in.
+
+    Everything of the machine lies in ``run_dir``: ``console.log``, ``qemu.log``,
+    ``id_ed25519``.  ``gdb`` opens a debugger's port.
+
+    Call it from a thread that outlives the machine: the kernel ends QEMU when the
+    thread that started it ends, which is how QEMU dies with its parent.
+
+    Raises BootError if the kernel panics, resets, powers off or is silent too
+    long; HarnessError if QEMU does not run.
+    """
+    machine = Machine(bzimage, image, run_dir, accelerator, qemu, layout or Layout(), gdb)
+    try:
+        machine.wait_until_up()
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """The guest takes SSH connections."""
+
+
+@dataclass(frozen=True)
+class _Fatal:
+    """The guest's init gave up."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class _Panicked:
+    """The guest's kernel has begun to panic."""
+
+
+@dataclass(frozen=True)
+class _Exited:
+    """QEMU has ended."""
+
+    status: int
+
+
+@dataclass(frozen=True)
+class _LoginFailed:
+    """SSH did not work although the guest said it would."""
+
+    error: PatchproofError
+
+
+_News = _Ready | _Fatal | _Panicked | _Exited | _LoginFailed | Ssh
+
+
+class Machine:
+    """One virtual machine, running from its construction until close().
+
+    ``console`` and ``layout`` are there at once, ``ssh`` once it is up.
+    ``events`` are QEMU's events so far; ``ram_bar`` is the host's view of the
+    memory behind the RAM BAR, valid until close().
+    """
+
+    ssh: Ssh
+
+    def __init__(
+        self,
+        bzimage: Path,
+        image: Image,
+        run_dir: Path,
+        accelerator: qemu.Accelerator,
+        program: str,
+        layout: Layout,
+        gdb: bool,
+    ) -> None:
+        self.run_dir = run_dir.absolute()
+        self.name = self.run_dir.name
+        self.accelerator = accelerator
+        self.layout = layout
+        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.ssh_line = ""
+        self.gdb_line = ""
+        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._panicked = threading.Event()
+        self._resources = contextlib.ExitStack()
+        self._user, self._host = KeyPair.generate(), KeyPair.generate()
+        info = qemu.probe(program)
+        info.require()
+        try:
+            self._start(bzimage, image, info.path, gdb)
+        except BaseException:
+            self._resources.close()
+            raise
+
+    def wait_until_up(self) -> None:
+        """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline."""
+        allowed = BOOT_SECONDS * self.accelerator.time_scale
+        deadline = self.started + allowed
+        failed: PatchproofError | None = None
+        while True:
+            try:
+                news = self._news.get(timeout=max(deadline - time.monotonic(), 0.0))
+            except queue.Empty:
+                if failed is not None:
+                    raise self._boot_error(f"The kernel came up, but nobody can log in: {failed}") from failed
+                raise self._boot_error(f"The guest did not come up within {allowed:.0f} s.") from None
+            match news:
+                case _Ready():
+                    threading.Thread(target=self._log_in, name="login", daemon=True).start()
+                case _Fatal(text):
+                    raise self._boot_error(f"The kernel came up, but the guest's init gave up: {text}.")
+                case _Panicked():
+                    raise self._panic_error()
+                case _Exited(status):
+                    raise self._exit_error(status)
+                case _LoginFailed(error):
+                    # A dying guest loses its connection first; see whether a better reason follows.
+                    failed, deadline = error, time.monotonic() + LAST_WORDS_SECONDS
+                case Ssh():
+                    self.ssh = news
+                    return
+
+    def alive(self) -> bool:
+        """Whether QEMU runs and its kernel has not panicked."""
+        return self._process.poll() is None and not self._panicked.is_set()
+
+    def wait_ended(self, timeout: float) -> bool:
+        """Wait for QEMU to end, at most ``timeout`` seconds; whether it has.
+
+        A kernel that dies takes SSH with it a moment before QEMU ends.
+        """
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def close(self) -> None:
+        """End QEMU, for certain, and what belongs to it.  The files in ``run_dir`` stay."""
+        if hasattr(self, "ssh"):
+            self.ssh.close()
+        if self._process.poll() is None:
+            with contextlib.suppress(HarnessError):
+                self.monitor.execute("quit", timeout=CLOSE_SECONDS)
+            if not self.wait_ended(CLOSE_SECONDS):
+                self._process.kill()
+        self._process.wait()
+        self.console.close()
+        self.monitor.close()
+        self._resources.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, bzimage: Path, image: Image, program: str, gdb: bool) -> None:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        _write_private(self.run_dir / "id_ed25519", self._user.private.encode())
+        initrd = self.run_dir / "initrd.cpio"
+        _write_private(initrd, self._initramfs(image.init))
+        console, far_console = self._socketpair()
+        monitor, far_monitor = self._socketpair()
+        debugger = self._debugger() if gdb else None
+        memory = {role: self._memory(role, size) for role, size in self.layout.memories().items()}
+        self.ram_bars = {role: Path(f"/proc/{os.getpid()}/fd/{fd}") for role, fd in memory.items()}
+        self.ram_bar = self.ram_bars["ram"]
+        wiring = Wiring(
+            console=far_console.fileno(),
+            monitor=far_monitor.fileno(),
+            gdb=debugger.fileno() if debugger else None,
+            memory={role: Path(f"/proc/self/fd/{fd}") for role, fd in memory.items()},
+        )
+        self.command = command(
+            program, parts(bzimage.absolute(), image.rootfs, initrd, self.accelerator, self.layout, wiring)
+        )
+        inherited = [far_console, far_monitor, *([debugger] if debugger else [])]
+        with (self.run_dir / "qemu.log").open("wb") as log:
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", *self.command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=[*(sock.fileno() for sock in inherited), *memory.values()],
+                # Ctrl-C is for us; we end QEMU in order.
+                start_new_session=True,
+            )
+        for sock in inherited:
+            sock.close()
+        self.console = Console(console, self.run_dir / "console.log", self._on_line)
+        self.monitor = Monitor(monitor, self._on_event)
+        threading.Thread(target=self._wait, name="qemu", daemon=True).start()
+
+    def _initramfs(self, init: Path) -> bytes:
+        return initramfs.archive(
+            {
+                "init": (init.read_bytes(), 0o755),
+                "keys/host": (self._host.private.encode(), 0o600),
+                "keys/authorized": (f"{self._user.public}\n".encode(), 0o600),
+            }
+        )
+
+    def _socketpair(self) -> tuple[socket.socket, socket.socket]:
+        near, far = socket.socketpair()
+        self._resources.callback(near.close)
+        self._resources.callback(far.close)
+        return near, far
+
+    def _debugger(self) -> socket.socket:
+        listening = socket.create_server(("127.0.0.1", 0))
+        self._resources.callback(listening.close)
+        self.gdb_line = f"gdb vmlinux -ex 'target remote 127.0.0.1:{listening.getsockname()[1]}'"
+        return listening
+
+    def _memory(self, role: str, size: int) -> int:
+        """Memory without a file: nothing to clean up, no disk to fill."""
+        fd = os.memfd_create(f"patchproof-{role}")
+        self._resources.callback(os.close, fd)
+        os.truncate(fd, size)
+        return fd
+
+    def _on_line(self, line: str) -> None:
+        if line.startswith(_READY):
+            self._news.put(_Ready())
+        elif line.startswith(_FATAL):
+            self._news.put(_Fatal(line.removeprefix(_FATAL)))
+        elif splat.kind_of(line) == splat.PANIC:
+            self._panicked.set()
+            self._news.put(_Panicked())
+
+    def _on_event(self, name: str, data: Mapping[str, Any]) -> None:
+        self.events.append((name, data))
+        if name == "GUEST_PANICKED":
+            self._panicked.set()
+            self._news.put(_Panicked())
+
+    def _wait(self) -> None:
+        self._news.put(_Exited(self._process.wait()))
+
+    def _log_in(self) -> None:
+        try:
+            port = self._ssh_port()
+            self._describe(port)
+            self._news.put(Ssh(port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale))
+        except (SshLostError, HarnessError) as error:
+            self._news.put(_LoginFailed(error))
+
+    def _ssh_port(self) -> int:
+        """Which loopback port QEMU was given for the guest's sshd."""
+        answer = str(self.monitor.execute("human-monitor-command", {"command-line": "info usernet"}))
+        found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", answer)
+        if found is None:
+            raise HarnessError(f"QEMU does not say on which port the guest can be reached:\n{answer}")
+        return int(found[1])
+
+    def _describe(self, port: int) -> None:
+        known = self.run_dir / "known_hosts"
+        known.write_text(f"[127.0.0.1]:{port} {self._host.public}\n")
+        self.ssh_line = (
+            f"ssh -p {port} -i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known} root@127.0.0.1"
+        )
+
+    def _panic_error(self) -> BootError:
+        self.console.wait_for(r"---\[ end Kernel panic", LAST_WORDS_SECONDS)
+        splats = [one for one in self.console.splats() if not one.informational]
+        panic = next((one for one in splats if one.kind == splat.PANIC), None)
+        if panic is None:
+            return self._boot_error("The kernel panicked while it booted.")
+        text = "\n".join(one.text for one in splats[-2:])
+        return self._boot_error(f"The kernel panicked while it booted: {panic.title}", text)
+
+    def _exit_error(self, status: int) -> PatchproofError:
+        """Why QEMU ended: with 0 because the guest asked for it, else for a reason of its own."""
+        self.console.close()
+        if any(one.kind == splat.PANIC for one in self.console.splats()):
+            return self._panic_error()
+        if status == 0:
+            return self._boot_error("The guest powered off or was reset before it came up.")
+        log = self.run_dir / "qemu.log"
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
+        return HarnessError(
+            f"QEMU {how} before the guest came up.", log=log, tail=_tail(log.read_text(errors="replace"))
+        )
+
+    def _boot_error(self, message: str, text: str | None = None) -> BootError:
+        said = text if text is not None else self.console.since()
+        return BootError(
+            message, log=self.console.log, tail=_tail(said, 4 * TAIL_LINES if text else TAIL_LINES)
+        )
+
+
+def _tail(text: str, lines: int = TAIL_LINES) -> str:
+    return "\n".join(text.splitlines()[-lines:])
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner may read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(content)
