@@ -1,0 +1,231 @@
+"""The host: are the packages there that the harness needs, and what else should one know of it?"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness import command, debian, qemu
+from harness.errors import ExitCode, HarnessError
+from harness.progress import Progress
+from harness.store import Store
+
+PACKAGES = Path(__file__).resolve().parent.parent / "vmimage" / "host-packages.txt"
+GIB = 1 << 30
+# Measured after a first run: sources 1.7, objects 0.3, base repository 0.4, image,
+# kernel and ccache 0.3 GiB, and room for the tarball while it is unpacked.
+DISK_NEEDED = 4 * GIB
+# The guest and, at another time, the largest link.
+MEMORY_NEEDED = 2 * GIB
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package, and the program it is recognized by on other systems (or ``-``)."""
+
+    name: str
+    program: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding of ``doctor``: ``good`` is None where it is only said, not judged."""
+
+    subject: str
+    found: str
+    good: bool | None = None
+    advice: str = ""
+
+
+def packages(listed: Path = PACKAGES) -> list[Package]:
+    """What the list names, in its order."""
+    lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
+    return [Package(words[0], words[1]) for words in lines if words]
+
+
+def missing(needed: Sequence[Package]) -> list[str]:
+    """The names of the packages that are not installed; without dpkg, whose program is not on PATH."""
+    if not _has_dpkg():
+        return [p.name for p in needed if p.program != "-" and shutil.which(p.program) is None]
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]
+    # It exits with 1 when it does not know a package, which is an answer too.
+    asked = subprocess.run([*query, *(p.name for p in needed)], capture_output=True, text=True, check=False)
+    return absent((p.name for p in needed), asked.stdout)
+
+
+def absent(names: Iterable[str], listing: str) -> list[str]:
+    """Those of ``names`` that dpkg-query's lines of ``name status`` do not call installed."""
+    installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
+    return [name for name in names if name not in installed]
+
+
+def install_argv(names: Sequence[str]) -> list[str]:
+    """The command that installs ``names``."""
+    return ["apt-get", "install", "--yes", "--no-install-recommends", *names]
+
+
+def ensure(store: Store, progress: Progress) -> None:
+    """Install what is missing (as root on Debian), or raise HarnessError that says how to.
+
+    Needs no network when nothing is missing.
+    """
+    lacking = missing(packages())
+    if not lacking:
+        return
+    if not _has_dpkg() or os.geteuid() != 0:
+        raise HarnessError(_how_to_install(lacking))
+    log = store.path("logs", "packages.log")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    with store.lock("packages"), progress.stage("packages") as stage:
+        stage.note("installing " + " ".join(lacking))
+        for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
+            command.run(argv, log=log, env=quiet, line=stage.update)
+    if still := missing(packages()):
+        raise HarnessError(f"Installed, and yet missing: {' '.join(still)}.", log=log)
+
+
+def _how_to_install(lacking: Sequence[str]) -> str:
+    named = f"Host packages are missing: {' '.join(lacking)}."
+    if not _has_dpkg():
+        return f"{named} These are Debian's names; install what your distribution calls them."
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return (
+        f"{named} As root this would install them; now do it yourself:\n"
+        f"    {sudo}apt-get update && {sudo}{shlex.join(install_argv(lacking))}"
+    )
+
+
+def _has_dpkg() -> bool:
+    return shutil.which("dpkg-query") is not None and shutil.which("apt-get") is not None
+
+
+def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
+    """Print what this host has; OK when all that is needed is there, else HARNESS."""
+    rows = examine(store, qemu_program)
+    table = Table("", "host", "found", box=None, header_style="bold")
+    marks = {True: Text("ok", "green"), False: Text("no", "bold red"), None: Text("")}
+    for row in rows:
+        table.add_row(marks[row.good], row.subject, Text(row.found))
+    console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    console.print(table)
+    for row in rows:
+        if row.advice:
+            console.print(Text(f"\n{row.subject}: {row.advice}"))
+    return ExitCode.HARNESS if any(row.good is False for row in rows) else ExitCode.OK
+
+
+def examine(store: Store, qemu_program: str) -> list[Row]:
+    """Everything that ``doctor`` shows.  Changes nothing but the remembered answer about KVM."""
+    return [
+        _distribution(),
+        _packages(),
+        _qemu(qemu_program),
+        _kvm(store, qemu_program),
+        _compiler(),
+        _processors(),
+        _memory(Path("/proc/meminfo").read_text()),
+        _disk(store),
+        _mirror(),
+        _cache(store),
+    ]
+
+
+def _distribution() -> Row:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
+    except OSError:
+        name = "unknown"
+    machine = platform.machine()
+    return Row("system", f"{name}, {machine}", machine == "x86_64")
+
+
+def _packages() -> Row:
+    needed = packages()
+    lacking = missing(needed)
+    if lacking:
+        return Row("packages", f"missing: {' '.join(lacking)}", False, _how_to_install(lacking))
+    return Row("packages", f"all {len(needed)} installed", True)
+
+
+def _qemu(program: str) -> Row:
+    try:
+        info = qemu.probe(program)
+        info.require()
+    except HarnessError as error:
+        return Row("QEMU", "not usable", False, error.message)
+    return Row("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu.DEVICES)}", True)
+
+
+def _kvm(store: Store, program: str) -> Row:
+    """KVM is a matter of speed, so it is said and not judged."""
+    kernels = sorted((store.root / "kernel").glob("*/bzImage"), key=lambda path: path.stat().st_mtime)
+    if not Path("/dev/kvm").exists():
+        return Row("KVM", "there is no /dev/kvm; software emulation is used")
+    if not kernels:
+        return Row("KVM", "there is /dev/kvm; no kernel is built yet that could show whether it works")
+    try:
+        chosen = qemu.choose(store, "auto", program, kernels[-1])
+    except HarnessError as error:
+        return Row("KVM", f"not tried: {error.message}")
+    return Row("KVM", f"{'works' if chosen.name == 'kvm' else 'does not work'}: {chosen.reason}")
+
+
+def _compiler() -> Row:
+    try:
+        lines = [command.run([tool, "--version"]).split("\n", 1)[0] for tool in ("gcc", "ld")]
+    except HarnessError as error:
+        return Row("compiler", "not usable", False, error.message)
+    return Row("compiler", ", ".join(lines), True)
+
+
+def _processors() -> Row:
+    return Row("processors", str(len(os.sched_getaffinity(0))))
+
+
+def _memory(meminfo: str) -> Row:
+    """``meminfo`` is the text of /proc/meminfo (kB, which are KiB)."""
+    fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
+    total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
+    return Row(
+        "memory",
+        f"{total / GIB:.1f} GiB, {available / GIB:.1f} available (needs {MEMORY_NEEDED / GIB:.0f})",
+        available >= MEMORY_NEEDED,
+    )
+
+
+def _disk(store: Store) -> Row:
+    free = shutil.disk_usage(store.root).free
+    filled = (store.root / "workbench").exists()
+    needed = GIB if filled else DISK_NEEDED
+    return Row(
+        "disk",
+        f"{free / GIB:.0f} GiB free at {store.root} (needs {needed / GIB:.0f} more)",
+        free >= needed,
+        "" if free >= needed else "`python -m harness clean` empties the cache; PATCHPROOF_CACHE moves it.",
+    )
+
+
+def _mirror() -> Row:
+    try:
+        found = debian.mirrors()
+    except HarnessError as error:
+        return Row("Debian mirror", f"not known: {error.message}")
+    return Row("Debian mirror", found[0] if found else "apt names none; the guest image needs one")
+
+
+def _cache(store: Store) -> Row:
+    kinds = {"base": "base sources", "kernel": "kernels", "image": "images"}
+    counted = [f"{len(list((store.root / kind).glob('[!.]*')))} {name}" for kind, name in kinds.items()]
+    return Row("cache", f"{store.root}: {', '.join(counted)}")
