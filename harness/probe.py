@@ -1,0 +1,402 @@
+"""Actors: processes in the guest that do what one line asks, and say what they saw.
+
+The C actor and the Python probe speak one protocol (probes/PROTOCOL.md), so one
+class serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import command
+from harness.command import CommandError
+from harness.errors import BuildError, HarnessError
+from harness.guest import Guest
+from harness.reply import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    ActorDiedError,
+    DeadlineError,
+    Fault,
+    Refused,
+    Sigbus,
+    Sigsegv,
+    Vma,
+    judge,
+    word_or_fault,
+)
+from harness.store import Store, digest
+from harness.transcript import Transcript, Wire
+from harness.witness import PAGE, PageTable
+
+__all__ = [
+    "BUS_ADRERR",
+    "PAGE",
+    "SEGV_ACCERR",
+    "SEGV_MAPERR",
+    "Actor",
+    "ActorDiedError",
+    "Buffer",
+    "DeadlineError",
+    "Device",
+    "Fault",
+    "Mapping",
+    "PageTable",
+    "Range",
+    "Refused",
+    "Region",
+    "Sigbus",
+    "Sigsegv",
+    "Transcript",
+    "Vma",
+    "build_actor",
+    "start_actor",
+    "start_python",
+]
+
+SOURCES = Path(__file__).resolve().parent.parent / "probes"
+REMOTE_ACTOR = "/run/actor"
+REMOTE_PYTHON = "/run/probe.py"
+DEADLINE = 10  # seconds, the actor's own for one operation
+
+
+@dataclass(frozen=True)
+class Range:
+    """A part of a BAR: ``offset`` and ``length`` in bytes."""
+
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of a VFIO device: bytes, position in the device fd, VFIO_REGION_INFO_FLAG_*."""
+
+    size: int
+    offset: int
+    flags: int
+
+
+class Actor:
+    """A process in the guest; ``name`` is empty for the first, else what spawn() called it.
+
+    Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
+    HarnessError where the actor found the line itself wrong.
+    """
+
+    def __init__(self, wire: Wire, name: str = "", prefix: str = "") -> None:
+        self.name = name
+        self._wire = wire
+        self._prefix = prefix
+
+    def raw(self, line: str, deadline: int | None = None) -> str:
+        """Any line at all, and the reply as it came."""
+        return self._wire.ask(self._prefix + line, deadline or DEADLINE)
+
+    def do(self, *words: object, deadline: int | None = None, **options: object) -> str | Fault:
+        """An operation: the words of its ``ok``, or the fault.  An option that is None is left out."""
+        parts = [_word(word) for word in words]
+        parts += [f"{key}={_word(value)}" for key, value in options.items() if value is not None]
+        if deadline is not None:
+            parts.append(f"deadline={deadline}")
+        line = " ".join(parts)
+        return judge(line, self.raw(line, deadline), deadline or DEADLINE)
+
+    def say(self, *words: object, deadline: int | None = None, **options: object) -> str:
+        """An operation that cannot fault."""
+        answer = self.do(*words, deadline=deadline, **options)
+        if isinstance(answer, Fault):
+            raise HarnessError(f"The operation `{words[0]}` was answered by a fault: {answer}.")
+        return answer
+
+    def open(self, address: str, via: str = "group") -> Device:
+        """Open a device bound to vfio-pci; ``via`` the legacy ``group`` or the ``cdev`` with iommufd."""
+        name, bars = self.say("open", "vfio", address, via=via).split()
+        sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
+        return Device(self, name, address, {int(bar): int(size, 16) for bar, size in sizes})
+
+    def export(
+        self,
+        device: Device,
+        bar: int,
+        ranges: Sequence[Range],
+        *,
+        flags: int | None = None,
+        open_flags: str | None = None,
+    ) -> Buffer:
+        """Make a DMABUF of ``ranges`` of a BAR."""
+        listed = ",".join(f"{one.offset:#x}:{one.length:#x}" for one in ranges)
+        said = self.say("export", device.name, bar=bar, ranges=listed, flags=flags, open_flags=open_flags)
+        name, size = said.split()
+        return Buffer(self, name, int(size.removeprefix("size="), 16), device)
+
+    def map(
+        self,
+        source: Buffer | Device,
+        length: int | None = None,
+        offset: int = 0,
+        prot: str = "rw",
+        *,
+        bar: int | None = None,
+        flags: str | int | None = None,
+        align: int | None = None,
+        congruent: int | None = None,
+    ) -> Mapping:
+        """mmap() a buffer, or a BAR of a device; by default all of it from ``offset`` on.
+
+        With ``align`` the address is ``congruent`` modulo ``align``.
+        """
+        if length is None:
+            whole = source.size if isinstance(source, Buffer) else source.bars[bar or 0]
+            length = whole - offset
+        name = self.say(
+            "map",
+            source.name,
+            bar=bar,
+            length=length,
+            offset=offset or None,
+            prot=prot,
+            flags=flags,
+            align=align,
+            congruent=congruent,
+        )
+        return Mapping(self, name, -(-length // PAGE) * PAGE)
+
+    def revoke(self, buffer: Buffer, via: str | None = None, device: Device | None = None) -> None:
+        """Revoke a DMABUF through ``device``, the one it was exported from if not said."""
+        owner = device or buffer.device
+        if owner is None:
+            raise HarnessError(f"The buffer {buffer.name} was received; say which device is to revoke it.")
+        self.say("revoke", owner.name, buffer.name, via=via)
+
+    def page_table(self, mapping: Mapping) -> PageTable:
+        """What this actor's page table holds of its mapping."""
+        return PageTable.parse(self.say("pagetable", mapping.name))
+
+    def vmas(self, mapping: Mapping) -> tuple[Vma, ...]:
+        """The VMAs of a mapping, as /proc/self/smaps has them."""
+        return tuple(Vma.parse(word) for word in self.say("vmas", mapping.name).split())
+
+    def minor_faults(self) -> int:
+        """Minor page faults of the process so far."""
+        return int(self.say("faults").split()[0].removeprefix("minor="))
+
+    def spawn(self, name: str, uid: int | None = None) -> Actor:
+        """Start a fresh actor that inherits no descriptor, as user ``uid``."""
+        self.say("spawn", name, uid=uid)
+        return Actor(self._wire, name, f"{self._prefix}@{name} ")
+
+    def fork(self, name: str) -> Actor:
+        """Fork; ``adopt()`` gives what this actor has by the same name in the child."""
+        self.say("fork", name)
+        return Actor(self._wire, name, f"{self._prefix}@{name} ")
+
+    def give(self, buffer: Buffer, child: Actor) -> Buffer:
+        """Send a descriptor over a UNIX socket to an actor of one's own, which receives it."""
+        self.say("send", buffer.name, child.name)
+        return replace(buffer, actor=child, name=child.say("recv"), device=None)
+
+    def adopt(self, mapping: Mapping) -> Mapping:
+        """A parent's mapping as this forked child has it."""
+        return replace(mapping, actor=self)
+
+    def signal(self, child: Actor, what: str) -> None:
+        """``stop``, ``cont``, ``term`` or ``kill`` an actor of one's own."""
+        self.say("signal", child.name, what)
+
+    def reap(self, child: Actor) -> str:
+        """Wait for the end of an actor of one's own: ``exit=0``, ``signal=9``."""
+        return self.say("reap", child.name)
+
+    def exit(self) -> None:
+        """Ask it to end."""
+        self.say("exit")
+
+    def close(self) -> None:
+        """Hang up on it and on all it has spawned."""
+        self._wire.close()
+
+    def __enter__(self) -> Actor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Device:
+    """An open VFIO device; ``bars`` maps the index of a BAR to its size in bytes."""
+
+    actor: Actor
+    name: str
+    address: str
+    bars: dict[int, int]
+
+    def region(self, index: int) -> Region:
+        """VFIO_DEVICE_GET_REGION_INFO."""
+        words = dict(word.split("=") for word in self.actor.say("region", self.name, index).split())
+        return Region(*(int(words[key], 16) for key in ("size", "offset", "flags")))
+
+    def read(self, region: int | str, offset: int, width: int) -> int:
+        """pread() of 1, 2, 4 or 8 bytes of a region; ``config`` is the configuration space."""
+        return int(self.actor.say("read", self.name, region, offset, width), 16)
+
+    def write(self, region: int | str, offset: int, width: int, value: int) -> None:
+        """pwrite() of 1, 2, 4 or 8 bytes of a region."""
+        self.actor.say("write", self.name, region, offset, width, value)
+
+    def reset(self) -> None:
+        """VFIO_DEVICE_RESET."""
+        self.actor.say("reset", self.name)
+
+    def close(self) -> None:
+        """Close it and what kept its IOMMU."""
+        self.actor.say("close", self.name)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A DMABUF of ``size`` bytes; ``device`` is the one it was exported from, if this actor has it."""
+
+    actor: Actor
+    name: str
+    size: int
+    device: Device | None
+
+    def seek(self, whence: str = "end", offset: int = 0) -> int:
+        """lseek()."""
+        return int(self.actor.say("seek", self.name, whence=whence, offset=offset or None), 16)
+
+    def dup(self) -> Buffer:
+        """A second descriptor."""
+        return replace(self, name=self.actor.say("dup", self.name))
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        self.actor.say("close", self.name)
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A mapping of ``length`` bytes, whole pages; offsets are bytes from its start."""
+
+    actor: Actor
+    name: str
+    length: int
+
+    def load(self, bits: int, offset: int) -> int | Fault:
+        """One load of 8, 16, 32 or 64 bits."""
+        answer = self.actor.do(f"load{bits}", self.name, offset)
+        return answer if isinstance(answer, Fault) else int(answer, 16)
+
+    def store(self, bits: int, offset: int, value: int) -> Fault | None:
+        """One store of 8, 16, 32 or 64 bits; None if it went through."""
+        answer = self.actor.do(f"store{bits}", self.name, offset, value)
+        return answer if isinstance(answer, Fault) else None
+
+    def load32(self, offset: int) -> int | Fault:
+        """One load of 32 bits."""
+        return self.load(32, offset)
+
+    def store32(self, offset: int, value: int) -> Fault | None:
+        """One store of 32 bits."""
+        return self.store(32, offset, value)
+
+    def pages(self, offset: int | None = None, length: int | None = None) -> list[int | Fault]:
+        """The first 32-bit word of every page, or how its load faulted."""
+        words = self.actor.say("loadpages", self.name, offset=offset, length=length).split()
+        return [word_or_fault(word) for word in words]
+
+    def stamp(self, seed: int = 0) -> Fault | None:
+        """Write page number + ``seed`` in the first 32-bit word of every page; the first fault ends it."""
+        answer = self.actor.do("stamp", self.name, seed=seed or None)
+        return answer if isinstance(answer, Fault) else None
+
+    def fill(self, value: int, offset: int | None = None, length: int | None = None) -> Fault | None:
+        """Store ``value`` in every 32-bit word."""
+        answer = self.actor.do("fill", self.name, value, offset=offset, length=length)
+        return answer if isinstance(answer, Fault) else None
+
+    def differs(self, value: int, offset: int | None = None, length: int | None = None) -> str | Fault:
+        """Where a 32-bit word is not ``value`` (``offset=0x4 value=0x...``), empty if nowhere."""
+        answer = self.actor.do("compare", self.name, value, offset=offset, length=length)
+        return answer if isinstance(answer, Fault) else answer.removeprefix("differs ").replace("equal", "")
+
+    def page_table(self) -> PageTable:
+        """What the actor's page table holds of it."""
+        return self.actor.page_table(self)
+
+    def unmap(self, offset: int | None = None, length: int | None = None) -> None:
+        """munmap() all or a part."""
+        self.actor.say("unmap", self.name, offset=offset, length=length)
+
+
+def _word(value: object) -> str:
+    """As a transcript shows it: addresses and sizes in hexadecimal."""
+    return f"{value:#x}" if isinstance(value, int) and value > 9 else str(value)
+
+
+def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
+    """The C actor, in the guest.  Raises SshLostError, SshTimeoutError."""
+    remote = guest.push(binary, REMOTE_ACTOR)
+    return Actor(Wire(guest.machine.ssh.stream([remote], guest.patience), transcript, guest.patience))
+
+
+def start_python(guest: Guest, transcript: Transcript) -> Actor:
+    """The Python probe, in the guest.  Raises SshLostError, SshTimeoutError."""
+    remote = guest.push(SOURCES / "probe.py", REMOTE_PYTHON)
+    argv = ["python3", "-IS", remote]
+    return Actor(Wire(guest.machine.ssh.stream(argv, guest.patience), transcript, guest.patience))
+
+
+def build_actor(store: Store, headers: Path, log: Path) -> Path:
+    """The actor, compiled against a kernel's installed headers, from the cache if it is there.
+
+    Raises BuildError if those headers do not compile, HarnessError if the
+    compiler itself fails.
+    """
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    key = digest(
+        command.run(["gcc", "--version"]),
+        (SOURCES / "Makefile").read_bytes(),
+        *(source.read_bytes() for source in sources),
+        headers_digest(headers),
+    )
+
+    def make(folder: Path) -> None:
+        command.run(
+            [
+                "make",
+                "-C",
+                str(SOURCES),
+                "CC=gcc",
+                f"HEADERS={headers.absolute()}",
+                f"OUT={folder / 'actor'}",
+            ],
+            log=log,
+        )
+
+    try:
+        return store.entry("probe", key, make) / "actor"
+    except CommandError as error:
+        if str(headers.absolute()) in error.tail:
+            raise BuildError(
+                "The actor does not compile against the installed headers of this kernel.",
+                log=log,
+                tail=error.tail,
+            ) from error
+        raise HarnessError("The actor does not compile.", log=log, tail=error.tail) from error
+
+
+def headers_digest(headers: Path) -> str:
+    """A digest of all headers below a folder, names and contents.  HarnessError if there are none."""
+    files = sorted(headers.rglob("*.h"))
+    if not (headers / "linux/vfio.h").is_file():
+        raise HarnessError(
+            f"The folder {headers} holds no linux/vfio.h. It should be the `include` folder that "
+            "`make headers_install` makes."
+        )
+    return digest(*(part for file in files for part in (str(file.relative_to(headers)), file.read_bytes())))

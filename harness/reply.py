@@ -1,0 +1,109 @@
+"""What an actor answers, as values and exceptions.
+
+A fault is a value, for it is what a scenario waits for; a refusal by the kernel
+is an exception with its errno; an actor that is late or dead is another.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from harness.errors import HarnessError, PatchproofError
+
+BUS_ADRERR = "adrerr"
+SEGV_MAPERR = "maperr"
+SEGV_ACCERR = "accerr"
+
+
+class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of the harness
+    """The kernel refused an operation; ``errno`` is the name of its reason (``EINVAL``)."""
+
+    def __init__(self, errno: str, operation: str, message: str) -> None:
+        super().__init__(f"{operation}: {errno} ({message})")
+        self.errno = errno
+        self.operation = operation
+
+
+class DeadlineError(PatchproofError):
+    """An operation took too long.
+
+    ``answered`` is true if the actor could still say so; otherwise it is stuck in
+    the kernel, and whoever asks again only waits again.
+    """
+
+    def __init__(self, operation: str, seconds: float, answered: bool) -> None:
+        how = "the actor gave it up" if answered else "the actor does not even say that it gave it up"
+        super().__init__(f"The operation `{operation}` did not end within {seconds:.0f} s; {how}.")
+        self.answered = answered
+
+
+class ActorDiedError(PatchproofError):
+    """The actor's process ended in the middle of an operation."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An access that ended in a signal; ``offset`` in the mapping (bytes), None if outside of it."""
+
+    code: str
+    offset: int | None
+
+
+@dataclass(frozen=True)
+class Sigbus(Fault):
+    """SIGBUS with its si_code: ``adrerr`` means that nothing is there any more."""
+
+
+@dataclass(frozen=True)
+class Sigsegv(Fault):
+    """SIGSEGV with its si_code: ``maperr`` no VMA, ``accerr`` a VMA that forbids the access."""
+
+
+@dataclass(frozen=True)
+class Vma:
+    """A VMA of a mapping: offsets in it, ``rw-s``, the file offset, the name, and smaps' VmFlags."""
+
+    start: int
+    end: int
+    permissions: str
+    file_offset: int
+    name: str
+    flags: frozenset[str]
+
+    @classmethod
+    def parse(cls, word: str) -> Vma:
+        """From a word of a ``vmas`` reply.  Raises ValueError if it is none."""
+        where, permissions, file_offset, name, flags = word.split(",")
+        start, end = (int(number, 16) for number in where.split("-"))
+        return cls(start, end, permissions, int(file_offset, 16), name, frozenset(flags.split("+")))
+
+
+def judge(line: str, reply: str, seconds: float) -> str | Fault:
+    """A reply as a value or an exception; the words after ``ok``."""
+    kind, _, rest = reply.partition(" ")
+    match kind:
+        case "ok":
+            return rest
+        case "sigbus" | "sigsegv":
+            code, _, where = rest.partition(" ")
+            return _fault(kind, code.removeprefix("code="), where.removeprefix("offset="))
+        case "timeout":
+            raise DeadlineError(line, seconds, answered=True)
+        case "died":
+            raise ActorDiedError(f"The actor ended while it did `{line}`: {rest}.")
+        case "error" if not rest.startswith("usage:"):
+            errno, _, message = rest.partition(" ")
+            raise Refused(errno, line, message)
+    raise HarnessError(f"The actor did not understand `{line}`: {reply}")
+
+
+def _fault(kind: str, code: str, where: str) -> Fault:
+    """``where`` is an offset in hexadecimal, or anything else if it is outside of the mapping."""
+    offset = int(where, 16) if re.fullmatch(r"0x[0-9a-f]{1,16}", where) else None
+    return Sigbus(code, offset) if kind == "sigbus" else Sigsegv(code, offset)
+
+
+def word_or_fault(word: str) -> int | Fault:
+    kind, colon, rest = word.partition(":")
+    return _fault(kind, *rest.split(":")) if colon else int(word, 16)

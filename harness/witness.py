@@ -1,0 +1,207 @@
+"""Witnesses: what can be seen independently of the actor that acted.
+
+A page table as the kernel dumps it, the bytes behind a RAM BAR as the host sees
+them, and the state of the guest kernel itself.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from harness.errors import HarnessError
+from harness.guest import Guest
+
+PAGE = 4096
+
+# x86-64 with PAT on, arch/x86/mm/pat/memtype.c: pat_bp_init(); the PAT bit itself is not used.
+_CACHING = {
+    (False, False): "write-back",
+    (True, False): "write-combining",
+    (False, True): "uncached-minus",
+    (True, True): "uncached",
+}
+
+
+@dataclass(frozen=True)
+class Span:
+    """A present run of a page table: offsets in the mapping (bytes), level, flags as the kernel says them."""
+
+    start: int
+    end: int
+    level: str
+    flags: frozenset[str]
+
+    @property
+    def huge(self) -> bool:
+        """Whether one entry maps more than a page (``PSE``; 2 MiB at ``pmd``, 1 GiB at ``pud``)."""
+        return "PSE" in self.flags
+
+    @property
+    def caching(self) -> str:
+        """``write-back``, ``write-combining``, ``uncached-minus`` or ``uncached``."""
+        return _CACHING["PWT" in self.flags, "PCD" in self.flags]
+
+
+@dataclass(frozen=True)
+class PageTable:
+    """What a process's page table held of one mapping."""
+
+    spans: tuple[Span, ...]
+
+    @classmethod
+    def parse(cls, words: str) -> PageTable:
+        """From the words of a ``pagetable`` reply.  Raises ValueError if they are none."""
+        spans = []
+        for word in words.split():
+            where, level, flags = word.split(":")
+            start, end = (int(number, 16) for number in where.split("-"))
+            spans.append(Span(start, end, level, frozenset(flags.split(","))))
+        return cls(tuple(spans))
+
+    def is_empty(self) -> bool:
+        """Nothing of the mapping is present, at any level."""
+        return not self.spans
+
+    def huge(self) -> tuple[Span, ...]:
+        """The spans mapped by huge pages."""
+        return tuple(span for span in self.spans if span.huge)
+
+    def mapped(self, level: str | None = None) -> int:
+        """Bytes present, at ``level`` (``pte``, ``pmd``, ``pud``) or at any."""
+        return sum(span.end - span.start for span in self.spans if level in (None, span.level))
+
+    def caching(self) -> frozenset[str]:
+        """The cache modes found; more than one is worth a look."""
+        return frozenset(span.caching for span in self.spans)
+
+
+class RamBar:
+    """The memory behind a RAM BAR, seen from the host: no guest kernel is asked.
+
+    ``path`` is the file behind it; offsets and lengths are bytes of the BAR.
+    Offsets beyond its end are a ValueError, for Python would quietly cut them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.size = os.fstat(descriptor).st_size
+            self._memory = mmap.mmap(descriptor, self.size)
+        finally:
+            os.close(descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``."""
+        self._check(offset, length)
+        return self._memory[offset : offset + length]
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put ``data`` at ``offset``."""
+        self._check(offset, len(data))
+        self._memory[offset : offset + len(data)] = data
+
+    def word(self, offset: int) -> int:
+        """The 32-bit word at ``offset``."""
+        return int(struct.unpack("<I", self.read(offset, 4))[0])
+
+    def pages(self, offset: int = 0, length: int | None = None) -> list[int]:
+        """The first 32-bit word of every page of a part, as a mapping's ``pages()`` gives them."""
+        end = self.size if length is None else offset + length
+        return [self.word(at) for at in range(offset, end, PAGE)]
+
+    def stamp(self, seed: int = 0) -> None:
+        """Write page number + ``seed`` in the first 32-bit word of every page."""
+        for page in range(self.size // PAGE):
+            self.write(page * PAGE, struct.pack("<I", (page + seed) & 0xFFFFFFFF))
+
+    def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
+        """Set every byte of a part to ``byte``."""
+        size = self.size - offset if length is None else length
+        self.write(offset, bytes([byte]) * size)
+
+    def close(self) -> None:
+        """Give the mapping back; the file stays."""
+        self._memory.close()
+
+    def __enter__(self) -> RamBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError(f"{length:#x} bytes at {offset:#x} are not inside a BAR of {self.size:#x} bytes")
+
+
+# Documentation/admin-guide/tainted-kernels.rst; the bits that a scenario's misfortune can set.
+TAINTS = {
+    1: "a module was forced",
+    4: "machine check exception",
+    5: "bad page",
+    7: "oops or BUG",
+    9: "WARN",
+    14: "soft lockup",
+    18: "a test of the kernel's own ran",
+}
+
+_HEALTH = r"""
+cat /proc/sys/kernel/tainted
+if [ -e /proc/lockdep_stats ]; then sed -n 's/^ *debug_locks: *//p' /proc/lockdep_stats; else echo -; fi
+sed -n 's/^Total \([0-9]*\) objects.*/\1/p' /sys/kernel/debug/dma_buf/bufinfo
+"""
+
+
+@dataclass(frozen=True)
+class KernelHealth:
+    """The guest kernel's state at one moment.
+
+    ``taint`` is the bit mask of /proc/sys/kernel/tainted; ``lockdep`` says
+    whether lockdep still watches (None where it is not built in; it turns itself
+    off at its first report); ``dmabufs`` counts the DMABUFs that exist.
+    """
+
+    taint: int
+    lockdep: bool | None
+    dmabufs: int
+
+    @classmethod
+    def of(cls, guest: Guest) -> KernelHealth:
+        """Ask the guest.  Raises HarnessError if it does not say; SshLostError if it is gone."""
+        done = guest.run(["sh", "-c", _HEALTH])
+        try:
+            return cls.parse(done.stdout.decode(errors="replace"))
+        except ValueError as error:
+            raise HarnessError(
+                "The guest kernel's state cannot be read; the kernel needs CONFIG_DEBUG_FS with debugfs "
+                f"mounted, and CONFIG_DMA_SHARED_BUFFER: {done.stderr.decode(errors='replace').strip()}"
+            ) from error
+
+    @classmethod
+    def parse(cls, text: str) -> KernelHealth:
+        """From three lines: taint mask, debug_locks or ``-``, number of DMABUFs.  Raises ValueError."""
+        if not re.fullmatch(r"\d+\n(-|\d+)\n\d+\n", text):
+            raise ValueError(f"no kernel state: {text!r}")
+        taint, lockdep, dmabufs = text.split()
+        return cls(int(taint), None if lockdep == "-" else lockdep != "0", int(dmabufs))
+
+    def worse_than(self, before: KernelHealth) -> list[str]:
+        """What has gone wrong since ``before``, as phrases; empty if nothing has."""
+        phrases = []
+        fresh = self.taint & ~before.taint
+        for bit in range(fresh.bit_length()):
+            if fresh >> bit & 1:
+                phrases.append(f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})")
+        if before.lockdep and not self.lockdep:
+            phrases.append("lockdep has turned itself off: it found something")
+        if self.dmabufs > before.dmabufs:
+            phrases.append(f"{self.dmabufs - before.dmabufs} DMABUFs are left over")
+        return phrases

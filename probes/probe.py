@@ -1,0 +1,805 @@
+#!/usr/bin/env python3
+"""The second opinion: the core operations of the actor in Python, with an ABI of its own.
+
+Nothing here comes from a kernel header: every number stands below as this file
+was written against Linux 6.19, so a header that changed by mistake does not
+carry the test with it.  Standard library only; runs on Python 3.11 or later.
+
+The protocol is the actor's (PROTOCOL.md).  How a fault is seen without dying of
+it is not: before each access one byte is copied to a pipe by write(2), which
+answers EFAULT where a load would have raised a signal, and otherwise leaves the
+page mapped here.  Only what is known to fault, or may (a store through a
+read-only mapping), is done in a forked child, which reports its signal and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROTOCOL = 1
+PAGE = 4096
+DEADLINE = 10  # seconds
+DEADLINE_MAX = 86400
+GRACE = 2  # seconds: a child's own deadline speaks before its parent's
+
+# include/uapi/linux/vfio.h: _IO(';', 100 + n)
+VFIO_SET_IOMMU = 0x3B66
+VFIO_GROUP_SET_CONTAINER = 0x3B68
+VFIO_GROUP_GET_DEVICE_FD = 0x3B6A
+VFIO_DEVICE_GET_REGION_INFO = 0x3B6C
+VFIO_DEVICE_FEATURE = 0x3B75
+VFIO_DEVICE_BIND_IOMMUFD = 0x3B76
+VFIO_DEVICE_ATTACH_IOMMUFD_PT = 0x3B77
+VFIO_DEVICE_PCI_DMABUF_REVOKE = 0x3B7A  # revisions RFC2 to v2 only
+VFIO_TYPE1V2_IOMMU = 3
+VFIO_PCI_CONFIG_REGION = 7
+FEATURE_GET = 1 << 16
+FEATURE_SET = 1 << 17
+FEATURE_DMA_BUF = 11
+FEATURE_DMA_BUF_REVOKE = 13  # on a 6.19 base; taken by something else from 7.2 on
+# include/uapi/linux/iommufd.h: _IO(';', 0x81)
+IOMMU_IOAS_ALLOC = 0x3B81
+# include/uapi/linux/dma-buf.h: _IO('b', 4), revision RFC1 only
+DMA_BUF_IOCTL_REVOKE = 0x6204
+
+REGION_INFO = struct.Struct("=IIIIQQ")  # argsz flags index cap_offset size offset
+# include/uapi/asm-generic/mman-common.h
+PROT = {"none": 0, "r": 1, "w": 2, "x": 4, "rw": 3, "rx": 5, "rwx": 7}
+MAP_FLAGS = {"shared": 1, "private": 2, "validate": 3}
+MAP_FIXED = 0x10
+PROT_WRITE = 2
+FORMATS = {8: "B", 16: "H", 32: "I", 64: "Q"}
+# include/uapi/asm-generic/siginfo.h
+CODES: dict[int, dict[int, str]] = {
+    signal.SIGBUS: {1: "adraln", 2: "adrerr", 3: "objerr", 4: "mceerr_ar", 5: "mceerr_ao"},
+    signal.SIGSEGV: {1: "maperr", 2: "accerr", 3: "bnderr", 4: "pkuerr"},
+}
+PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
+
+
+class UsageError(Exception):
+    """The line is not one that can be carried out."""
+
+
+class DeadlineError(Exception):
+    """The operation took too long."""
+
+
+class FaultError(Exception):
+    """An access that ended in a signal."""
+
+    def __init__(self, number: int, code: int, address: int) -> None:
+        super().__init__(number, code, address)
+        self.number = number
+        self.code = CODES[number].get(code, str(code)) if number in CODES else str(code)
+        self.address = address
+
+    @property
+    def name(self) -> str:
+        """The first word of the reply."""
+        return signal.Signals(self.number).name.lower()
+
+
+# ---- memory ----
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
+libc.write.restype = ctypes.c_ssize_t
+libc.sigaction.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+memory_at = ctypes.pythonapi.PyMemoryView_FromMemory
+memory_at.restype = ctypes.py_object
+memory_at.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+PYBUF_WRITE = 0x200
+SA_SIGINFO = 4
+HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def last_error() -> OSError:
+    """errno as Python raises it."""
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number))
+
+
+def access(address: int, bits: int, value: int | None) -> int:
+    """One load, or one store of ``value``.
+
+    A memoryview item of a native format is copied by one instruction of its
+    width (Objects/memoryobject.c: unpack_single, pack_single); a ctypes integer
+    would read before it writes.
+    """
+    view = memory_at(address, bits // 8, PYBUF_WRITE).cast(FORMATS[bits])
+    if value is None:
+        return int(view[0])
+    view[0] = value
+    return 0
+
+
+class Touch:
+    """Accesses that may fault."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+
+    def __call__(self, mapping: Mapping, offset: int, bits: int, value: int | None = None) -> int:
+        """Load, or store ``value``.  Raises FaultError."""
+        address = mapping.address + offset
+        blind = value is not None and not mapping.protection & PROT_WRITE
+        if not blind and self._readable(address):
+            return access(address, bits, value)
+        return self._in_child(address, bits, value)
+
+    def _readable(self, address: int) -> bool:
+        if libc.write(self._writer, address, 1) == 1:
+            os.read(self._reader, 1)
+            return True
+        if ctypes.get_errno() != errno.EFAULT:
+            raise last_error()
+        return False
+
+    @staticmethod
+    def _in_child(address: int, bits: int, value: int | None) -> int:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        pid = os.fork()
+        if pid == 0:
+
+            def caught(number: int, info: int, _context: int) -> None:
+                # siginfo_t: signo, errno, code, (padding), address
+                _, _, code, _, place = struct.unpack("=iiiiQ", ctypes.string_at(info, 24))
+                os.write(writer, struct.pack("=iiQ", number, code, place))
+                os._exit(0)
+
+            handler = HANDLER(caught)
+            # glibc's struct sigaction: handler, 128 bytes of mask, flags, restorer
+            entry = ctypes.cast(handler, ctypes.c_void_p).value
+            action = struct.pack("@P128xiP", entry, SA_SIGINFO, 0)
+            for number in CODES:
+                libc.sigaction(number, action, None)
+            try:
+                os.write(writer, struct.pack("=iiQ", 0, 0, access(address, bits, value)))
+            finally:
+                os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader, "rb") as stream:
+            told = stream.read()
+        _, status = os.waitpid(pid, 0)
+        if len(told) != 16:
+            raise FaultError(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, 0, address)
+        number, code, place = struct.unpack("=iiQ", told)
+        if number:
+            raise FaultError(number, code, place)
+        return int(place)
+
+
+touch = Touch()
+
+# ---- what the probe holds ----
+
+
+@dataclass
+class Device:
+    """An open VFIO device and the descriptors that keep its IOMMU."""
+
+    fd: int
+    anchors: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Buffer:
+    """A DMABUF."""
+
+    fd: int
+
+
+@dataclass
+class Mapping:
+    """A mapping; ``length`` in whole pages."""
+
+    address: int
+    length: int
+    protection: int
+
+
+PREFIXES: dict[type, str] = {Device: "dev", Buffer: "buf", Mapping: "map"}
+held: dict[str, Device | Buffer | Mapping] = {}
+counts: dict[type, int] = {}
+
+
+def keep(thing: Device | Buffer | Mapping) -> str:
+    """Give it the next name of its kind."""
+    counts[type(thing)] = counts.get(type(thing), 0) + 1
+    name = f"{PREFIXES[type(thing)]}{counts[type(thing)]}"
+    held[name] = thing
+    return name
+
+
+def printable(text: str) -> str:
+    """The user's own words, cut and without anything a terminal would obey."""
+    return re.sub(r"[^ -~]", "?", text)[:400]
+
+
+def number(text: str) -> int:
+    """Decimal or 0x hexadecimal of at most 64 bits, with an optional K, M or G."""
+    match = re.fullmatch(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", text, re.ASCII)
+    if match:
+        value = int(match[1], 16) if match[1] else int(match[2])
+        value <<= {"": 0, "K": 10, "M": 20, "G": 30}[match[3]]
+        if value < 1 << 64:
+            return value
+    raise UsageError(f"'{text}' is not a number of at most 64 bits")
+
+
+class Line:
+    """The words and options of one line."""
+
+    def __init__(self, words: list[str], options: dict[str, str]) -> None:
+        self.words = words
+        self.options = options
+
+    def number(self, index: int) -> int:
+        """The word as a number."""
+        return number(self.words[index])
+
+    def option(self, key: str, absent: int) -> int:
+        """The option as a number."""
+        return number(self.options[key]) if key in self.options else absent
+
+    def choice(self, key: str, absent: str, table: dict[str, int]) -> int:
+        """The option as names of ``table`` joined by commas, or as a number."""
+        value = 0
+        for word in self.options.get(key, absent).split(","):
+            value |= table[word] if word in table else number(word)
+        return value
+
+    def device(self, index: int) -> Device:
+        """The device that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Device):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a device of this actor")
+
+    def buffer(self, index: int) -> Buffer:
+        """The buffer that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Buffer):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a buffer of this actor")
+
+    def descriptor(self, index: int) -> Device | Buffer:
+        """The device or buffer that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Device | Buffer):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a device or a buffer of this actor")
+
+    def mapping(self, index: int) -> Mapping:
+        """The mapping that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Mapping):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a mapping of this actor")
+
+    def part(self) -> tuple[Mapping, int, int]:
+        """The mapping and the part of it that offset= and length= choose."""
+        mapping = self.mapping(0)
+        offset = self.option("offset", 0)
+        length = self.option("length", max(mapping.length - offset, 0))
+        if offset > mapping.length or length > mapping.length - offset:
+            raise UsageError(f"{self.words[0]} ends at {mapping.length:#x}")
+        return mapping, offset, length
+
+
+# ---- VFIO ----
+
+
+def region(fd: int, index: int) -> tuple[int, int, int]:
+    """Size, file offset and flags."""
+    if index >= 1 << 32:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    info = bytearray(REGION_INFO.pack(REGION_INFO.size, 0, index, 0, 0, 0))
+    fcntl.ioctl(fd, VFIO_DEVICE_GET_REGION_INFO, info)
+    _, flags, _, _, size, offset = REGION_INFO.unpack(info)
+    return size, offset, flags
+
+
+def open_group(device: Device, address: str) -> None:
+    """The legacy way: group, container, a type 1 IOMMU, and the device of it."""
+    group = Path(f"/sys/bus/pci/devices/{address}/iommu_group").readlink().name
+    device.anchors.append(os.open(f"/dev/vfio/{group}", os.O_RDWR))
+    device.anchors.append(os.open("/dev/vfio/vfio", os.O_RDWR))
+    group_fd, container = device.anchors
+    fcntl.ioctl(group_fd, VFIO_GROUP_SET_CONTAINER, bytearray(struct.pack("=i", container)))
+    fcntl.ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1V2_IOMMU)
+    device.fd = fcntl.ioctl(group_fd, VFIO_GROUP_GET_DEVICE_FD, bytearray(address.encode() + b"\0"))
+    os.set_inheritable(device.fd, False)
+
+
+def open_cdev(device: Device, address: str) -> None:
+    """The newer way: the device's own node, bound to an iommufd with one IOAS."""
+    (entry,) = Path(f"/sys/bus/pci/devices/{address}/vfio-dev").glob("vfio*")
+    device.fd = os.open(f"/dev/vfio/devices/{entry.name}", os.O_RDWR)
+    iommufd = os.open("/dev/iommu", os.O_RDWR)
+    device.anchors.append(iommufd)
+    fcntl.ioctl(device.fd, VFIO_DEVICE_BIND_IOMMUFD, bytearray(struct.pack("=IIiI", 16, 0, iommufd, 0)))
+    alloc = bytearray(struct.pack("=III", 12, 0, 0))
+    fcntl.ioctl(iommufd, IOMMU_IOAS_ALLOC, alloc)
+    ioas = struct.unpack("=III", alloc)[2]
+    fcntl.ioctl(device.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytearray(struct.pack("=III", 12, 0, ioas)))
+
+
+def release(device: Device) -> None:
+    """Close all that belongs to a device."""
+    for fd in (device.fd, *device.anchors):
+        if fd >= 0:
+            os.close(fd)
+
+
+def op_open(line: Line) -> str:
+    what, address = line.words
+    via = {"group": open_group, "cdev": open_cdev}.get(line.options.get("via", "group"))
+    if (
+        what != "vfio"
+        or via is None
+        or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address)
+    ):
+        raise UsageError("open vfio BDF [via=group|cdev]")
+    device = Device(-1)
+    try:
+        via(device, address)
+    except BaseException:
+        release(device)
+        raise
+    bars = []
+    for index in range(6):
+        size = region(device.fd, index)[0]
+        if size:
+            bars.append(f"{index}:{size:#x}")
+    return f"ok {keep(device)} bars={','.join(bars)}"
+
+
+def op_region(line: Line) -> str:
+    size, offset, flags = region(line.device(0).fd, line.number(1))
+    return f"ok size={size:#x} offset={offset:#x} flags={flags:#x}"
+
+
+def place(line: Line) -> tuple[int, int, int]:
+    """DEV INDEX OFFSET BYTES as descriptor, file offset and width."""
+    device = line.device(0)
+    index = VFIO_PCI_CONFIG_REGION if line.words[1] == "config" else line.number(1)
+    offset, width = line.number(2), line.number(3)
+    if width not in (1, 2, 4, 8):
+        raise UsageError("the width is 1, 2, 4 or 8 bytes")
+    return device.fd, (region(device.fd, index)[1] + offset) % (1 << 63), width
+
+
+def op_read(line: Line) -> str:
+    fd, offset, width = place(line)
+    data = os.pread(fd, width, offset)
+    if len(data) != width:
+        return f"error EIO read: only {len(data)} bytes"
+    return f"ok {int.from_bytes(data, 'little'):#0{2 + 2 * width}x}"
+
+
+def op_write(line: Line) -> str:
+    fd, offset, width = place(line)
+    value = line.number(4)
+    if value >> (8 * width):
+        raise UsageError(f"{line.words[4]} does not fit in {width} bytes")
+    done = os.pwrite(fd, value.to_bytes(width, "little"), offset)
+    return "ok" if done == width else f"error EIO write: only {done} bytes"
+
+
+def op_export(line: Line) -> str:
+    device = line.device(0)
+    ranges = b""
+    listed = line.options["ranges"].split(",") if line.options["ranges"] else []
+    for one in listed:
+        offset, colon, length = one.partition(":")
+        if not colon:
+            raise UsageError("ranges= is a list of OFFSET:LENGTH")
+        ranges += struct.pack("=QQ", number(offset), number(length))
+    words = {"rdwr": os.O_RDWR, "rdonly": 0, "wronly": os.O_WRONLY, "cloexec": os.O_CLOEXEC}
+    flags = line.choice("open_flags", "rdwr,cloexec", words)
+    fields = (line.option("bar", 0), flags, line.option("flags", 0))
+    if max(fields) >= 1 << 32:
+        raise UsageError("bar=, flags= and open_flags= have 32 bits")
+    head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(listed))
+    fd = fcntl.ioctl(device.fd, VFIO_DEVICE_FEATURE, bytearray(head + ranges))
+    return f"ok {keep(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
+
+
+def op_revoke(line: Line) -> str:
+    device, buffer = line.device(0).fd, line.buffer(1).fd
+    via = line.options.get("via", "feature")
+    if via == "feature":
+        request = struct.pack("=IIi", 12, FEATURE_SET | FEATURE_DMA_BUF_REVOKE, buffer)
+        fcntl.ioctl(device, VFIO_DEVICE_FEATURE, bytearray(request))
+    elif via == "pci":
+        fcntl.ioctl(device, VFIO_DEVICE_PCI_DMABUF_REVOKE, bytearray(struct.pack("=Ii", 8, buffer)))
+    elif via == "ioctl":
+        fcntl.ioctl(buffer, DMA_BUF_IOCTL_REVOKE)
+    else:
+        raise UsageError(f"via={via} is not feature, pci or ioctl")
+    return "ok"
+
+
+# ---- mappings ----
+
+
+def op_map(line: Line) -> str:
+    thing = line.descriptor(0)
+    length, offset = line.option("length", 0), line.option("offset", 0)
+    protection = line.choice("prot", "rw", PROT)
+    flags = line.choice("flags", "shared", MAP_FLAGS)
+    if ("bar" in line.options) != isinstance(thing, Device):
+        raise UsageError("bar= belongs to a device, and only there")
+    if flags & MAP_FIXED or max(flags, protection) >= 1 << 31:
+        raise UsageError("flags= or prot= is out of range")
+    if isinstance(thing, Device):
+        offset += region(thing.fd, line.option("bar", 0))[1]
+    signed = ctypes.c_long(offset).value
+    address = libc.mmap(None, length, protection, flags, thing.fd, signed)
+    if address == ctypes.c_void_p(-1).value:
+        raise last_error()
+    return f"ok {keep(Mapping(address, -(-length // PAGE) * PAGE, protection))}"
+
+
+def op_unmap(line: Line) -> str:
+    mapping, offset, length = line.part()
+    if libc.munmap(mapping.address + offset, length):
+        raise last_error()
+    if length == mapping.length:
+        del held[line.words[0]]
+    return "ok"
+
+
+def accessor(bits: int, storing: bool) -> Callable[[Line], str]:
+    """The operation load32 and its like."""
+
+    def run(line: Line) -> str:
+        mapping, offset = line.mapping(0), line.number(1)
+        if offset + bits // 8 > mapping.length:
+            raise UsageError(f"{line.words[0]} ends at {mapping.length:#x}")
+        if not storing:
+            return f"ok {touch(mapping, offset, bits):#0{2 + bits // 4}x}"
+        value = line.number(2)
+        if value >> bits:
+            raise UsageError(f"{line.words[2]} does not fit in {bits} bits")
+        touch(mapping, offset, bits, value)
+        return "ok"
+
+    return run
+
+
+def op_loadpages(line: Line) -> str:
+    mapping, start, length = line.part()
+    words = ["ok"]
+    for offset in range(start, start + length, PAGE):
+        try:
+            words.append(f"{touch(mapping, offset, 32):#010x}")
+        except FaultError as fault:
+            words.append(f"{fault.name}:{fault.code}:{fault.address - mapping.address:#x}")
+    return " ".join(words)
+
+
+def op_stamp(line: Line) -> str:
+    mapping, start, length = line.part()
+    seed = line.option("seed", 0)
+    pages = range(start, start + length, PAGE)
+    for offset in pages:
+        touch(mapping, offset, 32, (offset // PAGE + seed) % (1 << 32))
+    return f"ok pages={len(pages)}"
+
+
+def op_pagetable(line: Line) -> str:
+    mapping = line.mapping(0)
+    low, high = mapping.address, mapping.address + mapping.length
+    words = ["ok"]
+    with Path(PAGE_TABLE).open(encoding="ascii") as dump:
+        for text in dump:
+            match = re.match(r"0x([0-9a-f]+)-0x([0-9a-f]+)\s+\S+\s+(\S.*\S)\s+(\S+)$", text)
+            if not match:
+                continue  # a marker, or a span that is not present
+            start, end = max(int(match[1], 16), low), min(int(match[2], 16), high)
+            if start < end:
+                words.append(f"{start - low:#x}-{end - low:#x}:{match[4]}:{','.join(match[3].split())}")
+    return " ".join(words)
+
+
+# ---- descriptors ----
+
+
+def op_seek(line: Line) -> str:
+    whence = {"set": os.SEEK_SET, "cur": os.SEEK_CUR, "end": os.SEEK_END}.get(
+        line.options.get("whence", "end")
+    )
+    if whence is None:
+        raise UsageError("whence= is set, cur or end")
+    offset = ctypes.c_long(line.option("offset", 0)).value
+    return f"ok {os.lseek(line.buffer(0).fd, offset, whence):#x}"
+
+
+def op_dup(line: Line) -> str:
+    return f"ok {keep(Buffer(os.dup(line.buffer(0).fd)))}"
+
+
+def op_close(line: Line) -> str:
+    thing = line.descriptor(0)
+    del held[line.words[0]]
+    if isinstance(thing, Device):
+        release(thing)
+    else:
+        os.close(thing.fd)
+    return "ok"
+
+
+# ---- other probes ----
+
+
+@dataclass
+class Child:
+    """A fresh probe, talked to through a socket, given descriptors through another."""
+
+    process: subprocess.Popen[bytes]
+    lines: socket.socket
+    parcels: socket.socket
+    buffer: bytes = b""
+    owed: int = 0
+
+
+children: dict[str, Child] = {}
+parent: socket.socket | None = None
+
+
+def child_named(name: str) -> Child:
+    """The child of this name."""
+    if name in children:
+        return children[name]
+    raise UsageError(f"there is no actor '{name}' here")
+
+
+def ask(name: str, text: str, seconds: float) -> str:
+    """One line to the child and its answer, unless it is late or dead."""
+    child = child_named(name)
+    child.lines.settimeout(seconds + GRACE)
+    try:
+        child.lines.sendall(text.encode(errors="surrogateescape") + b"\n")
+        child.owed += 1
+    except BrokenPipeError:
+        pass
+    while True:
+        answer, newline, rest = child.buffer.partition(b"\n")
+        if newline:
+            child.buffer = rest
+            child.owed -= 1
+            if not child.owed:
+                return answer.decode(errors="replace")
+            continue
+        try:
+            data = child.lines.recv(65536)
+        except TimeoutError:
+            return "timeout"
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            status = child.process.wait()
+            return f"died {name} {ending(status)}"
+        child.buffer += data
+
+
+def ending(status: int) -> str:
+    """How a process ended."""
+    return f"signal={-status}" if status < 0 else f"exit={status}"
+
+
+def op_spawn(line: Line) -> str:
+    (name,) = line.words
+    uid = line.option("uid", 0)
+    if not re.fullmatch(r"[a-z0-9]{1,23}", name) or name == "parent" or name in children or uid >= 1 << 31:
+        raise UsageError(f"spawn: '{name}' is taken, or no name of up to 23 letters and digits")
+    lines, far_lines = socket.socketpair()
+    parcels, far_parcels = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with far_lines, far_parcels:
+        process = subprocess.Popen(
+            [sys.executable, "-IS", __file__, "--child", str(far_parcels.fileno())],
+            stdin=far_lines.fileno(),
+            stdout=far_lines.fileno(),
+            pass_fds=[far_parcels.fileno()],
+            user=uid or None,
+            group=uid or None,
+            extra_groups=[] if uid else None,
+        )
+    children[name] = Child(process, lines, parcels)
+    answer = ask(name, "version", DEADLINE)
+    return "ok" if answer.startswith("ok ") else answer
+
+
+def parcels_of(name: str) -> socket.socket:
+    """The socket for descriptors to that actor."""
+    if name == "parent":
+        if parent is None:
+            raise UsageError("this actor has no parent")
+        return parent
+    return child_named(name).parcels
+
+
+def op_send(line: Line) -> str:
+    thing = line.descriptor(0)
+    letter = b"d" if isinstance(thing, Device) else b"b"
+    socket.send_fds(parcels_of(line.words[1]), [letter], [thing.fd])
+    return "ok"
+
+
+def op_recv(line: Line) -> str:
+    name = line.words[0] if line.words else "parent"
+    letter, fds, _, _ = socket.recv_fds(parcels_of(name), 1, 1)
+    if len(fds) != 1 or letter not in (b"d", b"b"):
+        return f"error EPIPE recv: {name} sent no descriptor"
+    os.set_inheritable(fds[0], False)
+    return f"ok {keep(Device(fds[0]) if letter == b'd' else Buffer(fds[0]))}"
+
+
+def op_reap(line: Line) -> str:
+    child = child_named(line.words[0])
+    status = child.process.wait()
+    child.lines.close()
+    child.parcels.close()
+    del children[line.words[0]]
+    return f"ok {ending(status)}"
+
+
+def op_version(_line: Line) -> str:
+    return f"ok protocol={PROTOCOL} probe=python revoke=feature memattr=none"
+
+
+def op_exit(_line: Line) -> str:
+    return "ok"
+
+
+# ---- lines ----
+
+Operation = tuple[str, Callable[[Line], str]]
+OPERATIONS: list[Operation] = [
+    ("open vfio BDF [via=group|cdev]", op_open),
+    ("region DEV INDEX", op_region),
+    ("read DEV INDEX|config OFFSET BYTES", op_read),
+    ("write DEV INDEX|config OFFSET BYTES VALUE", op_write),
+    ("export DEV bar=N ranges=OFFSET:LENGTH,... [flags=N] [open_flags=rdwr,cloexec]", op_export),
+    ("revoke DEV BUF [via=feature|pci|ioctl]", op_revoke),
+    ("map DEV|BUF length=N [bar=N] [offset=N] [prot=rw] [flags=shared]", op_map),
+    ("unmap MAP [offset=N] [length=N]", op_unmap),
+    *((f"load{bits} MAP OFFSET", accessor(bits, False)) for bits in FORMATS),
+    *((f"store{bits} MAP OFFSET VALUE", accessor(bits, True)) for bits in FORMATS),
+    ("loadpages MAP [offset=N] [length=N]", op_loadpages),
+    ("stamp MAP [seed=N] [offset=N] [length=N]", op_stamp),
+    ("pagetable MAP", op_pagetable),
+    ("seek BUF [offset=N] [whence=set|cur|end]", op_seek),
+    ("dup BUF", op_dup),
+    ("close DEV|BUF", op_close),
+    ("spawn NAME [uid=N]", op_spawn),
+    ("send DEV|BUF NAME", op_send),
+    ("recv [NAME]", op_recv),
+    ("reap NAME", op_reap),
+    ("version", op_version),
+    ("exit", op_exit),
+]
+BY_NAME = {usage.split()[0]: (usage, run) for usage, run in OPERATIONS}
+
+
+def parse(text: str) -> tuple[str, Line, int]:
+    """Operation, its words, and the deadline; checked against the usage text."""
+    name, *rest = text.split()
+    if name not in BY_NAME:
+        raise UsageError(f"there is no operation '{name}'; --help lists them")
+    usage = BY_NAME[name][0]
+    words: list[str] = []
+    options: dict[str, str] = {}
+    for word in rest:
+        match = re.fullmatch(r"([a-z][^=]*)=(.*)", word)
+        if match:
+            options[match[1]] = match[2]
+        else:
+            words.append(word)
+    deadline = number(options.pop("deadline", str(DEADLINE)))
+    if not 1 <= deadline <= DEADLINE_MAX:
+        raise UsageError(f"deadline= is a number of seconds from 1 to {DEADLINE_MAX}")
+    wanted = usage.split()[1:]
+    required = [word for word in wanted if "=" not in word and word[0] != "["]
+    positional = [word for word in wanted if "=" not in word]
+    known = {word.strip("[").partition("=")[0] for word in wanted if "=" in word}
+    needed = {word.partition("=")[0] for word in wanted if "=" in word and word[0] != "["}
+    if not len(required) <= len(words) <= len(positional) or not needed <= options.keys() <= known:
+        raise UsageError(usage)
+    return name, Line(words, options), deadline
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise DeadlineError in the body after ``seconds``."""
+
+    def late(_number: int, _frame: object) -> None:
+        raise DeadlineError
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def relay(text: str) -> str:
+    """'@NAME operation': the rest of the line is the child's."""
+    words = text[1:].split(None, 1)
+    if len(words) != 2 or words[1].startswith("#"):
+        raise UsageError("@NAME wants an operation for it")
+    match = re.search(r" deadline=(\d{1,5})(?!\S)", words[1], re.ASCII)
+    return ask(words[0], words[1], int(match[1]) if match else DEADLINE)
+
+
+def execute(text: str) -> str:
+    """Carry out one line; the reply."""
+    name = text.split()[0]
+    try:
+        if name.startswith("@"):
+            return relay(text)
+        name, line, deadline = parse(text)
+        with limited(deadline):
+            return BY_NAME[name][1](line)
+    except UsageError as error:
+        return f"error usage: {printable(f'{name}: {error}')}"
+    except DeadlineError:
+        return "timeout"
+    except FaultError as fault:
+        base = line.mapping(0).address
+        return f"{fault.name} code={fault.code} offset={fault.address - base:#x}"
+    except OverflowError:
+        return f"error usage: {name}: a number is out of range"
+    except OSError as error:
+        number_ = error.errno or 0
+        return f"error {errno.errorcode.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
+
+
+def main(arguments: list[str]) -> int:
+    """Serve stdin until it ends."""
+    global parent
+    if arguments == ["--help"]:
+        print(__doc__)
+        print("operations:")
+        for usage, _ in OPERATIONS:
+            print(f"  {usage}")
+        return 0
+    if len(arguments) == 2 and arguments[0] == "--child":
+        parent = socket.socket(fileno=int(arguments[1]))
+        parent.set_inheritable(False)
+    elif arguments:
+        print("probe.py: unknown arguments; see --help", file=sys.stderr)
+        return 2
+    for raw in sys.stdin.buffer:
+        text = raw.decode(errors="surrogateescape").strip()
+        if not text or text.startswith("#"):
+            continue
+        sys.stdout.write(f"{execute(text)}\n")
+        sys.stdout.flush()
+        if text.split()[0] == "exit":
+            break
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
