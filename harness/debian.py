@@ -123,8 +123,6 @@ def parse_index(text: str, mirror: str) -> dict[str, Tarball]:
     """Kernel version to ``orig`` tarball, from the text of a Sources index."""
     found: dict[str, Tarball] = {}
     for stanza in text.split("\n\n"):
-        if not re.search(r"^Package: linux$", stanza, re.MULTILINE):
-            continue
         folder = re.search(r"^Directory: ([\w./+-]+)$", stanza, re.MULTILINE)
         tarball = re.search(
             r"^ ([0-9a-f]{64}) (\d+) linux_(\d+(?:\.\d+)+)\.orig\.tar\.xz$", stanza, re.MULTILINE

@@ -23,15 +23,9 @@ DATE = "0 +0000"  # of every commit made here; a clock would make two runs diffe
 # Given in the environment, where no configuration file can override them.
 _SETTINGS = (
     "core.hooksPath=/dev/null",
-    "core.attributesFile=/dev/null",
     "core.fsmonitor=false",
-    "core.autocrlf=false",
-    "core.protectHFS=true",
-    "core.protectNTFS=true",
-    "commit.gpgSign=false",
+    "core.attributesFile=/dev/null",  # else ~/.config/git/attributes, whatever the configuration says
     "gc.auto=0",
-    "maintenance.auto=false",
-    "advice.detachedHead=false",
     # A checkout that belongs to another user is only read, and nothing of its
     # configuration is run (see tree.checkout).
     "safe.directory=*",

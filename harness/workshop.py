@@ -15,14 +15,13 @@ from harness.errors import ApplyError, HarnessError
 from harness.series import Series
 from harness.store import Store
 
-_PATTERN, _ESCAPED = re.compile(r"([*?[\\ ])"), r"\\\1"  # what means something in a sparse-checkout file
-
 
 class Workshop:
-    """A throw-away repository that holds only the files a series touches.
+    """A throw-away repository that shares the objects of the base's and has no files.
 
-    It is not a git worktree of the cached repository: that would leave its
-    records there when a run is killed, and its configuration would be shared.
+    git am takes every file it patches from the index, so 90000 others need not
+    be written first.  It is not a git worktree of the base's repository: that
+    would leave its records there when a run is killed.
     """
 
     def __init__(
@@ -50,7 +49,9 @@ class Workshop:
 
     def apply(self) -> str:
         """The commit after the last patch.  Raises ApplyError."""
-        self._set_up()
+        git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
+        git.query(["update-ref", "--no-deref", "HEAD", self.base.commit], env=self.env)
+        git.query(["read-tree", "HEAD"], env=self.env, cwd=self.files)
         mails = []
         for number, patch in enumerate(self.series.patches, 1):
             path = self.folder / f"{number:04}"
@@ -58,7 +59,7 @@ class Workshop:
             mails.append(str(path))
         try:
             command.run(
-                ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", "--no-gpg-sign", *mails],
+                ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", *mails],
                 log=self.log,
                 cwd=self.files,
                 env=self.env,
@@ -67,17 +68,6 @@ class Workshop:
             raise self._failure(error) from error
         self._verify()
         return git.query(["rev-parse", "HEAD"], env=self.env).decode().strip()
-
-    def _set_up(self) -> None:
-        paths = sorted({path for patch in self.touched for file in patch for path in file.paths})
-        git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
-        for key, value in (("core.sparseCheckout", "true"), ("core.sparseCheckoutCone", "false")):
-            git.query(["config", key, value], env=self.env)
-        sparse = self.git_dir / "info" / "sparse-checkout"
-        sparse.parent.mkdir(exist_ok=True)
-        sparse.write_text("".join(f"/{_PATTERN.sub(_ESCAPED, path)}\n" for path in paths))
-        git.query(["update-ref", "--no-deref", "HEAD", self.base.commit], env=self.env)
-        git.query(["read-tree", "-m", "-u", "HEAD"], env=self.env, cwd=self.files)
 
     def _verify(self) -> None:
         """Compare what git did with what was read before: the second fence against hostile patches."""

@@ -15,11 +15,13 @@ from small_kernel import CORE, FILES, make_base
 
 from harness import git, tree
 from harness.base import Base
+from harness.diff import FileDiff
 from harness.errors import ApplyError, UsageError
 from harness.progress import Progress
 from harness.series import Patch, Series
 from harness.store import Store
 from harness.tree import Tree
+from harness.workshop import Workshop
 
 DATA = Path(__file__).parent / "data" / "series"
 ACCEPTED = tomllib.loads((DATA / "accepted.toml").read_text())
@@ -228,6 +230,18 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
 
 
+def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    """Should git ever read a patch otherwise than harness.diff does."""
+    misread = [[FileDiff(paths={"Makefile"})]]
+    with (
+        Workshop(store, base, made_of(PLAIN), misread, tmp_path / "log") as workshop,
+        pytest.raises(ApplyError, match=r"it changes drivers/vfio/pci/core\.c"),
+    ):
+        workshop.apply()
+
+
 def test_a_file_is_not_written_through_a_symlink(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
@@ -270,6 +284,16 @@ def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     plain.files_into(folder, progress)
     assert contents(folder) == expected
     assert not (folder / "nested").exists()
+
+
+def test_a_users_attributes_do_not_change_the_files(
+    store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config" / "git").mkdir(parents=True)
+    (tmp_path / "config" / "git" / "attributes").write_text("* text eol=crlf\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    tree.apply(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
+    assert (tmp_path / "src" / "Kconfig").read_bytes() == FILES["Kconfig"][1].encode()
 
 
 @pytest.mark.parametrize("damage", ["half written", "stale lock", "broken index", "no index"])
@@ -442,8 +466,12 @@ def test_nothing_that_a_checkout_configures_is_run(
         shutil.copy(trap, tmp_path / "hooks" / hook)
     (users / "drivers/vfio/pci/new.c").write_text("new;\n")
     found = tree.checkout(store, progress, users)
+    # Not even what stands in the cached repository itself.
+    shutil.copytree(tmp_path / "hooks", found.repository / "hooks")
+    run_git(found.repository, "config", "core.fsmonitor", str(trap))
     made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
+    assert tree.checkout(store, progress, users) == found
     assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"
     assert not (tmp_path / "sprung").exists()
 
