@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
-from pexpect.socket_pexpect import SocketSpawn
+from pexpect.fdpexpect import fdspawn
 
 from harness import splat
 from harness.splat import Splat
 
 _CHUNK = 65536
+_PIPE_SIZE = 1 << 20  # bytes; what Linux lets every user have
+# How often the reader looks whether it should stop although the far end is open.
+_POLL_SECONDS = 1.0
 # A line that does not end is looked at in pieces of this length.
 _LINE_LIMIT = 1 << 16
 
 
+def pipe() -> tuple[int, int]:
+    """A pipe for a console: the end to read, the end to write.
+
+    It holds a whole boot, so that the guest never waits for us.
+    """
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+    return reading, writing
+
+
 class Console:
-    """Reads the guest's console from ``sock``, which it takes over, until the far end closes it.
+    """Reads the guest's console from the pipe ``fd``, which it takes over, until the far end closes it.
 
     ``log`` gets every byte, unchanged.  ``line`` is called, in the console's
     thread, with each line as soon as it is whole, cleaned as splat.clean() does.
     """
 
-    def __init__(self, sock: socket.socket, log: Path, line: Callable[[str], None] | None = None) -> None:
+    def __init__(self, fd: int, log: Path, line: Callable[[str], None] | None = None) -> None:
         self.log = log
         self._line = line
-        self._spawn: SocketSpawn[bytes] = SocketSpawn(sock, timeout=None)
+        self._spawn: fdspawn[bytes] = fdspawn(fd, timeout=_POLL_SECONDS, use_poll=True)
         self._size = 0
         self._changed = threading.Condition()
         self._ended = False
+        self._closing = threading.Event()
         self._stream = log.open("wb", buffering=0)
         self._thread = threading.Thread(target=self._read, name="console", daemon=True)
         self._thread.start()
@@ -73,9 +88,9 @@ class Console:
         If someone else holds the far end open, reading stops after ``timeout`` seconds.
         """
         self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._spawn.close()
-            self._thread.join()
+        self._closing.set()
+        self._thread.join()
+        self._spawn.close()
 
     def _raw(self, mark: int) -> bytes:
         with self.log.open("rb") as stream:
@@ -85,10 +100,12 @@ class Console:
     def _read(self) -> None:
         rest = b""
         try:
-            while True:
+            while not self._closing.is_set():
                 try:
-                    data = self._spawn.read_nonblocking(_CHUNK, timeout=None)
-                except (pexpect.EOF, OSError):
+                    data = self._spawn.read_nonblocking(_CHUNK)
+                except pexpect.TIMEOUT:
+                    continue
+                except pexpect.EOF:
                     return
                 self._stream.write(data)
                 with self._changed:

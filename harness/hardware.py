@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -250,7 +250,7 @@ class Layout:
         sizes = {"ram": self.ram, "ram2": self.ram2, "bigram": self.bigram}
         return {role: size for role, size in sizes.items() if size}
 
-    def slots(self, memory: dict[str, Path]) -> list[Slot]:
+    def slots(self, memory: Mapping[str, Path]) -> list[Slot]:
         """The devices, with the files in ``memory`` (by role) behind the RAM BARs."""
         contents: dict[str, Edu | RamBar | VirtioRng] = {"edu": Edu(), "edu2": Edu()}
         contents |= {role: RamBar(size, memory[role]) for role, size in self.memories().items()}

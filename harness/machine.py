@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import re
-import socket
-import subprocess
 import threading
 import time
 from collections.abc import Mapping
@@ -17,69 +14,21 @@ from types import TracebackType
 from typing import Any
 
 from harness import initramfs, qemu, splat
-from harness.console import Console
 from harness.errors import BootError, HarnessError, PatchproofError
-from harness.hardware import (
-    MIB,
-    Board,
-    Boot,
-    GdbStub,
-    Iommu,
-    Layout,
-    MonitorPort,
-    Network,
-    Part,
-    Pvpanic,
-    RootDisk,
-    SerialConsole,
-    command,
-)
+from harness.hardware import Layout
 from harness.image import Image
-from harness.qmp import Monitor
+from harness.launch import Process, Software, Wiring
 from harness.ssh import KeyPair, Ssh, SshLostError
 
-CPUS = 2
-MEMORY = 1024 * MIB
 # Under KVM a guest is up within two seconds; a kernel with every debugging option within ten.
 BOOT_SECONDS = 20.0
 SSH_SECONDS = 10.0
 # How long a panic may take to print what it has to say, and QEMU to end after it.
 LAST_WORDS_SECONDS = 0.5
-CLOSE_SECONDS = 3.0
 TAIL_LINES = 25
 
 _READY = "patchproof-init: ready for ssh"
 _FATAL = "patchproof-init: fatal: "
-
-
-@dataclass(frozen=True)
-class Wiring:
-    """The file descriptors that QEMU inherits, and the files behind the RAM BARs by role."""
-
-    console: int
-    monitor: int
-    gdb: int | None
-    memory: Mapping[str, Path]
-
-
-def parts(
-    bzimage: Path, rootfs: Path, initrd: Path, accelerator: qemu.Accelerator, layout: Layout, wiring: Wiring
-) -> list[Part]:
-    """What the machine is made of, in the order in which QEMU wants it."""
-    debugger = [GdbStub(wiring.gdb)] if wiring.gdb is not None else []
-    return [
-        accelerator,
-        Board(CPUS, MEMORY),
-        Boot(bzimage, initrd),
-        SerialConsole(wiring.console),
-        MonitorPort(wiring.monitor),
-        *debugger,
-        Iommu(),
-        *layout.slots(dict(wiring.memory)),
-        RootDisk(rootfs),
-        Network(),
-        Pvpanic(),
-    ]
 
 
 def dry_run(
@@ -94,7 +43,7 @@ def dry_run(
     layout = layout or Layout()
     memory = {role: Path(f"/proc/self/fd/{10 + n}") for n, role in enumerate(layout.memories())}
     wiring = Wiring(console=3, monitor=4, gdb=None, memory=memory)
-    return command(program, parts(bzimage, rootfs, run_dir / "initrd.cpio", accelerator, layout, wiring))
+    return Software(bzimage, run_dir / "initrd.cpio", rootfs, accelerator).command(program, layout, wiring)
 
 
 def boot(
@@ -164,9 +113,9 @@ _News = _Ready | _Fatal | _Panicked | _Exited | _LoginFailed | Ssh
 class Machine:
     """One virtual machine, running from its construction until close().
 
-    ``console`` and ``layout`` are there at once, ``ssh`` once it is up.
-    ``events`` are QEMU's events so far; ``ram_bar`` is the host's view of the
-    memory behind the RAM BAR, valid until close().
+    ``ssh`` is there once it is up.  ``events`` are QEMU's events so far.
+    ``ram_bar`` and ``ram_bars`` (by role) are the host's view of the memory behind
+    the RAM BARs, valid until close().  ``command`` is QEMU's command line.
     """
 
     ssh: Ssh
@@ -187,23 +136,36 @@ class Machine:
         self.layout = layout
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.ssh_line = ""
-        self.gdb_line = ""
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._panicked = threading.Event()
-        self._resources = contextlib.ExitStack()
         self._user, self._host = KeyPair.generate(), KeyPair.generate()
         info = qemu.probe(program)
         info.require()
-        try:
-            self._start(bzimage, image, info.path, gdb)
-        except BaseException:
-            self._resources.close()
-            raise
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        _write_private(self.run_dir / "id_ed25519", self._user.private.encode())
+        initrd = self.run_dir / "initrd.cpio"
+        _write_private(initrd, self._initramfs(image.init))
+        self._qemu = Process(
+            Software(bzimage.absolute(), initrd, image.rootfs, accelerator),
+            info.path,
+            layout,
+            self.run_dir,
+            gdb=gdb,
+            line=self._on_line,
+            event=self._on_event,
+        )
+        self.command = self._qemu.command
+        self.console = self._qemu.console
+        self.monitor = self._qemu.monitor
+        self.ram_bars = self._qemu.memory
+        self.ram_bar = self.ram_bars["ram"]
+        self.gdb_line = f"gdb vmlinux -ex 'target remote 127.0.0.1:{self._qemu.gdb_port}'" if gdb else ""
+        threading.Thread(target=self._wait, name="qemu", daemon=True).start()
 
     def wait_until_up(self) -> None:
         """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline."""
         allowed = BOOT_SECONDS * self.accelerator.time_scale
-        deadline = self.started + allowed
+        deadline = self._qemu.started + allowed
         failed: PatchproofError | None = None
         while True:
             try:
@@ -230,32 +192,20 @@ class Machine:
 
     def alive(self) -> bool:
         """Whether QEMU runs and its kernel has not panicked."""
-        return self._process.poll() is None and not self._panicked.is_set()
+        return self._qemu.running and not self._panicked.is_set()
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait for QEMU to end, at most ``timeout`` seconds; whether it has.
 
         A kernel that dies takes SSH with it a moment before QEMU ends.
         """
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self._qemu.wait(timeout) is not None
 
     def close(self) -> None:
         """End QEMU, for certain, and what belongs to it.  The files in ``run_dir`` stay."""
         if hasattr(self, "ssh"):
             self.ssh.close()
-        if self._process.poll() is None:
-            with contextlib.suppress(HarnessError):
-                self.monitor.execute("quit", timeout=CLOSE_SECONDS)
-            if not self.wait_ended(CLOSE_SECONDS):
-                self._process.kill()
-        self._process.wait()
-        self.console.close()
-        self.monitor.close()
-        self._resources.close()
+        self._qemu.close()
 
     def __enter__(self) -> Machine:
         return self
@@ -265,44 +215,6 @@ class Machine:
     ) -> None:
         self.close()
 
-    def _start(self, bzimage: Path, image: Image, program: str, gdb: bool) -> None:
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        _write_private(self.run_dir / "id_ed25519", self._user.private.encode())
-        initrd = self.run_dir / "initrd.cpio"
-        _write_private(initrd, self._initramfs(image.init))
-        console, far_console = self._socketpair()
-        monitor, far_monitor = self._socketpair()
-        debugger = self._debugger() if gdb else None
-        memory = {role: self._memory(role, size) for role, size in self.layout.memories().items()}
-        self.ram_bars = {role: Path(f"/proc/{os.getpid()}/fd/{fd}") for role, fd in memory.items()}
-        self.ram_bar = self.ram_bars["ram"]
-        wiring = Wiring(
-            console=far_console.fileno(),
-            monitor=far_monitor.fileno(),
-            gdb=debugger.fileno() if debugger else None,
-            memory={role: Path(f"/proc/self/fd/{fd}") for role, fd in memory.items()},
-        )
-        self.command = command(
-            program, parts(bzimage.absolute(), image.rootfs, initrd, self.accelerator, self.layout, wiring)
-        )
-        inherited = [far_console, far_monitor, *([debugger] if debugger else [])]
-        with (self.run_dir / "qemu.log").open("wb") as log:
-            self.started = time.monotonic()
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=[*(sock.fileno() for sock in inherited), *memory.values()],
-                # Ctrl-C is for us; we end QEMU in order.
-                start_new_session=True,
-            )
-        for sock in inherited:
-            sock.close()
-        self.console = Console(console, self.run_dir / "console.log", self._on_line)
-        self.monitor = Monitor(monitor, self._on_event)
-        threading.Thread(target=self._wait, name="qemu", daemon=True).start()
-
     def _initramfs(self, init: Path) -> bytes:
         return initramfs.archive(
             {
@@ -311,25 +223,6 @@ class Machine:
                 "keys/authorized": (f"{self._user.public}\n".encode(), 0o600),
             }
         )
-
-    def _socketpair(self) -> tuple[socket.socket, socket.socket]:
-        near, far = socket.socketpair()
-        self._resources.callback(near.close)
-        self._resources.callback(far.close)
-        return near, far
-
-    def _debugger(self) -> socket.socket:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self._resources.callback(listening.close)
-        self.gdb_line = f"gdb vmlinux -ex 'target remote 127.0.0.1:{listening.getsockname()[1]}'"
-        return listening
-
-    def _memory(self, role: str, size: int) -> int:
-        """Memory without a file: nothing to clean up, no disk to fill."""
-        fd = os.memfd_create(f"patchproof-{role}")
-        self._resources.callback(os.close, fd)
-        os.truncate(fd, size)
-        return fd
 
     def _on_line(self, line: str) -> None:
         if line.startswith(_READY):
@@ -347,7 +240,9 @@ class Machine:
             self._news.put(_Panicked())
 
     def _wait(self) -> None:
-        self._news.put(_Exited(self._process.wait()))
+        status = self._qemu.wait()
+        assert status is not None
+        self._news.put(_Exited(status))
 
     def _log_in(self) -> None:
         try:
@@ -388,7 +283,7 @@ class Machine:
             return self._panic_error()
         if status == 0:
             return self._boot_error("The guest powered off or was reset before it came up.")
-        log = self.run_dir / "qemu.log"
+        log = self._qemu.log
         how = f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
         return HarnessError(
             f"QEMU {how} before the guest came up.", log=log, tail=_tail(log.read_text(errors="replace"))
