@@ -264,7 +264,7 @@ int serve(void)
 		if (status == LINE_END)
 			return 0;
 		reply_reset(&reply);
-		if (status == LINE_TOO_LONG)
+		if (status == LINE_UNFIT)
 			reply_usage(&reply,
 				    "a line has at most %u bytes, none "
 				    "of them NUL",

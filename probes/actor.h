@@ -116,7 +116,7 @@ const char *fault_code(const struct fault *f, char *buffer, size_t size);
 void deadline_start(unsigned int seconds);
 void deadline_stop(void);
 bool deadline_passed(void);
-int deadline_left_ms(void);
+int deadline_left(int grace);
 
 /* ---- process.c: other actors ---- */
 
@@ -131,12 +131,12 @@ struct reader {
 
 enum line_status {
 	LINE_OK,
-	LINE_TOO_LONG,
+	LINE_UNFIT, /* too long, or with a NUL inside */
 	LINE_END,
 	LINE_LATE,
 };
 
-enum line_status reader_line(struct reader *reader, char **line, int timeout);
+enum line_status reader_line(struct reader *reader, char **line, int grace);
 bool write_all(int fd, const char *data, size_t length);
 int serve(void);
 void process_init(bool is_child);

@@ -163,14 +163,14 @@ bool deadline_passed(void)
 	return expired;
 }
 
-/* Milliseconds until the deadline of the operation in progress, at least 0. */
-int deadline_left_ms(void)
+/* Milliseconds until @grace milliseconds after the deadline, at least 0. */
+int deadline_left(int grace)
 {
 	struct timespec now;
 	int64_t left;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	left = (deadline.tv_sec - now.tv_sec) * 1000LL +
-	       (deadline.tv_nsec - now.tv_nsec) / 1000000;
+	       (deadline.tv_nsec - now.tv_nsec) / 1000000 + grace;
 	return left > 0 ? (int)left : 0;
 }

@@ -26,7 +26,6 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 PROTOCOL = 1
@@ -191,28 +190,28 @@ touch = Touch()
 # ---- what the probe holds ----
 
 
-@dataclass
 class Device:
     """An open VFIO device and the descriptors that keep its IOMMU."""
 
-    fd: int
-    anchors: list[int] = field(default_factory=list)
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.anchors: list[int] = []
 
 
-@dataclass
 class Buffer:
     """A DMABUF."""
 
-    fd: int
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
 
 
-@dataclass
 class Mapping:
     """A mapping; ``length`` in whole pages."""
 
-    address: int
-    length: int
-    protection: int
+    def __init__(self, address: int, length: int, protection: int) -> None:
+        self.address = address
+        self.length = length
+        self.protection = protection
 
 
 PREFIXES: dict[type, str] = {Device: "dev", Buffer: "buf", Mapping: "map"}
@@ -551,15 +550,17 @@ def op_close(line: Line) -> str:
 # ---- other probes ----
 
 
-@dataclass
 class Child:
     """A fresh probe, talked to through a socket, given descriptors through another."""
 
-    process: subprocess.Popen[bytes]
-    lines: socket.socket
-    parcels: socket.socket
-    buffer: bytes = b""
-    owed: int = 0
+    def __init__(
+        self, process: subprocess.Popen[bytes], lines: socket.socket, parcels: socket.socket
+    ) -> None:
+        self.process = process
+        self.lines = lines
+        self.parcels = parcels
+        self.buffer = b""
+        self.owed = 0  # replies that came too late, or will
 
 
 children: dict[str, Child] = {}
@@ -581,7 +582,9 @@ def ask(name: str, text: str, seconds: float) -> str:
         child.lines.sendall(text.encode(errors="surrogateescape") + b"\n")
         child.owed += 1
     except BrokenPipeError:
-        pass
+        pass  # it has ended; what it left to read says so
+    except TimeoutError:
+        return "timeout"
     while True:
         answer, newline, rest = child.buffer.partition(b"\n")
         if newline:

@@ -22,6 +22,7 @@
 
 #define PARCEL_FD 3
 #define GRACE_MS 2000 /* a child's own deadline speaks before its parent's */
+#define READ_BYTES 65536
 
 struct child {
 	struct child *next;
@@ -30,6 +31,7 @@ struct child {
 	int parcels;
 	struct reader reader;
 	unsigned int owed; /* replies that came too late, or will */
+	bool deaf; /* took half a line: whatever follows would be garbled */
 	bool ended;
 	int status;
 };
@@ -39,65 +41,82 @@ static bool has_parent;
 
 /* ---- lines over a descriptor ---- */
 
-/* Line without its newline in @line, valid until the next call. */
-enum line_status reader_line(struct reader *reader, char **line, int timeout)
+/* Take the line that was handed out before out of the buffer. */
+static void reader_drop(struct reader *reader)
+{
+	if (!reader->scanned)
+		return;
+	reader->used -= reader->scanned;
+	memmove(reader->buffer, reader->buffer + reader->scanned, reader->used);
+	reader->scanned = 0;
+}
+
+static bool reader_cut(struct reader *reader, char **line,
+		       enum line_status *status)
+{
+	char *newline = NULL;
+
+	if (reader->used)
+		newline = memchr(reader->buffer, '\n', reader->used);
+	if (!newline)
+		return false;
+	*newline = '\0';
+	*line = reader->buffer;
+	*status = LINE_OK;
+	/* A NUL inside would hide the rest of the line. */
+	if (reader->overlong || *line + strlen(*line) != newline)
+		*status = LINE_UNFIT;
+	reader->overlong = false;
+	reader->scanned = newline + 1 - reader->buffer;
+	return true;
+}
+
+/*
+ * The next line in @line, without its newline and valid until the next call.
+ * Waits until @grace milliseconds after the deadline; for ever if negative.
+ */
+enum line_status reader_line(struct reader *reader, char **line, int grace)
 {
 	struct pollfd poller = { .fd = reader->fd, .events = POLLIN };
-	char *newline;
+	enum line_status status;
 	ssize_t got;
+	int ready;
 
-	if (reader->scanned) { /* drop the line handed out before */
-		reader->used -= reader->scanned;
-		memmove(reader->buffer, reader->buffer + reader->scanned,
-			reader->used);
-		reader->scanned = 0;
-	}
-	for (;;) {
-		newline = reader->used
-				  ? memchr(reader->buffer, '\n', reader->used)
-				  : NULL;
-		if (newline) {
-			reader->scanned = newline + 1 - reader->buffer;
-			*newline = '\0';
-			*line = reader->buffer;
-			if (reader->overlong) {
-				reader->overlong = false;
-				return LINE_TOO_LONG;
-			}
-			if (strlen(*line) != (size_t)(newline - *line))
-				return LINE_TOO_LONG; /* a NUL inside */
-			return LINE_OK;
-		}
+	reader_drop(reader);
+	while (!reader_cut(reader, line, &status)) {
 		if (reader->used > LINE_MAX_BYTES) {
 			reader->overlong = true;
 			reader->used = 0;
 		}
-		if (reader->used + 65536 > reader->room) {
-			reader->room = 2 * reader->room + 65536;
+		if (reader->used + READ_BYTES > reader->room) {
+			reader->room = 2 * reader->room + READ_BYTES;
 			reader->buffer =
 				must(realloc(reader->buffer, reader->room));
 		}
-		if (timeout >= 0 && poll(&poller, 1, timeout) == 0)
+		ready = grace < 0 ? 1 : poll(&poller, 1, deadline_left(grace));
+		if (!ready)
 			return LINE_LATE;
-		got = read(reader->fd, reader->buffer + reader->used, 65536);
-		if (got < 0 && errno == EINTR) {
-			if (deadline_passed() && timeout >= 0)
-				return LINE_LATE;
+		if (ready < 0)
 			continue;
-		}
+		got = read(reader->fd, reader->buffer + reader->used,
+			   READ_BYTES);
+		if (got < 0 && errno == EINTR)
+			continue;
 		if (got <= 0)
 			return LINE_END;
 		reader->used += got;
 	}
+	return status;
 }
 
+/* False when the reader is gone, or does not read until the deadline. */
 bool write_all(int fd, const char *data, size_t length)
 {
 	ssize_t done;
 
 	while (length) {
 		done = write(fd, data, length);
-		if (done < 0 && errno == EINTR)
+		if (done < 0 && errno == EINTR && !deadline_passed())
 			continue;
 		if (done < 0)
 			return false;
@@ -116,12 +135,11 @@ void process_init(bool is_child)
 	has_parent = is_child;
 	if (is_child)
 		return;
-	/* Keep fd 3 taken, so that no socket of ours is ever there. */
+	/* fd 3 is never a socket of ours, and no fd is left by whoever began us. */
+	close_range(PARCEL_FD, ~0u, 0);
 	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (null >= 0 && null != PARCEL_FD) {
-		dup3(null, PARCEL_FD, O_CLOEXEC);
-		close(null);
-	}
+	if (null != PARCEL_FD)
+		_exit(3);
 }
 
 static struct child *child_find(const char *name)
@@ -227,12 +245,17 @@ static void ask(struct child *child, const char *line, struct reply *r)
 		reply_died(r, child);
 		return;
 	}
-	if (write_all(child->reader.fd, line, strlen(line)) &&
+	if (!child->deaf && write_all(child->reader.fd, line, strlen(line)) &&
 	    write_all(child->reader.fd, "\n", 1))
 		child->owed++;
+	else if (errno == EINTR)
+		child->deaf = true;
+	if (child->deaf) {
+		reply_set(r, "timeout");
+		return;
+	}
 	do {
-		status = reader_line(&child->reader, &answer,
-				     deadline_left_ms() + GRACE_MS);
+		status = reader_line(&child->reader, &answer, GRACE_MS);
 		if (status == LINE_OK)
 			child->owed--;
 	} while (status == LINE_OK && child->owed);
