@@ -348,7 +348,7 @@ def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Reco
         (run_of("conforms", "conforms", "harness-error"), 2),
         (run_of("conforms", "conforms", "not-reached"), 2),
         (run_of("conforms", "~kernel-died", complete=False), 2),
-        (run_of("conforms", "~kernel-died/kernel-died", complete=False), 2),
+        (run_of("conforms", "~kernel-died/kernel-died"), 2),
         (run_of("harness-error", "not-reached"), 2),
         (run_of("conforms", "conforms", complete=False), 2),
         (run_of("conforms", "not-applicable", "not-applicable"), 3),
