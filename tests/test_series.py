@@ -196,6 +196,16 @@ def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
         series.load(str(folder), PATCHES)
 
 
+def test_a_file_too_large_for_a_series_is_not_read(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "mine")
+    for path in (folder / "0002-large.patch", tmp_path / "large.mbox"):
+        path.write_bytes(PLAIN)
+        os.truncate(path, series.MAX_BYTES + 1)
+    for argument in (folder, tmp_path / "large.mbox"):
+        with pytest.raises(UsageError, match="larger than 32 MiB"):
+            series.load(str(argument), PATCHES)
+
+
 # --- digest and expectations
 
 
