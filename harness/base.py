@@ -22,6 +22,9 @@ from harness.series import DEFAULT_BASE
 from harness.store import Store, digest, file_digest, write_atomically
 
 PINNED = Path(__file__).resolve().parent.parent / "patches" / "bases.toml"
+ROOM = (
+    600 << 20
+)  # bytes for one base: tarball 160 MB, repository 190 MB, and what git puts beside it meanwhile
 _RECORD = "base.json"  # beside the files of the bare repository; git ignores it
 
 
@@ -96,6 +99,7 @@ def _cached(store: Store, pins: Iterable[Pin]) -> Base | None:
 
 def _fetch(store: Store, pins: Iterable[Pin], stage: Stage) -> Base:
     """Ask one source after another; one that cannot be reached is named and passed over."""
+    download.demand_room(store.root, ROOM)
     log = store.path("logs", "fetch.log")
     log.unlink(missing_ok=True)
     pins = list(pins)

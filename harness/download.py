@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
+import shutil
 import threading
 import urllib.error
 import urllib.request
@@ -22,6 +24,16 @@ _MIB = 1 << 20
 
 class UnreachableError(HarnessError):
     """A source does not give the file; another one may."""
+
+
+def demand_room(folder: Path, size: int) -> None:
+    """Raise HarnessError unless the disk below ``folder`` has ``size`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise HarnessError(
+            f"The disk below {folder} has {free // _MIB} MiB free, and {size // _MIB} MiB are needed. "
+            f"Make room, or set {store.CACHE_VARIABLE} to a folder on another disk."
+        )
 
 
 def text(url: str) -> str:
@@ -58,6 +70,8 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
             continue
         except (OSError, http.client.HTTPException) as error:
             trouble = _reason(error)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise HarnessError(f"{part} could not be written: {trouble}.") from error
             if isinstance(error, urllib.error.URLError) and not part.exists():
                 break  # no name, no route, no trust: trying again at once brings nothing
             continue

@@ -29,28 +29,26 @@ def into_repository(tarball: Path, repository: Path, message: str, stage: Stage)
     git.query(["init", "--quiet", "--bare", "--template=", str(repository)], env=git.environment())
     for key, value in (("core.compression", "1"), ("gc.auto", "0")):
         git.query(["config", key, value], env=git.environment(repository))
-    errors = repository / "import.log"
-    with errors.open("wb") as log:
-        try:
-            with (
-                _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], log) as xz,
-                _program(["git", "fast-import", "--quiet", "--depth=0"], log, repository) as importer,
-            ):
-                assert xz.stdout is not None
-                assert importer.stdin is not None
-                with tarfile.open(fileobj=xz.stdout, mode="r|") as members:
-                    _commit(members, importer.stdin, message, stage)
-                while xz.stdout.read(1 << 20):
-                    pass  # the padding after the last member; xz only ends when it is read
-                importer.stdin.close()
-                if importer.wait() != 0 or xz.wait() != 0:
-                    raise HarnessError("one of the two programs failed")
-        except (OSError, tarfile.TarError, HarnessError) as error:
-            raise HarnessError(
-                f"The tarball {tarball.name} could not be imported into git: {error}.",
-                tail=errors.read_text(errors="replace").strip(),
-            ) from error
-    errors.unlink()
+    said: list[bytes] = []
+    try:
+        with (
+            _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], said) as xz,
+            _program(["git", "fast-import", "--quiet", "--depth=0"], said, repository) as importer,
+        ):
+            assert xz.stdout is not None
+            assert importer.stdin is not None
+            with tarfile.open(fileobj=xz.stdout, mode="r|") as members:
+                _commit(members, importer.stdin, message, stage)
+            while xz.stdout.read(1 << 20):
+                pass  # the padding after the last member; xz only ends when it is read
+            importer.stdin.close()
+            if importer.wait() != 0 or xz.wait() != 0:
+                raise HarnessError("one of the two programs failed")
+    except (OSError, tarfile.TarError, HarnessError) as error:
+        raise HarnessError(
+            f"The tarball {tarball.name} could not be imported into git: {error}.",
+            tail=b"".join(said).decode(errors="replace").strip(),
+        ) from error
     commit = git.resolve(repository, REF)
     if commit is None:
         raise HarnessError(f"The tarball {tarball.name} was imported, but git shows no commit.")
@@ -59,30 +57,38 @@ def into_repository(tarball: Path, repository: Path, message: str, stage: Stage)
 
 @contextlib.contextmanager
 def _program(
-    argv: list[str], log: IO[bytes], repository: Path | None = None
+    argv: list[str], said: list[bytes], repository: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with pipes at both ends, ended for certain when the body is left."""
-    env = {
-        name: value
-        for name, value in {**os.environ, **git.environment(repository)}.items()
-        if value is not None
-    }
+    """A program with pipes at both ends, ended for certain when the body is left.
+
+    Its few lines of complaint are added to ``said``; not to a file, for the disk may be full.
+    """
+    whole = {**os.environ, **git.environment(repository)}
     process = subprocess.Popen(
-        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=env, start_new_session=True
+        argv,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in whole.items() if value is not None},
+        start_new_session=True,
     )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
         yield process
     finally:
+        with contextlib.suppress(BrokenPipeError):  # what it did not read before it ended is lost
+            process.stdin.close()
+        process.stdout.close()
         if process.poll() is None:
             end_group(process)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what it did not read before it ended is lost
-                    pipe.close()
+        said.append(process.stderr.read())
+        process.stderr.close()
 
 
 def _commit(members: tarfile.TarFile, out: IO[bytes], message: str, stage: Stage) -> None:
-    """Write the members as a stream for git fast-import (gitformat: git-fast-import(1))."""
+    """Write the members as a stream for git fast-import, see git-fast-import(1)."""
     text = message.encode()
     # "feature done" makes a stream that breaks off an error instead of a short tree.
     out.write(f"feature done\ncommit {REF}\ncommitter {git.IDENTITY} {git.DATE}\n".encode())

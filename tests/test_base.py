@@ -172,6 +172,22 @@ def test_a_refusal_is_told_and_only_a_busy_server_is_asked_again(
     assert len(site.requests) == tries
 
 
+def test_a_full_disk_is_not_taken_for_a_broken_connection(tmp_path: Path, stage: Stage) -> None:
+    (tmp_path / "f.part").symlink_to("/dev/full")
+    with (
+        serving(Site({"/f": CONTENT})) as site,
+        pytest.raises(HarnessError, match="No space left") as failure,
+    ):
+        download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
+    assert not isinstance(failure.value, UnreachableError)
+
+
+def test_too_little_room_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+    download.demand_room(tmp_path, 1)
+    with pytest.raises(HarnessError, match="MiB free, and 1099511627776 MiB are needed"):
+        download.demand_room(tmp_path, 1 << 60)
+
+
 def test_a_server_that_is_not_there_is_told(tmp_path: Path, stage: Stage) -> None:
     with serving(Site({})) as site:
         pass
@@ -430,8 +446,9 @@ def test_a_hostile_tarball_is_refused(tmp_path: Path, stage: Stage, info: tarfil
 def test_a_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz")
     archive.write_bytes(archive.read_bytes()[:-40])
-    with pytest.raises(HarnessError, match="could not be imported"):
+    with pytest.raises(HarnessError, match="could not be imported") as refusal:
         tarball.into_repository(archive, tmp_path / "git", "test\n", stage)
+    assert "Unexpected end of input" in refusal.value.tail
 
 
 def test_the_same_tarball_is_the_same_commit_everywhere(
