@@ -30,7 +30,6 @@ class Request:
     qemu: str = "qemu-system-x86_64"
     results: Path = Path("results")
     keep_vm: bool = False
-    dry_run: bool = False
 
     def __post_init__(self) -> None:
         if (self.kernel is None) != (self.headers is None):
@@ -122,5 +121,4 @@ def request(get: Callable[[str], Any]) -> Request:
         qemu=get("qemu"),
         results=get("results") or Path("results"),
         keep_vm=bool(get("keep_vm")),
-        dry_run=bool(get("dry_run")),
     )

@@ -118,6 +118,11 @@ class Pipeline:
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))
             self.guest = self._boot()
 
+    @property
+    def actor(self) -> Path:
+        """The C actor, compiled against the headers of the kernel under test."""
+        return self._ready().actor
+
     def fresh_guest(self) -> Guest:
         """The running guest, or a new one if the last was spent."""
         if self.guest is None:
@@ -175,11 +180,9 @@ class Pipeline:
         return chosen
 
     def _boot(self) -> Guest:
-        if self._software is None:
-            raise HarnessError("A machine was asked for before its kernel was there.")
+        software = self._ready()
         self._machines += 1
         name = f"machine-{self._machines}"
-        software = self._software
         self.journal.machine_started(name, accelerator=software.accelerator.name)
         booted = machine.boot(
             software.kernel.bzimage,
@@ -191,7 +194,14 @@ class Pipeline:
         )
         try:
             self.results.write_run(qemu_command=list(booted.command))
-            return Guest(booted)
+            guest = Guest(booted)
+            guest.require_vfio()
+            return guest
         except BaseException:
             booted.close()
             raise
+
+    def _ready(self) -> Software:
+        if self._software is None:
+            raise HarnessError("A machine was asked for before its kernel was there.")
+        return self._software

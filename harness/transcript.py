@@ -26,6 +26,9 @@ class Channel(Protocol):
     def read_errors(self) -> bytes:
         """What came on standard error."""
 
+    def end_input(self) -> None:
+        """Close its standard input."""
+
     def wait(self, timeout: float) -> int:
         """Its exit status, negative for a signal.  Raises SshTimeoutError."""
 
@@ -103,9 +106,15 @@ class Wire:
         return reply
 
     def close(self) -> None:
-        """Hang up; the actor sees the end of its input and ends, its children too."""
-        self._channel.close()
-        self._transcript.close()
+        """End the actor, which sees the end of its input, and wait until it is gone with all it held."""
+        try:
+            if self._lost is None:
+                self._channel.end_input()
+                self._channel.wait(self._margin)
+        except PatchproofError as error:
+            self._transcript.comment(f"it did not end when it was asked to: {error}")
+        finally:
+            self._channel.close()
 
     def _last_words(self) -> str:
         try:

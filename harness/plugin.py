@@ -1,0 +1,163 @@
+"""pytest meets the harness: options in, plan and verdicts out.
+
+A scenario is a test with the marker ``requirement``; tests without it (the
+harness's own) are none of this plugin's business.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+
+import pytest
+
+from harness import options
+from harness.errors import ExitCode, PatchproofError
+from harness.guest import Guest
+from harness.probe import Actor
+from harness.report import table
+from harness.run import Run, requirement_ids
+from harness.witness import RamBar
+
+RUN = pytest.StashKey[Run]()
+requirement = pytest.mark.requirement
+on_dialect = pytest.mark.on_dialect
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of a run, in pytest's own --help."""
+    group = parser.getgroup("patchproof", "patchproof: which kernel, which machine")
+    for add in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
+        add(group.addoption)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the markers of a scenario known."""
+    config.addinivalue_line("markers", "requirement(*ids): the rows of the matrix that a scenario checks")
+    config.addinivalue_line("markers", "on_dialect(*names): a scenario that only these dialects can have")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write the plan, before any machine starts."""
+    scenarios = [item for item in session.items if requirement_ids(item)]
+    if not scenarios or session.config.option.collectonly:
+        return
+    try:
+        request = options.request(session.config.getoption)
+        selection = " ".join(str(argument) for argument in session.config.invocation_params.args)
+        session.config.stash[RUN] = Run(request, scenarios, selection)
+    except PatchproofError as error:
+        pytest.exit(str(error), returncode=int(error.exit_code))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Go through the stages; without a booted machine there is no scenario to run."""
+    run = session.config.stash.get(RUN, None)
+    if run is None or run.prepare():
+        return None
+    return True
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A scenario's record says kernel-died from here until it ends."""
+    run = item.config.stash.get(RUN, None)
+    if run is None or not requirement_ids(item):
+        return (yield)
+    run.begin(item)
+    result = yield
+    run.end(item)
+    return result
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what another dialect's kernel cannot have, saying why."""
+    run = item.config.stash.get(RUN, None)
+    mark = item.get_closest_marker("on_dialect")
+    if run is not None and mark is not None and run.dialect not in mark.args:
+        pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {run.dialect}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Look at the kernel's health when the scenario is through."""
+    run = item.config.stash.get(RUN, None)
+    if run is None or not requirement_ids(item):
+        return (yield)
+    try:
+        yield
+    except Exception as error:
+        run.end_actors()
+        run.examine_after(error)
+        raise
+    run.end_actors()
+    run.examine()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """No actor outlives its scenario, whatever became of it; it would keep its device busy."""
+    run = item.config.stash.get(RUN, None)
+    if run is not None:
+        run.end_actors()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Tell the journal what was observed, and pytest what was expected of it."""
+    report = yield
+    run = item.config.stash.get(RUN, None)
+    if run is not None and requirement_ids(item):
+        run.observe(item, call, report)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End the machine, write the reports; the exit code is the journal's."""
+    run = session.config.stash.get(RUN, None)
+    if run is None:
+        return
+    if exitstatus == pytest.ExitCode.INTERRUPTED and run.failure is None:
+        run.journal.interrupted("SIGINT")
+    code = run.finish()
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        code = ExitCode.HARNESS
+    session.exitstatus = int(code)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of verdicts, or the sentence that says why there is none."""
+    run = config.stash.get(RUN, None)
+    if run is None:
+        return
+    terminalreporter.section("patchproof")
+    sys.stdout.flush()
+    table.show(run.results.dir, sys.stdout)
+    if run.failure is not None:
+        terminalreporter.line("")
+        terminalreporter.line(str(run.failure))
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest) -> Guest:
+    """The running guest; a fresh one if the last scenario cost the machine."""
+    return request.config.stash[RUN].guest()
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
+    """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
+    run = request.config.stash[RUN]
+    return lambda kind: run.actor(request.node, kind)
+
+
+@pytest.fixture
+def ram_witness(request: pytest.FixtureRequest) -> Generator[RamBar, None, None]:
+    """The memory behind the RAM BAR as the host sees it."""
+    with request.config.stash[RUN].ram("ram") as bar:
+        yield bar
