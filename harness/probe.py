@@ -6,12 +6,14 @@ class serves both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from harness import command
-from harness.command import CommandError
+from harness.command import TAIL_LINES, CommandError
 from harness.errors import BuildError, HarnessError
 from harness.guest import Guest
 from harness.reply import (
@@ -61,6 +63,7 @@ SOURCES = Path(__file__).resolve().parent.parent / "probes"
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
 DEADLINE = 10  # seconds, the actor's own for one operation
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,31 +95,44 @@ class Actor:
         self._wire = wire
         self._prefix = prefix
 
-    def raw(self, line: str, deadline: int | None = None) -> str:
-        """Any line at all, and the reply as it came."""
-        return self._wire.ask(self._prefix + line, deadline or DEADLINE)
+    def raw(self, line: str, seconds: int = DEADLINE) -> str:
+        """Any line at all, and the reply as it came; ``seconds`` is the deadline that the line asks for."""
+        return self._wire.ask(self._prefix + line, seconds)
 
-    def do(self, *words: object, deadline: int | None = None, **options: object) -> str | Fault:
-        """An operation: the words of its ``ok``, or the fault.  An option that is None is left out."""
-        parts = [_word(word) for word in words]
-        parts += [f"{key}={_word(value)}" for key, value in options.items() if value is not None]
-        if deadline is not None:
-            parts.append(f"deadline={deadline}")
-        line = " ".join(parts)
-        return judge(line, self.raw(line, deadline), deadline or DEADLINE)
+    def do(self, *words: object, **options: object) -> str | Fault:
+        """An operation: the words of its ``ok``, or the fault.
 
-    def say(self, *words: object, deadline: int | None = None, **options: object) -> str:
+        An option that is None is left out; ``deadline`` is in whole seconds.
+        """
+        given = {key: value for key, value in options.items() if value is not None}
+        line = " ".join([*map(_word, words), *(f"{key}={_word(value)}" for key, value in given.items())])
+        seconds = int(str(given.get("deadline", DEADLINE)))
+        return judge(line, self.raw(line, seconds), seconds)
+
+    def say(self, *words: object, **options: object) -> str:
         """An operation that cannot fault."""
-        answer = self.do(*words, deadline=deadline, **options)
+        answer = self.do(*words, **options)
         if isinstance(answer, Fault):
             raise HarnessError(f"The operation `{words[0]}` was answered by a fault: {answer}.")
         return answer
 
+    def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
+        """An operation whose answer ``parse`` understands; HarnessError if it does not."""
+        said = self.say(*words, **options)
+        try:
+            return parse(said)
+        except (ValueError, LookupError) as error:
+            raise HarnessError(f"The answer to `{words[0]}` cannot be understood: {said[:200]!r}") from error
+
     def open(self, address: str, via: str = "group") -> Device:
         """Open a device bound to vfio-pci; ``via`` the legacy ``group`` or the ``cdev`` with iommufd."""
-        name, bars = self.say("open", "vfio", address, via=via).split()
-        sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
-        return Device(self, name, address, {int(bar): int(size, 16) for bar, size in sizes})
+
+        def parse(said: str) -> Device:
+            name, bars = said.split()
+            sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
+            return Device(self, name, address, {int(bar): int(size, 16) for bar, size in sizes})
+
+        return self.read(parse, "open", "vfio", address, via=via)
 
     def export(
         self,
@@ -129,9 +145,13 @@ class Actor:
     ) -> Buffer:
         """Make a DMABUF of ``ranges`` of a BAR."""
         listed = ",".join(f"{one.offset:#x}:{one.length:#x}" for one in ranges)
-        said = self.say("export", device.name, bar=bar, ranges=listed, flags=flags, open_flags=open_flags)
-        name, size = said.split()
-        return Buffer(self, name, int(size.removeprefix("size="), 16), device)
+
+        def parse(said: str) -> Buffer:
+            name, size = said.split()
+            return Buffer(self, name, int(size.removeprefix("size="), 16), device)
+
+        options = {"ranges": listed, "flags": flags, "open_flags": open_flags}
+        return self.read(parse, "export", device.name, bar=bar, **options)
 
     def map(
         self,
@@ -174,15 +194,15 @@ class Actor:
 
     def page_table(self, mapping: Mapping) -> PageTable:
         """What this actor's page table holds of its mapping."""
-        return PageTable.parse(self.say("pagetable", mapping.name))
+        return self.read(PageTable.parse, "pagetable", mapping.name)
 
     def vmas(self, mapping: Mapping) -> tuple[Vma, ...]:
         """The VMAs of a mapping, as /proc/self/smaps has them."""
-        return tuple(Vma.parse(word) for word in self.say("vmas", mapping.name).split())
+        return self.read(lambda said: tuple(map(Vma.parse, said.split())), "vmas", mapping.name)
 
     def minor_faults(self) -> int:
         """Minor page faults of the process so far."""
-        return int(self.say("faults").split()[0].removeprefix("minor="))
+        return self.read(lambda said: int(said.split()[0].removeprefix("minor=")), "faults")
 
     def spawn(self, name: str, uid: int | None = None) -> Actor:
         """Start a fresh actor that inherits no descriptor, as user ``uid``."""
@@ -237,12 +257,16 @@ class Device:
 
     def region(self, index: int) -> Region:
         """VFIO_DEVICE_GET_REGION_INFO."""
-        words = dict(word.split("=") for word in self.actor.say("region", self.name, index).split())
-        return Region(*(int(words[key], 16) for key in ("size", "offset", "flags")))
+
+        def parse(said: str) -> Region:
+            words = dict(word.split("=") for word in said.split())
+            return Region(*(int(words[key], 16) for key in ("size", "offset", "flags")))
+
+        return self.actor.read(parse, "region", self.name, index)
 
     def read(self, region: int | str, offset: int, width: int) -> int:
         """pread() of 1, 2, 4 or 8 bytes of a region; ``config`` is the configuration space."""
-        return int(self.actor.say("read", self.name, region, offset, width), 16)
+        return self.actor.read(_number, "read", self.name, region, offset, width)
 
     def write(self, region: int | str, offset: int, width: int, value: int) -> None:
         """pwrite() of 1, 2, 4 or 8 bytes of a region."""
@@ -268,7 +292,7 @@ class Buffer:
 
     def seek(self, whence: str = "end", offset: int = 0) -> int:
         """lseek()."""
-        return int(self.actor.say("seek", self.name, whence=whence, offset=offset or None), 16)
+        return self.actor.read(_number, "seek", self.name, whence=whence, offset=offset or None)
 
     def dup(self) -> Buffer:
         """A second descriptor."""
@@ -290,7 +314,12 @@ class Mapping:
     def load(self, bits: int, offset: int) -> int | Fault:
         """One load of 8, 16, 32 or 64 bits."""
         answer = self.actor.do(f"load{bits}", self.name, offset)
-        return answer if isinstance(answer, Fault) else int(answer, 16)
+        if isinstance(answer, Fault):
+            return answer
+        try:
+            return _number(answer)
+        except ValueError as error:
+            raise HarnessError(f"The answer to `load{bits}` is no number: {answer[:200]!r}") from error
 
     def store(self, bits: int, offset: int, value: int) -> Fault | None:
         """One store of 8, 16, 32 or 64 bits; None if it went through."""
@@ -307,8 +336,10 @@ class Mapping:
 
     def pages(self, offset: int | None = None, length: int | None = None) -> list[int | Fault]:
         """The first 32-bit word of every page, or how its load faulted."""
-        words = self.actor.say("loadpages", self.name, offset=offset, length=length).split()
-        return [word_or_fault(word) for word in words]
+        options = {"offset": offset, "length": length}
+        return self.actor.read(
+            lambda said: [word_or_fault(word) for word in said.split()], "loadpages", self.name, **options
+        )
 
     def stamp(self, seed: int = 0) -> Fault | None:
         """Write page number + ``seed`` in the first 32-bit word of every page; the first fault ends it."""
@@ -334,9 +365,13 @@ class Mapping:
         self.actor.say("unmap", self.name, offset=offset, length=length)
 
 
+def _number(said: str) -> int:
+    return int(said, 16)
+
+
 def _word(value: object) -> str:
     """As a transcript shows it: addresses and sizes in hexadecimal."""
-    return f"{value:#x}" if isinstance(value, int) and value > 9 else str(value)
+    return hex(value) if isinstance(value, int) and value > 9 else str(value)
 
 
 def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
@@ -366,28 +401,22 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
         headers_digest(headers),
     )
 
+    blamed: list[str] = []
+
+    def look(line: str) -> None:
+        if re.match(r"(In file included from )?" + re.escape(f"{headers.absolute()}/"), line):
+            blamed.append(line)
+
     def make(folder: Path) -> None:
-        command.run(
-            [
-                "make",
-                "-C",
-                str(SOURCES),
-                "CC=gcc",
-                f"HEADERS={headers.absolute()}",
-                f"OUT={folder / 'actor'}",
-            ],
-            log=log,
-        )
+        settings = ["CC=gcc", f"HEADERS={headers.absolute()}", f"OUT={folder / 'actor'}"]
+        command.run(["make", "-C", str(SOURCES), *settings], log=log, line=look)
 
     try:
         return store.entry("probe", key, make) / "actor"
     except CommandError as error:
-        if str(headers.absolute()) in error.tail:
-            raise BuildError(
-                "The actor does not compile against the installed headers of this kernel.",
-                log=log,
-                tail=error.tail,
-            ) from error
+        if blamed:
+            message = "The actor does not compile against the installed headers of this kernel."
+            raise BuildError(message, log=log, tail="\n".join(blamed[:TAIL_LINES])) from error
         raise HarnessError("The actor does not compile.", log=log, tail=error.tail) from error
 
 

@@ -92,9 +92,8 @@ def judge(line: str, reply: str, seconds: float) -> str | Fault:
             raise DeadlineError(line, seconds, answered=True)
         case "died":
             raise ActorDiedError(f"The actor ended while it did `{line}`: {rest}.")
-        case "error" if not rest.startswith("usage:"):
-            errno, _, message = rest.partition(" ")
-            raise Refused(errno, line, message)
+        case "error" if refusal := re.fullmatch(r"(E[A-Z0-9]+) (.*)", rest):
+            raise Refused(refusal[1], line, refusal[2])
     raise HarnessError(f"The actor did not understand `{line}`: {reply}")
 
 
@@ -105,5 +104,7 @@ def _fault(kind: str, code: str, where: str) -> Fault:
 
 
 def word_or_fault(word: str) -> int | Fault:
-    kind, colon, rest = word.partition(":")
-    return _fault(kind, *rest.split(":")) if colon else int(word, 16)
+    """A word of a ``loadpages`` reply.  Raises ValueError if it is none."""
+    if found := re.fullmatch(r"(sigbus|sigsegv):(\w+):(\w+)", word):
+        return _fault(*found.groups())
+    return int(word, 16)

@@ -133,10 +133,11 @@ void process_init(bool is_child)
 	int null;
 
 	has_parent = is_child;
+	/* Whoever began us may have left more open than what is ours. */
+	close_range(is_child ? PARCEL_FD + 1 : PARCEL_FD, ~0u, 0);
 	if (is_child)
 		return;
-	/* fd 3 is never a socket of ours, and no fd is left by whoever began us. */
-	close_range(PARCEL_FD, ~0u, 0);
+	/* Keep fd 3 taken, so that become_child() finds no socket there. */
 	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null != PARCEL_FD)
 		_exit(3);

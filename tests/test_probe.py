@@ -1,0 +1,279 @@
+"""Actors as scenarios see them: values, exceptions, transcripts, and guests that say anything."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from actors import PAGE, Client, Local, actor
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import probe
+from harness.errors import BuildError, HarnessError
+from harness.probe import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    Actor,
+    ActorDiedError,
+    Buffer,
+    DeadlineError,
+    Device,
+    Mapping,
+    Refused,
+    Sigbus,
+    Sigsegv,
+    Transcript,
+    Vma,
+)
+from harness.reply import judge
+from harness.store import Store
+from harness.transcript import Wire
+
+KINDS = ["actor", "python"]
+
+
+@pytest.fixture(params=KINDS)
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    with Client(request.param) as one:
+        yield one
+
+
+@pytest.fixture
+def transcript(tmp_path: Path) -> Transcript:
+    return Transcript(tmp_path / "transcripts/test.txt", "a title")
+
+
+@pytest.fixture
+def owner(client: Client, transcript: Transcript) -> Actor:
+    return Actor(Wire(client, transcript))
+
+
+@pytest.fixture
+def buffer(owner: Actor) -> Buffer:
+    return Buffer(owner, "buf1", 4 * PAGE, None)
+
+
+class TestActor:
+    def test_values(self, owner: Actor, buffer: Buffer) -> None:
+        mapping = owner.map(buffer)
+        assert mapping == Mapping(owner, "map1", 4 * PAGE)
+        assert mapping.store32(8, 0xFEDCBA98) is None
+        assert mapping.load32(8) == 0xFEDCBA98
+        assert mapping.load(16, 10) == 0xFEDC
+        assert mapping.stamp(7) is None
+        assert mapping.pages() == [7, 8, 9, 10]
+        assert buffer.seek() == 4 * PAGE
+
+    def test_faults_are_values(self, client: Client, owner: Actor, buffer: Buffer) -> None:
+        readonly, mapping = owner.map(buffer, prot="r"), owner.map(buffer)
+        assert readonly.store32(4, 1) == Sigsegv(SEGV_ACCERR, 4)
+        mapping.unmap(PAGE, PAGE)
+        assert mapping.load32(PAGE) == Sigsegv(SEGV_MAPERR, PAGE)
+        assert mapping.load32(PAGE) != Sigbus(SEGV_MAPERR, PAGE)
+        client.shrink(0)
+        assert mapping.load32(3 * PAGE + 8) == Sigbus(BUS_ADRERR, 3 * PAGE + 8)
+        assert readonly.pages(2 * PAGE) == [Sigbus(BUS_ADRERR, page * PAGE) for page in (2, 3)]
+        assert mapping.stamp() == Sigbus(BUS_ADRERR, 0)
+
+    def test_a_refusal_is_an_exception_with_its_errno(self, owner: Actor, buffer: Buffer) -> None:
+        with pytest.raises(Refused, match="EINVAL") as caught:
+            owner.map(buffer, length=0)
+        assert caught.value.errno == "EINVAL"
+        assert caught.value.operation == "map buf1 length=0 prot=rw"
+
+    def test_a_line_of_ours_that_is_wrong_is_our_fault(self, owner: Actor) -> None:
+        with pytest.raises(HarnessError, match="does not name a buffer"):
+            Buffer(owner, "buf9", 0, None).seek()
+
+    def test_a_client_gets_a_descriptor(self, owner: Actor, buffer: Buffer) -> None:
+        client = owner.spawn("client")
+        theirs = owner.give(buffer, client)
+        client.map(theirs).store32(0, 77)
+        assert owner.map(buffer).load32(0) == 77
+        client.exit()
+        with pytest.raises(ActorDiedError, match="exit=0"):
+            theirs.seek()
+        assert owner.reap(client) == "exit=0"
+
+    def test_the_deadline_of_an_operation(self, owner: Actor) -> None:
+        client = owner.spawn("client")
+        with pytest.raises(DeadlineError, match="within 1 s") as caught:
+            client.say("recv", deadline=1)
+        assert caught.value.answered
+        client.exit()
+
+    def test_revoking_needs_to_know_the_device(self, owner: Actor, buffer: Buffer) -> None:
+        with pytest.raises(HarnessError, match="which device"):
+            owner.revoke(buffer)
+
+
+class TestForkedActor:
+    def test_it_has_its_parents_mappings(self, transcript: Transcript) -> None:
+        with Client("actor") as client:
+            owner = Actor(Wire(client, transcript))
+            mapping = owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
+            child = owner.fork("child")
+            assert child.adopt(mapping).store32(0, 5) is None
+            assert mapping.load32(0) == 5
+            assert mapping.fill(0x1234, length=PAGE) is None
+            assert child.adopt(mapping).differs(0x1234) == "offset=0x1000 value=0x00000000"
+            assert mapping.differs(0x1234, length=PAGE) == ""
+            (vma,) = owner.vmas(mapping)
+            assert (vma.start, vma.end, vma.permissions, vma.file_offset) == (0, 4 * PAGE, "rw-s", 0)
+            assert {"rd", "wr", "sh"} <= vma.flags
+            assert owner.minor_faults() > 0
+
+
+class TestTranscript:
+    def test_it_holds_what_was_said_as_it_is_said(
+        self, owner: Actor, buffer: Buffer, transcript: Transcript
+    ) -> None:
+        mapping = owner.map(buffer)
+        mapping.store32(PAGE, 0x10000)
+        assert transcript.path.read_text() == (
+            "# a title\n> map buf1 length=0x4000 prot=rw\nok map1\n> store32 map1 0x1000 0x10000\nok\n"
+        )
+
+    def test_it_can_be_replayed(self, tmp_path: Path) -> None:
+        transcript = Transcript(tmp_path / "t.txt", "two lines\nof title")
+        with Actor(Wire(Local([str(actor())]), transcript)) as owner:
+            owner.spawn("client").say("fds")
+            owner.raw("nonsense \x07\u00e9")
+        done = subprocess.run([actor(), "--replay", transcript.path], capture_output=True, text=True)
+        assert done.stdout == "3 operations, 0 replies differ\n"
+
+    def test_no_reply_makes_a_line_of_its_own(self, tmp_path: Path) -> None:
+        transcript = Transcript(tmp_path / "t.txt")
+        transcript.reply("ok\r> reset dev1\x1b[2J\x85\udc80")
+        assert transcript.path.read_bytes() == b"ok?> reset dev1?[2J\xc2\x85\\udc80\n"
+
+
+class TestSilence:
+    """Programs that are no actors."""
+
+    def silent(self, script: str, transcript: Transcript, margin: float = 0.2) -> tuple[Actor, Local]:
+        program = Local(["sh", "-c", script])
+        return Actor(Wire(program, transcript, margin)), program
+
+    def test_no_answer_at_all(self, transcript: Transcript) -> None:
+        one, program = self.silent("cat >/dev/null", transcript)
+        with pytest.raises(DeadlineError, match="does not even say") as caught:
+            one.say("version", deadline=1)
+        assert not caught.value.answered
+        with pytest.raises(DeadlineError) as again:
+            one.say("version")
+        assert again.value is caught.value
+        assert "# no answer: " in transcript.path.read_text()
+        program.close()
+
+    def test_the_end_in_the_middle(self, transcript: Transcript) -> None:
+        one, program = self.silent("read line; echo out of luck >&2; exit 7", transcript, margin=10)
+        with pytest.raises(ActorDiedError, match="exit status 7; it said: out of luck"):
+            one.say("version")
+        program.close()
+
+    def test_the_end_by_a_signal(self, transcript: Transcript) -> None:
+        one, program = self.silent("read line; kill -SEGV $$", transcript, margin=10)
+        with pytest.raises(ActorDiedError, match="killed by a signal"):
+            one.say("version")
+        program.close()
+
+    @pytest.mark.parametrize("reply", ["", "no", "okay", "OK", "\x1b[2J", "error", "error usage: you"])
+    def test_no_reply_of_the_protocol(self, reply: str, transcript: Transcript) -> None:
+        one, program = self.silent(f"read line; printf '%s\\n' '{reply}'; cat >/dev/null", transcript)
+        with pytest.raises(HarnessError, match="did not understand"):
+            one.say("version")
+        program.close()
+
+    @pytest.mark.parametrize(
+        ("reply", "ask"),
+        [
+            ("ok", lambda one: one.open("0000:01:00.0")),
+            ("ok dev1 bars=0:zero", lambda one: one.open("0000:01:00.0")),
+            ("ok dev1 bars=0", lambda one: one.open("0000:01:00.0")),
+            ("ok size=0x1", lambda one: Device(one, "dev1", "", {}).region(0)),
+            ("ok 0x0-0x1000:pte", lambda one: one.page_table(Mapping(one, "map1", PAGE))),
+            ("ok a,b", lambda one: one.vmas(Mapping(one, "map1", PAGE))),
+            ("ok", lambda one: one.minor_faults()),
+            ("ok zero", lambda one: Mapping(one, "map1", PAGE).load32(0)),
+            ("ok 1 sigill:a:b", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("ok 1 sigbus:a", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("ok 1 x:y", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("sigbus code=adrerr offset=0x0", lambda one: one.minor_faults()),
+        ],
+    )
+    def test_no_answer_to_the_question(self, reply: str, ask: object, transcript: Transcript) -> None:
+        one, program = self.silent(f"read line; echo '{reply}'; cat >/dev/null", transcript)
+        assert callable(ask)
+        with pytest.raises(HarnessError, match="answer"):
+            ask(one)
+        program.close()
+
+
+class TestJudge:
+    @given(st.text())
+    def test_whatever_is_said_has_a_meaning_or_a_named_error(self, reply: str) -> None:
+        with contextlib.suppress(Refused, HarnessError, DeadlineError, ActorDiedError):
+            judge("op", reply, 10)
+
+    @pytest.mark.parametrize(
+        ("reply", "value"),
+        [
+            ("ok", ""),
+            ("ok a b", "a b"),
+            ("sigbus code=adrerr offset=0x10", Sigbus("adrerr", 16)),
+            ("sigsegv code=maperr address=0x7f0000000000", Sigsegv("maperr", None)),
+            ("sigbus code=128 offset=-1", Sigbus("128", None)),
+        ],
+    )
+    def test_values(self, reply: str, value: object) -> None:
+        assert judge("op", reply, 10) == value
+
+    def test_an_errno_without_a_name(self) -> None:
+        with pytest.raises(Refused) as caught:
+            judge("op", "error E524 memattr: Unknown error 524", 10)
+        assert caught.value.errno == "E524"
+
+    def test_a_vma(self) -> None:
+        word = "0x0-0x1000,rw-s,0x20000000000,/dev/vfio\\0402,rd+wr+??"
+        flags = frozenset({"rd", "wr", "??"})
+        assert Vma.parse(word) == Vma(0, PAGE, "rw-s", 0x20000000000, "/dev/vfio\\0402", flags)
+
+
+class TestBuild:
+    def headers(self, folder: Path, vfio: str = "") -> Path:
+        """The host's headers completed for the tests, with ``vfio`` before linux/vfio.h."""
+        target = folder / "include"
+        (target / "linux").mkdir(parents=True)
+        for header in (Path(__file__).parent / "data/headers/linux").iterdir():
+            text = header.read_text()
+            (target / "linux" / header.name).write_text(vfio + text if header.name == "vfio.h" else text)
+        return target
+
+    def test_it_is_built_once_per_headers(self, tmp_path: Path) -> None:
+        store, log = Store(tmp_path / "cache"), tmp_path / "log"
+        first = probe.build_actor(store, self.headers(tmp_path / "a"), log)
+        assert subprocess.run([first, "--help"], capture_output=True).returncode == 0
+        assert probe.build_actor(store, self.headers(tmp_path / "b"), log) == first
+        assert log.read_text().count("$ make") == 1
+        offered = self.headers(tmp_path / "c", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n")
+        second = probe.build_actor(store, offered, log)
+        said = subprocess.run([second], input=b"version\n", capture_output=True).stdout
+        assert second != first
+        assert b"revoke=feature" in said
+
+    def test_headers_that_do_not_compile_are_the_series_fault(self, tmp_path: Path) -> None:
+        headers = self.headers(tmp_path, "this is not C\n")
+        with pytest.raises(BuildError, match="does not compile against") as caught:
+            probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+        assert "vfio.h" in caught.value.tail
+        assert list((tmp_path / "cache/probe").iterdir()) == []
+
+    def test_a_folder_without_headers(self, tmp_path: Path) -> None:
+        with pytest.raises(HarnessError, match=r"holds no linux/vfio\.h"):
+            probe.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")

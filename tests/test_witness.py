@@ -1,0 +1,125 @@
+"""The witnesses: page tables, the memory behind a RAM BAR, the kernel's state."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.witness import PAGE, KernelHealth, PageTable, RamBar, Span
+
+MIB = 1 << 20
+
+
+class TestPageTable:
+    def test_nothing_present(self) -> None:
+        table = PageTable.parse("")
+        assert table.is_empty()
+        assert table.mapped() == 0
+        assert table.huge() == ()
+
+    def test_pages_and_huge_pages(self) -> None:
+        table = PageTable.parse("0x0-0x200000:pmd:USR,RW,PCD,PSE,NX 0x200000-0x203000:pte:USR,RW,PCD,NX")
+        assert table.spans[1] == Span(
+            2 * MIB, 2 * MIB + 3 * PAGE, "pte", frozenset({"USR", "RW", "PCD", "NX"})
+        )
+        assert not table.is_empty()
+        assert [span.level for span in table.huge()] == ["pmd"]
+        assert table.mapped() == 2 * MIB + 3 * PAGE
+        assert table.mapped("pte") == 3 * PAGE
+        assert table.mapped("pud") == 0
+        assert table.caching() == {"uncached-minus"}
+
+    @pytest.mark.parametrize(
+        ("flags", "caching"),
+        [
+            ("RW,NX", "write-back"),
+            ("RW,PWT,NX", "write-combining"),
+            ("ro,PCD,x", "uncached-minus"),
+            ("RW,PWT,PCD,NX", "uncached"),
+        ],
+    )
+    def test_caching(self, flags: str, caching: str) -> None:
+        assert PageTable.parse(f"0x0-0x1000:pte:{flags}").caching() == {caching}
+
+    @given(st.text())
+    def test_anything_else_is_a_value_error(self, words: str) -> None:
+        with contextlib.suppress(ValueError):
+            PageTable.parse(words)
+
+
+@pytest.fixture
+def bar(tmp_path: Path) -> RamBar:
+    path = tmp_path / "bar"
+    path.write_bytes(bytes(4 * PAGE))
+    return RamBar(path)
+
+
+class TestRamBar:
+    def test_what_others_write_is_seen_and_what_is_written_is_seen_by_others(self, tmp_path: Path) -> None:
+        path = tmp_path / "bar"
+        path.write_bytes(bytes(4 * PAGE))
+        with RamBar(path) as bar, path.open("r+b") as other:
+            assert bar.size == 4 * PAGE
+            other.seek(PAGE + 4)
+            other.write(b"\x78\x56\x34\x12")
+            other.flush()
+            assert bar.word(PAGE + 4) == 0x12345678
+            bar.write(8, b"abc")
+            assert path.read_bytes()[8:11] == b"abc"
+
+    def test_stamps(self, bar: RamBar) -> None:
+        bar.stamp(0xFFFFFFFE)
+        assert bar.pages() == [0xFFFFFFFE, 0xFFFFFFFF, 0, 1]
+        assert bar.pages(PAGE, 2 * PAGE) == [0xFFFFFFFF, 0]
+        assert bar.read(4, 4) == bytes(4)
+
+    def test_fill(self, bar: RamBar) -> None:
+        bar.fill(0xA5, PAGE, 4)
+        assert bar.word(PAGE) == 0xA5A5A5A5
+        assert bar.word(PAGE + 4) == 0
+        bar.fill(1)
+        assert bar.read(0, bar.size) == b"\x01" * bar.size
+
+    @pytest.mark.parametrize(("offset", "length"), [(-1, 4), (0, -1), (4 * PAGE - 3, 4), (5 * PAGE, 0)])
+    def test_outside(self, bar: RamBar, offset: int, length: int) -> None:
+        with pytest.raises(ValueError, match="not inside"):
+            bar.read(offset, length)
+
+    def test_a_write_past_the_end_is_not_cut(self, bar: RamBar) -> None:
+        with pytest.raises(ValueError, match="not inside"):
+            bar.write(4 * PAGE - 2, struct.pack("<I", 1))
+
+
+class TestKernelHealth:
+    def test_parse(self) -> None:
+        assert KernelHealth.parse("0\n-\n0\n") == KernelHealth(0, None, 0)
+        assert KernelHealth.parse("512\n1\n3\n") == KernelHealth(512, True, 3)
+        assert KernelHealth.parse("0\n0\n0\n") == KernelHealth(0, False, 0)
+
+    @pytest.mark.parametrize(
+        "text", ["", "0\n-\n", "0\n-\n\n", "x\n-\n0\n", "0\n-\n0", "0\n-\n0\n0\n", "-1\n-\n0\n"]
+    )
+    def test_anything_else_is_a_value_error(self, text: str) -> None:
+        with pytest.raises(ValueError, match="no kernel state"):
+            KernelHealth.parse(text)
+
+    def test_what_is_worse(self) -> None:
+        before = KernelHealth(1 << 12, True, 1)
+        assert before.worse_than(before) == []
+        assert KernelHealth(0, True, 0).worse_than(before) == []
+        worse = KernelHealth(1 << 12 | 1 << 9 | 1 << 40, False, 3).worse_than(before)
+        assert worse == [
+            "new taint bit 9 (WARN)",
+            "new taint bit 40 (see tainted-kernels.rst)",
+            "lockdep has turned itself off: it found something",
+            "2 DMABUFs are left over",
+        ]
+
+    def test_lockdep_that_was_off_before_is_no_news(self) -> None:
+        assert KernelHealth(0, False, 0).worse_than(KernelHealth(0, False, 0)) == []
+        assert KernelHealth(0, None, 0).worse_than(KernelHealth(0, None, 0)) == []
