@@ -134,3 +134,16 @@ def test_report_writes_prints_and_tells_the_exit_code(tmp_path: Path) -> None:
 
 def test_plain_text_stays_as_it_is() -> None:
     assert visible("mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b") == "mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b"
+
+
+def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "example")
+    journal = results.journal()
+    names = [f"test_x[{kind}]" for kind in ("c", "python", "odd")]
+    journal.plan([Entry(name, Kind.SCENARIO, "It maps", ("MAP-01",)) for name in names])
+    for name in names:
+        journal.started(name)
+        journal.ended(name, Verdict.VIOLATES if "odd" in name else Verdict.CONFORMS, reason="why")
+    text = shown(results.dir, io.StringIO())
+    assert "  conforms  MAP-01  It maps (2 variants)\n" in text
+    assert "! violates  MAP-01  It maps\n      test_x[odd]\n      why\n" in text

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -51,7 +51,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
     def plain(text: str) -> str:
         return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
-    rows = [_row(result, plain) for result in _ordered(record)]
+    rows = _merged(_row(result, plain) for result in _ordered(record))
     if console.is_terminal and console.width >= NARROW:
         console.print(_table(rows))
     else:
@@ -96,7 +96,7 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
     if result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
         word += " (expected)"
     remarks: list[str] = []
-    if verdict is Verdict.NOT_APPLICABLE:
+    if verdict is Verdict.NOT_APPLICABLE or word != verdict:
         remarks = _first_lines(result.reason)
     elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
         # What was not reached has one reason for all, and the stage that failed tells it.
@@ -112,6 +112,12 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
         name=plain(_one_line(entry.title or entry.id)),
         remarks=tuple(plain(remark) for remark in remarks),
     )
+
+
+def _merged(rows: Iterable[_Row]) -> list[_Row]:
+    """The rows, where those that say the same (one scenario, several parameters) are counted in one."""
+    counted = Counter(rows)  # a dict: it keeps the order
+    return [row if n == 1 else replace(row, name=f"{row.name} ({n} variants)") for row, n in counted.items()]
 
 
 def _first_lines(text: str) -> list[str]:
