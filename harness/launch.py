@@ -139,6 +139,11 @@ class Process:
         self._process.kill()
         self._process.wait()
 
+    def drain(self) -> None:
+        """Take in all that QEMU, which has ended, said on its console and its monitor."""
+        self.console.close()
+        self.monitor.wait_closed()
+
     def close(self) -> None:
         """End QEMU, in order if it still listens, and close all wires."""
         if self.running:

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import initramfs, qemu, splat
-from harness.errors import BootError, HarnessError, PatchproofError
+from harness import autopsy, initramfs, qemu, splat
+from harness.autopsy import QemuCrashedError
+from harness.errors import HarnessError, PatchproofError
 from harness.hardware import Layout
 from harness.image import Image
 from harness.launch import Process, Software, Wiring
@@ -23,9 +24,10 @@ from harness.ssh import KeyPair, Ssh, SshLostError
 # Under KVM a guest is up within two seconds; a kernel with every debugging option within ten.
 BOOT_SECONDS = 20.0
 SSH_SECONDS = 10.0
-# How long a panic may take to print what it has to say, and QEMU to end after it.
-LAST_WORDS_SECONDS = 0.5
-TAIL_LINES = 25
+# A guest that dies loses its connection a moment before it is known to be dead.
+GRACE_SECONDS = 1.0
+
+ATTEMPTS = 2
 
 _READY = "patchproof-init: ready for ssh"
 _FATAL = "patchproof-init: fatal: "
@@ -64,16 +66,31 @@ def boot(
     Call it from a thread that outlives the machine: the kernel ends QEMU when the
     thread that started it ends, which is how QEMU dies with its parent.
 
+    A QEMU that crashes is started once more: nothing has been tested yet, and
+    before version 8.2 QEMU may crash when one processor moves a BAR while another
+    uses its interrupt controller (fixed by "softmmu: Use async_run_on_cpu in
+    tcg_commit").  ``note`` of the machine says so.
+
     Raises BootError if the kernel panics, resets, powers off or is silent too
     long; HarnessError if QEMU does not run.
     """
-    machine = Machine(bzimage, image, run_dir, accelerator, qemu, layout or Layout(), gdb)
-    try:
-        machine.wait_until_up()
-    except BaseException:
-        machine.close()
-        raise
-    return machine
+    crash: QemuCrashedError | None = None
+    for _ in range(ATTEMPTS):
+        machine = Machine(bzimage, image, run_dir, accelerator, qemu, layout or Layout(), gdb)
+        try:
+            machine.wait_until_up()
+        except QemuCrashedError as error:
+            machine.close()
+            crash = error
+            _set_aside(machine.run_dir)
+        except BaseException:
+            machine.close()
+            raise
+        else:
+            machine.note = f"{crash.message} It was started again." if crash else ""
+            return machine
+    assert crash is not None
+    raise crash
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,8 @@ class Machine:
 
     ``ssh`` is there once it is up.  ``events`` are QEMU's events so far.
     ``ram_bar`` and ``ram_bars`` (by role) are the host's view of the memory behind
-    the RAM BARs, valid until close().  ``command`` is QEMU's command line.
+    the RAM BARs, valid until close().  ``command`` is QEMU's command line;
+    ``note`` is what a reader of the results should know about the start, if anything.
     """
 
     ssh: Ssh
@@ -136,6 +154,7 @@ class Machine:
         self.layout = layout
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.ssh_line = ""
+        self.note = ""
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._user, self._host = KeyPair.generate(), KeyPair.generate()
@@ -172,23 +191,36 @@ class Machine:
                 news = self._news.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
                 if failed is not None:
-                    raise self._boot_error(f"The kernel came up, but nobody can log in: {failed}") from failed
-                raise self._boot_error(f"The guest did not come up within {allowed:.0f} s.") from None
+                    raise autopsy.silent(
+                        self.console, f"The kernel came up, but nobody can log in: {failed}"
+                    ) from failed
+                raise autopsy.silent(
+                    self.console, f"The guest did not come up within {allowed:.0f} s."
+                ) from None
             match news:
                 case _Ready():
                     threading.Thread(target=self._log_in, name="login", daemon=True).start()
                 case _Fatal(text):
-                    raise self._boot_error(f"The kernel came up, but the guest's init gave up: {text}.")
+                    raise autopsy.silent(
+                        self.console, f"The kernel came up, but the guest's init gave up: {text}."
+                    )
                 case _Panicked():
-                    raise self._panic_error()
+                    raise autopsy.panic(self.console)
                 case _Exited(status):
-                    raise self._exit_error(status)
+                    self._qemu.drain()
+                    raise autopsy.ended(status, self.console, self.events, self._qemu.log)
                 case _LoginFailed(error):
-                    # A dying guest loses its connection first; see whether a better reason follows.
-                    failed, deadline = error, time.monotonic() + LAST_WORDS_SECONDS
+                    failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
                     self.ssh = news
                     return
+
+    def exit_status(self) -> int | None:
+        """QEMU's exit status, negative for a signal; None while it runs.
+
+        0 says that the guest asked for its end: it powered off, reset, or panicked.
+        """
+        return self._qemu.wait(0)
 
     def alive(self) -> bool:
         """Whether QEMU runs and its kernel has not panicked."""
@@ -267,37 +299,11 @@ class Machine:
             f"ssh -p {port} -i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known} root@127.0.0.1"
         )
 
-    def _panic_error(self) -> BootError:
-        self.console.wait_for(r"---\[ end Kernel panic", LAST_WORDS_SECONDS)
-        splats = [one for one in self.console.splats() if not one.informational]
-        panic = next((one for one in splats if one.kind == splat.PANIC), None)
-        if panic is None:
-            return self._boot_error("The kernel panicked while it booted.")
-        text = "\n".join(one.text for one in splats[-2:])
-        return self._boot_error(f"The kernel panicked while it booted: {panic.title}", text)
 
-    def _exit_error(self, status: int) -> PatchproofError:
-        """Why QEMU ended: with 0 because the guest asked for it, else for a reason of its own."""
-        self.console.close()
-        if any(one.kind == splat.PANIC for one in self.console.splats()):
-            return self._panic_error()
-        if status == 0:
-            return self._boot_error("The guest powered off or was reset before it came up.")
-        log = self._qemu.log
-        how = f"was killed by signal {-status}" if status < 0 else f"exited with {status}"
-        return HarnessError(
-            f"QEMU {how} before the guest came up.", log=log, tail=_tail(log.read_text(errors="replace"))
-        )
-
-    def _boot_error(self, message: str, text: str | None = None) -> BootError:
-        said = text if text is not None else self.console.since()
-        return BootError(
-            message, log=self.console.log, tail=_tail(said, 4 * TAIL_LINES if text else TAIL_LINES)
-        )
-
-
-def _tail(text: str, lines: int = TAIL_LINES) -> str:
-    return "\n".join(text.splitlines()[-lines:])
+def _set_aside(run_dir: Path) -> None:
+    """Keep the logs of a QEMU that crashed from being overwritten by the next one's."""
+    for name in ("console.log", "qemu.log"):
+        (run_dir / name).replace(run_dir / f"crashed-{name}")
 
 
 def _write_private(path: Path, content: bytes) -> None:

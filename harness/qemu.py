@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -80,6 +81,12 @@ def probe(qemu: str) -> QemuInfo:
         raise HarnessError(
             f"There is no QEMU at `{qemu}`. Install qemu-system-x86, or name another with --qemu PATH."
         )
+    return _probe(path, Path(path).stat().st_mtime_ns)
+
+
+@functools.cache
+def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - a new program is asked anew
+    """Two starts of QEMU, which every machine would otherwise wait for."""
     found = re.search(r"^QEMU emulator version (\S+)", _ask(path, "-version"), re.MULTILINE)
     if found is None:
         raise HarnessError(f"`{path} -version` does not answer as QEMU does. Name another with --qemu PATH.")

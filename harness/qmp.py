@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from qemu.qmp import EventListener, QMPClient, QMPError
+from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
 from harness.errors import HarnessError
 
@@ -54,6 +54,10 @@ class Monitor:
         except (QMPError, EOFError, OSError) as error:
             raise HarnessError(f"QEMU did not carry out `{command}`: {error}") from error
 
+    def wait_closed(self, timeout: float = 5.0) -> None:
+        """Wait until QEMU, which has ended, has been heard to the end."""
+        self._thread.join(timeout)
+
     def close(self) -> None:
         """Hang up.  Call it when QEMU has ended, or no more is wanted of it."""
         if self._thread.is_alive():
@@ -77,8 +81,10 @@ class Monitor:
                 return  # QEMU ended before it spoke; whoever waits for its exit knows why
             self._connected.set()
             pump = asyncio.ensure_future(self._pump(listener))
-            await self._ended.wait()
+            await self._over()
             pump.cancel()
+            for message in listener.clear():
+                self._tell(message)
             with contextlib.suppress(QMPError, OSError, EOFError):  # QEMU may have hung up first
                 await self._client.disconnect()
         finally:
@@ -86,5 +92,19 @@ class Monitor:
 
     async def _pump(self, listener: EventListener) -> None:
         async for message in listener:
-            data = message.get("data")
-            self._event(str(message["event"]), data if isinstance(data, dict) else {})
+            self._tell(message)
+
+    async def _over(self) -> None:
+        """Wait until close() is called or QEMU hangs up."""
+        closed = asyncio.ensure_future(self._ended.wait())
+        try:
+            while self._client.runstate == Runstate.RUNNING and not closed.done():
+                changed = asyncio.ensure_future(self._client.runstate_changed())
+                await asyncio.wait({closed, changed}, return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            closed.cancel()
+
+    def _tell(self, message: Message) -> None:
+        data = message.get("data")
+        self._event(str(message["event"]), data if isinstance(data, dict) else {})

@@ -55,7 +55,7 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ("dma-debug", r"DMA-API: .*(device driver|leak|cacheline|mapped|sync|exceed).*", "kernel/dma/debug.c"),
     ("leak", r"kmemleak: [1-9]\d* new suspected memory leaks.*", "mm/kmemleak.c"),
     ("bug", r"kernel BUG at .*", "arch/x86: BUG()"),
-    ("oops", r"BUG: (kernel NULL pointer dereference|unable to handle) .*", "arch/x86/mm/fault.c"),
+    ("oops", r"BUG: (kernel NULL pointer dereference|unable to handle).*", "arch/x86/mm/fault.c"),
     (
         "oops",
         r"(Oops|general protection fault|double fault|stack segment|invalid opcode|divide error)[:, ].*",

@@ -1,0 +1,69 @@
+"""Why a machine did not come up, and whose fault that is."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import splat
+from harness.console import Console
+from harness.errors import BootError, HarnessError, PatchproofError
+
+# How long a panic may take to print what it has to say.
+LAST_WORDS_SECONDS = 0.5
+TAIL_LINES = 25
+PANIC_LINES = 100
+
+
+class QemuCrashedError(HarnessError):
+    """QEMU crashed; nothing is said about the kernel in it."""
+
+
+def silent(console: Console, message: str) -> BootError:
+    """The kernel is to blame, and all there is to show are the console's last lines."""
+    return BootError(message, log=console.log, tail=_tail(console.since(), TAIL_LINES))
+
+
+def panic(console: Console) -> BootError:
+    """The kernel panicked: the panic's own text, and the splat before it that led to it."""
+    console.wait_for(r"---\[ end Kernel panic", LAST_WORDS_SECONDS)
+    splats = [one for one in console.splats() if not one.informational]
+    if not any(one.kind == splat.PANIC for one in splats):
+        return silent(console, "The kernel panicked while it booted.")
+    first = next(number for number, one in enumerate(splats) if one.kind == splat.PANIC)
+    text = "\n".join(one.text for one in splats[max(first - 1, 0) : first + 1])
+    return BootError(
+        f"The kernel panicked while it booted: {splats[first].title}",
+        log=console.log,
+        tail=_tail(text, PANIC_LINES),
+    )
+
+
+def ended(
+    status: int, console: Console, events: Sequence[tuple[str, Mapping[str, Any]]], log: Path
+) -> PatchproofError:
+    """QEMU ended with ``status``: because of the guest, or for a reason of its own, said in ``log``."""
+    if any(one.kind == splat.PANIC for one in console.splats()):
+        return panic(console)
+    reasons = [data for name, data in events if name == "SHUTDOWN"]
+    if any(data.get("guest") for data in reasons):
+        how = {"guest-shutdown": "powered off", "guest-reset": "was reset"}
+        what = how.get(str(reasons[-1].get("reason")), "ended itself")
+        return silent(console, f"The guest {what} before it came up.")
+    tail = _tail(log.read_text(errors="replace"), TAIL_LINES)
+    if status < 0 and -status not in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        return QemuCrashedError(
+            f"QEMU crashed before the guest came up ({_signal(status)}).", log=log, tail=tail
+        )
+    why = f"was killed ({_signal(status)})" if status < 0 else f"exited with {status}"
+    return HarnessError(f"QEMU {why} before the guest came up.", log=log, tail=tail)
+
+
+def _signal(status: int) -> str:
+    return signal.Signals(-status).name
+
+
+def _tail(text: str, lines: int) -> str:
+    return "\n".join(text.splitlines()[-lines:])
