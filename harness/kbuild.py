@@ -24,7 +24,7 @@ _POSITION = re.compile(r"(?::\d+)+(?=: )|\+0x[0-9a-f]+")
 _ERRORS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\S+?(?::\d+)*: (?:fatal )?error: ",  # gcc, objtool
+        r"\S+?(?::\d+)*: (?:fatal |internal compiler )?error: ",  # gcc, objtool
         r"\S+?:\d+: Error: ",  # the assembler
         r".*: undefined reference to `",  # the linker
         r".*: multiple definition of `",
@@ -39,7 +39,10 @@ _CONSEQUENCE = re.compile(r"make(?:\[\d+\])?: \*\*\* ")
 # What says that the machine failed, not the source: each with what to do about it.
 _MACHINE = (
     (
-        re.compile(r"(?!.*error: #error ).*: No space left on device$"),
+        re.compile(
+            r"(?!.*error: #error ).*: '?No space left on device'?$"
+            r"|fixdep: not all data was written to the output$"
+        ),
         "There is no space left on the device. Free some (`python -m harness clean` empties the cache).",
     ),
     (

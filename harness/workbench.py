@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any, cast
 
 from harness import command, kconfig
 from harness.command import CommandError
-from harness.errors import BuildError
+from harness.errors import BuildError, HarnessError
 from harness.kbuild import Output, unplaced
 from harness.progress import Stage
-from harness.store import Store, digest, write_atomically
+from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
 from harness.tree import Tree
 
+# With less space than this (bytes) a failed build says nothing about the tree.
+SPACE_LEFT = 16 << 20
 BZIMAGE = Path("arch/x86/boot/bzImage")
 # Three kernels of this configuration with all their objects take 0.2 GB.
 CCACHE_SIZE = "2G"
 
-_BZIMAGE = Path("arch/x86/boot/bzImage")
 _WARNINGS = ".patchproof-warnings.json"
 
 # ccache's depend mode spares the preprocessor run on a miss, which would make a
@@ -67,6 +69,11 @@ class Workbench:
 
     def _prepare(self) -> None:
         """Make the build folder; throw one away whose last build was cut off."""
+        if re.search(r"[\s:]", str(self.root)):
+            raise HarnessError(
+                f"The kernel cannot be built in {self.root}: its makefiles do not work below a path "
+                f"with spaces or colons. Set {CACHE_VARIABLE} to another folder."
+            )
         if self._unfinished.exists():
             # Whatever was being written then may be half a file with a fresh date.
             # ccache still has nearly everything, so starting over is cheap.
@@ -75,7 +82,7 @@ class Workbench:
         write_atomically(self._fragment, self._request)
         if not self._compiler.exists() or self._compiler.read_text() != _COMPILER:
             write_atomically(self._compiler, _COMPILER)
-            self._compiler.chmod(0o755)
+        self._compiler.chmod(0o755)
 
     def configure_argv(self) -> list[str]:
         """Set every option to no except what the fragment asks for."""
@@ -161,7 +168,16 @@ class Workbench:
         try:
             command.run(argv, log=log, line=line)
         except CommandError as error:
-            raise output.failure(error, what) from error
+            failure = output.failure(error, what)
+            if isinstance(failure, BuildError) and shutil.disk_usage(self.build).free < SPACE_LEFT:
+                # Not every tool says so when it could not write.
+                raise HarnessError(
+                    f"The {what} failed while {self.build} had no space left. Free some "
+                    "(`python -m harness clean` empties the cache).",
+                    log=failure.log,
+                    tail=failure.tail,
+                ) from error
+            raise failure from error
         finally:
             self._remember(output)
         return output

@@ -1,0 +1,6 @@
+int dmabuf(void);
+
+int dmabuf(void)
+{
+	return 1;
+}

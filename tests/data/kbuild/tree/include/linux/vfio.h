@@ -1,0 +1,1 @@
+#define VFIO_TYPE (0x3B)

@@ -1,0 +1,401 @@
+"""Building a tree, judging what the build says, and taking a kernel that is built."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from harness import git, kernel
+from harness.base import Base
+from harness.command import CommandError
+from harness.errors import BuildError, ExitCode, HarnessError, UsageError
+from harness.kbuild import Output, unplaced
+from harness.kernel import Kernel
+from harness.progress import Progress
+from harness.series import Patch, Series
+from harness.store import Store
+from harness.tree import Tree
+from harness.workbench import Workbench
+
+DATA = Path(__file__).parent / "data" / "kbuild"
+SOURCE = Path("/cache/workbench/src")
+DMABUF = "int dmabuf(void);\n\nint dmabuf(void)\n{\n\treturn 1;\n}\n"
+
+
+def recorded(name: str) -> Output:
+    """A recorded build, read the way a running one is."""
+    output = Output(SOURCE)
+    for line in (DATA / f"{name}.log").read_text().splitlines():
+        output.line(line)
+    return output
+
+
+# What the build said: whose fault, and a line that must be shown.
+FAILURES = [
+    (
+        "compile-error",
+        BuildError,
+        "vfio_pci_dmabuf.c:20:1: error: expected specifier-qualifier-list before 'static'",
+    ),
+    (
+        "undefined-reference",
+        BuildError,
+        "vfio_pci_dmabuf.c:(.text+0x721): undefined reference to `vfio_nowhere'",
+    ),
+    ("kconfig-syntax", BuildError, 'drivers/vfio/pci/Kconfig:58: unknown statement "confg"'),
+    ("no-rule", BuildError, "No rule to make target 'drivers/vfio/pci/not_there.o'"),
+    ("missing-header", BuildError, "fatal error: linux/not-there.h: No such file or directory"),
+    ("no-space-configure", HarnessError, "No space left on device"),
+    ("no-space-compile", HarnessError, "pci.c:6726:1: fatal error: closing dependency file"),
+    ("no-space-ar", HarnessError, "reason: No space left on device"),
+    ("no-space-fixdep", HarnessError, "fixdep: not all data was written"),
+    ("compiler-killed", HarnessError, "Killed signal terminated program cc1"),
+    ("no-memory", HarnessError, "cc1: out of memory"),
+    ("no-flex", HarnessError, "flex: not found"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "line"), FAILURES, ids=[name for name, *_ in FAILURES])
+def test_failure_names_the_culprit_and_shows_its_lines(
+    name: str, kind: type[BuildError | HarnessError], line: str
+) -> None:
+    log = Path("build.log")
+    error = recorded(name).failure(CommandError(["make"], 2, log, "the tail"), "build")
+    assert type(error) is kind
+    assert error.exit_code == (ExitCode.SERIES if kind is BuildError else ExitCode.HARNESS)
+    assert line in error.tail
+    assert error.log == log
+
+
+def test_failure_without_a_known_line_shows_the_tail() -> None:
+    error = Output(SOURCE).failure(CommandError(["make"], 2, None, "something odd"), "build")
+    assert isinstance(error, BuildError)
+    assert error.tail == "something odd"
+
+
+def test_failure_of_a_killed_make_is_not_the_series_fault() -> None:
+    error = recorded("compile-error").failure(CommandError(["make"], -signal.SIGKILL, None, ""), "build")
+    assert isinstance(error, HarnessError)
+
+
+def test_failure_shows_at_most_ten_errors_and_counts_the_rest() -> None:
+    output = Output(SOURCE)
+    for number in range(25):
+        output.line(f"drivers/a.c:{number}:1: error: no")
+    error = output.failure(CommandError(["make"], 2, None, ""), "build")
+    assert error.message == "The build failed with 25 errors."
+    assert error.tail.splitlines()[-1] == "... and 15 more errors"
+
+
+def test_error_directive_cannot_blame_the_machine() -> None:
+    output = Output(SOURCE)
+    output.line("drivers/a.c:1:2: error: #error foo: No space left on device")
+    assert isinstance(output.failure(CommandError(["make"], 2, None, ""), "build"), BuildError)
+
+
+def test_warnings_belong_to_the_object_that_was_made() -> None:
+    output = recorded("warning")
+    assert output.warnings["drivers/vfio/pci/vfio_pci_dmabuf.o"] == [
+        "drivers/vfio/pci/vfio_pci_dmabuf.c:363:12: warning: 'unused_thing' defined but not used "
+        "[-Wunused-function]"
+    ]
+    assert output.warnings["vmlinux.o"] == []
+
+
+def test_unplaced_forgets_lines_and_offsets() -> None:
+    assert unplaced("drivers/a.c:363:12: warning: odd") == "drivers/a.c: warning: odd"
+    assert unplaced("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
+
+
+class Yard:
+    """A small kernel in git, and everything that building it needs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(folder / "cache")
+        self.fragment = folder / "small.config"
+        self.fragment.write_text("CONFIG_PCI=y\nCONFIG_VFIO_PCI=y\n")
+        self.log = folder / "build.log"
+        self.repository = folder / "repository"
+        shutil.copytree(DATA / "tree", self.repository)
+        self._git("init", "--quiet")
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--message=base")
+        self.base = Base("6.19.6", "6.19", "a test", self._git("rev-parse", "HEAD"), self.repository / ".git")
+
+    def tree(self, changes: Mapping[str, str | None] | None = None) -> Tree:
+        """The base with ``changes``: path to new content, None to remove."""
+        if not changes:
+            return self._tree(self.base.commit, None)
+        self._git("checkout", "--quiet", "--force", self.base.commit)
+        for name, content in changes.items():
+            path = self.repository / name
+            if content is None:
+                path.unlink()
+            else:
+                path.write_text(content)
+        self._git("add", "--all")
+        self._git("commit", "--quiet", "--allow-empty", "--message=series")
+        patch = Patch("0001-x.patch", b"", "x")
+        series = Series("x", "x", "6.19", "base", (patch,), {}, "a test")
+        return self._tree(self._git("rev-parse", "HEAD"), series)
+
+    def build(self, changes: Mapping[str, str | None] | None = None) -> Kernel:
+        """Build the base with ``changes``; ``log`` then holds this build alone."""
+        self.log.unlink(missing_ok=True)
+        progress = Progress(self.store, io.StringIO())
+        return kernel.build(self.store, progress, self.tree(changes), [self.fragment], self.log)
+
+    def compiled(self) -> list[str]:
+        """What the last build compiled."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return sorted(line.split()[1] for line in lines if line.startswith(("  CC ", "  AS ")))
+
+    def _tree(self, commit: str, series: Series | None) -> Tree:
+        return Tree(
+            self.base.repository, commit, self._git("rev-parse", f"{commit}^{{tree}}"), self.base, series
+        )
+
+    def _git(self, *arguments: str) -> str:
+        added = git.environment()
+        inherited = {name: value for name, value in os.environ.items() if name not in added}
+        given = {name: value for name, value in added.items() if value is not None}
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=self.repository,
+            env=inherited | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+ALL = ["drivers/core.o", "drivers/dmabuf.o", "lib/piggy.o"]
+
+
+def test_build_makes_a_whole_kernel(yard: Yard) -> None:
+    built = yard.build()
+    assert built.release == "6.19.6-small"
+    assert (built.headers / "linux" / "vfio.h").is_file()
+    assert built.config is not None
+    assert built.config.read_text() == "CONFIG_PCI=y\nCONFIG_VFIO_PCI=y\n"
+    assert built.vmlinux is not None
+    assert built.vmlinux.is_file()
+    assert built.compiler.startswith("gcc ")
+    assert yard.compiled() == ALL
+    assert (built.bzimage.parent / "build.log").read_text() == yard.log.read_text()
+
+
+def test_build_again_comes_from_the_cache(yard: Yard) -> None:
+    first = yard.build()
+    assert yard.build() == first
+    assert yard.compiled() == []
+
+
+def test_switching_series_compiles_only_what_differs(yard: Yard) -> None:
+    base = yard.build()
+    changed = yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert changed.identity != base.identity
+    assert yard.compiled() == ["drivers/dmabuf.o"]
+    yard.build({"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"})
+    assert yard.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
+
+
+def test_what_the_assembler_includes_is_never_stale(yard: Yard) -> None:
+    """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
+    images = []
+    for word in ("first", "other", "third"):
+        shutil.rmtree(yard.store.root / "workbench" / "build", ignore_errors=True)
+        built = yard.build({"lib/payload": f"{word}\n"})
+        images.append(word.encode() in built.bzimage.read_bytes())
+    assert images == [True, True, True]
+
+
+def test_only_new_warnings_are_the_series(yard: Yard) -> None:
+    assert yard.build().warnings == ()
+    moved = "/* moved */\n" + (DATA / "tree/drivers/core.c").read_text()
+    assert yard.build({"drivers/core.c": moved}).warnings == ()
+    unused = DMABUF.replace("return", "int added;\n\treturn")
+    first = yard.build({"drivers/dmabuf.c": unused})
+    assert [text.split("warning: ")[1] for text in first.warnings] == [
+        "unused variable 'added' [-Wunused-variable]"
+    ]
+    # The next revision leaves that file as it is: it is not compiled, and its warning is still there.
+    second = yard.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
+    assert yard.compiled() == ["drivers/core.o"]
+    assert second.warnings == first.warnings
+    assert yard.build({"drivers/dmabuf.c": None}).warnings == ()
+
+
+def test_broken_tree_is_the_series_fault_and_leaves_nothing(yard: Yard) -> None:
+    with pytest.raises(BuildError, match=r"failed with 1 error") as caught:
+        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+    assert caught.value.tail == "drivers/dmabuf.c:1:2: error: #error broken"
+    assert caught.value.log == yard.log
+    assert list((yard.store.root / "kernel").iterdir()) == []
+    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert "drivers/core.o" not in yard.compiled()
+
+
+def test_vanished_option_is_named_with_its_reason(yard: Yard) -> None:
+    with pytest.raises(BuildError) as caught:
+        yard.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+    assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
+
+
+def test_build_folder_of_a_killed_run_is_not_trusted(yard: Yard) -> None:
+    yard.build()
+    bench = yard.store.root / "workbench" / "build"
+    (bench / ".patchproof-unfinished").touch()
+    (bench / "drivers" / "core.o").write_bytes(b"")  # half a file, with a fresh date
+    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert yard.compiled() == ALL
+    assert not (bench / ".patchproof-unfinished").exists()
+
+
+def test_environment_of_the_user_does_not_reach_make(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAKEFLAGS", "n")
+    monkeypatch.setenv("KCFLAGS", "-DBROKEN -include nowhere.h")
+    assert yard.build().bzimage.is_file()
+
+
+def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my cache").mkdir()
+    with pytest.raises(HarnessError, match="spaces or colons"):
+        Yard(tmp_path / "my cache").build()
+
+
+def test_disk_that_is_full_is_not_the_series_fault(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
+    with pytest.raises(HarnessError, match="no space left"):
+        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+
+
+KILLED = """
+import sys
+sys.path[:0] = sys.argv[2:4]
+from pathlib import Path
+from test_kernel import Yard
+yard = Yard(Path(sys.argv[1]))
+makefile = (yard.repository / "Makefile").read_text()
+waiting = "$(O)/vmlinux: wait\\nwait:\\n\\t@echo $$PPID $$$$ >$(O)/pids; exec sleep 600\\n"
+yard.build({"Makefile": makefile + waiting})
+"""
+
+
+def test_sigkill_takes_make_along(tmp_path: Path) -> None:
+    project = Path(__file__).parents[1]
+    script = [sys.executable, "-c", KILLED, str(tmp_path), str(project), str(project / "tests")]
+    with subprocess.Popen(script) as harness:
+        pids = tmp_path / "cache" / "workbench" / "build" / "pids"
+        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        harness.kill()
+        harness.wait()
+    running = [Path("/proc") / pid for pid in pids.read_text().split()]
+    until(lambda: not any(is_alive(process) for process in running))
+    assert (pids.parent / ".patchproof-unfinished").exists()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until ``condition`` holds; a generous limit, so that a failure is one."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.01)
+
+
+def is_alive(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def bzimage(path: Path, release: bytes = b"6.19.0-v4 (me@home) #1 SMP", pointer: int = 0x100) -> Path:
+    """A file that begins as a boot image does (Documentation/arch/x86/boot.rst)."""
+    setup = bytearray(0x1000)
+    setup[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", setup, 0x20E, pointer)
+    if pointer:
+        setup[pointer + 0x200 : pointer + 0x200 + len(release)] = release
+    path.write_bytes(setup)
+    return path
+
+
+def headers(folder: Path) -> Path:
+    (folder / "linux").mkdir(parents=True)
+    (folder / "linux" / "vfio.h").touch()
+    return folder
+
+
+def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
+    given = kernel.prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
+    assert given.release == "6.19.0-v4"
+    assert given.config is None
+    other = kernel.prebuilt(bzimage(tmp_path / "other", b"6.19.1"), tmp_path / "include")
+    assert other.identity != given.identity
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"\x7fELF" + bytes(0x1000), "not an x86 bzImage"), (b"", "not an x86 bzImage")]
+)
+def test_what_is_no_boot_image_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "vmlinux").write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        kernel.prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
+
+
+def test_missing_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read: No such file"):
+        kernel.prebuilt(tmp_path / "nowhere", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("release", "pointer"), [(b"", 0x100), (b"6.1\x1b[2J", 0x100), (b"6.19.0", 0), (b"", 0xFFFF)]
+)
+def test_release_that_cannot_be_read_is_unknown(tmp_path: Path, release: bytes, pointer: int) -> None:
+    assert kernel.release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
+
+
+def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
+    nested = headers(tmp_path / "usr" / "include")
+    with pytest.raises(UsageError, match=f"Did you mean {nested}"):
+        kernel.prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
+
+
+def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
+    built = yard.build()
+    headers_of_this_build = next(
+        word
+        for word in shlex.split(yard.log.read_text(), comments=False)
+        if word.startswith("INSTALL_HDR_PATH=")
+    ).partition("=")[2]
+    printed = kernel.make_lines(yard.store, [yard.fragment], Path(headers_of_this_build) / "include")
+    run = [line.removeprefix("$ ") for line in yard.log.read_text().splitlines() if line.startswith("$ ")]
+    assert printed == run
+    assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release
+
+
+def test_workbench_is_cold_until_something_was_built(yard: Yard) -> None:
+    bench = Workbench(yard.store, "")
+    assert bench.cold
+    yard.build()
+    assert not bench.cold
