@@ -32,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     try:
         if arguments[:1] == ["run"]:
-            known, foreign = parser.parse_known_args(arguments)
-            return _run(known, arguments[1:], foreign)
+            return _run(parser.parse_known_args(arguments)[0], arguments[1:])
         known = parser.parse_args(arguments)
         command: Command = known.command
         return command(known)
@@ -50,7 +49,16 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _run(known: argparse.Namespace, arguments: list[str], foreign: list[str]) -> int:
+class _Suites:
+    """To pytest: where the scenarios are, unless the user names some."""
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Nothing but pytest can tell the name of a file from the value of one of its options."""
+        if config.args_source is not pytest.Config.ArgsSource.ARGS:
+            config.args = [str(options.SUITES)]
+
+
+def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     """The main job: pytest on the suites, with the plugin that takes it through the stages."""
     request = _request(known)
     tested = pipeline.load_series(request)
@@ -59,16 +67,10 @@ def _run(known: argparse.Namespace, arguments: list[str], foreign: list[str]) ->
         return _dry_run(request, store)
     progress = Progress(store)
     host.ensure(store, progress)
+    pipeline.check(request)
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
-    named = any(Path(word.split("::")[0]).exists() for word in foreign if not word.startswith("-"))
-    code = pytest.main(
-        [
-            f"--rootdir={options.PROJECT}",
-            f"--config-file={options.PROJECT / 'pyproject.toml'}",
-            *arguments,
-            *([] if named else [str(options.SUITES)]),
-        ]
-    )
+    where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
+    code = pytest.main([*where, "-p", "harness.plugin", *arguments], plugins=[_Suites()])
     renamed = {
         pytest.ExitCode.USAGE_ERROR: ExitCode.HARNESS,
         pytest.ExitCode.NO_TESTS_COLLECTED: ExitCode.NOTHING_APPLICABLE,
@@ -83,7 +85,7 @@ def _dry_run(request: options.Request, store: Store) -> int:
         bzimage = store.root / "kernel" / "KEY" / "bzImage"
         for line in kernel.make_lines(store, request.fragments, bzimage.parent / "include"):
             print(line)
-    rootfs = store.root / "image" / "KEY" / "rootfs.squashfs"
+    rootfs = store.root / "image" / "KEY" / "rootfs"
     accelerator = qemu.Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
     print(hardware.readable(machine.dry_run(bzimage, rootfs, Path("RUN"), accelerator, request.qemu)))
     return int(ExitCode.OK)
