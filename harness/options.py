@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -103,22 +103,12 @@ def add_run(add: Callable[..., Any]) -> None:
 
 
 def request(get: Callable[[str], Any]) -> Request:
-    """Build a Request; ``get`` looks up an option's value by its Python name."""
-    kernel, headers, tree = get("kernel"), get("headers"), get("tree")
-    series = get("series")
-    if series is None and kernel is None and tree is None:
-        series = DEFAULT_SERIES
-    for fragment in get("kconfig"):
+    """Build a Request; ``get`` looks up an option's value by its Python name, None where there is none."""
+    given = {field.name: value for field in fields(Request) if (value := get(field.name)) is not None}
+    given["kconfig"] = tuple(given.get("kconfig", ()))
+    if not {"series", "kernel", "tree"} & given.keys():
+        given["series"] = DEFAULT_SERIES
+    for fragment in given["kconfig"]:
         if not fragment.is_file():
             raise UsageError(f"The kernel config fragment {fragment} (--kconfig) is not a file.")
-    return Request(
-        series=series,
-        tree=tree,
-        kernel=kernel,
-        headers=headers,
-        kconfig=tuple(get("kconfig")),
-        accel=get("accel"),
-        qemu=get("qemu"),
-        results=get("results") or Path("results"),
-        keep_vm=bool(get("keep_vm")),
-    )
+    return Request(**given)

@@ -48,6 +48,16 @@ def load_series(request: Request) -> series.Series:
     return series.unpatched(request.tree.absolute().name, "auto")
 
 
+def check(request: Request) -> None:
+    """Find out at once what would end the run late: a QEMU without a device, a kernel that is none.
+
+    Raises HarnessError, UsageError.
+    """
+    qemu.probe(request.qemu).require()
+    if request.kernel is not None and request.headers is not None:
+        kernel.prebuilt(request.kernel, request.headers)
+
+
 def get_base(request: Request, store: Store, progress: Progress, wanted: str) -> base.Base:
     """The base source: the user's checkout, or the release from cache or network."""
     if request.tree is not None:

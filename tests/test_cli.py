@@ -1,0 +1,256 @@
+"""The command line: what it refuses, what it only prints, what it deletes."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_run import make_checkout, run
+
+from harness import cli
+from harness.errors import ExitCode
+from harness.hardware import MIB
+from harness.journal import Journal
+from harness.options import PATCHES, PROJECT
+from harness.verdict import Entry, Kind, Verdict
+
+COMMANDS = ("run", "doctor", "fetch", "apply", "build", "image", "boot", "judge", "clean")
+
+
+@pytest.fixture(autouse=True)
+def undo() -> Iterator[None]:
+    """main() is made to be called once in a process."""
+    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger("paramiko").setLevel(level)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PATCHPROOF_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "bzImage"
+    path.write_text("not a kernel\n")
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run ``main``, which must fail with exit code 2; the one sentence that it says."""
+    assert cli.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("patchproof: ")
+    return said
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    (example,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example:")]
+    words = shlex.split(example.removeprefix("example:"))
+    assert words[:4] == ["python", "-m", "harness", command]
+
+
+def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for command in COMMANDS:
+        assert f" {command} " in said
+    for code in ExitCode:
+        assert f"{int(code)} " in said.partition("Exit codes:")[2]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nosuch"], ["build", "--nosuch"], ["clean", "nosuch"]])
+def test_a_wrong_word_is_answered_with_the_usage(
+    capsys: pytest.CaptureFixture[str], cache: Path, arguments: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    assert ended.value.code == ExitCode.HARNESS
+    assert "usage: python -m harness" in capsys.readouterr().err
+
+
+# --- what cannot be
+
+
+@pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
+def test_an_unknown_series(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+    said = refused(capsys, command, "--series", "refrence-feature")
+    assert "There is no series 'refrence-feature'" in said
+    assert "Did you mean reference-feature?" in said
+
+
+@pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
+def test_an_empty_folder(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, command: str
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    said = refused(capsys, command, "--series", empty)
+    assert f"The folder {empty} holds no patches." in said
+
+
+@pytest.mark.parametrize("command", ["run", "boot"])
+def test_kernel_without_headers(
+    capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, command: str
+) -> None:
+    assert "--kernel and --headers belong together" in refused(capsys, command, "--kernel", text_file)
+
+
+@pytest.mark.parametrize("command", ["run", "boot"])
+def test_a_kernel_that_is_none(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, text_file: Path, command: str
+) -> None:
+    results = ["--results", tmp_path / "results"] if command == "run" else []
+    said = refused(capsys, command, "--kernel", text_file, "--headers", tmp_path, *results)
+    assert f"The file {text_file} is not an x86 bzImage" in said
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_tree_that_is_no_kernel(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+    assert f"{tmp_path} is not a kernel source" in refused(capsys, "fetch", "--tree", tmp_path)
+
+
+def test_a_cache_that_cannot_be(
+    capsys: pytest.CaptureFixture[str], text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATCHPROOF_CACHE", str(text_file))
+    said = refused(capsys, "clean")
+    assert str(text_file) in said
+    assert "PATCHPROOF_CACHE" in said
+
+
+def test_results_of_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert f"{tmp_path} holds no plan.json" in refused(capsys, "judge", tmp_path)
+
+
+def test_a_scenario_that_is_none(tmp_path: Path) -> None:
+    code, output = run("run", "-k", "nothing_matches", "--results", tmp_path / "results", mark=tmp_path)
+    assert code == ExitCode.NOTHING_APPLICABLE, output
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_option_that_pytest_does_not_know_either(tmp_path: Path) -> None:
+    code, output = run("run", "--nosuch", "--results", tmp_path / "results", mark=tmp_path)
+    assert code == ExitCode.HARNESS
+    assert "--nosuch" in output
+
+
+def test_a_word_of_k_that_is_also_a_folder(tmp_path: Path) -> None:
+    """The suites are still what is collected."""
+    assert (PROJECT / "suites").is_dir()
+    code, output = run("run", "--collect-only", "-q", "-k", "suites", mark=tmp_path)
+    assert code == ExitCode.OK
+    assert "suites/test_map.py::" in output
+    assert "tests/test_cli.py" not in output
+
+
+# --- what is only printed
+
+
+def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    assert cli.main(["run", "--dry-run", "--results", str(results), "-k", "map"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    configure, build, qemu = said.split("\n", 2)
+    assert shlex.split(configure)[-1] == "allnoconfig"
+    assert {"bzImage", "headers_install", "ARCH=x86_64"} < set(shlex.split(build))
+    words = shlex.split(qemu.replace("\\\n", " "))
+    assert words[0] == "qemu-system-x86_64"
+    for part in ("edu,id=edu,bus=edu-port", "intel-iommu,caching-mode=on,intremap=on,aw-bits=48"):
+        assert part in words
+    assert f"memory-backend-file,id=ram-memory,size={64 * MIB}" in qemu
+    assert not results.exists()
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("command", ["build", "boot"])
+def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+    assert cli.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "allnoconfig" in said
+    assert "qemu-system-x86_64 " in said
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_dry_run_with_a_kernel_builds_none(
+    capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, tmp_path: Path
+) -> None:
+    arguments = ["--kernel", text_file, "--headers", tmp_path, "--qemu", "/opt/qemu", "--accel", "kvm"]
+    assert cli.main(["run", "--dry-run", *map(str, arguments)]) == ExitCode.OK
+    said = capsys.readouterr().out
+    assert "make" not in said
+    words = shlex.split(said.replace("\\\n", " "))
+    assert words[:3] == ["/opt/qemu", "-accel", "kvm"]
+    assert words[words.index("-kernel") + 1] == str(text_file)
+
+
+# --- the stages one by one
+
+
+def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "linux")
+    assert cli.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith("Linux 6.19.6, commit ")
+    assert cli.main(["apply", "--tree", str(checkout)]) == ExitCode.OK
+    assert capsys.readouterr().out.startswith("tree ")
+
+
+def test_a_series_that_does_not_apply_is_the_series_fault(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
+    checkout = make_checkout(tmp_path / "linux")
+    series = PATCHES / "reference-feature"
+    arguments = ["apply", "--tree", str(checkout), "--series", str(series)]
+    assert cli.main(arguments) == ExitCode.SERIES
+    assert "does not apply to 6.19.6" in capsys.readouterr().err
+
+
+def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.plan([Entry("suites/x.py::test_it", Kind.SCENARIO, "It holds", ("MAP-01",))])
+    journal.run_started()
+    journal.started("suites/x.py::test_it")
+    journal.ended("suites/x.py::test_it", Verdict.VIOLATES, reason="It does not.")
+    journal.run_ended()
+    assert cli.main(["judge", str(tmp_path)]) == ExitCode.SERIES
+    said = capsys.readouterr().out
+    assert "It does not." in said
+    assert "It does not." in (tmp_path / "junit.xml").read_text()
+
+
+# --- clean
+
+
+def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    places = {name: [cache / kind for kind in kinds] for name, kinds in cli.CACHE_KINDS.items()}
+    kept = cache / "durations.json"
+    for place in [path for paths in places.values() for path in paths]:
+        (place / "entry").mkdir(parents=True)
+        (place / "entry" / "file").write_bytes(bytes(MIB))
+    kept.write_text("{}")
+    assert cli.main(["clean", "kernels", "logs"]) == ExitCode.OK
+    assert capsys.readouterr().out == f"3 MB freed below {cache}\n"
+    for name, paths in places.items():
+        assert {path.exists() for path in paths} == {name not in ("kernels", "logs")}
+    assert cli.main(["clean"]) == ExitCode.OK
+    assert not any(path.exists() for paths in places.values() for path in paths)
+    assert kept.exists()
