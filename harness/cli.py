@@ -186,9 +186,9 @@ def _clean(known: argparse.Namespace) -> int:
 
 CACHE_KINDS = {
     "kernels": ("kernel",),
-    "images": ("image", "probe"),
+    "images": ("image", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
-    "sources": ("base", "trees", "debian", "downloads"),
+    "sources": ("base", "trees", "apt", "downloads", "work"),
     "logs": ("logs", "boots"),
 }
 
