@@ -118,7 +118,7 @@ def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerato
     trial = _recall(remembered)
     # An explicit wish is worth a new trial: the user may have repaired something.
     if trial is None or (requested == "kvm" and not trial.works):
-        trial = try_kvm(info.path, bzimage)
+        trial = try_kvm(info.path, bzimage, TRIAL_SECONDS)
         if trial.certain:
             write_atomically(remembered, json.dumps(asdict(trial)))
     if trial.works:
@@ -134,8 +134,8 @@ def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerato
 class Trial:
     """Whether KVM ``works``, why, and whether that is the host's doing for ``certain``.
 
-    A kernel that has begun to talk and then stops may have itself to blame;
-    such an answer is good for one run and not remembered.
+    A kernel that has begun to talk and then stops may have itself to blame, and
+    a QEMU that ends at once is quickly asked again: neither is remembered.
     """
 
     works: bool
@@ -143,10 +143,10 @@ class Trial:
     certain: bool = True
 
 
-def try_kvm(qemu: str, bzimage: Path, timeout: float = TRIAL_SECONDS) -> Trial:
+def try_kvm(qemu: str, bzimage: Path, timeout: float) -> Trial:
     """Boot ``bzimage`` under KVM, without a disk, for at most ``timeout`` seconds."""
     if not Path("/dev/kvm").exists():
-        return Trial(False, "there is no /dev/kvm")
+        return Trial(False, "there is no /dev/kvm", certain=False)
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return Trial(False, "/dev/kvm is there but may not be opened by this user", certain=False)
     argv = [
@@ -181,9 +181,8 @@ def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> Tri
         how = "before its first line" if silent else "on the way"
         return Trial(False, f"/dev/kvm is there, but a kernel hangs under it {how} ({timeout:.0f} s)", silent)
     said = _first_line(errors)
-    return Trial(
-        False, f"/dev/kvm is there, but QEMU ended: {said}" if said else "a kernel resets under KVM", silent
-    )
+    how = f"QEMU ended: {said}" if said else "a kernel resets under it"
+    return Trial(False, f"/dev/kvm is there, but {how}", certain=False)
 
 
 def _first_line(text: bytes) -> str:

@@ -1,0 +1,172 @@
+"""The command line, and what is said about a QEMU or a KVM that cannot be used."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from harness import hardware, machine, qemu
+from harness.errors import HarnessError
+from harness.hardware import MIB, Layout
+from harness.launch import Software, Wiring
+from harness.store import Store
+
+TCG = qemu.Accelerator("tcg", 4.0, "for this test")
+MEMORY = {"ram": Path("/m/ram"), "ram2": Path("/m/ram2"), "bigram": Path("/m/big")}
+
+
+def line(layout: Layout, gdb: int | None = None) -> list[str]:
+    software = Software(Path("/k"), Path("/i"), Path("/r,oot"), TCG)
+    return software.command("qemu", layout, Wiring(3, 4, gdb, MEMORY))
+
+
+def devices(argv: list[str]) -> list[str]:
+    return [argument for option, argument in itertools.pairwise(argv) if option == "-device"]
+
+
+def test_the_iommu_comes_before_every_device_that_stands_behind_it() -> None:
+    assert devices(line(Layout()))[0].startswith("intel-iommu,caching-mode=on,intremap=on")
+
+
+def test_each_device_has_a_root_port_of_its_own() -> None:
+    named = devices(line(Layout(bigram=1024 * MIB, rng=True)))
+    buses = [device.split("bus=")[1] for device in named if "bus=" in device and "-port," not in device]
+    ports = [device.split("id=")[1].split(",")[0] for device in named if device.startswith("pcie-root-port")]
+    assert buses == ports
+    assert buses == [f"{role}-port" for role in ("edu", "ram", "edu2", "ram2", "bigram", "rng")]
+
+
+def test_a_device_keeps_its_place_whatever_else_there_is() -> None:
+    small = {slot.role: slot.port for slot in Layout().slots(MEMORY)}
+    large = {slot.role: slot.port for slot in Layout(bigram=MIB, rng=True).slots(MEMORY)}
+    assert small == {role: large[role] for role in small}
+    assert small["edu"] == "0000:00:10.0"
+
+
+def test_nothing_listens_beyond_the_loopback_interface() -> None:
+    argv = line(Layout(), gdb=5)
+    (network,) = [argument for argument in argv if argument.startswith("user,")]
+    assert "restrict=on" in network
+    assert "hostfwd=tcp:127.0.0.1:0-:22" in network
+    assert "socket,id=gdb,fd=5,server=on,wait=off" in argv
+
+
+def test_a_comma_in_a_path_is_part_of_the_path() -> None:
+    (drive,) = [argument for argument in line(Layout()) if argument.startswith("if=none")]
+    assert drive.endswith("file=/r,,oot")
+
+
+def test_the_readable_form_is_the_same_command() -> None:
+    argv = machine.dry_run(Path("/k"), Path("/r"), Path("/run"), TCG, "qemu")
+    text = hardware.readable(argv)
+    assert "\n    -accel tcg,thread=multi \\\n" in text
+    words = text.replace("\\\n", " ").replace("'", "").split()
+    assert words == " ".join(argv).split()
+
+
+def test_a_qemu_that_is_not_there_is_named() -> None:
+    with pytest.raises(HarnessError, match=r"no QEMU at `/nonexistent/qemu`.*--qemu"):
+        qemu.probe("/nonexistent/qemu")
+
+
+def test_a_program_that_is_not_qemu_is_refused() -> None:
+    with pytest.raises(HarnessError, match="does not answer as QEMU does"):
+        qemu.probe("/usr/bin/env")
+
+
+def test_a_qemu_without_edu_is_refused_with_the_name_of_the_device() -> None:
+    info = qemu.QemuInfo("/opt/qemu", "8.2.0", frozenset(qemu.DEVICES) - {"edu"})
+    with pytest.raises(HarnessError, match=r"does not have the device edu\..*qemu-system-x86") as caught:
+        info.require()
+    assert caught.value.exit_code == 2
+
+
+def test_the_qemu_of_this_machine_has_all_devices() -> None:
+    info = qemu.probe("qemu-system-x86_64")
+    info.require()
+    assert info.version[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "hung", "works", "certain"),
+    [
+        (b"Linux version 6\nKernel panic - not syncing: VFS: Unable to mount", b"", False, True, True),
+        (b"", b"", True, False, True),
+        (b"Linux version 6.19\n", b"", True, False, False),
+        (b"", b"error: failed to set MSR 0x10a\nAssertion failed\n", False, False, False),
+        (b"Linux version 6.19\n", b"", False, False, False),
+    ],
+)
+def test_a_trial_of_kvm_is_remembered_only_if_the_kernel_is_not_to_blame(
+    output: bytes, errors: bytes, hung: bool, works: bool, certain: bool
+) -> None:
+    trial = qemu.judge_trial(output, errors, hung, 6.0)
+    assert (trial.works, trial.certain) == (works, certain)
+
+
+def fake_qemu(folder: Path, then: str) -> Path:
+    """A program that is asked like QEMU, and does ``then`` when it should start a machine."""
+    program = folder / "qemu"
+    program.write_text(
+        "#!/bin/sh\n"
+        f'echo "$*" >>{folder}/calls\n'
+        'case "$*" in\n'
+        '-version) echo "QEMU emulator version 9.9.9"; exit;;\n'
+        "*help) for d in " + " ".join(qemu.DEVICES) + '; do echo "name \\"$d\\""; done; exit;;\n'
+        f"esac\n{then}\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+needs_kvm = pytest.mark.skipif(
+    not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened here"
+)
+
+
+@needs_kvm
+def test_a_kvm_that_hangs_is_left_for_emulation_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu, "TRIAL_SECONDS", 0.5)
+    program = fake_qemu(tmp_path, "exec sleep 60")
+    store = Store(tmp_path / "cache")
+    first = qemu.choose(store, "auto", str(program), tmp_path)
+    again = qemu.choose(store, "auto", str(program), tmp_path)
+    assert first.name == again.name == "tcg"
+    assert "hangs under it before its first line" in first.reason
+    assert again.reason == f"{first.reason}, as found before on this host"
+    assert (tmp_path / "calls").read_text().count("-accel kvm") == 1
+    assert again.time_scale > 1
+
+
+@needs_kvm
+def test_kvm_is_chosen_when_a_kernel_boots_under_it(tmp_path: Path) -> None:
+    program = fake_qemu(tmp_path, "echo 'Linux version 6'; echo 'Kernel panic - not syncing: VFS'")
+    chosen = qemu.choose(Store(tmp_path / "cache"), "auto", str(program), tmp_path)
+    assert (chosen.name, chosen.time_scale) == ("kvm", 1.0)
+
+
+@needs_kvm
+def test_a_wish_for_kvm_that_cannot_be_granted_is_an_error(tmp_path: Path) -> None:
+    program = fake_qemu(tmp_path, "echo 'error: failed to set MSR 0x10a' >&2; exit 1")
+    with pytest.raises(HarnessError, match=r"KVM was requested.*failed to set MSR 0x10a"):
+        qemu.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
+
+
+def test_a_broken_memory_of_a_trial_is_forgotten(tmp_path: Path) -> None:
+    note = tmp_path / "note.json"
+    for content in ("", "[]", '{"works": true}', json.dumps({"works": False, "reason": "x"})):
+        note.write_text(content)
+        recalled = qemu._recall(note)
+        assert (recalled is not None) == ("reason" in content)
+
+
+def test_emulation_as_requested_asks_nothing_of_the_host(tmp_path: Path) -> None:
+    chosen = qemu.choose(Store(tmp_path), "tcg", "/nonexistent", tmp_path)
+    assert (chosen.name, chosen.reason) == ("tcg", "as requested")
