@@ -118,7 +118,8 @@ def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
     marks = {True: Text("ok", "green"), False: Text("no", "bold red"), None: Text("")}
     for row in rows:
         table.add_row(marks[row.good], row.subject, Text(row.found))
-    console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
+    # A log has no width; what is in it should be found again in one piece.
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 1000)
     console.print(table)
     for row in rows:
         if row.advice:

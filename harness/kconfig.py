@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -242,9 +243,14 @@ def _conjuncts(condition: str) -> list[str]:
     found = []
     for part in parts:
         text = re.sub(r"(?<=[(!]) | (?=\))", "", " ".join(part))
-        enclosed = len(parts) > 1 and part[:1] == ["("] and part[-1:] == [")"] and part.count("(") == 1
-        found += _conjuncts(text[1:-1]) if enclosed else [text]
+        found += _conjuncts(text[1:-1]) if _is_enclosed(part) else [text]
     return found
+
+
+def _is_enclosed(words: Sequence[str]) -> bool:
+    """Whether the parenthesis that opens ``words`` closes them."""
+    depths = list(accumulate((word == "(") - (word == ")") for word in words))
+    return words[:1] == ["("] and 0 not in depths[:-1]
 
 
 def is_on(name: str, got: Mapping[str, str]) -> bool:

@@ -296,7 +296,7 @@ from pathlib import Path
 from test_kernel import Yard
 yard = Yard(Path(sys.argv[1]))
 makefile = (yard.repository / "Makefile").read_text()
-waiting = "$(O)/vmlinux: wait\\nwait:\\n\\t@echo $$PPID $$$$ >$(O)/pids; exec sleep 600\\n"
+waiting = "$(O)/vmlinux: wait\\nwait:\\n\\t@echo $$PPID $$$$ >$(O)/pids; exec sleep 100\\n"
 yard.build({"Makefile": makefile + waiting})
 """
 

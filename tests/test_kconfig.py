@@ -1,0 +1,150 @@
+"""What fragments ask for, what vanished, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from harness import command, git, kconfig
+from harness.base import fetch
+from harness.errors import UsageError
+from harness.options import FRAGMENTS, KCONFIG
+from harness.progress import Progress
+from harness.store import Store
+
+TREE = Path(__file__).parent / "data" / "kbuild" / "kconfig"
+ON = {"X86": "y", "MMU": "y", "PCI": "y", "IOMMU": "y", "CPU_BITS": "48"}
+
+
+def test_values_of_a_configuration() -> None:
+    text = '#\n# Linux/x86\n#\nCONFIG_PCI=y\n# CONFIG_VT is not set\nCONFIG_LOCALVERSION=""\nCONFIG_N=16\n'
+    assert kconfig.values(text) == {"PCI": "y", "VT": "n", "LOCALVERSION": '""', "N": "16"}
+
+
+def test_later_fragment_wins(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("# why\nCONFIG_PCI=y\nCONFIG_VT=n\n")
+    (tmp_path / "b").write_text("# CONFIG_PCI is not set\n")
+    asked = kconfig.requested([tmp_path / "a", tmp_path / "b"])
+    assert asked == {"PCI": "n", "VT": "n"}
+    assert kconfig.fragment_text(asked) == "CONFIG_PCI=n\nCONFIG_VT=n\n"
+
+
+@pytest.mark.parametrize("line", ["CONFIG_PCI", "PCI=y", "CONFIG_PCI =y", "config PCI"])
+def test_line_that_kconfig_would_pass_over_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "bad").write_text(f"CONFIG_VT=n\n{line}\n")
+    with pytest.raises(UsageError, match="line 2"):
+        kconfig.requested([tmp_path / "bad"])
+
+
+def test_missing_fragment_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        kconfig.requested([tmp_path / "nowhere"])
+
+
+def test_vanished_options() -> None:
+    asked = {"PCI": "y", "VT": "n", "KVM": "n", "VFIO": "y", "N": "16"}
+    assert kconfig.vanished(asked, {"PCI": "y", "VT": "y", "VFIO": "m", "N": "8"}) == ["N", "VFIO", "VT"]
+
+
+REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
+    ("NOWHERE", "y", {}, "this tree has no such option"),
+    ("NOT_AN_OPTION", "y", {}, "this tree has no such option"),
+    ("OUTSIDE", "y", {}, "this tree has no such option"),
+    ("PCI_P2PDMA", "y", {}, "it depends on ZONE_DEVICE, which is not met"),
+    ("PCI_P2PDMA", "y", {"PCI": "n"}, "it depends on PCI && ZONE_DEVICE, which is not met"),
+    ("VFIO", "y", {"LOCKDOWN": "y"}, "it depends on !LOCKDOWN, which is not met"),
+    (
+        "VFIO_DMABUF",
+        "y",
+        {"VFIO": "y", "SYNC_FILE": "y"},
+        "it has no prompt and its default needs PCI_P2PDMA",
+    ),
+    ("VFIO_DMABUF", "y", {"VFIO": "y", "PCI_P2PDMA": "y"}, "its default needs (SYNC_FILE || DMA_SHARED)"),
+    ("VFIO_EITHER", "y", {"VFIO": "y"}, '(SYNC_FILE || DMA_SHARED) or (PLATFORM = "pc" || LOCKDOWN)'),
+    ("VFIO_EITHER", "y", {"PLATFORM": '"pc"'}, "nothing in its Kconfig entry forbids it"),
+    ("HOW_FAST", "y", {}, "it depends on PREEMPTION, which is not met"),
+    ("CPU_WIDE", "y", {}, "it depends on CPU_BITS >= 52, which is not met"),
+    ("CPU_TOOLCHAIN", "y", {"PCI": "n"}, "it depends on PCI, which is not met"),
+    ("EXPERT_ONLY", "n", {}, "it cannot be off"),
+    ("EXPERT_ONLY", "y", {}, "it can be set only with EXPERT, which is not met"),
+    ("GENERIC_ALLOCATOR", "y", {}, "it has no prompt and is on only when selected (by PCI_P2PDMA)"),
+    ("DMA_SHARED", "y", {}, "it has no prompt and is on only when selected"),
+    ("MMU", "n", {}, "it is selected by X86"),
+    ("CPU_HELPER", "n", {"CPU_ODD": "y"}, "it is selected by X86"),
+    ("CPU_HELPER", "n", {}, "it cannot be off"),
+]
+
+
+@pytest.mark.parametrize(("name", "asked", "more", "reason"), REASONS)
+def test_why_an_option_vanished(name: str, asked: str, more: Mapping[str, str], reason: str) -> None:
+    assert reason in kconfig.Options(TREE).why(name, asked, {**ON, **more})
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ("A", True),
+        ("!A", False),
+        ("A && B", False),
+        ("A || B", True),
+        ("!B && (B || A) && M", True),
+        ("A = y && B != y", True),
+        ("B = n", True),
+        ('S = "text"', True),
+        ("N < 0x20 && N > 15", True),
+        ("!(A && M) || B", False),
+        ("A &&", True),  # what cannot be read is not blamed
+        ("", True),
+        ("A < S", True),
+    ],
+)
+def test_expressions(condition: str, holds: bool) -> None:
+    assert kconfig.holds(condition, {"A": "y", "M": "m", "S": '"text"', "N": "16"}) is holds
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As much of the real base as configuring it takes."""
+    store = Store()
+    base = fetch(store, Progress(store))
+    wanted = [
+        "Makefile",
+        "Kbuild",
+        "scripts",
+        "arch/x86",
+        ":(glob)**/Kconfig*",
+        "tools/include",
+        "include/linux",
+    ]
+    place = tmp_path_factory.mktemp("linux")
+    archive = place.with_suffix(".tar")
+    command.run(
+        ["git", "archive", f"--output={archive}", base.commit, "--", *wanted],
+        env=git.environment(base.repository),
+    )
+    command.run(["tar", "--extract", f"--file={archive}", f"--directory={place}"])
+    return place
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("more", [[], ["debug.config"]], ids=["default", "debug"])
+def test_fragments_survive_and_the_reader_agrees_with_kconfig(
+    source: Path, tmp_path: Path, more: list[str]
+) -> None:
+    """Nothing asked for vanishes; and no option that kconfig turned on looks impossible to our reader."""
+    asked = kconfig.requested(KCONFIG / name for name in (*FRAGMENTS, *more))
+    (tmp_path / "fragment").write_text(kconfig.fragment_text(asked))
+    command.run(
+        ["make", "-s", "-C", str(source), f"O={tmp_path}", "ARCH=x86_64", "allnoconfig"],
+        env={"LC_ALL": "C", "KCONFIG_ALLCONFIG": str(tmp_path / "fragment")},
+    )
+    options = kconfig.Options(source)
+    got = kconfig.values((tmp_path / ".config").read_text())
+    lost = kconfig.vanished(asked, got)
+    assert [f"{name}: {options.why(name, asked[name], got)}" for name in lost] == []
+    on = [name for name, value in got.items() if value == "y"]
+    assert len(on) > 500
+    impossible = {name: options.why(name, "y", got) for name in on}
+    assert {name: why for name, why in impossible.items() if "depends on" in why or "no such" in why} == {}
