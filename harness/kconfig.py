@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -243,14 +242,8 @@ def _conjuncts(condition: str) -> list[str]:
     found = []
     for part in parts:
         text = re.sub(r"(?<=[(!]) | (?=\))", "", " ".join(part))
-        found += _conjuncts(text[1:-1]) if _is_enclosed(part) else [text]
+        found += _conjuncts(text[1:-1]) if part[:1] == ["("] else [text]
     return found
-
-
-def _is_enclosed(words: Sequence[str]) -> bool:
-    """Whether the parenthesis that opens ``words`` closes them."""
-    depths = list(accumulate((word == "(") - (word == ")") for word in words))
-    return words[:1] == ["("] and 0 not in depths[:-1]
 
 
 def is_on(name: str, got: Mapping[str, str]) -> bool:

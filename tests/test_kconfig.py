@@ -51,7 +51,6 @@ def test_vanished_options() -> None:
 REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
     ("NOWHERE", "y", {}, "this tree has no such option"),
     ("NOT_AN_OPTION", "y", {}, "this tree has no such option"),
-    ("OUTSIDE", "y", {}, "this tree has no such option"),
     ("PCI_P2PDMA", "y", {}, "it depends on ZONE_DEVICE, which is not met"),
     ("PCI_P2PDMA", "y", {"PCI": "n"}, "it depends on PCI && ZONE_DEVICE, which is not met"),
     ("VFIO", "y", {"LOCKDOWN": "y"}, "it depends on !LOCKDOWN, which is not met"),
@@ -80,6 +79,14 @@ REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
 @pytest.mark.parametrize(("name", "asked", "more", "reason"), REASONS)
 def test_why_an_option_vanished(name: str, asked: str, more: Mapping[str, str], reason: str) -> None:
     assert reason in kconfig.Options(TREE).why(name, asked, {**ON, **more})
+
+
+def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "outside").write_text("config OUTSIDE\n")
+    (tmp_path / "tree" / "link").symlink_to("../outside")
+    (tmp_path / "tree" / "Kconfig").write_text('source "../outside"\nsource "link"\nsource "/etc/passwd"\n')
+    assert kconfig.Options(tmp_path / "tree").why("OUTSIDE", "y", {}) == "this tree has no such option"
 
 
 @pytest.mark.parametrize(
