@@ -31,11 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it has to say comes as an exception
     parser = _parser()
     try:
-        if arguments[:1] == ["run"]:
-            return _run(parser.parse_known_args(arguments)[0], arguments[1:])
-        known = parser.parse_args(arguments)
-        command: Command = known.command
-        return command(known)
+        with pipeline.host_errors():
+            if arguments[:1] == ["run"]:
+                return _run(parser.parse_known_args(arguments)[0], arguments[1:])
+            known = parser.parse_args(arguments)
+            command: Command = known.command
+            return command(known)
     except PatchproofError as error:
         print(f"patchproof: {error}", file=sys.stderr)
         return int(error.exit_code)

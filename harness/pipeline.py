@@ -8,18 +8,23 @@ fault it was.
 from __future__ import annotations
 
 import contextlib
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import base, image, kernel, machine, probe, qemu, series, tree
-from harness.errors import HarnessError
+from harness.errors import HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
 from harness.options import PATCHES, Request
 from harness.progress import Progress
 from harness.results import Results
-from harness.store import Store, digest
+from harness.store import CACHE_VARIABLE, Store, digest
 from harness.verdict import Entry, Kind
+
+# With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
+SPACE_LEFT = 16 << 20
 
 STAGES = (
     Entry("fetch", Kind.HARNESS, "The base source is at hand"),
@@ -56,6 +61,20 @@ def check(request: Request) -> None:
     qemu.probe(request.qemu).require()
     if request.kernel is not None and request.headers is not None:
         kernel.prebuilt(request.kernel, request.headers)
+
+
+@contextlib.contextmanager
+def host_errors() -> Iterator[None]:
+    """Turn what the host's files and programs refuse into a sentence: HarnessError instead of OSError."""
+    try:
+        yield
+    except OSError as error:
+        about = f" ({error.filename})" if error.filename is not None else ""
+        raise HarnessError(
+            f"This host refused something that the run needs: {error.strerror or error}{about}. Check that "
+            f"the cache ({CACHE_VARIABLE}) and the results folder (--results) can be written to and have "
+            "space left."
+        ) from error
 
 
 def get_base(request: Request, store: Store, progress: Progress, wanted: str) -> base.Base:
@@ -112,6 +131,10 @@ class Pipeline:
 
         Raises SeriesError or HarnessError; the journal holds the same story.
         """
+        with host_errors():
+            self._prepare()
+
+    def _prepare(self) -> None:
         self.results.write_run(
             title=self.series.title,
             origin=self.series.origin,
@@ -119,12 +142,12 @@ class Pipeline:
             digest=self.series.digest,
         )
         tested = self._kernel()
-        with self.journal.stage("image"):
+        with self._stage("image"):
             rootfs = image.build(self.store, self.progress, self.results.log("image"))
             self.results.write_run(image=rootfs.identity)
-        with self.journal.stage("probes"):
+        with self._stage("probes"):
             actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
-        with self.journal.stage("boot"):
+        with self._stage("boot"):
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))
             self.guest = self._boot()
 
@@ -151,23 +174,45 @@ class Pipeline:
         """End what is still running."""
         self.spend("the run is over")
 
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        with self.journal.stage(name):
+            try:
+                with host_errors():
+                    yield
+            except UsageError:
+                raise
+            except PatchproofError as error:
+                free = shutil.disk_usage(self.store.root).free
+                if free >= SPACE_LEFT:
+                    raise
+                # Not every program says so when it could not write, and some then blame the patch.
+                raise HarnessError(
+                    f"The stage {name} failed with only {free / 1e6:.1f} MB of space left at "
+                    f"{self.store.root}, so it says nothing about the series. Free some (`python -m harness "
+                    f"clean` empties the cache), or move the cache with {CACHE_VARIABLE}. What failed: "
+                    f"{error.message}",
+                    log=error.log,
+                    tail=error.tail,
+                ) from error
+
     def _kernel(self) -> kernel.Kernel:
         if self.request.kernel is not None and self.request.headers is not None:
             tested = kernel.prebuilt(self.request.kernel, self.request.headers)
         else:
-            with self.journal.stage("fetch"):
+            with self._stage("fetch"):
                 source = get_base(self.request, self.store, self.progress, self.series.base)
                 self.results.write_run(
                     base_wanted=source.wanted, base=source.version, base_source=source.source
                 )
                 if source.note:
                     self.journal.note(source.note)
-            with self.journal.stage("apply"):
+            with self._stage("apply"):
                 applied = tree.apply(
                     self.store, self.progress, source, self.series, self.results.log("apply")
                 )
                 self.results.write_run(tree=applied.tree_id)
-            with self.journal.stage("build"):
+            with self._stage("build"):
                 tested = kernel.build(
                     self.store, self.progress, applied, self.request.fragments, self.results.log("build")
                 )
@@ -185,7 +230,11 @@ class Pipeline:
 
     def _accelerator(self, tested: kernel.Kernel) -> qemu.Accelerator:
         chosen = qemu.choose(self.store, self.request.accel, self.request.qemu, tested.bzimage)
-        self.results.write_run(accelerator=chosen.name, accelerator_reason=chosen.reason)
+        self.results.write_run(
+            accelerator=chosen.name,
+            accelerator_reason=chosen.reason,
+            qemu=qemu.probe(self.request.qemu).version,
+        )
         self.progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
         return chosen
 

@@ -1,0 +1,379 @@
+"""The main job from end to end: bad input, interruptions, and verdicts on real kernels.
+
+Without the marker ``vm`` the kernel is a small one that compiles in a moment and
+boots nowhere; the runs end before the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_run import (
+    CORE,
+    PROJECT,
+    Case,
+    Invocation,
+    assert_locks_free,
+    events,
+    facts,
+    is_open,
+    junit,
+    leftovers,
+    make_checkout,
+    make_series,
+    run,
+    until,
+)
+
+from harness import store
+from harness.errors import ExitCode
+from harness.results import Facts
+
+SELECTION = "a_range_of_the_register_bar"  # two scenarios, one for each kind of actor
+CACHE_KINDS = ("base", "kernel", "image", "probe", "trees", "work")
+
+
+def scenarios(cases: dict[str, Case]) -> dict[str, Case]:
+    return {name: case for name, case in cases.items() if name.startswith("test_")}
+
+
+def outcomes(cases: dict[str, Case]) -> dict[str, str]:
+    return {name: case.outcome for name, case in cases.items() if not name.startswith("test_")}
+
+
+def assert_not_reached(cases: dict[str, Case], *stages: str) -> None:
+    rest = [cases[stage] for stage in stages] + list(scenarios(cases).values())
+    assert {(case.outcome, case.verdict) for case in rest} == {("error", "not-reached")}
+
+
+class Place:
+    """A checkout of a small kernel, a cache and a results folder of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkout = folder / "linux"
+        self.cache = folder / "cache"
+        self.results = folder / "results"
+
+    def arguments(self, *more: str | Path) -> list[str | Path]:
+        return ["run", "--tree", self.checkout, "--results", self.results, "-k", SELECTION, *more]
+
+    def run(self, *more: str | Path) -> tuple[int, str]:
+        return run(*self.arguments(*more), mark=self.folder, cache=self.cache)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    make_checkout(tmp_path / "linux")
+    return Place(tmp_path)
+
+
+# --- the series' fault
+
+
+def test_a_patch_that_does_not_apply(place: Place) -> None:
+    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
+    code, output = place.run("--series", series)
+    assert code == ExitCode.SERIES
+    cases = junit(place.results)
+    assert outcomes(cases) == {
+        "fetch": "passed",
+        "apply": "failure",
+        **dict.fromkeys(("build", "image", "probes", "boot"), "error"),
+    }
+    for part in ("0001-change.patch", CORE, "hunk 1 of 1 (line 7)"):
+        assert part in cases["apply"].text
+        assert part in output
+    assert_not_reached(cases, "build", "image", "probes", "boot")
+    assert (place.results / "latest" / "plan.json").is_file()
+    assert events(place.results)[-1]["event"] == "run-ended"
+    assert_locks_free(place.cache)
+
+
+def test_a_patch_that_breaks_the_build(place: Place) -> None:
+    series = make_series(place.folder / "series", "int line_10;", "int line_10")
+    code, output = place.run("--series", series)
+    assert code == ExitCode.SERIES
+    cases = junit(place.results)
+    assert cases["build"].outcome == "failure"
+    for said in (cases["build"].text, output):
+        assert f"{CORE}:10:12: error: expected" in said
+    assert_not_reached(cases, "image", "probes", "boot")
+    assert not leftovers(place.cache, *CACHE_KINDS)
+    assert_locks_free(place.cache)
+
+
+# --- the machine's fault
+
+
+def make_qemu(path: Path, script: str) -> Path:
+    """A QEMU for which ``script`` (sh) decides what the real one, $qemu, is asked to do."""
+    path.write_text(f"#!/bin/sh\nqemu=qemu-system-x86_64\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_qemu_without_edu(place: Place) -> None:
+    """Nobody waits for a kernel first."""
+    only_the_list = """case "$*" in "-device help") $qemu "$@" | grep -v '"edu"' ;; *) $qemu "$@" ;; esac"""
+    qemu = make_qemu(place.folder / "qemu", only_the_list)
+    code, output = place.run("--qemu", qemu)
+    assert code == ExitCode.HARNESS
+    assert f"{qemu} (QEMU " in output
+    assert "does not have the device edu." in output
+    assert not place.results.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+@pytest.mark.parametrize(("size", "stage"), [("32k", "fetch"), ("400k", "build"), ("2500k", "build")])
+def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
+    place = Place(tmp_path)
+    make_checkout(place.checkout, ballast="b" * 1_000_000)
+    place.cache.mkdir()
+    command = [sys.executable, "-m", "harness", *map(str, place.arguments())]
+    listing = tmp_path / "listing"
+    script = (
+        f"mount -t tmpfs -o size={size} none {place.cache} || exit 99\n{shlex.join(command)}\n"
+        f"code=$?; find {place.cache} -mindepth 2 -maxdepth 2 >{listing}; exit $code\n"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=PROJECT,
+        env={**os.environ, "PATCHPROOF_CACHE": str(place.cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == ExitCode.HARNESS, done.stdout
+    assert "Traceback" not in done.stdout
+    said = junit(place.results)[stage]
+    assert said.verdict == "harness-error", done.stdout
+    assert "space left" in said.text
+    assert str(place.cache) in said.text
+    unfinished = [line for line in listing.read_text().split() if Path(line).name.startswith(".")]
+    assert unfinished == []
+    assert str(place.cache / "kernel") not in {str(Path(line).parent) for line in listing.read_text().split()}
+
+
+# --- ended from outside, without a machine
+
+
+@pytest.fixture
+def building(tmp_path: Path) -> Iterator[Invocation]:
+    """A run in the middle of its build, which does not end by itself."""
+    place = Place(tmp_path)
+    (tmp_path / "held").touch()
+    make_checkout(place.checkout, hold=str(tmp_path / "held"))
+    with Invocation(*place.arguments(), mark=tmp_path, cache=place.cache) as invocation:
+        until(lambda: is_open(place.results, "build"), "the stage build")
+        until(lambda: (place.cache / "workbench" / "build" / "core.o").exists(), "the compiler")
+        yield invocation
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_the_build(building: Invocation, number: signal.Signals) -> None:
+    place = Place(building.mark)
+    assert any("make" in command for command in building.children().values())
+    building.process.send_signal(number)
+    assert building.end() == ExitCode.INTERRUPTED
+    assert building.children() == {}
+    cases = junit(place.results)
+    assert cases["build"].verdict == "harness-error"
+    assert "interrupted" in cases["build"].text
+    assert_not_reached(cases, "image", "probes", "boot")
+    assert [event["event"] for event in events(place.results)][-2:] == ["interrupted", "run-ended"]
+    assert not leftovers(place.cache, *CACHE_KINDS)
+    assert not list((place.cache / "kernel").iterdir())
+    assert_locks_free(place.cache)
+
+
+def test_killed_in_the_build(building: Invocation) -> None:
+    place = Place(building.mark)
+    building.process.kill()
+    assert building.end() == -signal.SIGKILL
+    until(lambda: not building.children(), "the end of make")
+    assert_locks_free(place.cache)
+    code, output = run("judge", place.results / "latest", mark=place.folder)
+    assert code == ExitCode.HARNESS
+    assert "The run did not come to its own end" in output
+    cases = junit(place.results)
+    assert cases["build"].verdict == "harness-error"
+    assert_not_reached(cases, "image", "probes", "boot")
+    # The next one finds nothing in its way, and sweeps.
+    (place.folder / "held").unlink()
+    code, output = run("build", "--tree", place.checkout, mark=place.folder, cache=place.cache)
+    assert code == ExitCode.OK, output
+    assert not leftovers(place.cache, *CACHE_KINDS)
+
+
+# --- on a real machine
+
+
+class Built:
+    """The kernel of the default series, in the cache that all runs share."""
+
+    def __init__(self, output: str) -> None:
+        lines = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("bzI", "heade")))
+        self.arguments = [
+            *("--kernel", lines["bzImage"], "--headers", lines["headers"]),
+            *("--series", "reference-feature", "--accel", "tcg"),
+        ]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    code, output = run("build", "--series", "reference-feature", mark=tmp_path_factory.mktemp("build"))
+    assert code == ExitCode.OK, output
+    return Built(output)
+
+
+def on_a_machine(built: Built, folder: Path, *more: str | Path) -> list[str | Path]:
+    return ["run", *built.arguments, "--results", folder / "results", *more]
+
+
+def adding(path: Path, argument: str) -> Path:
+    """A QEMU that gives the kernel one more argument."""
+    return make_qemu(
+        path,
+        'for word; do shift; case $before in -append) word="$word ' + argument + '" ;; esac\n'
+        'set -- "$@" "$word"; before=$word; done\nexec $qemu "$@"',
+    )
+
+
+@pytest.mark.vm
+def test_a_kernel_that_panics_at_boot(built: Built, tmp_path: Path) -> None:
+    qemu = adding(tmp_path / "qemu", "rdinit=/nonexistent")
+    code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
+    assert code == ExitCode.SERIES, output
+    cases = junit(tmp_path / "results")
+    assert outcomes(cases) == {"image": "passed", "probes": "passed", "boot": "failure"}
+    for said in (cases["boot"].text, output):
+        assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in said
+    assert_not_reached(cases)
+
+
+@pytest.mark.vm
+def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
+    qemu = adding(tmp_path / "qemu", "initcall_blacklist=vfio_pci_init")
+    code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
+    assert code == ExitCode.SERIES, output
+    cases = junit(tmp_path / "results")
+    assert cases["boot"].outcome == "failure"
+    for said in (cases["boot"].text, output):
+        assert "it has no vfio-pci driver" in said
+        assert "CONFIG_VFIO_PCI=y" in said
+    assert_not_reached(cases)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Signals) -> None:
+    # -S: the processor waits for a word from the monitor that nobody says.
+    qemu = make_qemu(tmp_path / "qemu", 'case "$1" in -accel) set -- -S "$@" ;; esac\nexec $qemu "$@"')
+    arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu)
+    results = tmp_path / "results"
+    with Invocation(*arguments, mark=tmp_path) as invocation:
+        until(lambda: is_open(results, "boot") and invocation.children(), "the stage boot")
+        until(lambda: (results / "latest" / "machine-1" / "console.log").exists(), "QEMU")
+        invocation.process.send_signal(number)
+        assert invocation.end() == ExitCode.INTERRUPTED
+        assert invocation.children() == {}
+    cases = junit(results)
+    assert cases["boot"].verdict == "harness-error"
+    assert "interrupted" in cases["boot"].text
+    assert_not_reached(cases)
+    assert_locks_free(store.default_root())
+
+
+@pytest.fixture
+def frozen(built: Built, tmp_path: Path) -> Iterator[Invocation]:
+    """A run in the middle of a scenario that does not end, because the guest stands still."""
+    results = tmp_path / "results"
+    with Invocation(*on_a_machine(built, tmp_path, "-k", "register_bar"), mark=tmp_path) as invocation:
+        until(lambda: is_open(results, "suites/"), "a scenario")
+        for number in invocation.children():
+            os.kill(number, signal.SIGSTOP)
+        yield invocation
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -> None:
+    results = frozen.mark / "results"
+    frozen.process.send_signal(number)
+    assert frozen.end() == ExitCode.INTERRUPTED
+    assert frozen.children() == {}
+    assert [event["event"] for event in events(results)][-2:] == ["interrupted", "run-ended"]
+    cases = junit(results)
+    assert set(outcomes(cases).values()) == {"passed"}
+    verdicts = [case.verdict for case in scenarios(cases).values()]
+    assert verdicts.count("harness-error") == 1
+    assert verdicts.count("not-reached") > 1
+    assert_locks_free(store.default_root())
+
+
+@pytest.mark.vm
+def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
+    results = frozen.mark / "results"
+    frozen.process.kill()
+    assert frozen.end() == -signal.SIGKILL
+    until(lambda: not frozen.children(), "QEMU to die with its parent")
+    code, output = run("judge", results / "latest", mark=frozen.mark)
+    assert code == ExitCode.HARNESS
+    assert "The run did not come to its own end" in output
+    cases = junit(results)
+    verdicts = [case.verdict for case in scenarios(cases).values()]
+    assert verdicts.count("kernel-died") == 1
+    assert verdicts.count("not-reached") > 1
+    assert_locks_free(store.default_root())
+    code, output = run(*on_a_machine(built, frozen.mark, "-k", SELECTION), mark=frozen.mark)
+    assert code == ExitCode.OK, output
+
+
+@pytest.mark.vm
+def test_the_default_series_conforms(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    code, output = run("run", "--results", results, "-k", "register_bar", mark=tmp_path)
+    assert code == ExitCode.OK, output
+    cases = junit(results)
+    assert {case.outcome for case in cases.values()} == {"passed"}
+    assert len(scenarios(cases)) >= 4
+    assert all(case.properties["requirements"] for case in scenarios(cases).values())
+    told = facts(results)
+    assert told.keys() == Facts.__annotations__.keys()
+    assert (
+        told["qemu"]
+        in subprocess.run(
+            ["qemu-system-x86_64", "-version"], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    for name in ("plan.json", "events.jsonl", "junit.xml", ".config", "machine-1/console.log"):
+        assert (results / "latest" / name).stat().st_size
+    assert list((results / "latest" / "transcripts").iterdir())
+    last = output.strip().splitlines()
+    assert any(told["kernel_release"] in line and told["digest"][:12] in line for line in last[-15:])
+
+
+@pytest.mark.vm
+def test_the_base_does_not_conform(tmp_path: Path) -> None:
+    """The control: a suite that finds nothing wrong here proves nothing anywhere."""
+    results = tmp_path / "results"
+    selection = "dmabuf_of_the_register_bar or einval"
+    code, output = run("run", "--series", "baseline", "--results", results, "-k", selection, mark=tmp_path)
+    assert code == ExitCode.OK, output
+    cases = scenarios(junit(results))
+    by_requirement = {
+        wanted: [case for case in cases.values() if case.properties["requirements"] == wanted]
+        for wanted in ("MAP-01", "MAP-02")
+    }
+    assert {case.verdict for case in by_requirement["MAP-02"]} == {"conforms"}
+    assert {(case.verdict, case.outcome) for case in by_requirement["MAP-01"]} == {("violates", "failure")}
+    assert all("EINVAL" in case.text for case in by_requirement["MAP-01"])

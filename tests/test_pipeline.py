@@ -1,0 +1,154 @@
+"""The stages in order, and what the journal says when one fails."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from small_run import CORE, make_checkout, make_series
+
+from harness import pipeline
+from harness.errors import ApplyError, BuildError, ExitCode, HarnessError, UsageError
+from harness.journal import Journal
+from harness.options import Request
+from harness.pipeline import Pipeline
+from harness.progress import Progress
+from harness.record import read
+from harness.results import Results, read_facts
+from harness.store import Store, digest
+from harness.verdict import Kind, Record, Verdict
+
+
+class Prepared:
+    """A pipeline over a small kernel, with its results folder."""
+
+    def __init__(self, folder: Path, request: Request) -> None:
+        self.store = Store(folder / "cache")
+        self.results = Results.create(folder / "results", "test")
+        self.journal = Journal(self.results.dir)
+        self.journal.plan(pipeline.stages_of(request))
+        self.journal.run_started()
+        tested = pipeline.load_series(request)
+        progress = Progress(self.store, io.StringIO())
+        self.pipeline = Pipeline(request, tested, self.store, progress, self.results, self.journal)
+
+    def record(self) -> Record:
+        self.journal.run_ended()
+        return read(self.results.dir)
+
+    def verdicts(self) -> dict[str, Verdict]:
+        return {result.entry.id: result.verdict for result in self.record().results}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    return make_checkout(tmp_path / "linux")
+
+
+def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
+    given = Request(kernel=Path("bzImage"), headers=Path("include"))
+    assert [entry.id for entry in pipeline.stages_of(given)] == ["image", "probes", "boot"]
+    assert [entry.id for entry in pipeline.stages_of(Request(series="baseline"))] == [
+        *("fetch", "apply", "build", "image", "probes", "boot")
+    ]
+
+
+def test_only_what_the_series_can_fail_is_held_against_it() -> None:
+    kinds = {entry.id: entry.kind for entry in pipeline.STAGES}
+    assert {name for name, kind in kinds.items() if kind is Kind.HARNESS} == {"fetch", "image"}
+
+
+@pytest.mark.parametrize(
+    "request_", [Request(tree=Path("/src/my linux")), Request(kernel=Path("my linux"), headers=Path("h"))]
+)
+def test_without_a_series_what_is_there_is_tested_as_it_is(request_: Request) -> None:
+    tested = pipeline.load_series(request_)
+    assert (tested.patches, tested.dialect) == ((), "auto")
+    assert "my linux" in tested.title
+
+
+def test_a_qemu_without_edu_is_found_before_anything_starts(qemu_without_edu: Path) -> None:
+    with pytest.raises(HarnessError, match=r"does not have the device edu\. .*--qemu PATH"):
+        pipeline.check(Request(series="baseline", qemu=str(qemu_without_edu)))
+
+
+@pytest.fixture
+def qemu_without_edu(tmp_path: Path) -> Path:
+    wrapper = tmp_path / "qemu"
+    wrapper.write_text(
+        '#!/bin/sh\nif [ "$*" = "-device help" ]; then\n'
+        """    qemu-system-x86_64 -device help | grep -v '^name "edu"'\n"""
+        'else\n    exec qemu-system-x86_64 "$@"\nfi\n'
+    )
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def test_a_kernel_that_is_none_is_found_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(4096))
+    with pytest.raises(UsageError, match="is not an x86 bzImage"):
+        pipeline.check(Request(kernel=tmp_path / "vmlinux", headers=tmp_path))
+
+
+def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_path: Path) -> None:
+    series = make_series(tmp_path / "series", "int nowhere;", "int line_0;")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
+    with pytest.raises(ApplyError):
+        run.pipeline.prepare()
+    assert run.verdicts() == {
+        "fetch": Verdict.CONFORMS,
+        "apply": Verdict.VIOLATES,
+        **dict.fromkeys(("build", "image", "probes", "boot"), Verdict.NOT_REACHED),
+    }
+    (apply,) = [result for result in run.record().results if result.entry.id == "apply"]
+    for part in ("0001-change.patch", CORE, "hunk 1 of 1"):
+        assert part in apply.reason
+    assert run.record().exit_code is ExitCode.SERIES
+
+
+def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp_path: Path) -> None:
+    series = make_series(tmp_path / "series", "int line_10;", "int line_10")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
+    with pytest.raises(BuildError):
+        run.pipeline.prepare()
+    assert run.verdicts() == {
+        **dict.fromkeys(("fetch", "apply"), Verdict.CONFORMS),
+        "build": Verdict.VIOLATES,
+        **dict.fromkeys(("image", "probes", "boot"), Verdict.NOT_REACHED),
+    }
+    (build,) = [result for result in run.record().results if result.entry.id == "build"]
+    assert f"{CORE}:10:12: error: expected" in build.details
+    assert (run.results.dir / build.transcript).read_text().count("error: expected")
+    assert run.record().exit_code is ExitCode.SERIES
+
+
+def test_what_was_tested_is_written_down_as_the_stages_go_by(checkout: Path, tmp_path: Path) -> None:
+    series = make_series(tmp_path / "series", "int line_10;", "long line_10;")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
+    built = run.pipeline._kernel()
+    facts = read_facts(run.results.dir)
+    assert facts["base"] == facts["base_wanted"] == "6.19.6"
+    assert str(checkout) in str(facts["base_source"])
+    assert facts["kernel"] == built.identity
+    assert str(facts["compiler"]).startswith("gcc ")
+    assert facts["warnings"] == []
+    assert facts["config_digest"] == digest((run.results.dir / ".config").read_bytes())
+
+
+def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_path: Path) -> None:
+    run = Prepared(tmp_path, Request(tree=checkout))
+    (tmp_path / "cache" / "trees").write_text("not a folder")
+    with pytest.raises(HarnessError, match=r"This host refused .*: File exists") as failed:
+        run.pipeline.prepare()
+    assert str(tmp_path / "cache" / "trees") in failed.value.message
+    assert run.verdicts()["fetch"] is Verdict.HARNESS_ERROR
+    assert run.record().exit_code is ExitCode.HARNESS
+
+
+def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path) -> None:
+    run = Prepared(tmp_path, Request(tree=checkout))
+    with pytest.raises(HarnessError, match="before its kernel was there"):
+        run.pipeline.fresh_guest()
+    run.pipeline.spend("there is none")
+    run.pipeline.close()
