@@ -72,12 +72,12 @@ class Archive:
         """
         part = target.with_name(target.name + ".part")
         refused = part.with_name(part.name + ".FAILED")  # where apt moves a file whose digest is wrong
+        # One that outlived a killed run would write the same file as that of the next.
+        mortal = ["setpriv", "--pdeathsig", "KILL", HELPER]
+        fetch = [*mortal, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"]
         try:
             with download.watched(part, tarball.size, stage):
-                command.run(
-                    [HELPER, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"],
-                    log=self.log,
-                )
+                command.run(fetch, log=self.log)
         except CommandError as error:
             if refused.exists():
                 download.keep_if_right(refused, target, sha256, tarball.url)

@@ -52,7 +52,9 @@ class Tree:
         with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
             index.with_name(index.name + ".lock").unlink(missing_ok=True)  # of a killed git: we hold our own
             env = git.environment(self.repository, work_tree=directory, index=index)
-            read = ["git", "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
+            # A git that outlived a killed run would write into the folder beside the git of the next.
+            mortal = ["setpriv", "--pdeathsig", "KILL", "git"]
+            read = [*mortal, "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
             try:
                 command.run(read, env=env, cwd=directory)
             except CommandError:
@@ -60,7 +62,7 @@ class Tree:
                     raise
                 index.unlink()  # it may be damaged; without it every file is written
                 command.run(read, env=env, cwd=directory)
-            command.run(["git", "clean", "-ffdxq"], env=env, cwd=directory)
+            command.run([*mortal, "clean", "-ffdxq"], env=env, cwd=directory)
 
 
 def apply(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
