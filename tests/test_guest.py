@@ -1,0 +1,214 @@
+"""The booted guest: what it says of its devices, and the probes and witnesses at work in it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness import base, image, kernel, machine, options, qemu, series, tree
+from harness.errors import HarnessError
+from harness.guest import Device, Guest, _device
+from harness.probe import (
+    BUS_ADRERR,
+    PAGE,
+    Actor,
+    Range,
+    Refused,
+    Sigbus,
+    Transcript,
+    build_actor,
+    start_actor,
+    start_python,
+)
+from harness.progress import Progress
+from harness.store import Store
+from harness.witness import KernelHealth, RamBar
+
+MEMORY_ENABLE = 2  # PCI_COMMAND_MEMORY, include/uapi/linux/pci_regs.h
+RAM_BAR = 2
+MIB = 1 << 20
+
+
+def test_devices_as_a_guest_once_listed_them() -> None:
+    lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
+    edu, ram = (_device(line, {"0000:00:10.0": "edu", "0000:00:11.0": "ram"}) for line in lines)
+    assert edu == Device("edu", "0000:01:00.0", 0x1234, 0x11E8, "4", "", "", {0: MIB})
+    assert ram == Device(
+        "ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "vfio-pci", "vfio-pci", {0: 256, 2: 64 * MIB}
+    )
+
+
+@dataclass
+class Lab:
+    """A machine with the unpatched kernel, and what is needed to start actors in it."""
+
+    guest: Guest
+    actor: Path
+    transcripts: Path
+
+    def start(self, kind: str, name: str) -> Actor:
+        transcript = Transcript(self.transcripts / f"{name}.txt")
+        if kind == "actor":
+            return start_actor(self.guest, self.actor, transcript)
+        return start_python(self.guest, transcript)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    store, progress = Store(), Progress(stream=io.StringIO())
+    request = options.Request(series="baseline")
+    tested = series.load("baseline", options.PATCHES)
+    source = base.fetch(store, progress, tested.base)
+    applied = tree.apply(store, progress, source, tested, folder / "apply.log")
+    built = kernel.build(store, progress, applied, request.fragments, folder / "build.log")
+    rootfs = image.build(store, progress, folder / "image.log")
+    actor = build_actor(store, built.headers, folder / "actor.log")
+    accelerator = qemu.choose(store, "auto", request.qemu, built.bzimage)
+    with machine.boot(built.bzimage, rootfs, run_dir=folder / "machine", accelerator=accelerator) as booted:
+        yield Lab(Guest(booted), actor, folder / "transcripts")
+
+
+BOTH = pytest.mark.parametrize("kind", ["actor", "python"])
+VIA = pytest.mark.parametrize("via", ["group", "cdev"])
+
+
+@pytest.mark.vm
+class TestBind:
+    def now(self, guest: Guest, role: str) -> tuple[str, str]:
+        """Driver and driver_override of a device as they are at this moment."""
+        found = Guest(guest.machine).devices[role]
+        return found.driver, found.override
+
+    def test_a_device_is_lent_and_given_back(self, lab: Lab) -> None:
+        before = self.now(lab.guest, "edu")
+        with lab.guest.bind("edu") as device:
+            assert self.now(lab.guest, "edu") == ("vfio-pci", "vfio-pci")
+            nodes = lab.guest.run(
+                ["ls", f"/dev/vfio/{device.group}", "/dev/vfio/vfio", "/dev/vfio/devices/vfio0"]
+            )
+            assert nodes.status == 0
+        assert self.now(lab.guest, "edu") == before
+
+    def test_it_is_given_back_whatever_happens(self, lab: Lab) -> None:
+        before = self.now(lab.guest, "ram")
+        with pytest.raises(ZeroDivisionError), lab.guest.bind("ram"):
+            raise ZeroDivisionError
+        assert self.now(lab.guest, "ram") == before
+
+    def test_what_was_bound_before_stays_bound(self, lab: Lab) -> None:
+        with lab.guest.bind("edu2"):
+            inner = Guest(lab.guest.machine)
+            with inner.bind("edu2"):
+                pass
+            assert self.now(lab.guest, "edu2") == ("vfio-pci", "vfio-pci")
+        assert self.now(lab.guest, "edu2") == ("", "")
+
+    def test_no_such_device(self, lab: Lab) -> None:
+        with pytest.raises(HarnessError, match="no device 'gpu'"), lab.guest.bind("gpu"):
+            pass
+
+
+@pytest.mark.vm
+class TestProbes:
+    @BOTH
+    @VIA
+    def test_registers(self, lab: Lab, kind: str, via: str) -> None:
+        with lab.guest.bind("edu") as edu, lab.start(kind, f"registers-{kind}-{via}") as owner:
+            device = owner.open(edu.address, via)
+            assert device.bars == edu.bars
+            mapping = owner.map(device, bar=0)
+            assert mapping.load32(0) == device.read(0, 0, 4) == 0x010000ED
+            assert mapping.store32(4, 0x12345678) is None
+            assert mapping.load32(4) == 0xEDCBA987
+            # Only accesses of exactly four bytes are decoded here.
+            assert mapping.load(64, 0) != 0x010000ED
+
+    @BOTH
+    def test_an_access_while_memory_is_disabled(self, lab: Lab, kind: str) -> None:
+        with lab.guest.bind("edu") as edu, lab.start(kind, f"disabled-{kind}") as owner:
+            device = owner.open(edu.address)
+            mapping = owner.map(device, 3 * PAGE, bar=0)
+            assert len(mapping.pages()) == 3
+            assert mapping.page_table().mapped("pte") == 3 * PAGE
+            assert mapping.page_table().caching() == {"uncached-minus"}
+            command = device.read("config", 4, 2)
+            device.write("config", 4, 2, command & ~MEMORY_ENABLE)
+            assert mapping.page_table().is_empty()
+            assert mapping.pages() == [Sigbus(BUS_ADRERR, page * PAGE) for page in range(3)]
+            assert mapping.store32(PAGE + 8, 1) == Sigbus(BUS_ADRERR, PAGE + 8)
+            assert mapping.page_table().is_empty()
+            device.write("config", 4, 2, command)
+            assert mapping.load32(0) == 0x010000ED
+
+    @BOTH
+    def test_the_host_sees_the_ram_bar(self, lab: Lab, kind: str) -> None:
+        with (
+            lab.guest.bind("ram") as ram,
+            RamBar(lab.guest.machine.ram_bar) as witness,
+            lab.start(kind, f"ram-{kind}") as owner,
+        ):
+            mapping = owner.map(owner.open(ram.address), 16 * PAGE, 4 * PAGE, bar=RAM_BAR)
+            assert witness.size == ram.bars[RAM_BAR]
+            assert mapping.stamp(100) is None
+            assert witness.pages(4 * PAGE, 16 * PAGE) == list(range(100, 116))
+            witness.write(5 * PAGE, b"\x01\x02\x03\x04")
+            assert mapping.load32(PAGE) == 0x04030201
+
+    @BOTH
+    @VIA
+    def test_an_export_without_the_series(self, lab: Lab, kind: str, via: str) -> None:
+        with lab.guest.bind("ram") as ram, lab.start(kind, f"export-{kind}-{via}") as owner:
+            device = owner.open(ram.address, via)
+            before = KernelHealth.of(lab.guest)
+            buffer = owner.export(device, RAM_BAR, [Range(0, PAGE), Range(2 * MIB, 4 * PAGE)])
+            assert buffer.size == buffer.seek() == 5 * PAGE
+            assert KernelHealth.of(lab.guest).worse_than(before) == ["1 DMABUFs are left over"]
+            with pytest.raises(Refused) as refused:
+                owner.map(buffer)
+            assert refused.value.errno == "EINVAL"
+            client = owner.spawn("client", uid=65534)
+            assert owner.give(buffer, client).seek() == 5 * PAGE
+            with pytest.raises(Refused) as refused:
+                owner.export(device, RAM_BAR, [Range(0, 128 * MIB)])
+            assert refused.value.errno == "EINVAL"
+        assert KernelHealth.of(lab.guest) == before
+
+    @BOTH
+    def test_a_transcript_is_a_reproducer(self, lab: Lab, kind: str) -> None:
+        """What either probe did, the C actor does again, with the same replies."""
+        with lab.guest.bind("edu") as edu:
+            with lab.start(kind, f"replay-{kind}") as owner:
+                device = owner.open(edu.address)
+                owner.map(device, bar=0).pages(0, 4 * PAGE)
+                client = owner.spawn("client")
+                owner.give(owner.export(device, 0, [Range(0, PAGE)]), client).seek()
+            lab.guest.push(lab.transcripts / f"replay-{kind}.txt", "/run/transcript", 0o644)
+            lab.guest.push(lab.actor, "/run/actor")
+            done = lab.guest.run(["/run/actor", "--replay", "/run/transcript"])
+        assert done.stdout == b"8 operations, 0 replies differ\n"
+
+    def test_what_an_actor_holds_ends_with_it(self, lab: Lab) -> None:
+        """A client stopped in its tracks does not keep the device from being given back."""
+        with lab.guest.bind("edu") as edu, lab.start("actor", "ends") as owner:
+            device = owner.open(edu.address)
+            client = owner.fork("client")
+            owner.signal(client, "stop")
+            assert device.read(0, 0, 4) == 0x010000ED
+
+
+@pytest.mark.vm
+class TestHealth:
+    def test_a_healthy_kernel(self, lab: Lab) -> None:
+        health = KernelHealth.of(lab.guest)
+        assert (health.taint, health.dmabufs) == (0, 0)
+
+    def test_a_warning_shows(self, lab: Lab) -> None:
+        """Last in this file: the taint stays."""
+        before = KernelHealth.of(lab.guest)
+        lab.guest.run(["sh", "-c", "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"])
+        assert "new taint bit 9 (WARN)" in KernelHealth.of(lab.guest).worse_than(before)
