@@ -220,10 +220,13 @@ class Ssh:
         try:
             channel = self._transport.open_session(timeout=timeout)
             channel.settimeout(timeout)
-            channel.exec_command(what)
-        except TimeoutError as error:
-            raise SshTimeoutError(f"`{what}` could not be started within {timeout:.0f} s.") from error
+            # Without a shell in between, a signal that ends the command is seen as one.
+            channel.exec_command(f"exec {what}")
         except (paramiko.SSHException, EOFError, OSError) as error:
+            if (
+                self._transport.is_active()
+            ):  # paramiko has no error of its own for a channel that takes too long
+                raise SshTimeoutError(f"`{what}` could not be started within {timeout:.0f} s.") from error
             raise SshLostError(
                 f"`{what}` could not be started in the guest: {error or 'it hung up'}"
             ) from error

@@ -1,0 +1,291 @@
+"""Real machines: what they offer when they come up, and what is said when they do not."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import real
+
+from harness import launch, machine, splat
+from harness.autopsy import QemuCrashedError
+from harness.errors import BootError, HarnessError
+from harness.hardware import MIB, Layout, Network
+from harness.image import Image
+from harness.machine import Machine
+from harness.qemu import DEVICES, Accelerator
+from harness.ssh import SshLostError
+
+pytestmark = pytest.mark.vm
+
+PATIENCE = 60.0
+NO_WAIT = Accelerator("tcg", 0.05, "a second is enough for what never comes")
+
+
+def boot(run_dir: Path, **changes: object) -> Machine:
+    arguments = {
+        "bzimage": real.base_kernel().bzimage,
+        "image": real.guest_image(),
+        "run_dir": run_dir,
+        "accelerator": real.accelerator(),
+    }
+    return machine.boot(**(arguments | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    layout = Layout(ram=4 * MIB, bigram=1024 * MIB, rng=True)
+    with boot(tmp_path_factory.mktemp("run"), layout=layout, gdb=True) as booted:
+        yield booted
+
+
+def ask(guest: Machine, script: str) -> str:
+    done = guest.ssh.run(["sh", "-c", script], PATIENCE)
+    assert done.status == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+def script(folder: Path, text: str) -> str:
+    program = folder / "qemu"
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_the_console_shows_every_message_of_the_kernel(guest: Machine) -> None:
+    console = {splat.message(line) for line in guest.console.since().splitlines()}
+    records = ask(guest, "dmesg -r").splitlines()
+    messages = [re.sub(r"^<(\d+)>\[.*?\] ", r"\1 ", record) for record in records if record.startswith("<")]
+    shown = [text for level, _, text in (one.partition(" ") for one in messages) if int(level) % 8 < 7]
+    assert len(shown) > 200
+    assert [text for text in shown if text not in console] == []
+
+
+def test_a_clean_boot_has_no_splats(guest: Machine) -> None:
+    assert guest.console.splats() == []
+    assert guest.alive()
+    assert guest.note == ""
+
+
+def test_the_devices_are_where_the_layout_says(guest: Machine) -> None:
+    for role, expected in {
+        "edu": "0x1234:0x11e8",
+        "ram": "0x1af4:0x1110",
+        "edu2": "0x1234:0x11e8",
+        "ram2": "0x1af4:0x1110",
+        "bigram": "0x1af4:0x1110",
+        "rng": "0x1af4:0x1044",
+    }.items():
+        (slot,) = [slot for slot in guest.layout.slots(guest.ram_bars) if slot.role == role]
+        found = ask(
+            guest, f"cd /sys/bus/pci/devices/{slot.port}/0000:??:??.?/ && echo $(cat vendor):$(cat device)"
+        )
+        assert found.strip() == expected, role
+
+
+def test_every_device_has_an_iommu_group_of_its_own(guest: Machine) -> None:
+    groups = ask(
+        guest, "for d in /sys/bus/pci/devices/0000:0[1-9]:*; do readlink $d/iommu_group; done"
+    ).split()
+    assert len(groups) == len(set(groups)) == 6
+
+
+def test_the_host_sees_what_the_guest_writes_into_the_ram_bar(guest: Machine) -> None:
+    (slot,) = [slot for slot in guest.layout.slots(guest.ram_bars) if slot.role == "ram"]
+    program = f"""
+        import glob, mmap, os
+        device, = glob.glob("/sys/bus/pci/devices/{slot.port}/0000:??:??.?")
+        open(device + "/enable", "w").write("1")
+        bar = mmap.mmap(os.open(device + "/resource2", os.O_RDWR), 0)
+        print(len(bar))
+        bar[0x1000:0x1004] = b"dear"
+    """
+    done = guest.ssh.run(["python3", "-"], PATIENCE, textwrap.dedent(program).encode())
+    assert done.stdout == b"%d\n" % (4 * MIB), done.stderr
+    with guest.ram_bar.open("rb") as host:
+        host.seek(0x1000)
+        assert host.read(4) == b"dear"
+
+
+def test_the_guest_has_what_the_probes_need(guest: Machine) -> None:
+    assert ask(guest, "ulimit -n").strip() == "65536"
+    assert ask(guest, "hostname").strip() == "patchproof"
+    assert "current_kernel" in ask(guest, "ls /sys/kernel/debug/page_tables")
+    ask(guest, "echo kept >/etc/motd; test -w /dev/shm; test -c /dev/vfio/vfio; test -c /dev/iommu")
+    ask(guest, "python3 -c 'import mmap, ctypes, fcntl, socket, json, struct, select, signal'")
+
+
+def test_the_guest_reaches_nothing_outside(guest: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        program = f"import socket; socket.create_connection(('10.0.2.2', {port}), 3)"
+        assert guest.ssh.run(["python3", "-c", program], PATIENCE).status != 0
+
+
+def test_children_of_dead_processes_are_buried(guest: Machine) -> None:
+    ask(guest, "for i in 1 2 3; do (sleep 0.1 &) ; done; sleep 1")
+    assert ask(guest, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z' || true").strip() == "0"
+
+
+def test_the_debugger_can_connect(guest: Machine) -> None:
+    found = re.search(r"127\.0\.0\.1:(\d+)", guest.gdb_line)
+    assert found
+    with socket.create_connection(("127.0.0.1", int(found[1])), 5) as stub:
+        stub.settimeout(PATIENCE)
+        stub.sendall(b"+$D#44")  # detach at once, or the guest stays stopped
+        received = b""
+        while b"$OK#9a" not in received:
+            received += stub.recv(4096)
+    ask(guest, "true")
+
+
+def test_a_warning_is_seen_once_and_only_after_the_mark(guest: Machine) -> None:
+    mark = guest.console.mark()
+    ask(guest, "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+    assert guest.console.wait_for("end trace", PATIENCE, mark)
+    (one,) = guest.console.splats(mark)
+    assert (one.kind, "lkdtm_WARNING" in one.title) == ("warning", True)
+    assert guest.console.splats(guest.console.mark()) == []
+    assert guest.alive()
+
+
+def test_a_kernel_that_dies_takes_the_connection_along(tmp_path: Path) -> None:
+    with boot(tmp_path) as guest:
+        with pytest.raises(SshLostError):
+            guest.ssh.run(["sh", "-c", "echo PANIC >/sys/kernel/debug/provoke-crash/DIRECT"], PATIENCE)
+        assert guest.wait_ended(PATIENCE)
+        assert not guest.alive()
+        assert guest.exit_status() == 0
+        assert [one.title for one in guest.console.splats()] == ["Kernel panic - not syncing: dumptest"]
+        assert "GUEST_PANICKED" in [name for name, _ in guest.events]
+
+
+def test_a_panic_before_user_space_is_the_kernels_fault_and_shown(tmp_path: Path) -> None:
+    not_a_program = tmp_path / "init"
+    not_a_program.write_text("no program")
+    image = Image(real.guest_image().rootfs, not_a_program, "")
+    with pytest.raises(BootError, match=r"panicked while it booted: .*No working init found") as caught:
+        boot(tmp_path / "run", image=image)
+    assert "Call Trace:" in caught.value.tail
+    assert caught.value.log == tmp_path / "run" / "console.log"
+
+
+def test_a_root_disk_that_cannot_be_mounted_is_said_at_once(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.write_bytes(bytes(MIB))
+    image = Image(empty, real.guest_image().init, "")
+    with pytest.raises(BootError, match=r"init gave up: cannot mount /dev/vda \(squashfs\)"):
+        boot(tmp_path / "run", image=image)
+
+
+def test_a_guest_that_powers_off_is_not_waited_for(tmp_path: Path) -> None:
+    source = tmp_path / "init.c"
+    source.write_text("#include <sys/reboot.h>\nint main(void) { return reboot(RB_POWER_OFF); }\n")
+    subprocess.run(["gcc", "-static", "-o", tmp_path / "init", source], check=True)
+    image = Image(real.guest_image().rootfs, tmp_path / "init", "")
+    with pytest.raises(BootError, match="powered off before it came up"):
+        boot(tmp_path / "run", image=image)
+
+
+def test_a_guest_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(BootError, match="did not come up within 1 s"):
+        boot(tmp_path, accelerator=NO_WAIT)
+
+
+def test_a_file_that_is_no_kernel_is_not_the_kernels_fault(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="QEMU exited with 1 before") as caught:
+        boot(tmp_path, bzimage=tmp_path / "nonexistent")
+    assert "nonexistent" in caught.value.tail
+    assert not isinstance(caught.value, QemuCrashedError)
+
+
+ANSWERS = (
+    'case "$*" in -version) echo "QEMU emulator version 9.9.9"; exit;; *help) '
+    + "".join(f"echo 'name \"{device}\"'; " for device in DEVICES)
+    + "exit;; esac\n"
+)
+
+
+def test_a_qemu_that_crashes_is_started_once_more_and_that_is_said(tmp_path: Path) -> None:
+    crash_once = f"test -e {tmp_path}/crashed || {{ touch {tmp_path}/crashed; kill -SEGV $$; }}\n"
+    program = script(tmp_path, ANSWERS + crash_once + 'exec qemu-system-x86_64 "$@"')
+    with boot(tmp_path / "run", qemu=program) as guest:
+        assert guest.note == "QEMU crashed before the guest came up (SIGSEGV). It was started again."
+    assert (tmp_path / "run" / "crashed-console.log").exists()
+
+
+def test_a_qemu_that_crashes_twice_is_an_error_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(QemuCrashedError, match="SIGABRT"):
+        boot(tmp_path / "run", qemu=script(tmp_path, ANSWERS + "kill -ABRT $$"))
+
+
+def test_a_port_that_is_taken_is_an_error_with_qemus_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(launch, "Network", functools.partial(Network, ssh_port=port))
+        with pytest.raises(HarnessError, match="QEMU exited with 1") as caught:
+            boot(tmp_path)
+    assert "host forwarding rule" in caught.value.tail
+
+
+def test_two_machines_at_once(tmp_path: Path) -> None:
+    with boot(tmp_path / "one") as one, boot(tmp_path / "two") as two:
+        assert one.ssh.port != two.ssh.port
+        ask(one, "echo 1 >/tmp/here")
+        assert ask(two, "ls /tmp").strip() == ""
+
+
+def test_nothing_is_left_after_the_end(tmp_path: Path) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    guest = boot(tmp_path, gdb=True)
+    pid = guest._qemu._process.pid
+    guest.close()
+    guest.close()
+    assert not Path(f"/proc/{pid}").exists()
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:
+    kernel, image = real.base_kernel().bzimage, real.guest_image()
+    program = f"""
+        import time
+        from pathlib import Path
+        from harness import machine
+        from harness.image import Image
+        from harness.qemu import Accelerator
+        guest = machine.boot(
+            Path({str(kernel)!r}),
+            Image(Path({str(image.rootfs)!r}), Path({str(image.init)!r}), ""),
+            run_dir=Path({str(tmp_path)!r}),
+            accelerator={real.accelerator()!r},
+        )
+        print(guest._qemu._process.pid, flush=True)
+        time.sleep(600)
+    """
+    harness = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        stdout=subprocess.PIPE,
+    )
+    assert harness.stdout is not None
+    pid = int(harness.stdout.readline())
+    watch = os.pidfd_open(pid)
+    harness.send_signal(signal.SIGKILL)
+    harness.wait()
+    harness.stdout.close()
+    end = select.poll()
+    end.register(watch, select.POLLIN)
+    assert end.poll(PATIENCE * 1000) != []
+    os.close(watch)

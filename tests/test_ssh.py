@@ -1,0 +1,160 @@
+"""Commands in a real guest."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import real
+
+from harness import machine
+from harness.machine import Machine
+from harness.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
+
+pytestmark = pytest.mark.vm
+
+PATIENCE = 60.0  # seconds; nothing here takes more than a few
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    with machine.boot(
+        real.base_kernel().bzimage,
+        real.guest_image(),
+        run_dir=tmp_path_factory.mktemp("run"),
+        accelerator=real.accelerator(),
+    ) as booted:
+        yield booted
+
+
+def test_arguments_arrive_as_they_are(guest: Machine) -> None:
+    argv = ["printf", "%s|", "a b", "", "$HOME", "it's", '"', "*", "ä\n", ";reboot"]
+    done = guest.ssh.run(argv, PATIENCE)
+    assert done.status == 0
+    assert done.stdout.decode() == "".join(f"{one}|" for one in argv[2:])
+
+
+def test_status_output_and_errors_are_told_apart(guest: Machine) -> None:
+    done = guest.ssh.run(["sh", "-c", "echo out; echo err >&2; exit 7"], PATIENCE)
+    assert (done.status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_a_command_that_a_signal_ends_has_the_status_minus_one(guest: Machine) -> None:
+    assert guest.ssh.run(["sh", "-c", "kill -9 $$"], PATIENCE).status == -1
+
+
+def test_input_and_output_of_some_megabytes_do_not_block_each_other(guest: Machine) -> None:
+    data = bytes(range(256)) * 16384
+    program = """
+import os
+while piece := os.read(0, 65536):
+    for fd in (1, 2):
+        rest = piece
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+"""
+    done = guest.ssh.run(["python3", "-c", program], PATIENCE, data)
+    assert done.stdout == data
+    assert done.stderr == data
+
+
+def test_input_that_nobody_reads_is_no_error(guest: Machine) -> None:
+    assert guest.ssh.run(["true"], PATIENCE, bytes(1 << 25)).status == 0
+
+
+def test_a_command_that_takes_too_long_is_given_up_with_what_it_said(guest: Machine) -> None:
+    with pytest.raises(SshTimeoutError, match=r"did not end in the guest within 1 s") as caught:
+        guest.ssh.run(["sh", "-c", "echo so far; sleep 100"], 1.0)
+    assert caught.value.stdout == b"so far\n"
+    assert guest.ssh.run(["true"], PATIENCE).status == 0
+
+
+def test_a_command_that_closes_its_output_and_stays_is_given_up_too(guest: Machine) -> None:
+    with pytest.raises(SshTimeoutError):
+        guest.ssh.run(["sh", "-c", "exec >&- 2>&-; sleep 100"], 1.0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3_000_000])
+def test_a_file_arrives_whole_and_with_its_mode(guest: Machine, tmp_path: Path, size: int) -> None:
+    local = tmp_path / "file"
+    local.write_bytes(bytes(range(251)) * (size // 251) + bytes(size % 251))
+    guest.ssh.put(local, "/tmp/it's here", 0o751)
+    done = guest.ssh.run(["sh", "-c", 'cat "/tmp/it\'s here"; stat -c %a "/tmp/it\'s here" >&2'], PATIENCE)
+    assert done.stdout == local.read_bytes()
+    assert done.stderr == b"751\n"
+
+
+def test_a_file_that_cannot_be_written_is_an_error_with_the_reason(guest: Machine) -> None:
+    with pytest.raises(SshLostError, match=r"/nowhere/x could not be written.*(nonexistent|No such)"):
+        guest.ssh.put(b"x", "/nowhere/x")
+
+
+def test_a_stream_is_talked_to_line_by_line(guest: Machine) -> None:
+    stream = guest.ssh.stream(["sh", "-c", "while read x; do echo got $x; echo note >&2; done; exit 3"])
+    for number in range(3):
+        stream.write(b"%d\n" % number)
+        assert stream.read_line(PATIENCE) == b"got %d" % number
+    with pytest.raises(SshTimeoutError, match="has said nothing"):
+        stream.read_line(0.2)
+    stream.write(b"more\n")
+    assert stream.read_line(PATIENCE) == b"got more"
+    stream.end_input()
+    with pytest.raises(EOFError):
+        stream.read_line(PATIENCE)
+    assert stream.wait(PATIENCE) == 3
+    assert stream.read_errors() == b"note\n" * 4
+    stream.close()
+
+
+def test_a_line_without_end_is_not_collected_for_ever(guest: Machine) -> None:
+    stream = guest.ssh.stream(["sh", "-c", "tr '\\0' x </dev/zero"])
+    with pytest.raises(SshTimeoutError, match="without a newline"):
+        stream.read_line(PATIENCE)
+    stream.close()
+
+
+def test_many_streams_at_once(guest: Machine) -> None:
+    streams = [guest.ssh.stream(["cat"]) for _ in range(30)]
+    for number, stream in enumerate(streams):
+        stream.write(b"%d\n" % number)
+    assert [int(stream.read_line(PATIENCE)) for stream in streams] == list(range(30))
+    for stream in streams:
+        stream.close()
+
+
+def test_a_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
+    with pytest.raises(SshLostError, match="cannot be logged into"):
+        Ssh(guest.ssh.port, guest._user, KeyPair.generate(), PATIENCE)
+
+
+def test_a_stranger_is_not_let_in(guest: Machine) -> None:
+    with pytest.raises(SshLostError, match="cannot be logged into"):
+        Ssh(guest.ssh.port, KeyPair.generate(), guest._host, PATIENCE)
+
+
+def test_a_port_where_nobody_listens_is_an_error() -> None:
+    with pytest.raises(SshLostError, match="cannot be reached on port 1"):
+        Ssh(1, KeyPair.generate(), KeyPair.generate(), 1.0)
+
+
+def test_the_line_for_people_works_without_a_question(guest: Machine) -> None:
+    done = subprocess.run(
+        [*guest.ssh_line.split(), "-o", "BatchMode=yes", "uname", "-r"],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert done.stdout.decode().strip() == real.base_kernel().release
+    assert (guest.run_dir / "id_ed25519").stat().st_mode & 0o077 == 0
+
+
+def test_a_connection_that_breaks_is_told_from_a_command_that_fails(guest: Machine) -> None:
+    other = Ssh(guest.ssh.port, guest._user, guest._host, PATIENCE)
+    parent = other.run(["sh", "-c", "echo $PPID"], PATIENCE).stdout.decode().strip()
+    with pytest.raises(SshLostError, match="broke"):
+        other.run(["sh", "-c", f"kill -9 {parent}; sleep 100"], PATIENCE)
+    assert not other.alive()
+    assert guest.ssh.alive()
+    other.close()
