@@ -64,16 +64,17 @@ def check(request: Request) -> None:
 
 
 @contextlib.contextmanager
-def host_errors() -> Iterator[None]:
-    """Turn what the host's files and programs refuse into a sentence: HarnessError instead of OSError."""
+def host_errors(*places: Path) -> Iterator[None]:
+    """Turn an OSError into a sentence, a HarnessError; ``places`` are what is written to meanwhile."""
     try:
         yield
     except OSError as error:
         about = f" ({error.filename})" if error.filename is not None else ""
+        named = " and ".join(map(str, places)) or "the folder"
         raise HarnessError(
             f"This host refused something that the run needs: {error.strerror or error}{about}. Check that "
-            f"the cache ({CACHE_VARIABLE}) and the results folder (--results) can be written to and have "
-            "space left."
+            f"{named} can be written to and has space left; {CACHE_VARIABLE} moves the cache, --results the "
+            "results."
         ) from error
 
 
@@ -131,7 +132,7 @@ class Pipeline:
 
         Raises SeriesError or HarnessError; the journal holds the same story.
         """
-        with host_errors():
+        with host_errors(self.store.root, self.results.dir):
             self._prepare()
 
     def _prepare(self) -> None:
@@ -178,7 +179,7 @@ class Pipeline:
     def _stage(self, name: str) -> Iterator[None]:
         with self.journal.stage(name):
             try:
-                with host_errors():
+                with host_errors(self.store.root, self.results.dir):
                     yield
             except UsageError:
                 raise

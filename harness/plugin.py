@@ -7,13 +7,15 @@ harness's own) are none of this plugin's business.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from harness import options
 from harness.errors import ExitCode, PatchproofError
 from harness.guest import Guest
+from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
 from harness.run import Run, requirement_ids
@@ -45,7 +47,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         request = options.request(session.config.getoption)
         selection = " ".join(str(argument) for argument in session.config.invocation_params.args)
-        session.config.stash[RUN] = Run(request, scenarios, selection)
+        with host_errors(request.results):
+            session.config.stash[RUN] = Run(request, scenarios, selection)
     except PatchproofError as error:
         pytest.exit(str(error), returncode=int(error.exit_code))
 
@@ -65,10 +68,23 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     run = item.config.stash.get(RUN, None)
     if run is None or not requirement_ids(item):
         return (yield)
-    run.begin(item)
+    with _record_kept(run):
+        run.begin(item)
     result = yield
-    run.end(item)
+    with _record_kept(run):
+        run.end(item)
     return result
+
+
+@contextmanager
+def _record_kept(run: Run) -> Iterator[None]:
+    """What cannot be recorded is not run: end the session, with the reason."""
+    try:
+        with host_errors(run.results.dir):
+            yield
+    except PatchproofError as error:
+        run.failures.append(error)
+        pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -122,9 +138,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(RUN, None)
     if run is None:
         return
-    if exitstatus == pytest.ExitCode.INTERRUPTED and run.failure is None:
-        run.journal.interrupted("SIGINT")
-    code = run.finish()
+    try:
+        with host_errors(run.results.dir):
+            code = run.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED and not run.failures)
+    except PatchproofError as error:
+        run.failures.append(error)
+        code = ExitCode.HARNESS
     if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
         code = ExitCode.HARNESS
     session.exitstatus = int(code)
@@ -138,9 +157,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("patchproof")
     sys.stdout.flush()
     table.show(run.results.dir, sys.stdout)
-    if run.failure is not None:
+    for failure in run.failures:
         terminalreporter.line("")
-        terminalreporter.line(str(run.failure))
+        terminalreporter.line(str(failure))
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ class Run:
         self.pipeline = pipeline.Pipeline(
             request, self.series, store, self.progress, self.results, self.journal
         )
-        self.failure: PatchproofError | None = None
+        self.failures: list[PatchproofError] = []
         self._expected = {entry.id: entry.expected for entry in entries}
         self._worst = Observation(Verdict.CONFORMS)
         self._healthy: KernelHealth | None = None
@@ -111,11 +111,11 @@ class Run:
 
     def prepare(self) -> bool:
         """Run the stages; False if one failed, which the journal then holds."""
-        self.journal.run_started()
         try:
+            self.journal.run_started()
             self.pipeline.prepare()
         except PatchproofError as error:
-            self.failure = error
+            self.failures.append(error)
             return False
         return True
 
@@ -221,15 +221,24 @@ class Run:
 
     # -- the end -----------------------------------------------------------------------
 
-    def finish(self) -> ExitCode:
+    def finish(self, *, interrupted: bool) -> ExitCode:
         """End what runs, write the reports, and tell the exit code."""
-        guest = self.pipeline.guest
-        if self.request.keep_vm and guest is not None and guest.machine.alive():
-            pipeline.hold(guest.machine, self.progress)
-        self.pipeline.close()
+        try:
+            if interrupted:
+                self.journal.interrupted("SIGINT")
+            else:
+                self._keep()
+        finally:
+            self.pipeline.close()
         self.journal.run_ended()
         junit.write(self.results.dir)
         return read(self.results.dir).exit_code
+
+    def _keep(self) -> None:
+        """Leave the machine to the user who asked for it."""
+        guest = self.pipeline.guest
+        if self.request.keep_vm and guest is not None and guest.machine.alive():
+            pipeline.hold(guest.machine, self.progress)
 
     def _complaints(self, guest: Guest, before: KernelHealth) -> list[str]:
         splats = [s for s in guest.machine.console.splats(self._mark) if not s.informational]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,17 +132,19 @@ def test_a_qemu_without_edu(place: Place) -> None:
     assert not place.results.exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
-@pytest.mark.parametrize(("size", "stage"), [("32k", "fetch"), ("400k", "build"), ("2500k", "build")])
-def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
-    place = Place(tmp_path)
-    make_checkout(place.checkout, ballast="b" * 1_000_000)
-    place.cache.mkdir()
-    command = [sys.executable, "-m", "harness", *map(str, place.arguments())]
-    listing = tmp_path / "listing"
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+
+
+def run_on_a_small_disk(
+    place: Place, size: str, mounted: Path, *more: str | Path
+) -> tuple[int, str, list[Path]]:
+    """A run with a file system of ``size`` at ``mounted``, and what lies two levels below it then."""
+    mounted.mkdir()
+    command = [sys.executable, "-m", "harness", *map(str, place.arguments(*more))]
+    listing = place.folder / "listing"
     script = (
-        f"mount -t tmpfs -o size={size} none {place.cache} || exit 99\n{shlex.join(command)}\n"
-        f"code=$?; find {place.cache} -mindepth 2 -maxdepth 2 >{listing}; exit $code\n"
+        f"mount -t tmpfs -o size={size} none {mounted} || exit 99\n{shlex.join(command)}\n"
+        f"code=$?; find {mounted} -mindepth 2 -maxdepth 2 >{listing}; exit $code\n"
     )
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
@@ -152,15 +155,35 @@ def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == ExitCode.HARNESS, done.stdout
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in done.stdout, done.stdout
+    assert "INTERNALERROR" not in done.stdout, done.stdout
+    return done.returncode, done.stdout, [Path(line) for line in listing.read_text().splitlines()]
+
+
+@needs_root
+@pytest.mark.parametrize("size", ["4k", "8k", "12k", "16k", "20k"])
+def test_no_space_for_the_results(place: Place, size: str) -> None:
+    """Wherever the journal breaks off, the run ends with a sentence."""
+    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
+    code, output, _ = run_on_a_small_disk(place, size, place.results, "--series", series)
+    assert code == ExitCode.HARNESS, output
+    assert str(place.results) in output
+    assert "o space left" in output
+
+
+@needs_root
+@pytest.mark.parametrize(("size", "stage"), [("32k", "fetch"), ("400k", "build"), ("2500k", "build")])
+def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
+    place = Place(tmp_path)
+    make_checkout(place.checkout, ballast="b" * 1_000_000)
+    code, output, left = run_on_a_small_disk(place, size, place.cache)
+    assert code == ExitCode.HARNESS, output
     said = junit(place.results)[stage]
-    assert said.verdict == "harness-error", done.stdout
+    assert said.verdict == "harness-error", output
     assert "space left" in said.text
     assert str(place.cache) in said.text
-    unfinished = [line for line in listing.read_text().split() if Path(line).name.startswith(".")]
-    assert unfinished == []
-    assert str(place.cache / "kernel") not in {str(Path(line).parent) for line in listing.read_text().split()}
+    assert [path for path in left if path.name.startswith(".")] == []
+    assert not [path for path in left if path.parent.name == "kernel"]
 
 
 # --- ended from outside, without a machine
@@ -311,7 +334,8 @@ def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -
     frozen.process.send_signal(number)
     assert frozen.end() == ExitCode.INTERRUPTED
     assert frozen.children() == {}
-    assert [event["event"] for event in events(results)][-2:] == ["interrupted", "run-ended"]
+    told = [event["event"] for event in events(results)]
+    assert told[-3:] == ["interrupted", "machine-ended", "run-ended"]
     cases = junit(results)
     assert set(outcomes(cases).values()) == {"passed"}
     verdicts = [case.verdict for case in scenarios(cases).values()]
@@ -336,6 +360,55 @@ def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
     assert_locks_free(store.default_root())
     code, output = run(*on_a_machine(built, frozen.mark, "-k", SELECTION), mark=frozen.mark)
     assert code == ExitCode.OK, output
+
+
+@pytest.mark.vm
+def test_a_journal_that_cannot_be_written(frozen: Invocation) -> None:
+    """A scenario whose verdict cannot be recorded is the last."""
+    journal = frozen.mark / "results" / "latest" / "events.jsonl"
+    journal.rename(journal.with_name("events-so-far.jsonl"))
+    journal.mkdir()
+    for number in frozen.children():
+        os.kill(number, signal.SIGCONT)
+    assert frozen.end() == ExitCode.HARNESS
+    assert frozen.children() == {}
+    assert f"could not be written to {journal.resolve()}" in frozen.output
+
+
+def log_in(output: str) -> str:
+    """The kernel's release, asked for with the SSH line that stands in ``output``."""
+    (line,) = [text.strip() for text in output.splitlines() if text.strip().startswith("ssh: ")]
+    command = [*shlex.split(line.removeprefix("ssh: ")), "uname", "-r"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no ssh client on this host")
+
+
+@pytest.mark.vm
+@needs_ssh
+def test_a_machine_that_is_kept(built: Built, tmp_path: Path) -> None:
+    """--keep-vm: the verdicts are made, Ctrl-C ends the machine and is no interruption."""
+    arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--keep-vm")
+    with Invocation(*arguments, mark=tmp_path) as invocation:
+        until(lambda: "Ctrl-C ends the machine" in invocation.output, "the SSH line")
+        assert log_in(invocation.output) == facts(tmp_path / "results")["kernel_release"]
+        invocation.process.send_signal(signal.SIGINT)
+        assert invocation.end() == ExitCode.OK
+        assert invocation.children() == {}
+
+
+@pytest.mark.vm
+@needs_ssh
+def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
+    """``boot`` leaves an SSH line and a gdb line on the screen, and the machine running until Ctrl-C."""
+    with Invocation("boot", *built.arguments, mark=tmp_path) as invocation:
+        until(lambda: "Ctrl-C ends the machine" in invocation.output, "the SSH line")
+        assert log_in(invocation.output)
+        assert "  gdb: " in invocation.output
+        invocation.process.send_signal(signal.SIGINT)
+        assert invocation.end() == ExitCode.OK
+        assert invocation.children() == {}
 
 
 @pytest.mark.vm
