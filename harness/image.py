@@ -46,7 +46,11 @@ _CUSTOMIZE = (
 )
 # Uncompressed: unpacking costs more in an emulated processor than reading more
 # does.  Only the id of a compressor is written, which the kernel must know.
-_PACK = ("-comp", "lz4", "-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-no-progress", "-quiet")
+_PACK = (
+    *("-comp", "lz4", "-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-no-progress", "-quiet"),
+    # mmdebstrap's archive does not describe the root folder itself; without this it is the caller's.
+    *("-root-mode", "755", "-root-uid", "0", "-root-gid", "0"),
+)
 # How packages were had is not part of what they are.
 _LEFT_OUT = ("etc/apt",)
 _CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
@@ -66,25 +70,36 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
 
     Raises HarnessError when the packages cannot be had or a host program fails.
     """
-    key = recipe_digest()
 
-    def make(folder: Path) -> None:
+    def make_rootfs(folder: Path) -> None:
         with progress.stage("image") as stage:
             _make_rootfs(folder, stage, log)
-            _make_init(folder / "init", log)
-            # The name of an entry says what went in, this what came out.
-            (folder / "identity").write_text(
-                digest(file_digest(folder / "rootfs"), file_digest(folder / "init"))
-            )
+        _write_digest(folder / "rootfs")
 
-    folder = store.entry("image", key, make)
-    return Image(folder / "rootfs", folder / "init", (folder / "identity").read_text())
+    def make_init(folder: Path) -> None:
+        command.run(["gcc", *_CFLAGS, "-o", str(folder / "init"), str(RECIPE / "init.c")], log=log)
+        _write_digest(folder / "init")
+
+    rootfs = store.entry("image", rootfs_recipe(), make_rootfs)
+    init = store.entry("init", init_recipe(), make_init)
+    identity = digest((rootfs / "digest").read_text(), (init / "digest").read_text())
+    return Image(rootfs / "rootfs", init / "init", identity)
 
 
-def recipe_digest() -> str:
-    """Digest over everything that decides what the image becomes."""
-    files = [(RECIPE / name).read_bytes() for name in ("packages", "sshd_config", "init.c")]
-    return digest(SUITE, str(EPOCH), *_EXCLUDED, *_CUSTOMIZE, *_CFLAGS, *_PACK, *_LEFT_OUT, *files)
+def rootfs_recipe() -> str:
+    """Digest over everything that decides what the root file system becomes."""
+    files = [(RECIPE / name).read_bytes() for name in ("packages", "sshd_config")]
+    return digest(SUITE, str(EPOCH), *_EXCLUDED, *_CUSTOMIZE, *_PACK, *_LEFT_OUT, *files)
+
+
+def init_recipe() -> str:
+    """Digest over everything that decides what the guest's first process becomes."""
+    return digest(*_CFLAGS, (RECIPE / "init.c").read_bytes())
+
+
+def _write_digest(path: Path) -> None:
+    """The name of an entry says what went in; this says what came out."""
+    path.with_name("digest").write_text(file_digest(path))
 
 
 def packages() -> list[str]:
@@ -144,7 +159,3 @@ def _show(stage: Stage, line: str) -> None:
     """mmdebstrap marks what it is about to do with ``I:``."""
     if line.startswith("I: "):
         stage.update(line[3:])
-
-
-def _make_init(target: Path, log: Path) -> None:
-    command.run(["gcc", *_CFLAGS, "-o", str(target), str(RECIPE / "init.c")], log=log)

@@ -1,0 +1,95 @@
+"""The recipe of the guest's image, and the small archive that carries its keys."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import real
+
+from harness import image, initramfs
+from harness.errors import HarnessError
+from harness.progress import Progress
+from harness.store import Store
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the recipe that a test may change."""
+    copy = tmp_path / "vmimage"
+    shutil.copytree(image.RECIPE, copy)
+    monkeypatch.setattr(image, "RECIPE", copy)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["packages", "sshd_config"])
+def test_a_changed_recipe_is_another_root_file_system(recipe: Path, name: str) -> None:
+    rootfs, init = image.rootfs_recipe(), image.init_recipe()
+    with (recipe / name).open("a") as stream:
+        stream.write("# more\n")
+    assert image.rootfs_recipe() != rootfs
+    assert image.init_recipe() == init
+
+
+def test_a_changed_init_leaves_the_root_file_system_alone(recipe: Path) -> None:
+    rootfs, init = image.rootfs_recipe(), image.init_recipe()
+    with (recipe / "init.c").open("a") as stream:
+        stream.write("/* more */\n")
+    assert image.rootfs_recipe() == rootfs
+    assert image.init_recipe() != init
+
+
+def test_the_packages_are_read_without_their_comments() -> None:
+    assert "openssh-server" in image.packages()
+    assert "python3" in image.packages()
+    assert not any(line.startswith("#") or not line for line in image.packages())
+
+
+def test_a_mirror_that_does_not_answer_is_an_error_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        image.debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"]
+    )
+    store = Store(tmp_path / "cache")
+    log = tmp_path / "image.log"
+    with pytest.raises(HarnessError, match=r"apt-get update") as caught:
+        image.build(store, Progress(store), log)
+    assert caught.value.log == log
+    assert log.read_text().count("$ mmdebstrap") == 2
+    assert list((store.root / "image").iterdir()) == []
+
+
+def test_init_says_that_it_is_not_for_people(tmp_path: Path) -> None:
+    subprocess.run(["gcc", *image._CFLAGS, "-o", tmp_path / "init", image.RECIPE / "init.c"], check=True)
+    done = subprocess.run([tmp_path / "init"], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert b"first process" in done.stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("cpio") is None, reason="cpio is not installed; the guests read the archive too"
+)
+def test_the_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+    files = {"init": (b"program", 0o755), "keys/host": (b"secret\n", 0o600), "keys/empty": (b"", 0o644)}
+    archive = initramfs.archive(files)
+    assert archive == initramfs.archive(files)
+    subprocess.run(["cpio", "-id", "--quiet"], input=archive, cwd=tmp_path, check=True)
+    for name, (content, mode) in files.items():
+        assert (tmp_path / name).read_bytes() == content
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.vm
+def test_the_root_file_system_holds_no_key_no_mirror_and_belongs_to_root() -> None:
+    listing = subprocess.run(
+        ["unsquashfs", "-lln", real.guest_image().rootfs], capture_output=True, check=True, text=True
+    ).stdout
+    assert "/usr/sbin/sshd" in listing
+    assert "ssh_host_" not in listing
+    assert "/etc/apt" not in listing
+    root = next(line for line in listing.splitlines() if line.endswith(" squashfs-root"))
+    assert root.startswith("drwxr-xr-x 0/0 ")
