@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -158,7 +159,7 @@ def _boot(known: argparse.Namespace) -> int:
     built = _built(request, store, progress)
     rootfs = image.build(store, progress, _log(store, "image"))
     accelerator = qemu.choose(store, request.accel, request.qemu, built.bzimage)
-    run_dir = store.path("boots", "latest")
+    run_dir = store.path("boots", str(os.getpid()))
     with (
         progress.stage("boot"),
         machine.boot(

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import base, image, kernel, machine, probe, qemu, series, tree
+from harness import base, hardware, image, kernel, machine, probe, qemu, series, tree
 from harness.errors import HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
 from harness.options import PATCHES, Request
 from harness.progress import Progress
 from harness.results import Results
-from harness.store import CACHE_VARIABLE, Store, digest
+from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
 from harness.verdict import Entry, Kind
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
@@ -247,13 +247,14 @@ class Pipeline:
         booted = machine.boot(
             software.kernel.bzimage,
             software.image,
-            run_dir=self.results.dir / name,
+            run_dir=self.results.machine(name),
             accelerator=software.accelerator,
             qemu=self.request.qemu,
             gdb=self.request.keep_vm,
         )
         try:
             self.results.write_run(qemu_command=list(booted.command))
+            write_atomically(self.results.dir / "qemu.txt", hardware.readable(booted.command) + "\n")
             guest = Guest(booted)
             guest.require_vfio()
             return guest

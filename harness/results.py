@@ -6,7 +6,9 @@
 ``run.json``         digests and versions, see ``Facts``
 ``junit.xml``        the report for a CI system, made from the files above
 ``transcripts/``     one file per scenario: every operation of every actor
-``console.log``      the guest's console from power-on
+``machine-N/``       each machine: its console from power-on, QEMU's messages
+``console.log``      points to the newest machine's console
+``qemu.txt``         QEMU's command line, an option to a line
 ``*.log``            one file per stage
 ===================  =========================================================
 
@@ -31,6 +33,7 @@ from harness.store import digest, write_atomically
 
 RUN = "run.json"
 LATEST = "latest"
+CONSOLE = "console.log"
 NAME_LIMIT = 80  # characters of a foreign name that go into a file name
 
 
@@ -82,7 +85,7 @@ class Results:
             root.mkdir(parents=True, exist_ok=True)
             results = cls(_new_folder(root.absolute(), name))
             (results.dir / "transcripts").mkdir()
-            results._point_latest()
+            _point(results.dir.parent / LATEST, results.dir.name)
         except OSError as error:
             raise HarnessError(
                 f"The results folder {root / name} cannot be made: {error.filename}: {error.strerror}. "
@@ -110,14 +113,10 @@ class Results:
         merged = {**read_facts(self.dir), **facts}
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
-    def _point_latest(self) -> None:
-        unfinished = self.dir.parent / f".{LATEST}.{secrets.token_hex(8)}"
-        unfinished.symlink_to(self.dir.name)
-        try:
-            unfinished.replace(self.dir.parent / LATEST)
-        except OSError:
-            unfinished.unlink()
-            raise
+    def machine(self, name: str) -> Path:
+        """The folder of a machine; ``console.log`` points to the newest one's console."""
+        _point(self.dir / CONSOLE, f"{name}/{CONSOLE}")
+        return self.dir / name
 
 
 def read_facts(directory: Path) -> Mapping[str, object]:
@@ -132,6 +131,17 @@ def read_facts(directory: Path) -> Mapping[str, object]:
     if not isinstance(facts, dict):
         raise HarnessError(f"{path} holds no JSON object.")
     return facts
+
+
+def _point(link: Path, target: str) -> None:
+    """Let the symbolic link ``link`` lead to ``target``, in one step."""
+    unfinished = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
+    unfinished.symlink_to(target)
+    try:
+        unfinished.replace(link)
+    except OSError:
+        unfinished.unlink()
+        raise
 
 
 def _new_folder(root: Path, name: str) -> Path:

@@ -97,3 +97,12 @@ def test_damaged_facts_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(HarnessError, match=r"run\.json"):
         read_facts(tmp_path)
+
+
+def test_the_console_is_the_newest_machines(tmp_path: Path) -> None:
+    results = Results.create(tmp_path, "example")
+    for name in ("machine-1", "machine-2"):
+        folder = results.machine(name)
+        folder.mkdir()
+        (folder / "console.log").write_text(name)
+        assert (results.dir / "console.log").read_text() == name
