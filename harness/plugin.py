@@ -156,7 +156,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("patchproof")
     sys.stdout.flush()
-    table.show(run.results.dir, sys.stdout)
+    try:
+        with host_errors(run.results.dir):
+            table.show(run.results.dir, sys.stdout)
+    except PatchproofError as error:
+        run.failures.append(error)
     for failure in run.failures:
         terminalreporter.line("")
         terminalreporter.line(str(failure))

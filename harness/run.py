@@ -238,6 +238,7 @@ class Run:
         """Leave the machine to the user who asked for it."""
         guest = self.pipeline.guest
         if self.request.keep_vm and guest is not None and guest.machine.alive():
+            self.progress.say("")  # pytest's line of dots is still open
             pipeline.hold(guest.machine, self.progress)
 
     def _complaints(self, guest: Guest, before: KernelHealth) -> list[str]:

@@ -86,7 +86,8 @@ class Invocation:
             environment["PATCHPROOF_CACHE"] = str(cache)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness", *map(str, arguments)],
+                # A shell's background job ignores Ctrl-C, and what it starts inherits that.
+                ["env", "--default-signal=INT", sys.executable, "-m", "harness", *map(str, arguments)],
                 cwd=PROJECT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

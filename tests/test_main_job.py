@@ -377,8 +377,8 @@ def test_a_journal_that_cannot_be_written(frozen: Invocation) -> None:
 
 def log_in(output: str) -> str:
     """The kernel's release, asked for with the SSH line that stands in ``output``."""
-    (line,) = [text.strip() for text in output.splitlines() if text.strip().startswith("ssh: ")]
-    command = [*shlex.split(line.removeprefix("ssh: ")), "uname", "-r"]
+    (line,) = [text for text in output.splitlines() if text.startswith("  ssh: ")]
+    command = [*shlex.split(line.removeprefix("  ssh: ")), "uname", "-r"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
