@@ -64,7 +64,7 @@ def changed_series(folder: Path, number: int) -> Path:
         ["git", "-C", found[2], "show", f"{found[1]}:{TOUCHED}"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     count = len(source)
-    mark = f"MODULE_INFO(patchproof_bench, \"{time.time_ns()}\");"
+    mark = f'MODULE_INFO(patchproof_bench, "{time.time_ns()}");'
     (copy / "9999-bench.patch").write_text(
         "From: patchproof <patchproof@localhost>\nDate: Mon, 9 Feb 2026 00:00:00 +0000\n"
         f"Subject: [PATCH] vfio/pci: one more line\n\n---\n"
