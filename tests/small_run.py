@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -103,6 +105,9 @@ class Invocation:
         """A test that failed half-way leaves nothing running."""
         self.process.kill()
         self.process.wait()
+        for number in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
     @property
     def output(self) -> str:

@@ -254,3 +254,11 @@ def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: P
     assert cli.main(["clean"]) == ExitCode.OK
     assert not any(path.exists() for paths in places.values() for path in paths)
     assert kept.exists()
+
+
+def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "linux")
+    assert cli.main(["build", "--tree", str(checkout)]) == ExitCode.OK
+    assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
+    assert cli.main(["clean"]) == ExitCode.OK
+    assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
