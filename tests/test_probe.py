@@ -183,7 +183,10 @@ class TestSilence:
             one.say("version")
         program.close()
 
-    @pytest.mark.parametrize("reply", ["", "no", "okay", "OK", "\x1b[2J", "error", "error usage: you"])
+    @pytest.mark.parametrize(
+        "reply",
+        ["", "no", "okay", "OK", "\x1b[2J", "error", "error usage: you", "error EINVAL", "error 22 x: y"],
+    )
     def test_no_reply_of_the_protocol(self, reply: str, transcript: Transcript) -> None:
         one, program = self.silent(f"read line; printf '%s\\n' '{reply}'; cat >/dev/null", transcript)
         with pytest.raises(HarnessError, match="did not understand"):
