@@ -417,7 +417,8 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
         if blamed:
             message = "The actor does not compile against the installed headers of this kernel."
             raise BuildError(message, log=log, tail="\n".join(blamed[:TAIL_LINES])) from error
-        raise HarnessError("The actor does not compile.", log=log, tail=error.tail) from error
+        message = f"The actor does not compile. Are the headers in {headers} those of a Linux 6.19 or later?"
+        raise HarnessError(message, log=log, tail=error.tail) from error
 
 
 def headers_digest(headers: Path) -> str:

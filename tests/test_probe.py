@@ -277,6 +277,13 @@ class TestBuild:
         assert "vfio.h" in caught.value.tail
         assert list((tmp_path / "cache/probe").iterdir()) == []
 
+    def test_headers_that_are_too_old_are_not_the_series_fault(self, tmp_path: Path) -> None:
+        headers = self.headers(tmp_path)
+        (headers / "linux/vfio.h").write_text("/* before there was VFIO */\n")
+        with pytest.raises(HarnessError, match="Are the headers in") as caught:
+            probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+        assert "error:" in caught.value.tail
+
     def test_a_folder_without_headers(self, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match=r"holds no linux/vfio\.h"):
             probe.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")
