@@ -440,6 +440,16 @@ def op_revoke(line: Line) -> str:
 # ---- mappings ----
 
 
+class Places:
+    """Where the next mapping is asked for: far from where Python maps its own memory.
+
+    Next to that, a page that was unmapped may hold something of Python's a moment
+    later, and what should fault does not.
+    """
+
+    following = 1 << 44
+
+
 def op_map(line: Line) -> str:
     thing = line.descriptor(0)
     length, offset = line.option("length", 0), line.option("offset", 0)
@@ -452,10 +462,12 @@ def op_map(line: Line) -> str:
     if isinstance(thing, Device):
         offset += region(thing.fd, line.option("bar", 0))[1]
     signed = ctypes.c_long(offset).value
-    address = libc.mmap(None, length, protection, flags, thing.fd, signed)
+    address = libc.mmap(Places.following, length, protection, flags, thing.fd, signed)
     if address == ctypes.c_void_p(-1).value:
         raise last_error()
-    return f"ok {keep(Mapping(address, -(-length // PAGE) * PAGE, protection))}"
+    mapping = Mapping(address, -(-length // PAGE) * PAGE, protection)
+    Places.following = max(Places.following, address + mapping.length + PAGE)
+    return f"ok {keep(mapping)}"
 
 
 def op_unmap(line: Line) -> str:
