@@ -78,7 +78,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 _RULE = re.compile(r"={20,}$")
-_END = re.compile(r"---\[ end (trace|Kernel panic)|={20,}$")
+_END = re.compile(r"---\[ end (trace|Kernel panic)")
 _TRACE = re.compile(r"Call Trace:|stack backtrace:")
 _TRACE_END = re.compile(r" ?</TASK>")
 # A splat without an end of its own is taken to be no longer than this.
@@ -134,8 +134,8 @@ def extract(text: str) -> list[Splat]:
         if kind is None:
             position += 1
             continue
-        end = position + 1 if kind in INFORMATIONAL else _end_of(lines, position, kind)
         start = _start_of(lines, position)
+        end = position + 1 if kind in INFORMATIONAL else _end_of(lines, start, position, kind)
         splats.append(Splat(kind, message(lines[position]).strip(), "\n".join(lines[start:end])))
         position = end
     return splats
@@ -150,21 +150,24 @@ def _start_of(lines: list[str], position: int) -> int:
     return position
 
 
-def _end_of(lines: list[str], position: int, kind: str) -> int:
-    """The line after the last one that belongs to the splat beginning at ``position``.
+def _end_of(lines: list[str], start: int, position: int, kind: str) -> int:
+    """The line after the last one that belongs to the splat whose first telling line is at ``position``.
 
     An oops has several telling lines before its call trace; one after the trace
-    is another splat.
+    is another splat.  A ruler ends what began with one, and begins another else.
     """
+    ruled = start < position and _RULE.match(message(lines[start])) is not None
     traced = 0
     limit = min(len(lines), position + _MOST_LINES)
     for index in range(position + 1, limit):
         body = message(lines[index])
-        if _END.match(body):
+        ruler = _RULE.match(body)
+        if _END.match(body) or (ruled and ruler):
             return index + 1
-        begins_another = _CUT_HERE.match(body) or kind_of(lines[index]) is not None
-        is_panic = kind_of(lines[index]) == PANIC
-        if (begins_another and traced) or (is_panic and kind != PANIC):
+        another = kind_of(lines[index])
+        if traced and (another is not None or ruler or _CUT_HERE.match(body)):
+            return _end_of_trace(lines, traced, index)
+        if another == PANIC and kind != PANIC:
             return index
         if _TRACE.match(body) or (traced and _TRACE_END.match(body)):
             traced = index
