@@ -200,7 +200,7 @@ def building(tmp_path: Path) -> Iterator[Invocation]:
     make_checkout(place.checkout, hold=str(tmp_path / "held"))
     with Invocation(*place.arguments(), mark=tmp_path, cache=place.cache) as invocation:
         until(lambda: is_open(place.results, "build"), "the stage build")
-        until(lambda: (place.cache / "workbench" / "build" / "core.o").exists(), "the compiler")
+        until(lambda: any("-e hold" in command for command in invocation.children().values()), "make")
         yield invocation
 
 
