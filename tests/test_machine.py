@@ -29,7 +29,7 @@ from harness.ssh import SshLostError
 pytestmark = pytest.mark.vm
 
 PATIENCE = 60.0
-NO_WAIT = Accelerator("tcg", 0.05, "a second is enough for what never comes")
+NO_WAIT = Accelerator("tcg", 1 / machine.BOOT_SECONDS, "a second is enough for what never comes")
 
 
 def boot(run_dir: Path, **changes: object) -> Machine:
@@ -255,6 +255,22 @@ def test_nothing_is_left_after_the_end(tmp_path: Path) -> None:
     guest.close()
     assert not Path(f"/proc/{pid}").exists()
     assert set(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(machine, "_READY", "never said")
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            boot(tmp_path)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ChildProcessError):  # there is no child left, running or not
+        os.waitpid(-1, os.WNOHANG)
 
 
 def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:

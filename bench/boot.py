@@ -1,0 +1,147 @@
+"""From QEMU's start to a command done in the guest: ours and virtme-ng's, on the same kernel.
+
+Ours ends with the first command's exit status over SSH.  virtme-ng has no such
+moment, so it is measured until `vng --exec true` returns, which includes that its
+guest powers off; the same is shown for ours.  The runs alternate, so that what
+else the machine does hits both.
+
+    python bench/boot.py [--runs N] [--kernel BZIMAGE] [--accel auto|kvm|tcg]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness import base, image, kernel, machine, qemu, tree
+from harness.errors import HarnessError, PatchproofError
+from harness.options import KCONFIG
+from harness.progress import Progress
+from harness.store import Store
+
+FRAGMENTS = (
+    *(KCONFIG / name for name in ("base.config", "vfio.config", "observe.config")),
+    Path(__file__).with_name("virtme.config"),
+)
+OURS = "patchproof, to the first command done"
+OURS_ENDED = "patchproof, to QEMU's end"
+VIRTME = "virtme-ng, to QEMU's end"
+PATIENCE = 120.0
+
+
+def build_kernel(store: Store, progress: Progress) -> Path:
+    """The unpatched base with what virtme-ng needs: one kernel for both."""
+    source = base.fetch(store, progress)
+    unpatched = tree.apply(store, progress, source, None, store.path("logs", "bench", "apply.log"))
+    return kernel.build(
+        store, progress, unpatched, FRAGMENTS, store.path("logs", "bench", "build.log")
+    ).bzimage
+
+
+def ours(bzimage: Path, guest: image.Image, accelerator: qemu.Accelerator) -> tuple[float, float]:
+    """Seconds from QEMU's start to the first command done, and to QEMU's end."""
+    with tempfile.TemporaryDirectory() as folder:
+        with machine.boot(bzimage, guest, run_dir=Path(folder), accelerator=accelerator) as booted:
+            booted.ssh.run(["true"], PATIENCE)
+            done = time.monotonic()
+        return done - booted.started, time.monotonic() - booted.started
+
+
+def virtme(bzimage: Path, accelerator: qemu.Accelerator) -> float:
+    """Seconds that `vng` takes to run one command.  Raises HarnessError if it does not."""
+    vng = Path(sys.executable).with_name("vng")
+    argv = [
+        str(vng),
+        "--run",
+        str(bzimage),
+        "--cpus",
+        "2",
+        "--memory",
+        "1G",
+        "--force-9p",
+        "--disable-microvm",
+    ]
+    if accelerator.name == "tcg":
+        argv.append("--disable-kvm")
+    # The marker shows that the command ran: vng's own exit status does not.
+    argv += ["--exec", "echo it-ran"]
+    if not vng.exists():
+        raise HarnessError("virtme-ng is not installed. Run `tox -e bench`, or pip install '.[bench]'.")
+    started = time.monotonic()
+    done = subprocess.run(
+        argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False, cwd="/"
+    )
+    seconds = time.monotonic() - started
+    if b"it-ran" not in done.stdout:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise HarnessError(
+            f"`{' '.join(argv)}` did not run its command.", tail="\n".join(said.splitlines()[-10:])
+        )
+    return seconds
+
+
+def measure(
+    runs: int, bzimage: Path, guest: image.Image, accelerator: qemu.Accelerator, progress: Progress
+) -> dict[str, list[float]]:
+    """The seconds of every run, by what was measured."""
+    seconds: dict[str, list[float]] = {OURS: [], OURS_ENDED: [], VIRTME: []}
+    with progress.stage("bench boot") as stage:
+        for number in range(runs):
+            stage.update(f"run {number + 1} of {runs}")
+            done, ended = ours(bzimage, guest, accelerator)
+            seconds[OURS].append(done)
+            seconds[OURS_ENDED].append(ended)
+            seconds[VIRTME].append(virtme(bzimage, accelerator))
+    return seconds
+
+
+def table(seconds: dict[str, list[float]]) -> Table:
+    """Medians, ranges, and the ratio to virtme-ng's median."""
+    reference = statistics.median(seconds[VIRTME])
+    shown = Table(title="QEMU's start to a command done")
+    for heading in ("what", "median s", "least s", "most s", "ratio"):
+        shown.add_column(heading, justify="left" if heading == "what" else "right")
+    for what, values in seconds.items():
+        median = statistics.median(values)
+        figures = (median, min(values), max(values), median / reference)
+        shown.add_row(what, *(f"{figure:.2f}" for figure in figures))
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; the exit status is that of an error, never of a figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=5, help="how often each is run (default: %(default)s)")
+    parser.add_argument("--kernel", type=Path, help="this kernel instead of the base; it needs virtme.config")
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+
+    options = parser.parse_args(arguments)
+    store = Store()
+    progress = Progress(store)
+    try:
+        bzimage = options.kernel or build_kernel(store, progress)
+        guest = image.build(store, progress, store.path("logs", "bench", "image.log"))
+        accelerator = qemu.choose(store, options.accel, "qemu-system-x86_64", bzimage)
+        seconds = measure(options.runs, bzimage.absolute(), guest, accelerator, progress)
+    except PatchproofError as error:
+        print(error, file=sys.stderr)
+        return int(error.exit_code)
+    console = Console()
+    console.print(table(seconds))
+    console.print(f"accelerator: {accelerator.name} ({accelerator.reason})", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
