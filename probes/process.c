@@ -285,6 +285,17 @@ static struct child *child_add(const char *name, pid_t pid, int line,
 	return child;
 }
 
+/*
+ * Only a child that answers has begun.  One that was stopped before it asked
+ * to die with its parent would stay, and keep the device with it.
+ */
+static void child_begin(struct child *child, struct reply *r)
+{
+	ask(child, "version", r);
+	if (!strncmp(r->text, "ok", 2))
+		reply_set(r, "ok");
+}
+
 /* Two socket pairs and a fork; 0 in the child, which has its places taken. */
 static pid_t split(const struct args *a, struct reply *r, int *line,
 		   int *parcels)
@@ -324,7 +335,6 @@ static pid_t split(const struct args *a, struct reply *r, int *line,
 
 void op_spawn(struct args *a, struct reply *r)
 {
-	struct child *child;
 	uint64_t uid;
 	int image, line, parcels;
 	pid_t pid;
@@ -349,10 +359,7 @@ void op_spawn(struct args *a, struct reply *r)
 	close(image);
 	if (pid < 0)
 		return;
-	child = child_add(a->word[0], pid, line, parcels);
-	ask(child, "version", r); /* only a child that answers has begun */
-	if (!strncmp(r->text, "ok", 2))
-		reply_set(r, "ok");
+	child_begin(child_add(a->word[0], pid, line, parcels), r);
 }
 
 void op_fork(struct args *a, struct reply *r)
@@ -369,8 +376,7 @@ void op_fork(struct args *a, struct reply *r)
 	}
 	if (pid < 0)
 		return;
-	child_add(a->word[0], pid, line, parcels);
-	reply_set(r, "ok");
+	child_begin(child_add(a->word[0], pid, line, parcels), r);
 }
 
 /* "@NAME op ...": the rest of the line is the child's. */
