@@ -44,10 +44,9 @@ _CUSTOMIZE = (
     'rm -rf "$1"/var/log/* "$1"/var/cache/*',
     'mkdir -p "$1"/proc "$1"/sys "$1"/dev "$1"/run "$1"/tmp',
 )
-# Uncompressed: unpacking costs more in an emulated processor than reading more
-# does.  Only the id of a compressor is written, which the kernel must know.
+# lz4 halves the size; a guest starts as fast from it as from uncompressed files, even emulated.
 _PACK = (
-    *("-comp", "lz4", "-noI", "-noD", "-noF", "-noX", "-no-xattrs", "-no-progress", "-quiet"),
+    *("-comp", "lz4", "-no-xattrs", "-no-progress", "-quiet"),
     # mmdebstrap's archive does not describe the root folder itself; without this it is the caller's.
     *("-root-mode", "755", "-root-uid", "0", "-root-gid", "0"),
 )
