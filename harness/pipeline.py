@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import base, hardware, image, kernel, machine, probe, qemu, series, tree
+from harness import base, dialect, hardware, image, kernel, machine, probe, qemu, series, tree
 from harness.errors import HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
@@ -123,6 +123,7 @@ class Pipeline:
         self.progress = progress
         self.results = results
         self.journal = journal
+        self.dialect = tested.dialect  # settled once the headers are there
         self.guest: Guest | None = None
         self._software: Software | None = None
         self._machines = 0
@@ -147,6 +148,8 @@ class Pipeline:
             rootfs = image.build(self.store, self.progress, self.results.log("image"))
             self.results.write_run(image=rootfs.identity)
         with self._stage("probes"):
+            self.dialect = dialect.settle(self.series.dialect, tested.headers)
+            self.results.write_run(dialect=self.dialect)
             actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
         with self._stage("boot"):
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))

@@ -92,8 +92,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Leave out what another dialect's kernel cannot have, saying why."""
     run = item.config.stash.get(RUN, None)
     mark = item.get_closest_marker("on_dialect")
-    if run is not None and mark is not None and run.dialect not in mark.args:
-        pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {run.dialect}")
+    if run is not None and mark is not None and run.pipeline.dialect not in mark.args:
+        pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {run.pipeline.dialect}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -86,6 +86,9 @@ class Region:
 class Actor:
     """A process in the guest; ``name`` is empty for the first, else what spawn() called it.
 
+    ``revoke_via`` is the call that revokes, where the probe cannot know it from the
+    headers: ``feature`` or ``ioctl``.
+
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
     HarnessError where the actor found the line itself wrong.
     """
@@ -94,6 +97,7 @@ class Actor:
         self.name = name
         self._wire = wire
         self._prefix = prefix
+        self.revoke_via: str | None = None
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
         """Any line at all, and the reply as it came; ``seconds`` is the deadline that the line asks for."""
@@ -190,7 +194,7 @@ class Actor:
         owner = device or buffer.device
         if owner is None:
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to revoke it.")
-        self.say("revoke", owner.name, buffer.name, via=via)
+        self.say("revoke", owner.name, buffer.name, via=via or self.revoke_via)
 
     def page_table(self, mapping: Mapping) -> PageTable:
         """What this actor's page table holds of its mapping."""
@@ -207,17 +211,22 @@ class Actor:
     def spawn(self, name: str, uid: int | None = None) -> Actor:
         """Start a fresh actor that inherits no descriptor, as user ``uid``."""
         self.say("spawn", name, uid=uid)
-        return Actor(self._wire, name, f"{self._prefix}@{name} ")
+        return self._child(name)
 
     def fork(self, name: str) -> Actor:
         """Fork; ``adopt()`` gives what this actor has by the same name in the child."""
         self.say("fork", name)
-        return Actor(self._wire, name, f"{self._prefix}@{name} ")
+        return self._child(name)
 
     def give(self, buffer: Buffer, child: Actor) -> Buffer:
         """Send a descriptor over a UNIX socket to an actor of one's own, which receives it."""
         self.say("send", buffer.name, child.name)
         return replace(buffer, actor=child, name=child.say("recv"), device=None)
+
+    def _child(self, name: str) -> Actor:
+        child = Actor(self._wire, name, f"{self._prefix}@{name} ")
+        child.revoke_via = self.revoke_via
+        return child
 
     def adopt(self, mapping: Mapping) -> Mapping:
         """A parent's mapping as this forked child has it."""

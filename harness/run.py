@@ -79,7 +79,6 @@ class Run:
     def __init__(self, request: options.Request, items: list[pytest.Item], selection: str) -> None:
         self.request = request
         self.series = pipeline.load_series(request)
-        self.dialect = self.series.dialect
         entries = [*pipeline.stages_of(request), *(self._entry(item) for item in items)]
         self.results = Results.create(request.results, self.series.name)
         self.results.write_run(selection=selection)
@@ -142,8 +141,12 @@ class Run:
         if self._transcript is None:
             self._transcript = Transcript(self.results.transcript(item.nodeid), item.nodeid)
         if kind == "python":
-            return self._actors.enter_context(start_python(guest, self._transcript))
-        return self._actors.enter_context(start_actor(guest, self.pipeline.actor, self._transcript))
+            actor = start_python(guest, self._transcript)
+        else:
+            actor = start_actor(guest, self.pipeline.actor, self._transcript)
+        if self.pipeline.dialect in ("feature", "ioctl"):
+            actor.revoke_via = self.pipeline.dialect
+        return self._actors.enter_context(actor)
 
     def end_actors(self) -> None:
         """End the actors: before their devices are taken away, and before the kernel is looked at."""

@@ -1,0 +1,41 @@
+"""Which interface a kernel offers, by its headers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import dialect
+from harness.errors import BuildError
+
+LINES = {
+    "feature": ("vfio.h", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n"),
+    "ioctl": ("dma-buf.h", "#define DMA_BUF_IOCTL_REVOKE\t_IO(DMA_BUF_BASE, 4)\n"),
+    "map": ("vfio.h", "/* DMA_BUF_IOCTL_REVOKE and VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE are not here */\n"),
+}
+
+
+def headers(folder: Path, kind: str) -> Path:
+    name, line = LINES[kind]
+    (folder / "linux").mkdir()
+    (folder / "linux" / name).write_text(line)
+    return folder
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_auto_is_what_the_headers_say(tmp_path: Path, kind: str) -> None:
+    assert dialect.settle("auto", headers(tmp_path, kind)) == kind
+
+
+@pytest.mark.parametrize(("promised", "kind"), [("base", "map"), *((kind, kind) for kind in LINES)])
+def test_a_kept_promise(tmp_path: Path, promised: str, kind: str) -> None:
+    assert dialect.settle(promised, headers(tmp_path, kind)) == promised
+
+
+@pytest.mark.parametrize(
+    ("promised", "kind"), [("feature", "map"), ("feature", "ioctl"), ("ioctl", "map"), ("base", "ioctl")]
+)
+def test_a_broken_promise_is_named(tmp_path: Path, promised: str, kind: str) -> None:
+    with pytest.raises(BuildError, match=f"promises the dialect {promised}, .* of the dialect {kind}"):
+        dialect.settle(promised, headers(tmp_path, kind))
