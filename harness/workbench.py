@@ -76,7 +76,7 @@ class Workbench:
             )
         if self._unfinished.exists():
             # Whatever was being written then may be half a file with a fresh date.
-            # ccache still has nearly everything, so starting over is cheap.
+            # ccache still has most of it, so starting over costs little.
             shutil.rmtree(self.build)
         self.build.mkdir(parents=True, exist_ok=True)
         write_atomically(self._fragment, self._request)
