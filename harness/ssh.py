@@ -12,7 +12,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -20,7 +20,7 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness.errors import PatchproofError
+from harness.errors import HarnessError, PatchproofError
 
 USER = "root"
 _CHUNK = 65536
@@ -177,7 +177,7 @@ class Ssh:
         """
         deadline = time.monotonic() + timeout
         what = shlex.join(argv)
-        channel = self._open(what, timeout)
+        channel = self._execute(what, timeout)
         feeder = threading.Thread(target=_feed, args=(channel, stdin), daemon=True)
         feeder.start()
         output: tuple[list[bytes], list[bytes]] = ([], [])
@@ -199,33 +199,59 @@ class Ssh:
     def stream(self, argv: Sequence[str], timeout: float = 10.0) -> Stream:
         """Start a command in the guest and talk to it.  Raises SshLostError."""
         what = shlex.join(argv)
-        return Stream(self._open(what, timeout), what)
+        return Stream(self._execute(what, timeout), what)
 
     def put(
         self, content: bytes | Path, remote: PurePosixPath | str, mode: int = 0o644, timeout: float = 30.0
     ) -> None:
-        """Write a file in the guest.  Raises SshLostError, SshTimeoutError."""
+        """Write a file in the guest.
+
+        Raises HarnessError if the guest refuses, SshLostError, SshTimeoutError.
+        """
         data = content.read_bytes() if isinstance(content, Path) else content
-        script = 'cat > "$1" && chmod "$2" "$1"'
-        done = self.run(["sh", "-c", script, "put", str(remote), f"{mode:o}"], timeout, data)
-        if done.status != 0:
-            said = done.stderr.decode(errors="replace").strip()
-            raise SshLostError(f"The file {remote} could not be written in the guest: {said}")
+        # sshd serves SFTP without starting a program: ten times as fast as `cat`.
+        channel = self._open("sftp", timeout, lambda channel: channel.invoke_subsystem("sftp"))
+        try:
+            with paramiko.SFTPClient(channel) as sftp:
+                with sftp.open(str(remote), "wb") as stream:
+                    stream.set_pipelined(True)
+                    stream.write(data)
+                sftp.chmod(str(remote), mode)
+        except TimeoutError as error:
+            raise SshTimeoutError(
+                f"{remote} could not be written in the guest within {timeout:.0f} s."
+            ) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            if self._transport.is_active():
+                raise HarnessError(f"The file {remote} could not be written in the guest: {error}") from error
+            raise SshLostError(f"The connection broke while {remote} was written in the guest.") from error
 
     def close(self) -> None:
         """Hang up."""
         self._transport.close()
 
-    def _open(self, what: str, timeout: float) -> paramiko.Channel:
+    def _execute(self, what: str, timeout: float) -> paramiko.Channel:
+        # Without a shell in between, a signal that ends the command is seen as one.
+        return self._open(what, timeout, lambda channel: channel.exec_command(f"exec {what}"))
+
+    def _open(
+        self, what: str, timeout: float, request: Callable[[paramiko.Channel], object]
+    ) -> paramiko.Channel:
+        """A channel for which the guest has granted ``request``."""
+        deadline = time.monotonic() + timeout
         try:
             channel = self._transport.open_session(timeout=timeout)
             channel.settimeout(timeout)
-            # Without a shell in between, a signal that ends the command is seen as one.
-            channel.exec_command(f"exec {what}")
+            # paramiko waits for the answer to a request for ever; a closed channel ends that.
+            give_up = threading.Timer(_left(deadline), channel.close)
+            give_up.daemon = True
+            give_up.start()
+            try:
+                request(channel)
+            finally:
+                give_up.cancel()
         except (paramiko.SSHException, EOFError, OSError) as error:
-            if (
-                self._transport.is_active()
-            ):  # paramiko has no error of its own for a channel that takes too long
+            if self._transport.is_active():  # paramiko has no error of its own for what takes too long
                 raise SshTimeoutError(f"`{what}` could not be started within {timeout:.0f} s.") from error
             raise SshLostError(
                 f"`{what}` could not be started in the guest: {error or 'it hung up'}"

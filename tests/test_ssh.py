@@ -10,6 +10,7 @@ import pytest
 import real
 
 from harness import machine
+from harness.errors import HarnessError
 from harness.machine import Machine
 from harness.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
 
@@ -87,7 +88,7 @@ def test_a_file_arrives_whole_and_with_its_mode(guest: Machine, tmp_path: Path, 
 
 
 def test_a_file_that_cannot_be_written_is_an_error_with_the_reason(guest: Machine) -> None:
-    with pytest.raises(SshLostError, match=r"/nowhere/x could not be written.*(nonexistent|No such)"):
+    with pytest.raises(HarnessError, match=r"/nowhere/x could not be written.*No such file"):
         guest.ssh.put(b"x", "/nowhere/x")
 
 
@@ -122,6 +123,31 @@ def test_many_streams_at_once(guest: Machine) -> None:
     assert [int(stream.read_line(PATIENCE)) for stream in streams] == list(range(30))
     for stream in streams:
         stream.close()
+
+
+def test_a_guest_that_stands_still_is_not_waited_for(guest: Machine) -> None:
+    guest.monitor.execute("stop")
+    try:
+        with pytest.raises(SshTimeoutError, match="could not be started within 1 s"):
+            guest.ssh.run(["true"], 1.0)
+        with pytest.raises(SshTimeoutError, match="could not be started within 1 s"):
+            guest.ssh.put(b"x", "/tmp/x", timeout=1.0)
+    finally:
+        guest.monitor.execute("cont")
+    assert guest.ssh.run(["true"], PATIENCE).status == 0
+
+
+def test_a_guest_that_stops_after_the_channel_is_open_is_not_waited_for(guest: Machine) -> None:
+    def stop(channel: object) -> None:
+        guest.monitor.execute("stop")
+        channel.exec_command("true")  # type: ignore[attr-defined]
+
+    try:
+        with pytest.raises(SshTimeoutError, match="could not be started within 2 s"):
+            guest.ssh._open("true", 2.0, stop)
+    finally:
+        guest.monitor.execute("cont")
+    assert guest.ssh.run(["true"], PATIENCE).status == 0
 
 
 def test_a_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
