@@ -72,7 +72,8 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     pipeline.check(request)
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
     where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
-    code = pytest.main([*where, "-p", "harness.plugin", *arguments], plugins=[_Suites()])
+    # -rN: the table at the end says it all, and why.
+    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[_Suites()])
     renamed = {
         pytest.ExitCode.USAGE_ERROR: ExitCode.HARNESS,
         pytest.ExitCode.NO_TESTS_COLLECTED: ExitCode.NOTHING_APPLICABLE,
