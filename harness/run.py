@@ -19,7 +19,7 @@ from harness.report import junit
 from harness.results import Results
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
-from harness.verdict import Entry, Kind, Span, Verdict, expectation
+from harness.verdict import Entry, Kind, Span, Verdict
 from harness.witness import KernelHealth, RamBar
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
@@ -105,7 +105,7 @@ class Run:
             kind=Kind.SCENARIO,
             title=text.strip().splitlines()[0],
             requirements=ids,
-            expected=expectation(self.series.expected(ids, item.nodeid)),
+            expected=self.series.expected(ids, item.nodeid),
         )
 
     def prepare(self) -> bool:
@@ -200,7 +200,7 @@ class Run:
             if seen.verdict is expected and expected is not Verdict.NOT_APPLICABLE:
                 report.outcome = "skipped"
                 report.wasxfail = f"expected: {_first_line(seen.reason)}"
-        elif call.when == "call" and expected is Verdict.VIOLATES:
+        elif call.when == "call" and expected in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
             report.outcome = "failed"
             report.longrepr = "This scenario conforms, and the manifest of the series says that it does not."
 

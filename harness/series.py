@@ -18,13 +18,11 @@ from pathlib import Path
 from harness import diff, git, mail, store
 from harness.command import CommandError
 from harness.errors import ApplyError, UsageError
-from harness.verdict import Verdict
+from harness.verdict import EXPECTABLE, Verdict
 
 MANIFEST = "series.toml"
 DEFAULT_BASE = "6.19"
 DIALECTS = ("base", "map", "ioctl", "feature", "auto")
-# From the mildest to the one that decides.
-EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES)
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the list have some 2 MiB
 
 
@@ -63,7 +61,7 @@ class Series:
         """The verdict word expected of a scenario.
 
         The scenario's own entry decides; else each of its requirements has a
-        word, its own or the default, and one that is violated decides for all.
+        word, its own or the default, and the worst one decides for all.
         """
         default = Verdict(self.expect.get("default", Verdict.CONFORMS))
         if scenario_id in self.expect:

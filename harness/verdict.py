@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.errors import ExitCode, UsageError
+from harness.errors import ExitCode
 
 
 class Verdict(StrEnum):
@@ -24,20 +24,11 @@ class Verdict(StrEnum):
     HARNESS_ERROR = "harness-error"
 
 
-#: The words a manifest may expect.  The others describe the run, not the kernel.
-EXPECTABLE = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.NOT_APPLICABLE, Verdict.KERNEL_DIED)
+#: What a manifest may expect, from the mildest to the worst.  The other words are about the run itself.
+EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES, Verdict.KERNEL_DIED)
 
 #: What a series can be blamed for, where it was not expected.
 SERIES_FAULTS = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
-
-
-def expectation(word: str) -> Verdict:
-    """The verdict that ``word`` stands for in a manifest; UsageError if it cannot be expected."""
-    if word not in EXPECTABLE:
-        raise UsageError(
-            f"{word!r} is not a verdict that can be expected. Write one of: {', '.join(EXPECTABLE)}."
-        )
-    return Verdict(word)
 
 
 def judge(expected: Verdict, observed: Verdict) -> Verdict:

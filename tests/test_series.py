@@ -160,6 +160,12 @@ def test_a_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, sa
     assert says in str(refusal.value)
 
 
+@pytest.mark.parametrize("word", ["conforms", "not-applicable", "violates", "kernel-died"])
+def test_what_a_manifest_may_expect(tmp_path: Path, word: str) -> None:
+    folder = write_series(tmp_path / "mine", f"[expect]\nMAP-01 = '{word}'")
+    assert series.load(str(folder), PATCHES).expected(["MAP-01"], "test_map") == word
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean baseline"):
         series.load("basline", PATCHES)
@@ -224,17 +230,19 @@ def test_the_digest_is_that_of_content_order_base_and_dialect() -> None:
         (["MAP-01"], "test_a", "conforms"),
         (["MAP-01", "MAP-02"], "test_a", "violates"),
         (["MAP-01", "MAP-09"], "test_a", "not-applicable"),
+        (["MAP-03", "MAP-02"], "test_a", "kernel-died"),
         (["MAP-02"], "test_known", "conforms"),
         ([], "test_a", "not-applicable"),
     ],
 )
-def test_one_violated_requirement_decides_unless_the_scenario_is_named(
+def test_the_worst_word_decides_unless_the_scenario_is_named(
     ids: list[str], scenario: str, word: str
 ) -> None:
     expect = {
         "default": "not-applicable",
         "MAP-01": "conforms",
         "MAP-02": "violates",
+        "MAP-03": "kernel-died",
         "test_known": "conforms",
     }
     tested = Series("test", "a test", "6.19", "auto", (), expect, "a test")
