@@ -22,6 +22,7 @@ class Request:
     """What the user wants tested, and on what."""
 
     series: str | None = None
+    patches: int | None = None
     tree: Path | None = None
     kernel: Path | None = None
     headers: Path | None = None
@@ -37,6 +38,8 @@ class Request:
                 "--kernel and --headers belong together: the probes are compiled against the "
                 "headers of the kernel under test (`make headers_install`)."
             )
+        if self.patches is not None and self.series is None:
+            raise UsageError("--patches counts those of --series, and no series is given.")
         if self.kernel is not None and (self.tree is not None or self.kconfig):
             raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
 
@@ -53,6 +56,12 @@ def add_source(add: Callable[..., Any]) -> None:
         metavar="NAME|DIR|MBOX",
         help=f"a name below patches/, a folder of patches, or an mbox file (default: {DEFAULT_SERIES}, "
         "or none with --tree or --kernel)",
+    )
+    add(
+        "--patches",
+        metavar="N",
+        type=int,
+        help="only the first N patches of the series; its manifest says what they alone give",
     )
     add(
         "--tree",

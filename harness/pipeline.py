@@ -44,9 +44,10 @@ def stages_of(request: Request) -> list[Entry]:
 
 
 def load_series(request: Request) -> series.Series:
-    """The series that is asked for; without one, what is checked out or given is tested as it is."""
+    """The series that is asked for, or its first patches; without one, what is given is tested as it is."""
     if request.series is not None:
-        return series.load(request.series, PATCHES)
+        tested = series.load(request.series, PATCHES)
+        return tested if request.patches is None else tested.first(request.patches)
     if request.kernel is not None:
         return series.unpatched(request.kernel.name, "auto")
     assert request.tree is not None

@@ -10,19 +10,17 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import diff, git, mail, store
 from harness.command import CommandError
 from harness.errors import ApplyError, UsageError
+from harness.manifest import MANIFEST, Manifest, Prefix, group
 from harness.verdict import EXPECTABLE, Verdict
 
-MANIFEST = "series.toml"
 DEFAULT_BASE = "6.19"
-DIALECTS = ("base", "map", "ioctl", "feature", "auto")
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the list have some 2 MiB
 
 
@@ -39,9 +37,10 @@ class Patch:
 class Series:
     """An ordered list of patches and what is known about them.
 
-    ``base`` is the release it was made for ("6.19"); ``dialect`` one of DIALECTS;
-    ``expect`` maps requirement ids, scenario ids and "default" to a verdict word;
-    ``origin`` says for humans where it was read from.
+    ``base`` is the release it was made for ("6.19"); ``dialect`` one of manifest.DIALECTS;
+    ``expect`` maps requirement ids ("REV-01"), groups of them ("REV"), scenario ids
+    and "default" to a verdict word; ``origin`` says for humans where it was read
+    from; ``prefixes`` stand in ascending order.
     """
 
     name: str
@@ -51,6 +50,7 @@ class Series:
     patches: tuple[Patch, ...]
     expect: Mapping[str, str]
     origin: str
+    prefixes: tuple[Prefix, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -61,13 +61,43 @@ class Series:
         """The verdict word expected of a scenario.
 
         The scenario's own entry decides; else each of its requirements has a
-        word, its own or the default, and the worst one decides for all.
+        word, its own, its group's or the default, and the worst one decides for all.
         """
         default = Verdict(self.expect.get("default", Verdict.CONFORMS))
         if scenario_id in self.expect:
             return Verdict(self.expect[scenario_id])
-        words = [Verdict(self.expect.get(identity, default)) for identity in requirement_ids]
+        words = [
+            Verdict(self.expect.get(identity, self.expect.get(group(identity), default)))
+            for identity in requirement_ids
+        ]
         return max(words, key=EXPECTABLE.index, default=default)
+
+    def first(self, count: int) -> Series:
+        """The series of the first ``count`` patches alone, 0 to all; of all it is the series itself.
+
+        Without a word on prefixes in the manifest the same is expected of it, in
+        the dialect that its headers turn out to offer.  Raises UsageError for a
+        ``count`` that there is not.
+        """
+        whole = len(self.patches)
+        if not 0 <= count <= whole:
+            raise UsageError(f"The series {self.name} has {whole} patches, so there are no first {count}.")
+        if count == whole:
+            return self
+        dialect, expect = "auto", self.expect
+        for prefix in self.prefixes:
+            if prefix.limit >= count:
+                dialect, expect = prefix.dialect, prefix.expect
+                break
+        return replace(
+            self,
+            name=f"{self.name}-{count}of{whole}",
+            title=f"{self.title}, the first {count} of {whole} patches",
+            dialect=dialect,
+            patches=self.patches[:count],
+            expect=expect,
+            prefixes=(),
+        )
 
 
 def unpatched(name: str, dialect: str) -> Series:
@@ -141,40 +171,29 @@ def _body(patch: Patch) -> bytes:
 
 
 def _load_folder(folder: Path, patches_dir: Path) -> Series:
-    manifest = folder / MANIFEST
-    table: dict[str, object] = {}
-    if manifest.is_file():
-        try:
-            table = tomllib.loads(manifest.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{manifest} is not a TOML file: {error}.") from error
-    unknown = sorted(set(table) - {"title", "base", "dialect", "patches", "expect"})
-    if unknown:
-        raise UsageError(f"{manifest} has the key {diff.printable(unknown[0])!r}, which is not known.")
-    listed = table.get("patches")
-    if listed is None:
+    manifest = Manifest.read(folder / MANIFEST)
+    names = manifest.patches
+    if names is None:
         names = sorted(path.name for path in folder.glob("*.patch"))
-    elif isinstance(listed, list) and all(isinstance(name, str) for name in listed):
-        names = listed
-    else:
-        raise UsageError(f"`patches` in {manifest} must be a list of file names.")
     loaded = _read_patches(folder, names, [folder, patches_dir])
     cover = [patch for patch in loaded if mail.is_cover(patch.subject)]
     patches = tuple(patch for patch in loaded if patch not in cover)
-    title = _text(table, "title", manifest, mail.bare(cover[0].subject) if cover else folder.resolve().name)
-    dialect = _text(table, "dialect", manifest, "auto")
-    if dialect not in DIALECTS:
-        raise UsageError(
-            f"The dialect {diff.printable(dialect)!r} in {manifest} is none of {', '.join(DIALECTS)}."
-        )
-    if not patches and not (table and dialect == "base"):
+    dialect = manifest.dialect("auto")
+    if not patches and not (manifest.table and dialect == "base"):
         raise UsageError(
             f"The folder {folder} holds no patches. Put the *.patch files of git format-patch into it; only "
             f'a series whose {MANIFEST} says dialect = "base" may be without.'
         )
-    base = _text(table, "base", manifest, DEFAULT_BASE)
+    expect = manifest.expect()
     return Series(
-        _slug(folder.resolve().name), title, base, dialect, patches, _expect(table, manifest), str(folder)
+        name=_slug(folder.resolve().name),
+        title=manifest.text("title", mail.bare(cover[0].subject) if cover else folder.resolve().name),
+        base=manifest.text("base", DEFAULT_BASE),
+        dialect=dialect,
+        patches=patches,
+        expect=expect,
+        origin=str(folder),
+        prefixes=manifest.prefixes(Prefix(len(patches), dialect, expect), patches_dir),
     )
 
 
@@ -210,26 +229,6 @@ def _load_mbox(path: Path) -> Series:
         for number, one in enumerate(mails, 1)
     )
     return Series(_slug(path.stem), title, DEFAULT_BASE, "auto", patches, {}, str(path))
-
-
-def _expect(table: Mapping[str, object], manifest: Path) -> dict[str, str]:
-    expect = table.get("expect", {})
-    if not isinstance(expect, dict):
-        raise UsageError(f"`expect` in {manifest} must be a table.")
-    for key, word in expect.items():
-        if word not in EXPECTABLE:
-            raise UsageError(
-                f"{manifest} expects {diff.printable(str(word))!r} of {diff.printable(key)}; "
-                f"what can be expected is {', '.join(EXPECTABLE)}."
-            )
-    return expect
-
-
-def _text(table: Mapping[str, object], key: str, manifest: Path, default: str) -> str:
-    value = table.get(key, default)
-    if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"`{key}` in {manifest} must be a text.")
-    return value.strip()
 
 
 def _inside(path: Path, roots: Iterable[Path]) -> bool:

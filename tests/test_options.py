@@ -39,9 +39,22 @@ def test_every_option_arrives(tmp_path: Path) -> None:
     fragment = tmp_path / "more.config"
     fragment.touch()
     assert parsed(
-        *("--series", "s", "--tree", "t", "--kconfig", str(fragment), "--accel", "tcg", "--qemu", "q"),
+        *(
+            "--series",
+            "s",
+            "--patches",
+            "3",
+            "--tree",
+            "t",
+            "--kconfig",
+            str(fragment),
+            "--accel",
+            "tcg",
+            "--qemu",
+            "q",
+        ),
         *("--results", "r", "--keep-vm"),
-    ) == Request("s", Path("t"), None, None, (fragment,), "tcg", "q", Path("r"), True)
+    ) == Request("s", 3, Path("t"), None, None, (fragment,), "tcg", "q", Path("r"), True)
 
 
 @pytest.mark.parametrize("alone", [("--kernel", "bzImage"), ("--headers", "include")])
@@ -56,6 +69,12 @@ def test_what_would_have_no_effect_is_refused(tmp_path: Path) -> None:
     for useless in (("--tree", "linux"), ("--kconfig", str(fragment))):
         with pytest.raises(UsageError, match="have no effect"):
             parsed("--kernel", "bzImage", "--headers", "include", *useless)
+
+
+def test_patches_are_counted_of_a_series() -> None:
+    assert parsed("--patches", "3").patches == 3
+    with pytest.raises(UsageError, match="no series is given"):
+        parsed("--tree", "linux", "--patches", "3")
 
 
 def test_a_fragment_that_is_not_there_is_named(tmp_path: Path) -> None:

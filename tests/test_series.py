@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import diff, mail, series
+from harness import diff, mail, pipeline, series
 from harness.errors import ApplyError, UsageError
+from harness.options import Request
 from harness.series import Patch, Series
 from harness.verdict import Verdict
 
@@ -151,6 +152,16 @@ def test_a_series_may_share_patches_with_another_below_patches(tmp_path: Path) -
         ("[expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),
         ("[expect]\nMAP-01 = 'not-reached'", "'not-reached' of MAP-01"),
         ("[expect]\nMAP-01 = ['conforms']", "of MAP-01"),
+        ("prefix = 3", "`prefix`"),
+        ("[prefix]\n0 = 'base'", "`prefix`"),
+        ("[prefix.1]", "[prefix.1]; of 1 patches there are the first 0 to 0"),
+        ("[prefix.00]", "[prefix.00]"),
+        ("[prefix.first]", "[prefix.first]"),
+        ("[prefix.0]\ntitle = 'None of it'", "'title', which is not known"),
+        ("[prefix.0]\ndialect = 'klingon'", "'klingon'"),
+        ("[prefix.0]\nlike = 'nobody'", "not there"),
+        ("[prefix.0]\nlike = '../tests/data/series'", "not there"),
+        ("[prefix.0.expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),
     ],
 )
 def test_a_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, says: str) -> None:
@@ -247,6 +258,97 @@ def test_the_worst_word_decides_unless_the_scenario_is_named(
     }
     tested = Series("test", "a test", "6.19", "auto", (), expect, "a test")
     assert tested.expected(ids, scenario) == word
+
+
+def test_a_group_stands_for_its_requirements_that_are_not_named() -> None:
+    expect = {"default": "violates", "REV": "not-applicable", "REV-03": "conforms"}
+    tested = Series("test", "a test", "6.19", "auto", (), expect, "a test")
+    words = [tested.expected([identity], "test_a") for identity in ("REV-01", "REV-03", "REVO-01", "MAP-01")]
+    assert words == ["not-applicable", "conforms", "violates", "violates"]
+
+
+# --- the first patches alone
+
+OTHER = """\
+dialect = "base"
+[expect]
+default = "violates"
+MAP-02 = "conforms"
+MAP-07 = "conforms"
+"""
+MINE = """\
+dialect = "feature"
+[expect]
+LIFE-11 = "violates"
+REV-05 = "not-applicable"
+[prefix.4]
+dialect = "map"
+[prefix.4.expect]
+REV = "violates"
+[prefix.2]
+dialect = "base"
+like = "other"
+[prefix.2.expect]
+MAP-07 = "violates"
+[prefix.1.expect]
+default = "kernel-died"
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Series:
+    write_series(tmp_path / "other", OTHER, 0)
+    write_series(tmp_path / "mine", MINE, 6)
+    return series.load("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("count", "dialect", "words"),
+    [
+        # of LIFE-11, REV-05, MAP-02, MAP-07
+        (6, "feature", ["violates", "not-applicable", "conforms", "conforms"]),
+        (5, "auto", ["violates", "not-applicable", "conforms", "conforms"]),
+        (4, "map", ["violates", "violates", "conforms", "conforms"]),
+        (3, "map", ["violates", "violates", "conforms", "conforms"]),
+        (2, "base", ["violates", "violates", "conforms", "violates"]),
+        (1, "base", ["kernel-died"] * 4),
+        (0, "base", ["kernel-died"] * 4),
+    ],
+)
+def test_a_prefix_expects_what_its_table_says_then_that_of_more_patches(
+    mine: Series, count: int, dialect: str, words: list[str]
+) -> None:
+    prefix = mine.first(count)
+    assert prefix.dialect == dialect
+    assert [
+        prefix.expected([identity], "test_a") for identity in ("LIFE-11", "REV-05", "MAP-02", "MAP-07")
+    ] == words
+
+
+def test_a_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
+    prefixes = [mine.first(count) for count in range(7)]
+    assert prefixes[6] is mine
+    assert [len(prefix.patches) for prefix in prefixes] == [0, 1, 2, 3, 4, 5, 6]
+    assert (prefixes[2].name, prefixes[2].title) == ("mine-2of6", "mine, the first 2 of 6 patches")
+    assert len({prefix.digest for prefix in prefixes}) == 7
+
+
+def test_the_first_patches_of_a_series_are_what_a_run_asks_for() -> None:
+    whole = pipeline.load_series(Request(series="reference-feature"))
+    prefix = pipeline.load_series(Request(series="reference-feature", patches=6))
+    assert prefix == whole.first(6)
+    assert prefix.patches == whole.patches[:6]
+
+
+@pytest.mark.parametrize("count", [-1, 7])
+def test_there_is_no_prefix_longer_than_the_series(mine: Series, count: int) -> None:
+    with pytest.raises(UsageError, match=f"6 patches, so there are no first {count}"):
+        mine.first(count)
+
+
+def test_a_series_without_a_manifest_has_prefixes_too(tmp_path: Path) -> None:
+    prefix = series.load(str(write_series(tmp_path / "mine", patches=2)), PATCHES).first(1)
+    assert (prefix.dialect, prefix.expected(["MAP-01"], "test_a")) == ("auto", "conforms")
 
 
 def test_a_kernel_that_is_tested_as_it_is_gets_a_name_fit_for_a_folder() -> None:
