@@ -14,6 +14,7 @@ event              further members
                    ``console`` (file, start, end), ``duration`` (seconds)
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-ended``  ``machine``, ``reason``
+``finding``        ``id``, ``text``: what a scenario in progress observed, judged by nobody
 ``note``           ``text``
 ``interrupted``    ``reason``
 ``run-ended``
@@ -35,7 +36,7 @@ from pathlib import Path
 
 from harness.errors import HarnessError, PatchproofError, SeriesError
 from harness.store import write_atomically
-from harness.verdict import Entry, Kind, Span, Verdict, judge
+from harness.verdict import Entry, Kind, Span, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
@@ -68,6 +69,7 @@ class Journal:
                     "title": entry.title,
                     "requirements": entry.requirements,
                     "expected": entry.expected,
+                    "strength": entry.strength,
                     "verdict": Verdict.NOT_REACHED,
                 }
                 for entry in planned
@@ -98,13 +100,13 @@ class Journal:
         transcript: Path | None = None,
         console: Span | None = None,
     ) -> Verdict:
-        """An entry ended; returns the verdict on what was observed (see ``judge``).
+        """An entry ended; returns the verdict on what was observed (see ``Entry.judge``).
 
         ``transcript`` is a file in the results folder (one elsewhere is not named
         in the journal), ``console`` what the console said meanwhile.
         """
         entry = self._plan.get(entry_id)
-        verdict = judge(entry.expected, observed) if entry is not None else observed
+        verdict = entry.judge(observed) if entry is not None else observed
         event: dict[str, object] = {"id": entry_id, "verdict": verdict}
         if entry_id in self._began:
             event["duration"] = round(time.monotonic() - self._began[entry_id], 6)
@@ -136,9 +138,14 @@ class Journal:
         """A machine of this name is about to be started."""
         self._write("machine-started", machine=machine, **facts)
 
-    def machine_ended(self, machine: str, reason: str) -> None:
+    def machine_ended
+(self, machine: str, reason: str) -> None:
         """The machine is gone: powered off, panicked, killed."""
         self._write("machine-ended", machine=machine, reason=_shortened(reason))
+
+    def finding(self, entry_id: str, text: str) -> None:
+        """What a scenario observed, between its start and its end; no verdict hangs on it."""
+        self._write("finding", id=entry_id, text=_shortened(text))
 
     def note(self, text: str) -> None:
         """Something a reader of the report should know, said by no stage or scenario."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
-from harness.verdict import Entry, Kind, Record, Result, Span, Verdict, judge
+from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
 
 
 def read(directory: Path) -> Record:
@@ -55,6 +55,7 @@ def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
                 title=str(entry["title"]),
                 requirements=tuple(str(requirement) for requirement in entry["requirements"]),
                 expected=Verdict(entry["expected"]),
+                strength=Strength(entry["strength"]),
             )
             for entry in content["entries"]
         )
@@ -91,6 +92,8 @@ class _Joined:
                 self._started(event)
             case "ended":
                 self._ended(event)
+            case "finding":
+                self._finding(event)
             case "run-started" if not self.started:
                 self.started = str(event.get("time", ""))
             case "note":
@@ -104,10 +107,14 @@ class _Joined:
             case other:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
 
-    def _entry(self, event: dict[str, Any]) -> tuple[str, Verdict | None]:
+    def _known(self, event: dict[str, Any]) -> str:
         entry_id = str(event.get("id"))
         if entry_id not in self.results:
             self.fault(entry_id, "the journal has events for it, the plan does not know it")
+        return entry_id
+
+    def _entry(self, event: dict[str, Any]) -> tuple[str, Verdict | None]:
+        entry_id = self._known(event)
         try:
             return entry_id, Verdict(event.get("verdict", ""))
         except ValueError:
@@ -135,7 +142,7 @@ class _Joined:
             try:
                 self.results[entry_id] = replace(
                     result,
-                    verdict=judge(result.entry.expected, verdict),
+                    verdict=result.entry.judge(verdict),
                     reason=str(event.get("reason", "")),
                     details=str(event.get("details", "")),
                     transcript=str(event.get("transcript", "")),
@@ -145,6 +152,13 @@ class _Joined:
                 )
             except (KeyError, TypeError, ValueError) as error:
                 self.fault(entry_id, f"its end cannot be read ({error!r})")
+
+    def _finding(self, event: dict[str, Any]) -> None:
+        entry_id = self._known(event)
+        result = self.results[entry_id]
+        if entry_id not in self.open:
+            self.fault(entry_id, "it has a finding while it is not in progress")
+        self.results[entry_id] = replace(result, noted=(*result.noted, str(event.get("text", ""))))
 
     def record(self, run: str) -> Record:
         for entry_id in self.open:

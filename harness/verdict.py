@@ -31,16 +31,12 @@ EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES, Verdic
 SERIES_FAULTS = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
 
 
-def judge(expected: Verdict, observed: Verdict) -> Verdict:
-    """The verdict on ``observed``, where ``expected`` was promised.
+class Strength(StrEnum):
+    """How binding a requirement is, the most binding first; suites/requirements.toml says what each means."""
 
-    A pass that nobody expected is as wrong as a failure: either the manifest or
-    the scenario is mistaken about this kernel.  All else is told as observed; a
-    violation that was expected stays ``violates``.
-    """
-    if observed is Verdict.CONFORMS and expected is not Verdict.CONFORMS:
-        return Verdict.UNEXPECTEDLY_CONFORMS
-    return observed
+    MUST = "must"
+    SHOULD = "should"
+    INFO = "info"
 
 
 class Kind(StrEnum):
@@ -55,13 +51,34 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the plan; ``id`` is unique in it (a pytest node id for a scenario)."""
+    """One line of the plan; ``id`` is unique in it (a pytest node id for a scenario).
+
+    ``strength`` is that of the most binding requirement.
+    """
 
     id: str
     kind: Kind
     title: str
     requirements: tuple[str, ...] = ()
     expected: Verdict = Verdict.CONFORMS
+    strength: Strength = Strength.MUST
+
+    @property
+    def binding(self) -> bool:
+        """Whether a violation is held against the series; else it is a finding."""
+        return self.strength is not Strength.INFO
+
+    def judge(self, observed: Verdict) -> Verdict:
+        """The verdict on what was observed.
+
+        A pass that nobody expected is as wrong as a failure: either the manifest
+        or the scenario is mistaken about this kernel.  All else is told as observed;
+        a violation that was expected stays ``violates``, and of what is not binding
+        nothing is expected.
+        """
+        if self.binding and observed is Verdict.CONFORMS and self.expected is not Verdict.CONFORMS:
+            return Verdict.UNEXPECTEDLY_CONFORMS
+        return observed
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,8 @@ class Result:
     ``reason`` is a sentence, ``details`` the evidence; both may quote the guest.
     ``transcript`` is a path relative to the results folder, ``duration`` is in
     seconds and None for what did not end, ``ended`` tells whether the verdict was
-    given or is the one that stands until it is given.
+    given or is the one that stands until it is given; ``noted`` are the scenario's
+    own findings.
     """
 
     entry: Entry
@@ -91,6 +109,21 @@ class Result:
     console: Span | None = None
     duration: float | None = None
     ended: bool = False
+    noted: tuple[str, ...] = ()
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether the verdict is to be told and held against nobody: the entry ended, and is not binding."""
+        told = self.verdict not in (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
+        return self.ended and not self.entry.binding and told
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What to tell a reader beside the verdict: what was noted, and the verdict if it is a finding."""
+        if not self.is_finding:
+            return self.noted
+        why = f" ({self.reason})" if self.reason else ""
+        return (*self.noted, f"{self.verdict}: {self.entry.title}{why}")
 
     @property
     def as_expected(self) -> bool:
@@ -99,8 +132,10 @@ class Result:
         ``not-applicable`` never surprises: it carries its reason, and whether it
         is seen may hang on the machine (a QEMU without the device).  What did not
         end never is as expected: ``kernel-died`` is then only the pessimistic guess.
+        What is not binding has to end, and no more.
         """
-        return self.ended and self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
+        well = not self.entry.binding or self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
+        return self.ended and well
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ import pytest
 from harness.errors import BuildError, ExitCode, HarnessError
 from harness.journal import EVIDENCE_LIMIT, Journal
 from harness.record import read
-from harness.verdict import Entry, Kind, Record, Result, Span, Verdict, judge
+from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
 
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")
 ONE = Entry("suites/test_map.py::test_one", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
+TOLD = Entry(
+    "suites/test_attr.py::test_told", Kind.SCENARIO, "It is.", ("ATTR-04",), Verdict.VIOLATES, Strength.INFO
+)
 TWO = Entry("suites/test_map.py::test_two", Kind.SCENARIO, "two", ("MAP-02",), Verdict.VIOLATES)
 
 
@@ -98,7 +101,13 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_judge(expected: str, observed: str, verdict: str) -> None:
-    assert judge(Verdict(expected), Verdict(observed)) == verdict
+    entry = Entry("one", Kind.SCENARIO, "", (), Verdict(expected))
+    assert entry.judge(Verdict(observed)) == verdict
+
+
+def test_of_what_is_not_binding_nothing_is_expected() -> None:
+    assert {TOLD.judge(verdict) for verdict in Verdict} == set(Verdict)
+    assert TOLD.judge(Verdict.CONFORMS) is Verdict.CONFORMS
 
 
 def test_an_unexpected_pass_is_judged_when_it_is_written(journal: Journal) -> None:
@@ -131,6 +140,71 @@ def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
     assert details.startswith("begin")
     assert details.endswith("end")
     assert f"[{EVIDENCE_LIMIT + 8} characters left out]" in details
+
+
+# Findings
+
+
+@pytest.mark.parametrize(
+    "verdict", ["violates", "kernel-died", "harness-error", "conforms", "not-applicable"]
+)
+def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, verdict: str) -> None:
+    journal = Journal(tmp_path)
+    journal.plan([ONE, TOLD])
+    journal.run_started()
+    for entry, observed in ((ONE, "conforms"), (TOLD, verdict)):
+        journal.started(entry.id)
+        journal.ended(entry.id, Verdict(observed), reason="why")
+    journal.run_ended()
+    result = result_of(tmp_path, TOLD)
+    assert result.entry == TOLD
+    assert result.verdict == verdict
+    assert result.as_expected
+    told = (f"{verdict}: It is. (why)",) if verdict not in ("conforms", "not-applicable") else ()
+    assert result.findings == told
+    assert read(tmp_path).exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool) -> None:
+    journal = Journal(tmp_path)
+    journal.plan([TOLD])
+    journal.run_started()
+    if started:
+        journal.started(TOLD.id)
+    journal.run_ended()
+    result = result_of(tmp_path, TOLD)
+    assert not result.as_expected
+    assert not result.is_finding
+    assert read(tmp_path).exit_code is ExitCode.HARNESS
+
+
+def test_a_scenario_keeps_its_findings_in_order(journal: Journal) -> None:
+    journal.started(ONE.id)
+    journal.finding(ONE.id, "first")
+    journal.finding(ONE.id, "second" * EVIDENCE_LIMIT)
+    journal.ended(ONE.id, Verdict.VIOLATES)
+    first, second = result_of(journal.directory, ONE).findings
+    assert first == "first"
+    assert "characters left out" in second
+    assert not result_of(journal.directory, ONE).as_expected
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_finding_belongs_to_a_scenario_in_progress(journal: Journal, when: str) -> None:
+    if when == "after":
+        journal.started(ONE.id)
+        journal.ended(ONE.id, Verdict.CONFORMS)
+    journal.finding(ONE.id, "late")
+    result = result_of(journal.directory, ONE)
+    assert result.verdict is Verdict.HARNESS_ERROR
+    assert "a finding while it is not in progress" in result.reason
+
+
+def test_a_finding_of_nothing_planned_is_an_error(journal: Journal) -> None:
+    journal.finding("suites/test_x.py::test_stray", "who?")
+    stray = read(journal.directory).results[-1]
+    assert (stray.entry.id, stray.verdict) == ("suites/test_x.py::test_stray", Verdict.HARNESS_ERROR)
 
 
 # Stages

@@ -34,8 +34,8 @@ def render(directory: Path) -> bytes:
     """The XML document, UTF-8, valid whatever the guest said.
 
     A violation is a failure also where it was expected: the file says what the
-    kernel does.  The properties ``verdict`` and ``expected`` of each test case
-    hold the exact words.
+    kernel does.  A finding is passed.  The properties ``verdict``, ``expected``,
+    ``strength`` and ``findings`` of each test case hold the exact words.
     """
     record = read(directory)
     suite = TestSuite(
@@ -67,7 +67,9 @@ def _test_case(result: Result, directory: Path) -> TestCase:
     if result.as_expected and result.verdict is entry.expected:
         message += " (as expected)"
     details = visible(result.details)
-    if result.verdict in SERIES_FAULTS:
+    if result.is_finding:
+        pass
+    elif result.verdict in SERIES_FAULTS:
         case.add_failure_info(message, details, result.verdict)
     elif result.verdict in _ERRORS:
         case.add_error_info(message, details, result.verdict)
@@ -97,6 +99,9 @@ def _case_properties(result: Result) -> dict[str, str]:
         properties["title"] = result.entry.title
     if result.entry.kind is Kind.SCENARIO:
         properties["requirements"] = " ".join(result.entry.requirements)
+        properties["strength"] = result.entry.strength
+    if result.findings:
+        properties["findings"] = "\n".join(result.findings)
     if result.transcript:
         properties["transcript"] = result.transcript
     return properties

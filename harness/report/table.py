@@ -58,6 +58,8 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
         for line in _lines(rows):
             console.print(line, soft_wrap=True)
     console.print()
+    for line in _findings(record):
+        console.print(plain(line), soft_wrap=True)
     for sentence in _closing(record, read_facts(directory), directory):
         console.print(plain(sentence), soft_wrap=True)
 
@@ -93,10 +95,13 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
     entry, verdict = result.entry, result.verdict
     scenario = entry.kind is Kind.SCENARIO
     word = str(verdict)
-    if result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
-        word += " (expected)"
     remarks: list[str] = []
-    if verdict is Verdict.NOT_APPLICABLE or word != verdict:
+    if result.is_finding:
+        word += " (finding)"  # the list of findings tells it
+    elif result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
+        word += " (expected)"
+        remarks = _first_lines(result.reason)
+    elif verdict is Verdict.NOT_APPLICABLE:
         remarks = _first_lines(result.reason)
     elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
         # What was not reached has one reason for all, and the stage that failed tells it.
@@ -147,6 +152,22 @@ def _lines(rows: Sequence[_Row]) -> Iterator[str]:
     for row in rows:
         yield f"{row.mark} {row.verdict:{widths[0]}}  {row.subject:{widths[1]}}  {row.name}"
         yield from (f"      {remark}" for remark in row.remarks)
+
+
+def _findings(record: Record) -> Iterator[str]:
+    """What the scenarios observed and nobody judges, one line each; the same from several variants is one."""
+    told = Counter(
+        (_one_line(", ".join(result.entry.requirements)), _one_line(text))
+        for result in _ordered(record)
+        for text in result.findings
+    )
+    if not told:
+        return
+    yield "Findings:"
+    width = max(len(subject) for subject, _ in told)
+    for (subject, text), count in told.items():
+        yield f"  {subject:{width}}  {text}" + (f" ({count} variants)" if count > 1 else "")
+    yield ""
 
 
 def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> Iterator[str]:
