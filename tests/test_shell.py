@@ -1,0 +1,102 @@
+"""The shell that stays, as a real one on the host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from actors import Local
+
+from harness.errors import HarnessError
+from harness.shell import Shell
+from harness.ssh import SshLostError, SshTimeoutError
+
+
+class Hung(Local):
+    """A program that is ended, with what it has started, when it is hung up on."""
+
+    def close(self) -> None:
+        for pid in [*children(self.process.pid), self.process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        super().close()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+class Way:
+    """Starts programs on this host as if it were the guest."""
+
+    def __init__(self) -> None:
+        self.started: list[Hung] = []
+        self.connected = True
+
+    def stream(self, argv: Sequence[str], timeout: float) -> Hung:
+        self.started.append(Hung(list(argv)))
+        return self.started[-1]
+
+    def alive(self) -> bool:
+        return self.connected
+
+
+@pytest.fixture
+def way() -> Iterator[Way]:
+    way = Way()
+    yield way
+    for program in way.started:
+        program.close()
+
+
+@pytest.fixture
+def shell(way: Way, tmp_path: Path) -> Shell:
+    return Shell(way, str(tmp_path / "errors"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("printf a", (0, b"a", b"")),
+        ("echo a; echo; echo b", (0, b"a\n\nb\n", b"")),
+        ("echo out; echo why >&2; exit 3", (3, b"out\n", b"why\n")),
+        ("set -e; false; echo no", (1, b"", b"")),
+        ("kill -9 $(exec sh -c 'echo $PPID')", (137, b"", b"")),
+        ("cat; cd /; x=1", (0, b"", b"")),
+        ('printf "%s|" "$@"', (0, b"a b|c'd|$HOME|", b"")),
+    ],
+)
+def test_a_script_says_what_it_would_say_alone(
+    shell: Shell, script: str, said: tuple[int, bytes, bytes]
+) -> None:
+    done = shell.run(script, ["a b", "c'd", "$HOME"], 10)
+    assert (done.status, done.stdout, done.stderr) == said
+
+
+def test_one_shell_serves_many_scripts_and_none_changes_the_next(way: Way, shell: Shell) -> None:
+    shell.run("cd /; umask 0; x=1; set -f; exec 1>&-", [], 10)
+    assert shell.run('echo "$x$#"', [], 10).stdout == b"0\n"
+    assert len(way.started) == 1
+
+
+def test_a_script_that_hangs_costs_the_shell_and_no_more(way: Way, shell: Shell) -> None:
+    with pytest.raises(SshTimeoutError, match="begins with `sleep 1000`"):
+        shell.run("sleep 1000", [], 0.2)
+    assert shell.run("echo on", [], 10).stdout == b"on\n"
+    assert len(way.started) == 2
+
+
+def test_a_shell_that_ends_is_told_from_a_guest_that_is_gone(way: Way, shell: Shell) -> None:
+    with pytest.raises(HarnessError, match="The guest's shell ended while it ran `kill"):
+        shell.run("kill -9 $$", [], 10)
+    way.connected = False
+    with pytest.raises(SshLostError):
+        shell.run("kill -9 $$", [], 10)
