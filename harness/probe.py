@@ -6,6 +6,7 @@ class serves both.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from harness import command
 from harness.command import TAIL_LINES, CommandError
 from harness.errors import BuildError, HarnessError
 from harness.guest import Guest
+from harness.hammer import Blows, Hammer
 from harness.reply import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -41,10 +43,12 @@ __all__ = [
     "SEGV_MAPERR",
     "Actor",
     "ActorDiedError",
+    "Blows",
     "Buffer",
     "DeadlineError",
     "Device",
     "Fault",
+    "Hammer",
     "Mapping",
     "PageTable",
     "Range",
@@ -196,6 +200,36 @@ class Actor:
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to revoke it.")
         self.say("revoke", owner.name, buffer.name, via=via or self.revoke_via)
 
+    def reclaim(
+        self, buffer: Buffer, view: Mapping, value: int, *, stride: int | None = None
+    ) -> Fault | None:
+        """Revoke a DMABUF and in the same breath store ``value`` in every word of ``view``.
+
+        ``stride`` is the distance of the words in bytes, 4 unless said.
+        """
+        if buffer.device is None:
+            raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
+        words = (buffer.device.name, buffer.name, view.name, value)
+        answer = self.do("reclaim", *words, stride=stride, via=self.revoke_via)
+        return answer if isinstance(answer, Fault) else None
+
+    def make(self, kind: str, length: int) -> Buffer:
+        """A buffer of ``length`` bytes that is not of VFIO: ``udmabuf``, ``heap``, or ``memfd``."""
+
+        def parse(said: str) -> Buffer:
+            name, size = said.split()
+            return Buffer(self, name, int(size.removeprefix("size="), 16), None)
+
+        return self.read(parse, "make", kind, length=length)
+
+    def cpus(self) -> tuple[int, ...]:
+        """The CPUs that it may run on."""
+        return self.read(lambda said: tuple(map(int, said.split(","))), "pin")
+
+    def pin(self, *cpus: int) -> None:
+        """Run on these CPUs only; its hammers are not bound by that."""
+        self.say("pin", ",".join(map(str, cpus)))
+
     def page_table(self, mapping: Mapping) -> PageTable:
         """What this actor's page table holds of its mapping."""
         return self.read(PageTable.parse, "pagetable", mapping.name)
@@ -222,6 +256,12 @@ class Actor:
         """Send a descriptor over a UNIX socket to an actor of one's own, which receives it."""
         self.say("send", buffer.name, child.name)
         return replace(buffer, actor=child, name=child.say("recv"), device=None)
+
+    def take(self, buffer: Buffer, device: Device | None = None) -> Buffer:
+        """Have a child send a descriptor over a UNIX socket, and receive it; it is of ``device``."""
+        child = buffer.actor
+        child.say("send", buffer.name, "parent")
+        return replace(buffer, actor=self, name=self.say("recv", child.name), device=device)
 
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
@@ -285,6 +325,18 @@ class Device:
         """VFIO_DEVICE_RESET."""
         self.actor.say("reset", self.name)
 
+    def hot_reset(self) -> None:
+        """VFIO_DEVICE_PCI_HOT_RESET of the bus that it is alone on."""
+        self.actor.say("hotreset", self.name)
+
+    def enter_low_power(self) -> None:
+        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY."""
+        self.actor.say("lowpower", self.name, "enter")
+
+    def exit_low_power(self) -> None:
+        """VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
+        self.actor.say("lowpower", self.name, "exit")
+
     def close(self) -> None:
         """Close it and what kept its IOMMU."""
         self.actor.say("close", self.name)
@@ -303,9 +355,9 @@ class Buffer:
         """lseek()."""
         return self.actor.read(_number, "seek", self.name, whence=whence, offset=offset or None)
 
-    def dup(self) -> Buffer:
-        """A second descriptor."""
-        return replace(self, name=self.actor.say("dup", self.name))
+    def dup(self, via: str | None = None) -> Buffer:
+        """A second descriptor; ``via`` dup() or ``fcntl`` F_DUPFD_CLOEXEC."""
+        return replace(self, name=self.actor.say("dup", self.name, via=via))
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -368,6 +420,42 @@ class Mapping:
     def page_table(self) -> PageTable:
         """What the actor's page table holds of it."""
         return self.actor.page_table(self)
+
+    def copy_out(self, offset: int, length: int = 4) -> bytes:
+        """write() of up to a page from it to a pipe; what arrived.  Refused (EFAULT) where a load faults."""
+        return self.actor.read(
+            lambda said: bytes.fromhex(said.partition(" data=")[2]),
+            *("syscopy", self.name, "out"),
+            offset=offset,
+            bytes=length,
+        )
+
+    def copy_in(self, offset: int, value: int, length: int = 4) -> int:
+        """read() from a pipe into it of a 32-bit value again and again; the bytes copied."""
+        return self.actor.read(int, "syscopy", self.name, "in", offset=offset, bytes=length, value=value)
+
+    def hammer(
+        self,
+        value: int = 0,
+        *,
+        access: str | None = None,
+        threads: int = 1,
+        cpus: Sequence[int] | None = None,
+        offset: int | None = None,
+        length: int | None = None,
+        stride: int | None = None,
+    ) -> Hammer:
+        """Start threads that keep storing the 32-bit ``value`` whatever becomes of the mapping.
+
+        ``access`` is ``store``, ``load``, or ``both``; ``cpus`` are where the threads
+        are pinned, in turn; ``stride`` is how many bytes each goes on.
+        """
+        listed = None if cpus is None else ",".join(map(str, cpus))
+        options = {"access": access, "cpus": listed, "offset": offset, "length": length, "stride": stride}
+        name = self.actor.say("hammer", self.name, value=value, threads=threads, **options)
+        size = self.length - (offset or 0) if length is None else length
+        places = size // math.gcd(size, stride or 4)
+        return Hammer(self.actor, name, 2 * places if access == "both" else places)
 
     def unmap(self, offset: int | None = None, length: int | None = None) -> None:
         """munmap() all or a part."""

@@ -110,10 +110,14 @@ class RamBar:
         """The 32-bit word at ``offset``."""
         return int(struct.unpack("<I", self.read(offset, 4))[0])
 
+    def words(self, offset: int = 0, length: int | None = None, stride: int = 4) -> list[int]:
+        """The 32-bit words of a part, one every ``stride`` bytes (a multiple of 4)."""
+        size = self.size - offset if length is None else length
+        return memoryview(self.read(offset, size)).cast("I")[:: stride // 4].tolist()
+
     def pages(self, offset: int = 0, length: int | None = None) -> list[int]:
         """The first 32-bit word of every page of a part, as a mapping's ``pages()`` gives them."""
-        end = self.size if length is None else offset + length
-        return [self.word(at) for at in range(offset, end, PAGE)]
+        return self.words(offset, length, PAGE)
 
     def stamp(self, seed: int = 0) -> None:
         """Write page number + ``seed`` in the first 32-bit word of every page."""

@@ -9,13 +9,7 @@
 
 #include "actor.h"
 
-struct access {
-	unsigned char *place;
-	unsigned int width; /* bits */
-	uint64_t value;
-};
-
-static void load(void *context)
+void access_load(void *context)
 {
 	struct access *access = context;
 
@@ -34,7 +28,7 @@ static void load(void *context)
 	}
 }
 
-static void store(void *context)
+void access_store(void *context)
 {
 	struct access *access = context;
 
@@ -85,7 +79,7 @@ void op_load(struct args *a, struct reply *r)
 
 	if (!mapping)
 		return;
-	if (!guarded(load, &access, &fault))
+	if (!guarded(access_load, &access, &fault))
 		reply_fault(r, &fault, mapping);
 	else
 		reply_set(r, "ok 0x%0*jx", (int)access.width / 4,
@@ -105,7 +99,7 @@ void op_store(struct args *a, struct reply *r)
 			    a->word[2], access.width);
 		return;
 	}
-	if (!guarded(store, &access, &fault))
+	if (!guarded(access_store, &access, &fault))
 		reply_fault(r, &fault, mapping);
 	else
 		reply_set(r, "ok");
@@ -128,7 +122,7 @@ void op_loadpages(struct args *a, struct reply *r)
 		if (offset + length - at < 4)
 			break;
 		access.place = mapping->base + at;
-		if (guarded(load, &access, &fault)) {
+		if (guarded(access_load, &access, &fault)) {
 			reply_add(r, " 0x%08jx", (uintmax_t)access.value);
 		} else if (fault.signal == SIGALRM) {
 			reply_set(r, "timeout");
@@ -157,7 +151,7 @@ void op_stamp(struct args *a, struct reply *r)
 			break;
 		access.place = mapping->base + at;
 		access.value = (uint32_t)(at / PAGE + seed);
-		if (!guarded(store, &access, &fault)) {
+		if (!guarded(access_store, &access, &fault)) {
 			reply_fault(r, &fault, mapping);
 			return;
 		}

@@ -86,8 +86,9 @@ struct object {
 	enum kind kind;
 	int fd;	       /* DEVICE, BUFFER */
 	int anchor[2]; /* DEVICE: group and container, or the iommufd; else -1 */
-	unsigned char *base; /* MAPPING */
-	uint64_t length;     /* MAPPING: rounded up to pages */
+	unsigned char *base;  /* MAPPING */
+	uint64_t length;      /* MAPPING: rounded up to pages */
+	unsigned int hammers; /* MAPPING: how many are at work on it */
 };
 
 extern struct object *objects;
@@ -109,6 +110,7 @@ struct fault {
 };
 
 void faults_init(void);
+bool attempt(void (*body)(void *), void *context, struct fault *fault);
 bool guarded(void (*body)(void *), void *context, struct fault *fault);
 void reply_fault(struct reply *r, const struct fault *f,
 		 const struct object *mapping);
@@ -117,6 +119,17 @@ void deadline_start(unsigned int seconds);
 void deadline_stop(void);
 bool deadline_passed(void);
 int deadline_left(int grace);
+
+/* ---- access.c: one instruction of exactly the asked width ---- */
+
+struct access {
+	unsigned char *place;
+	unsigned int width; /* bits */
+	uint64_t value;
+};
+
+void access_load(void *access);
+void access_store(void *access);
 
 /* ---- process.c: other actors ---- */
 
@@ -152,6 +165,9 @@ struct operation {
 	operation_fn *run;
 };
 
+bool revoke_dmabuf(struct args *a, struct reply *r);
+void hammers_forget(void);
+
 int device_region(const struct object *device, uint64_t index,
 		  uint64_t *position);
 
@@ -170,6 +186,8 @@ operation_fn op_map, op_unmap, op_load, op_store, op_loadpages, op_stamp;
 operation_fn op_fill, op_compare, op_madvise, op_mprotect, op_mremap;
 operation_fn op_close, op_dup, op_seek, op_fdinfo, op_fds, op_setrlimit;
 operation_fn op_pagetable, op_vmas, op_faults, op_version;
+operation_fn op_hammer, op_hammered, op_unhammer, op_reclaim, op_pin;
+operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
 operation_fn op_spawn, op_fork, op_send, op_recv, op_signal, op_reap, op_exit;
 
 const char *revoke_offers(void);

@@ -205,29 +205,38 @@ const char *revoke_offers(void)
 	return "none";
 }
 
-void op_revoke(struct args *a, struct reply *r)
+/* DEV BUF [via=]; false when it was not revoked, and @r says why. */
+bool revoke_dmabuf(struct args *a, struct reply *r)
 {
 	struct object *device = word_object(a, r, 0, DEVICE), *buffer;
 	const char *via = option_text(a, "via") ?: revoke_offers();
 	unsigned int i;
 
 	if (!device || !(buffer = word_object(a, r, 1, BUFFER)))
-		return;
+		return false;
 	for (i = 0; i < ARRAY_SIZE(ways); i++)
 		if (!strcmp(ways[i].name, via))
 			break;
 	if (i == ARRAY_SIZE(ways) && strcmp(via, "none")) {
-		reply_usage(r, "revoke: via=%s is not feature, pci or ioctl",
+		reply_usage(r, "%s: via=%s is not feature, pci or ioctl", a->op,
 			    via);
-		return;
+		return false;
 	}
-	if (i == ARRAY_SIZE(ways) || !ways[i].offered)
-		reply_errno(r, ENOTTY,
-			    "revoke: the headers this actor was built with "
-			    "do not offer it");
-	else if (ways[i].revoke(device->fd, buffer->fd))
-		reply_errno(r, errno, "revoke");
-	else
+	if (i < ARRAY_SIZE(ways) && ways[i].offered) {
+		if (!ways[i].revoke(device->fd, buffer->fd))
+			return true;
+		reply_errno(r, errno, a->op);
+		return false;
+	}
+	reply_errno(r, ENOTTY,
+		    "revoke: the headers this actor was built with do not "
+		    "offer it");
+	return false;
+}
+
+void op_revoke(struct args *a, struct reply *r)
+{
+	if (revoke_dmabuf(a, r))
 		reply_set(r, "ok");
 }
 
@@ -277,11 +286,17 @@ void op_memattr(struct args *a, struct reply *r)
 void op_dup(struct args *a, struct reply *r)
 {
 	struct object *buffer = word_object(a, r, 0, BUFFER), *copy;
+	const char *via = option_text(a, "via") ?: "fcntl";
 	int fd;
 
 	if (!buffer)
 		return;
-	fd = fcntl(buffer->fd, F_DUPFD_CLOEXEC, 0);
+	if (strcmp(via, "fcntl") && strcmp(via, "dup")) {
+		reply_usage(r, "dup: via=%s is not fcntl or dup", via);
+		return;
+	}
+	fd = strcmp(via, "dup") ? fcntl(buffer->fd, F_DUPFD_CLOEXEC, 0)
+				: dup(buffer->fd);
 	if (fd < 0) {
 		reply_errno(r, errno, "dup");
 		return;

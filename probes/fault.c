@@ -66,15 +66,14 @@ void faults_init(void)
 	signal(SIGPIPE, SIG_IGN);
 }
 
-/* Run @body; false when it was left by a signal, which is then in @fault. */
-bool guarded(void (*body)(void *), void *context, struct fault *fault)
+/*
+ * Run @body, in any thread and whatever the deadline; false when it was left by
+ * a signal, which is then in @fault.
+ */
+bool attempt(void (*body)(void *), void *context, struct fault *fault)
 {
 	struct landing here = { 0 };
 
-	if (expired) {
-		fault->signal = SIGALRM;
-		return false;
-	}
 	if (sigsetjmp(here.place, 0)) {
 		landing = NULL;
 		*fault = here.fault;
@@ -84,6 +83,15 @@ bool guarded(void (*body)(void *), void *context, struct fault *fault)
 	body(context);
 	landing = NULL;
 	return true;
+}
+
+/* The same for an operation, which has a deadline: SIGALRM when it passed. */
+bool guarded(void (*body)(void *), void *context, struct fault *fault)
+{
+	if (!expired)
+		return attempt(body, context, fault);
+	fault->signal = SIGALRM;
+	return false;
 }
 
 const char *fault_code(const struct fault *f, char *buffer, size_t size)

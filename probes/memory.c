@@ -170,12 +170,22 @@ struct object *mapping_part(struct args *a, struct reply *r, uint64_t *offset,
 	return mapping;
 }
 
+/* Whatever came to lie in its place, a hammer would go on storing to it. */
+static bool is_hammered(const struct args *a, struct reply *r,
+			const struct object *mapping)
+{
+	if (mapping->hammers)
+		reply_usage(r, "%s: %s has a hammer at work; unhammer it first",
+			    a->op, mapping->name);
+	return mapping->hammers;
+}
+
 void op_unmap(struct args *a, struct reply *r)
 {
 	uint64_t offset, length;
 	struct object *mapping = mapping_part(a, r, &offset, &length);
 
-	if (!mapping)
+	if (!mapping || is_hammered(a, r, mapping))
 		return;
 	if (munmap(mapping->base + offset, length)) {
 		reply_errno(r, errno, "unmap");
@@ -237,7 +247,8 @@ void op_mremap(struct args *a, struct reply *r)
 	uint64_t length;
 	void *base;
 
-	if (!mapping || !word_u64(a, r, 1, &length))
+	if (!mapping || !word_u64(a, r, 1, &length) ||
+	    is_hammered(a, r, mapping))
 		return;
 	base = mremap(mapping->base, mapping->length, length, MREMAP_MAYMOVE);
 	if (base == MAP_FAILED) {

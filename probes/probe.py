@@ -546,7 +546,13 @@ def op_seek(line: Line) -> str:
 
 
 def op_dup(line: Line) -> str:
-    return f"ok {keep(Buffer(os.dup(line.buffer(0).fd)))}"
+    old, via = line.buffer(0).fd, line.options.get("via", "fcntl")
+    if via not in ("fcntl", "dup"):
+        raise UsageError(f"via={via} is not fcntl or dup")
+    fd = fcntl.fcntl(old, fcntl.F_DUPFD_CLOEXEC, 0) if via == "fcntl" else libc.dup(old)
+    if fd < 0:
+        raise last_error()
+    return f"ok {keep(Buffer(fd))}"
 
 
 def op_close(line: Line) -> str:
@@ -704,7 +710,7 @@ OPERATIONS: list[Operation] = [
     ("stamp MAP [seed=N] [offset=N] [length=N]", op_stamp),
     ("pagetable MAP", op_pagetable),
     ("seek BUF [offset=N] [whence=set|cur|end]", op_seek),
-    ("dup BUF", op_dup),
+    ("dup BUF [via=fcntl|dup]", op_dup),
     ("close DEV|BUF", op_close),
     ("spawn NAME [uid=N]", op_spawn),
     ("send DEV|BUF NAME", op_send),

@@ -204,6 +204,7 @@ static void become_child(int line, int parcels)
 		free(child->reader.buffer);
 		free(child);
 	}
+	hammers_forget();
 	has_parent = true;
 }
 
@@ -498,6 +499,18 @@ void op_recv(struct args *a, struct reply *r)
 
 /* ---- their ends ---- */
 
+/* A stop takes effect a little later, and only the last thread completes it. */
+static int signal_child(const struct child *child, int number)
+{
+	siginfo_t info;
+
+	if (kill(child->pid, number))
+		return -1;
+	if (number != SIGSTOP)
+		return 0;
+	return waitid(P_PID, child->pid, &info, WSTOPPED | WEXITED | WNOWAIT);
+}
+
 void op_signal(struct args *a, struct reply *r)
 {
 	static const struct token signals[] = {
@@ -519,7 +532,7 @@ void op_signal(struct args *a, struct reply *r)
 	}
 	if (child->ended)
 		reply_died(r, child);
-	else if (kill(child->pid, (int)number))
+	else if (signal_child(child, (int)number))
 		reply_errno(r, errno, "signal");
 	else
 		reply_set(r, "ok");

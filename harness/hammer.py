@@ -1,0 +1,73 @@
+"""Hammers: threads of an actor that keep accessing a mapping whatever becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Asked(Protocol):
+    """Who is asked about a hammer; harness.probe.Actor is one."""
+
+    def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
+        """An operation whose answer ``parse`` understands."""
+
+
+@dataclass(frozen=True)
+class Blows:
+    """What the thread on ``cpu`` has done: accesses that went through, and those that ended in a signal.
+
+    ``sigbus`` were BUS_ADRERR at the very address of the access, ``other`` any
+    other SIGBUS.
+    """
+
+    cpu: int
+    stored: int
+    loaded: int
+    sigbus: int
+    sigsegv: int
+    other: int
+
+    @property
+    def landed(self) -> int:
+        """How many reached the device."""
+        return self.stored + self.loaded
+
+    @classmethod
+    def parse(cls, word: str) -> Blows:
+        """From a word of a ``hammered`` reply.  Raises ValueError, LookupError if it is none."""
+        counts = dict(pair.split("=") for pair in word.split(","))
+        return cls(**{field.name: int(counts[field.name]) for field in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Hammer:
+    """A running hammer, by the name that its actor gave it.
+
+    After ``lap`` accesses a thread has been everywhere and begins anew.
+    """
+
+    actor: Asked
+    name: str
+    lap: int
+
+    def blows(self, more: int = 0, deadline: int | None = None) -> tuple[Blows, ...]:
+        """What each thread has done, once it has begun and ended ``more`` accesses from now on.
+
+        Raises DeadlineError if that takes it more than ``deadline`` seconds.
+        """
+        return self.actor.read(_parse, "hammered", self.name, more=more or None, deadline=deadline)
+
+    def stop(self) -> tuple[Blows, ...]:
+        """End it; what each thread has done.  DeadlineError if one does not come back from an access."""
+        return self.actor.read(_parse, "unhammer", self.name)
+
+
+def _parse(said: str) -> tuple[Blows, ...]:
+    blows = tuple(map(Blows.parse, said.split()))
+    if not blows:
+        raise ValueError("a hammer without threads")
+    return blows
