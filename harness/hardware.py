@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
 MIB = 1 << 20
+GIB = 1 << 30
 
 # Needed in every guest.  What a series under test logs decides its verdict, so
 # the kernel's default log level stays; a panic restarts at once, which ends QEMU.
@@ -205,6 +206,20 @@ class VirtioRng:
 
 
 @dataclass(frozen=True)
+class Display:
+    """A display whose BAR 0 is its memory: ``size`` bytes, a power of two of at least 4 MiB."""
+
+    size: int
+
+    def device(self, role: str) -> list[str]:
+        """The arguments of this device as ``role``, but for the bus it sits on."""
+        return ["-device", f"bochs-display,id={role},vgamem={self.size}"]
+
+
+Contents = Edu | RamBar | VirtioRng | Display
+
+
+@dataclass(frozen=True)
 class Slot:
     """A device in its ``role`` behind a root port of its own, at ``0000:00:<number>.0``.
 
@@ -214,7 +229,7 @@ class Slot:
 
     role: str
     number: int
-    contents: Edu | RamBar | VirtioRng
+    contents: Contents
 
     @property
     def port(self) -> str:
@@ -233,7 +248,10 @@ class Slot:
 
 
 # Where each role sits.  The numbers below are taken by devices without a role.
-SLOTS = {"edu": 0x10, "ram": 0x11, "edu2": 0x12, "ram2": 0x13, "bigram": 0x14, "rng": 0x15}
+SLOTS = {"edu": 0x10, "ram": 0x11, "edu2": 0x12, "ram2": 0x13, "bigram": 0x14, "rng": 0x15, "display": 0x16}
+
+# Which BAR of a role's device is memory.  An edu has one only in a QEMU that was changed so: 64 MiB, BAR 1.
+MEMORY_BARS = {"ram": 2, "ram2": 2, "bigram": 2, "edu": 1, "edu2": 1, "display": 0}
 
 
 @dataclass(frozen=True)
@@ -241,25 +259,45 @@ class Layout:
     """Which devices the machine has; sizes in bytes, powers of two, at least 4096.
 
     ``bigram`` adds a second kind of RAM BAR when it is not 0, ``rng`` a virtio
-    device with power management and function-level reset.
+    device with power management and function-level reset, ``display`` one that
+    has this much memory as a BAR.  ``arguments`` are added to the kernel's command
+    line.
     """
 
     ram: int = 64 * MIB
     ram2: int = 64 * MIB
     bigram: int = 0
     rng: bool = False
+    display: int = 16 * MIB
+    arguments: tuple[str, ...] = ()
+
+    def within(self, devices: Set[str]) -> Layout:
+        """What of it a QEMU with these devices can have: the display may be missing."""
+        return self if "bochs-display" in devices else replace(self, display=0)
 
     def memories(self) -> dict[str, int]:
         """Role to size of each RAM BAR."""
         sizes = {"ram": self.ram, "ram2": self.ram2, "bigram": self.bigram}
         return {role: size for role, size in sizes.items() if size}
 
+    def __str__(self) -> str:
+        """How it differs from the usual one, ``usual`` if it does not."""
+        usual = Layout()
+        different = [
+            f"{one.name}={value}"
+            for one in fields(self)
+            if (value := getattr(self, one.name)) != getattr(usual, one.name)
+        ]
+        return " ".join(different) or "usual"
+
     def slots(self, memory: Mapping[str, Path]) -> list[Slot]:
         """The devices, with the files in ``memory`` (by role) behind the RAM BARs."""
-        contents: dict[str, Edu | RamBar | VirtioRng] = {"edu": Edu(), "edu2": Edu()}
+        contents: dict[str, Contents] = {"edu": Edu(), "edu2": Edu()}
         contents |= {role: RamBar(size, memory[role]) for role, size in self.memories().items()}
         if self.rng:
             contents["rng"] = VirtioRng()
+        if self.display:
+            contents["display"] = Display(self.display)
         return [Slot(role, number, contents[role]) for role, number in SLOTS.items() if role in contents]
 
 

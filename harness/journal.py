@@ -13,6 +13,7 @@ event              further members
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
                    ``console`` (file, start, end), ``duration`` (seconds)
 ``machine-started``  ``machine`` (its name), any facts
+``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``machine-ended``  ``machine``, ``reason``
 ``finding``        ``id``, ``text``: what a scenario in progress observed, judged by nobody
 ``note``           ``text``
@@ -138,8 +139,11 @@ class Journal:
         """A machine of this name is about to be started."""
         self._write("machine-started", machine=machine, **facts)
 
-    def machine_ended
-(self, machine: str, reason: str) -> None:
+    def machine_up(self, machine: str, seconds: float) -> None:
+        """Somebody can log in, ``seconds`` after the machine was started."""
+        self._write("machine-up", machine=machine, seconds=round(seconds, 3))
+
+    def machine_ended(self, machine: str, reason: str) -> None:
         """The machine is gone: powered off, panicked, killed."""
         self._write("machine-ended", machine=machine, reason=_shortened(reason))
 

@@ -15,6 +15,7 @@ from typing import Any
 from harness.console import Console, pipe
 from harness.errors import HarnessError
 from harness.hardware import (
+    KERNEL_ARGUMENTS,
     MIB,
     Board,
     Boot,
@@ -63,7 +64,7 @@ class Software:
         parts: list[Part] = [
             self.accelerator,
             Board(CPUS, MEMORY),
-            Boot(self.bzimage, self.initrd),
+            Boot(self.bzimage, self.initrd, (*KERNEL_ARGUMENTS, *layout.arguments)),
             SerialConsole(wiring.console),
             MonitorPort(wiring.monitor),
             *([GdbStub(wiring.gdb)] if wiring.gdb is not None else []),

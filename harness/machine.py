@@ -168,7 +168,7 @@ class Machine:
         self._qemu = Process(
             Software(bzimage.absolute(), initrd, image.rootfs, accelerator),
             info.path,
-            layout,
+            layout.within(info.devices),
             self.run_dir,
             gdb=gdb,
             line=self._on_line,

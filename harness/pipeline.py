@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from harness import base, dialect, hardware, image, kernel, machine, probe, qemu
 from harness.errors import HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
+from harness.needs import Needs
 from harness.options import PATCHES, Request
 from harness.progress import Progress
-from harness.results import Results
-from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
+from harness.results import QEMU, Results
+from harness.store import CACHE_VARIABLE, Store, digest
 from harness.verdict import Entry, Kind
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
@@ -126,18 +128,19 @@ class Pipeline:
         self.journal = journal
         self.dialect = tested.dialect  # settled once the headers are there
         self.guest: Guest | None = None
+        self._used = False
         self._software: Software | None = None
         self._machines = 0
 
-    def prepare(self) -> None:
-        """Run every stage up to the first booted machine.
+    def prepare(self, layout: hardware.Layout) -> None:
+        """Run every stage up to the first booted machine, which has this layout.
 
         Raises SeriesError or HarnessError; the journal holds the same story.
         """
         with host_errors(self.store.root, self.results.dir):
-            self._prepare()
+            self._prepare(layout)
 
-    def _prepare(self) -> None:
+    def _prepare(self, layout: hardware.Layout) -> None:
         self.results.write_run(
             title=self.series.title,
             origin=self.series.origin,
@@ -154,24 +157,33 @@ class Pipeline:
             actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
         with self._stage("boot"):
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))
-            self.guest = self._boot()
+            self.guest = self._boot(layout)
 
     @property
     def actor(self) -> Path:
         """The C actor, compiled against the headers of the kernel under test."""
         return self._ready().actor
 
-    def fresh_guest(self) -> Guest:
-        """The running guest, or a new one if the last was spent."""
+    def guest_for(self, needs: Needs) -> Guest:
+        """The running guest if it will do for the scenario with these needs, else that of a new machine.
+
+        Raises BootError, HarnessError.
+        """
+        if self.guest is not None and self.guest.machine.layout != needs.layout:
+            self.spend(f"the next scenario needs another layout: {needs.layout}")
+        if self._used and needs.fresh:
+            self.spend("the next scenario needs a fresh machine")
         if self.guest is None:
-            self.guest = self._boot()
+            self.guest = self._boot(needs.layout)
+        self._used = True
         return self.guest
 
     def spend(self, reason: str) -> None:
-        """End the machine: it has shown a splat, a new taint, or does not answer."""
+        """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs."""
         if self.guest is None:
             return
         guest, self.guest = self.guest, None
+        self._used = False
         guest.machine.close()
         self.journal.machine_ended(guest.machine.name, reason)
 
@@ -243,22 +255,24 @@ class Pipeline:
         self.progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
         return chosen
 
-    def _boot(self) -> Guest:
+    def _boot(self, layout: hardware.Layout) -> Guest:
         software = self._ready()
         self._machines += 1
         name = f"machine-{self._machines}"
-        self.journal.machine_started(name, accelerator=software.accelerator.name)
+        self.journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
         booted = machine.boot(
             software.kernel.bzimage,
             software.image,
             run_dir=self.results.machine(name),
             accelerator=software.accelerator,
             qemu=self.request.qemu,
+            layout=layout,
             gdb=self.request.keep_vm,
         )
         try:
+            self.journal.machine_up(name, time.monotonic() - booted.started)
             self.results.write_run(qemu_command=list(booted.command))
-            write_atomically(self.results.dir / "qemu.txt", hardware.readable(booted.command) + "\n")
+            (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
             guest = Guest(booted)
             guest.require_vfio()
             return guest

@@ -15,6 +15,7 @@ import pytest
 from harness import options
 from harness.errors import ExitCode, PatchproofError
 from harness.guest import Guest
+from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
@@ -24,6 +25,7 @@ from harness.witness import RamBar
 RUN = pytest.StashKey[Run]()
 requirement = pytest.mark.requirement
 on_dialect = pytest.mark.on_dialect
+machine = pytest.mark.machine
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,6 +39,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the markers of a scenario known."""
     config.addinivalue_line("markers", "requirement(*ids): the rows of the matrix that a scenario checks")
     config.addinivalue_line("markers", "on_dialect(*names): a scenario that only these dialects can have")
+    words = "; ".join(f"{word}: {what}" for word, what in WORDS.items())
+    config.addinivalue_line("markers", f"machine(...): what a scenario needs of its machine. {words}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put together the scenarios that can share a machine."""
+    with _told():
+        items[:] = in_order(items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -44,11 +55,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     scenarios = [item for item in session.items if requirement_ids(item)]
     if not scenarios or session.config.option.collectonly:
         return
-    try:
+    with _told():
         request = options.request(session.config.getoption)
         selection = " ".join(str(argument) for argument in session.config.invocation_params.args)
         with host_errors(request.results):
             session.config.stash[RUN] = Run(request, scenarios, selection)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say an error before the run as a sentence, and end with its exit code."""
+    try:
+        yield
     except PatchproofError as error:
         pytest.exit(str(error), returncode=int(error.exit_code))
 
@@ -87,37 +105,50 @@ def _record_kept(run: Run) -> Iterator[None]:
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Leave out what another dialect's kernel cannot have, saying why."""
     run = item.config.stash.get(RUN, None)
     mark = item.get_closest_marker("on_dialect")
     if run is not None and mark is not None and run.pipeline.dialect not in mark.args:
         pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {run.pipeline.dialect}")
+    with _examined(run):
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Look at the kernel's health when the scenario is through."""
     run = item.config.stash.get(RUN, None)
-    if run is None or not requirement_ids(item):
-        return (yield)
-    try:
+    with _examined(run):
         yield
-    except Exception as error:
+    if run is not None:
         run.end_actors()
-        run.examine_after(error)
-        raise
-    run.end_actors()
-    run.examine()
+        run.examine()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     """No actor outlives its scenario, whatever became of it; it would keep its device busy."""
     run = item.config.stash.get(RUN, None)
     if run is not None:
         run.end_actors()
+    with _examined(run):
+        yield
+    if run is not None:
+        run.examine_console()
+
+
+@contextmanager
+def _examined(run: Run | None) -> Iterator[None]:
+    """When the body fails, ask first whether the kernel is to blame."""
+    try:
+        yield
+    except (Exception, pytest.fail.Exception) as error:
+        if run is not None:
+            run.end_actors()
+            run.examine(error)
+        raise
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -177,6 +208,13 @@ def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
     """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
     run = request.config.stash[RUN]
     return lambda kind: run.actor(request.node, kind)
+
+
+@pytest.fixture
+def finding(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Record a sentence that a reader of the report should see and no verdict hangs on."""
+    journal = request.config.stash[RUN].journal
+    return lambda text: journal.finding(request.node.nodeid, text)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ class _Joined:
                 self.interrupted = str(event.get("reason", "")) or "interrupted"
             case "run-ended":
                 self.complete = True
-            case "machine-started" | "machine-ended":
+            case "machine-started" | "machine-up" | "machine-ended":
                 pass  # for the reader of the file; no verdict hangs on it
             case other:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")

@@ -6,9 +6,9 @@
 ``run.json``         digests and versions, see ``Facts``
 ``junit.xml``        the report for a CI system, made from the files above
 ``transcripts/``     one file per scenario: every operation of every actor
-``machine-N/``       each machine: its console from power-on, QEMU's messages
-``console.log``      points to the newest machine's console
-``qemu.txt``         QEMU's command line, an option to a line
+``machine-N/``       each machine: its console from power-on, QEMU's command line
+                     (``qemu.txt``, an option to a line) and messages
+``console.log``, ``qemu.txt``  point to the newest machine's
 ``*.log``            one file per stage
 ===================  =========================================================
 
@@ -34,6 +34,7 @@ from harness.store import digest, write_atomically
 RUN = "run.json"
 LATEST = "latest"
 CONSOLE = "console.log"
+QEMU = "qemu.txt"
 NAME_LIMIT = 80  # characters of a foreign name that go into a file name
 
 
@@ -114,8 +115,9 @@ class Results:
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
     def machine(self, name: str) -> Path:
-        """The folder of a machine; ``console.log`` points to the newest one's console."""
-        _point(self.dir / CONSOLE, f"{name}/{CONSOLE}")
+        """The folder of a machine; ``console.log`` and ``qemu.txt`` point to the newest one's."""
+        for file in (CONSOLE, QEMU):
+            _point(self.dir / file, f"{name}/{file}")
         return self.dir / name
 
 

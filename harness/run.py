@@ -11,12 +11,14 @@ import pytest
 
 from harness import options, pipeline
 from harness.errors import BootError, ExitCode, HarnessError, PatchproofError
-from harness.guest import Guest
+from harness.guest import Guest, HeldDeviceError
+from harness.needs import Needs, needs_of
 from harness.probe import Actor, DeadlineError, Refused, Transcript, start_actor, start_python
 from harness.progress import Progress
 from harness.record import read
 from harness.report import junit
 from harness.results import Results
+from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
 from harness.verdict import Entry, Kind, Span, Verdict
@@ -43,6 +45,12 @@ class UnhealthyKernelError(PatchproofError):
     """The kernel complained while the scenario ran: a splat, a new taint bit, something left over."""
 
 
+# After these it is open whether the kernel lives.
+LOST = (SshLostError, SshTimeoutError, DeadlineError, HeldDeviceError)
+# What is the kernel's fault, whenever it shows.
+KERNELS_FAULT = (HeldDeviceError, UnhealthyKernelError)
+
+
 @dataclass(frozen=True)
 class Observation:
     """What one phase of a scenario (setup, call, teardown) showed."""
@@ -53,8 +61,9 @@ class Observation:
 
 
 def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
-    """The requirement ids a scenario names, in order; empty for any other test."""
-    return tuple(str(name) for mark in item.iter_markers("requirement") for name in mark.args)
+    """The requirement ids a scenario names, in order, each once; empty for any other test."""
+    named = (str(name) for mark in item.iter_markers("requirement") for name in mark.args)
+    return tuple(dict.fromkeys(named))
 
 
 def observation_of(error: BaseException, details: str) -> Observation:
@@ -64,9 +73,7 @@ def observation_of(error: BaseException, details: str) -> Observation:
     reason = error.message if isinstance(error, PatchproofError) else str(error)
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
-    if isinstance(
-        error, (AssertionError, pytest.fail.Exception, Refused, DeadlineError, UnhealthyKernelError)
-    ):
+    if isinstance(error, (AssertionError, pytest.fail.Exception, Refused, DeadlineError, *KERNELS_FAULT)):
         return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
@@ -90,10 +97,15 @@ class Run:
             request, self.series, store, self.progress, self.results, self.journal
         )
         self.failures: list[PatchproofError] = []
-        self._expected = {entry.id: entry.expected for entry in entries}
+        self._planned = {entry.id: entry for entry in entries}
+        self._needs = {item.nodeid: needs_of(item) for item in items}
+        self._first = needs_of(items[0])
+        self._asked = Needs()
         self._worst = Observation(Verdict.CONFORMS)
+        self._guest: Guest | None = None
         self._healthy: KernelHealth | None = None
         self._mark = 0
+        self._seen: tuple[Guest, int] | None = None
         self._transcript: Transcript | None = None
         self._actors = ExitStack()
 
@@ -112,7 +124,7 @@ class Run:
         """Run the stages; False if one failed, which the journal then holds."""
         try:
             self.journal.run_started()
-            self.pipeline.prepare()
+            self.pipeline.prepare(self._first.layout)
         except PatchproofError as error:
             self.failures.append(error)
             return False
@@ -122,18 +134,21 @@ class Run:
 
     def begin(self, item: pytest.Item) -> None:
         """From here until end() the record says that the kernel died."""
+        self._asked = self._needs[item.nodeid]
         self._worst = Observation(Verdict.CONFORMS)
         self._transcript = None
+        self._guest = None
         self._healthy = None
         self.journal.started(item.nodeid)
 
     def guest(self) -> Guest:
-        """The running guest, its health noted at the scenario's first look."""
-        guest = self.pipeline.fresh_guest()
-        if self._healthy is None:
-            self._mark = guest.machine.console.mark()
-            self._healthy = KernelHealth.of(guest)
-        return guest
+        """The guest that the scenario needs, its health noted at the scenario's first look."""
+        if self._guest is None:
+            self._aftermath()
+            self._guest = self.pipeline.guest_for(self._asked)
+            self._mark = self._guest.machine.console.mark()
+            self._healthy = KernelHealth.of(self._guest)
+        return self._guest
 
     def actor(self, item: pytest.Item, kind: str) -> Actor:
         """A new actor, written in ``c`` or ``python``; all it does goes into the scenario's transcript."""
@@ -152,55 +167,69 @@ class Run:
         """End the actors: before their devices are taken away, and before the kernel is looked at."""
         self._actors.close()
 
+    def begin_anew(self) -> None:
+        """End the actors and set their transcript aside, so that the next one's holds only what comes."""
+        self.end_actors()
+        if self._transcript is not None:
+            self._transcript.close()
+            path = self._transcript.path
+            path.rename(path.with_stem(f"{path.stem}-before"))
+            self._transcript = None
+
     def ram(self, role: str) -> RamBar:
         """The host's view of a RAM BAR."""
         return RamBar(self.guest().machine.ram_bars[role])
 
-    def examine(self) -> None:
-        """Raise if the kernel is not as healthy as it was when the scenario began."""
-        if self.pipeline.guest is None or self._healthy is None:
-            return
-        complaints = self._complaints(self.pipeline.guest, self._healthy)
-        if complaints:
-            self.pipeline.spend(complaints[0])
-            raise UnhealthyKernelError("The scenario passed, but " + "; ".join(complaints) + ".")
+    def examine(self, error: BaseException | None = None) -> None:
+        """Raise if the kernel is not as healthy as it was when the scenario began.
 
-    def examine_after(self, error: Exception) -> None:
-        """After a failure: raise KernelDiedError if the kernel failed; a machine in doubt is spent."""
-        guest = self.pipeline.guest
-        if guest is None or isinstance(error, pytest.skip.Exception):
+        ``error`` is what ended a phase of the scenario, if anything did: the kernel's
+        failure explains it, not the other way round.  Raises KernelDiedError,
+        UnhealthyKernelError; the machine is then spent, as it is after an operation
+        that did not end.
+        """
+        guest = self._guest
+        if guest is None or guest is not self.pipeline.guest:
             return
-        lost = isinstance(error, (SshLostError, SshTimeoutError, DeadlineError))
-        if lost and guest.machine.alive():
-            guest.machine.wait_ended(LAST_WORDS_SECONDS)
-        died = ""
-        if not guest.machine.alive():
-            splats = guest.machine.console.splats(self._mark)
-            died = splats[0].title if splats else "the machine ended by itself"
-        elif lost and not self._answers(guest):
-            died = f"the kernel does not answer after this: {error}"
-        if died:
-            self.pipeline.spend(died)
-            raise KernelDiedError(f"The kernel died: {died}") from error
+        said = self._said(guest)
+        lost = isinstance(error, LOST) or not guest.machine.alive()
+        if not lost and self._healthy is not None:
+            try:
+                said += _settled(guest, self._healthy).worse_than(self._healthy)
+            except (HarnessError, *LOST) as unreadable:
+                lost = isinstance(unreadable, LOST)
+                said.append(f"the kernel's state cannot be read: {unreadable.message}")
+        if lost and (death := self._death(guest)):
+            self.pipeline.spend(death)
+            raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
             self.pipeline.spend(f"an operation did not end: {error}")
-        elif self._healthy is not None and (complaints := self._complaints(guest, self._healthy)):
-            self.pipeline.spend(complaints[0])
-            self._worst = Observation(Verdict.VIOLATES, "; ".join(complaints))
+        self._raise(said, error)
+
+    def examine_console(self) -> None:
+        """Raise UnhealthyKernelError if the kernel has complained since the scenario began; asks nothing."""
+        if self._guest is not None and self._guest is self.pipeline.guest:
+            self._raise(self._said(self._guest), None)
 
     def observe(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
-        """Take in a phase; what was expected to fail is told to pytest as such."""
-        expected = self._expected[item.nodeid]
+        """Take in a phase; what was expected to fail, or is but a finding, is told to pytest as such."""
+        planned = self._planned[item.nodeid]
         if call.excinfo is not None:
             seen = observation_of(call.excinfo.value, report.longreprtext)
-            if call.when == "teardown" and seen.verdict is Verdict.VIOLATES:
+            if call.when == "teardown":
+                self.pipeline.spend(f"cleaning up failed: {_first_line(seen.reason)}")
+            kernels = isinstance(call.excinfo.value, KERNELS_FAULT)
+            if call.when == "teardown" and seen.verdict is Verdict.VIOLATES and not kernels:
                 seen = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {seen.reason}", seen.details)
             if SEVERITY.index(seen.verdict) >= SEVERITY.index(self._worst.verdict):
                 self._worst = seen
-            if seen.verdict is expected and expected is not Verdict.NOT_APPLICABLE:
+            if seen.verdict is not Verdict.NOT_APPLICABLE and (
+                seen.verdict is planned.expected or not planned.binding
+            ):
                 report.outcome = "skipped"
-                report.wasxfail = f"expected: {_first_line(seen.reason)}"
-        elif call.when == "call" and expected in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
+                why = "expected" if planned.binding else "finding"
+                report.wasxfail = f"{why}: {_first_line(seen.reason)}"
+        elif call.when == "call" and planned.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
             report.outcome = "failed"
             report.longrepr = "This scenario conforms, and the manifest of the series says that it does not."
 
@@ -208,11 +237,11 @@ class Run:
         """The scenario is through all its phases."""
         if self._transcript is not None:
             self._transcript.close()
-        guest = self.pipeline.guest
         span = None
-        if guest is not None and self._healthy is not None:
-            log = guest.machine.console.log
-            span = Span(str(log.relative_to(self.results.dir)), self._mark, guest.machine.console.mark())
+        if self._guest is not None:
+            console = self._guest.machine.console
+            self._seen = self._guest, console.mark()
+            span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen[1])
         self.journal.ended(
             item.nodeid,
             self._worst.verdict,
@@ -221,6 +250,9 @@ class Run:
             transcript=self._transcript.path if self._transcript is not None else None,
             console=span,
         )
+        if self._guest is not None and self._asked.alone:
+            self.pipeline.spend("the scenario had it for itself")
+        self._guest = None
 
     # -- the end -----------------------------------------------------------------------
 
@@ -230,6 +262,7 @@ class Run:
             if interrupted:
                 self.journal.interrupted("SIGINT")
             else:
+                self._aftermath()
                 self._keep()
         finally:
             self.pipeline.close()
@@ -244,13 +277,37 @@ class Run:
             self.progress.say("")  # pytest's line of dots is still open
             pipeline.hold(guest.machine, self.progress)
 
-    def _complaints(self, guest: Guest, before: KernelHealth) -> list[str]:
-        splats = [s for s in guest.machine.console.splats(self._mark) if not s.informational]
-        said = [f"the kernel said: {splat.title}" for splat in splats]
-        try:
-            return said + _settled(guest, before).worse_than(before)
-        except (HarnessError, SshLostError, SshTimeoutError) as error:
-            return [*said, f"the kernel's state cannot be read: {error.message}"]
+    def _aftermath(self) -> None:
+        """Tell what the kernel did since the last verdict was given: it cannot be any scenario's any more."""
+        guest = self.pipeline.guest
+        if guest is None or self._seen is None or self._seen[0] is not guest:
+            return
+        splats = _faults(guest, self._seen[1])
+        if splats or not guest.machine.alive():
+            what = splats[0].title if splats else "it ended by itself"
+            self.journal.note(f"{guest.machine.name} was not well after its last scenario's verdict: {what}")
+            self.pipeline.spend(what)
+
+    def _said(self, guest: Guest) -> list[str]:
+        return [f"the kernel said: {splat.title}" for splat in _faults(guest, self._mark)]
+
+    def _raise(self, said: list[str], error: BaseException | None) -> None:
+        if not said:
+            return
+        self.pipeline.spend(said[0])
+        complaints = "; ".join(said)
+        if error is None:
+            complaints = f"The scenario passed, but {complaints}."
+        raise UnhealthyKernelError(complaints) from error
+
+    def _death(self, guest: Guest) -> str:
+        """How the kernel died, empty if it lives."""
+        if guest.machine.alive():
+            guest.machine.wait_ended(LAST_WORDS_SECONDS)
+        if not guest.machine.alive():
+            splats = guest.machine.console.splats(self._mark)
+            return splats[0].title if splats else "the machine ended by itself"
+        return "" if self._answers(guest) else "it does not answer any more"
 
     @staticmethod
     def _answers(guest: Guest) -> bool:
@@ -266,6 +323,11 @@ def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
     while (now := KernelHealth.of(guest)).dmabufs > before.dmabufs and time.monotonic() < deadline:
         pass
     return now
+
+
+def _faults(guest: Guest, mark: int) -> list[Splat]:
+    """What the kernel has complained of since ``mark``."""
+    return [splat for splat in guest.machine.console.splats(mark) if not splat.informational]
 
 
 def _first_line(text: str) -> str:

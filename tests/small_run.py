@@ -162,10 +162,9 @@ def events(results: Path) -> list[dict[str, Any]]:
 
 def is_open(results: Path, beginning: str) -> str:
     """The stage or scenario in progress if its id starts with ``beginning``, else nothing."""
-    last = (events(results) or [{}])[-1]
-    # The boot stage is followed by the start of the machine.
-    if last.get("event") == "machine-started":
-        last = events(results)[-2]
+    # Machines come and go inside of stages and scenarios.
+    told = [event for event in events(results) if not event["event"].startswith("machine-")]
+    last = (told or [{}])[-1]
     identity = str(last.get("id", ""))
     return identity if last.get("event") == "started" and identity.startswith(beginning) else ""
 

@@ -10,7 +10,9 @@ from small_run import CORE, make_checkout, make_series
 
 from harness import pipeline
 from harness.errors import ApplyError, BuildError, ExitCode, HarnessError, UsageError
+from harness.hardware import Layout
 from harness.journal import Journal
+from harness.needs import Needs
 from harness.options import Request
 from harness.pipeline import Pipeline
 from harness.progress import Progress
@@ -95,7 +97,7 @@ def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_p
     series = make_series(tmp_path / "series", "int nowhere;", "int line_0;")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(ApplyError):
-        run.pipeline.prepare()
+        run.pipeline.prepare(Layout())
     assert run.verdicts() == {
         "fetch": Verdict.CONFORMS,
         "apply": Verdict.VIOLATES,
@@ -111,7 +113,7 @@ def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp
     series = make_series(tmp_path / "series", "int line_10;", "int line_10")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(BuildError):
-        run.pipeline.prepare()
+        run.pipeline.prepare(Layout())
     assert run.verdicts() == {
         **dict.fromkeys(("fetch", "apply"), Verdict.CONFORMS),
         "build": Verdict.VIOLATES,
@@ -140,7 +142,7 @@ def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_pa
     run = Prepared(tmp_path, Request(tree=checkout))
     (tmp_path / "cache" / "trees").write_text("not a folder")
     with pytest.raises(HarnessError, match=r"This host refused .*: File exists") as failed:
-        run.pipeline.prepare()
+        run.pipeline.prepare(Layout())
     assert str(tmp_path / "cache" / "trees") in failed.value.message
     assert run.verdicts()["fetch"] is Verdict.HARNESS_ERROR
     assert run.record().exit_code is ExitCode.HARNESS
@@ -149,6 +151,6 @@ def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_pa
 def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
     with pytest.raises(HarnessError, match="before its kernel was there"):
-        run.pipeline.fresh_guest()
+        run.pipeline.guest_for(Needs())
     run.pipeline.spend("there is none")
     run.pipeline.close()

@@ -38,7 +38,7 @@ def test_each_device_has_a_root_port_of_its_own() -> None:
     buses = [device.split("bus=")[1] for device in named if "bus=" in device and "-port," not in device]
     ports = [device.split("id=")[1].split(",")[0] for device in named if device.startswith("pcie-root-port")]
     assert buses == ports
-    assert buses == [f"{role}-port" for role in ("edu", "ram", "edu2", "ram2", "bigram", "rng")]
+    assert buses == [f"{role}-port" for role in ("edu", "ram", "edu2", "ram2", "bigram", "rng", "display")]
 
 
 def test_a_device_keeps_its_place_whatever_else_there_is() -> None:
@@ -46,6 +46,17 @@ def test_a_device_keeps_its_place_whatever_else_there_is() -> None:
     large = {slot.role: slot.port for slot in Layout(bigram=MIB, rng=True).slots(MEMORY)}
     assert small == {role: large[role] for role in small}
     assert small["edu"] == "0000:00:10.0"
+
+
+def test_words_for_the_kernel_are_added_to_its_command_line() -> None:
+    argv = line(Layout(arguments=("nopat", "quiet")))
+    words = argv[argv.index("-append") + 1].split()
+    assert words == [*hardware.KERNEL_ARGUMENTS, "nopat", "quiet"]
+
+
+def test_a_layout_says_what_is_unusual_about_it() -> None:
+    assert str(Layout()) == "usual"
+    assert str(Layout(bigram=1024 * MIB, arguments=("nopat",))) == "bigram=1073741824 arguments=('nopat',)"
 
 
 def test_nothing_listens_beyond_the_loopback_interface() -> None:

@@ -99,10 +99,11 @@ def test_damaged_facts_are_named(tmp_path: Path, content: str) -> None:
         read_facts(tmp_path)
 
 
-def test_the_console_is_the_newest_machines(tmp_path: Path) -> None:
+def test_console_and_command_line_are_the_newest_machines(tmp_path: Path) -> None:
     results = Results.create(tmp_path, "example")
     for name in ("machine-1", "machine-2"):
         folder = results.machine(name)
         folder.mkdir()
-        (folder / "console.log").write_text(name)
-        assert (results.dir / "console.log").read_text() == name
+        for file in ("console.log", "qemu.txt"):
+            (folder / file).write_text(name)
+            assert (results.dir / file).read_text() == name

@@ -1,0 +1,172 @@
+"""From what ended a scenario to its verdict; and machines that change, on the real kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from small_run import events, junit, run
+
+from harness.errors import BootError, ExitCode, HarnessError
+from harness.guest import HeldDeviceError
+from harness.probe import ActorDiedError, DeadlineError, Refused
+from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
+from harness.ssh import SshLostError, SshTimeoutError
+from harness.verdict import Verdict
+
+
+def skipped(reason: str) -> BaseException:
+    return pytest.skip.Exception(reason)
+
+
+def failed(reason: str) -> BaseException:
+    return pytest.fail.Exception(reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "reason"),
+    [
+        (AssertionError("assert 1 == 2"), Verdict.VIOLATES, "assert 1 == 2"),
+        (AssertionError(), Verdict.VIOLATES, "The assertion does not hold."),
+        (failed("DID NOT RAISE Refused"), Verdict.VIOLATES, "DID NOT RAISE Refused"),
+        (Refused("EINVAL", "map", "Invalid argument"), Verdict.VIOLATES, "map: EINVAL (Invalid argument)"),
+        (
+            DeadlineError("revoke dev1 buf1", 10, answered=True),
+            Verdict.VIOLATES,
+            "The operation `revoke dev1 buf1` did not end within 10 s; the actor gave it up.",
+        ),
+        (HeldDeviceError("did not let go"), Verdict.VIOLATES, "did not let go"),
+        (UnhealthyKernelError("the kernel said: WARNING"), Verdict.VIOLATES, "the kernel said: WARNING"),
+        (KernelDiedError("The kernel died: panic"), Verdict.KERNEL_DIED, "The kernel died: panic"),
+        (BootError("The kernel panicked."), Verdict.KERNEL_DIED, "The kernel panicked."),
+        (skipped("no such device here"), Verdict.NOT_APPLICABLE, "no such device here"),
+        # What says nothing about the kernel is our own fault until the kernel's is shown.
+        (ActorDiedError("The actor ended."), Verdict.HARNESS_ERROR, "The actor ended."),
+        (SshLostError("gone"), Verdict.HARNESS_ERROR, "gone"),
+        (SshTimeoutError("late"), Verdict.HARNESS_ERROR, "late"),
+        (HarnessError("no such role"), Verdict.HARNESS_ERROR, "no such role"),
+        (KeyError("bar"), Verdict.HARNESS_ERROR, "KeyError: 'bar'"),
+    ],
+)
+def test_what_an_exception_means(error: BaseException, verdict: Verdict, reason: str) -> None:
+    seen = observation_of(error, "the evidence")
+    assert (seen.verdict, seen.reason) == (verdict, reason)
+    assert seen.details == ("" if verdict is Verdict.NOT_APPLICABLE else "the evidence")
+
+
+SCENARIOS = """
+import pytest
+
+from harness.guest import Guest
+from harness.plugin import machine, requirement
+
+
+def say(guest: Guest, what: str, path: str) -> None:
+    guest.run(["sh", "-c", f"echo {what} >{path}"])
+
+
+@requirement("MAP-01")
+@machine(alone=True)
+def test_panics(guest: Guest) -> None:
+    say(guest, "c", "/proc/sysrq-trigger")
+    raise AssertionError("the guest lives")
+
+
+@requirement("MAP-02")
+@machine(alone=True)
+def test_leaves_a_warning(guest: Guest) -> None:
+    assert guest.read("/proc/sys/kernel/tainted") == "0\\n"
+    say(guest, "WARNING", "/sys/kernel/debug/provoke-crash/DIRECT")
+
+
+@requirement("REV-01")
+@machine(kernel="patchproof.word")
+def test_has_a_word_on_the_command_line(guest: Guest) -> None:
+    assert "patchproof.word" in guest.read("/proc/cmdline").split()
+
+
+@requirement("REV-02")
+@machine(big_ram=True)
+def test_has_the_big_bar(guest: Guest) -> None:
+    assert guest.devices["bigram"].bars[2] == 1 << 30
+
+
+@requirement("LIFE-01")
+def test_leaves_a_file(guest: Guest) -> None:
+    assert "bigram" not in guest.devices
+    say(guest, "x", "/run/used")
+
+
+@requirement("LIFE-02")
+def test_finds_the_file(guest: Guest) -> None:
+    assert guest.read("/run/used") == "x\\n"
+
+
+@requirement("LIFE-03")
+@machine(fresh=True)
+def test_finds_nothing(guest: Guest) -> None:
+    assert guest.run(["test", "-e", "/run/used"]).status == 1
+
+
+@pytest.fixture
+def clumsy(guest: Guest):
+    yield
+    say(guest, "WARNING", "/sys/kernel/debug/provoke-crash/DIRECT")
+
+
+@requirement("LIFE-04")
+def test_warns_while_it_cleans_up(clumsy: None) -> None:
+    pass
+
+
+@requirement("LIFE-05")
+def test_goes_on(guest: Guest) -> None:
+    assert guest.read("/proc/sys/kernel/tainted") == "0\\n"
+
+
+@pytest.fixture
+def fatal(guest: Guest):
+    say(guest, "c", "/proc/sysrq-trigger")
+
+
+@requirement("LIFE-06")
+def test_dies_before_it_begins(fatal: None) -> None:
+    pass
+
+
+@requirement("LIFE-07")
+def test_goes_on_again(guest: Guest) -> None:
+    assert guest.read("/proc/sys/kernel/tainted") == "0\\n"
+"""
+
+CONFORMING = "REV-01 REV-02 LIFE-01 LIFE-02 LIFE-03 LIFE-05 LIFE-07"
+
+
+@pytest.mark.vm
+def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
+    """Layouts, fresh machines, kernels that die or complain: each gets its verdict, and the rest goes on."""
+    suite = tmp_path / "test_machines.py"
+    suite.write_text(SCENARIOS)
+    results = tmp_path / "results"
+    code, output = run("run", "--series", "baseline", "--results", results, suite, mark=tmp_path)
+    assert code == ExitCode.SERIES, output
+    cases = [case for case in junit(results).values() if case.properties.get("requirements")]
+    assert {case.properties["requirements"]: case.verdict for case in cases} == {
+        # The manifest of the base expects nothing to conform.
+        **dict.fromkeys(CONFORMING.split(), "unexpectedly-conforms"),
+        **dict.fromkeys(("MAP-01", "LIFE-06"), "kernel-died"),
+        **dict.fromkeys(("MAP-02", "LIFE-04"), "violates"),
+    }, output
+    said = {case.properties["requirements"]: case.text for case in cases}
+    assert "sysrq triggered crash" in said["MAP-01"]
+    assert "WARNING: " in said["MAP-02"]
+    assert "WARNING: " in said["LIFE-04"]
+    told = events(results)
+    layouts = [event["layout"] for event in told if event["event"] == "machine-started"]
+    big, word = "bigram=1073741824", "arguments=('patchproof.word',)"
+    # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05 and LIFE-07, one for each layout, two for
+    # the lonely.
+    assert layouts == ["usual"] * 4 + [word, big] + ["usual"] * 2
+    for number in range(1, len(layouts) + 1):
+        for file in ("console.log", "qemu.txt"):
+            assert (results / "latest" / f"machine-{number}" / file).stat().st_size
