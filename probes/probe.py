@@ -21,17 +21,22 @@ import fcntl
 import os
 import re
 import signal
-import socket
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+
+# To import socket and subprocess takes as long as all the rest, and few scenarios
+# need them: where they are needed they are imported.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    import subprocess
 
 PROTOCOL = 1
 PAGE = 4096
 DEADLINE = 10  # seconds
 DEADLINE_MAX = 86400
+RANGES_MAX = 1 << 20
 GRACE = 2  # seconds: a child's own deadline speaks before its parent's
 
 # include/uapi/linux/vfio.h: _IO(';', 100 + n)
@@ -318,7 +323,7 @@ def region(fd: int, index: int) -> tuple[int, int, int]:
 
 def open_group(device: Device, address: str) -> None:
     """The legacy way: group, container, a type 1 IOMMU, and the device of it."""
-    group = Path(f"/sys/bus/pci/devices/{address}/iommu_group").readlink().name
+    group = os.path.basename(os.readlink(f"/sys/bus/pci/devices/{address}/iommu_group"))
     device.anchors.append(os.open(f"/dev/vfio/{group}", os.O_RDWR))
     device.anchors.append(os.open("/dev/vfio/vfio", os.O_RDWR))
     group_fd, container = device.anchors
@@ -330,8 +335,8 @@ def open_group(device: Device, address: str) -> None:
 
 def open_cdev(device: Device, address: str) -> None:
     """The newer way: the device's own node, bound to an iommufd with one IOAS."""
-    (entry,) = Path(f"/sys/bus/pci/devices/{address}/vfio-dev").glob("vfio*")
-    device.fd = os.open(f"/dev/vfio/devices/{entry.name}", os.O_RDWR)
+    (name,) = os.listdir(f"/sys/bus/pci/devices/{address}/vfio-dev")
+    device.fd = os.open(f"/dev/vfio/devices/{name}", os.O_RDWR)
     iommufd = os.open("/dev/iommu", os.O_RDWR)
     device.anchors.append(iommufd)
     fcntl.ioctl(device.fd, VFIO_DEVICE_BIND_IOMMUFD, bytearray(struct.pack("=IIiI", 16, 0, iommufd, 0)))
@@ -408,16 +413,20 @@ def op_export(line: Line) -> str:
     ranges = b""
     listed = line.options["ranges"].split(",") if line.options["ranges"] else []
     for one in listed:
-        offset, colon, length = one.partition(":")
-        if not colon:
-            raise UsageError("ranges= is a list of OFFSET:LENGTH")
-        ranges += struct.pack("=QQ", number(offset), number(length))
+        offset, colon, rest = one.partition(":")
+        length, star, times = rest.partition("*")
+        count = number(times) if star else 1
+        if not colon or not 0 < count <= RANGES_MAX - len(ranges) // 16:
+            raise UsageError(
+                f"ranges= is a list of at most {RANGES_MAX} OFFSET:LENGTH or OFFSET:LENGTH*TIMES"
+            )
+        ranges += struct.pack("=QQ", number(offset), number(length)) * count
     words = {"rdwr": os.O_RDWR, "rdonly": 0, "wronly": os.O_WRONLY, "cloexec": os.O_CLOEXEC}
     flags = line.choice("open_flags", "rdwr,cloexec", words)
     fields = (line.option("bar", 0), flags, line.option("flags", 0))
     if max(fields) >= 1 << 32:
         raise UsageError("bar=, flags= and open_flags= have 32 bits")
-    head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(listed))
+    head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(ranges) // 16)
     fd = fcntl.ioctl(device.fd, VFIO_DEVICE_FEATURE, bytearray(head + ranges))
     return f"ok {keep(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
 
@@ -521,7 +530,7 @@ def op_pagetable(line: Line) -> str:
     mapping = line.mapping(0)
     low, high = mapping.address, mapping.address + mapping.length
     words = ["ok"]
-    with Path(PAGE_TABLE).open(encoding="ascii") as dump:
+    with open(PAGE_TABLE, encoding="ascii") as dump:
         for text in dump:
             match = re.match(r"0x([0-9a-f]+)-0x([0-9a-f]+)\s+\S+\s+(\S.*\S)\s+(\S+)$", text)
             if not match:
@@ -629,6 +638,9 @@ def ending(status: int) -> str:
 
 
 def op_spawn(line: Line) -> str:
+    import socket
+    import subprocess
+
     (name,) = line.words
     uid = line.option("uid", 0)
     if not re.fullmatch(r"[a-z0-9]{1,23}", name) or name == "parent" or name in children or uid >= 1 << 31:
@@ -660,6 +672,8 @@ def parcels_of(name: str) -> socket.socket:
 
 
 def op_send(line: Line) -> str:
+    import socket
+
     thing = line.descriptor(0)
     letter = b"d" if isinstance(thing, Device) else b"b"
     socket.send_fds(parcels_of(line.words[1]), [letter], [thing.fd])
@@ -667,6 +681,8 @@ def op_send(line: Line) -> str:
 
 
 def op_recv(line: Line) -> str:
+    import socket
+
     name = line.words[0] if line.words else "parent"
     letter, fds, _, _ = socket.recv_fds(parcels_of(name), 1, 1)
     if len(fds) != 1 or letter not in (b"d", b"b"):
@@ -806,6 +822,8 @@ def main(arguments: list[str]) -> int:
             print(f"  {usage}")
         return 0
     if len(arguments) == 2 and arguments[0] == "--child":
+        import socket
+
         parent = socket.socket(fileno=int(arguments[1]))
         parent.set_inheritable(False)
     elif arguments:
