@@ -25,6 +25,8 @@ from harness.tree import Tree
 from harness.workbench import BZIMAGE, Workbench
 
 ARCH = "x86_64"
+# What watches the kernel slows it down: by how much, for those options that count.
+_SLOWDOWN = {"KASAN": 4.0, "PROVE_LOCKING": 2.0}
 # Goes into every key: change it when the way of building changes what comes out.
 RECIPE = "1"
 
@@ -46,6 +48,14 @@ class Kernel:
     identity: str
     compiler: str
     warnings: tuple[str, ...] = ()
+
+    @property
+    def time_scale(self) -> float:
+        """What a deadline, written for an ordinary kernel, is multiplied by; 1 for one built elsewhere."""
+        if self.config is None:
+            return 1.0
+        options = kconfig.values(self.config.read_text())
+        return max((factor for name, factor in _SLOWDOWN.items() if options.get(name) == "y"), default=1.0)
 
 
 def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path) -> Kernel:

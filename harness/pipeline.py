@@ -11,7 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import base, dialect, hardware, image, kernel, machine, probe, qemu, series, tree
@@ -253,7 +253,7 @@ class Pipeline:
             qemu=qemu.probe(self.request.qemu).version,
         )
         self.progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
-        return chosen
+        return replace(chosen, time_scale=chosen.time_scale * tested.time_scale)
 
     def _boot(self, layout: hardware.Layout) -> Guest:
         software = self._ready()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -379,6 +380,20 @@ def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
     nested = headers(tmp_path / "usr" / "include")
     with pytest.raises(UsageError, match=f"Did you mean {nested}"):
         kernel.prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ("CONFIG_PCI=y\n# CONFIG_KASAN is not set\n", False),
+        ("CONFIG_PROVE_LOCKING=y\nCONFIG_KASAN=y\n", True),
+    ],
+)
+def test_a_kernel_that_is_watched_gets_more_time(tmp_path: Path, config: str, more: bool) -> None:
+    (tmp_path / "config").write_text(config)
+    built = Kernel(tmp_path, tmp_path, tmp_path / "config", None, "6.19.6", "", "gcc")
+    assert (built.time_scale > 1) == more
+    assert replace(built, config=None).time_scale == 1
 
 
 def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
