@@ -14,11 +14,24 @@ from typing import NoReturn
 
 import pytest
 
-from harness import hardware, host, image, kernel, machine, options, pipeline, qemu, series, tree
-from harness.errors import ExitCode, PatchproofError
+from harness import (
+    collect,
+    hardware,
+    host,
+    image,
+    kernel,
+    machine,
+    matrix,
+    options,
+    pipeline,
+    qemu,
+    series,
+    tree,
+)
+from harness.errors import ExitCode, PatchproofError, UsageError
 from harness.progress import Progress
 from harness.record import read
-from harness.report import junit, table
+from harness.report import coverage, junit, table
 from harness.store import CACHE_VARIABLE, Store
 
 PROGRAM = "python -m harness"
@@ -179,6 +192,20 @@ def _judge(known: argparse.Namespace) -> int:
     return int(code)
 
 
+def _matrix(known: argparse.Namespace) -> int:
+    rules = matrix.load()
+    if known.group not in (None, *rules.groups):
+        raise UsageError(f"There is no group {known.group!r}; the groups are {', '.join(rules.groups)}.")
+    if known.results is not None:
+        rows = matrix.join_run(rules, read(known.results))
+    else:
+        rows = matrix.join(rules, matrix.load_reasons(rules), collect.scenarios())
+    chosen = [row for row in rows if known.group in (None, row.requirement.group)]
+    show = coverage.write_csv if known.csv else coverage.show
+    show(chosen, sys.stdout, only_unchecked=known.uncovered)
+    return int(ExitCode.OK)
+
+
 def _clean(known: argparse.Namespace) -> int:
     store = Store()
     kinds = [kind for name in known.what or CACHE_KINDS for kind in CACHE_KINDS[name]]
@@ -275,6 +302,19 @@ def _parser() -> argparse.ArgumentParser:
         "judge", _judge, "make the reports of a stored run again, without a machine", "judge results/latest"
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+
+    rules = add(
+        "matrix",
+        _matrix,
+        "show which scenarios check each requirement, in which dialects, and why some have none",
+        "matrix --group REV --uncovered",
+    )
+    rules.add_argument("--group", metavar="NAME", help="only this group of requirements, e.g. MAP")
+    rules.add_argument("--uncovered", action="store_true", help="list only those without a scenario")
+    rules.add_argument(
+        "--results", metavar="DIR", type=Path, help="show the verdicts of this stored run instead"
+    )
+    rules.add_argument("--csv", action="store_true", help="print CSV")
 
     clean = add("clean", _clean, "delete what is cached", "clean kernels builds")
     clean.add_argument(

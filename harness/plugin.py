@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness import options
+from harness import matrix, options
 from harness.errors import ExitCode, PatchproofError
 from harness.guest import Guest
 from harness.needs import WORDS, in_order
@@ -41,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "on_dialect(*names): a scenario that only these dialects can have")
     words = "; ".join(f"{word}: {what}" for word, what in WORDS.items())
     config.addinivalue_line("markers", f"machine(...): what a scenario needs of its machine. {words}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Refuse a scenario that names a requirement that there is not."""
+    if ids := requirement_ids(item):
+        with _told():
+            matrix.load().check(ids, item.nodeid)
 
 
 @pytest.hookimpl(trylast=True)

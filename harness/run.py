@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness import options, pipeline
+from harness import matrix, options, pipeline
 from harness.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.guest import Guest, HeldDeviceError
 from harness.needs import Needs, needs_of
@@ -118,6 +118,7 @@ class Run:
             title=text.strip().splitlines()[0],
             requirements=ids,
             expected=self.series.expected(ids, item.nodeid),
+            strength=matrix.load().strength(ids),
         )
 
     def prepare(self) -> bool:

@@ -18,7 +18,7 @@ from harness.journal import Journal
 from harness.options import PATCHES, PROJECT
 from harness.verdict import Entry, Kind, Verdict
 
-COMMANDS = ("run", "doctor", "fetch", "apply", "build", "image", "boot", "judge", "clean")
+COMMANDS = ("run", "doctor", "fetch", "apply", "build", "image", "boot", "judge", "matrix", "clean")
 
 
 @pytest.fixture(autouse=True)

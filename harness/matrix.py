@@ -1,0 +1,255 @@
+"""The conformance matrix: the requirements, which scenarios check them, and why some have none.
+
+Values and two files, ``suites/requirements.toml`` and ``suites/not-covered.toml``;
+neither pytest nor a machine is known here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.verdict import Record, Strength, Verdict
+
+_SUITES = Path(__file__).resolve().parent.parent / "suites"
+REQUIREMENTS = _SUITES / "requirements.toml"
+NOT_COVERED = _SUITES / "not-covered.toml"
+
+#: The kernel without any series, then the postings in order; patches/public/ has their message-ids.
+REVISIONS = ("base", "RFC1", "RFC2", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8")
+EVIDENCE = "PRKJE"
+
+#: Of several scenarios of a requirement the one counts that stands last here.
+_WORST = (
+    Verdict.NOT_APPLICABLE,
+    Verdict.CONFORMS,
+    Verdict.NOT_REACHED,
+    Verdict.HARNESS_ERROR,
+    Verdict.UNEXPECTEDLY_CONFORMS,
+    Verdict.VIOLATES,
+    Verdict.KERNEL_DIED,
+)
+
+COVERED = "covered"  # there is a scenario
+EXCUSED = "excused"  # there is a reason why there is none
+OPEN = "open"  # there is neither
+ABSENT = "not-selected"  # no scenario of it is in a run
+
+#: What there is to say of a requirement: of the suites, or of a run.
+STATES = (COVERED, EXCUSED, OPEN, *_WORST, ABSENT)
+
+_ID = re.compile(r"([A-Z]+)(-[0-9]{2})?")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A row of the matrix; suites/requirements.toml says what each member means."""
+
+    id: str
+    strength: Strength
+    sentence: str
+    expect: str
+    sources: tuple[str, ...]
+    evidence: str
+    revisions: str
+    findings: str = ""
+    observe: str = ""
+    broken_in: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """``MAP`` of ``MAP-01``."""
+        return self.id.partition("-")[0]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario of the suites: its pytest node id without parameters, and the dialects that it is for."""
+
+    id: str
+    requirements: tuple[str, ...]
+    dialects: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """All requirements, in the order of the file; ``groups`` maps each group to what it is about."""
+
+    groups: Mapping[str, str]
+    requirements: Mapping[str, Requirement]
+
+    def check(self, requirement_ids: Iterable[str], where: str) -> None:
+        """Raise HarnessError if one of these ids, which stand in ``where``, is unknown."""
+        for name in requirement_ids:
+            if name not in self.requirements:
+                raise HarnessError(
+                    f"{where} names the requirement {name!r}, which suites/{REQUIREMENTS.name} does not have."
+                )
+
+    def strength(self, requirement_ids: Iterable[str]) -> Strength:
+        """That of the most binding of these requirements: at least one, all of them known."""
+        return min((self.requirements[name].strength for name in requirement_ids), key=list(Strength).index)
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why a requirement has no scenario: a sentence by id, or else one for its whole group."""
+
+    ids: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, requirement: Requirement) -> str:
+        """The reason, empty if none is given."""
+        return self.ids.get(requirement.id) or self.groups.get(requirement.group, "")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A requirement, its state (one of STATES), and which scenarios check it.
+
+    ``checks`` are pairs: the dialects of a scenario or its verdict, and its id.
+    """
+
+    requirement: Requirement
+    state: str
+    checks: tuple[tuple[str, str], ...] = ()
+    reason: str = ""
+
+
+@functools.cache
+def load(path: Path = REQUIREMENTS) -> Matrix:
+    """Read the requirements.  Raises HarnessError that names file and row if they are malformed."""
+    content = _toml(path)
+    groups = content.pop("groups", None)
+    if not isinstance(groups, dict) or not all(isinstance(title, str) for title in groups.values()):
+        raise HarnessError(f"{path} has no table `groups` that says what each group is about.")
+    requirements = {name: _requirement(path, name, row) for name, row in content.items()}
+    if stray := sorted({found.group for found in requirements.values()} ^ set(groups)):
+        raise HarnessError(f"The group {stray[0]} in {path} has a title and no rows, or rows and no title.")
+    return Matrix(groups, requirements)
+
+
+def load_reasons(matrix: Matrix, path: Path = NOT_COVERED) -> Reasons:
+    """Read why requirements have no scenario; HarnessError for what is malformed or unknown in it."""
+    content = _toml(path)
+    groups = content.pop("group", {})
+    if not isinstance(groups, dict) or not all(
+        isinstance(entry, dict) and set(entry) == {"reason"} for entry in groups.values()
+    ):
+        raise HarnessError(f"A table [group.NAME] in {path} holds `reason` and nothing else.")
+    reasons = Reasons(content, {name: entry["reason"] for name, entry in groups.items()})
+    matrix.check(content, path.name)
+    if unknown := [name for name in groups if name not in matrix.groups]:
+        raise HarnessError(
+            f"{path.name} names the group {unknown[0]!r}, which {REQUIREMENTS.name} does not have."
+        )
+    for name, reason in (*reasons.ids.items(), *reasons.groups.items()):
+        if not isinstance(reason, str) or not reason.strip():
+            raise HarnessError(f"The reason for {name} in {path} must be a text.")
+    return reasons
+
+
+def join(matrix: Matrix, reasons: Reasons, scenarios: Sequence[Scenario]) -> tuple[Row, ...]:
+    """Each requirement with its scenarios or its reason.
+
+    Raises HarnessError for a scenario that names an unknown requirement, a reason
+    for a requirement that has a scenario, and a reason for a group that needs none.
+    """
+    for scenario in scenarios:
+        matrix.check(scenario.requirements, scenario.id)
+    checked = {name for scenario in scenarios for name in scenario.requirements}
+    if stale := [name for name in reasons.ids if name in checked]:
+        raise HarnessError(
+            f"{NOT_COVERED.name} gives a reason why {', '.join(stale)} has no scenario, and there is one. "
+            "Delete the line."
+        )
+    settled = checked | set(reasons.ids)
+    excused = {each.group for name, each in matrix.requirements.items() if name not in settled}
+    if stale := [group for group in reasons.groups if group not in excused]:
+        raise HarnessError(
+            f"{NOT_COVERED.name} gives a reason for the group {', '.join(stale)}, and no requirement of it "
+            "needs one. Delete it."
+        )
+    rows = []
+    for each in matrix.requirements.values():
+        checks = tuple((" ".join(one.dialects), one.id) for one in scenarios if each.id in one.requirements)
+        reason = "" if checks else reasons.of(each)
+        rows.append(Row(each, COVERED if checks else EXCUSED if reason else OPEN, checks, reason))
+    return tuple(rows)
+
+
+def join_run(matrix: Matrix, record: Record) -> tuple[Row, ...]:
+    """Each requirement with the worst verdict of a run; HarnessError if that knows other requirements."""
+    checks: dict[str, list[tuple[Verdict, str]]] = {name: [] for name in matrix.requirements}
+    for result in record.scenarios:
+        matrix.check(result.entry.requirements, f"The run {record.run}")
+        for name in result.entry.requirements:
+            checks[name].append((result.verdict, result.entry.id))
+    rows = []
+    for name, found in checks.items():
+        worst = max((verdict for verdict, _ in found), key=_WORST.index, default=ABSENT)
+        rows.append(Row(matrix.requirements[name], worst, tuple(found)))
+    return tuple(rows)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise HarnessError(f"There is no file {path}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path} is not a TOML file: {error}.") from error
+
+
+def _requirement(path: Path, name: str, row: object) -> Requirement:
+    """One row, or HarnessError that says what is wrong with it."""
+
+    def wrong(what: str) -> HarnessError:
+        return HarnessError(f"{path}: the requirement {name!r} {what}.")
+
+    if not _ID.fullmatch(name):
+        raise wrong("is not named like MAP-01")
+    if not isinstance(row, dict):
+        raise wrong("is no table")
+    texts = {"strength", "sentence", "expect", "evidence", "revisions"}
+    optional = {"findings", "observe"}
+    lists = {"sources", "broken_in"}
+    if missing := sorted((texts | {"sources"}) - set(row)):
+        raise wrong(f"has no `{missing[0]}`")
+    if unknown := sorted(set(row) - texts - optional - lists):
+        raise wrong(f"has a member `{unknown[0]}`, which is not known")
+    for key, value in row.items():
+        of_texts = isinstance(value, list) and value and all(isinstance(text, str) for text in value)
+        if not (of_texts if key in lists else isinstance(value, str) and value.strip()):
+            raise wrong(f"has a `{key}` that is no {'list of texts' if key in lists else 'text'}")
+    if row["strength"] not in list(Strength):
+        raise wrong(f"has the strength {row['strength']!r}; one of {', '.join(Strength)} is meant")
+    if not set(row["evidence"]) <= set(EVIDENCE):
+        raise wrong(f"has the evidence {row['evidence']!r}; letters of {EVIDENCE} are meant")
+    if not _is_span(row["revisions"]):
+        raise wrong(f"has the revisions {row['revisions']!r}; all, one, or FROM..TO of {REVISIONS} is meant")
+    if strange := sorted(set(row.get("broken_in", ())) - set(REVISIONS)):
+        raise wrong(f"is broken in {strange[0]!r}, which is none of {', '.join(REVISIONS)}")
+    return Requirement(
+        id=name,
+        strength=Strength(row["strength"]),
+        sources=tuple(row["sources"]),
+        broken_in=tuple(row.get("broken_in", ())),
+        **{key: row[key] for key in (texts - {"strength"}) | (optional & set(row))},
+    )
+
+
+def _is_span(text: str) -> bool:
+    """Whether ``text`` is "all", a revision, or "FROM..TO" where TO may be left out."""
+    first, dots, last = text.partition("..")
+    if not dots:
+        return text == "all" or text in REVISIONS
+    return first in REVISIONS and (
+        not last or (last in REVISIONS and REVISIONS.index(first) < REVISIONS.index(last))
+    )
