@@ -105,35 +105,71 @@ void op_store(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* The first word of every page, or how it faulted. */
+/*
+ * Add the first word of the page at @offset to the reply, or how it faulted;
+ * false, with the reply set, once the deadline has passed.
+ */
+static bool add_word(struct reply *r, const struct object *mapping,
+		     uint64_t offset)
+{
+	struct access access = {
+		.place = mapping->base + offset,
+		.width = 32,
+	};
+	struct fault fault;
+	char number[16];
+
+	if (guarded(access_load, &access, &fault)) {
+		reply_add(r, " 0x%08jx", (uintmax_t)access.value);
+		return true;
+	}
+	if (fault.signal == SIGALRM) {
+		reply_set(r, "timeout");
+		return false;
+	}
+	reply_add(r, " %s:%s:0x%jx",
+		  fault.signal == SIGBUS ? "sigbus" : "sigsegv",
+		  fault_code(&fault, number, sizeof(number)),
+		  (uintmax_t)(fault.address - (uintptr_t)mapping->base));
+	return true;
+}
 
 void op_loadpages(struct args *a, struct reply *r)
 {
 	uint64_t offset, length, at;
 	struct object *mapping = mapping_part(a, r, &offset, &length);
-	struct access access = { .width = 32 };
-	struct fault fault;
-	char number[16];
 
 	if (!mapping)
 		return;
 	reply_set(r, "ok");
 	for (at = offset; at < offset + length; at += PAGE) {
-		if (offset + length - at < 4)
+		if (offset + length - at < 4 || !add_word(r, mapping, at))
 			break;
-		access.place = mapping->base + at;
-		if (guarded(access_load, &access, &fault)) {
-			reply_add(r, " 0x%08jx", (uintmax_t)access.value);
-		} else if (fault.signal == SIGALRM) {
-			reply_set(r, "timeout");
+	}
+}
+
+/* The same at places of the user's choice, in the user's order. */
+void op_loadlist(struct args *a, struct reply *r)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING);
+	char *rest = a->word[1], *word;
+	uint64_t at;
+
+	if (!mapping)
+		return;
+	reply_set(r, "ok");
+	while ((word = strsep(&rest, ","))) {
+		if (!parse_u64(word, &at) || mapping->length < 4 ||
+		    at > mapping->length - 4) {
+			reply_usage(r,
+				    "loadlist: '%s' is no offset in %s, which "
+				    "ends at 0x%jx",
+				    word, mapping->name,
+				    (uintmax_t)mapping->length);
 			return;
-		} else {
-			reply_add(r, " %s:%s:0x%jx",
-				  fault.signal == SIGBUS ? "sigbus" : "sigsegv",
-				  fault_code(&fault, number, sizeof(number)),
-				  (uintmax_t)(fault.address -
-					      (uintptr_t)mapping->base));
 		}
+		if (!add_word(r, mapping, at))
+			return;
 	}
 }
 

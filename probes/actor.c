@@ -75,6 +75,12 @@ const struct operation operations[] = {
 	{ "loadpages MAP [offset=N] [length=N]",
 	  "load the first 32-bit word of every page, faults included",
 	  op_loadpages },
+	{ "loadlist MAP OFFSET,OFFSET,...",
+	  "load the 32-bit words at these offsets, in this order",
+	  op_loadlist },
+	{ "touch MAP [value=N] [offset=N] [length=N]",
+	  "load from every page, or store there, and count the page faults",
+	  op_touch },
 	{ "stamp MAP [seed=N] [offset=N] [length=N]",
 	  "store page number + seed in the first 32-bit word of every page",
 	  op_stamp },
@@ -106,6 +112,8 @@ const struct operation operations[] = {
 	  "a buffer that is not of VFIO, or not even a DMABUF", op_make },
 	{ "dup BUF [via=fcntl|dup]", "a second descriptor of the same DMABUF",
 	  op_dup },
+	{ "fdflags DEV|BUF", "is it close-on-exec, what may be done with it",
+	  op_fdflags },
 	{ "close DEV|BUF", "close the descriptor (a device: all of its own)",
 	  op_close },
 	{ "spawn NAME [uid=N]",
@@ -119,6 +127,8 @@ const struct operation operations[] = {
 	{ "reap NAME", "wait for an actor's end", op_reap },
 	{ "pin [CPU,CPU...]", "run on these CPUs only; which they are",
 	  op_pin },
+	{ "exec", "exec() this program: only descriptors stay, if at all",
+	  op_exec },
 	{ "version", "protocol, and what the headers offered", op_version },
 	{ "exit", "end this actor", op_exit },
 };
@@ -324,8 +334,10 @@ int main(int argc, char **argv)
 {
 	bool child = argc == 2 && !strcmp(argv[1], "--child");
 
-	process_init(child);
 	faults_init();
+	if (argc == 2 && !strcmp(argv[1], "--resume"))
+		return resume();
+	process_init(child);
 	if (argc == 1 || child)
 		return serve();
 	if (argc == 2 && !strcmp(argv[1], "--help")) {

@@ -153,7 +153,13 @@ enum line_status reader_line(struct reader *reader, char **line, int grace);
 bool write_all(int fd, const char *data, size_t length);
 int serve(void);
 void process_init(bool is_child);
+void process_resume(void);
+bool process_is_child(void);
 void relay(char *line, struct reply *r);
+
+/* ---- exec.c: an actor that replaced itself ---- */
+
+int resume(void);
 
 /* ---- operations ---- */
 
@@ -182,6 +188,7 @@ int replay(const char *path);
 
 operation_fn op_open, op_info, op_region, op_reset, op_read, op_write;
 operation_fn op_probe, op_ioctl, op_export, op_revoke, op_memattr;
+operation_fn op_loadlist, op_touch, op_fdflags, op_exec;
 operation_fn op_map, op_unmap, op_load, op_store, op_loadpages, op_stamp;
 operation_fn op_fill, op_compare, op_madvise, op_mprotect, op_mremap;
 operation_fn op_close, op_dup, op_seek, op_fdinfo, op_fds, op_setrlimit;

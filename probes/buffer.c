@@ -13,6 +13,8 @@
 
 #include "actor.h"
 
+#define RANGES_MAX (1u << 20)
+
 /* VFIO_DEVICE_FEATURE with @payload; what comes back is what ioctl() returned. */
 static int feature(int fd, uint32_t flags, const void *payload, size_t size)
 {
@@ -31,38 +33,49 @@ static int feature(int fd, uint32_t flags, const void *payload, size_t size)
 	return result;
 }
 
-/* OFFSET:LENGTH,OFFSET:LENGTH,... ; an empty text is a list of none. */
+/* OFFSET:LENGTH or OFFSET:LENGTH*TIMES, which @text is cut into. */
+static bool parse_range(char *text, struct vfio_region_dma_range *range,
+			uint64_t *times)
+{
+	char *length = strchr(text, ':'), *star = strchr(text, '*');
+	uint64_t from, size;
+
+	*times = 1;
+	if (!length || (star && star < length))
+		return false;
+	*length++ = '\0';
+	if (star)
+		*star++ = '\0';
+	if (!parse_u64(text, &from) || !parse_u64(length, &size) ||
+	    (star && !parse_u64(star, times)))
+		return false;
+	range->offset = from;
+	range->length = size;
+	return *times && *times <= RANGES_MAX;
+}
+
+/*
+ * Separated by commas, none for an empty text.  @range is NULL when they are
+ * only to be counted.
+ */
 static bool parse_ranges(const char *text, struct vfio_region_dma_range *range,
 			 uint32_t *count)
 {
-	char *copy = must(strdup(text)), *rest = copy, *offset, *length;
-	uint64_t from, size;
+	char *copy = must(strdup(text)), *rest = copy, *word;
+	struct vfio_region_dma_range one;
+	uint64_t times = 0;
 	bool good = true;
 
 	*count = 0;
-	while (*text && good && (offset = strsep(&rest, ","))) {
-		length = strchr(offset, ':');
-		if (length)
-			*length++ = '\0';
-		good = length && parse_u64(offset, &from) &&
-		       parse_u64(length, &size);
-		if (good) {
-			range[*count].offset = from;
-			range[*count].length = size;
-			(*count)++;
-		}
+	while (*text && good && (word = strsep(&rest, ","))) {
+		good = parse_range(word, &one, &times) &&
+		       times <= RANGES_MAX - *count;
+		for (; good && times; times--, (*count)++)
+			if (range)
+				range[*count] = one;
 	}
 	free(copy);
 	return good;
-}
-
-static size_t ranges_room(const char *text)
-{
-	size_t commas = 0;
-
-	for (; *text; text++)
-		commas += *text == ',';
-	return commas + 1;
 }
 
 void op_export(struct args *a, struct reply *r)
@@ -77,6 +90,7 @@ void op_export(struct args *a, struct reply *r)
 	struct object *device = word_object(a, r, 0, DEVICE), *buffer;
 	struct vfio_device_feature_dma_buf *request;
 	uint64_t bar, flags, open_flags;
+	uint32_t count;
 	size_t size;
 	int fd;
 
@@ -91,22 +105,19 @@ void op_export(struct args *a, struct reply *r)
 			       "bits");
 		return;
 	}
-	size = sizeof(*request) +
-	       ranges_room(ranges) * sizeof(request->dma_ranges[0]);
-	request = must(calloc(1, size));
-	if (!parse_ranges(ranges, request->dma_ranges, &request->nr_ranges)) {
+	if (!parse_ranges(ranges, NULL, &count)) {
 		reply_usage(r,
-			    "export: ranges=%s is not a list of "
-			    "OFFSET:LENGTH",
-			    ranges);
-		free(request);
+			    "export: ranges=%s is not a list of at most %u "
+			    "OFFSET:LENGTH or OFFSET:LENGTH*TIMES",
+			    ranges, RANGES_MAX);
 		return;
 	}
+	size = sizeof(*request) + count * sizeof(request->dma_ranges[0]);
+	request = must(calloc(1, size));
+	parse_ranges(ranges, request->dma_ranges, &request->nr_ranges);
 	request->region_index = (uint32_t)bar;
 	request->flags = (uint32_t)flags;
 	request->open_flags = (uint32_t)open_flags;
-	size = sizeof(*request) +
-	       request->nr_ranges * sizeof(request->dma_ranges[0]);
 	fd = feature(device->fd,
 		     VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF,
 		     request, size);

@@ -143,6 +143,17 @@ void process_init(bool is_child)
 		_exit(3);
 }
 
+/* The same child as before exec(): what was left open is ours. */
+void process_resume(void)
+{
+	has_parent = true;
+}
+
+bool process_is_child(void)
+{
+	return has_parent;
+}
+
 static struct child *child_find(const char *name)
 {
 	struct child *child;

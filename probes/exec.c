@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What outlives exec(): descriptors that are not close-on-exec, nothing else. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "actor.h"
+
+/* How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path() */
+#define DMABUF "/dmabuf:"
+
+void op_fdflags(struct args *a, struct reply *r)
+{
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	static const char *const modes[] = { "rdonly", "wronly", "rdwr",
+					     "none" };
+	int flags, status;
+
+	if (!object)
+		return;
+	flags = fcntl(object->fd, F_GETFD);
+	status = fcntl(object->fd, F_GETFL);
+	if (flags < 0 || status < 0)
+		reply_errno(r, errno, "fdflags");
+	else
+		reply_set(r, "ok cloexec=%d mode=%s", !!(flags & FD_CLOEXEC),
+			  modes[status & O_ACCMODE]);
+}
+
+/*
+ * Names begin anew with buf1.  Answered by the image that comes after; only a failure is answered here.
+ */
+void op_exec(struct args *a, struct reply *r)
+{
+	char *argv[] = { "actor", "--resume", NULL };
+	char *none[] = { NULL };
+
+	(void)a;
+	if (!process_is_child()) {
+		reply_usage(r, "exec: this actor has no parent, which could "
+			       "go on with the transcript");
+		return;
+	}
+	deadline_stop(); /* a timer outlives exec(), a signal handler does not */
+	execve("/proc/self/exe", argv, none);
+	reply_errno(r, errno, "exec");
+}
+
+static unsigned int dmabuf_vmas(void)
+{
+	FILE *maps = must(fopen("/proc/self/maps", "re"));
+	unsigned int count = 0;
+	char *line = NULL;
+	size_t room = 0;
+
+	while (getline(&line, &room, maps) > 0)
+		count += !!strstr(line, " " DMABUF);
+	free(line);
+	fclose(maps);
+	return count;
+}
+
+/* Take up what is still open; what was mapped is not, but let the count say so. */
+static void reply_resumed(struct reply *r)
+{
+	DIR *folder = must(opendir("/proc/self/fd"));
+	struct dirent *entry;
+	struct object *buffer;
+	char target[64];
+
+	reply_set(r, "ok vmas=%u", dmabuf_vmas());
+	while ((entry = readdir(folder))) {
+		ssize_t length = readlinkat(dirfd(folder), entry->d_name,
+					    target, sizeof(target) - 1);
+
+		target[length < 0 ? 0 : length] = '\0';
+		if (strncmp(target, DMABUF, strlen(DMABUF)))
+			continue;
+		buffer = object_new(BUFFER);
+		buffer->fd = atoi(entry->d_name);
+		reply_add(r, " %s", buffer->name);
+	}
+	closedir(folder);
+	reply_add(r, "\n");
+}
+
+/* The image after op_exec(): finish its reply, then serve as before; exit code. */
+int resume(void)
+{
+	struct reply reply = { 0 };
+
+	process_resume();
+	reply_resumed(&reply);
+	if (!write_all(STDOUT_FILENO, reply.text, reply.length))
+		return 1;
+	free(reply.text);
+	return serve();
+}

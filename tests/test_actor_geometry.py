@@ -1,0 +1,114 @@
+"""The C actor's operations about where pages are and what they cost, and what outlives exec()."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+from actors import Client, Local, argv
+
+
+def ask(program: Local, *lines: str) -> list[str]:
+    return [program.ask(line) for line in lines]
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client("actor", pages=4) as one:
+        yield one
+
+
+def test_loadlist_keeps_the_order_that_was_asked_for(client: Client) -> None:
+    ask(client, "map buf1 length=16K", "stamp map1 seed=0x10")
+    assert client.ask("loadlist map1 0x3000,0x1000,0,4,0x1000") == (
+        "ok 0x00000013 0x00000011 0x00000010 0x00000000 0x00000011"
+    )
+
+
+def test_loadlist_tells_each_fault_at_its_place(client: Client) -> None:
+    client.ask("map buf1 length=16K")
+    ask(client, "stamp map1", "mprotect map1 none offset=4K length=4K")
+    client.shrink(3)
+    assert client.ask("loadlist map1 0x3008,0,0x1004") == (
+        "ok sigbus:adrerr:0x3008 0x00000000 sigsegv:accerr:0x1004"
+    )
+
+
+@pytest.mark.parametrize("places", ["", "0,", "0x4000", "0x3ffd", "-4", "0;4", "0xffffffffffffffff"])
+def test_loadlist_refuses_what_is_no_place_in_the_mapping(client: Client, places: str) -> None:
+    client.ask("map buf1 length=16K")
+    assert client.ask(f"loadlist map1 {places}").startswith("error usage: loadlist")
+
+
+def test_touch_counts_the_faults_and_nothing_else(client: Client) -> None:
+    ask(client, "map buf1 length=16K", "stamp map1", "map buf1 length=16K")
+    assert ask(client, "madvise map2 dontneed", "touch map2 value=7 offset=4K length=4K")[1] == (
+        "ok pages=1 faults=1"
+    )
+    assert client.ask("touch map2 offset=4K length=4K") == "ok pages=1 faults=0"
+    assert client.ask("loadpages map1") == "ok 0x00000000 0x00000007 0x00000002 0x00000003"
+
+
+def test_touch_tells_a_fault_that_ends_it(client: Client) -> None:
+    client.ask("map buf1 length=16K")
+    client.shrink(2)
+    assert client.ask("touch map1") == "sigbus code=adrerr offset=0x2000"
+    for bad in ("offset=1", "length=1", "value=0x100000000", "offset=20K"):
+        assert client.ask(f"touch map1 {bad}").startswith("error usage: touch")
+
+
+@pytest.fixture(params=["actor", "python"])
+def pretender(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A probe whose dev1 is a memfd: its lines are checked as for a device, and then ENOTTY."""
+    with Client(request.param) as one:
+        socket.send_fds(one.parcels, [b"d"], [one.file])
+        assert one.ask("recv") == "ok dev1"
+        yield one
+
+
+@pytest.mark.parametrize(
+    "ranges",
+    ["0:4K*0", "0:4K*", "0:4K*-1", "0*2:4K", "0:4K*1048577", "0:4K*0x100000,0:4K", "0:4K*1*1", "4K*2"],
+)
+def test_ranges_that_are_none_are_refused(pretender: Client, ranges: str) -> None:
+    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error usage: export")
+
+
+@pytest.mark.parametrize("ranges", ["", "0:4K", "0:4K*1", "0x1000:4K*16385,0:1", "0:4K*0x100000"])
+def test_ranges_that_are_some_come_to_the_kernel(pretender: Client, ranges: str) -> None:
+    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error ENOTTY export")
+
+
+def test_exec_leaves_nothing_but_descriptors_that_stay_open(client: Client) -> None:
+    ask(client, "map buf1 length=16K", "dup buf1")
+    assert client.ask("exec") == "ok vmas=0"
+    assert ask(client, "loadpages map1", "close buf2", "fds") == [
+        "error usage: loadpages: 'map1' does not name a mapping of this actor",
+        "error usage: close: 'buf2' does not name a device or a buffer of this actor",
+        "ok 4",
+    ]
+
+
+def test_exec_ends_the_deadline_of_the_line_that_asked_for_it(client: Client) -> None:
+    assert client.ask("exec deadline=1") == "ok vmas=0"
+    with pytest.raises(subprocess.TimeoutExpired):
+        client.process.wait(1.5)  # the time at which it would be killed
+    assert client.ask("version").startswith("ok protocol=1")
+
+
+def test_an_actor_without_a_parent_stays_what_it_is() -> None:
+    one = Local(argv("actor"))
+    try:
+        assert one.ask("exec").startswith("error usage: exec: ")
+        assert one.ask("spawn child") == "ok"
+        assert one.ask("@child exec") == "ok vmas=0"
+        assert one.ask("@child version").startswith("ok protocol=1")
+    finally:
+        one.close()
+
+
+def test_the_flags_of_a_descriptor(client: Client) -> None:
+    assert client.ask("fdflags buf1") == "ok cloexec=1 mode=rdwr"
+    assert client.ask("fdflags map1").startswith("error usage: ")
