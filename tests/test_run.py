@@ -170,3 +170,58 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
     for number in range(1, len(layouts) + 1):
         for file in ("console.log", "qemu.txt"):
             assert (results / "latest" / f"machine-{number}" / file).stat().st_size
+
+
+TOLD = '''
+import pytest
+
+from harness.guest import Guest
+from harness.plugin import requirement
+
+
+@requirement("ATTR-04")
+def test_is_told(guest: Guest, finding) -> None:
+    """The page table says WC."""
+    finding(f"The taint is {guest.read('/proc/sys/kernel/tainted').strip()}.")
+    assert "PCD" == "PWT"
+
+
+@requirement("MAP-12")
+def test_conforms_where_nothing_is_expected(guest: Guest) -> None:
+    """The default is uncached."""
+
+
+@requirement("ATTR-04", "MAP-01")
+def test_is_binding(guest: Guest, finding) -> None:
+    """It maps."""
+    finding("It said EINVAL.")
+    raise AssertionError("EINVAL")
+'''
+
+
+@pytest.mark.vm
+def test_what_is_not_binding_is_told_and_judged_by_nobody(tmp_path: Path) -> None:
+    """Each with its verdict, and exit code 0; the same again from the stored run."""
+    suite = tmp_path / "test_told.py"
+    suite.write_text(TOLD)
+    results = tmp_path / "results"
+    code, output = run("run", "--series", "baseline", "--results", results, suite, mark=tmp_path)
+    assert code == ExitCode.OK, output
+    told = "Findings:\n  ATTR-04          The taint is 0.\n  ATTR-04          violates: The page table "
+    assert told in output
+    assert "\n  ATTR-04, MAP-01  It said EINVAL.\n" in output
+    cases = {name: case for name, case in junit(results).items() if name.startswith("test_")}
+    assert {name: (case.outcome, case.verdict) for name, case in cases.items()} == {
+        "test_is_told": ("passed", "violates"),
+        "test_conforms_where_nothing_is_expected": ("passed", "conforms"),
+        "test_is_binding": ("failure", "violates"),
+    }
+    assert cases["test_is_told"].properties["strength"] == "info"
+    assert cases["test_is_binding"].properties["strength"] == "must"
+    assert cases["test_is_binding"].properties["findings"] == "It said EINVAL."
+    document = (results / "latest" / "junit.xml").read_text()
+    code, judged = run("judge", results / "latest", mark=tmp_path)
+    assert code == ExitCode.OK
+    assert (results / "latest" / "junit.xml").read_text() == document
+    told = output.partition("Findings:")[2].partition("Results:")[0]
+    assert judged.partition("Findings:")[2].partition("Results:")[0] == told
