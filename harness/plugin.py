@@ -20,6 +20,7 @@ from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
 from harness.run import Run, requirement_ids
+from harness.search import Search
 from harness.witness import RamBar
 
 RUN = pytest.StashKey[Run]()
@@ -215,6 +216,13 @@ def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
     """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
     run = request.config.stash[RUN]
     return lambda kind: run.actor(request.node, kind)
+
+
+@pytest.fixture
+def search(request: pytest.FixtureRequest) -> Search:
+    """Look among random cases, with the C actor, for one that does not hold."""
+    run = request.config.stash[RUN]
+    return Search(lambda: run.actor(request.node, "c"), run.begin_anew)
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,6 +80,14 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Survivors:
+    """What outlived an exec(): the number of VMAs of DMABUFs, and the DMABUFs still open."""
+
+    vmas: int
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True)
 class Region:
     """A region of a VFIO device: bytes, position in the device fd, VFIO_REGION_INFO_FLAG_*."""
 
@@ -124,6 +133,10 @@ class Actor:
             raise HarnessError(f"The operation `{words[0]}` was answered by a fault: {answer}.")
         return answer
 
+    def comment(self, text: str) -> None:
+        """A line for people in the transcript."""
+        self._wire.comment(text)
+
     def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
         """An operation whose answer ``parse`` understands; HarnessError if it does not."""
         said = self.say(*words, **options)
@@ -146,13 +159,13 @@ class Actor:
         self,
         device: Device,
         bar: int,
-        ranges: Sequence[Range],
+        ranges: Sequence[Range] | None = None,
         *,
         flags: int | None = None,
         open_flags: str | None = None,
     ) -> Buffer:
-        """Make a DMABUF of ``ranges`` of a BAR."""
-        listed = ",".join(f"{one.offset:#x}:{one.length:#x}" for one in ranges)
+        """Make a DMABUF of ``ranges`` of a BAR, in this order; of all of it if not said."""
+        listed = _ranges([Range(0, device.bars[bar])] if ranges is None else ranges)
 
         def parse(said: str) -> Buffer:
             name, size = said.split()
@@ -272,6 +285,18 @@ class Actor:
         """A parent's mapping as this forked child has it."""
         return replace(mapping, actor=self)
 
+    def exec(self) -> Survivors:
+        """exec(); only for an actor that another has made.  What it had of names is gone."""
+
+        def parse(said: str) -> tuple[int, list[str]]:
+            vmas, *names = said.split()
+            return int(vmas.removeprefix("vmas=")), names
+
+        vmas, names = self.read(parse, "exec")
+        sizes = (self.read(_number, "seek", name, whence="end") for name in names)
+        buffers = tuple(Buffer(self, name, size, None) for name, size in zip(names, sizes, strict=True))
+        return Survivors(vmas, buffers)
+
     def signal(self, child: Actor, what: str) -> None:
         """``stop``, ``cont``, ``term`` or ``kill`` an actor of one's own."""
         self.say("signal", child.name, what)
@@ -321,22 +346,6 @@ class Device:
         """pwrite() of 1, 2, 4 or 8 bytes of a region."""
         self.actor.say("write", self.name, region, offset, width, value)
 
-    def reset(self) -> None:
-        """VFIO_DEVICE_RESET."""
-        self.actor.say("reset", self.name)
-
-    def hot_reset(self) -> None:
-        """VFIO_DEVICE_PCI_HOT_RESET of the bus that it is alone on."""
-        self.actor.say("hotreset", self.name)
-
-    def enter_low_power(self) -> None:
-        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY."""
-        self.actor.say("lowpower", self.name, "enter")
-
-    def exit_low_power(self) -> None:
-        """VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
-        self.actor.say("lowpower", self.name, "exit")
-
     def close(self) -> None:
         """Close it and what kept its IOMMU."""
         self.actor.say("close", self.name)
@@ -359,9 +368,30 @@ class Buffer:
         """A second descriptor; ``via`` dup() or ``fcntl`` F_DUPFD_CLOEXEC."""
         return replace(self, name=self.actor.say("dup", self.name, via=via))
 
+    def ioctl(self, request: int, argument: bytes | None = None) -> None:
+        """Any ioctl, without an argument or with a pointer to ``argument``."""
+        self.actor.say("ioctl", self.name, request, data=None if argument is None else argument.hex())
+
+    def closes_on_exec(self) -> bool:
+        """FD_CLOEXEC."""
+        answers = {"cloexec=0": False, "cloexec=1": True}
+        return self.actor.read(lambda said: answers[said.split()[0]], "fdflags", self.name)
+
+    def fdinfo(self) -> dict[str, str]:
+        """The lines of /proc/self/fdinfo, without inode and mount."""
+        return self.actor.read(
+            lambda said: dict(word.split("=", 1) for word in said.split()), "fdinfo", self.name
+        )
+
     def close(self) -> None:
         """Close the descriptor."""
         self.actor.say("close", self.name)
+
+    def __enter__(self) -> Buffer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -401,6 +431,20 @@ class Mapping:
         return self.actor.read(
             lambda said: [word_or_fault(word) for word in said.split()], "loadpages", self.name, **options
         )
+
+    def at(self, offsets: Iterable[int]) -> list[int | Fault]:
+        """The 32-bit words at these offsets, loaded in this order, or how each load faulted."""
+        listed = ",".join(map(hex, offsets))
+        return self.actor.read(
+            lambda said: list(map(word_or_fault, said.split())), "loadlist", self.name, listed
+        )
+
+    def touch(
+        self, value: int | None = None, offset: int | None = None, length: int | None = None
+    ) -> int | Fault:
+        """Load from every page in turn, or store ``value`` there; the minor page faults that it took."""
+        answer = self.actor.do("touch", self.name, value=value, offset=offset, length=length)
+        return answer if isinstance(answer, Fault) else int(answer.partition("faults=")[2])
 
     def stamp(self, seed: int = 0) -> Fault | None:
         """Write page number + ``seed`` in the first 32-bit word of every page; the first fault ends it."""
@@ -457,9 +501,31 @@ class Mapping:
         places = size // math.gcd(size, stride or 4)
         return Hammer(self.actor, name, 2 * places if access == "both" else places)
 
+    def protect(self, protection: str, offset: int | None = None, length: int | None = None) -> None:
+        """mprotect() all or a part: ``none``, ``r``, ``rw``."""
+        self.actor.say("mprotect", self.name, protection, offset=offset, length=length)
+
+    def advise(self, advice: str, offset: int | None = None, length: int | None = None) -> None:
+        """madvise() all or a part: ``hugepage``, ``dontneed``."""
+        self.actor.say("madvise", self.name, advice, offset=offset, length=length)
+
     def unmap(self, offset: int | None = None, length: int | None = None) -> None:
         """munmap() all or a part."""
         self.actor.say("unmap", self.name, offset=offset, length=length)
+
+    def __enter__(self) -> Mapping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unmap()
+
+
+def _ranges(ranges: Sequence[Range]) -> str:
+    """As the protocol wants them, equal neighbours as one."""
+    counted = [(one, len(list(group))) for one, group in groupby(ranges)]
+    return ",".join(
+        f"{one.offset:#x}:{one.length:#x}{f'*{times}' if times > 1 else ''}" for one, times in counted
+    )
 
 
 def _number(said: str) -> int:

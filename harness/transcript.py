@@ -105,6 +105,10 @@ class Wire:
         self._transcript.reply(reply)
         return reply
 
+    def comment(self, text: str) -> None:
+        """A line for people in the transcript."""
+        self._transcript.comment(text)
+
     def close(self) -> None:
         """End the actor, which sees the end of its input, and wait until it is gone with all it held."""
         try:

@@ -76,6 +76,18 @@ class PageTable:
         """Bytes present, at ``level`` (``pte``, ``pmd``, ``pud``) or at any."""
         return sum(span.end - span.start for span in self.spans if level in (None, span.level))
 
+    def where(self, level: str) -> tuple[tuple[int, int], ...]:
+        """What is mapped at ``level``: start and end (bytes) of each run."""
+        runs: list[tuple[int, int]] = []
+        for span in self.spans:
+            if span.level != level:
+                continue
+            if runs and runs[-1][1] == span.start:
+                runs[-1] = runs[-1][0], span.end
+            else:
+                runs.append((span.start, span.end))
+        return tuple(runs)
+
     def caching(self) -> frozenset[str]:
         """The cache modes found; more than one is worth a look."""
         return frozenset(span.caching for span in self.spans)

@@ -42,6 +42,37 @@ def test_devices_as_a_guest_once_listed_them() -> None:
     )
 
 
+def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -> None:
+    roles = {"ram": ({0: 256, 2: MIB}, 2), "edu": ({0: MIB}, None), "display": ({0: 16 * MIB, 2: PAGE}, 0)}
+    roles |= {"edu2": ({0: MIB, 1: 64 * MIB}, 1), "rng": ({4: PAGE}, None)}
+    for role, (bars, memory) in roles.items():
+        assert Device(role, "0000:01:00.0", 0, 0, "1", "", "", bars).memory_bar == memory
+
+
+class Told(Guest):
+    """A guest of which only these files are known."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+
+    def read(self, path: str) -> str:
+        return self.files[path]
+
+
+def test_who_has_claimed_a_bar() -> None:
+    device = Device("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
+    guest = Told(
+        {
+            f"/sys/bus/pci/devices/{device.address}/resource": "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"
+            "0x0000000000000000 0x0000000000000000 0x0\n0x0000000380000000 0x0000000383ffffff 0x14220c\n",
+            "/proc/iomem": "fe800000-fe9fffff : PCI Bus 0000:02\n  fe800000-fe8000ff : 0000:02:00.0\n"
+            "  fe800100-fe800fff : vfio sub-page reserved\n380000000-383ffffff : PCI Bus 0000:02\n"
+            "  380000000-383ffffff : 0000:02:00.0\n    380000000-383ffffff : vfio\n",
+        }
+    )
+    assert guest.claims(device) == {2: "vfio"}
+
+
 @dataclass
 class Lab:
     """A machine with the unpatched kernel, and what is needed to start actors in it."""

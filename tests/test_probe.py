@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from harness.probe import (
     DeadlineError,
     Device,
     Mapping,
+    Range,
     Refused,
     Sigbus,
     Sigsegv,
@@ -110,6 +112,65 @@ class TestActor:
     def test_revoking_needs_to_know_the_device(self, owner: Actor, buffer: Buffer) -> None:
         with pytest.raises(HarnessError, match="which device"):
             owner.revoke(buffer)
+
+
+class TestPlaces:
+    """What scenarios about geometry say, and what the C actor is asked then."""
+
+    @pytest.fixture
+    def mapping(self, transcript: Transcript) -> Iterator[Mapping]:
+        with Client("actor") as client:
+            owner = Actor(Wire(client, transcript))
+            yield owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
+
+    def test_words_at_any_places_in_any_order(self, mapping: Mapping) -> None:
+        mapping.stamp(seed=0x20)
+        mapping.protect("none", PAGE, PAGE)
+        assert mapping.at((3 * PAGE, 0, 3 * PAGE)) == [0x23, 0x20, 0x23]
+        assert mapping.at([PAGE + 4]) == [Sigsegv(SEGV_ACCERR, PAGE + 4)]
+
+    def test_touching_counts_faults(self, mapping: Mapping) -> None:
+        mapping.stamp()
+        mapping.advise("dontneed")
+        assert mapping.touch(offset=PAGE, length=PAGE) == 1
+        assert mapping.touch(value=9, offset=PAGE, length=PAGE) == 0
+        assert mapping.pages() == [0, 9, 2, 3]
+        mapping.protect("none", 2 * PAGE)
+        assert mapping.touch() == Sigsegv(SEGV_ACCERR, 2 * PAGE)
+
+    def test_buffers_and_mappings_end_with_their_block(self, mapping: Mapping) -> None:
+        owner = mapping.actor
+        with Buffer(owner, "buf1", 4 * PAGE, None).dup() as other, owner.map(other, PAGE) as second:
+            assert second.load32(0) == 0
+        for gone in (lambda: second.load32(0), other.seek):
+            with pytest.raises(HarnessError, match="does not name"):
+                gone()
+
+    def test_what_a_descriptor_says_of_itself(self, mapping: Mapping) -> None:
+        buffer = Buffer(mapping.actor, "buf1", 4 * PAGE, None)
+        assert buffer.closes_on_exec()
+        assert buffer.fdinfo()["pos"] == "0"
+        with pytest.raises(Refused, match="ENOTTY"):
+            buffer.ioctl(0x40086200, b"\3\0\0\0\0\0\0\0")
+        buffer.ioctl(0x541B, bytes(4))
+
+    def test_exec_leaves_names_to_be_given_anew(self, mapping: Mapping) -> None:
+        mapping.actor.comment("now it replaces itself")
+        assert mapping.actor.exec() == probe.Survivors(0, ())
+        with pytest.raises(HarnessError, match="does not name"):
+            mapping.load32(0)
+
+    def test_equal_ranges_in_a_row_are_said_once(self, owner: Actor, client: Client) -> None:
+        device = Device(owner, "dev1", "0000:01:00.0", {2: 8 * PAGE})
+        one, other = Range(0, PAGE), Range(PAGE, 2 * PAGE)
+        for ranges, said in (
+            ([one, other, one], "0x0:0x1000,0x1000:0x2000,0x0:0x1000"),
+            ([other, *[one] * 3, other], "0x1000:0x2000,0x0:0x1000*3,0x1000:0x2000"),
+            ([], ""),
+            (None, "0x0:0x8000"),
+        ):
+            with pytest.raises(HarnessError, match=rf"`export dev1 bar=2 ranges={re.escape(said)}`"):
+                owner.export(device, 2, ranges)
 
 
 class TestForkedActor:

@@ -34,6 +34,15 @@ class TestPageTable:
         assert table.mapped("pud") == 0
         assert table.caching() == {"uncached-minus"}
 
+    def test_runs_of_a_level(self) -> None:
+        """A run is split in the dump where only the accessed bit differs, which it does not print."""
+        table = PageTable.parse(
+            "0x0-0x1000:pte:RW 0x1000-0x3000:pte:RW 0x4000-0x5000:pte:RW 0x200000-0x600000:pmd:RW,PSE"
+        )
+        assert table.where("pte") == ((0, 3 * PAGE), (4 * PAGE, 5 * PAGE))
+        assert table.where("pmd") == ((2 * MIB, 6 * MIB),)
+        assert table.where("pud") == ()
+
     @pytest.mark.parametrize(
         ("flags", "caching"),
         [
