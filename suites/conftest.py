@@ -31,6 +31,30 @@ def registers(guest: Guest) -> Iterator[Device]:
         yield device
 
 
+@pytest.fixture(params=["ram", "edu", "display"])
+def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Device]:
+    """A device with a BAR of memory, ``memory_bar``: every kind that this QEMU has."""
+    device = guest.devices.get(request.param)
+    if device is None or device.memory_bar is None:
+        pytest.skip(f"this QEMU has no {request.param} device with a BAR of memory")
+    with guest.bind(request.param):
+        yield device
+
+
+@pytest.fixture
+def rng(guest: Guest) -> Iterator[Device]:
+    """The device with power management and function-level reset (virtio-rng-pci): @machine(power=True)."""
+    with guest.bind("rng") as device:
+        yield device
+
+
+@pytest.fixture
+def bigram(guest: Guest) -> Iterator[Device]:
+    """The device with a RAM BAR of 1 GiB, else as ``ram``: @machine(big_ram=True)."""
+    with guest.bind("bigram") as device:
+        yield device
+
+
 @pytest.fixture
 def ram(guest: Guest) -> Iterator[Device]:
     """The device with the RAM BAR: QEMU's ivshmem-plain, BAR 2; BAR 0 has 256 bytes of registers."""

@@ -1,0 +1,146 @@
+"""ALIAS: several mappings and several DMABUFs of the same bytes of a BAR."""
+
+from __future__ import annotations
+
+from harness.guest import Device as Function
+from harness.plugin import requirement
+from harness.probe import PAGE, Actor, Mapping, Range, Sigbus
+from harness.witness import RamBar
+
+EDU_MAGIC, MAGIC = 0x00, 0x010000ED
+RAM_BAR = 2
+PAGES = 8
+SPAN = [Range(3 * PAGE, PAGES * PAGE)]
+
+
+def pages(*numbers: int) -> list[Range]:
+    """One range for each page of the BAR."""
+    return [Range(number * PAGE, PAGE) for number in numbers]
+
+
+def is_gone(mapping: Mapping) -> bool:
+    """No page of it can be reached."""
+    return all(isinstance(word, Sigbus) for word in mapping.pages())
+
+
+@requirement("ALIAS-01")
+def test_two_mappings_of_a_dmabuf_are_views_of_the_same(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """What is stored through one mapping of a DMABUF is loaded through another, page by page."""
+    buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
+    one, other = owner.map(buffer), owner.map(buffer)
+    assert one.stamp(seed=0x11110000) is None
+    written = [0x11110000 + page for page in range(PAGES)]
+    assert other.pages() == ram_witness.pages(3 * PAGE, PAGES * PAGE) == written
+    assert other.store32(5 * PAGE, 0x22220000) is None
+    assert one.load32(5 * PAGE) == 0x22220000
+
+
+@requirement("ALIAS-02")
+def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, memory: Function) -> None:
+    """Two DMABUFs that have pages of a BAR in common are usable at once, and coherent in those."""
+    device, bar = c_owner.open(memory.address), memory.memory_bar
+    assert c_owner.map(device, 32 * PAGE, bar=bar).stamp() is None
+    low = c_owner.map(c_owner.export(device, bar, [Range(0, 8 * PAGE)]))
+    high = c_owner.map(c_owner.export(device, bar, [Range(5 * PAGE, 8 * PAGE)]))
+    assert low.pages() == list(range(8))
+    assert high.pages() == list(range(5, 13))
+    assert low.store32(6 * PAGE, 0xAAAA0006) is None
+    assert high.load32(PAGE) == 0xAAAA0006
+    assert high.store32(2 * PAGE, 0xBBBB0007) is None
+    assert low.load32(7 * PAGE) == 0xBBBB0007
+    assert low.pages(0, 6 * PAGE) == list(range(6))
+
+
+@requirement("ALIAS-03", "ALIAS-02")
+def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """Ranges may descend, repeat and overlap; page i of the DMABUF is what the list says it is."""
+    device = owner.open(ram.address)
+    ram_witness.stamp()
+    for ranges, expected in (
+        (pages(7, 3, 3, 0), [7, 3, 3, 0]),
+        ([Range(4 * PAGE, 3 * PAGE), Range(5 * PAGE, 3 * PAGE)], [4, 5, 6, 5, 6, 7]),
+        ([Range(9 * PAGE, PAGE), Range(0, 3 * PAGE), Range(8 * PAGE, 2 * PAGE)], [9, 0, 1, 2, 8, 9]),
+    ):
+        assert owner.map(owner.export(device, RAM_BAR, ranges)).pages() == expected
+    twice = owner.map(owner.export(device, RAM_BAR, pages(7, 3, 3, 0)))
+    assert twice.store32(PAGE, 0xCCCC0003) is None
+    assert twice.pages() == [7, 0xCCCC0003, 0xCCCC0003, 0]
+    assert ram_witness.word(3 * PAGE) == 0xCCCC0003
+
+
+@requirement("ALIAS-04")
+def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """A revoke ends all mappings of its DMABUF, a client's too; those of another over the same bytes stay."""
+    device = owner.open(ram.address)
+    victim, alias = (owner.export(device, RAM_BAR, SPAN) for _ in range(2))
+    client = owner.spawn("client")
+    doomed = [owner.map(victim), owner.map(victim, 2 * PAGE, PAGE), client.map(owner.give(victim, client))]
+    spared = [owner.map(alias), client.map(owner.give(alias, client))]
+    ram_witness.stamp()
+    for mapping in (*doomed, spared[0]):
+        assert not is_gone(mapping)
+    owner.revoke(victim)
+    assert [is_gone(mapping) for mapping in doomed] == [True, True, True]
+    for mapping in (*spared, owner.map(alias)):
+        assert mapping.pages() == list(range(3, 3 + PAGES))
+
+
+@requirement("ALIAS-05", "MAP-07")
+def test_a_revoke_leaves_the_device_fd_mappings_alone(
+    c_owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
+) -> None:
+    """Device-fd mappings, made before or after the export, stay through a revoke without another fault."""
+    ram_witness.stamp()
+    for function, bar in ((registers, 0), (ram, RAM_BAR)):
+        device = c_owner.open(function.address)
+        before = c_owner.map(device, 16 * PAGE, bar=bar)
+        buffer = c_owner.export(device, bar, [Range(0, 16 * PAGE)])
+        after = c_owner.map(device, 16 * PAGE, bar=bar)
+        lent = c_owner.map(buffer)
+        shown = before.pages()
+        assert shown[0] == (MAGIC if function is registers else 0)
+        assert after.pages() == lent.pages() == shown
+        tables = [mapping.page_table() for mapping in (before, after)]
+        c_owner.revoke(buffer)
+        assert is_gone(lent)
+        assert [mapping.page_table() for mapping in (before, after)] == tables
+        assert before.pages() == after.pages() == shown
+        assert c_owner.map(device, 16 * PAGE, bar=bar).pages() == shown
+
+
+@requirement("ALIAS-06")
+def test_the_bytes_can_be_lent_again(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """After a revoke a new DMABUF of the same bytes works, and the old one's mapping stays dead."""
+    device = owner.open(ram.address)
+    ram_witness.stamp()
+    first = owner.export(device, RAM_BAR, SPAN)
+    old = owner.map(first)
+    assert old.pages() == list(range(3, 3 + PAGES))
+    owner.revoke(first)
+    new = owner.map(owner.export(device, RAM_BAR, SPAN))
+    assert new.pages() == list(range(3, 3 + PAGES))
+    assert new.store32(0, 0xDDDD0003) is None
+    assert ram_witness.word(3 * PAGE) == 0xDDDD0003
+    assert is_gone(old)
+
+
+@requirement("ALIAS-07")
+def test_one_mapping_less_changes_nothing_for_the_others(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """munmap() of one of two mappings leaves the other usable, and one revoke is enough to end it."""
+    device = owner.open(ram.address)
+    ram_witness.stamp()
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    for touched in (True, False):
+        one, other = owner.map(buffer), owner.map(buffer)
+        if touched:
+            assert one.pages() == list(range(3, 3 + PAGES))
+        one.unmap()
+        assert other.pages() == list(range(3, 3 + PAGES))
+    owner.revoke(buffer)
+    assert is_gone(other)

@@ -1,0 +1,369 @@
+"""HUGE: mapping a DMABUF by huge pages where they fit, and only there.
+
+Two things tell how a span is mapped: the page table, and the number of page
+faults that it took to reach all of it.  Both are held against a device-fd mapping
+of the same kernel that is known to be huge; where that is not, nothing is said.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pytest
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.plugin import machine, requirement
+from harness.probe import (
+    BUS_ADRERR,
+    PAGE,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    Actor,
+    Buffer,
+    Device,
+    Mapping,
+    Range,
+    Refused,
+    Sigbus,
+    Sigsegv,
+)
+from harness.search import Search
+from harness.witness import RamBar
+
+RAM_BAR = 2
+MIB, GIB = 1 << 20, 1 << 30
+BLOCK = 2 * MIB  # what one PMD maps
+BLOCK_PAGES = BLOCK // PAGE
+
+
+def placed(source: Buffer | Device, length: int, offset: int = 0, congruent: int = 0, **bar: int) -> Mapping:
+    """A mapping that asks for huge pages, its address ``congruent`` modulo 2 MiB."""
+    mapping = source.actor.map(source, length, offset, align=BLOCK, congruent=congruent % BLOCK, **bar)
+    mapping.advise("hugepage")
+    return mapping
+
+
+def huge_control(device: Device, bar: int, length: int = 2 * BLOCK) -> int:
+    """The page faults that ``length`` bytes take which are known to be mapped by huge pages."""
+    view = placed(device, length, bar=bar)
+    faults = view.touch()
+    if view.page_table().where("pmd") != ((0, length),) or faults != length // BLOCK:
+        raise HarnessError(
+            "The control, a device-fd mapping of a BAR, is not mapped by huge pages on this kernel and "
+            f"machine ({faults} faults for {length:#x} bytes). Nothing can be said about those of DMABUFs."
+        )
+    return faults
+
+
+def stamps(*parts: tuple[int, int]) -> list[int]:
+    """The stamps of (offset in the BAR, bytes)."""
+    return [page for start, length in parts for page in range(start // PAGE, (start + length) // PAGE)]
+
+
+@pytest.fixture
+def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
+    """The device with the RAM BAR, stamped, on a machine where the control is huge."""
+    ram_witness.stamp()
+    opened = c_owner.open(ram.address)
+    huge_control(opened, RAM_BAR)
+    return opened
+
+
+def export(device: Device, *parts: tuple[int, int]) -> Buffer:
+    """A buffer of (offset in the BAR, bytes)."""
+    return device.actor.export(device, RAM_BAR, [Range(*part) for part in parts])
+
+
+@requirement("HUGE-01")
+def test_a_whole_bar_takes_one_fault_and_one_entry_for_2_mib(c_owner: Actor, memory: Function) -> None:
+    """A buffer of a whole BAR is mapped by PMDs alone, with as many faults as a device-fd mapping takes."""
+    opened, bar = c_owner.open(memory.address), memory.memory_bar
+    size = memory.bars[bar]
+    assert c_owner.map(opened, bar=bar).stamp() is None
+    control = huge_control(opened, bar, size)
+    mapping = placed(c_owner.export(opened, bar), size)
+    assert mapping.touch() == control
+    assert mapping.page_table().where("pmd") == ((0, size),)
+    assert mapping.page_table().caching() == {"uncached-minus"}
+    assert mapping.pages() == list(range(size // PAGE))
+
+
+@requirement("HUGE-02")
+def test_an_address_that_does_not_go_with_the_bar_means_small_pages(device: Device) -> None:
+    """Where virtual and physical address differ modulo 2 MiB, all is mapped by PTEs, and right."""
+    buffer = export(device, (4 * MIB, 6 * MIB))
+    for shift in (PAGE, MIB, BLOCK - PAGE):
+        mapping = placed(buffer, 6 * MIB, congruent=shift)
+        assert mapping.touch() == 6 * MIB // PAGE
+        assert mapping.page_table().where("pte") == ((0, 6 * MIB),)
+        assert mapping.pages() == stamps((4 * MIB, 6 * MIB))
+        mapping.unmap()
+
+
+@requirement("HUGE-03")
+@pytest.mark.parametrize(
+    ("parts", "huge"),
+    [
+        (((8 * MIB, MIB), (17 * MIB, 3 * MIB)), ((2 * MIB, 4 * MIB),)),
+        (
+            ((8 * MIB, BLOCK + PAGE), (16 * MIB + PAGE, 2 * BLOCK - PAGE)),
+            ((0, BLOCK), (2 * BLOCK, 3 * BLOCK)),
+        ),
+        (((8 * MIB, BLOCK - PAGE), (24 * MIB - PAGE, BLOCK + PAGE)), ((BLOCK, 2 * BLOCK),)),
+        (((8 * MIB, BLOCK), (4 * MIB, BLOCK)), ((0, 2 * BLOCK),)),
+    ],
+    ids=["1 MiB", "2 MiB + 4 KiB", "2 MiB - 4 KiB", "2 MiB"],
+)
+def test_no_huge_page_straddles_two_ranges(
+    device: Device, parts: tuple[tuple[int, int], ...], huge: tuple[tuple[int, int], ...]
+) -> None:
+    """2 MiB with a boundary of ranges in them are mapped by PTEs, and right, wherever touched first."""
+    buffer, boundary = export(device, *parts), parts[0][1]
+    shown = stamps(*parts)
+    for first in (0, boundary - PAGE, boundary, buffer.size - PAGE):
+        mapping = placed(buffer, buffer.size)
+        assert mapping.load32(first) == shown[first // PAGE]
+        assert mapping.pages() == shown
+        assert mapping.page_table().where("pmd") == huge
+        assert mapping.page_table().mapped() == buffer.size
+        mapping.unmap()
+
+
+@requirement("HUGE-04")
+def test_no_huge_page_reaches_beyond_its_vma(device: Device) -> None:
+    """A VMA of 2 MiB and 4 KiB gets one PMD and one PTE; those before and behind it are left alone."""
+    buffer = export(device, (4 * MIB, 4 * MIB))
+    mapping = placed(buffer, 4 * MIB)
+    end = BLOCK + PAGE
+    mapping.protect("r", end)
+    assert mapping.touch(length=end) == 2
+    assert mapping.page_table().where("pmd") == ((0, BLOCK),)
+    assert mapping.page_table().where("pte") == ((BLOCK, end),)
+    assert mapping.store32(end, 0) == Sigsegv(SEGV_ACCERR, end)
+    assert mapping.pages() == stamps((4 * MIB, 4 * MIB))
+    # The same at the beginning: the first block of this one starts before its VMA does.
+    mapping = placed(buffer, 4 * MIB)
+    mapping.unmap(0, PAGE)
+    assert mapping.touch(offset=PAGE) == BLOCK_PAGES - 1 + 1
+    assert mapping.page_table().where("pmd") == ((BLOCK, 2 * BLOCK),)
+    assert mapping.page_table().where("pte") == ((PAGE, BLOCK),)
+    assert mapping.load32(0) == Sigsegv(SEGV_MAPERR, 0)
+
+
+@requirement("HUGE-05", "RNG-09")
+def test_no_huge_page_reaches_beyond_the_buffer(device: Device) -> None:
+    """Of a buffer of 3 MiB the last MiB is mapped by PTEs, and what follows in the BAR cannot be reached."""
+    buffer = export(device, (4 * MIB, 3 * MIB))
+    mapping = placed(buffer, 3 * MIB)
+    assert mapping.touch() == 1 + MIB // PAGE
+    assert mapping.page_table().where("pmd") == ((0, BLOCK),)
+    assert mapping.page_table().where("pte") == ((BLOCK, 3 * MIB),)
+    assert mapping.pages() == stamps((4 * MIB, 3 * MIB))
+    with pytest.raises(Refused) as refused:
+        placed(buffer, 4 * MIB)
+    assert refused.value.errno == "EINVAL"
+
+
+@requirement("HUGE-06")
+def test_a_range_that_begins_inside_2_mib_is_not_rounded_down(device: Device) -> None:
+    """A range at 2 MiB and 4 KiB is mapped by PTEs up to where the BAR's next 2 MiB begin, and right."""
+    start, length = 4 * MIB + PAGE, 4 * MIB
+    buffer = export(device, (start, length))
+    rounded = placed(buffer, length)
+    assert rounded.touch() == length // PAGE
+    assert rounded.page_table().where("pmd") == ()
+    assert rounded.pages() == stamps((start, length))
+    fitting = placed(buffer, length, congruent=start)
+    assert fitting.touch() == (BLOCK_PAGES - 1) + 1 + 1
+    assert fitting.page_table().where("pmd") == ((BLOCK - PAGE, 2 * BLOCK - PAGE),)
+    assert fitting.pages() == stamps((start, length))
+
+
+@requirement("HUGE-07")
+def test_a_revoke_takes_huge_pages_too(device: Device) -> None:
+    """After a revoke nothing of a huge mapping is left in the page table, and each of its pages is SIGBUS."""
+    buffer = export(device, (4 * MIB, 2 * BLOCK))
+    mapping = placed(buffer, 2 * BLOCK)
+    mapping.touch()
+    assert mapping.page_table().where("pmd") == ((0, 2 * BLOCK),)
+    device.actor.revoke(buffer)
+    assert mapping.page_table().is_empty()
+    assert mapping.pages() == [Sigbus(BUS_ADRERR, page * PAGE) for page in range(2 * BLOCK_PAGES)]
+
+
+@requirement("HUGE-08", "RNG-05")
+def test_a_cut_through_a_huge_page_leaves_the_rest_right(device: Device) -> None:
+    """munmap() or mprotect() of a page of a huge mapping leaves the others in place, and all else huge."""
+    buffer = export(device, (4 * MIB, 3 * BLOCK))
+    shown = stamps((4 * MIB, 3 * BLOCK))
+    for how in ("unmap", "r", "none"):
+        mapping = placed(buffer, 3 * BLOCK)
+        assert mapping.touch() == 3
+        cut = BLOCK + 5 * PAGE
+        if how == "unmap":
+            mapping.unmap(cut, PAGE)
+        else:
+            mapping.protect(how, cut, PAGE)
+        before, behind = mapping.pages(0, cut), mapping.pages(cut + PAGE)
+        assert (before, behind) == (shown[: cut // PAGE], shown[cut // PAGE + 1 :])
+        if how == "r":
+            assert mapping.load32(cut) == shown[cut // PAGE]
+            assert mapping.store32(cut, 0) == Sigsegv(SEGV_ACCERR, cut)
+        else:
+            code = SEGV_MAPERR if how == "unmap" else SEGV_ACCERR
+            assert mapping.load32(cut) == Sigsegv(code, cut)
+        assert mapping.page_table().where("pmd") == ((0, BLOCK), (2 * BLOCK, 3 * BLOCK))
+        mapping.unmap()
+
+
+@requirement("HUGE-09")
+@machine(big_ram=True)
+def test_a_gibibyte_is_one_entry(c_owner: Actor, guest: Guest, bigram: Function) -> None:
+    """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is."""
+    opened = c_owner.open(bigram.address)
+    buffer = c_owner.export(opened, bigram.memory_bar)
+    if "pdpe1gb" not in guest.read("/proc/cpuinfo").split():
+        pytest.skip("this processor has no pages of 1 GiB")
+    for source, bar in ((opened, bigram.memory_bar), (buffer, None)):
+        mapping = c_owner.map(source, GIB, bar=bar, align=GIB)
+        mapping.advise("hugepage")
+        faults = [
+            mapping.touch(value, place, PAGE) for value, place in ((1, 513 * PAGE), (2, GIB - PAGE), (3, 0))
+        ]
+        is_one = faults == [1, 0, 0] and mapping.page_table().where("pud") == ((0, GIB),)
+        if source is opened and not is_one:
+            raise HarnessError("The control, a device-fd mapping of a BAR of 1 GiB, is not mapped by a PUD.")
+        assert is_one
+        assert mapping.at((513 * PAGE, GIB - PAGE, 0, PAGE)) == [1, 2, 3, 0]
+        mapping.touch(0, 0, PAGE)
+
+
+@requirement("HUGE-10")
+def test_the_offset_of_mmap_does_not_decide(device: Device) -> None:
+    """Huge pages are where address and BAR go together, whether the offset in the buffer does so or not."""
+    whole = device.actor.export(device, RAM_BAR)
+    mapping = placed(whole, 5 * MIB, MIB, congruent=MIB)
+    assert mapping.touch() == MIB // PAGE + 2
+    assert mapping.page_table().where("pmd") == ((MIB, 5 * MIB),)
+    assert mapping.pages() == stamps((MIB, 5 * MIB))
+    shifted = export(device, (MIB, 6 * MIB))
+    mapping = placed(shifted, 4 * MIB, MIB)
+    assert mapping.touch() == 2
+    assert mapping.page_table().where("pmd") == ((0, 4 * MIB),)
+    assert mapping.pages() == stamps((2 * MIB, 4 * MIB))
+
+
+@requirement("HUGE-11")
+def test_neighbouring_ranges_are_right(device: Device) -> None:
+    """Ranges that follow each other in the BAR, too, show their pages, by PMDs or not."""
+    for parts in (((8 * MIB, MIB), (9 * MIB, 3 * MIB)), ((8 * MIB, BLOCK), (10 * MIB, BLOCK))):
+        buffer = export(device, *parts)
+        mapping = placed(buffer, 4 * MIB)
+        assert mapping.load32(MIB) == (9 * MIB) // PAGE
+        assert mapping.pages() == stamps((8 * MIB, 4 * MIB))
+        assert mapping.page_table().where("pmd")[-1] in ((0, 4 * MIB), (2 * MIB, 4 * MIB))
+
+
+@requirement("HUGE-12")
+def test_a_first_store_makes_a_huge_page_that_can_be_written(device: Device, ram_witness: RamBar) -> None:
+    """Where the first access is a store it takes one or two faults for 2 MiB, and the stores arrive."""
+    mapping = placed(export(device, (4 * MIB, 2 * BLOCK)), 2 * BLOCK)
+    assert mapping.touch(value=0x12120000, offset=BLOCK + 7 * PAGE, length=PAGE) in (1, 2)
+    assert mapping.page_table().where("pmd") == ((BLOCK, 2 * BLOCK),)
+    assert mapping.touch(value=0x12120000) in (1, 2)
+    assert mapping.page_table().where("pmd") == ((0, 2 * BLOCK),)
+    assert ram_witness.pages(4 * MIB, 2 * BLOCK) == [0x12120000] * (2 * BLOCK_PAGES)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Ranges as (first page of the BAR, pages), and ``pages`` pages of their buffer from page ``first`` on.
+
+    ``congruent`` is the page of its address modulo 512, ``touched`` are the pages of
+    the window that are touched first.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    first: int
+    pages: int
+    congruent: int
+    touched: tuple[int, ...]
+
+    @property
+    def shown(self) -> list[tuple[int, int]]:
+        """For each page of the window its page of the BAR, and the index of the range that it is of."""
+        every = [
+            (page, index)
+            for index, (first, pages) in enumerate(self.ranges)
+            for page in range(first, first + pages)
+        ]
+        return every[self.first : self.first + self.pages]
+
+    def blocks(self) -> tuple[set[int], set[int]]:
+        """Offsets of what has to be huge, and of what may be: where neighbouring ranges make up 2 MiB."""
+        must, may = set(), set()
+        for start in range(-self.congruent % BLOCK_PAGES, self.pages - BLOCK_PAGES + 1, BLOCK_PAGES):
+            block = self.shown[start : start + BLOCK_PAGES]
+            if block[0][0] % BLOCK_PAGES or any(after[0] != page[0] + 1 for page, after in pairwise(block)):
+                continue
+            may.add(start * PAGE)
+            if len({index for _, index in block}) == 1:
+                must.add(start * PAGE)
+        return must, may
+
+
+@st.composite
+def placements(draw: st.DrawFn) -> Placement:
+    """Ranges near the ends of 2 MiB, and a window whose address goes with some page of it, or with none."""
+    starts = st.builds(
+        lambda block, shift: block * BLOCK_PAGES + shift, st.integers(1, 4), st.sampled_from((0, -1, 1, 256))
+    )
+    lengths = st.sampled_from((1, 256, 511, 512, 513, 768, 1024, 1536))
+    ranges = draw(st.lists(st.tuples(starts, lengths), min_size=1, max_size=3))
+    whole = sum(pages for _, pages in ranges)
+    first = draw(st.sampled_from([place for place in (0, 1, 256, 512) if place < whole]))
+    pages = whole - first - draw(st.sampled_from([rest for rest in (0, 1, 256) if rest < whole - first]))
+    shown = Placement(tuple(ranges), first, pages, 0, ()).shown
+    anchor = draw(st.integers(0, pages - 1))
+    fitting = (shown[anchor][0] - anchor) % BLOCK_PAGES
+    congruent = draw(st.sampled_from((fitting, fitting, fitting, (fitting + 1) % BLOCK_PAGES)))
+    touched = draw(st.lists(st.integers(0, pages - 1), max_size=4))
+    return Placement(tuple(ranges), first, pages, congruent, tuple(touched))
+
+
+def check_placement(device: Device, case: Placement) -> None:
+    """The window shows its pages, and is mapped by PMDs where it has to be, and nowhere else."""
+    with ExitStack() as made:
+        parts = [(first * PAGE, pages * PAGE) for first, pages in case.ranges]
+        buffer = made.enter_context(export(device, *parts))
+        length, offset = case.pages * PAGE, case.first * PAGE
+        mapping = made.enter_context(placed(buffer, length, offset, case.congruent * PAGE))
+        pages = [page for page, _ in case.shown]
+        if case.touched:
+            assert mapping.at(page * PAGE for page in case.touched) == [pages[page] for page in case.touched]
+        assert mapping.pages() == pages
+        table = mapping.page_table()
+        assert table.mapped() == length
+        huge = {block for start, end in table.where("pmd") for block in range(start, end, BLOCK)}
+        must, may = case.blocks()
+        assert must <= huge <= may
+
+
+@requirement("HUGE-01", "HUGE-02", "HUGE-03", "HUGE-05", "HUGE-06", "HUGE-10", "HUGE-11")
+def test_any_placement_is_right_and_as_huge_as_it_can_be(
+    ram: Function, ram_witness: RamBar, search: Search
+) -> None:
+    """Whatever ranges, window, address and first touches, each page is right, and PMDs are where they fit."""
+    ram_witness.stamp()
+
+    def prepare(owner: Actor) -> Device:
+        opened = owner.open(ram.address)
+        huge_control(opened, RAM_BAR)
+        return opened
+
+    search(placements(), prepare, check_placement, examples=30)
