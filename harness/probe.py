@@ -35,6 +35,7 @@ from harness.reply import (
 )
 from harness.store import Store, digest
 from harness.transcript import Transcript, Wire
+from harness.watch import Watched
 from harness.witness import PAGE, PageTable
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Sigsegv",
     "Transcript",
     "Vma",
+    "Watched",
     "build_actor",
     "start_actor",
     "start_python",
@@ -68,6 +70,13 @@ SOURCES = Path(__file__).resolve().parent.parent / "probes"
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
 DEADLINE = 10  # seconds, the actor's own for one operation
+
+# include/uapi/linux/pci_regs.h
+PCI_COMMAND, PCI_COMMAND_MEMORY = 0x04, 0x2
+PCI_CAPABILITY_LIST, PCI_CAP_ID_PM, PCI_CAP_ID_EXP = 0x34, 0x01, 0x10
+PCI_PM_CTRL, PCI_PM_CTRL_STATE_MASK = 0x04, 0x3
+PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR = 0x08, 0x8000
+
 T = TypeVar("T")
 
 
@@ -276,6 +285,44 @@ class Actor:
         child.say("send", buffer.name, "parent")
         return replace(buffer, actor=self, name=self.say("recv", child.name), device=device)
 
+    def lend(self, device: Device, child: Actor) -> Device:
+        """Send a device's descriptor, without the group or iommufd, to an actor of one's own."""
+        self.say("send", device.name, child.name)
+        return replace(device, actor=child, name=child.say("recv"))
+
+    def cycle(
+        self, device: Device, bar: int, length: int, count: int, *, revoke: bool = False, keep: bool = False
+    ) -> Fault | None:
+        """Export, map, load, unmap and close so many times; the fault of a load, if one faulted.
+
+        ``revoke`` half of them; ``keep`` only exports, and closes nothing.  They may
+        take 10 ms each.
+        """
+        options = {"bar": bar, "length": length, "count": count, "revoke": int(revoke), "keep": int(keep)}
+        answer = self.do("cycle", device.name, deadline=10 + count // 100, **options)
+        return answer if isinstance(answer, Fault) else None
+
+    def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
+        """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
+
+        def parse(said: str) -> dict[str, int]:
+            return {how: int(times) for how, times in (word.split("=") for word in said.split())}
+
+        options = {"bar": bar, "length": length, "count": count}
+        return self.read(parse, "attempts", device.name, deadline=10 + count // 100, **options)
+
+    def watched(self) -> Watched:
+        """End the watch; what it saw until then, and in one more round after this call."""
+        return self.read(Watched.parse, "watched")
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return self.read(int, "fds")
+
+    def limit_descriptors(self, limit: int) -> None:
+        """RLIMIT_NOFILE: no descriptor of this number or above is opened any more."""
+        self.say("setrlimit", nofile=limit)
+
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
         child.revoke_via = self.revoke_via
@@ -346,6 +393,49 @@ class Device:
         """pwrite() of 1, 2, 4 or 8 bytes of a region."""
         self.actor.say("write", self.name, region, offset, width, value)
 
+    def decode_memory(self, on: bool) -> None:
+        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY."""
+        command = self.read("config", PCI_COMMAND, 2)
+        self.write(
+            "config", PCI_COMMAND, 2, command | PCI_COMMAND_MEMORY if on else command & ~PCI_COMMAND_MEMORY
+        )
+
+    def power(self, state: int) -> None:
+        """Put it into D0 (0) to D3hot (3).  HarnessError if it has no power management."""
+        control = self._capability(PCI_CAP_ID_PM) + PCI_PM_CTRL
+        now = self.read("config", control, 2)
+        self.write("config", control, 2, now & ~PCI_PM_CTRL_STATE_MASK | state)
+
+    def reset_function(self) -> None:
+        """Function-level reset by PCI Express' device control.  HarnessError if it is no such device."""
+        control = self._capability(PCI_CAP_ID_EXP) + PCI_EXP_DEVCTL
+        now = self.read("config", control, 2)
+        self.write("config", control, 2, now | PCI_EXP_DEVCTL_BCR_FLR)
+
+    def _capability(self, identity: int) -> int:
+        place = self.read("config", PCI_CAPABILITY_LIST, 1)
+        while place:
+            if self.read("config", place, 1) == identity:
+                return place
+            place = self.read("config", place + 1, 1)
+        raise HarnessError(f"The device {self.address} has no capability {identity:#x}.")
+
+    def reset(self) -> None:
+        """VFIO_DEVICE_RESET."""
+        self.actor.say("reset", self.name)
+
+    def hot_reset(self) -> None:
+        """VFIO_DEVICE_PCI_HOT_RESET of the bus that it is alone on."""
+        self.actor.say("hotreset", self.name)
+
+    def enter_low_power(self) -> None:
+        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY."""
+        self.actor.say("lowpower", self.name, "enter")
+
+    def exit_low_power(self) -> None:
+        """VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
+        self.actor.say("lowpower", self.name, "exit")
+
     def close(self) -> None:
         """Close it and what kept its IOMMU."""
         self.actor.say("close", self.name)
@@ -382,6 +472,10 @@ class Buffer:
         return self.actor.read(
             lambda said: dict(word.split("=", 1) for word in said.split()), "fdinfo", self.name
         )
+
+    def reopen(self, open_flags: str | None = None) -> Buffer:
+        """Open it again through /proc/self/fd; ``path`` (O_PATH), ``rdonly``, ``wronly``, ``rdwr``."""
+        return replace(self, name=self.actor.say("reopen", self.name, open_flags=open_flags))
 
     def close(self) -> None:
         """Close the descriptor."""
@@ -508,6 +602,13 @@ class Mapping:
     def advise(self, advice: str, offset: int | None = None, length: int | None = None) -> None:
         """madvise() all or a part: ``hugepage``, ``dontneed``."""
         self.actor.say("madvise", self.name, advice, offset=offset, length=length)
+
+    def watch(self, offset: int | None = None, length: int | None = None) -> None:
+        """Start a thread that loads the first 32-bit word of every page over and over; one per actor.
+
+        Each has been loaded once when this returns.  Actor.watched() ends it.
+        """
+        self.actor.say("watch", self.name, offset=offset, length=length)
 
     def unmap(self, offset: int | None = None, length: int | None = None) -> None:
         """munmap() all or a part."""

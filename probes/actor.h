@@ -172,6 +172,7 @@ struct operation {
 };
 
 bool revoke_dmabuf(struct args *a, struct reply *r);
+int revoke_by_default(int device, int buffer);
 void hammers_forget(void);
 
 int device_region(const struct object *device, uint64_t index,
@@ -195,6 +196,7 @@ operation_fn op_close, op_dup, op_seek, op_fdinfo, op_fds, op_setrlimit;
 operation_fn op_pagetable, op_vmas, op_faults, op_version;
 operation_fn op_hammer, op_hammered, op_unhammer, op_reclaim, op_pin;
 operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
+operation_fn op_watch, op_watched, op_cycle, op_attempts, op_reopen;
 operation_fn op_spawn, op_fork, op_send, op_recv, op_signal, op_reap, op_exit;
 
 const char *revoke_offers(void);

@@ -216,6 +216,17 @@ const char *revoke_offers(void)
 	return "none";
 }
 
+int revoke_by_default(int device, int buffer)
+{
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(ways); i++)
+		if (ways[i].offered)
+			return ways[i].revoke(device, buffer);
+	errno = ENOTTY;
+	return -1;
+}
+
 /* DEV BUF [via=]; false when it was not revoked, and @r says why. */
 bool revoke_dmabuf(struct args *a, struct reply *r)
 {

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.witness import PAGE, KernelHealth, PageTable, RamBar, Span
+from harness.errors import HarnessError
+from harness.witness import PAGE, KernelHealth, PageTable, RamBar, Slabs, Span
 
 MIB = 1 << 20
 
@@ -132,3 +133,29 @@ class TestKernelHealth:
     def test_lockdep_that_was_off_before_is_no_news(self) -> None:
         assert KernelHealth(0, False, 0).worse_than(KernelHealth(0, False, 0)) == []
         assert KernelHealth(0, None, 0).worse_than(KernelHealth(0, None, 0)) == []
+
+
+SLABS = """slabinfo - version: 2.1
+# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : tunables
+vfio_things          {vfio}    150     64   64    1 : tunables    0    0    0 : slabdata      2      2      0
+dentry             {dentry}   8000    192   21    1 : tunables    0    0    0 : slabdata    380    380      0
+"""
+
+
+class TestSlabs:
+    def slabs(self, vfio: int, dentry: int) -> Slabs:
+        return Slabs.parse(SLABS.format(vfio=vfio, dentry=dentry))
+
+    def test_what_grew_by_more_than_the_bound_is_named(self) -> None:
+        before = self.slabs(100, 7900)
+        assert before.grown(self.slabs(2600, 8400), 500) == {"vfio_things": 2500}
+        assert before.grown(self.slabs(600, 8400), 500) == {}
+        assert before.grown(self.slabs(0, 7901), 0) == {"dentry": 1}
+
+    def test_a_cache_that_was_not_there_grew_from_nothing(self) -> None:
+        assert Slabs({}).grown(self.slabs(0, 8000), 500) == {"dentry": 8000}
+
+    @pytest.mark.parametrize("text", ["", "slabinfo - version: 3.0\n# name\nx 1\n", "cat: no such file"])
+    def test_a_format_that_is_not_known_is_refused(self, text: str) -> None:
+        with pytest.raises(HarnessError, match="is not known here"):
+            Slabs.parse(text)
