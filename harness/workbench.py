@@ -1,9 +1,11 @@
 """The workbench: where kernels are configured and compiled.
 
 There is one in the cache: a source folder that is made to hold the tree under
-test, and a build folder beside it.  Make compiles only what differs from the
-tree and the configuration that were there before, and ccache brings back what
-any earlier ones had.  The caller holds the lock ``workbench``.
+test, and build folders beside it: one for each configuration that differs in more
+than a few options, one for each compiler that is only asked for its warnings.
+Make compiles only what differs from the tree and the configuration that were
+there before, and ccache brings back what any earlier ones had.  The caller holds
+the lock ``workbench``.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +33,12 @@ BZIMAGE = Path("arch/x86/boot/bzImage")
 CCACHE_SIZE = "2G"
 
 _WARNINGS = ".patchproof-warnings.json"
+_FRAGMENT = ".patchproof-fragment"
+# A configuration with this many other options at most is built in the same folder, where make compiles
+# what depends on them; one with more of them would compile everything, and again on the way back.
+_NEAR = 8
+_FOLDERS = 3  # of configurations, 0.3 GB each, or 1.5 GB with a debugging kernel
+_AT_ONCE = (f"-j{len(os.sched_getaffinity(0))}", "--output-sync=target")
 
 # ccache's depend mode spares the preprocessor run on a miss, which would make a
 # cold build half as long again.  It takes the dependencies from the compiler's
@@ -40,24 +49,41 @@ _COMPILER = """\
 #!/bin/sh
 for source; do :; done
 case $source in
-*.S) exec gcc "$@" ;;
-*.c) grep -q '\\.incbin' -- "$source" && exec gcc "$@" ;;
+*.S) exec {compiler} "$@" ;;
+*.c) grep -q '\\.incbin' -- "$source" && exec {compiler} "$@" ;;
 esac
-exec ccache gcc "$@"
+exec ccache {compiler} "$@"
 """
 
 
-class Workbench:
-    """The source folder and the build folder, for the configuration ``request`` in a fragment's words."""
+def _nearest(root: Path, request: str) -> str:
+    """The name of the build folder for a configuration."""
+    wanted = set(request.splitlines())
+    others = {
+        path.parent.name: len(wanted ^ set(path.read_text().splitlines()))
+        for path in root.glob(f"build-*/{_FRAGMENT}")
+    }
+    name = min(others, key=others.__getitem__, default="")
+    return name if name and others[name] <= _NEAR else f"build-{digest(request)[:8]}"
 
-    def __init__(self, store: Store, request: str) -> None:
+
+class Workbench:
+    """The source folder and a build folder, for the configuration ``request`` in a fragment's words.
+
+    ``build`` is the name of the build folder, by default the one with the nearest
+    configuration; each belongs to one ``compiler``.
+    """
+
+    def __init__(self, store: Store, request: str, build: str = "", compiler: str = "gcc") -> None:
         self.root = store.root / "workbench"
+        build = build or _nearest(self.root, request)
         self.source = self.root / "src"
-        self.build = self.root / "build"
+        self.build = self.root / build
         self._request = request
         self._unfinished = self.build / ".patchproof-unfinished"
-        self._fragment = self.build / ".patchproof-fragment"
-        self._compiler = self.root / "cc"
+        self._fragment = self.build / _FRAGMENT
+        self._compiler = self.root / f"{build}.cc"
+        self._wrapper = _COMPILER.format(compiler=compiler)
         self._ccache = store.root / "ccache"
         # How many objects a cold build compiled the last time, for the progress line.
         self._objects = self.root / "objects"
@@ -79,10 +105,18 @@ class Workbench:
             # ccache still has most of it, so starting over costs little.
             shutil.rmtree(self.build)
         self.build.mkdir(parents=True, exist_ok=True)
+        self._forget_others()
         write_atomically(self._fragment, self._request)
-        if not self._compiler.exists() or self._compiler.read_text() != _COMPILER:
-            write_atomically(self._compiler, _COMPILER)
+        if not self._compiler.exists() or self._compiler.read_text() != self._wrapper:
+            write_atomically(self._compiler, self._wrapper)
         self._compiler.chmod(0o755)
+
+    def _forget_others(self) -> None:
+        """Remove the build folders that were not used for longest."""
+        others = [path for path in self.root.glob("build-*/") if path != self.build]
+        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        for folder in others[_FOLDERS - 1 :]:
+            shutil.rmtree(folder)
 
     def configure_argv(self) -> list[str]:
         """Set every option to no except what the fragment asks for."""
@@ -90,15 +124,7 @@ class Workbench:
 
     def build_argv(self, headers: Path) -> list[str]:
         """Build the image; install the headers so that ``headers`` holds ``linux/``."""
-        jobs = len(os.sched_getaffinity(0))
-        return self._make(
-            {},
-            f"-j{jobs}",
-            "--output-sync=target",
-            "bzImage",
-            "headers_install",
-            f"INSTALL_HDR_PATH={headers.parent}",
-        )
+        return self._make({}, *_AT_ONCE, "bzImage", "headers_install", f"INSTALL_HDR_PATH={headers.parent}")
 
     def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
         """A make command in an environment of its own, which nothing of the user's can bend."""
@@ -141,6 +167,29 @@ class Workbench:
         if cold:
             write_atomically(self._objects, str(output.steps))
         self._unfinished.unlink()
+
+    def all_warnings(
+        self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path
+    ) -> list[str]:
+        """Compile the source ``folders`` anew with more ``arguments`` for make: all that it warns of.
+
+        Raises as make() does.
+        """
+        self._prepare()
+        self._unfinished.touch()
+        try:
+            self._run(self.configure_argv(), "configuration of the kernel", stage, log)
+            self._verify(log)
+            for folder in folders:
+                for old in (self.build / folder).rglob("*.o"):
+                    old.unlink()
+            argv = self._make({}, *_AT_ONCE, *arguments, *folders)
+            output = self._run(argv, "compilation", stage, log)
+        except BuildError:
+            self._unfinished.unlink()
+            raise
+        self._unfinished.unlink()
+        return list(dict.fromkeys(line for lines in output.warnings.values() for line in lines))
 
     def new_warnings(self, tree: Tree) -> list[str]:
         """The warnings of the tree just built that its base, as last built here, does not have.

@@ -159,6 +159,11 @@ class Yard:
         progress = Progress(self.store, io.StringIO())
         return kernel.build(self.store, progress, self.tree(changes), [self.fragment], self.log)
 
+    @property
+    def bench(self) -> Path:
+        """Where the next build compiles."""
+        return Workbench(self.store, "").build
+
     def compiled(self) -> list[str]:
         """What the last build compiled."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
@@ -224,7 +229,7 @@ def test_what_the_assembler_includes_is_never_stale(yard: Yard) -> None:
     """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
     images = []
     for word in ("first", "other", "third"):
-        shutil.rmtree(yard.store.root / "workbench" / "build", ignore_errors=True)
+        shutil.rmtree(yard.bench, ignore_errors=True)
         built = yard.build({"lib/payload": f"{word}\n"})
         images.append(word.encode() in built.bzimage.read_bytes())
     assert images == [True, True, True]
@@ -264,7 +269,7 @@ def test_vanished_option_is_named_with_its_reason(yard: Yard) -> None:
 
 def test_build_folder_of_a_killed_run_is_not_trusted(yard: Yard) -> None:
     yard.build()
-    bench = yard.store.root / "workbench" / "build"
+    bench = yard.bench
     (bench / ".patchproof-unfinished").touch()
     (bench / "drivers" / "core.o").write_bytes(b"")  # half a file, with a fresh date
     yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
@@ -306,8 +311,10 @@ def test_sigkill_takes_make_along(tmp_path: Path) -> None:
     project = Path(__file__).parents[1]
     script = [sys.executable, "-c", KILLED, str(tmp_path), str(project), str(project / "tests")]
     with subprocess.Popen(script) as harness:
-        pids = tmp_path / "cache" / "workbench" / "build" / "pids"
-        until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        place = tmp_path / "cache" / "workbench"
+        until(lambda: any(place.glob("build-*/pids")))
+        (pids,) = place.glob("build-*/pids")
+        until(lambda: len(pids.read_text().split()) == 2)
         harness.kill()
         harness.wait()
     running = [Path("/proc") / pid for pid in pids.read_text().split()]
@@ -410,7 +417,31 @@ def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
 
 
 def test_workbench_is_cold_until_something_was_built(yard: Yard) -> None:
-    bench = Workbench(yard.store, "")
-    assert bench.cold
+    assert Workbench(yard.store, "").cold
     yard.build()
-    assert not bench.cold
+    assert not Workbench(yard.store, "").cold
+
+
+def options(*numbers: int) -> str:
+    return "".join(f"CONFIG_{number}=y\n" for number in numbers)
+
+
+def test_configurations_share_a_build_folder_if_they_are_near(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    small, large = options(*range(50)), options(*range(70))
+    for request in (small, large):
+        Workbench(store, request)._prepare()
+    assert Workbench(store, small).build != Workbench(store, large).build
+    assert Workbench(store, options(*range(48))).build == Workbench(store, small).build
+    assert Workbench(store, options(*range(66))).build == Workbench(store, large).build
+
+
+def test_only_the_build_folders_last_used_are_kept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    benches = [Workbench(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
+    for age, bench in enumerate(benches[:3]):
+        bench._prepare()
+        os.utime(bench.build, (1000 + age, 1000 + age))
+    os.utime(benches[0].build)
+    benches[3]._prepare()
+    assert [bench.build.exists() for bench in benches] == [True, False, True, True]
