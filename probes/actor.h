@@ -156,6 +156,7 @@ void process_init(bool is_child);
 void process_resume(void);
 bool process_is_child(void);
 void relay(char *line, struct reply *r);
+pid_t word_process(const struct args *a, struct reply *r, unsigned int index);
 
 /* ---- exec.c: an actor that replaced itself ---- */
 
@@ -197,6 +198,12 @@ operation_fn op_pagetable, op_vmas, op_faults, op_version;
 operation_fn op_hammer, op_hammered, op_unhammer, op_reclaim, op_pin;
 operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
 operation_fn op_watch, op_watched, op_cycle, op_attempts, op_reopen;
+operation_fn op_abi, op_hold, op_footprint;
+operation_fn op_msync, op_mlock, op_mlockall, op_memory, op_mapover, op_mapat;
+operation_fn op_remapfile, op_mseal, op_userfault;
+operation_fn op_seize, op_release, op_peek, op_poke, op_pinpages, op_advise;
+operation_fn op_mapfile, op_mapped, op_fdio, op_setfl;
+operation_fn op_unshare, op_orphan, op_abort;
 operation_fn op_spawn, op_fork, op_send, op_recv, op_signal, op_reap, op_exit;
 
 const char *revoke_offers(void);

@@ -96,6 +96,19 @@ static bool find_cdev(const char *bdf, char *node, size_t size)
 	return found;
 }
 
+/* The device's own node as it is when it is opened: bound to nothing. */
+static int open_node(struct object *device, const char *bdf, struct reply *r)
+{
+	char node[64];
+
+	if (!find_cdev(bdf, node, sizeof(node))) {
+		errno = ENODEV;
+		return open_failed(r, "no vfio-dev entry of", bdf);
+	}
+	device->fd = open(node, O_RDWR | O_CLOEXEC);
+	return device->fd < 0 ? open_failed(r, "device", node) : 0;
+}
+
 /* The newer way: the device's own node, bound to an iommufd with one IOAS. */
 static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 {
@@ -104,26 +117,20 @@ static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 		.argsz = sizeof(attach),
 	};
 	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
-	char node[64];
 
-	if (!find_cdev(bdf, node, sizeof(node))) {
-		errno = ENODEV;
-		return open_failed(r, "no vfio-dev entry of", bdf);
-	}
-	device->fd = open(node, O_RDWR | O_CLOEXEC);
-	if (device->fd < 0)
-		return open_failed(r, "device", node);
+	if (open_node(device, bdf, r))
+		return -1;
 	device->anchor[0] = open("/dev/iommu", O_RDWR | O_CLOEXEC);
 	if (device->anchor[0] < 0)
 		return open_failed(r, "iommufd", "/dev/iommu");
 	bind.iommufd = device->anchor[0];
 	if (ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
-		return open_failed(r, "VFIO_DEVICE_BIND_IOMMUFD", node);
+		return open_failed(r, "VFIO_DEVICE_BIND_IOMMUFD", bdf);
 	if (ioctl(device->anchor[0], IOMMU_IOAS_ALLOC, &alloc))
-		return open_failed(r, "IOMMU_IOAS_ALLOC", node);
+		return open_failed(r, "IOMMU_IOAS_ALLOC", bdf);
 	attach.pt_id = alloc.out_ioas_id;
 	if (ioctl(device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
-		return open_failed(r, "VFIO_DEVICE_ATTACH_IOMMUFD_PT", node);
+		return open_failed(r, "VFIO_DEVICE_ATTACH_IOMMUFD_PT", bdf);
 	return 0;
 }
 
@@ -195,12 +202,15 @@ void op_open(struct args *a, struct reply *r)
 		reply_usage(r, "open: '%s' is not like 0000:02:00.0", bdf);
 		return;
 	}
-	if (strcmp(via, "group") && strcmp(via, "cdev")) {
-		reply_usage(r, "open: via=%s is not group or cdev", via);
+	if (strcmp(via, "group") && strcmp(via, "cdev") &&
+	    strcmp(via, "node")) {
+		reply_usage(r, "open: via=%s is not group, cdev or node", via);
 		return;
 	}
 	device = object_new(DEVICE);
-	if (!strcmp(via, "cdev"))
+	if (!strcmp(via, "node"))
+		failed = open_node(device, bdf, r);
+	else if (!strcmp(via, "cdev"))
 		failed = open_cdev(device, bdf, r);
 	else
 		failed = open_group(device, bdf, r);
@@ -343,50 +353,6 @@ void op_probe(struct args *a, struct reply *r)
 		reply_errno(r, errno, "probe");
 	else
 		reply_set(r, "ok");
-}
-
-static bool parse_hex(const char *text, unsigned char *bytes, size_t room,
-		      size_t *length)
-{
-	unsigned int byte;
-
-	for (*length = 0; text[0]; text += 2) {
-		if (*length == room || !isxdigit((unsigned char)text[0]) ||
-		    !isxdigit((unsigned char)text[1]))
-			return false;
-		sscanf(text, "%2x", &byte);
-		bytes[(*length)++] = (unsigned char)byte;
-	}
-	return true;
-}
-
-/*
- * Any ioctl at all: the malformed ones are requirements too.  Zeros follow what
- * is given, up to 4 KiB.
- */
-void op_ioctl(struct args *a, struct reply *r)
-{
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
-	const char *data = option_text(a, "data");
-	unsigned char bytes[PAGE] = { 0 };
-	uint64_t request;
-	size_t length = 0, i;
-	int result;
-
-	if (!object || !word_u64(a, r, 1, &request))
-		return;
-	if (data && !parse_hex(data, bytes, sizeof(bytes), &length)) {
-		reply_usage(r, "ioctl: data= takes hexadecimal byte pairs");
-		return;
-	}
-	result = ioctl(object->fd, request, data ? bytes : NULL);
-	if (result < 0) {
-		reply_errno(r, errno, "ioctl");
-		return;
-	}
-	reply_set(r, "ok 0x%x", (unsigned int)result);
-	for (i = 0; i < length; i++)
-		reply_add(r, "%s%02x", i ? "" : " data=", bytes[i]);
 }
 
 void op_close(struct args *a, struct reply *r)

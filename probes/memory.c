@@ -219,10 +219,24 @@ void op_madvise(struct args *a, struct reply *r)
 		{ "remove", MADV_REMOVE },
 		{ "dontfork", MADV_DONTFORK },
 		{ "dofork", MADV_DOFORK },
+		{ "random", MADV_RANDOM },
+		{ "sequential", MADV_SEQUENTIAL },
+		{ "dontdump", MADV_DONTDUMP },
+		{ "dodump", MADV_DODUMP },
+		{ "wipeonfork", MADV_WIPEONFORK },
+		{ "keeponfork", MADV_KEEPONFORK },
+		{ "mergeable", MADV_MERGEABLE },
+		{ "cold", MADV_COLD },
+		{ "pageout", MADV_PAGEOUT },
+		{ "populate_read", MADV_POPULATE_READ },
+		{ "populate_write", MADV_POPULATE_WRITE },
 		{ "hugepage", MADV_HUGEPAGE },
 		{ "nohugepage", MADV_NOHUGEPAGE },
-		{ "collapse",
-		  25 /* MADV_COLLAPSE, asm-generic/mman-common.h */ },
+		/* asm-generic/mman-common.h; newer than some C library */
+		{ "dontneed_locked", 24 },
+		{ "collapse", 25 },
+		{ "guard_install", 102 },
+		{ "guard_remove", 103 },
 	};
 	uint64_t offset, length, advice;
 	struct object *mapping = mapping_part(a, r, &offset, &length);
@@ -241,21 +255,57 @@ void op_madvise(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
+/* What is mapped there now is what MREMAP_FIXED is to put something in place of. */
+static void *reserve(uint64_t length)
+{
+	return mmap(NULL, length, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/* With an old length of 0, or MREMAP_DONTUNMAP, the old mapping stays. */
 void op_mremap(struct args *a, struct reply *r)
 {
-	struct object *mapping = word_object(a, r, 0, MAPPING);
-	uint64_t length;
-	void *base;
+	static const struct token flag_words[] = {
+		{ "none", 0 },
+		{ "maymove", MREMAP_MAYMOVE },
+		{ "fixed", MREMAP_FIXED },
+		{ "dontunmap", MREMAP_DONTUNMAP },
+	};
+	struct object *mapping = word_object(a, r, 0, MAPPING), *result;
+	const char *flag_text = option_text(a, "flags") ?: "maymove";
+	uint64_t length, flags, duplicate;
+	void *place = NULL, *base;
 
 	if (!mapping || !word_u64(a, r, 1, &length) ||
+	    !option_u64(a, r, "duplicate", 0, &duplicate) ||
 	    is_hammered(a, r, mapping))
 		return;
-	base = mremap(mapping->base, mapping->length, length, MREMAP_MAYMOVE);
-	if (base == MAP_FAILED) {
-		reply_errno(r, errno, "mremap");
+	if (!parse_tokens(flag_text, flag_words, ARRAY_SIZE(flag_words),
+			  &flags) ||
+	    flags > INT32_MAX) {
+		reply_usage(r,
+			    "mremap: flags=%s is not none, maymove, fixed "
+			    "or dontunmap",
+			    flag_text);
 		return;
 	}
-	mapping->base = base;
-	mapping->length = page_up(length);
-	reply_set(r, "ok");
+	if (flags & MREMAP_FIXED)
+		place = reserve(length);
+	base = mremap(mapping->base, duplicate ? 0 : mapping->length, length,
+		      (int)flags, place);
+	if (base == MAP_FAILED) {
+		reply_errno(r, errno, "mremap");
+		if (place)
+			munmap(place, length);
+		return;
+	}
+	result = mapping;
+	if (duplicate || flags & MREMAP_DONTUNMAP)
+		result = object_new(MAPPING);
+	result->base = base;
+	result->length = page_up(length);
+	if (result == mapping)
+		reply_set(r, "ok");
+	else
+		reply_set(r, "ok %s", result->name);
 }

@@ -31,6 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import subprocess
+    from typing import BinaryIO
 
 PROTOCOL = 1
 PAGE = 4096
@@ -62,8 +63,15 @@ DMA_BUF_IOCTL_REVOKE = 0x6204
 REGION_INFO = struct.Struct("=IIIIQQ")  # argsz flags index cap_offset size offset
 # include/uapi/asm-generic/mman-common.h
 PROT = {"none": 0, "r": 1, "w": 2, "x": 4, "rw": 3, "rx": 5, "rwx": 7}
+OPEN_FLAGS = {
+    "rdonly": 0,
+    "wronly": os.O_WRONLY,
+    "rdwr": os.O_RDWR,
+    "cloexec": os.O_CLOEXEC,
+    "path": os.O_PATH,
+}
 MAP_FLAGS = {"shared": 1, "private": 2, "validate": 3}
-MAP_FIXED = 0x10
+MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 2, 0x10, 0x20
 PROT_WRITE = 2
 FORMATS = {8: "B", 16: "H", 32: "I", 64: "Q"}
 # include/uapi/asm-generic/siginfo.h
@@ -71,6 +79,24 @@ CODES: dict[int, dict[int, str]] = {
     signal.SIGBUS: {1: "adraln", 2: "adrerr", 3: "objerr", 4: "mceerr_ar", 5: "mceerr_ao"},
     signal.SIGSEGV: {1: "maperr", 2: "accerr", 3: "bnderr", 4: "pkuerr"},
 }
+# kernel/printk/printk.c, do_syslog()
+SYSLOG_ACTION_SIZE_UNREAD = 9
+# include/uapi/linux/sched.h
+NAMESPACES = {
+    "mount": 0x00020000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+}
+PR_SET_PDEATHSIG = 1
+# include/uapi/linux/udmabuf.h: _IOW('u', 0x42, struct udmabuf_create), flags
+UDMABUF_CREATE, UDMABUF_FLAGS_CLOEXEC = 0x40187542, 1
+# include/uapi/linux/dma-heap.h: _IOWR('H', 0, struct dma_heap_allocation_data)
+DMA_HEAP_IOCTL_ALLOC = 0xC0184800
+F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
+BUFFERS = "/sys/kernel/debug/dma_buf/bufinfo"
 PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
 
 
@@ -103,6 +129,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.write.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
 libc.write.restype = ctypes.c_ssize_t
 libc.sigaction.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
@@ -333,10 +360,15 @@ def open_group(device: Device, address: str) -> None:
     os.set_inheritable(device.fd, False)
 
 
-def open_cdev(device: Device, address: str) -> None:
-    """The newer way: the device's own node, bound to an iommufd with one IOAS."""
+def open_node(device: Device, address: str) -> None:
+    """The device's own node as it is when it is opened: bound to nothing."""
     (name,) = os.listdir(f"/sys/bus/pci/devices/{address}/vfio-dev")
     device.fd = os.open(f"/dev/vfio/devices/{name}", os.O_RDWR)
+
+
+def open_cdev(device: Device, address: str) -> None:
+    """The newer way: the node, bound to an iommufd with one IOAS."""
+    open_node(device, address)
     iommufd = os.open("/dev/iommu", os.O_RDWR)
     device.anchors.append(iommufd)
     fcntl.ioctl(device.fd, VFIO_DEVICE_BIND_IOMMUFD, bytearray(struct.pack("=IIiI", 16, 0, iommufd, 0)))
@@ -355,13 +387,14 @@ def release(device: Device) -> None:
 
 def op_open(line: Line) -> str:
     what, address = line.words
-    via = {"group": open_group, "cdev": open_cdev}.get(line.options.get("via", "group"))
+    ways = {"group": open_group, "cdev": open_cdev, "node": open_node}
+    via = ways.get(line.options.get("via", "group"))
     if (
         what != "vfio"
         or via is None
         or not re.fullmatch(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", address)
     ):
-        raise UsageError("open vfio BDF [via=group|cdev]")
+        raise UsageError("open vfio BDF [via=group|cdev|node]")
     device = Device(-1)
     try:
         via(device, address)
@@ -370,7 +403,10 @@ def op_open(line: Line) -> str:
         raise
     bars = []
     for index in range(6):
-        size = region(device.fd, index)[0]
+        try:
+            size = region(device.fd, index)[0]
+        except OSError:
+            continue  # a device that is bound to nothing says nothing
         if size:
             bars.append(f"{index}:{size:#x}")
     return f"ok {keep(device)} bars={','.join(bars)}"
@@ -421,8 +457,7 @@ def op_export(line: Line) -> str:
                 f"ranges= is a list of at most {RANGES_MAX} OFFSET:LENGTH or OFFSET:LENGTH*TIMES"
             )
         ranges += struct.pack("=QQ", number(offset), number(length)) * count
-    words = {"rdwr": os.O_RDWR, "rdonly": 0, "wronly": os.O_WRONLY, "cloexec": os.O_CLOEXEC}
-    flags = line.choice("open_flags", "rdwr,cloexec", words)
+    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
     fields = (line.option("bar", 0), flags, line.option("flags", 0))
     if max(fields) >= 1 << 32:
         raise UsageError("bar=, flags= and open_flags= have 32 bits")
@@ -444,6 +479,88 @@ def op_revoke(line: Line) -> str:
     else:
         raise UsageError(f"via={via} is not feature, pci or ioctl")
     return "ok"
+
+
+# ---- calls as no library would make them ----
+
+
+def descriptor_of(name: str) -> bytes | None:
+    """The descriptor of what is named; with NAME/N one that keeps its IOMMU."""
+    name, _, anchor = name.partition("/")
+    thing = held.get(name)
+    if not isinstance(thing, Device | Buffer):
+        return None
+    fd = thing.fd
+    if anchor:
+        anchors = thing.anchors if isinstance(thing, Device) else []
+        if number(anchor) >= len(anchors):
+            return None
+        fd = anchors[number(anchor)]
+    return struct.pack("=i", fd)
+
+
+def argument_of(text: str) -> bytes:
+    """Pairs of hexadecimal digits and names, separated by commas."""
+    data = b""
+    for part in text.split(","):
+        found = descriptor_of(part)
+        if found is None:
+            if not re.fullmatch(r"([0-9a-fA-F]{2})*", part):
+                raise UsageError("data= takes pairs of hexadecimal digits and names")
+            found = bytes.fromhex(part)
+        data += found
+    if len(data) > PAGE:
+        raise UsageError("data= takes at most 4 KiB")
+    return data
+
+
+def op_ioctl(line: Line) -> str:
+    fd, request = line.descriptor(0).fd, line.number(1)
+    libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+    if "data" not in line.options:
+        result = libc.ioctl(fd, request, line.option("argument", 0))
+        if result < 0:
+            raise last_error()
+        return f"ok {result:#x}"
+    if "argument" in line.options:
+        raise UsageError("either data= or argument=")
+    data = argument_of(line.options["data"])
+    # Two pages, of which the second cannot be touched.
+    pages = libc.mmap(None, 2 * PAGE, PROT["rw"], MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if pages == ctypes.c_void_p(-1).value or libc.mprotect(pages + PAGE, PAGE, 0):
+        raise last_error()
+    try:
+        place = pages + (PAGE - len(data) if line.option("guard", 0) else 0)
+        ctypes.memmove(place, data, len(data))
+        result = libc.ioctl(fd, request, place)
+        if result < 0:
+            raise last_error()
+        after = ctypes.string_at(place, len(data)).hex()
+        return f"ok {result:#x}" + (f" data={after}" if after else "")
+    finally:
+        libc.munmap(pages, 2 * PAGE)
+
+
+def op_abi(_line: Line) -> str:
+    return f"ok export={FEATURE_DMA_BUF} revoke={FEATURE_DMA_BUF_REVOKE}"
+
+
+def op_hold(line: Line) -> str:
+    fd = line.number(0)
+    size = os.lseek(fd, 0, os.SEEK_END)
+    return f"ok {keep(Buffer(fd))} size={size:#x}"
+
+
+def op_footprint(_line: Line) -> str:
+    # The folder itself is open while it is read.
+    reply = f"ok fds={len(os.listdir('/proc/self/fd')) - 1}"
+    with contextlib.suppress(OSError), open(BUFFERS, encoding="ascii", errors="replace") as info:
+        for text in info:
+            match = re.match(r"Total (\d+) objects", text)
+            if match:
+                reply += f" dmabufs={match[1]}"
+    logged = libc.klogctl(SYSLOG_ACTION_SIZE_UNREAD, None, 0)
+    return reply if logged < 0 else f"{reply} log={logged}"
 
 
 # ---- mappings ----
@@ -564,6 +681,66 @@ def op_dup(line: Line) -> str:
     return f"ok {keep(Buffer(fd))}"
 
 
+def op_reopen(line: Line) -> str:
+    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
+    return f"ok {keep(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
+
+
+def op_setfl(line: Line) -> str:
+    if line.words[1] not in OPEN_FLAGS:
+        raise UsageError(f"'{line.words[1]}' is not rdonly, wronly or rdwr")
+    fcntl.fcntl(line.buffer(0).fd, fcntl.F_SETFL, OPEN_FLAGS[line.words[1]])
+    return "ok"
+
+
+def make_memfd(length: int) -> int:
+    fd = os.memfd_create("buffer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, length)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK)
+    return fd
+
+
+def make_udmabuf(length: int) -> int:
+    memory, device = make_memfd(length), os.open("/dev/udmabuf", os.O_RDWR)
+    try:
+        # memfd flags offset size
+        create = struct.pack("=IIQQ", memory, UDMABUF_FLAGS_CLOEXEC, 0, length)
+        return int(fcntl.ioctl(device, UDMABUF_CREATE, bytearray(create)))
+    finally:
+        os.close(memory)
+        os.close(device)
+
+
+def make_heap(length: int) -> int:
+    heap = os.open("/dev/dma_heap/system", os.O_RDONLY)
+    try:
+        # len fd fd_flags heap_flags
+        data = bytearray(struct.pack("=QIIQ", length, 0, os.O_RDWR | os.O_CLOEXEC, 0))
+        fcntl.ioctl(heap, DMA_HEAP_IOCTL_ALLOC, data)
+        return int(struct.unpack("=QIIQ", data)[1])
+    finally:
+        os.close(heap)
+
+
+def op_make(line: Line) -> str:
+    make = {"memfd": make_memfd, "udmabuf": make_udmabuf, "heap": make_heap}.get(line.words[0])
+    if make is None:
+        raise UsageError(f"'{line.words[0]}' is not udmabuf, heap or memfd")
+    length = line.option("length", 0)
+    return f"ok {keep(Buffer(make(length)))} size={length:#x}"
+
+
+def op_mapped(_line: Line) -> str:
+    words = ["ok"]
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        for text in maps:
+            where, permissions, _, _, _, *name = text.split()
+            if permissions[3] == "s":
+                start, end = (int(place, 16) for place in where.split("-"))
+                words.append(f"{name[0] if name else ''}:{end - start:#x}")
+    return " ".join(words)
+
+
 def op_close(line: Line) -> str:
     thing = line.descriptor(0)
     del held[line.words[0]]
@@ -577,11 +754,25 @@ def op_close(line: Line) -> str:
 # ---- other probes ----
 
 
+class Forked:
+    """A process that fork() made; to be waited for as one of subprocess is."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+
+    def wait(self) -> int:
+        """Its exit code, or the negative number of its signal."""
+        if self._status is None:
+            self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
+
+
 class Child:
-    """A fresh probe, talked to through a socket, given descriptors through another."""
+    """Another probe, talked to through a socket, given descriptors through another."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], lines: socket.socket, parcels: socket.socket
+        self, process: subprocess.Popen[bytes] | Forked, lines: socket.socket, parcels: socket.socket
     ) -> None:
         self.process = process
         self.lines = lines
@@ -637,14 +828,29 @@ def ending(status: int) -> str:
     return f"signal={-status}" if status < 0 else f"exit={status}"
 
 
+def free_name(line: Line) -> str:
+    """The name that the line has for a new probe."""
+    (name,) = line.words
+    if not re.fullmatch(r"[a-z0-9]{1,23}", name) or name == "parent" or name in children:
+        raise UsageError(f"'{name}' is taken, or no name of up to 23 letters and digits")
+    return name
+
+
+def began(name: str, child: Child) -> str:
+    """The reply once the new probe answers."""
+    children[name] = child
+    answer = ask(name, "version", DEADLINE)
+    return "ok" if answer.startswith("ok ") else answer
+
+
 def op_spawn(line: Line) -> str:
     import socket
     import subprocess
 
-    (name,) = line.words
+    name = free_name(line)
     uid = line.option("uid", 0)
-    if not re.fullmatch(r"[a-z0-9]{1,23}", name) or name == "parent" or name in children or uid >= 1 << 31:
-        raise UsageError(f"spawn: '{name}' is taken, or no name of up to 23 letters and digits")
+    if uid >= 1 << 31:
+        raise UsageError("uid= is out of range")
     lines, far_lines = socket.socketpair()
     parcels, far_parcels = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with far_lines, far_parcels:
@@ -657,9 +863,64 @@ def op_spawn(line: Line) -> str:
             group=uid or None,
             extra_groups=[] if uid else None,
         )
-    children[name] = Child(process, lines, parcels)
-    answer = ask(name, "version", DEADLINE)
-    return "ok" if answer.startswith("ok ") else answer
+    return began(name, Child(process, lines, parcels))
+
+
+def op_fork(line: Line) -> str:
+    import socket
+
+    name = free_name(line)
+    lines, far_lines = socket.socketpair()
+    parcels, far_parcels = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        lines.close()
+        parcels.close()
+        become_child(far_lines, far_parcels)
+    far_lines.close()
+    far_parcels.close()
+    return began(name, Child(Forked(pid), lines, parcels))
+
+
+def become_child(lines: socket.socket, parcels: socket.socket) -> None:
+    """In a forked process: serve these sockets to the end, with all that there was but the children."""
+    global parent, touch
+    for child in children.values():
+        child.lines.close()
+        child.parcels.close()
+    children.clear()
+    parent, touch = parcels, Touch()
+    os.dup2(lines.fileno(), 0)
+    os.dup2(lines.fileno(), 1)
+    lines.close()
+    try:
+        with open(0, "rb", closefd=False) as stream:
+            serve(stream)
+    finally:
+        os._exit(0)
+
+
+def op_signal(line: Line) -> str:
+    names = {"stop": signal.SIGSTOP, "cont": signal.SIGCONT, "term": signal.SIGTERM, "kill": signal.SIGKILL}
+    if line.words[1] not in names:
+        raise UsageError(f"'{line.words[1]}' is not stop, cont, term or kill")
+    pid = child_named(line.words[0]).process.pid
+    os.kill(pid, names[line.words[1]])
+    if line.words[1] == "stop":
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return "ok"
+
+
+def op_unshare(line: Line) -> str:
+    flags = 0
+    for word in line.words[0].split(","):
+        if word not in NAMESPACES:
+            raise UsageError(f"'{word}' is not {', '.join(NAMESPACES)}")
+        flags |= NAMESPACES[word]
+    if libc.unshare(flags):
+        raise last_error()
+    return "ok"
 
 
 def parcels_of(name: str) -> socket.socket:
@@ -712,10 +973,14 @@ def op_exit(_line: Line) -> str:
 
 Operation = tuple[str, Callable[[Line], str]]
 OPERATIONS: list[Operation] = [
-    ("open vfio BDF [via=group|cdev]", op_open),
+    ("open vfio BDF [via=group|cdev|node]", op_open),
     ("region DEV INDEX", op_region),
     ("read DEV INDEX|config OFFSET BYTES", op_read),
     ("write DEV INDEX|config OFFSET BYTES VALUE", op_write),
+    ("ioctl DEV|BUF REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]", op_ioctl),
+    ("abi", op_abi),
+    ("hold FD", op_hold),
+    ("footprint", op_footprint),
     ("export DEV bar=N ranges=OFFSET:LENGTH,... [flags=N] [open_flags=rdwr,cloexec]", op_export),
     ("revoke DEV BUF [via=feature|pci|ioctl]", op_revoke),
     ("map DEV|BUF length=N [bar=N] [offset=N] [prot=rw] [flags=shared]", op_map),
@@ -727,11 +992,18 @@ OPERATIONS: list[Operation] = [
     ("pagetable MAP", op_pagetable),
     ("seek BUF [offset=N] [whence=set|cur|end]", op_seek),
     ("dup BUF [via=fcntl|dup]", op_dup),
+    ("reopen BUF [open_flags=rdwr,cloexec]", op_reopen),
+    ("setfl BUF rdonly|wronly|rdwr", op_setfl),
+    ("make udmabuf|heap|memfd length=N", op_make),
+    ("mapped", op_mapped),
     ("close DEV|BUF", op_close),
     ("spawn NAME [uid=N]", op_spawn),
+    ("fork NAME", op_fork),
     ("send DEV|BUF NAME", op_send),
     ("recv [NAME]", op_recv),
+    ("signal NAME stop|cont|term|kill", op_signal),
     ("reap NAME", op_reap),
+    ("unshare user,mount,pid,net,ipc,uts", op_unshare),
     ("version", op_version),
     ("exit", op_exit),
 ]
@@ -812,6 +1084,18 @@ def execute(text: str) -> str:
         return f"error {errno.errorcode.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
 
 
+def serve(stream: BinaryIO) -> None:
+    """Carry out the lines of ``stream`` until it ends."""
+    for raw in stream:
+        text = raw.decode(errors="surrogateescape").strip()
+        if not text or text.startswith("#"):
+            continue
+        sys.stdout.write(f"{execute(text)}\n")
+        sys.stdout.flush()
+        if text.split()[0] == "exit":
+            break
+
+
 def main(arguments: list[str]) -> int:
     """Serve stdin until it ends."""
     global parent
@@ -829,14 +1113,7 @@ def main(arguments: list[str]) -> int:
     elif arguments:
         print("probe.py: unknown arguments; see --help", file=sys.stderr)
         return 2
-    for raw in sys.stdin.buffer:
-        text = raw.decode(errors="surrogateescape").strip()
-        if not text or text.startswith("#"):
-            continue
-        sys.stdout.write(f"{execute(text)}\n")
-        sys.stdout.flush()
-        if text.split()[0] == "exit":
-            break
+    serve(sys.stdin.buffer)
     return 0
 
 

@@ -175,6 +175,17 @@ static struct child *word_child(const struct args *a, struct reply *r,
 	return child;
 }
 
+/* The process of the child that a word names; -1, with the reply set, if none. */
+pid_t word_process(const struct args *a, struct reply *r, unsigned int index)
+{
+	const struct child *child = word_child(a, r, index);
+
+	if (child && child->ended)
+		reply_usage(r, "%s: the actor '%s' has ended", a->op,
+			    child->name);
+	return child && !child->ended ? child->pid : -1;
+}
+
 static bool name_is_free(const struct args *a, struct reply *r)
 {
 	const char *name = a->word[0], *c;

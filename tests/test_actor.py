@@ -520,7 +520,11 @@ LINES = st.one_of(
     st.lists(WORDS, min_size=1, max_size=6).map(" ".join).map(str.encode),
     st.binary(max_size=300).map(lambda raw: raw.replace(b"\n", b" ")),
     st.text(alphabet="@#=>:,. \t01xKabcdefmpu", max_size=60).map(str.encode),
-).filter(lambda raw: not re.search(rb"exit|exec|recv|reap|spawn|fork|signal|raw|setrlimit|ioctl|^\s*(#|$)", raw))
+).filter(
+    lambda raw: not re.search(
+        rb"exit|exec|abort|orphan|recv|reap|spawn|fork|signal|raw|setrlimit|ioctl|hold|unshare|^\s*(#|$)", raw
+    )
+)
 
 
 @BOTH

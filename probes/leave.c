@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* An actor in another state than that in which it was made. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "actor.h"
+
+/*
+ * Whatever is made private here stays so for the actors that this one makes; a
+ * new PID namespace is only theirs.
+ */
+void op_unshare(struct args *a, struct reply *r)
+{
+	static const struct token spaces[] = {
+		{ "user", CLONE_NEWUSER }, { "mount", CLONE_NEWNS },
+		{ "pid", CLONE_NEWPID },   { "net", CLONE_NEWNET },
+		{ "ipc", CLONE_NEWIPC },   { "uts", CLONE_NEWUTS },
+	};
+	uint64_t flags;
+
+	if (!parse_tokens(a->word[0], spaces, ARRAY_SIZE(spaces), &flags) ||
+	    flags > INT32_MAX)
+		reply_usage(r,
+			    "unshare: '%s' is not a list of user, mount, pid, "
+			    "net, ipc and uts",
+			    a->word[0]);
+	else if (unshare((int)flags))
+		reply_errno(r, errno, "unshare");
+	else
+		reply_set(r, "ok");
+}
+
+/*
+ * The process that goes on is a child, to which its parent has left all that it
+ * had.  To whoever asks it is the same actor; only its end is not the end of
+ * the process that is asked.
+ */
+void op_orphan(struct args *a, struct reply *r)
+{
+	pid_t before = getpid(), child;
+
+	(void)a;
+	if (!process_is_child()) {
+		reply_usage(r, "orphan: this actor has no parent that would "
+			       "wait for its process");
+		return;
+	}
+	child = fork();
+	if (child < 0) {
+		reply_errno(r, errno, "orphan");
+		return;
+	}
+	if (child)
+		_exit(0);
+	hammers_forget();
+	while (getppid() == before)
+		usleep(1000);
+	reply_set(r, "ok");
+}
+
+static bool write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = fd >= 0 && write_all(fd, text, strlen(text));
+
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+/* Die, with a core of all that may be in one: Documentation/filesystems/proc.rst, 3.7 */
+void op_abort(struct args *a, struct reply *r)
+{
+	const struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+
+	(void)a;
+	if (!process_is_child()) {
+		reply_usage(r, "abort: this actor has no parent, which could "
+			       "go on with the transcript");
+		return;
+	}
+	if (setrlimit(RLIMIT_CORE, &limit) ||
+	    !write_file("/proc/self/coredump_filter", "0x7f"))
+		reply_errno(r, errno, "abort: the limits of a core");
+	else
+		abort();
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What else the kernel can be asked to do with a mapping. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/userfaultfd.h>
+
+#include "actor.h"
+
+#define SYS_MSEAL 462		      /* include/uapi/asm-generic/unistd.h */
+#define FEATURE_WP_ASYNC (1ull << 15) /* include/uapi/linux/userfaultfd.h */
+
+void op_msync(struct args *a, struct reply *r)
+{
+	static const struct token ways[] = {
+		{ "async", MS_ASYNC },
+		{ "sync", MS_SYNC },
+		{ "invalidate", MS_INVALIDATE },
+	};
+	uint64_t offset, length, flags;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (!parse_tokens(a->word[1], ways, ARRAY_SIZE(ways), &flags) ||
+	    flags > INT32_MAX)
+		reply_usage(r, "msync: '%s' is not async, sync or invalidate",
+			    a->word[1]);
+	else if (msync(mapping->base + offset, length, (int)flags))
+		reply_errno(r, errno, "msync");
+	else
+		reply_set(r, "ok");
+}
+
+void op_mlock(struct args *a, struct reply *r)
+{
+	uint64_t offset, length;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (mlock(mapping->base + offset, length))
+		reply_errno(r, errno, "mlock");
+	else
+		reply_set(r, "ok");
+}
+
+void op_mlockall(struct args *a, struct reply *r)
+{
+	static const struct token ways[] = {
+		{ "none", 0 },
+		{ "current", MCL_CURRENT },
+		{ "future", MCL_FUTURE },
+	};
+	uint64_t flags;
+
+	if (!parse_tokens(a->word[0], ways, ARRAY_SIZE(ways), &flags) ||
+	    flags > INT32_MAX)
+		reply_usage(r, "mlockall: '%s' is not none, current or future",
+			    a->word[0]);
+	else if (flags ? mlockall((int)flags) : munlockall())
+		reply_errno(r, errno, "mlockall");
+	else
+		reply_set(r, "ok");
+}
+
+/* In KiB; fs/proc/task_mmu.c, task_mem(). */
+void op_memory(struct args *a, struct reply *r)
+{
+	static const struct {
+		const char *field;
+		const char *name;
+	} fields[] = { { "VmLck:", "locked" }, { "VmRSS:", "rss" } };
+	FILE *status = fopen("/proc/self/status", "re");
+	char *line = NULL;
+	size_t room = 0, i;
+
+	(void)a;
+	if (!status) {
+		reply_errno(r, errno, "memory: /proc/self/status");
+		return;
+	}
+	reply_set(r, "ok");
+	while (getline(&line, &room, status) > 0)
+		for (i = 0; i < ARRAY_SIZE(fields); i++)
+			if (!strncmp(line, fields[i].field,
+				     strlen(fields[i].field)))
+				reply_add(r, " %s=%d", fields[i].name,
+					  atoi(line + strlen(fields[i].field)));
+	free(line);
+	fclose(status);
+}
+
+/* Put a part of a buffer where a part of a mapping is. */
+void op_mapover(struct args *a, struct reply *r)
+{
+	uint64_t offset, length, from, keep;
+	struct object *mapping = mapping_part(a, r, &offset, &length), *buffer;
+	int flags = MAP_SHARED | MAP_FIXED;
+
+	if (!mapping || !(buffer = word_object(a, r, 1, BUFFER)) ||
+	    !option_u64(a, r, "from", 0, &from) ||
+	    !option_u64(a, r, "noreplace", 0, &keep))
+		return;
+	if (keep)
+		flags = MAP_SHARED | MAP_FIXED_NOREPLACE;
+	if (mmap(mapping->base + offset, length, PROT_READ | PROT_WRITE, flags,
+		 buffer->fd, (off_t)from) == MAP_FAILED)
+		reply_errno(r, errno, "mapover");
+	else
+		reply_set(r, "ok");
+}
+
+/* At an address of the user's choice, if nothing is there. */
+void op_mapat(struct args *a, struct reply *r)
+{
+	struct object *buffer = word_object(a, r, 0, BUFFER), *mapping;
+	uint64_t address, length, offset;
+	void *base;
+
+	if (!buffer || !word_u64(a, r, 1, &address) ||
+	    !option_u64(a, r, "length", 0, &length) ||
+	    !option_u64(a, r, "offset", 0, &offset))
+		return;
+	base = mmap((void *)address, length, PROT_READ | PROT_WRITE,
+		    MAP_SHARED | MAP_FIXED_NOREPLACE, buffer->fd,
+		    (off_t)offset);
+	if (base == MAP_FAILED) {
+		reply_errno(r, errno, "mapat");
+		return;
+	}
+	mapping = object_new(MAPPING);
+	mapping->base = base;
+	mapping->length = (length + PAGE - 1) & ~(PAGE - 1);
+	reply_set(r, "ok %s", mapping->name);
+}
+
+void op_remapfile(struct args *a, struct reply *r)
+{
+	uint64_t offset, length, page;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping || !word_u64(a, r, 1, &page))
+		return;
+	if (remap_file_pages(mapping->base + offset, length, 0, page, 0))
+		reply_errno(r, errno, "remapfile");
+	else
+		reply_set(r, "ok");
+}
+
+void op_mseal(struct args *a, struct reply *r)
+{
+	uint64_t offset, length;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (syscall(SYS_MSEAL, mapping->base + offset, length, 0))
+		reply_errno(r, errno, "mseal");
+	else
+		reply_set(r, "ok");
+}
+
+/* A userfaultfd that has made itself known, with @features. */
+static int userfaultfd(uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/*
+ * Ask for the faults of a mapping; with async=1 the kernel shall resolve those
+ * of write protection by itself (UFFD_FEATURE_WP_ASYNC), and the mapping is
+ * protected at once.  The userfaultfd is a descriptor like any other, and its
+ * close() undoes all.
+ */
+void op_userfault(struct args *a, struct reply *r)
+{
+	static const struct token modes[] = {
+		{ "missing", UFFDIO_REGISTER_MODE_MISSING },
+		{ "wp", UFFDIO_REGISTER_MODE_WP },
+		{ "minor", UFFDIO_REGISTER_MODE_MINOR },
+	};
+	struct object *mapping = word_object(a, r, 0, MAPPING), *faults;
+	struct uffdio_writeprotect protect = {
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
+	struct uffdio_register asked = { 0 };
+	uint64_t mode, async;
+	int fd;
+
+	if (!mapping || !option_u64(a, r, "async", 0, &async))
+		return;
+	if (!parse_tokens(a->word[1], modes, ARRAY_SIZE(modes), &mode)) {
+		reply_usage(r, "userfault: '%s' is not missing, wp or minor",
+			    a->word[1]);
+		return;
+	}
+	fd = userfaultfd(async ? FEATURE_WP_ASYNC : 0);
+	if (fd < 0) {
+		reply_errno(r, errno, "userfault: userfaultfd");
+		return;
+	}
+	asked.range.start = (uintptr_t)mapping->base;
+	asked.range.len = mapping->length;
+	asked.mode = mode;
+	protect.range = asked.range;
+	if (ioctl(fd, UFFDIO_REGISTER, &asked) ||
+	    (async && ioctl(fd, UFFDIO_WRITEPROTECT, &protect))) {
+		reply_errno(r, errno, "userfault");
+		close(fd);
+		return;
+	}
+	faults = object_new(BUFFER);
+	faults->fd = fd;
+	reply_set(r, "ok %s", faults->name);
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Calls as no library would make them: any request with any argument.  And what
+ * they leave behind: a call that is refused is to leave nothing.
+ */
+#define _GNU_SOURCE
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/klog.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/vfio.h>
+
+#include "actor.h"
+
+#define BUFFERS "/sys/kernel/debug/dma_buf/bufinfo"
+#define SYSLOG_ACTION_SIZE_UNREAD 9 /* kernel/printk/printk.c, do_syslog() */
+
+struct argument {
+	unsigned char bytes[PAGE];
+	size_t length;
+};
+
+static bool add_bytes(struct argument *argument, const void *bytes,
+		      size_t length)
+{
+	if (length > sizeof(argument->bytes) - argument->length)
+		return false;
+	memcpy(argument->bytes + argument->length, bytes, length);
+	argument->length += length;
+	return true;
+}
+
+static bool add_hex(struct argument *argument, const char *text)
+{
+	unsigned int value;
+	unsigned char byte;
+
+	for (; text[0]; text += 2) {
+		if (!isxdigit((unsigned char)text[0]) ||
+		    !isxdigit((unsigned char)text[1]))
+			return false;
+		sscanf(text, "%2x", &value);
+		byte = (unsigned char)value;
+		if (!add_bytes(argument, &byte, 1))
+			return false;
+	}
+	return true;
+}
+
+/* The descriptor of an object, or with NAME/N one that keeps its IOMMU. */
+static bool add_descriptor(struct argument *argument, char *name)
+{
+	char *slash = strchr(name, '/');
+	struct object *object;
+	uint64_t anchor;
+	int32_t fd;
+
+	if (slash)
+		*slash++ = '\0';
+	object = object_find(name);
+	if (!object || object->kind == MAPPING)
+		return false;
+	fd = object->fd;
+	if (slash) {
+		if (!parse_u64(slash, &anchor) ||
+		    anchor >= ARRAY_SIZE(object->anchor))
+			return false;
+		fd = object->anchor[anchor];
+	}
+	return fd >= 0 && add_bytes(argument, &fd, sizeof(fd));
+}
+
+/* Pairs of hexadecimal digits and names of objects, separated by commas. */
+static bool parse_argument(const char *text, struct argument *argument)
+{
+	char *copy = must(strdup(text)), *rest = copy, *part, *name;
+	bool good = true;
+
+	while (good && (part = strsep(&rest, ","))) {
+		name = must(strdup(part));
+		good = add_descriptor(argument, name) ||
+		       add_hex(argument, part);
+		free(name);
+	}
+	free(copy);
+	return good;
+}
+
+/*
+ * Two pages, of which the second cannot be touched: zeros follow the argument
+ * up to the end of the first, or with @guard nothing does.
+ */
+static void call(struct reply *r, int fd, uint64_t request,
+		 const struct argument *argument, bool guard)
+{
+	unsigned char *pages, *place;
+	size_t i;
+	int result, error;
+
+	pages = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (pages == MAP_FAILED || mprotect(pages + PAGE, PAGE, PROT_NONE)) {
+		reply_errno(r, errno, "ioctl: memory for the argument");
+		return;
+	}
+	place = pages + (guard ? PAGE - argument->length : 0);
+	memcpy(place, argument->bytes, argument->length);
+	result = ioctl(fd, request, place);
+	error = errno;
+	if (result < 0) {
+		reply_errno(r, error, "ioctl");
+	} else {
+		reply_set(r, "ok 0x%x", (unsigned int)result);
+		for (i = 0; i < argument->length; i++)
+			reply_add(r, "%s%02x", i ? "" : " data=", place[i]);
+	}
+	munmap(pages, 2 * PAGE);
+}
+
+void op_ioctl(struct args *a, struct reply *r)
+{
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	const char *data = option_text(a, "data");
+	struct argument argument = { 0 };
+	uint64_t request, guard, number;
+	int result;
+
+	if (!object || !word_u64(a, r, 1, &request) ||
+	    !option_u64(a, r, "guard", 0, &guard) ||
+	    !option_u64(a, r, "argument", 0, &number))
+		return;
+	if (data && option_text(a, "argument")) {
+		reply_usage(r, "ioctl: either data= or argument=");
+		return;
+	}
+	if (data && !parse_argument(data, &argument)) {
+		reply_usage(r, "ioctl: data= takes pairs of hexadecimal digits "
+			       "and names, at most 4 KiB");
+		return;
+	}
+	if (data) {
+		call(r, object->fd, request, &argument, guard);
+		return;
+	}
+	result = ioctl(object->fd, request, number);
+	if (result < 0)
+		reply_errno(r, errno, "ioctl");
+	else
+		reply_set(r, "ok 0x%x", (unsigned int)result);
+}
+
+/* The numbers that the headers give: they differ between the revisions. */
+void op_abi(struct args *a, struct reply *r)
+{
+	(void)a;
+	reply_set(r, "ok export=%u", VFIO_DEVICE_FEATURE_DMA_BUF);
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE
+	reply_add(r, " revoke=%u", VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE);
+#endif
+}
+
+/* A descriptor that came as the result of a raw call gets a name. */
+void op_hold(struct args *a, struct reply *r)
+{
+	struct object *buffer;
+	uint64_t fd;
+	off_t size;
+
+	if (!word_u64(a, r, 0, &fd))
+		return;
+	if (fd > INT32_MAX) {
+		reply_usage(r, "hold: %s is no descriptor", a->word[0]);
+		return;
+	}
+	size = lseek((int)fd, 0, SEEK_END);
+	if (size < 0) {
+		reply_errno(r, errno, "hold");
+		return;
+	}
+	buffer = object_new(BUFFER);
+	buffer->fd = (int)fd;
+	reply_set(r, "ok %s size=0x%jx", buffer->name, (uintmax_t)size);
+}
+
+/* "Total 3 objects, 12288 bytes" is the last that drivers/dma-buf/ says. */
+static void add_buffers(struct reply *r)
+{
+	FILE *info = fopen(BUFFERS, "re");
+	char *line = NULL;
+	unsigned int count;
+	size_t room = 0;
+
+	while (info && getline(&line, &room, info) > 0)
+		if (sscanf(line, "Total %u objects", &count) == 1)
+			reply_add(r, " dmabufs=%u", count);
+	if (info)
+		fclose(info);
+	free(line);
+}
+
+/* What a call could leave behind; what cannot be seen here is left out. */
+void op_footprint(struct args *a, struct reply *r)
+{
+	int logged;
+
+	op_fds(a, r);
+	if (strncmp(r->text, "ok ", 3))
+		return;
+	reply_set(r, "ok fds=%d", atoi(r->text + 3));
+	add_buffers(r);
+	logged = klogctl(SYSLOG_ACTION_SIZE_UNREAD, NULL, 0);
+	if (logged >= 0)
+		reply_add(r, " log=%d", logged);
+}

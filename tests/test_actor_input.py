@@ -1,0 +1,209 @@
+"""What the probes do with raw calls, and with the calls that a mapping or a descriptor may get."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import termios
+from collections.abc import Iterator
+
+import pytest
+from actors import PAGE, Client
+
+BOTH = pytest.mark.parametrize("kind", ["actor", "python"])
+FIONBIO = termios.FIONBIO  # takes an int, of any file
+
+
+@pytest.fixture
+def client(kind: str) -> Iterator[Client]:
+    with Client(kind) as one:
+        yield one
+
+
+@pytest.fixture
+def mapped() -> Iterator[Client]:
+    """A C actor with a mapping `map1` of four pages, stamped 7 and up."""
+    with Client("actor") as one:
+        assert one.ask(f"map buf1 length={4 * PAGE:#x}") == "ok map1"
+        assert one.ask("stamp map1 seed=7") == "ok pages=4"
+        yield one
+
+
+class TestRawCalls:
+    @BOTH
+    def test_a_pointer_a_number_and_nothing(self, client: Client) -> None:
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=01000000") == "ok 0x0 data=01000000"
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} argument=1").startswith("error EFAULT ioctl")
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x}").startswith("error EFAULT ioctl")
+        assert client.ask("ioctl buf1 0x6204 data=").startswith("error ENOTTY ioctl")
+
+    @BOTH
+    def test_what_follows_the_data(self, client: Client) -> None:
+        """Four bytes are read: zeros follow two, unless there is a guard."""
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000") == "ok 0x0 data=0000"
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000 guard=1").startswith("error EFAULT ioctl")
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=00000000 guard=1") == "ok 0x0 data=00000000"
+
+    @BOTH
+    def test_a_name_stands_for_its_descriptor(self, client: Client) -> None:
+        reply = client.ask(f"ioctl buf1 {FIONBIO:#x} data=00000000,buf1,ff")
+        data = bytes.fromhex(reply.removeprefix("ok 0x0 data="))
+        (number,) = struct.unpack("=i", data[4:8])
+        assert (data[:4], data[8:]) == (bytes(4), b"\xff")
+        assert client.ask(f"hold {number}") == f"ok buf2 size={4 * PAGE:#x}"
+
+    @BOTH
+    @pytest.mark.parametrize(
+        "options", ["data=0", "data=zz", "data=buf9", "data=buf1/0", "data=00 argument=1"]
+    )
+    def test_what_is_no_argument(self, client: Client, options: str) -> None:
+        assert client.ask(f"ioctl buf1 {FIONBIO:#x} {options}").startswith("error usage: ioctl")
+
+    @BOTH
+    def test_the_footprint_counts_descriptors(self, client: Client) -> None:
+        def descriptors() -> int:
+            first, *_ = client.ask("footprint").removeprefix("ok ").split()
+            return int(first.removeprefix("fds="))
+
+        before = descriptors()
+        assert client.ask("dup buf1") == "ok buf2"
+        assert descriptors() == before + 1
+
+    @BOTH
+    def test_only_a_file_can_be_held(self, client: Client) -> None:
+        assert client.ask("hold 999").startswith("error EBADF hold")
+
+
+class TestDescriptors:
+    @BOTH
+    def test_opened_again(self, client: Client) -> None:
+        assert client.ask("reopen buf1 open_flags=rdonly") == "ok buf2"
+        assert client.ask("setfl buf2 rdwr") == "ok"
+        assert client.ask(f"map buf2 length={PAGE}").startswith("error EACCES map")
+        assert client.ask("reopen buf1 open_flags=path") == "ok buf3"
+        assert client.ask(f"map buf3 length={PAGE} prot=r").startswith("error EBADF map")
+
+    def test_every_way_to_move_bytes(self, mapped: Client) -> None:
+        for way in ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy"):
+            assert mapped.ask(f"fdio buf1 {way}") == "ok 16", way
+        assert mapped.ask("fdio buf1 punch") == "ok 0"
+        assert mapped.ask("load32 map1 0") == "ok 0x00000000"
+        assert mapped.ask("fdio buf1 truncate") == "ok 0"
+        assert os.fstat(mapped.file).st_size == 0
+
+    @BOTH
+    def test_what_is_mapped(self, client: Client) -> None:
+        before = client.ask("mapped").split()
+        assert client.ask(f"map buf1 length={2 * PAGE}") == "ok map1"
+        fresh = set(client.ask("mapped").split()) - set(before)
+        assert fresh == {f"/memfd:buffer:{2 * PAGE:#x}"}
+
+
+class TestMappings:
+    def test_moved_doubled_and_left_in_place(self, mapped: Client) -> None:
+        assert mapped.ask(f"mremap map1 {4 * PAGE} flags=maymove,fixed") == "ok"
+        assert mapped.ask("load32 map1 0x1000") == "ok 0x00000008"
+        assert mapped.ask(f"mremap map1 {4 * PAGE} duplicate=1") == "ok map2"
+        assert mapped.ask("store32 map2 0x1000 0x99") == "ok"
+        assert mapped.ask("load32 map1 0x1000") == "ok 0x00000099"
+        assert mapped.ask(f"mremap map1 {5 * PAGE} flags=dontunmap").startswith("error EINVAL")
+
+    def test_put_over_another(self, mapped: Client) -> None:
+        assert mapped.ask("mapover map1 buf1 offset=0x1000 length=0x1000 from=0x3000") == "ok"
+        assert mapped.ask("loadpages map1") == "ok 0x00000007 0x0000000a 0x00000009 0x0000000a"
+        assert mapped.ask("mapover map1 buf1 noreplace=1").startswith("error EEXIST")
+
+    def test_put_at_an_address(self, mapped: Client) -> None:
+        assert mapped.ask("mapat buf1 0x20000000000 length=0x1000 offset=0x2000") == "ok map2"
+        assert mapped.ask("load32 map2 0") == "ok 0x00000009"
+        assert mapped.ask("mapat buf1 0x20000000000 length=0x1000").startswith("error EEXIST")
+
+    def test_another_page_of_the_file(self, mapped: Client) -> None:
+        assert mapped.ask("remapfile map1 3 length=0x1000") == "ok"
+        assert mapped.ask("loadpages map1") == "ok 0x0000000a 0x00000008 0x00000009 0x0000000a"
+
+    def test_locked(self, mapped: Client) -> None:
+        def locked() -> str:
+            return mapped.ask("memory").removeprefix("ok ").split()[0]
+
+        assert locked() == "locked=0"
+        assert mapped.ask("mlock map1") == "ok"
+        assert locked() == "locked=16"
+        assert mapped.ask("mlockall none") == "ok"
+        assert locked() == "locked=0"
+
+    def test_synchronised(self, mapped: Client) -> None:
+        for how in ("async", "sync", "invalidate"):
+            assert mapped.ask(f"msync map1 {how}") == "ok"
+        assert mapped.ask("msync map1 never").startswith("error usage")
+
+    @pytest.mark.parametrize("how", ["vmsplice", "uring", "futex"])
+    def test_ordinary_pages_can_be_pinned(self, mapped: Client, how: str) -> None:
+        reply = mapped.ask(f"pinpages map1 {how}")
+        if "EPERM" in reply or "ENOSYS" in reply:
+            pytest.skip(f"this host forbids it: {reply}")
+        assert reply == ("ok 16384" if how == "vmsplice" else "ok 0")
+
+
+class TestOthers:
+    @pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
+    def test_a_word_of_another_process(self, mapped: Client, via: str) -> None:
+        assert mapped.ask("fork other") == "ok"
+        reply = mapped.ask(f"peek other map1 0x1000 via={via}")
+        if "EPERM" in reply:
+            pytest.skip(f"this host forbids it: {reply}")
+        assert reply == "ok 0x00000008"
+        assert mapped.ask(f"poke other map1 0x1000 0x1234 via={via}") == "ok"
+        assert mapped.ask("load32 map1 0x1000") == "ok 0x00001234"
+        assert mapped.ask("@other version").startswith("ok ")
+
+    def test_what_a_debugger_holds_goes_on_when_it_lets_go(self, mapped: Client) -> None:
+        assert mapped.ask("fork other") == "ok"
+        assert mapped.ask("@other hammer map1 value=1") == "ok ham1"
+        reply = mapped.ask("seize other")
+        if "EPERM" in reply:
+            pytest.skip(f"this host forbids it: {reply}")
+        assert reply == "ok"
+        assert mapped.ask("fill map1 5") == "ok words=4096"
+        assert mapped.ask("compare map1 5") == "ok equal"
+        assert mapped.ask("release other") == "ok"
+        assert mapped.ask("@other hammered ham1 more=4096").startswith("ok cpu=")
+
+    def test_an_orphan_has_what_its_parent_had(self, mapped: Client) -> None:
+        assert mapped.ask("fork other") == "ok"
+        assert mapped.ask("@other orphan") == "ok"
+        assert mapped.ask("@other load32 map1 0x1000") == "ok 0x00000008"
+        assert mapped.ask("reap other") == "ok exit=0"
+
+    @BOTH
+    def test_a_forked_child_has_what_its_parent_has(self, client: Client) -> None:
+        assert client.ask(f"map buf1 length={PAGE}") == "ok map1"
+        assert client.ask("fork child") == "ok"
+        assert client.ask("@child store32 map1 0 0x77") == "ok"
+        assert client.ask("load32 map1 0") == "ok 0x00000077"
+        assert client.ask("@child fork child") == "ok"
+        assert client.ask("@child @child load32 map1 0") == "ok 0x00000077"
+        assert client.ask("signal child kill") == "ok"
+        assert client.ask("reap child") == "ok signal=9"
+
+    @BOTH
+    def test_a_stopped_child_does_not_answer(self, client: Client) -> None:
+        assert client.ask("fork child") == "ok"
+        assert client.ask("signal child stop") == "ok"
+        assert client.ask("@child version deadline=1") == "timeout"
+        assert client.ask("signal child cont") == "ok"
+        assert client.ask("@child version").startswith("ok ")
+
+
+def test_parcels_are_told_apart() -> None:
+    """A forked Python child has parcels of its own."""
+    with Client("python") as client:
+        assert client.ask("fork child") == "ok"
+        assert client.ask("send buf1 child") == "ok"
+        assert client.ask("@child recv") == "ok buf2"
+        assert client.ask("@child send buf2 parent") == "ok"
+        assert client.ask("recv child") == "ok buf2"
+        client.parcels.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            socket.recv_fds(client.parcels, 1, 1)
