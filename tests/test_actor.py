@@ -521,8 +521,11 @@ LINES = st.one_of(
     st.binary(max_size=300).map(lambda raw: raw.replace(b"\n", b" ")),
     st.text(alphabet="@#=>:,. \t01xKabcdefmpu", max_size=60).map(str.encode),
 ).filter(
-    lambda raw: not re.search(
-        rb"exit|exec|abort|orphan|recv|reap|spawn|fork|signal|raw|setrlimit|ioctl|hold|unshare|^\s*(#|$)", raw
+    lambda raw: (
+        not re.search(
+            rb"exit|exec|abort|orphan|recv|reap|spawn|fork|signal|raw|setrlimit|ioctl|hold|unshare|^\s*(#|$)",
+            raw,
+        )
     )
 )
 
