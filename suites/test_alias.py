@@ -72,20 +72,24 @@ def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, 
 
 @requirement("ALIAS-04")
 def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(
-    owner: Actor, ram: Function, ram_witness: RamBar
+    c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """A revoke ends all mappings of its DMABUF, a client's too; those of another over the same bytes stay."""
-    device = owner.open(ram.address)
-    victim, alias = (owner.export(device, RAM_BAR, SPAN) for _ in range(2))
-    client = owner.spawn("client")
-    doomed = [owner.map(victim), owner.map(victim, 2 * PAGE, PAGE), client.map(owner.give(victim, client))]
-    spared = [owner.map(alias), client.map(owner.give(alias, client))]
+    device = c_owner.open(ram.address)
+    victim, alias = (c_owner.export(device, RAM_BAR, SPAN) for _ in range(2))
+    client = c_owner.spawn("client")
+    doomed = [
+        c_owner.map(victim),
+        c_owner.map(victim, 2 * PAGE, PAGE),
+        client.map(c_owner.give(victim, client)),
+    ]
+    spared = [c_owner.map(alias), client.map(c_owner.give(alias, client))]
     ram_witness.stamp()
     for mapping in (*doomed, spared[0]):
         assert not is_gone(mapping)
-    owner.revoke(victim)
+    c_owner.revoke(victim)
     assert [is_gone(mapping) for mapping in doomed] == [True, True, True]
-    for mapping in (*spared, owner.map(alias)):
+    for mapping in (*spared, c_owner.map(alias)):
         assert mapping.pages() == list(range(3, 3 + PAGES))
 
 
@@ -113,15 +117,15 @@ def test_a_revoke_leaves_the_device_fd_mappings_alone(
 
 
 @requirement("ALIAS-06")
-def test_the_bytes_can_be_lent_again(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_the_bytes_can_be_lent_again(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """After a revoke a new DMABUF of the same bytes works, and the old one's mapping stays dead."""
-    device = owner.open(ram.address)
+    device = c_owner.open(ram.address)
     ram_witness.stamp()
-    first = owner.export(device, RAM_BAR, SPAN)
-    old = owner.map(first)
+    first = c_owner.export(device, RAM_BAR, SPAN)
+    old = c_owner.map(first)
     assert old.pages() == list(range(3, 3 + PAGES))
-    owner.revoke(first)
-    new = owner.map(owner.export(device, RAM_BAR, SPAN))
+    c_owner.revoke(first)
+    new = c_owner.map(c_owner.export(device, RAM_BAR, SPAN))
     assert new.pages() == list(range(3, 3 + PAGES))
     assert new.store32(0, 0xDDDD0003) is None
     assert ram_witness.word(3 * PAGE) == 0xDDDD0003
@@ -130,17 +134,17 @@ def test_the_bytes_can_be_lent_again(owner: Actor, ram: Function, ram_witness: R
 
 @requirement("ALIAS-07")
 def test_one_mapping_less_changes_nothing_for_the_others(
-    owner: Actor, ram: Function, ram_witness: RamBar
+    c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """munmap() of one of two mappings leaves the other usable, and one revoke is enough to end it."""
-    device = owner.open(ram.address)
+    device = c_owner.open(ram.address)
     ram_witness.stamp()
-    buffer = owner.export(device, RAM_BAR, SPAN)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
     for touched in (True, False):
-        one, other = owner.map(buffer), owner.map(buffer)
+        one, other = c_owner.map(buffer), c_owner.map(buffer)
         if touched:
             assert one.pages() == list(range(3, 3 + PAGES))
         one.unmap()
         assert other.pages() == list(range(3, 3 + PAGES))
-    owner.revoke(buffer)
+    c_owner.revoke(buffer)
     assert is_gone(other)

@@ -269,23 +269,23 @@ def test_a_split_device_fd_mapping_keeps_its_pages(
 
 
 @requirement("RNG-06")
-def test_a_thousand_ranges_are_each_in_place(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_a_thousand_ranges_are_each_in_place(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Of a buffer of a thousand ranges of a page each, in no order, every page is in place."""
     ram_witness.stamp()
     scattered = [page * 617 % 1024 for page in range(1000)]
-    buffer = owner.export(owner.open(ram.address), RAM_BAR, ranges_of(*((page, 1) for page in scattered)))
-    assert owner.map(buffer).pages() == scattered
-    assert owner.map(buffer, 2 * PAGE, 998 * PAGE).pages() == scattered[998:]
+    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, ranges_of(*((page, 1) for page in scattered)))
+    assert c_owner.map(buffer).pages() == scattered
+    assert c_owner.map(buffer, 2 * PAGE, 998 * PAGE).pages() == scattered[998:]
 
 
 @requirement("RNG-07")
-def test_the_size_is_the_sum_of_the_ranges(owner: Actor, ram: Function, registers: Function) -> None:
+def test_the_size_is_the_sum_of_the_ranges(c_owner: Actor, ram: Function, registers: Function) -> None:
     """A buffer is as long as its ranges together, overlapping or not, or as the whole BAR."""
-    device = owner.open(ram.address)
+    device = c_owner.open(ram.address)
     for parts, pages in ((((0, 1),), 1), (FOUR, 9), (((3, 4), (3, 4), (5, 1)), 9)):
-        assert owner.export(device, RAM_BAR, ranges_of(*parts)).seek("end") == pages * PAGE
-    assert owner.export(device, RAM_BAR).seek("end") == ram.bars[RAM_BAR]
-    assert owner.export(owner.open(registers.address), 0).seek("end") == registers.bars[0]
+        assert c_owner.export(device, RAM_BAR, ranges_of(*parts)).seek("end") == pages * PAGE
+    assert c_owner.export(device, RAM_BAR).seek("end") == ram.bars[RAM_BAR]
+    assert c_owner.export(c_owner.open(registers.address), 0).seek("end") == registers.bars[0]
 
 
 @requirement("RNG-08")
