@@ -33,6 +33,7 @@ from harness.reply import (
     judge,
     word_or_fault,
 )
+from harness.ssh import Stream
 from harness.store import Store, digest
 from harness.transcript import Transcript, Wire
 from harness.watch import Watched
@@ -156,13 +157,19 @@ class Actor:
 
     def open(self, address: str, via: str = "group") -> Device:
         """Open a device bound to vfio-pci; ``via`` the legacy ``group`` or the ``cdev`` with iommufd."""
+        return self.read(lambda said: _device(self, address, said), "open", "vfio", address, via=via)
 
-        def parse(said: str) -> Device:
-            name, bars = said.split()
-            sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
-            return Device(self, name, address, {int(bar): int(size, 16) for bar, size in sizes})
+    def join(self, device: Device, address: str) -> Device:
+        """Open another device of the same IOMMU group, by the same way as ``device``."""
+        return self.read(lambda said: _device(self, address, said), "join", device.name, address)
 
-        return self.read(parse, "open", "vfio", address, via=via)
+    def resource(self, address: str, bar: int, write_combining: bool = False) -> Buffer:
+        """A BAR as sysfs offers it, which is not vfio's doing; ``write_combining`` if it is prefetchable."""
+        return self.read(
+            lambda said: _buffer(self, said, None),
+            *("resource", address, bar),
+            wc=1 if write_combining else None,
+        )
 
     def export(
         self,
@@ -175,13 +182,8 @@ class Actor:
     ) -> Buffer:
         """Make a DMABUF of ``ranges`` of a BAR, in this order; of all of it if not said."""
         listed = _ranges([Range(0, device.bars[bar])] if ranges is None else ranges)
-
-        def parse(said: str) -> Buffer:
-            name, size = said.split()
-            return Buffer(self, name, int(size.removeprefix("size="), 16), device)
-
         options = {"ranges": listed, "flags": flags, "open_flags": open_flags}
-        return self.read(parse, "export", device.name, bar=bar, **options)
+        return self.read(lambda said: _buffer(self, said, device), "export", device.name, bar=bar, **options)
 
     def map(
         self,
@@ -223,26 +225,57 @@ class Actor:
         self.say("revoke", owner.name, buffer.name, via=via or self.revoke_via)
 
     def reclaim(
-        self, buffer: Buffer, view: Mapping, value: int, *, stride: int | None = None
+        self,
+        buffer: Buffer,
+        view: Mapping,
+        value: int,
+        *,
+        stride: int | None = None,
+        release: Hammer | None = None,
+        tries: int | None = None,
     ) -> Fault | None:
         """Revoke a DMABUF and in the same breath store ``value`` in every word of ``view``.
 
-        ``stride`` is the distance of the words in bytes, 4 unless said.
+        ``stride`` is the distance of the words in bytes, 4 unless said.  Before that,
+        ``release`` a held hammer and wait until its threads have tried ``tries`` times together.
         """
         if buffer.device is None:
             raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
         words = (buffer.device.name, buffer.name, view.name, value)
-        answer = self.do("reclaim", *words, stride=stride, via=self.revoke_via)
+        held = None if release is None else release.name
+        options = {"stride": stride, "release": held, "tries": tries, "via": self.revoke_via}
+        answer = self.do("reclaim", *words, **options)
         return answer if isinstance(answer, Fault) else None
 
     def make(self, kind: str, length: int) -> Buffer:
         """A buffer of ``length`` bytes that is not of VFIO: ``udmabuf``, ``heap``, or ``memfd``."""
+        return self.read(lambda said: _buffer(self, said, None), "make", kind, length=length)
 
-        def parse(said: str) -> Buffer:
-            name, size = said.split()
-            return Buffer(self, name, int(size.removeprefix("size="), 16), None)
+    def set_attribute(self, buffer: Buffer, attribute: str | int, device: Device | None = None) -> None:
+        """Give later mappings of a DMABUF the memory attribute ``nc``, ``wc``, or a number, by the feature.
 
-        return self.read(parse, "make", kind, length=length)
+        It is done through ``device``, the one that the buffer was exported from if not said.
+        """
+        owner = device or buffer.device
+        if owner is None:
+            raise HarnessError(f"The buffer {buffer.name} was received; say which device is to set it.")
+        self.say("memattr", owner.name, buffer.name, attribute)
+
+    def offers(self) -> dict[str, str]:
+        """What the kernel's headers offer: ``revoke`` and ``memattr`` by ``feature``, ..., or ``none``."""
+        return self.read(lambda said: dict(word.split("=") for word in said.split()), "version")
+
+    def fence(self) -> None:
+        """Let no store be held back any longer."""
+        self.say("fence")
+
+    def count(self, function: str) -> None:
+        """Count the kernel's calls of one of its functions in this actor; Refused (ENOENT) without it."""
+        self.say("count", function)
+
+    def counted(self) -> int:
+        """End that; how many there were."""
+        return self.read(int, "counted")
 
     def cpus(self) -> tuple[int, ...]:
         """The CPUs that it may run on."""
@@ -424,13 +457,25 @@ class Device:
         """VFIO_DEVICE_RESET."""
         self.actor.say("reset", self.name)
 
-    def hot_reset(self) -> None:
-        """VFIO_DEVICE_PCI_HOT_RESET of the bus that it is alone on."""
-        self.actor.say("hotreset", self.name)
+    def hot_reset(self, by: Device | None = None) -> None:
+        """VFIO_DEVICE_PCI_HOT_RESET of all on its bus; its group proves the right to, or that of ``by``."""
+        self.actor.say("hotreset", self.name, by=None if by is None else by.name)
 
-    def enter_low_power(self) -> None:
-        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY."""
-        self.actor.say("lowpower", self.name, "enter")
+    def enter_low_power(self, wakeup: bool = False) -> None:
+        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, or with ``wakeup`` ..._ENTRY_WITH_WAKEUP, see wakeups()."""
+        self.actor.say("lowpower", self.name, "wakeup" if wakeup else "enter")
+
+    def wakeups(self) -> int:
+        """How often it has told that it was woken up, since this was last asked."""
+        return self.actor.read(int, "wakeups", self.name)
+
+    def info(self) -> None:
+        """VFIO_DEVICE_GET_INFO."""
+        self.actor.say("info", self.name)
+
+    def import_buffer(self, buffer: Buffer, iova: int) -> None:
+        """Have iommufd import a DMABUF at ``iova``, alone in an address space that becomes the device's."""
+        self.actor.say("import", self.name, buffer.name, length=buffer.size, iova=iova)
 
     def exit_low_power(self) -> None:
         """VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
@@ -582,18 +627,21 @@ class Mapping:
         offset: int | None = None,
         length: int | None = None,
         stride: int | None = None,
+        held: bool = False,
     ) -> Hammer:
         """Start threads that keep storing the 32-bit ``value`` whatever becomes of the mapping.
 
         ``access`` is ``store``, ``load``, or ``both``; ``cpus`` are where the threads
-        are pinned, in turn; ``stride`` is how many bytes each goes on.
+        are pinned, in turn; ``stride`` is how many bytes each goes on.  ``held`` has
+        them wait for the reclaim() that releases them.
         """
         listed = None if cpus is None else ",".join(map(str, cpus))
-        options = {"access": access, "cpus": listed, "offset": offset, "length": length, "stride": stride}
+        part = {"offset": offset, "length": length, "stride": stride}
+        options = {"access": access, "cpus": listed, **part, "held": 1 if held else None}
         name = self.actor.say("hammer", self.name, value=value, threads=threads, **options)
         size = self.length - (offset or 0) if length is None else length
         places = size // math.gcd(size, stride or 4)
-        return Hammer(self.actor, name, 2 * places if access == "both" else places)
+        return Hammer(self.actor, name, threads, 2 * places if access == "both" else places)
 
     def protect(self, protection: str, offset: int | None = None, length: int | None = None) -> None:
         """mprotect() all or a part: ``none``, ``r``, ``rw``."""
@@ -621,6 +669,17 @@ class Mapping:
         self.unmap()
 
 
+def _device(actor: Actor, address: str, said: str) -> Device:
+    name, bars = said.split()
+    sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
+    return Device(actor, name, address, {int(bar): int(size, 16) for bar, size in sizes})
+
+
+def _buffer(actor: Actor, said: str, device: Device | None) -> Buffer:
+    name, size = said.split()
+    return Buffer(actor, name, int(size.removeprefix("size="), 16), device)
+
+
 def _ranges(ranges: Sequence[Range]) -> str:
     """As the protocol wants them, equal neighbours as one."""
     counted = [(one, len(list(group))) for one, group in groupby(ranges)]
@@ -644,11 +703,15 @@ def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
     return Actor(Wire(guest.machine.ssh.stream([remote], guest.patience), transcript, guest.patience))
 
 
-def start_python(guest: Guest, transcript: Transcript) -> Actor:
-    """The Python probe, in the guest.  Raises SshLostError, SshTimeoutError."""
+def python_stream(guest: Guest) -> Stream:
+    """A process of the Python probe in the guest.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(SOURCES / "probe.py", REMOTE_PYTHON)
-    argv = ["python3", "-IS", remote]
-    return Actor(Wire(guest.machine.ssh.stream(argv, guest.patience), transcript, guest.patience))
+    return guest.machine.ssh.stream(["python3", "-IS", remote], guest.patience)
+
+
+def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
+    """The Python probe, in the guest: a new process, or this one.  Raises SshLostError, SshTimeoutError."""
+    return Actor(Wire(stream or python_stream(guest), transcript, guest.patience))
 
 
 def build_actor(store: Store, headers: Path, log: Path) -> Path:

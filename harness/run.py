@@ -18,6 +18,7 @@ from harness.progress import Progress
 from harness.record import read
 from harness.report import junit
 from harness.results import Results
+from harness.spare import Spare
 from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
@@ -49,6 +50,8 @@ class UnhealthyKernelError(PatchproofError):
 LOST = (SshLostError, SshTimeoutError, DeadlineError, HeldDeviceError)
 # What is the kernel's fault, whenever it shows.
 KERNELS_FAULT = (HeldDeviceError, UnhealthyKernelError)
+# What a scenario itself finds wrong.
+VIOLATION = (AssertionError, pytest.fail.Exception, Refused)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def observation_of(error: BaseException, details: str) -> Observation:
     reason = error.message if isinstance(error, PatchproofError) else str(error)
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
-    if isinstance(error, (AssertionError, pytest.fail.Exception, Refused, DeadlineError, *KERNELS_FAULT)):
+    if isinstance(error, (*VIOLATION, DeadlineError, *KERNELS_FAULT)):
         return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
@@ -108,6 +111,7 @@ class Run:
         self._seen: tuple[Guest, int] | None = None
         self._transcript: Transcript | None = None
         self._actors = ExitStack()
+        self._spare = Spare()
 
     def _entry(self, item: pytest.Item) -> Entry:
         ids = requirement_ids(item)
@@ -157,7 +161,7 @@ class Run:
         if self._transcript is None:
             self._transcript = Transcript(self.results.transcript(item.nodeid), item.nodeid)
         if kind == "python":
-            actor = start_python(guest, self._transcript)
+            actor = start_python(guest, self._transcript, self._spare.take(guest))
         else:
             actor = start_actor(guest, self.pipeline.actor, self._transcript)
         if self.pipeline.dialect in ("feature", "ioctl"):
@@ -192,20 +196,28 @@ class Run:
         guest = self._guest
         if guest is None or guest is not self.pipeline.guest:
             return
-        said = self._said(guest)
+        if self._asked.alone and isinstance(error, VIOLATION):
+            # It may have broken the kernel, as it was meant to.  What such a kernel does
+            # when more is asked of it is chance, and no verdict should hang on that.
+            said = self._said(guest)
+            self.pipeline.spend("a scenario that had it for itself has failed")
+            self._raise(said, error)
+            return
+        worse: list[str] = []
         lost = isinstance(error, LOST) or not guest.machine.alive()
         if not lost and self._healthy is not None:
             try:
-                said += _settled(guest, self._healthy).worse_than(self._healthy)
+                worse = _settled(guest, self._healthy).worse_than(self._healthy)
             except (HarnessError, *LOST) as unreadable:
                 lost = isinstance(unreadable, LOST)
-                said.append(f"the kernel's state cannot be read: {unreadable.message}")
+                worse = [f"the kernel's state cannot be read: {unreadable.message}"]
         if lost and (death := self._death(guest)):
             self.pipeline.spend(death)
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
             self.pipeline.spend(f"an operation did not end: {error}")
-        self._raise(said, error)
+        # The console last: a kernel that is damaged may show it only when it is asked.
+        self._raise([*self._said(guest), *worse], error)
 
     def examine_console(self) -> None:
         """Raise UnhealthyKernelError if the kernel has complained since the scenario began; asks nothing."""
@@ -222,8 +234,12 @@ class Run:
             kernels = isinstance(call.excinfo.value, KERNELS_FAULT)
             if call.when == "teardown" and seen.verdict is Verdict.VIOLATES and not kernels:
                 seen = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {seen.reason}", seen.details)
-            if SEVERITY.index(seen.verdict) >= SEVERITY.index(self._worst.verdict):
+            worst, here = (SEVERITY.index(one.verdict) for one in (self._worst, seen))
+            if here > worst:
                 self._worst = seen
+            elif here == worst:
+                reason = f"{_first_line(self._worst.reason)}; after that, {seen.reason}"
+                self._worst = Observation(seen.verdict, reason, f"{self._worst.details}\n\n{seen.details}")
             if seen.verdict is not Verdict.NOT_APPLICABLE and (
                 seen.verdict is planned.expected or not planned.binding
             ):
@@ -264,6 +280,7 @@ class Run:
                 self.journal.interrupted("SIGINT")
             else:
                 self._aftermath()
+                self._spare.close()
                 self._keep()
         finally:
             self.pipeline.close()
@@ -296,10 +313,11 @@ class Run:
         if not said:
             return
         self.pipeline.spend(said[0])
+        passed = error is None and self._worst.verdict is Verdict.CONFORMS
         complaints = "; ".join(said)
-        if error is None:
-            complaints = f"The scenario passed, but {complaints}."
-        raise UnhealthyKernelError(complaints) from error
+        raise UnhealthyKernelError(
+            f"The scenario passed, but {complaints}" if passed else complaints
+        ) from error
 
     def _death(self, guest: Guest) -> str:
         """How the kernel died, empty if it lives."""

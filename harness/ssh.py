@@ -113,6 +113,10 @@ class Stream:
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
 
+    def running(self) -> bool:
+        """Whether it has not ended yet, as far as was heard."""
+        return not self._channel.closed and not self._channel.exit_status_ready()
+
     def read_errors(self) -> bytes:
         """What it has said on its standard error since this was last asked; does not wait."""
         parts = []
