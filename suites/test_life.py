@@ -1,0 +1,422 @@
+"""LIFE: what is left of a DMABUF when descriptors, mappings and devices are closed, in whatever order.
+
+That the driver lets go of the device afterwards, that no DMABUF is left over and
+that the kernel has nothing to complain of is looked at after every scenario.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.plugin import machine, on_dialect, requirement
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus
+from harness.witness import KernelHealth, RamBar, Slabs
+
+# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
+EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
+MAGIC = 0x010000ED
+
+RAM_BAR = 2
+PAGES = 2
+LENGTH = PAGES * PAGE
+SPAN = [Range(0, LENGTH)]
+ALL_GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
+NOBODY = 65534
+
+VIA = pytest.mark.parametrize("via", ["group", "cdev"])
+
+
+def dmabufs(guest: Guest) -> int:
+    """How many DMABUFs the guest's kernel has."""
+    return KernelHealth.of(guest).dmabufs
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """The errno with which the kernel refuses."""
+    with pytest.raises(Refused) as refused:
+        call()
+    return refused.value.errno
+
+
+# ---- the end of the device is the end of all access
+
+
+@requirement("LIFE-01", "LIFE-02")
+@VIA
+def test_closing_the_device_ends_all_access(
+    owner: Actor, ram: Function, ram_witness: RamBar, via: str
+) -> None:
+    """A DMABUF does not keep its device open: after the close there is SIGBUS, and ENODEV for mmap()."""
+    device = owner.open(ram.address, via)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    touched, untouched = owner.map(buffer), owner.map(buffer)
+    ram_witness.stamp()
+    assert touched.pages() == list(range(PAGES))
+    device.close()
+    assert owner.page_table(touched).is_empty()
+    for mapping in (touched, untouched):
+        assert mapping.pages() == ALL_GONE
+        assert mapping.store32(PAGE, 0xBAD) == ALL_GONE[1]
+    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+    assert ram_witness.pages(0, LENGTH) == list(range(PAGES))
+    owner.open(ram.address, via).close()
+
+
+@requirement("LIFE-01")
+@VIA
+def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, ram: Function, via: str) -> None:
+    """While another process holds the device open, a close takes nothing away; the last close does."""
+    device = c_owner.open(ram.address, via)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    mapping = c_owner.map(buffer)
+    other = c_owner.spawn("other")
+    lent = c_owner.lend(device, other)
+    device.close()
+    assert mapping.stamp(seed=0x100) is None
+    assert mapping.pages() == c_owner.map(buffer).pages() == list(range(0x100, 0x100 + PAGES))
+    lent.close()
+    assert mapping.pages() == ALL_GONE
+
+
+@requirement("LIFE-02")
+@VIA
+def test_a_bar_mapping_keeps_the_device_open(owner: Actor, ram: Function, via: str) -> None:
+    """A device-fd mapping keeps the device open after the last close, and DMABUFs usable, until it goes."""
+    device = owner.open(ram.address, via)
+    view = owner.map(device, LENGTH, bar=RAM_BAR)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    mapping = owner.map(buffer)
+    device.close()
+    assert view.stamp(seed=0x200) is None
+    assert mapping.pages() == owner.map(buffer).pages() == list(range(0x200, 0x200 + PAGES))
+    view.unmap()
+    assert mapping.pages() == ALL_GONE
+    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+
+
+@requirement("LIFE-03")
+@VIA
+def test_a_client_does_not_hold_up_the_driver(owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+    """The driver lets go of a closed device although somebody has DMABUF and mapping, and takes it again."""
+    device = owner.open(ram.address, via)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    mapping = owner.map(buffer)
+    assert len(mapping.pages()) == PAGES
+    device.close()
+    guest.unbind(ram)
+    assert mapping.pages() == ALL_GONE
+    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+    guest.rebind(ram)
+    fresh = owner.open(ram.address, via)
+    assert owner.map(owner.export(fresh, RAM_BAR, SPAN)).stamp(seed=0x300) is None
+    assert mapping.pages() == ALL_GONE
+
+
+@requirement("LIFE-03")
+@VIA
+def test_a_client_does_not_hold_up_the_removal(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+    """A closed device can be pulled out although a client has DMABUF and mapping, and comes back anew."""
+    device = c_owner.open(ram.address, via)
+    client = c_owner.spawn("client", uid=NOBODY)
+    buffer = c_owner.give(c_owner.export(device, RAM_BAR, SPAN), client)
+    lent = client.map(buffer)
+    assert len(lent.pages()) == PAGES
+    device.close()
+    guest.replug(ram)
+    assert lent.pages() == ALL_GONE
+    guest.rebind(ram)
+    fresh = c_owner.open(ram.address, via)
+    assert c_owner.map(c_owner.export(fresh, RAM_BAR, SPAN)).stamp(seed=0x300) is None
+    assert lent.pages() == ALL_GONE
+    assert refusal(lambda: client.map(buffer)) == "ENODEV"
+
+
+@requirement("LIFE-04", "LIFE-14")
+@VIA
+def test_access_ends_before_the_device_does(
+    c_owner: Actor, registers: Function, guest: Guest, via: str
+) -> None:
+    """A client that reads all through the close sees the magic or SIGBUS, and never a device that is off."""
+    device = c_owner.open(registers.address, via)
+    view = c_owner.map(device, bar=0)
+    client = c_owner.spawn("client", uid=NOBODY)
+    lent = client.map(c_owner.give(c_owner.export(device, 0, [Range(0, PAGE)]), client))
+    # What the register shows while the client watches is seen, so what is not seen was not there.
+    assert view.store32(EDU_LIVENESS, 1) is None
+    lent.watch(EDU_LIVENESS, 4)
+    assert view.store32(EDU_LIVENESS, 2) is None
+    assert client.watched().values == {~1 & 0xFFFFFFFF, ~2 & 0xFFFFFFFF}
+    view.unmap()
+    lent.watch(EDU_MAGIC, 4)
+    device.close()
+    guest.unbind(registers)
+    seen = client.watched()
+    assert seen.values == {MAGIC}
+    assert seen.sigbus > 0
+    assert seen.sigsegv == 0
+
+
+@requirement("LIFE-05")
+@VIA
+def test_a_device_that_opens_again_revives_nothing(owner: Actor, ram: Function, via: str) -> None:
+    """A DMABUF from before the close stays dead, through a re-open and its memory being turned off and on."""
+    first = owner.open(ram.address, via)
+    buffer = owner.export(first, RAM_BAR, SPAN)
+    old = owner.map(buffer)
+    assert len(old.pages()) == PAGES
+    first.close()
+    again = owner.open(ram.address, via)
+    view = owner.map(again, LENGTH, bar=RAM_BAR)
+    for _ in range(2):
+        assert view.stamp(seed=0x400) is None
+        assert old.pages() == ALL_GONE
+        assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+        again.decode_memory(False)
+        again.decode_memory(True)
+    assert owner.map(owner.export(again, RAM_BAR, SPAN)).pages() == view.pages()
+
+
+@requirement("LIFE-05")
+def test_a_reset_revives_nothing(c_owner: Actor, ram: Function) -> None:
+    """A DMABUF from before the close stays dead when the device that was opened again is reset."""
+    first = c_owner.open(ram.address)
+    buffer = c_owner.export(first, RAM_BAR, SPAN)
+    old = c_owner.map(buffer)
+    first.close()
+    again = c_owner.open(ram.address)
+    again.reset()
+    assert old.pages() == ALL_GONE
+    assert refusal(lambda: c_owner.map(buffer)) == "ENODEV"
+
+
+@requirement("LIFE-05")
+@on_dialect("feature", "ioctl")
+@VIA
+def test_a_device_that_opens_again_does_not_know_it(owner: Actor, ram: Function, via: str) -> None:
+    """A DMABUF from before the close, revoked or not, cannot be revoked any more: ENODEV."""
+    first = owner.open(ram.address, via)
+    live, revoked = (owner.export(first, RAM_BAR, SPAN) for _ in range(2))
+    mapping = owner.map(live)
+    owner.revoke(revoked)
+    first.close()
+    again = owner.open(ram.address, via)
+    for buffer in (live, revoked):
+        assert refusal(lambda buffer=buffer: owner.revoke(buffer, device=again)) == "ENODEV"
+    assert mapping.pages() == ALL_GONE
+
+
+@requirement("LIFE-15")
+@VIA
+def test_the_death_of_the_owner_is_a_close(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+    """An owner that is killed leaves its clients with SIGBUS, and nothing behind."""
+    owner, client = c_owner.spawn("owner"), c_owner.spawn("client", uid=NOBODY)
+    device = owner.open(ram.address, via)
+    owner.map(device, LENGTH, bar=RAM_BAR)
+    passed = c_owner.take(owner.export(device, RAM_BAR, SPAN))
+    buffer = c_owner.give(passed, client)
+    passed.close()
+    touched, untouched = client.map(buffer), client.map(buffer)
+    assert len(touched.pages()) == PAGES
+    c_owner.signal(owner, "kill")
+    assert c_owner.reap(owner) == "signal=9"
+    assert touched.pages() == untouched.pages() == ALL_GONE
+    assert refusal(lambda: client.map(buffer)) == "ENODEV"
+    guest.unbind(ram)
+    assert touched.pages() == ALL_GONE
+
+
+# ---- orders of ending
+
+
+def leave(_owner: Actor, _device: Device, _buffer: Buffer) -> None:
+    """Do nothing."""
+
+
+def revoke(owner: Actor, _device: Device, buffer: Buffer) -> None:
+    """Revoke for good."""
+    owner.revoke(buffer)
+
+
+def disable(_owner: Actor, device: Device, _buffer: Buffer) -> None:
+    """Revoke for a time."""
+    device.decode_memory(False)
+
+
+def revoke_disabled(owner: Actor, device: Device, buffer: Buffer) -> None:
+    """Revoke for a time, and then for good."""
+    disable(owner, device, buffer)
+    revoke(owner, device, buffer)
+
+
+STATES = pytest.mark.parametrize(
+    "happens",
+    [
+        pytest.param(leave, id="live", marks=requirement("LIFE-07")),
+        pytest.param(revoke, id="revoked", marks=requirement("LIFE-09")),
+        pytest.param(disable, id="disabled", marks=requirement("LIFE-10")),
+        pytest.param(revoke_disabled, id="disabled and revoked", marks=requirement("LIFE-09", "LIFE-10")),
+    ],
+)
+
+
+def end(order: tuple[str, ...], buffer: Buffer, mapping: Mapping, device: Device) -> None:
+    """Close or unmap each in turn; once the device is closed, a mapping that is left is dead."""
+    endings = {"DMABUF": buffer.close, "mapping": mapping.unmap, "device": device.close}
+    for position, what in enumerate(order, 1):
+        endings[what]()
+        if what == "device" and "mapping" in order[position:]:
+            assert mapping.pages() == ALL_GONE, order
+
+
+@requirement("LIFE-06")
+@STATES
+@VIA
+def test_every_order_of_closing_leaves_nothing(
+    owner: Actor, ram: Function, guest: Guest, happens: Callable[[Actor, Device, Buffer], None], via: str
+) -> None:
+    """DMABUF, mapping and device end in each of six orders: no DMABUF and no use of the device is left."""
+    before = dmabufs(guest)
+    for order in itertools.permutations(("DMABUF", "mapping", "device")):
+        device = owner.open(ram.address, via)
+        buffer = owner.export(device, RAM_BAR, SPAN)
+        mapping = owner.map(buffer)
+        assert len(mapping.pages()) == PAGES
+        happens(owner, device, buffer)
+        end(order, buffer, mapping, device)
+    assert dmabufs(guest) == before
+    guest.unbind(ram)
+
+
+@requirement("LIFE-07")
+def test_a_buffer_that_ended_first_is_off_the_list(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """When one of three DMABUFs ends, the device's further life concerns the others, and only them."""
+    device = c_owner.open(ram.address)
+    buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(3)]
+    first, middle, last = map(c_owner.map, buffers)
+    ram_witness.stamp()
+    buffers[1].close()
+    middle.unmap()
+    device.decode_memory(False)
+    assert first.pages() == last.pages() == ALL_GONE
+    device.decode_memory(True)
+    device.reset()
+    assert first.pages() == last.pages() == list(range(PAGES))
+    buffers[0].close()
+    first.unmap()
+    device.reset()
+    assert last.pages() == list(range(PAGES))
+    device.close()
+    assert last.pages() == ALL_GONE
+
+
+@requirement("LIFE-08")
+@pytest.mark.parametrize("how", ["unmap", "exit", "kill"])
+def test_the_last_mapping_may_end_after_the_device(
+    c_owner: Actor, ram: Function, guest: Guest, how: str
+) -> None:
+    """A client's mapping, all that is left of a DMABUF whose device is closed and unbound, ends cleanly."""
+    before = dmabufs(guest)
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    client = c_owner.spawn("client", uid=NOBODY)
+    given = c_owner.give(buffer, client)
+    lent = client.map(given)
+    assert len(lent.pages()) == PAGES
+    given.close()
+    buffer.close()
+    device.close()
+    guest.unbind(ram)
+    assert dmabufs(guest) == before + 1
+    assert lent.pages() == ALL_GONE
+    {"unmap": lent.unmap, "exit": client.exit, "kill": lambda: c_owner.signal(client, "kill")}[how]()
+    if how != "unmap":
+        c_owner.reap(client)
+    assert dmabufs(guest) == before
+
+
+@requirement("LIFE-10")
+@machine(power=True)
+def test_a_device_may_be_closed_in_d3hot(c_owner: Actor, rng: Function, guest: Guest) -> None:
+    """A device is closed while it is in D3hot, with a DMABUF revoked by that and still mapped."""
+    device = c_owner.open(rng.address)
+    bar = max(device.bars)
+    mapping = c_owner.map(c_owner.export(device, bar, SPAN))
+    before = mapping.pages()
+    device.power(3)
+    assert mapping.pages() == ALL_GONE
+    device.power(0)
+    assert mapping.pages() == before
+    device.power(3)
+    device.close()
+    assert mapping.pages() == ALL_GONE
+    guest.unbind(rng)
+
+
+# ---- what is lost
+
+
+CYCLES = 10_000
+# One object lost per cycle, or per four cycles (two orders, revoked or not), is CYCLES / 4 of one cache
+# at least; what SLUB keeps at hand for its two processors is some hundreds.
+BOUND = CYCLES // 4 - 500
+
+
+@requirement("LIFE-06", "LIFE-09")
+def test_ten_thousand_lives_leave_no_memory_behind(c_owner: Actor, ram: Function, guest: Guest) -> None:
+    """No slab cache grows over 10,000 DMABUFs exported, mapped, revoked or not, unmapped and closed."""
+    device = c_owner.open(ram.address)
+    assert c_owner.cycle(device, RAM_BAR, PAGE, CYCLES // 20, revoke=True) is None
+    before = Slabs.of(guest)
+    assert c_owner.cycle(device, RAM_BAR, PAGE, CYCLES, revoke=True) is None
+    assert before.growth(guest, BOUND) == {}
+    # A quarter of them, when they are kept, is seen.
+    assert c_owner.cycle(device, RAM_BAR, PAGE, CYCLES // 4, keep=True) is None
+    assert before.grown(Slabs.of(guest), BOUND) != {}
+
+
+@requirement("LIFE-11")
+@machine(alone=True)
+def test_an_export_without_a_free_descriptor_is_undone_once(
+    c_owner: Actor, ram: Function, guest: Guest
+) -> None:
+    """Without a free descriptor an export is EMFILE, a thousand times, and with one it works again."""
+    device = c_owner.open(ram.address)
+    before, open_now = dmabufs(guest), c_owner.descriptors()
+    c_owner.limit_descriptors(open_now)
+    assert c_owner.attempts(device, RAM_BAR, LENGTH, 1000) == {"EMFILE": 1000}
+    c_owner.limit_descriptors(open_now + 8)
+    assert dmabufs(guest) == before
+    mapping = c_owner.map(c_owner.export(device, RAM_BAR, SPAN))
+    assert mapping.stamp() is None
+    device.close()
+    assert mapping.pages() == ALL_GONE
+    guest.unbind(ram)
+
+
+@requirement("LIFE-13")
+def test_an_o_path_descriptor_may_outlive_the_file(c_owner: Actor, ram: Function, guest: Guest) -> None:
+    """A DMABUF of which only an O_PATH descriptor is left is safe from reset, memory disable and close."""
+    before = dmabufs(guest)
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    path = buffer.reopen("path")
+    mapping = c_owner.map(buffer)
+    assert len(mapping.pages()) == PAGES
+    buffer.close()
+    mapping.unmap()
+    device.reset()
+    device.decode_memory(False)
+    device.decode_memory(True)
+    assert refusal(lambda: c_owner.map(path)) == "EBADF"
+    assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).stamp() is None
+    device.close()
+    path.close()
+    guest.unbind(ram)
+    assert dmabufs(guest) == before + 1
