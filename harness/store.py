@@ -8,6 +8,7 @@ process killed half-way leaves only a folder that the next run sweeps away.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -124,7 +125,7 @@ class Store:
         with self.lock(f"{kind}-{key[:32]}"):
             if place.is_dir():
                 return place
-            self._sweep(place)
+            self._sweep(kind, place)
             unfinished = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=place.parent))
             try:
                 make(unfinished)
@@ -135,11 +136,15 @@ class Store:
                 raise
         return place
 
-    @staticmethod
-    def _sweep(place: Path) -> None:
-        """Remove what a killed run left of this entry (the lock is held)."""
-        for leftover in place.parent.glob(f".{place.name[:16]}.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _sweep(self, kind: str, place: Path) -> None:
+        """Remove what killed runs left of this entry (its lock is held), and of any that nobody makes now."""
+        for leftover in place.parent.glob(".*.*"):
+            key = leftover.name.split(".")[1]
+            locks = [] if place.name.startswith(key) else self.root.glob(f"locks/{kind}-{key}*.lock")
+            with contextlib.ExitStack() as held, contextlib.suppress(Timeout):
+                for path in locks:
+                    held.enter_context(FileLock(path).acquire(timeout=0))
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def remove(self, kinds: Iterable[str]) -> int:
         """Delete whole kinds of entries; returns the number of bytes freed."""
