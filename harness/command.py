@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
@@ -42,16 +43,13 @@ def run(
     this call is left by an exception (Ctrl-C included): no make or gcc goes on
     behind the user's back.
 
-    Raises CommandError when the program fails, HarnessError when it is not there.
+    Raises CommandError when the program fails, HarnessError when it is not there
+    or the log cannot be written.
     """
-    stream = None
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     output: list[str] = []
-    try:
-        if log is not None:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            stream = log.open("ab")
-            stream.write(f"$ {shlex.join(argv)}\n".encode())
+    with _log(log) as write:
+        write(f"$ {shlex.join(argv)}\n".encode())
         whole = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
         try:
             process = subprocess.Popen(
@@ -77,9 +75,7 @@ def run(
                     pass  # the program has ended; its exit status says why
             assert process.stdout is not None
             for raw in process.stdout:
-                if stream is not None:
-                    stream.write(raw)
-                    stream.flush()
+                write(raw)
                 text = raw.decode(errors="replace").rstrip("\n")
                 tail.append(text)
                 output.append(text)
@@ -89,12 +85,38 @@ def run(
         except BaseException:
             end_group(process)
             raise
-    finally:
-        if stream is not None:
-            stream.close()
     if returncode != 0:
         raise CommandError(argv, returncode, log, "\n".join(tail))
     return "\n".join(output)
+
+
+@contextlib.contextmanager
+def _log(path: Path | None) -> Iterator[Callable[[bytes], None]]:
+    """What appends to the log, or nothing where there is to be none."""
+    if path is None:
+        yield lambda _data: None
+        return
+
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("ab", buffering=0)
+
+    def write(data: bytes) -> None:
+        with _told(path):
+            stream.write(data)
+
+    with stream:
+        yield write
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise HarnessError(
+            f"The log {path} cannot be written: {error.strerror or error}. Make room on that disk."
+        ) from error
 
 
 def end_group(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
