@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import real
 
-from harness import base, image, kernel, machine, options, qemu, series, tree
+from harness import machine
 from harness.errors import HarnessError
 from harness.guest import Device, Guest, _device
 from harness.probe import (
@@ -24,7 +24,6 @@ from harness.probe import (
     start_actor,
     start_python,
 )
-from harness.progress import Progress
 from harness.store import Store
 from harness.witness import KernelHealth, RamBar
 
@@ -91,16 +90,11 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    store, progress = Store(), Progress(stream=io.StringIO())
-    request = options.Request(series="baseline")
-    tested = series.load("baseline", options.PATCHES)
-    source = base.fetch(store, progress, tested.base)
-    applied = tree.apply(store, progress, source, tested, folder / "apply.log")
-    built = kernel.build(store, progress, applied, request.fragments, folder / "build.log")
-    rootfs = image.build(store, progress, folder / "image.log")
-    actor = build_actor(store, built.headers, folder / "actor.log")
-    accelerator = qemu.choose(store, "auto", request.qemu, built.bzimage)
-    with machine.boot(built.bzimage, rootfs, run_dir=folder / "machine", accelerator=accelerator) as booted:
+    built = real.base_kernel()
+    actor = build_actor(Store(), built.headers, folder / "actor.log")
+    with machine.boot(
+        built.bzimage, real.guest_image(), run_dir=folder / "machine", accelerator=real.accelerator()
+    ) as booted:
         yield Lab(Guest(booted), actor, folder / "transcripts")
 
 
