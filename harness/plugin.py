@@ -113,7 +113,7 @@ def _record_kept(run: Run) -> Iterator[None]:
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Leave out what another dialect's kernel cannot have, saying why."""
     run = item.config.stash.get(RUN, None)

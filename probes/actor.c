@@ -51,7 +51,8 @@ const struct operation operations[] = {
 	{ "revoke DEV BUF [via=feature|pci|ioctl]",
 	  "revoke a DMABUF; by default the way that the headers offer",
 	  op_revoke },
-	{ "reclaim DEV BUF MAP VALUE [stride=N] [via=feature|pci|ioctl]",
+	{ "reclaim DEV BUF MAP VALUE [stride=N] [release=HAM] [tries=N] "
+	  "[via=feature|pci|ioctl]",
 	  "revoke, and at once store a value in every 32-bit word of a mapping",
 	  op_reclaim },
 	{ "memattr DEV BUF nc|wc", "set the memory attribute of a DMABUF",
@@ -131,7 +132,7 @@ const struct operation operations[] = {
 	{ "syscopy MAP out|in [offset=N] [bytes=N] [value=N]",
 	  "write() from a mapping to a pipe, or read() into it", op_syscopy },
 	{ "hammer MAP [value=N] [access=store|load|both] [threads=N] "
-	  "[cpus=N,...] [width=N] [offset=N] [length=N] [stride=N]",
+	  "[cpus=N,...] [width=N] [offset=N] [length=N] [stride=N] [held=1]",
 	  "threads that keep accessing a mapping whatever becomes of it",
 	  op_hammer },
 	{ "hammered HAM [more=N]",

@@ -53,6 +53,7 @@ struct hammer {
 	uint64_t stride;
 	bool stores;
 	bool loads;
+	atomic_bool held; /* not begun yet */
 	atomic_bool stop;
 	unsigned int threads;
 	struct striker striker[];
@@ -118,6 +119,8 @@ static void *run(void *context)
 	struct striker *striker = context;
 	struct fault fault;
 
+	while (atomic_load(&striker->hammer->held) && !told_to_stop(striker))
+		sched_yield();
 	while (!attempt(strike, striker, &fault))
 		advance(striker, outcome_of(striker, &fault));
 	atomic_store(&striker->ended, true);
@@ -331,10 +334,11 @@ void op_hammer(struct args *a, struct reply *r)
 	unsigned int cpu[CPU_SETSIZE], cpus, i;
 	struct access access = { 0 };
 	struct hammer *hammer;
-	uint64_t threads, offset;
+	uint64_t threads, offset, held;
 	int error;
 
 	if (!option_u64(a, r, "threads", 1, &threads) ||
+	    !option_u64(a, r, "held", 0, &held) ||
 	    !choose_cpus(a, r, option_text(a, "cpus"), cpu, &cpus))
 		return;
 	if (!threads || threads > THREADS_MAX) {
@@ -349,6 +353,7 @@ void op_hammer(struct args *a, struct reply *r)
 		free(hammer);
 		return;
 	}
+	hammer->held = held;
 	place(hammer, &access, cpu, cpus);
 	for (i = 0; i < threads; i++) {
 		error = start(&hammer->striker[i]);
@@ -366,15 +371,16 @@ void op_hammer(struct args *a, struct reply *r)
 	reply_errno(r, error, "hammer");
 }
 
-static struct hammer *word_hammer(const struct args *a, struct reply *r)
+static struct hammer *hammer_find(const struct args *a, struct reply *r,
+				  const char *name)
 {
 	struct hammer *hammer = hammers;
 
-	while (hammer && strcmp(hammer->name, a->word[0]))
+	while (hammer && strcmp(hammer->name, name))
 		hammer = hammer->next;
 	if (!hammer)
 		reply_usage(r, "%s: '%s' does not name a hammer of this actor",
-			    a->op, a->word[0]);
+			    a->op, name);
 	return hammer;
 }
 
@@ -428,7 +434,7 @@ static void reply_counts(struct reply *r, const struct hammer *hammer)
 
 void op_hammered(struct args *a, struct reply *r)
 {
-	struct hammer *hammer = word_hammer(a, r);
+	struct hammer *hammer = hammer_find(a, r, a->word[0]);
 	uint64_t more;
 
 	if (!hammer || !option_u64(a, r, "more", 0, &more))
@@ -443,7 +449,8 @@ void op_hammered(struct args *a, struct reply *r)
 
 void op_unhammer(struct args *a, struct reply *r)
 {
-	struct hammer *hammer = word_hammer(a, r), **link = &hammers;
+	struct hammer *hammer = hammer_find(a, r, a->word[0]),
+		      **link = &hammers;
 
 	if (!hammer)
 		return;
@@ -477,32 +484,66 @@ static void overwrite(void *context)
 		*(volatile uint32_t *)(words->base + words->at) = words->value;
 }
 
+/* Let the threads of a held hammer begin; false at the deadline. */
+static bool release(struct hammer *hammer, uint64_t tries)
+{
+	uint64_t sum;
+	unsigned int i;
+
+	atomic_store(&hammer->held, false);
+	do {
+		if (deadline_passed())
+			return false;
+		sum = 0;
+		for (i = 0; i < hammer->threads; i++)
+			sum += tried(&hammer->striker[i]);
+	} while (sum < tries);
+	return true;
+}
+
+static bool overwritten(const struct args *a, struct reply *r,
+			struct words *words)
+{
+	const struct object *mapping = word_object(a, r, 2, MAPPING);
+	uint64_t value;
+
+	if (!mapping || !word_u64(a, r, 3, &value) ||
+	    !option_u64(a, r, "stride", 4, &words->stride))
+		return false;
+	if (value > UINT32_MAX || !words->stride || words->stride % 4) {
+		reply_usage(r, "reclaim: works on whole 32-bit words");
+		return false;
+	}
+	words->base = mapping->base;
+	words->length = mapping->length;
+	words->value = (uint32_t)value;
+	return true;
+}
+
 /*
  * Revoke, and in the same breath write over all of a mapping.  Whatever the
  * revoke has left within reach for a moment longer is found in what was written.
  */
 void op_reclaim(struct args *a, struct reply *r)
 {
-	struct object *mapping;
+	const char *name = option_text(a, "release");
+	struct hammer *hammer = NULL;
 	struct words words = { 0 };
 	struct fault fault;
-	uint64_t value;
+	uint64_t tries;
 
-	mapping = word_object(a, r, 2, MAPPING);
-	if (!mapping || !word_u64(a, r, 3, &value) ||
-	    !option_u64(a, r, "stride", 4, &words.stride))
+	if (!overwritten(a, r, &words) || !option_u64(a, r, "tries", 0, &tries))
 		return;
-	if (value > UINT32_MAX || !words.stride || words.stride % 4) {
-		reply_usage(r, "reclaim: works on whole 32-bit words");
+	if (name && !(hammer = hammer_find(a, r, name)))
+		return;
+	if (hammer && !release(hammer, tries)) {
+		reply_set(r, "timeout");
 		return;
 	}
-	words.base = mapping->base;
-	words.length = mapping->length;
-	words.value = (uint32_t)value;
 	if (!revoke_dmabuf(a, r))
 		return;
 	if (guarded(overwrite, &words, &fault))
 		reply_set(r, "ok");
 	else
-		reply_fault(r, &fault, mapping);
+		reply_fault(r, &fault, object_find(a->word[2]));
 }
