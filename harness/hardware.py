@@ -28,6 +28,9 @@ KERNEL_ARGUMENTS = (
     "no_timer_check",
     "nohz=off",
     "highres=off",
+    # With five levels the shadow of vmalloc has 1.5 million PUD entries under KASAN.  A page-table
+    # dump, which walks the kernel's half too, goes through all of them: a soft lockup.
+    "no5lvl",
 )
 
 
