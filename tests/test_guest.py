@@ -11,7 +11,7 @@ import real
 
 from harness import machine
 from harness.errors import HarnessError
-from harness.guest import Device, Guest, _device
+from harness.guest import Device, Guest, HeldDeviceError, _device
 from harness.probe import (
     BUS_ADRERR,
     PAGE,
@@ -136,6 +136,38 @@ class TestBind:
     def test_no_such_device(self, lab: Lab) -> None:
         with pytest.raises(HarnessError, match="no device 'gpu'"), lab.guest.bind("gpu"):
             pass
+
+
+    def test_a_device_is_unbound_and_bound_again(self, lab: Lab) -> None:
+        before = self.now(lab.guest, "ram")
+        with lab.guest.bind("ram") as device:
+            lab.guest.unbind(device)
+            assert self.now(lab.guest, "ram") == ("", "vfio-pci")
+            lab.guest.rebind(device)
+            assert self.now(lab.guest, "ram") == ("vfio-pci", "vfio-pci")
+            lab.guest.unbind(device)
+        assert self.now(lab.guest, "ram") == before
+
+    def test_a_device_is_pulled_out_and_found_again(self, lab: Lab) -> None:
+        with lab.guest.bind("ram") as device:
+            lab.guest.replug(device)
+            found = Guest(lab.guest.machine).devices["ram"]
+            assert (found.address, found.bars) == (device.address, device.bars)
+            assert (found.driver, found.override) == ("", "")
+            lab.guest.rebind(device)
+            assert self.now(lab.guest, "ram") == ("vfio-pci", "vfio-pci")
+
+    def test_a_device_in_use_is_not_let_go(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever waits for that is told so; the kernel goes on with it when the last user is gone."""
+        with lab.guest.bind("edu") as device, lab.start("actor", "held") as owner:
+            opened = owner.open(device.address)
+            with monkeypatch.context() as hasty:
+                hasty.setattr(Guest, "patience", 3.0)
+                with pytest.raises(HeldDeviceError, match=rf"did not let go of the device {device.address}"):
+                    lab.guest.unbind(device)
+            opened.close()
+            driver = f"/sys/bus/pci/devices/{device.address}/driver"
+            lab.guest.script('while [ -e "$1" ]; do :; done', driver)
 
 
 @pytest.mark.vm
