@@ -628,16 +628,18 @@ class Mapping:
         length: int | None = None,
         stride: int | None = None,
         held: bool = False,
+        inside: str | None = None,
     ) -> Hammer:
         """Start threads that keep storing the 32-bit ``value`` whatever becomes of the mapping.
 
         ``access`` is ``store``, ``load``, or ``both``; ``cpus`` are where the threads
         are pinned, in turn; ``stride`` is how many bytes each goes on.  ``held`` has
-        them wait for the reclaim() that releases them.
+        them wait for the reclaim() that releases them; ``inside`` a signal ``handler``
+        they stay in it, ``clone`` makes them processes that share the actor's memory.
         """
         listed = None if cpus is None else ",".join(map(str, cpus))
         part = {"offset": offset, "length": length, "stride": stride}
-        options = {"access": access, "cpus": listed, **part, "held": 1 if held else None}
+        options = {"access": access, "cpus": listed, **part, "held": 1 if held else None, "in": inside}
         name = self.actor.say("hammer", self.name, value=value, threads=threads, **options)
         size = self.length - (offset or 0) if length is None else length
         places = size // math.gcd(size, stride or 4)

@@ -35,7 +35,7 @@ const struct operation operations[] = {
 	  "pwrite() 1, 2, 4 or 8 bytes of a region", op_write },
 	{ "probe DEV FEATURE get|set",
 	  "is this VFIO_DEVICE_FEATURE number known?", op_probe },
-	{ "ioctl DEV|BUF REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]",
+	{ "ioctl DEV|BUF|FD REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]",
 	  "any ioctl; data is what its argument points to, returned as it is "
 	  "afterwards",
 	  op_ioctl },
@@ -132,7 +132,8 @@ const struct operation operations[] = {
 	{ "syscopy MAP out|in [offset=N] [bytes=N] [value=N]",
 	  "write() from a mapping to a pipe, or read() into it", op_syscopy },
 	{ "hammer MAP [value=N] [access=store|load|both] [threads=N] "
-	  "[cpus=N,...] [width=N] [offset=N] [length=N] [stride=N] [held=1]",
+	  "[cpus=N,...] [width=N] [offset=N] [length=N] [stride=N] [held=1] "
+	  "[in=thread|handler|clone]",
 	  "threads that keep accessing a mapping whatever becomes of it",
 	  op_hammer },
 	{ "hammered HAM [more=N]",
@@ -154,7 +155,7 @@ const struct operation operations[] = {
 	{ "fds", "number of open descriptors", op_fds },
 	{ "setrlimit nofile=N", "limit the number of open descriptors",
 	  op_setrlimit },
-	{ "make udmabuf|heap|memfd length=N",
+	{ "make udmabuf|heap|memfd|eventfd length=N",
 	  "a buffer that is not of VFIO, or not even a DMABUF", op_make },
 	{ "dup BUF [via=fcntl|dup]", "a second descriptor of the same DMABUF",
 	  op_dup },

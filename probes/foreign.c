@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -76,6 +77,12 @@ static int make_heap(uint64_t length)
 	return failed ? -1 : (int)data.fd;
 }
 
+static int make_eventfd(uint64_t length)
+{
+	(void)length;
+	return eventfd(0, EFD_CLOEXEC);
+}
+
 void op_make(struct args *a, struct reply *r)
 {
 	static const struct {
@@ -85,6 +92,7 @@ void op_make(struct args *a, struct reply *r)
 		{ "udmabuf", make_udmabuf },
 		{ "heap", make_heap },
 		{ "memfd", make_memfd },
+		{ "eventfd", make_eventfd },
 	};
 	struct object *buffer;
 	uint64_t length;
@@ -97,7 +105,8 @@ void op_make(struct args *a, struct reply *r)
 		if (!strcmp(makers[i].name, a->word[0]))
 			break;
 	if (i == ARRAY_SIZE(makers)) {
-		reply_usage(r, "make: '%s' is not udmabuf, heap or memfd",
+		reply_usage(r,
+			    "make: '%s' is not udmabuf, heap, memfd or eventfd",
 			    a->word[0]);
 		return;
 	}

@@ -14,11 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "actor.h"
 
 #define THREADS_MAX 64
+#define CLONE_STACK (256u << 10)
 
 enum outcome {
 	STORED,
@@ -51,6 +54,7 @@ struct hammer {
 	unsigned char *part;
 	uint64_t length;
 	uint64_t stride;
+	const struct station *station; /* from where the blows are struck */
 	bool stores;
 	bool loads;
 	atomic_bool held; /* not begun yet */
@@ -114,15 +118,75 @@ static enum outcome outcome_of(const struct striker *striker,
 	return OTHER;
 }
 
+static void strike_on(struct striker *striker)
+{
+	struct fault fault;
+
+	while (!attempt(strike, striker, &fault))
+		advance(striker, outcome_of(striker, &fault));
+}
+
+static _Thread_local struct striker *handling;
+
+static void on_call(int number)
+{
+	(void)number;
+	strike_on(handling);
+}
+
+/* From a signal handler, which does not return before the end. */
+static void strike_in_handler(struct striker *striker)
+{
+	const struct sigaction action = { .sa_handler = on_call };
+	sigset_t set;
+
+	handling = striker;
+	sigaction(SIGUSR1, &action, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+	pthread_kill(pthread_self(), SIGUSR1);
+}
+
+static int begin_clone(void *striker)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	strike_on(striker);
+	return 0;
+}
+
+/*
+ * From a process of its own in the same memory.  It has the thread's own memory
+ * (landing, in fault.c), too: the thread sleeps until it has ended.
+ */
+static void strike_in_clone(struct striker *striker)
+{
+	unsigned char *stack = must(malloc(CLONE_STACK));
+	pid_t clone_pid;
+
+	clone_pid = clone(begin_clone, stack + CLONE_STACK,
+			  CLONE_VM | CLONE_VFORK | SIGCHLD, striker);
+	if (clone_pid > 0)
+		waitpid(clone_pid, NULL, 0);
+	free(stack);
+}
+
+static const struct station {
+	const char *name;
+	void (*strike)(struct striker *striker);
+} stations[] = {
+	{ "thread", strike_on },
+	{ "handler", strike_in_handler },
+	{ "clone", strike_in_clone },
+};
+
 static void *run(void *context)
 {
 	struct striker *striker = context;
-	struct fault fault;
 
 	while (atomic_load(&striker->hammer->held) && !told_to_stop(striker))
 		sched_yield();
-	while (!attempt(strike, striker, &fault))
-		advance(striker, outcome_of(striker, &fault));
+	striker->hammer->station->strike(striker);
 	atomic_store(&striker->ended, true);
 	return NULL;
 }
@@ -247,6 +311,21 @@ void op_pin(struct args *a, struct reply *r)
 
 /* ---- operations ---- */
 
+static bool choose_station(struct args *a, struct reply *r,
+			   struct hammer *hammer)
+{
+	const char *text = option_text(a, "in") ?: "thread";
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(stations); i++)
+		if (!strcmp(stations[i].name, text))
+			hammer->station = &stations[i];
+	if (!hammer->station)
+		reply_usage(r, "hammer: in=%s is not thread, handler or clone",
+			    text);
+	return hammer->station;
+}
+
 /* The shape of the blows: width, value, stride, and what of both kinds. */
 static bool shape(struct args *a, struct reply *r, struct hammer *hammer,
 		  struct access *access)
@@ -349,7 +428,8 @@ void op_hammer(struct args *a, struct reply *r)
 	hammer->mapping = mapping_part(a, r, &offset, &hammer->length);
 	if (hammer->mapping)
 		hammer->part = hammer->mapping->base + offset;
-	if (!hammer->mapping || !shape(a, r, hammer, &access)) {
+	if (!hammer->mapping || !choose_station(a, r, hammer) ||
+	    !shape(a, r, hammer, &access)) {
 		free(hammer);
 		return;
 	}

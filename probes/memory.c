@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "actor.h"
@@ -17,6 +18,14 @@ static const struct token protections[] = {
 	{ "rx", PROT_READ | PROT_EXEC },
 	{ "rwx", PROT_READ | PROT_WRITE | PROT_EXEC },
 };
+
+/* The C library would refuse some of what the kernel is to refuse. */
+static void *map_raw(void *place, uint64_t length, int protection, int flags,
+		     int fd, uint64_t offset)
+{
+	return (void *)syscall(SYS_mmap, place, length, protection, flags, fd,
+			       offset);
+}
 
 static uint64_t page_up(uint64_t length)
 {
@@ -41,7 +50,7 @@ static bool parse_protection(const struct args *a, struct reply *r,
  * back once the mapping stands in it.
  */
 static void *map_placed(uint64_t length, int protection, int flags, int fd,
-			off_t offset, uint64_t align, uint64_t congruent)
+			uint64_t offset, uint64_t align, uint64_t congruent)
 {
 	uint64_t whole = length + align, gap, end;
 	unsigned char *reserve, *place, *result;
@@ -57,7 +66,8 @@ static void *map_placed(uint64_t length, int protection, int flags, int fd,
 		return MAP_FAILED;
 	gap = (congruent - (uintptr_t)reserve) & (align - 1);
 	place = reserve + gap;
-	result = mmap(place, length, protection, flags | MAP_FIXED, fd, offset);
+	result = map_raw(place, length, protection, flags | MAP_FIXED, fd,
+			 offset);
 	error = errno;
 	if (result == MAP_FAILED) {
 		munmap(reserve, whole);
@@ -133,10 +143,10 @@ void op_map(struct args *a, struct reply *r)
 		return;
 	if (align)
 		base = map_placed(length, (int)protection, (int)flags,
-				  object->fd, (off_t)offset, align, congruent);
+				  object->fd, offset, align, congruent);
 	else
-		base = mmap(NULL, length, (int)protection, (int)flags,
-			    object->fd, (off_t)offset);
+		base = map_raw(NULL, length, (int)protection, (int)flags,
+			       object->fd, offset);
 	if (base == MAP_FAILED) {
 		reply_errno(r, errno, "map");
 		return;

@@ -79,8 +79,6 @@ CODES: dict[int, dict[int, str]] = {
     signal.SIGBUS: {1: "adraln", 2: "adrerr", 3: "objerr", 4: "mceerr_ar", 5: "mceerr_ao"},
     signal.SIGSEGV: {1: "maperr", 2: "accerr", 3: "bnderr", 4: "pkuerr"},
 }
-# kernel/printk/printk.c, do_syslog()
-SYSLOG_ACTION_SIZE_UNREAD = 9
 # include/uapi/linux/sched.h
 NAMESPACES = {
     "mount": 0x00020000,
@@ -96,6 +94,13 @@ UDMABUF_CREATE, UDMABUF_FLAGS_CLOEXEC = 0x40187542, 1
 # include/uapi/linux/dma-heap.h: _IOWR('H', 0, struct dma_heap_allocation_data)
 DMA_HEAP_IOCTL_ALLOC = 0xC0184800
 F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
+# Of two names of a number the one that the C library prefers, and the C actor with it.
+ERRNO_NAMES = {
+    **errno.errorcode,
+    errno.EOPNOTSUPP: "EOPNOTSUPP",
+    errno.EAGAIN: "EAGAIN",
+    errno.EDEADLK: "EDEADLK",
+}
 BUFFERS = "/sys/kernel/debug/dma_buf/bufinfo"
 PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
 
@@ -515,7 +520,12 @@ def argument_of(text: str) -> bytes:
 
 
 def op_ioctl(line: Line) -> str:
-    fd, request = line.descriptor(0).fd, line.number(1)
+    named, request = descriptor_of(line.words[0]), line.number(1)
+    if named is None:
+        if line.number(0) >= 1 << 32:
+            raise UsageError(f"'{line.words[0]}' is no device, buffer or descriptor")
+        named = struct.pack("=I", line.number(0))
+    (fd,) = struct.unpack("=i", named)
     libc.ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
     if "data" not in line.options:
         result = libc.ioctl(fd, request, line.option("argument", 0))
@@ -551,7 +561,33 @@ def op_hold(line: Line) -> str:
     return f"ok {keep(Buffer(fd))} size={size:#x}"
 
 
+class Log:
+    """Records of the kernel log since this was first asked; None where it cannot be read."""
+
+    _fd: int | None = None
+    _count = 0
+
+    @classmethod
+    def count(cls) -> int | None:
+        """How many there are by now; what the log has lost in the meantime counts as one."""
+        if cls._fd is None:
+            try:
+                cls._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                return None
+            os.lseek(cls._fd, 0, os.SEEK_END)
+        while True:
+            try:
+                os.read(cls._fd, 8192)
+            except BlockingIOError:
+                return cls._count
+            except BrokenPipeError:
+                pass
+            cls._count += 1
+
+
 def op_footprint(_line: Line) -> str:
+    logged = Log.count()
     # The folder itself is open while it is read.
     reply = f"ok fds={len(os.listdir('/proc/self/fd')) - 1}"
     with contextlib.suppress(OSError), open(BUFFERS, encoding="ascii", errors="replace") as info:
@@ -559,8 +595,7 @@ def op_footprint(_line: Line) -> str:
             match = re.match(r"Total (\d+) objects", text)
             if match:
                 reply += f" dmabufs={match[1]}"
-    logged = libc.klogctl(SYSLOG_ACTION_SIZE_UNREAD, None, 0)
-    return reply if logged < 0 else f"{reply} log={logged}"
+    return reply if logged is None else f"{reply} log={logged}"
 
 
 # ---- mappings ----
@@ -722,10 +757,15 @@ def make_heap(length: int) -> int:
         os.close(heap)
 
 
+def make_eventfd(_length: int) -> int:
+    return os.eventfd(0, os.EFD_CLOEXEC)
+
+
 def op_make(line: Line) -> str:
-    make = {"memfd": make_memfd, "udmabuf": make_udmabuf, "heap": make_heap}.get(line.words[0])
+    makers = {"memfd": make_memfd, "eventfd": make_eventfd, "udmabuf": make_udmabuf, "heap": make_heap}
+    make = makers.get(line.words[0])
     if make is None:
-        raise UsageError(f"'{line.words[0]}' is not udmabuf, heap or memfd")
+        raise UsageError(f"'{line.words[0]}' is not {', '.join(makers)}")
     length = line.option("length", 0)
     return f"ok {keep(Buffer(make(length)))} size={length:#x}"
 
@@ -977,7 +1017,7 @@ OPERATIONS: list[Operation] = [
     ("region DEV INDEX", op_region),
     ("read DEV INDEX|config OFFSET BYTES", op_read),
     ("write DEV INDEX|config OFFSET BYTES VALUE", op_write),
-    ("ioctl DEV|BUF REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]", op_ioctl),
+    ("ioctl DEV|BUF|FD REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]", op_ioctl),
     ("abi", op_abi),
     ("hold FD", op_hold),
     ("footprint", op_footprint),
@@ -994,7 +1034,7 @@ OPERATIONS: list[Operation] = [
     ("dup BUF [via=fcntl|dup]", op_dup),
     ("reopen BUF [open_flags=rdwr,cloexec]", op_reopen),
     ("setfl BUF rdonly|wronly|rdwr", op_setfl),
-    ("make udmabuf|heap|memfd length=N", op_make),
+    ("make udmabuf|heap|memfd|eventfd length=N", op_make),
     ("mapped", op_mapped),
     ("close DEV|BUF", op_close),
     ("spawn NAME [uid=N]", op_spawn),
@@ -1081,7 +1121,7 @@ def execute(text: str) -> str:
         return f"error usage: {name}: a number is out of range"
     except OSError as error:
         number_ = error.errno or 0
-        return f"error {errno.errorcode.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
+        return f"error {ERRNO_NAMES.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
 
 
 def serve(stream: BinaryIO) -> None:

@@ -6,11 +6,11 @@
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/klog.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -19,7 +19,7 @@
 #include "actor.h"
 
 #define BUFFERS "/sys/kernel/debug/dma_buf/bufinfo"
-#define SYSLOG_ACTION_SIZE_UNREAD 9 /* kernel/printk/printk.c, do_syslog() */
+#define LOG "/dev/kmsg"
 
 struct argument {
 	unsigned char bytes[PAGE];
@@ -76,6 +76,24 @@ static bool add_descriptor(struct argument *argument, char *name)
 	return fd >= 0 && add_bytes(argument, &fd, sizeof(fd));
 }
 
+/* A name, or the number of a descriptor that nobody needs to have. */
+static bool parse_target(const char *word, int *fd)
+{
+	struct argument named = { 0 };
+	char *copy = must(strdup(word));
+	uint64_t number;
+	bool good;
+
+	good = add_descriptor(&named, copy);
+	free(copy);
+	if (good) {
+		memcpy(fd, named.bytes, sizeof(*fd));
+		return true;
+	}
+	*fd = parse_u64(word, &number) ? (int)number : -1;
+	return parse_u64(word, &number) && number <= UINT32_MAX;
+}
+
 /* Pairs of hexadecimal digits and names of objects, separated by commas. */
 static bool parse_argument(const char *text, struct argument *argument)
 {
@@ -125,13 +143,17 @@ static void call(struct reply *r, int fd, uint64_t request,
 
 void op_ioctl(struct args *a, struct reply *r)
 {
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
 	const char *data = option_text(a, "data");
 	struct argument argument = { 0 };
 	uint64_t request, guard, number;
-	int result;
+	int fd, result;
 
-	if (!object || !word_u64(a, r, 1, &request) ||
+	if (!parse_target(a->word[0], &fd)) {
+		reply_usage(r, "ioctl: '%s' is no device, buffer or descriptor",
+			    a->word[0]);
+		return;
+	}
+	if (!word_u64(a, r, 1, &request) ||
 	    !option_u64(a, r, "guard", 0, &guard) ||
 	    !option_u64(a, r, "argument", 0, &number))
 		return;
@@ -145,10 +167,10 @@ void op_ioctl(struct args *a, struct reply *r)
 		return;
 	}
 	if (data) {
-		call(r, object->fd, request, &argument, guard);
+		call(r, fd, request, &argument, guard);
 		return;
 	}
-	result = ioctl(object->fd, request, number);
+	result = ioctl(fd, request, number);
 	if (result < 0)
 		reply_errno(r, errno, "ioctl");
 	else
@@ -204,17 +226,40 @@ static void add_buffers(struct reply *r)
 	free(line);
 }
 
+/*
+ * Records of the kernel log since this was first asked; what the log has lost in
+ * the meantime (EPIPE) counts as one.  Documentation/ABI/testing/dev-kmsg
+ */
+static void add_log(struct reply *r)
+{
+	static int log = -1;
+	static unsigned int count;
+	char record[8192];
+
+	if (log < 0) {
+		log = open(LOG, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+		if (log >= 0)
+			lseek(log, 0, SEEK_END);
+	}
+	if (log < 0)
+		return;
+	while (read(log, record, sizeof(record)) >= 0 || errno == EPIPE)
+		count++;
+	reply_add(r, " log=%u", count);
+}
+
 /* What a call could leave behind; what cannot be seen here is left out. */
 void op_footprint(struct args *a, struct reply *r)
 {
-	int logged;
+	struct reply before = { 0 };
 
+	reply_reset(&before);
+	add_log(&before); /* its descriptor is to be there from the start */
+	free(before.text);
 	op_fds(a, r);
 	if (strncmp(r->text, "ok ", 3))
 		return;
 	reply_set(r, "ok fds=%d", atoi(r->text + 3));
 	add_buffers(r);
-	logged = klogctl(SYSLOG_ACTION_SIZE_UNREAD, NULL, 0);
-	if (logged >= 0)
-		reply_add(r, " log=%d", logged);
+	add_log(r);
 }

@@ -54,6 +54,19 @@ class TestRawCalls:
         assert client.ask(f"hold {number}") == f"ok buf2 size={4 * PAGE:#x}"
 
     @BOTH
+    def test_any_number_may_be_a_descriptor(self, client: Client) -> None:
+        assert client.ask(f"ioctl 0xffffffff {FIONBIO:#x} data=00").startswith("error EBADF ioctl")
+        assert client.ask(f"ioctl 1000 {FIONBIO:#x} data=00").startswith("error EBADF ioctl")
+        assert client.ask(f"ioctl 0 {FIONBIO:#x} data=00") == "ok 0x0 data=00"
+        assert client.ask(f"ioctl 0x100000000 {FIONBIO:#x}").startswith("error usage: ioctl")
+
+    @BOTH
+    @pytest.mark.parametrize("kind_of_file", ["memfd", "eventfd"])
+    def test_what_is_no_dmabuf_can_be_made(self, client: Client, kind_of_file: str) -> None:
+        assert client.ask(f"make {kind_of_file} length={PAGE}") == f"ok buf2 size={PAGE:#x}"
+        assert client.ask("ioctl buf2 0x6204").startswith("error ENOTTY ioctl")
+
+    @BOTH
     @pytest.mark.parametrize(
         "options", ["data=0", "data=zz", "data=buf9", "data=buf1/0", "data=00 argument=1"]
     )
@@ -169,6 +182,18 @@ class TestOthers:
         assert mapped.ask("compare map1 5") == "ok equal"
         assert mapped.ask("release other") == "ok"
         assert mapped.ask("@other hammered ham1 more=4096").startswith("ok cpu=")
+
+    @pytest.mark.parametrize("station", ["thread", "handler", "clone"])
+    def test_a_hammer_counts_faults_wherever_it_is(self, mapped: Client, station: str) -> None:
+        mapped.shrink(2)
+        assert mapped.ask(f"hammer map1 value=3 in={station} threads=2") == "ok ham1"
+        for thread in mapped.ask("hammered ham1 more=4096").removeprefix("ok ").split():
+            counts = dict(word.split("=") for word in thread.split(","))
+            assert int(counts["sigbus"]) > 1000
+            assert int(counts["stored"]) > 1000
+            assert (counts["sigsegv"], counts["other"]) == ("0", "0")
+        assert mapped.ask("unhammer ham1").startswith("ok cpu=")
+        assert mapped.ask("hammer map1 in=bed").startswith("error usage: hammer")
 
     def test_an_orphan_has_what_its_parent_had(self, mapped: Client) -> None:
         assert mapped.ask("fork other") == "ok"
