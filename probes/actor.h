@@ -86,6 +86,7 @@ struct object {
 	enum kind kind;
 	int fd;	       /* DEVICE, BUFFER */
 	int anchor[2]; /* DEVICE: group and container, or the iommufd; else -1 */
+	int wakeup;    /* DEVICE: the eventfd of `lowpower wakeup`, else -1 */
 	unsigned char *base;  /* MAPPING */
 	uint64_t length;      /* MAPPING: rounded up to pages */
 	unsigned int hammers; /* MAPPING: how many are at work on it */
@@ -176,6 +177,10 @@ bool revoke_dmabuf(struct args *a, struct reply *r);
 int revoke_by_default(int device, int buffer);
 void hammers_forget(void);
 
+bool is_bdf(const char *text);
+int open_node(struct object *device, const char *bdf, struct reply *r);
+void device_close(struct object *device);
+void reply_bars(const struct object *device, struct reply *r);
 int device_region(const struct object *device, uint64_t index,
 		  uint64_t *position);
 
@@ -197,6 +202,8 @@ operation_fn op_close, op_dup, op_seek, op_fdinfo, op_fds, op_setrlimit;
 operation_fn op_pagetable, op_vmas, op_faults, op_version;
 operation_fn op_hammer, op_hammered, op_unhammer, op_reclaim, op_pin;
 operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
+operation_fn op_join, op_import, op_wakeups, op_resource, op_fence;
+operation_fn op_count, op_counted;
 operation_fn op_watch, op_watched, op_cycle, op_attempts, op_reopen;
 operation_fn op_abi, op_hold, op_footprint;
 operation_fn op_msync, op_mlock, op_mlockall, op_memory, op_mapover, op_mapat;

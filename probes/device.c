@@ -17,7 +17,7 @@
 #include "actor.h"
 
 /* dddd:bb:dd.f in hexadecimal: it becomes part of a path. */
-static bool is_bdf(const char *text)
+bool is_bdf(const char *text)
 {
 	static const char shape[] = "xxxx:xx:xx.x";
 	size_t i;
@@ -97,7 +97,7 @@ static bool find_cdev(const char *bdf, char *node, size_t size)
 }
 
 /* The device's own node as it is when it is opened: bound to nothing. */
-static int open_node(struct object *device, const char *bdf, struct reply *r)
+int open_node(struct object *device, const char *bdf, struct reply *r)
 {
 	char node[64];
 
@@ -134,7 +134,7 @@ static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 	return 0;
 }
 
-static void device_close(struct object *device)
+void device_close(struct object *device)
 {
 	unsigned int i;
 
@@ -143,6 +143,8 @@ static void device_close(struct object *device)
 	for (i = 0; i < ARRAY_SIZE(device->anchor); i++)
 		if (device->anchor[i] >= 0)
 			close(device->anchor[i]);
+	if (device->wakeup >= 0)
+		close(device->wakeup);
 	object_drop(device);
 }
 
@@ -170,7 +172,7 @@ int device_region(const struct object *device, uint64_t index,
 	return 0;
 }
 
-static void reply_bars(const struct object *device, struct reply *r)
+void reply_bars(const struct object *device, struct reply *r)
 {
 	struct vfio_region_info info;
 	const char *separator = "";

@@ -36,6 +36,7 @@ struct object *object_new(enum kind kind)
 	object->fd = -1;
 	object->anchor[0] = -1;
 	object->anchor[1] = -1;
+	object->wakeup = -1;
 	snprintf(object->name, sizeof(object->name), "%s%u",
 		 kinds_known[i].prefix, ++count[i]);
 	object->next = objects;
