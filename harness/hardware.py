@@ -227,12 +227,14 @@ class Slot:
     """A device in its ``role`` behind a root port of its own, at ``0000:00:<number>.0``.
 
     A port of its own puts a device into an IOMMU group of its own, and its place
-    does not depend on which other devices there are.
+    does not depend on which other devices there are.  ``second`` is its function 1,
+    in the same group, if it has one: the role of that ends in ``2``.
     """
 
     role: str
     number: int
     contents: Contents
+    second: Contents | None = None
 
     @property
     def port(self) -> str:
@@ -242,19 +244,32 @@ class Slot:
     def args(self) -> list[str]:
         *before, device = self.contents.device(self.role)
         port = f"{self.role}-port"
+        # Of a faster port Linux expects that its link comes up again after a bus reset, which it
+        # does not in QEMU 7.2 (drivers/pci/pci.c, pci_bridge_wait_for_secondary_bus()).
+        root = f"pcie-root-port,id={port},bus=pcie.0,addr={self.number:#x},chassis={self.number},x-speed=5"
+        if self.second is None:
+            return ["-device", root, *before, f"{device},bus={port}"]
+        *before_second, second = self.second.device(f"{self.role}2")
         return [
-            "-device",
-            f"pcie-root-port,id={port},bus=pcie.0,addr={self.number:#x},chassis={self.number}",
-            *before,
-            f"{device},bus={port}",
+            *("-device", root, *before, f"{device},bus={port},addr=0.0,multifunction=on"),
+            *(*before_second, f"{second},bus={port},addr=0.1"),
         ]
 
 
 # Where each role sits.  The numbers below are taken by devices without a role.
-SLOTS = {"edu": 0x10, "ram": 0x11, "edu2": 0x12, "ram2": 0x13, "bigram": 0x14, "rng": 0x15, "display": 0x16}
+SLOTS = {
+    "edu": 0x10,
+    "ram": 0x11,
+    "edu2": 0x12,
+    "ram2": 0x13,
+    "bigram": 0x14,
+    "rng": 0x15,
+    "display": 0x16,
+    "pair": 0x17,
+}
 
 # Which BAR of a role's device is memory.  An edu has one only in a QEMU that was changed so: 64 MiB, BAR 1.
-MEMORY_BARS = {"ram": 2, "ram2": 2, "bigram": 2, "edu": 1, "edu2": 1, "display": 0}
+MEMORY_BARS = {"ram": 2, "ram2": 2, "bigram": 2, "edu": 1, "edu2": 1, "display": 0, "pair": 2}
 
 
 @dataclass(frozen=True)
@@ -263,8 +278,9 @@ class Layout:
 
     ``bigram`` adds a second kind of RAM BAR when it is not 0, ``rng`` a virtio
     device with power management and function-level reset, ``display`` one that
-    has this much memory as a BAR.  ``arguments`` are added to the kernel's command
-    line.
+    has this much memory as a BAR, ``pair`` a device of two functions, the first with
+    a RAM BAR of this size, the second like ``rng``.  ``arguments`` are added to the
+    kernel's command line.
     """
 
     ram: int = 64 * MIB
@@ -272,6 +288,7 @@ class Layout:
     bigram: int = 0
     rng: bool = False
     display: int = 16 * MIB
+    pair: int = 0
     arguments: tuple[str, ...] = ()
 
     def within(self, devices: Set[str]) -> Layout:
@@ -280,7 +297,7 @@ class Layout:
 
     def memories(self) -> dict[str, int]:
         """Role to size of each RAM BAR."""
-        sizes = {"ram": self.ram, "ram2": self.ram2, "bigram": self.bigram}
+        sizes = {"ram": self.ram, "ram2": self.ram2, "bigram": self.bigram, "pair": self.pair}
         return {role: size for role, size in sizes.items() if size}
 
     def __str__(self) -> str:
@@ -301,7 +318,12 @@ class Layout:
             contents["rng"] = VirtioRng()
         if self.display:
             contents["display"] = Display(self.display)
-        return [Slot(role, number, contents[role]) for role, number in SLOTS.items() if role in contents]
+        second = {"pair": VirtioRng()}
+        return [
+            Slot(role, number, contents[role], second.get(role))
+            for role, number in SLOTS.items()
+            if role in contents
+        ]
 
 
 def command(qemu: str, parts: Sequence[Part]) -> list[str]:

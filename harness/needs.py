@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UsageError
-from harness.hardware import GIB, Layout
+from harness.hardware import GIB, MIB, Layout
 
 USUAL = Layout()
 
@@ -33,6 +33,7 @@ WORDS = {
     "alone": "a fresh machine that no scenario uses after it",
     "big_ram": "the device bigram, with a RAM BAR of 1 GiB",
     "power": "the device rng, with power management and function-level reset",
+    "pair": "the devices pair and pair2, two functions that are reset together",
     "kernel": 'words for the kernel\'s command line, "nopat"',
 }
 
@@ -53,6 +54,7 @@ def needs_of(item: pytest.Item) -> Needs:
     layout = Layout(
         bigram=GIB if asked.get("big_ram") else 0,
         rng=bool(asked.get("power")),
+        pair=MIB if asked.get("pair") else 0,
         arguments=tuple(str(asked.get("kernel", "")).split()),
     )
     alone = bool(asked.get("alone"))

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from harness.errors import UsageError
-from harness.hardware import GIB, Layout
+from harness.hardware import GIB, MIB, Layout
 from harness.needs import WORDS, Needs, in_order, needs_of
 
 
@@ -39,6 +39,7 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({"alone": True}, Needs(fresh=True, alone=True)),
         ({"big_ram": True}, Needs(Layout(bigram=GIB))),
         ({"power": True}, Needs(Layout(rng=True))),
+        ({"pair": True}, Needs(Layout(pair=MIB))),
         ({"kernel": "nopat quiet"}, Needs(Layout(arguments=("nopat", "quiet")))),
         ({"big_ram": True, "alone": True}, Needs(Layout(bigram=GIB), fresh=True, alone=True)),
         ({"fresh": False, "power": False}, Needs()),

@@ -17,7 +17,7 @@ from harness.launch import Software, Wiring
 from harness.store import Store
 
 TCG = qemu.Accelerator("tcg", 4.0, "for this test")
-MEMORY = {"ram": Path("/m/ram"), "ram2": Path("/m/ram2"), "bigram": Path("/m/big")}
+MEMORY = {role: Path(f"/m/{role}") for role in ("ram", "ram2", "bigram", "pair")}
 
 
 def line(layout: Layout, gdb: int | None = None) -> list[str]:
@@ -46,6 +46,13 @@ def test_a_device_keeps_its_place_whatever_else_there_is() -> None:
     large = {slot.role: slot.port for slot in Layout(bigram=MIB, rng=True).slots(MEMORY)}
     assert small == {role: large[role] for role in small}
     assert small["edu"] == "0000:00:10.0"
+
+
+def test_two_functions_of_a_device_share_its_port() -> None:
+    (pair,) = [slot for slot in Layout(pair=MIB).slots(MEMORY) if slot.role == "pair"]
+    devices = [word for word in pair.args() if "bus=pair-port" in word]
+    assert [device.partition("id=")[2].partition(",")[0] for device in devices] == ["pair", "pair2"]
+    assert [device.rpartition("addr=")[2] for device in devices] == ["0.0,multifunction=on", "0.1"]
 
 
 def test_words_for_the_kernel_are_added_to_its_command_line() -> None:
