@@ -56,6 +56,31 @@ dir=/sys/bus/pci/devices/$1
 echo 1 >"$dir/remove" && echo 1 >/sys/bus/pci/rescan && [ -e "$dir" ]
 """
 
+# Until the kernel has suspended the device $1.
+_SUSPENDED = r"""
+tries=0
+until read -r state <"/sys/bus/pci/devices/$1/power/runtime_status" && [ "$state" = suspended ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 50000 ]; then echo "its runtime status is still $state" >&2; exit 1; fi
+done
+"""
+
+# Have the driver let go of $1 while somebody has it open, and come back when it waits for that.
+_LEAVE = r"""
+dir=/sys/bus/pci/devices/$1
+(echo "$1" >"$dir/driver/unbind") >/dev/null 2>&1 &
+tries=0
+while [ -e "$dir/vfio-dev" ]; do
+    tries=$((tries + 1))
+    if [ $tries -gt 50000 ]; then echo "its driver does not begin to" >&2; exit 1; fi
+done
+"""
+
+# Until it has.
+_LEFT = r"""
+while [ -e "/sys/bus/pci/devices/$1/driver" ]; do :; done
+"""
+
 _IOMEM = re.compile(r"(?P<indent> *)(?P<start>[0-9a-f]+)-[0-9a-f]+ : (?P<name>.*)")
 IORESOURCE_MEM = 0x200  # include/linux/ioport.h
 PCI_BARS = 6
@@ -95,6 +120,7 @@ class Guest:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._pushed: dict[str, str] = {}
+        self._leaving: set[str] = set()
         self._shell = Shell(machine.ssh)
 
     @property
@@ -180,6 +206,30 @@ class Guest:
         """Take a bound device from its driver, within bind().  Raises HeldDeviceError."""
         self._give(device, "", VFIO_DRIVER)
 
+    def begin_unbind(self, device: Device) -> None:
+        """Have the driver told to let go of a device that is open, within bind().
+
+        Until the last descriptor is closed it waits for that, with the device's lock
+        held (drivers/vfio/vfio_main.c, vfio_unregister_group_dev()).
+        """
+        self._ask(_LEAVE, device, "begin to be unbound")
+        self._leaving.add(device.address)
+
+    def await_suspend(self, device: Device) -> None:
+        """Wait until the kernel has suspended a device, which it does a little after it may.
+
+        Raises HarnessError if it does not.
+        """
+        self._ask(_SUSPENDED, device, "be suspended")
+
+    def _ask(self, script: str, device: Device, what: str) -> None:
+        done = self.script(script, device.address)
+        if done.status != 0:
+            raise HarnessError(
+                f"The device {device.address} ({device.role}) was to {what}: "
+                f"{done.stderr.decode(errors='replace').strip()}"
+            )
+
     def rebind(self, device: Device) -> None:
         """Give a device that was unbound to vfio-pci again."""
         self._give(device, VFIO_DRIVER, VFIO_DRIVER)
@@ -208,6 +258,9 @@ class Guest:
 
     def _give(self, device: Device, driver: str, override: str) -> None:
         with self._let_go(device):
+            if device.address in self._leaving:
+                self.script(_LEFT, device.address)
+                self._leaving.discard(device.address)
             done = self.script(_BIND, device.address, driver or "-", override or "-")
         if done.status != 0:
             raise HarnessError(
@@ -224,7 +277,7 @@ def _device(line: str, ports: Mapping[str, str]) -> Device:
         if flags & IORESOURCE_MEM:
             bars[index] = end - start + 1
     return Device(
-        role=ports[port],
+        role=ports[port] if address.endswith(".0") else f"{ports[port]}2",
         address=address,
         vendor=int(vendor, 16),
         device=int(device, 16),

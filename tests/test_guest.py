@@ -41,6 +41,13 @@ def test_devices_as_a_guest_once_listed_them() -> None:
     )
 
 
+def test_the_second_function_of_a_device_has_a_role_of_its_own() -> None:
+    line = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()[1]
+    ports = {"0000:00:11.0": "pair"}
+    assert _device(line, ports).role == "pair"
+    assert _device(line.replace("0000:02:00.0", "0000:02:00.1"), ports).role == "pair2"
+
+
 def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -> None:
     roles = {"ram": ({0: 256, 2: MIB}, 2), "edu": ({0: MIB}, None), "display": ({0: 16 * MIB, 2: PAGE}, 0)}
     roles |= {"edu2": ({0: MIB, 1: 64 * MIB}, 1), "rng": ({4: PAGE}, None)}
