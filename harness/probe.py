@@ -426,12 +426,11 @@ class Device:
         """pwrite() of 1, 2, 4 or 8 bytes of a region."""
         self.actor.say("write", self.name, region, offset, width, value)
 
-    def decode_memory(self, on: bool) -> None:
-        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY."""
-        command = self.read("config", PCI_COMMAND, 2)
-        self.write(
-            "config", PCI_COMMAND, 2, command | PCI_COMMAND_MEMORY if on else command & ~PCI_COMMAND_MEMORY
-        )
+    def decode_memory(self, on: bool, width: int = 2) -> None:
+        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY, by a write of 1, 2 or 4 bytes."""
+        # The upper half of four bytes is the status, where a 1 clears.
+        command = self.read("config", PCI_COMMAND, width) & 0xFFFF & ~PCI_COMMAND_MEMORY
+        self.write("config", PCI_COMMAND, width, command | (PCI_COMMAND_MEMORY if on else 0))
 
     def power(self, state: int) -> None:
         """Put it into D0 (0) to D3hot (3).  HarnessError if it has no power management."""

@@ -1,0 +1,40 @@
+"""The memory types that x86 keeps for ranges of physical addresses, which decide how a BAR is cached."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from harness.errors import HarnessError
+from harness.guest import Device, Guest
+
+LIST = "/sys/kernel/debug/x86/pat_memtype_list"
+# arch/x86/mm/pat/memtype.c: memtype_seq_show(); the end is not part of the range.
+_LINE = re.compile(r"PAT: \[mem 0x(?P<start>[0-9a-f]+)-0x(?P<end>[0-9a-f]+)\] (?P<mode>\S+)")
+
+
+@dataclass(frozen=True)
+class MemoryType:
+    """A range of physical addresses and the mode that it is reserved for (``write-combining``)."""
+
+    start: int
+    end: int
+    mode: str
+
+
+def parse(text: str) -> tuple[MemoryType, ...]:
+    """From the kernel's list.  Raises HarnessError if a line is none of it."""
+    first, *lines = text.splitlines() or [""]
+    found = [_LINE.fullmatch(line) for line in lines]
+    if first != "PAT memtype list:" or None in found:
+        raise HarnessError(f"{LIST} begins with {text[:200]!r}, which is not known here.")
+    return tuple(MemoryType(int(one["start"], 16), int(one["end"], 16), one["mode"]) for one in found if one)
+
+
+def of_bar(guest: Guest, device: Device, bar: int) -> frozenset[str]:
+    """The modes that parts of a BAR are reserved for.  HarnessError on a kernel without PAT."""
+    start = int(
+        guest.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()[bar].split()[0], 16
+    )
+    end = start + device.bars[bar]
+    return frozenset(one.mode for one in parse(guest.read(LIST)) if one.start < end and one.end > start)

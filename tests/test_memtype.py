@@ -1,0 +1,60 @@
+"""What the kernel's list of memory types says of a BAR."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.guest import Device, Guest, _device
+from harness.memtype import LIST, MemoryType, of_bar, parse
+
+TEXT = """\
+PAT memtype list:
+PAT: [mem 0x000000003ffe0000-0x000000003ffe3000] write-back
+PAT: [mem 0x00000000fe800000-0x00000000fe801000] uncached-minus
+PAT: [mem 0x0000000380001000-0x0000000380002000] write-combining
+PAT: [mem 0x0000000380000000-0x0000000384000000] uncached-minus
+PAT: [mem 0x0000000384000000-0x0000000384001000] write-through
+"""
+RESOURCE = (
+    "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"
+    "0x0000000000000000 0x0000000000000000 0x0\n"
+    "0x0000000380000000 0x0000000383ffffff 0x14220c\n"
+)
+
+
+class Told:
+    """A guest that has these files."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        self._files = files
+
+    def read(self, path: str) -> str:
+        return self._files[path]
+
+
+def ram() -> Device:
+    lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
+    return _device(lines[1], {"0000:00:11.0": "ram"})
+
+
+def test_a_bar_has_the_modes_of_all_that_overlaps_it() -> None:
+    device = ram()
+    files = {f"/sys/bus/pci/devices/{device.address}/resource": RESOURCE, LIST: TEXT}
+    guest = cast(Guest, Told(files))
+    assert of_bar(guest, device, 2) == {"write-combining", "uncached-minus"}
+    assert of_bar(guest, device, 0) == {"uncached-minus"}
+
+
+def test_the_end_of_a_range_is_not_part_of_it() -> None:
+    assert parse(TEXT)[-1] == MemoryType(0x384000000, 0x384001000, "write-through")
+
+
+@pytest.mark.parametrize("text", ["", "something else\n", "PAT memtype list:\nnonsense\n"])
+def test_what_is_no_such_list_is_refused(text: str) -> None:
+    with pytest.raises(HarnessError, match="not known here"):
+        parse(text)
