@@ -329,10 +329,10 @@ class Actor:
         """Export, map, load, unmap and close so many times; the fault of a load, if one faulted.
 
         ``revoke`` half of them; ``keep`` only exports, and closes nothing.  They may
-        take 10 ms each.
+        take 50 ms each, which a kernel with KASAN on a busy host does.
         """
         options = {"bar": bar, "length": length, "count": count, "revoke": int(revoke), "keep": int(keep)}
-        answer = self.do("cycle", device.name, deadline=10 + count // 100, **options)
+        answer = self.do("cycle", device.name, deadline=10 + count // 20, **options)
         return answer if isinstance(answer, Fault) else None
 
     def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
@@ -342,7 +342,7 @@ class Actor:
             return {how: int(times) for how, times in (word.split("=") for word in said.split())}
 
         options = {"bar": bar, "length": length, "count": count}
-        return self.read(parse, "attempts", device.name, deadline=10 + count // 100, **options)
+        return self.read(parse, "attempts", device.name, deadline=10 + count // 20, **options)
 
     def watched(self) -> Watched:
         """End the watch; what it saw until then, and in one more round after this call."""

@@ -381,9 +381,9 @@ def test_a_device_may_be_closed_in_d3hot(c_owner: Actor, rng: Function, guest: G
 
 
 CYCLES = 10_000
-# One object lost per cycle, or per four cycles (two orders, revoked or not), is CYCLES / 4 of one cache
-# at least; what SLUB keeps at hand for its two processors is some hundreds.
-BOUND = CYCLES // 4 - 500
+# An object lost in one of the four kinds of cycles (two orders, revoked or not) is CYCLES / 4 of its cache.
+# Without that no cache was seen to grow by 20; SLUB may keep some hundreds at hand for its processors.
+BOUND = CYCLES // 10
 
 
 @requirement("LIFE-06", "LIFE-09")
