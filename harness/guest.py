@@ -253,7 +253,8 @@ class Guest:
             yield
         except SshTimeoutError as error:
             raise HeldDeviceError(
-                f"The kernel did not let go of the device {device.address} ({device.role}): {error.message}"
+                f"The kernel did not let go of the device {device.address} ({device.role}) within "
+                f"{self.patience:.0f} s."
             ) from error
 
     def _give(self, device: Device, driver: str, override: str) -> None:
