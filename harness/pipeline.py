@@ -164,6 +164,11 @@ class Pipeline:
         """The C actor, compiled against the headers of the kernel under test."""
         return self._ready().actor
 
+    @property
+    def slowdown(self) -> float:
+        """How much slower the kernel under test is than an ordinary one."""
+        return self._ready().kernel.time_scale
+
     def guest_for(self, needs: Needs) -> Guest:
         """The running guest if it will do for the scenario with these needs, else that of a new machine.
 

@@ -111,6 +111,7 @@ class Actor:
 
     ``revoke_via`` is the call that revokes, where the probe cannot know it from the
     headers: ``feature`` or ``ioctl``.
+    ``slowdown`` is what every deadline is multiplied by.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
     HarnessError where the actor found the line itself wrong.
@@ -121,6 +122,7 @@ class Actor:
         self._wire = wire
         self._prefix = prefix
         self.revoke_via: str | None = None
+        self.slowdown = 1.0
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
         """Any line at all, and the reply as it came; ``seconds`` is the deadline that the line asks for."""
@@ -129,11 +131,14 @@ class Actor:
     def do(self, *words: object, **options: object) -> str | Fault:
         """An operation: the words of its ``ok``, or the fault.
 
-        An option that is None is left out; ``deadline`` is in whole seconds.
+        An option that is None is left out; ``deadline`` is in whole seconds, for a
+        kernel that nothing slows down.
         """
         given = {key: value for key, value in options.items() if value is not None}
+        seconds = math.ceil(int(str(given.pop("deadline", DEADLINE))) * self.slowdown)
+        if seconds != DEADLINE:
+            given["deadline"] = seconds
         line = " ".join([*map(_word, words), *(f"{key}={_word(value)}" for key, value in given.items())])
-        seconds = int(str(given.get("deadline", DEADLINE)))
         return judge(line, self.raw(line, seconds), seconds)
 
     def say(self, *words: object, **options: object) -> str:
@@ -359,6 +364,7 @@ class Actor:
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
         child.revoke_via = self.revoke_via
+        child.slowdown = self.slowdown
         return child
 
     def adopt(self, mapping: Mapping) -> Mapping:

@@ -166,6 +166,7 @@ class Run:
             actor = start_actor(guest, self.pipeline.actor, self._transcript)
         if self.pipeline.dialect in ("feature", "ioctl"):
             actor.revoke_via = self.pipeline.dialect
+        actor.slowdown = self.pipeline.slowdown
         return self._actors.enter_context(actor)
 
     def end_actors(self) -> None:

@@ -214,6 +214,15 @@ class TestTranscript:
         assert transcript.path.read_bytes() == b"ok?> reset dev1?[2J\xc2\x85\\udc80\n"
 
 
+def test_a_slow_kernel_gets_more_time(owner: Actor, transcript: Transcript) -> None:
+    owner.slowdown = 2.5
+    child = owner.spawn("child")
+    child.say("version")
+    child.say("version", deadline=3)
+    asked = [line for line in transcript.path.read_text().splitlines() if line.startswith("> @child")]
+    assert asked == ["> @child version deadline=0x19", "> @child version deadline=8"]
+
+
 class TestSilence:
     """Programs that are no actors."""
 
