@@ -175,17 +175,21 @@ class Guest:
                 found[bars[int(outer["start"], 16)]] = inner["name"]
         return found
 
+    def has_driver(self, name: str) -> bool:
+        """Whether this kernel has a PCI driver of this name."""
+        return self.script('test -d "$1"', f"/sys/bus/pci/drivers/{name}").status == 0
+
     def require_vfio(self) -> None:
         """Raise BootError if this kernel cannot do what every scenario needs."""
-        if self.script('test -d "$1"', f"/sys/bus/pci/drivers/{VFIO_DRIVER}").status != 0:
+        if not self.has_driver(VFIO_DRIVER):
             raise BootError(
                 f"The kernel is up, but it has no {VFIO_DRIVER} driver. Build it with "
                 "CONFIG_VFIO_PCI=y; vmimage/kconfig/vfio.config lists all that is needed."
             )
 
     @contextmanager
-    def bind(self, role: str) -> Iterator[Device]:
-        """Give the device to vfio-pci for the time of the ``with`` block, then back as it was found.
+    def bind(self, role: str, driver: str = VFIO_DRIVER) -> Iterator[Device]:
+        """Give the device to a driver for the time of the ``with`` block, then back as it was found.
 
         Raises HarnessError if there is no such device, or the kernel does not
         take it; HeldDeviceError if it does not let it go.
@@ -196,7 +200,7 @@ class Guest:
             )
         device = self.devices[role]
         try:
-            self._give(device, VFIO_DRIVER, VFIO_DRIVER)
+            self._give(device, driver, driver)
             yield device
         finally:
             if self.machine.alive():

@@ -198,13 +198,13 @@ class RamBar:
 
 @dataclass(frozen=True)
 class VirtioRng:
-    """A device with power management and function-level reset, which the others lack."""
+    """A device with what the others lack: power management, function-level reset, a BAR of I/O ports."""
 
     def device(self, role: str) -> list[str]:
         """The arguments of this device as ``role``, but for the bus it sits on."""
         return [
             *("-object", f"rng-random,id={role}-source,filename=/dev/urandom"),
-            *("-device", f"virtio-rng-pci,id={role},rng={role}-source"),
+            *("-device", f"virtio-rng-pci,id={role},rng={role}-source,disable-legacy=off"),
         ]
 
 

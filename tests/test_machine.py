@@ -87,7 +87,7 @@ def test_the_devices_are_where_the_layout_says(guest: Machine) -> None:
         "edu2": "0x1234:0x11e8",
         "ram2": "0x1af4:0x1110",
         "bigram": "0x1af4:0x1110",
-        "rng": "0x1af4:0x1044",
+        "rng": "0x1af4:0x1005",
     }.items():
         (slot,) = [slot for slot in guest.layout.slots(guest.ram_bars) if slot.role == role]
         found = ask(
