@@ -144,7 +144,6 @@ class TestBind:
         with pytest.raises(HarnessError, match="no device 'gpu'"), lab.guest.bind("gpu"):
             pass
 
-
     def test_a_device_is_unbound_and_bound_again(self, lab: Lab) -> None:
         before = self.now(lab.guest, "ram")
         with lab.guest.bind("ram") as device:

@@ -37,7 +37,7 @@ from harness import store
 from harness.errors import ExitCode
 from harness.results import Facts
 
-SELECTION = "a_range_of_the_register_bar"  # two scenarios, one for each kind of actor
+SELECTION = "a_dmabuf_reaches_the_memory"  # two scenarios, one for each kind of actor
 CACHE_KINDS = ("base", "kernel", "image", "probe", "trees", "work")
 
 
@@ -323,7 +323,7 @@ def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Si
 def frozen(built: Built, tmp_path: Path) -> Iterator[Invocation]:
     """A run in the middle of a scenario that does not end, because the guest stands still."""
     results = tmp_path / "results"
-    with Invocation(*on_a_machine(built, tmp_path, "-k", "register_bar"), mark=tmp_path) as invocation:
+    with Invocation(*on_a_machine(built, tmp_path, "-k", "a_dmabuf_reaches"), mark=tmp_path) as invocation:
         until(lambda: is_open(results, "suites/"), "a scenario")
         for number in invocation.children():
             os.kill(number, signal.SIGSTOP)
@@ -417,7 +417,7 @@ def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
 @pytest.mark.vm
 def test_the_default_series_conforms(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    code, output = run("run", "--results", results, "-k", "register_bar", mark=tmp_path)
+    code, output = run("run", "--results", results, "-k", "a_dmabuf_reaches", mark=tmp_path)
     assert code == ExitCode.OK, output
     cases = junit(results)
     assert {case.outcome for case in cases.values()} == {"passed"}
@@ -442,7 +442,7 @@ def test_the_default_series_conforms(tmp_path: Path) -> None:
 def test_the_base_does_not_conform(tmp_path: Path) -> None:
     """The control: a suite that finds nothing wrong here proves nothing anywhere."""
     results = tmp_path / "results"
-    selection = "dmabuf_of_the_register_bar or einval"
+    selection = "dmabuf_reaches_the_registers or einval"
     code, output = run("run", "--series", "baseline", "--results", results, "-k", selection, mark=tmp_path)
     assert code == ExitCode.OK, output
     cases = scenarios(junit(results))
