@@ -72,13 +72,9 @@ def seal(mapping: Mapping) -> None:
     mapping.actor.say("mseal", mapping.name)
 
 
-def watch_faults(mapping: Mapping, mode: str, *, resolved: bool = False) -> Buffer:
-    """Register it with a userfaultfd: ``missing``, ``wp`` or ``minor``; the userfaultfd.
-
-    ``resolved``: write-protect it, and let the kernel resolve those faults by itself.
-    """
-    name = mapping.actor.say("userfault", mapping.name, mode, **{"async": 1 if resolved else None})
-    return Buffer(mapping.actor, name, 0, None)
+def watch_faults(mapping: Mapping, mode: str) -> Buffer:
+    """Register it with a userfaultfd: ``missing``, ``wp`` or ``minor``; the userfaultfd."""
+    return Buffer(mapping.actor, mapping.actor.say("userfault", mapping.name, mode), 0, None)
 
 
 def pin(mapping: Mapping, how: str, length: int) -> int:

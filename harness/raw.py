@@ -160,3 +160,16 @@ class Footprint:
             if count
         ]
         return " and ".join(phrases)
+
+
+class Leftovers:
+    """What an actor's calls leave behind, from one look to the next."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+        self._last = Footprint.of(actor)
+
+    def look(self) -> str:
+        """What there is more of than at the last look, as a phrase; empty if nothing."""
+        before, self._last = self._last, Footprint.of(self._actor)
+        return before.until(self._last)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.errors import HarnessError
 from harness.guest import Guest
-from harness.probe import Actor, ActorDiedError, Buffer, Device
+from harness.probe import Actor, ActorDiedError, Buffer, Device, Refused
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"
 _CORE = "/run/core-of-an-actor"
@@ -31,8 +31,14 @@ def orphan(actor: Actor) -> None:
 
 
 def leave(actor: Actor, *namespaces: str) -> None:
-    """unshare() ``user``, ``mount``, ``pid`` (for those it makes later), ``net``, ``ipc``, ``uts``."""
-    actor.say("unshare", ",".join(namespaces))
+    """unshare() ``user``, ``mount``, ``pid`` (for those it makes later), ``net``, ``ipc``, ``uts``.
+
+    HarnessError if this kernel has no such namespaces.
+    """
+    try:
+        actor.say("unshare", ",".join(namespaces))
+    except Refused as refused:
+        raise HarnessError(f"The kernel does not let an actor leave its namespaces: {refused}") from refused
 
 
 @contextmanager

@@ -15,8 +15,7 @@
 
 #include "actor.h"
 
-#define SYS_MSEAL 462		      /* include/uapi/asm-generic/unistd.h */
-#define FEATURE_WP_ASYNC (1ull << 15) /* include/uapi/linux/userfaultfd.h */
+#define SYS_MSEAL 462 /* include/uapi/asm-generic/unistd.h */
 
 void op_msync(struct args *a, struct reply *r)
 {
@@ -169,10 +168,9 @@ void op_mseal(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* A userfaultfd that has made itself known, with @features. */
-static int userfaultfd(uint64_t features)
+static int userfaultfd(void)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	struct uffdio_api api = { .api = UFFD_API };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 
 	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
@@ -182,12 +180,7 @@ static int userfaultfd(uint64_t features)
 	return fd;
 }
 
-/*
- * Ask for the faults of a mapping; with async=1 the kernel shall resolve those
- * of write protection by itself (UFFD_FEATURE_WP_ASYNC), and the mapping is
- * protected at once.  The userfaultfd is a descriptor like any other, and its
- * close() undoes all.
- */
+/* The userfaultfd is a descriptor like any other, and its close() undoes all. */
 void op_userfault(struct args *a, struct reply *r)
 {
 	static const struct token modes[] = {
@@ -196,21 +189,18 @@ void op_userfault(struct args *a, struct reply *r)
 		{ "minor", UFFDIO_REGISTER_MODE_MINOR },
 	};
 	struct object *mapping = word_object(a, r, 0, MAPPING), *faults;
-	struct uffdio_writeprotect protect = {
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
 	struct uffdio_register asked = { 0 };
-	uint64_t mode, async;
+	uint64_t mode;
 	int fd;
 
-	if (!mapping || !option_u64(a, r, "async", 0, &async))
+	if (!mapping)
 		return;
 	if (!parse_tokens(a->word[1], modes, ARRAY_SIZE(modes), &mode)) {
 		reply_usage(r, "userfault: '%s' is not missing, wp or minor",
 			    a->word[1]);
 		return;
 	}
-	fd = userfaultfd(async ? FEATURE_WP_ASYNC : 0);
+	fd = userfaultfd();
 	if (fd < 0) {
 		reply_errno(r, errno, "userfault: userfaultfd");
 		return;
@@ -218,9 +208,7 @@ void op_userfault(struct args *a, struct reply *r)
 	asked.range.start = (uintptr_t)mapping->base;
 	asked.range.len = mapping->length;
 	asked.mode = mode;
-	protect.range = asked.range;
-	if (ioctl(fd, UFFDIO_REGISTER, &asked) ||
-	    (async && ioctl(fd, UFFDIO_WRITEPROTECT, &protect))) {
+	if (ioctl(fd, UFFDIO_REGISTER, &asked)) {
 		reply_errno(r, errno, "userfault");
 		close(fd);
 		return;

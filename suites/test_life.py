@@ -399,7 +399,7 @@ def test_ten_thousand_lives_leave_no_memory_behind(c_owner: Actor, ram: Function
     assert before.grown(Slabs.of(guest), BOUND) != {}
 
 
-@requirement("LIFE-11")
+@requirement("LIFE-11", "ERR-28")
 @machine(alone=True)
 def test_an_export_without_a_free_descriptor_is_undone_once(
     c_owner: Actor, ram: Function, guest: Guest

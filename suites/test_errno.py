@@ -1,0 +1,1171 @@
+"""ERR: what malformed calls get, and that they leave nothing behind.
+
+The tables read as those of the matrix do: a call that is right in all but what
+its row says.  Each row is a scenario with the C actor; the Python probe goes
+through a table in one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pytest
+from hypothesis import strategies as st
+
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.mm import open_mapped_file
+from harness.plugin import machine, on_dialect, requirement
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus
+from harness.raw import (
+    BAD_POINTERS,
+    GET,
+    PROBE,
+    SET,
+    VFIO_DEVICE_FEATURE,
+    Abi,
+    Anchor,
+    Argument,
+    Leftovers,
+    Target,
+    call,
+    creation,
+    feature,
+    hold,
+)
+from harness.search import Search
+from harness.witness import RamBar
+
+RAM_BAR = 2
+BAR = 64 << 20  # bytes of the RAM BAR
+LENGTH = 4 * PAGE
+SPAN = [Range(0, LENGTH)]
+EVERY = 1 << 32
+NOBODY = 65534
+D0, D3HOT = 0, 3
+# QEMU hw/virtio/virtio-pci.c: the ports of virtio before 1.0, and its registers from 1.0 on
+IO_BAR, VIRTIO_BAR = 0, 4
+VENDORS_DRIVER = "virtio_vfio_pci"  # drivers/vfio/pci/virtio: one that takes any device it is told to
+
+# include/uapi/linux/vfio.h
+EXPORT = 11
+ROM, CONFIG, VGA, BEYOND = 6, 7, 8, 9
+VFIO_DEVICE_PCI_DMABUF_REVOKE = 0x3B7A  # of some revisions: _IO(';', 100 + 22)
+# include/uapi/linux/dma-buf.h
+DMA_BUF_IOCTL_REVOKE = 0x6204  # of one revision: _IO('b', 4)
+# include/uapi/asm-generic/mman-common.h
+MAP_SHARED_VALIDATE_SYNC = 0x80003
+
+
+# -- what a refused call leaves behind -------------------------------------------------
+
+
+def deviation(leftovers: Leftovers, attempt: Callable[[], object], expected: Sequence[str]) -> str:
+    """How an attempt differs from being refused with one of these errnos, and with nothing left behind."""
+    found = refusal(attempt)
+    left = leftovers.look()
+    wrong = "" if found in expected else f"{found} instead of {' or '.join(expected)}"
+    return " and ".join(filter(None, (wrong, f"{left} left behind" if left else "")))
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses; ``success`` if it does not."""
+    try:
+        attempt()
+    except Refused as refused:
+        return refused.errno
+    return "success"
+
+
+@pytest.fixture
+def second_ram(guest: Guest) -> Iterator[Function]:
+    """Another device with a RAM BAR."""
+    with guest.bind("ram2") as device:
+        yield device
+
+
+@pytest.fixture
+def virtio(guest: Guest) -> Iterator[Function]:
+    """The device with power management and I/O ports: QEMU's virtio-rng-pci."""
+    with guest.bind("rng") as device:
+        yield device
+
+
+# -- creation --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Creation:
+    """VFIO_DEVICE_FEATURE with GET of DMA_BUF, right in all but what is said: it exports a page.
+
+    ``present`` is how many of its bytes there are before a page that cannot be
+    read; ``pointer`` takes the place of all of it.
+    """
+
+    argsz: int | None = None
+    flags: int = GET | EXPORT
+    region: int = RAM_BAR
+    open_flags: int = os.O_RDWR | os.O_CLOEXEC
+    dma_flags: int = 0
+    nr_ranges: int | None = None
+    ranges: tuple[tuple[int, int], ...] = ((0, PAGE),)
+    present: int | None = None
+    pointer: int | None = None
+
+    def make(self, device: Device) -> int:
+        """Call it; the descriptor, or 0 for a probe.  Raises Refused."""
+        if self.pointer is not None:
+            return call(device.actor, device, VFIO_DEVICE_FEATURE, self.pointer)
+        data = creation(
+            self.ranges,
+            region=self.region,
+            open_flags=self.open_flags,
+            flags=self.dma_flags,
+            nr_ranges=self.nr_ranges,
+        )
+        argument = feature(self.flags, data, argsz=self.argsz)
+        if self.present is not None:
+            argument = argument.cut(self.present)
+        return call(device.actor, device, VFIO_DEVICE_FEATURE, argument)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table of creation: what is wrong, with these errnos, with each of these calls."""
+
+    id: str
+    what: str
+    errnos: str | tuple[str, ...]
+    calls: tuple[Creation, ...]
+    role: str = "ram"
+
+
+def row(name: str, what: str, errnos: str, *calls: Creation, role: str = "ram") -> Row:
+    """With the errnos as one reads them: ``ENOMEM or EINVAL``."""
+    return Row(name, what, tuple(errnos.split(" or ")), calls, role)
+
+
+def ranges(*parts: tuple[int, int]) -> Creation:
+    """A creation with these ranges, (offset, length) in bytes."""
+    return Creation(ranges=parts)
+
+
+GOOD = (PAGE, PAGE)  # a range that nothing is wrong with
+
+CREATION = (
+    row(
+        "ERR-01",
+        "a header that cannot be read",
+        "EFAULT",
+        *(Creation(pointer=pointer) for pointer in BAD_POINTERS),
+        *(Creation(present=size) for size in (0, 4, 7)),
+    ),
+    row("ERR-02", "argsz below the header", "EINVAL", *(Creation(argsz=size) for size in (0, 4, 7))),
+    row(
+        "ERR-03",
+        "an unknown flag",
+        "EINVAL",
+        *(Creation(flags=GET | EXPORT | 1 << bit) for bit in (19, 20, 31)),
+    ),
+    row("ERR-04", "GET and SET", "EINVAL", Creation(flags=GET | SET | EXPORT)),
+    row(
+        "ERR-05",
+        "SET",
+        "EINVAL",
+        *(Creation(flags=way | EXPORT) for way in (SET, SET | PROBE, GET | SET | PROBE)),
+    ),
+    row("ERR-06", "neither GET nor SET nor PROBE", "EINVAL", Creation(flags=EXPORT)),
+    row("ERR-08", "argsz below the fixed part", "EINVAL", *(Creation(argsz=size) for size in (8, 9, 23))),
+    row(
+        "ERR-09",
+        "a fixed part that cannot be read",
+        "EFAULT",
+        *(Creation(present=size) for size in (8, 12, 23)),
+    ),
+    row("ERR-10", "no range", "EINVAL", Creation(ranges=()), Creation(ranges=(), region=BEYOND)),
+    row(
+        "ERR-11",
+        "flags",
+        "EINVAL",
+        *(Creation(dma_flags=flags) for flags in (1, 1 << 27, 2 << 28, 1 << 31, EVERY - 1)),
+    ),
+    row(
+        "ERR-12",
+        "a region that is no BAR",
+        "ENODEV",
+        *(Creation(region=region) for region in (ROM, CONFIG, VGA, BEYOND, EVERY - 1)),
+    ),
+    row(
+        "ERR-13",
+        "2^32 - 1 ranges",
+        "ENOMEM or EINVAL or EFAULT",
+        Creation(nr_ranges=EVERY - 1),
+        Creation(nr_ranges=EVERY - 1, present=24),
+    ),
+    row(
+        "ERR-14",
+        "ranges that cannot be read",
+        "EFAULT",
+        Creation(present=24),
+        Creation(present=39),
+        Creation(nr_ranges=2, present=40),
+        Creation(nr_ranges=100, ranges=(GOOD,) * 99, present=24 + 16 * 99),
+    ),
+    row(
+        "ERR-16",
+        "an empty range",
+        "EINVAL",
+        ranges((0, 0)),
+        ranges((0, 0), GOOD, GOOD),
+        ranges(GOOD, (0, 0), GOOD),
+        ranges(GOOD, GOOD, (0, 0)),
+    ),
+    row(
+        "ERR-17",
+        "an offset in a page",
+        "EINVAL",
+        *(ranges((offset, PAGE)) for offset in (1, 0x800, 0xFFF)),
+        ranges(GOOD, (0x800, PAGE)),
+    ),
+    row(
+        "ERR-18",
+        "a length that is no pages",
+        "EINVAL",
+        *(ranges((0, length)) for length in (1, 0x800, PAGE + 1)),
+        ranges(GOOD, (0, 0x800)),
+        Creation(region=0, ranges=((0, 256),)),
+        Creation(region=0, ranges=((0, PAGE),)),
+    ),
+    row("ERR-19", "lengths beyond 2^64", "EINVAL", ranges((0, 1 << 63), (0, 1 << 63))),
+    row(
+        "ERR-20",
+        "lengths that set bit 63",
+        "EINVAL",
+        ranges((0, 1 << 63)),
+        ranges((0, 1 << 62), (0, 1 << 62)),
+    ),
+    row(
+        "ERR-21",
+        "a BAR that ivshmem does not have",
+        "EINVAL or ENOMEM or ENODEV",
+        *(Creation(region=region) for region in (1, 3, 4, 5)),
+    ),
+    row(
+        "ERR-21",
+        "a BAR that edu does not have",
+        "EINVAL or ENOMEM or ENODEV",
+        *(Creation(region=region) for region in (3, 4, 5)),  # 1 and 2 are memory in some QEMUs
+        role="registers",
+    ),
+    row("ERR-23", "an offset that overflows", "EOVERFLOW", ranges(((1 << 64) - PAGE, PAGE))),
+    row("ERR-24", "a range after the BAR", "EINVAL", ranges((BAR, PAGE)), ranges(GOOD, (BAR, PAGE))),
+    row(
+        "ERR-25",
+        "a range across the end",
+        "EINVAL",
+        ranges((BAR - PAGE, 2 * PAGE)),
+        ranges(GOOD, (BAR - PAGE, 2 * PAGE)),
+    ),
+    row(
+        "ERR-26",
+        "a range longer than the BAR",
+        "EINVAL",
+        *(ranges((0, length)) for length in (BAR + PAGE, 1 << 40, (1 << 63) - PAGE)),
+    ),
+    row(
+        "ERR-27",
+        "the upper half of a 64-bit BAR",
+        "EINVAL or ENOMEM or ENODEV",
+        Creation(region=RAM_BAR + 1),
+    ),
+)
+
+
+def creation_deviations(device: Device, one: Row) -> list[str]:
+    """What is not as the row says, call by call."""
+    leftovers = Leftovers(device.actor)
+    wrong = []
+    for made in one.calls:
+        if found := deviation(leftovers, lambda made=made: made.make(device), one.errnos):
+            wrong.append(f"{made}: {found}")
+    return wrong
+
+
+def per_row(rows: Iterable[Row]) -> pytest.MarkDecorator:
+    """A scenario for each row, which names the row's requirement."""
+    return pytest.mark.parametrize(
+        "one", [pytest.param(one, id=f"{one.id} {one.what}", marks=requirement(one.id)) for one in rows]
+    )
+
+
+@requirement("ERR-00")
+@per_row(CREATION)
+def test_a_malformed_creation_is_refused(c_owner: Actor, request: pytest.FixtureRequest, one: Row) -> None:
+    """A creation that is wrong in one thing gets the errno for that, and leaves nothing behind."""
+    function = request.getfixturevalue(one.role)
+    assert creation_deviations(c_owner.open(function.address), one) == []
+
+
+@requirement("ERR-00", *(one.id for one in CREATION))
+def test_python_is_refused_the_same_creations(start, ram: Function, registers: Function) -> None:
+    """Every row of that table holds for a tool in Python, by the device's own node."""
+    owner = start("python")
+    devices = {"ram": owner.open(ram.address, "cdev"), "registers": owner.open(registers.address, "cdev")}
+    wrong = {one.id: creation_deviations(devices[one.role], one) for one in CREATION}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+@requirement("ERR-11", "ERR-00")
+@on_dialect("base", "map", "feature")
+def test_wc_is_no_flag_of_a_creation(c_owner: Actor, ram: Function) -> None:
+    """Where memory attributes are not chosen by flags, 1 << 28 is EINVAL as any other flag."""
+    device = c_owner.open(ram.address)
+    assert deviation(Leftovers(c_owner), lambda: Creation(dma_flags=1 << 28).make(device), ["EINVAL"]) == ""
+
+
+@requirement("ERR-07", "ERR-00")
+def test_a_probe_creates_nothing(owner: Actor, ram: Function) -> None:
+    """PROBE with GET succeeds, whatever its data, and creates nothing."""
+    device = owner.open(ram.address)
+    leftovers = Leftovers(owner)
+    for probe in (
+        Creation(flags=GET | PROBE | EXPORT),
+        Creation(flags=GET | PROBE | EXPORT, present=8, argsz=8),
+    ):
+        assert probe.make(device) == 0
+    assert leftovers.look() == ""
+
+
+@requirement("ERR-15")
+def test_argsz_is_not_held_against_the_ranges(c_owner: Actor, ram: Function, finding) -> None:
+    """An argsz without room for the ranges does not matter when they are there."""
+    device = c_owner.open(ram.address)
+    buffer = hold(device, Creation(argsz=24, ranges=(GOOD, GOOD)).make(device))
+    finding(f"with an argsz of 24 bytes and two ranges there is a DMABUF of {buffer.size:#x} bytes")
+    assert buffer.size == 2 * PAGE
+
+
+@requirement("ERR-29")
+def test_unknown_open_flags_do_not_matter(c_owner: Actor, ram: Function, finding) -> None:
+    """Every bit set in open_flags but those of the access mode makes a descriptor that closes on exec."""
+    device = c_owner.open(ram.address)
+    buffer = hold(device, Creation(open_flags=EVERY - 4).make(device))
+    finding(f"open_flags of {EVERY - 4:#x} make a descriptor; it closes on exec: {buffer.closes_on_exec()}")
+    assert buffer.closes_on_exec()
+
+
+@requirement("ERR-30")
+def test_an_access_mode_of_3_is_no_access(c_owner: Actor, ram: Function, finding) -> None:
+    """O_ACCMODE in open_flags makes a descriptor that can neither be read nor written, nor mapped."""
+    device = c_owner.open(ram.address)
+    buffer = hold(device, Creation(open_flags=os.O_ACCMODE).make(device))
+    answers = {prot: refusal(lambda prot=prot: c_owner.map(buffer, prot=prot)) for prot in ("r", "w", "rw")}
+    finding(f"an access mode of 3 makes a descriptor; mmap() of it: {answers}")
+    assert set(answers.values()) == {"EACCES"}
+
+
+@requirement("ERR-22", "ERR-00")
+@machine(power=True)
+def test_a_bar_of_io_ports_is_refused(c_owner: Actor, virtio: Function) -> None:
+    """A creation for a BAR of I/O ports is refused."""
+    device = c_owner.open(virtio.address)
+    if IO_BAR in virtio.bars or not device.region(IO_BAR).size:
+        raise HarnessError("The device was to have a BAR of I/O ports, and has none.")
+    io_ports = Creation(region=IO_BAR)
+    assert deviation(Leftovers(c_owner), lambda: io_ports.make(device), ["EINVAL", "ENODEV"]) == ""
+
+
+@requirement("ERR-31", "ERR-00")
+def test_a_device_that_is_bound_to_nothing_exports_nothing(owner: Actor, ram: Function) -> None:
+    """On a device's node that is not yet bound to an iommufd a creation is EINVAL; afterwards it works."""
+    node = owner.open(ram.address, "node")
+    assert deviation(Leftovers(owner), lambda: Creation().make(node), ["EINVAL"]) == ""
+    node.close()
+    assert owner.export(owner.open(ram.address, "cdev"), RAM_BAR, SPAN).size == LENGTH
+
+
+@requirement("ERR-32", "ERR-00")
+def test_a_driver_that_gives_no_addresses_exports_nothing(c_owner: Actor, guest: Guest) -> None:
+    """On a device of a vendor's driver without physical addresses any creation is EOPNOTSUPP."""
+    if not guest.has_driver(VENDORS_DRIVER):
+        pytest.skip(f"this kernel has no driver of that kind (CONFIG_{VENDORS_DRIVER.upper()})")
+    with guest.bind("ram", VENDORS_DRIVER) as function:
+        device = c_owner.open(function.address)
+        leftovers = Leftovers(c_owner)
+        for wrong in (Creation(), Creation(ranges=()), Creation(region=BEYOND), Creation(argsz=8)):
+            assert deviation(leftovers, lambda wrong=wrong: wrong.make(device), ["EOPNOTSUPP"]) == "", wrong
+        device.close()
+
+
+@requirement("ERR-60", "ERR-00")
+def test_a_kernel_without_the_option_maps_bars_alone(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """Without VFIO_PCI_DMABUF creation and revocation are ENOTTY, and device-fd mappings work."""
+    device = c_owner.open(ram.address)
+    if refusal(lambda: Creation(flags=GET | PROBE | EXPORT).make(device)) == "success":
+        pytest.skip("this kernel has VFIO_PCI_DMABUF")
+    leftovers = Leftovers(c_owner)
+    assert deviation(leftovers, lambda: Creation().make(device), ["ENOTTY"]) == ""
+    number = Abi.of(c_owner).revoke
+    if number is not None:
+        revoke = feature(SET | number, c_owner.make("udmabuf", PAGE))
+        leftovers = Leftovers(c_owner)
+        assert (
+            deviation(leftovers, lambda: call(c_owner, device, VFIO_DEVICE_FEATURE, revoke), ["ENOTTY"]) == ""
+        )
+    ram_witness.stamp()
+    assert c_owner.map(device, LENGTH, bar=RAM_BAR).pages() == list(range(LENGTH // PAGE))
+
+
+# -- revocation ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An owner with a device, a DMABUF of it that is mapped, and what is not to be taken for one."""
+
+    owner: Actor
+    device: Device
+    buffer: Buffer = field(init=False)
+    mapping: Mapping = field(init=False)
+
+    def __post_init__(self) -> None:
+        buffer = self.owner.export(self.device, RAM_BAR, SPAN)
+        object.__setattr__(self, "buffer", buffer)
+        object.__setattr__(self, "mapping", self.owner.map(buffer))
+        assert self.mapping.stamp(seed=0x40) is None
+
+    def alive(self) -> bool:
+        """Whether the buffer and its mapping are as they were."""
+        with self.owner.map(self.buffer) as again:
+            return self.mapping.pages() == again.pages() == list(range(0x40, 0x40 + LENGTH // PAGE))
+
+    @cached_property
+    def by_feature(self) -> bool:
+        """Whether the device revokes, and not the DMABUF itself."""
+        return self.owner.revoke_via != "ioctl"
+
+    @cached_property
+    def number(self) -> int:
+        """That of the feature which revokes."""
+        number = Abi.of(self.owner).revoke
+        if number is None:
+            raise HarnessError("The headers of this kernel do not say by which feature it revokes.")
+        return number
+
+    def revoke(self, target: Target) -> int:
+        """A revoke of whatever has this descriptor.  Raises Refused."""
+        if not self.by_feature:
+            return call(self.owner, target, DMA_BUF_IOCTL_REVOKE)
+        return self.ask(SET, target)
+
+    def ask(self, way: int, target: Target, argsz: int | None = None, present: int | None = None) -> int:
+        """VFIO_DEVICE_FEATURE of the feature that revokes; ``present`` bytes of it can be read."""
+        part = target.to_bytes(4, "little", signed=target < 0) if isinstance(target, int) else target
+        argument = feature(way | self.number, part, argsz=argsz)
+        if present is not None:
+            argument = argument.cut(present)
+        return call(self.owner, self.device, VFIO_DEVICE_FEATURE, argument)
+
+
+@pytest.fixture
+def stage(c_owner: Actor, ram: Function) -> Stage:
+    """The C actor's, with a device by its own node: its iommufd is one of its descriptors."""
+    return Stage(c_owner, c_owner.open(ram.address, "cdev"))
+
+
+def closed(stage: Stage) -> int:
+    """The number of a descriptor that was a DMABUF until it was closed."""
+    number = Creation().make(stage.device)
+    hold(stage.device, number).close()
+    return number
+
+
+def revoked(stage: Stage) -> Buffer:
+    """A DMABUF that is revoked for good."""
+    buffer = stage.owner.export(stage.device, RAM_BAR, SPAN)
+    stage.revoke(buffer)
+    return buffer
+
+
+def of_another_device(stage: Stage, second_ram: Function) -> Buffer:
+    """A DMABUF of another VFIO device of the same owner."""
+    return stage.owner.export(stage.owner.open(second_ram.address, "cdev"), RAM_BAR, SPAN)
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A row of the table of revocation: what is revoked, and the errno by the device and by the DMABUF."""
+
+    id: str
+    what: str
+    by_device: str
+    by_dmabuf: str
+    make: Callable[[Stage], Target]
+
+
+NOT_A_DMABUF = ("EINVAL", "ENOTTY")
+NOT_OPEN = ("EBADF", "EBADF")
+NOT_OF_VFIO = ("ENODEV", "EINVAL")
+
+TARGETS = (
+    Unfit("ERR-42", "standard output", *NOT_A_DMABUF, lambda stage: 1),
+    Unfit("ERR-42", "a memfd", *NOT_A_DMABUF, lambda stage: stage.owner.make("memfd", LENGTH)),
+    Unfit("ERR-42", "an eventfd", *NOT_A_DMABUF, lambda stage: stage.owner.make("eventfd", 0)),
+    Unfit("ERR-42", "the device itself", *NOT_A_DMABUF, lambda stage: stage.device),
+    Unfit("ERR-42", "its iommufd", *NOT_A_DMABUF, lambda stage: Anchor(stage.device)),
+    Unfit("ERR-43", "-1", *NOT_OPEN, lambda stage: -1),
+    Unfit("ERR-43", "1 << 30", *NOT_OPEN, lambda stage: 1 << 30),
+    Unfit("ERR-43", "2^31 - 1", *NOT_OPEN, lambda stage: (1 << 31) - 1),
+    Unfit("ERR-43", "a closed descriptor", *NOT_OPEN, closed),
+    Unfit("ERR-43", "an O_PATH descriptor", *NOT_OPEN, lambda stage: stage.buffer.reopen("path")),
+    Unfit("ERR-44", "a udmabuf", *NOT_OF_VFIO, lambda stage: stage.owner.make("udmabuf", LENGTH)),
+    Unfit("ERR-44", "a DMABUF of a heap", *NOT_OF_VFIO, lambda stage: stage.owner.make("heap", LENGTH)),
+    Unfit("ERR-45", "a revoked DMABUF", "EBADFD", "EBADFD", revoked),
+)
+KINDS = {
+    name: [one for one in TARGETS if one.id == name] for name in dict.fromkeys(one.id for one in TARGETS)
+}
+
+
+def revocation_deviations(stage: Stage, targets: Iterable[Unfit]) -> list[str]:
+    """What is not as the rows say; a refused revoke has to leave the stage's own buffer alive, too."""
+    wrong = []
+    for one in targets:
+        target = one.make(stage)
+        errno = one.by_device if stage.by_feature else one.by_dmabuf
+        if found := deviation(Leftovers(stage.owner), lambda target=target: stage.revoke(target), [errno]):
+            wrong.append(f"{one.what}: {found}")
+    return [*wrong, *([] if stage.alive() else ["the buffer is not what it was"])]
+
+
+@requirement("ERR-00")
+@on_dialect("base", "feature", "ioctl")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=requirement(name)) for name in KINDS])
+def test_what_cannot_be_revoked_is_refused(stage: Stage, name: str) -> None:
+    """A revoke of what is no live DMABUF of the device gets the errno for that, and leaves nothing behind."""
+    assert revocation_deviations(stage, KINDS[name]) == []
+
+
+@requirement("ERR-00", *KINDS)
+@on_dialect("base", "feature", "ioctl")
+def test_python_is_refused_the_same_revokes(start, ram: Function) -> None:
+    """Every row of that table holds for a tool in Python."""
+    owner = start("python")
+    stage = Stage(owner, owner.open(ram.address, "cdev"))
+    assert revocation_deviations(stage, TARGETS) == []
+
+
+@requirement("ERR-46", "ERR-00")
+@on_dialect("base", "feature")
+def test_another_devices_buffer_is_refused(stage: Stage, second_ram: Function) -> None:
+    """A revoke of another VFIO device's DMABUF is ENODEV and leaves it alone; its own device revokes it."""
+    victim = of_another_device(stage, second_ram)
+    mapping = stage.owner.map(victim)
+    assert mapping.stamp(seed=0x60) is None
+    assert deviation(Leftovers(stage.owner), lambda: stage.revoke(victim), ["ENODEV"]) == ""
+    assert mapping.pages() == stage.owner.map(victim).pages() == list(range(0x60, 0x60 + LENGTH // PAGE))
+    assert stage.alive()
+
+
+@requirement("ERR-46")
+@on_dialect("ioctl")
+def test_there_is_no_device_to_compare_with(stage: Stage, second_ram: Function, finding) -> None:
+    """A revoke by the DMABUF itself takes that of any device."""
+    victim = of_another_device(stage, second_ram)
+    mapping = stage.owner.map(victim)
+    assert mapping.stamp() is None
+    stage.revoke(victim)
+    finding("the call is on the DMABUF and succeeds, whatever device it is of")
+    assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+    assert stage.alive()
+
+
+@requirement("ERR-47", "ERR-00")
+@on_dialect("base", "feature", "ioctl")
+@pytest.mark.parametrize("before", ["alive", "revoked"])
+def test_a_closed_and_reopened_device_does_not_know_its_buffers(
+    c_owner: Actor, ram: Function, before: str
+) -> None:
+    """A revoke of a DMABUF from before its device was closed is ENODEV, also if it was revoked before."""
+    device = c_owner.open(ram.address, "cdev")
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    mapping = c_owner.map(buffer)
+    if before == "revoked":
+        c_owner.revoke(buffer)
+    device.close()
+    again = c_owner.open(ram.address, "cdev")
+    fresh = c_owner.map(c_owner.export(again, RAM_BAR, SPAN))
+    assert fresh.stamp(seed=9) is None
+    assert deviation(Leftovers(c_owner), lambda: c_owner.revoke(buffer, device=again), ["ENODEV"]) == ""
+    assert fresh.pages() == list(range(9, 9 + LENGTH // PAGE))
+    assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+
+
+@requirement("ERR-51")
+@on_dialect("base", "feature", "ioctl")
+def test_a_suspended_buffer_can_be_revoked(owner: Actor, ram: Function) -> None:
+    """A revoke while memory decoding is off succeeds, and is for good."""
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    mapping = owner.map(buffer)
+    assert mapping.stamp() is None
+    device.decode_memory(False)
+    owner.revoke(buffer)
+    device.decode_memory(True)
+    assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+    assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
+
+
+@requirement("ERR-56")
+@on_dialect("base", "feature", "ioctl")
+def test_a_buffer_of_a_device_in_low_power_can_be_revoked(c_owner: Actor, ram: Function) -> None:
+    """A revoke while the device is in low power succeeds, and is for good."""
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    mapping = c_owner.map(buffer)
+    assert mapping.stamp() is None
+    device.enter_low_power()
+    c_owner.revoke(buffer)
+    device.exit_low_power()
+    assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+
+
+@requirement("ERR-56")
+@on_dialect("base", "feature", "ioctl")
+@machine(power=True)
+def test_a_buffer_of_a_device_in_d3hot_can_be_revoked(c_owner: Actor, virtio: Function) -> None:
+    """A revoke while the device is in D3hot succeeds, and is for good."""
+    device = c_owner.open(virtio.address)
+    buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
+    mapping = c_owner.map(buffer)
+    assert isinstance(mapping.load32(0), int)
+    device.power(D3HOT)
+    c_owner.revoke(buffer)
+    device.power(D0)
+    assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+
+
+# -- the feature that revokes ----------------------------------------------------------
+
+
+@requirement("ERR-40", "ERR-00")
+@on_dialect("feature")
+def test_a_revoke_can_only_be_set(stage: Stage) -> None:
+    """GET, PROBE with GET, SET with GET, and none of them, of the feature that revokes are EINVAL."""
+    ways = (GET, GET | PROBE, GET | SET, GET | SET | PROBE, 0, SET | 1 << 19, SET | 1 << 31)
+    wrong = {
+        hex(way): deviation(Leftovers(stage.owner), lambda way=way: stage.ask(way, stage.buffer), ["EINVAL"])
+        for way in ways
+    }
+    assert {way: found for way, found in wrong.items() if found} == {}
+    assert stage.alive()
+
+
+@requirement("ERR-41", "ERR-00")
+@on_dialect("feature")
+def test_a_probe_revokes_nothing(owner: Actor, ram: Function) -> None:
+    """PROBE with SET of the feature that revokes succeeds, whatever follows, and revokes nothing."""
+    stage = Stage(owner, owner.open(ram.address))
+    leftovers = Leftovers(owner)
+    for target in (stage.buffer, -1):
+        assert stage.ask(SET | PROBE, target) == 0
+    assert stage.ask(SET | PROBE, stage.buffer, argsz=8, present=8) == 0
+    assert leftovers.look() == ""
+    assert stage.alive()
+
+
+@requirement("ERR-48", "ERR-00")
+@on_dialect("feature")
+def test_a_revoke_needs_room_for_its_descriptor(stage: Stage) -> None:
+    """A revoke with an argsz below 12 is EINVAL, and revokes nothing."""
+    for argsz in (0, 7, 8, 9, 11):
+        attempt = deviation(
+            Leftovers(stage.owner), lambda argsz=argsz: stage.ask(SET, stage.buffer, argsz), ["EINVAL"]
+        )
+        assert attempt == "", argsz
+    assert stage.alive()
+
+
+@requirement("ERR-49")
+@on_dialect("feature")
+@pytest.mark.parametrize("argsz", [13, 16, 64, EVERY - 1])
+def test_a_revoke_may_have_room_for_more(stage: Stage, argsz: int) -> None:
+    """A revoke with an argsz larger than it needs succeeds, though there is nothing after what it needs."""
+    assert stage.ask(SET, stage.buffer, argsz, present=12) == 0
+    assert stage.mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+
+
+@requirement("ERR-50", "ERR-00")
+@on_dialect("feature")
+def test_a_revoke_that_cannot_be_read_is_refused(stage: Stage) -> None:
+    """A revoke with a pointer to nowhere, or of which a part is missing, is EFAULT, and revokes nothing."""
+    for pointer in BAD_POINTERS:
+        assert (
+            deviation(
+                Leftovers(stage.owner),
+                lambda pointer=pointer: call(stage.owner, stage.device, VFIO_DEVICE_FEATURE, pointer),
+                ["EFAULT"],
+            )
+            == ""
+        ), hex(pointer)
+    for present in (0, 7, 8, 11):
+        attempt = deviation(
+            Leftovers(stage.owner),
+            lambda present=present: stage.ask(SET, stage.buffer, present=present),
+            ["EFAULT"],
+        )
+        assert attempt == "", present
+    assert stage.alive()
+
+
+@requirement("ERR-53")
+@on_dialect("feature", "ioctl")
+def test_an_earlier_revisions_interface_is_gone(stage: Stage, finding) -> None:
+    """What revoked in another revision is ENOTTY, and revokes nothing."""
+    request = Argument([b"\x08\0\0\0", stage.buffer])
+    answers = {
+        "VFIO_DEVICE_PCI_DMABUF_REVOKE": refusal(
+            lambda: call(stage.owner, stage.device, VFIO_DEVICE_PCI_DMABUF_REVOKE, request)
+        )
+    }
+    if stage.by_feature:
+        answers["DMA_BUF_IOCTL_REVOKE"] = refusal(
+            lambda: call(stage.owner, stage.buffer, DMA_BUF_IOCTL_REVOKE)
+        )
+    finding(f"interfaces of other revisions: {answers}")
+    assert set(answers.values()) == {"ENOTTY"}
+    assert stage.alive()
+
+
+@requirement("ERR-52")
+@pytest.mark.parametrize("uid", [None, NOBODY], ids=["root", "nobody"])
+def test_a_device_fd_mapping_leads_to_no_dmabuf(c_owner: Actor, ram: Function, uid: int | None) -> None:
+    """Whoever has a device-fd mapping cannot open a DMABUF by way of /proc/self/map_files."""
+    device = c_owner.open(ram.address)
+    holder = c_owner.spawn("holder", uid=uid)
+    mapping = holder.map(c_owner.lend(device, holder), LENGTH, bar=RAM_BAR)
+    assert mapping.stamp() is None
+    assert refusal(lambda: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
+
+
+# -- the ioctl that revokes ------------------------------------------------------------
+
+
+@requirement("ERR-54")
+@on_dialect("ioctl")
+@pytest.mark.parametrize("argument", [1, *BAD_POINTERS[1:], EVERY * EVERY - 1], ids=hex)
+def test_the_ioctl_has_no_argument(stage: Stage, argument: int) -> None:
+    """DMA_BUF_IOCTL_REVOKE succeeds whatever its third argument is."""
+    assert call(stage.owner, stage.buffer, DMA_BUF_IOCTL_REVOKE, argument) == 0
+    assert stage.mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+
+
+@requirement("ERR-55", "ERR-00")
+@on_dialect("ioctl")
+@pytest.mark.parametrize("before", ["alive", "revoked"])
+def test_the_ioctl_needs_the_device_open(owner: Actor, ram: Function, before: str) -> None:
+    """DMA_BUF_IOCTL_REVOKE of a DMABUF whose device is closed is ENODEV, also if it was revoked before."""
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    if before == "revoked":
+        owner.revoke(buffer)
+    device.close()
+    for _ in range(2):
+        assert (
+            deviation(Leftovers(owner), lambda: call(owner, buffer, DMA_BUF_IOCTL_REVOKE), ["ENODEV"]) == ""
+        )
+
+
+# -- mmap() ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mmap:
+    """mmap() of a DMABUF of four pages, right in all but what is said.
+
+    ``of`` is how it was opened or what became of it: ``rdwr``, ``rdonly``,
+    ``wronly``, ``revoked``, ``closed`` (its device).
+    """
+
+    length: int = LENGTH
+    offset: int = 0
+    prot: str = "rw"
+    flags: str | int | None = None
+    of: str = "rdwr"
+
+
+@dataclass(frozen=True)
+class MmapRow:
+    """A row of the table of mmap()."""
+
+    id: str
+    what: str
+    errno: str
+    calls: tuple[Mmap, ...]
+
+
+OPEN_MODES = ("rdwr", "rdonly", "wronly")
+PROTECTIONS = ("none", "r", "w", "rw")
+BEYOND_THE_END = (
+    (LENGTH + PAGE, 0),
+    (PAGE, LENGTH),
+    (LENGTH, PAGE),
+    (2 * PAGE, LENGTH - PAGE),
+    (PAGE, 1 << 40),
+)
+
+MMAP = (
+    MmapRow("ERR-70", "no length", "EINVAL", (Mmap(length=0), Mmap(length=0, offset=PAGE))),
+    MmapRow(
+        "ERR-71",
+        "an offset in a page",
+        "EINVAL",
+        tuple(Mmap(PAGE, offset) for offset in (1, 0x800, LENGTH + 1)),
+    ),
+    MmapRow("ERR-72", "beyond the end", "EINVAL", tuple(Mmap(*part) for part in BEYOND_THE_END)),
+    MmapRow(
+        "ERR-73",
+        "a page number that overflows",
+        "EOVERFLOW",
+        (Mmap(PAGE, (1 << 64) - PAGE), Mmap(2 * PAGE, (1 << 64) - 2 * PAGE)),
+    ),
+    MmapRow(
+        "ERR-74",
+        "a revoked DMABUF, or one whose device is closed",
+        "ENODEV",
+        tuple(
+            Mmap(of=of, prot=prot, flags=flags)
+            for of in ("revoked", "closed")
+            for prot, flags in (("rw", None), ("r", None), ("r", "private"))
+        ),
+    ),
+    MmapRow(
+        "ERR-74",
+        "beyond the end of a revoked DMABUF",
+        "EINVAL",
+        tuple(Mmap(*part, of=of) for of in ("revoked", "closed") for part in BEYOND_THE_END),
+    ),
+    MmapRow(
+        "ERR-75", "MAP_PRIVATE", "EINVAL", tuple(Mmap(prot=prot, flags="private") for prot in PROTECTIONS)
+    ),
+    MmapRow("ERR-76", "MAP_SYNC", "EOPNOTSUPP", (Mmap(flags=MAP_SHARED_VALIDATE_SYNC),)),
+    MmapRow(
+        "ERR-77",
+        "PROT_WRITE of an O_RDONLY descriptor",
+        "EACCES",
+        tuple(Mmap(prot=prot, of="rdonly") for prot in ("w", "rw")),
+    ),
+    MmapRow(
+        "ERR-78",
+        "an O_WRONLY descriptor",
+        "EACCES",
+        tuple(Mmap(prot=prot, of="wronly") for prot in PROTECTIONS),
+    ),
+)
+
+
+class Lenders:
+    """DMABUFs of the kinds that the table names, made when they are first asked for."""
+
+    def __init__(self, owner: Actor, ram: Function) -> None:
+        self._owner, self._ram = owner, ram
+        self._device = owner.open(ram.address)
+        self._buffers: dict[str, Buffer] = {}
+        self._mapping = owner.map(self["rdwr"])
+        assert self._mapping.stamp(seed=0x20) is None
+
+    def __getitem__(self, kind: str) -> Buffer:
+        if kind not in self._buffers:
+            self._buffers[kind] = self._make(kind)
+        return self._buffers[kind]
+
+    def _make(self, kind: str) -> Buffer:
+        owner = self._owner
+        mode = kind if kind in OPEN_MODES else "rdwr"
+        buffer = owner.export(self._device, RAM_BAR, SPAN, open_flags=f"{mode},cloexec")
+        if kind == "revoked":
+            owner.revoke(buffer)
+        elif kind == "closed":
+            self._device.close()
+            self._device = owner.open(self._ram.address)
+            del self._buffers["rdwr"]
+            self._mapping = owner.map(self["rdwr"])
+        return buffer
+
+    def alive(self) -> bool:
+        """Whether what may be mapped still can be, and shows what it did."""
+        owner = self._owner
+        return (
+            self._mapping.pages()
+            == owner.map(self["rdwr"]).pages()
+            == list(range(0x20, 0x20 + LENGTH // PAGE))
+        )
+
+
+def mmap_deviations(lenders: Lenders, owner: Actor, one: MmapRow) -> list[str]:
+    """What is not as the row says, call by call."""
+    wrong = []
+    buffers = {asked.of: lenders[asked.of] for asked in one.calls}
+    leftovers = Leftovers(owner)
+    for asked in one.calls:
+        buffer = buffers[asked.of]
+
+        def attempt(buffer: Buffer = buffer, asked: Mmap = asked) -> Mapping:
+            return owner.map(buffer, asked.length, asked.offset, asked.prot, flags=asked.flags)
+
+        if found := deviation(leftovers, attempt, [one.errno]):
+            wrong.append(f"{asked}: {found}")
+    return wrong
+
+
+@requirement("ERR-00")
+@pytest.mark.parametrize(
+    "one", [pytest.param(one, id=f"{one.id} {one.what}", marks=requirement(one.id)) for one in MMAP]
+)
+def test_a_malformed_mmap_is_refused(c_owner: Actor, ram: Function, one: MmapRow) -> None:
+    """An mmap() of a DMABUF that is wrong in one thing gets the errno for that, and leaves nothing behind."""
+    lenders = Lenders(c_owner, ram)
+    assert mmap_deviations(lenders, c_owner, one) == []
+    assert lenders.alive()
+
+
+@requirement("ERR-00", *dict.fromkeys(one.id for one in MMAP))
+def test_python_is_refused_the_same_mmaps(start, ram: Function) -> None:
+    """Every row of that table holds for a tool in Python."""
+    owner = start("python")
+    lenders = Lenders(owner, ram)
+    wrong = {f"{one.id} {one.what}": mmap_deviations(lenders, owner, one) for one in MMAP}
+    assert {name: found for name, found in wrong.items() if found} == {}
+    assert lenders.alive()
+
+
+@requirement("ERR-79")
+def test_a_dmabuf_cannot_be_lent_for_reading_alone(c_owner: Actor, ram: Function, finding) -> None:
+    """mmap() with PROT_READ of an O_RDONLY descriptor is EINVAL, and of an O_RDWR one works."""
+    device = c_owner.open(ram.address)
+    assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN), prot="r").load32(0) is not None
+    buffer = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
+    answer = refusal(lambda: c_owner.map(buffer, prot="r"))
+    finding(f"mmap() with PROT_READ of an O_RDONLY descriptor: {answer}")
+    assert answer == "EINVAL"
+
+
+# -- anything at all -------------------------------------------------------------------
+
+
+def sizes(*usual: int) -> st.SearchStrategy[int]:
+    """What is right, what is next to it, and anything of 32 bits."""
+    near = sorted({max(0, one + step) for one in usual for step in (-1, 0, 1)})
+    return st.sampled_from(near) | st.integers(0, EVERY - 1)
+
+
+OFFSETS = st.sampled_from([0, PAGE, BAR - PAGE, BAR, 1, 0x800, (1 << 64) - PAGE, 1 << 63]) | st.integers(
+    0, (1 << 64) - 1
+)
+LENGTHS = st.sampled_from([PAGE, 2 * PAGE, 0, BAR, BAR + PAGE, 1, 1 << 62, 1 << 63]) | st.integers(
+    0, (1 << 64) - 1
+)
+OPEN_FLAGS = st.sampled_from([os.O_RDWR, os.O_RDWR | os.O_CLOEXEC, 0, os.O_ACCMODE]) | st.integers(
+    0, EVERY - 1
+)
+WAYS = st.sampled_from([GET, GET, GET, SET, GET | SET, GET | PROBE, SET | PROBE, 0])
+
+
+@st.composite
+def creations(draw: st.DrawFn) -> Creation:
+    """Mostly right, and wrong in a few things at a time."""
+
+    def often(right: object, other: st.SearchStrategy) -> object:
+        return draw(st.one_of(st.just(right), st.just(right), st.just(right), other))
+
+    parts = draw(st.lists(st.tuples(OFFSETS, LENGTHS), max_size=4))
+    parts = often(((0, PAGE), (2 * PAGE, PAGE)), st.just(tuple(parts)))
+    whole = 24 + 16 * len(parts)
+    return Creation(
+        argsz=often(None, sizes(0, 8, 24, whole)),
+        flags=often(GET | EXPORT, WAYS.map(lambda way: way | EXPORT) | st.integers(0, EVERY - 1)),
+        region=often(RAM_BAR, sizes(0, 6, 9)),
+        open_flags=draw(OPEN_FLAGS),
+        dma_flags=often(0, sizes(0, 1 << 28)),
+        nr_ranges=often(None, sizes(0, len(parts), 1 << 16)),
+        ranges=parts,
+        present=often(None, st.integers(0, whole)),
+        pointer=often(None, st.sampled_from(BAD_POINTERS)),
+    )
+
+
+def may_succeed(case: Creation) -> bool:
+    """Whether the call is one that may do anything at all.
+
+    Of argsz no more is asked than the kernel asks: room for the fixed part.
+    """
+    if case.pointer is not None or case.flags & ~(0xFFFF | GET | SET | PROBE):
+        return False
+    if case.flags & 0xFFFF != EXPORT or case.flags & PROBE:
+        return True  # another feature, or one that does nothing
+    count = len(case.ranges) if case.nr_ranges is None else case.nr_ranges
+    there = 24 + 16 * len(case.ranges) if case.present is None else case.present
+    if case.present is None and count > len(case.ranges):
+        return False  # zeros follow, and a range of no length is none
+    listed = case.ranges[:count]
+    return (
+        case.flags == GET | EXPORT
+        and (case.argsz is None or case.argsz >= 24)
+        and there >= 24 + 16 * count
+        and count > 0
+        and case.region == RAM_BAR
+        and case.dma_flags in (0, 1 << 28)
+        and all(length and not (offset | length) % PAGE for offset, length in listed)
+        and all(offset + length <= BAR for offset, length in listed)
+    )
+
+
+@requirement("ERR-00", "ERR-13", "ERR-19", "ERR-20", "ERR-23", "ERR-24", "ERR-25", "ERR-26")
+def test_no_creation_succeeds_that_should_not(ram: Function, search: Search) -> None:
+    """Whatever the arguments of a creation, it makes a DMABUF only of pages of the BAR, or leaves nothing."""
+    made = 0
+
+    def prepare(owner: Actor) -> tuple[Device, Leftovers]:
+        return owner.open(ram.address), Leftovers(owner)
+
+    def check(subject: tuple[Device, Leftovers], case: Creation) -> None:
+        nonlocal made
+        device, leftovers = subject
+        try:
+            result = case.make(device)
+        except Refused:
+            result = 0
+        if result and case.flags == GET | EXPORT:
+            assert may_succeed(case)
+            made += 1
+            count = len(case.ranges) if case.nr_ranges is None else case.nr_ranges
+            with hold(device, result) as buffer:
+                assert buffer.size == sum(length for _, length in case.ranges[:count])
+        assert leftovers.look() == ""
+
+    search(creations(), prepare, check, examples=150)
+    if not made:
+        raise HarnessError("Of the calls that were tried none made a DMABUF: they were all malformed.")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A call of the feature that revokes; ``target`` is a number, or None for a live DMABUF."""
+
+    way: int
+    argsz: int | None
+    present: int | None
+    target: int | None
+
+
+@st.composite
+def revocations(draw: st.DrawFn) -> Asked:
+    """Mostly right, and wrong in a few things at a time."""
+
+    def often(right: object, other: st.SearchStrategy) -> object:
+        return draw(st.one_of(st.just(right), st.just(right), other))
+
+    return Asked(
+        way=often(
+            SET,
+            st.sampled_from([GET, SET | GET, SET | PROBE, 0]) | st.integers(0, 0xFFFF).map(lambda n: n << 16),
+        ),
+        argsz=often(None, sizes(0, 8, 12)),
+        present=often(None, st.integers(0, 12)),
+        target=often(None, st.sampled_from([0, 1, 2, 3]) | st.integers(-(1 << 31), (1 << 31) - 1)),
+    )
+
+
+@requirement("ERR-00", "ERR-40", "ERR-42", "ERR-43", "ERR-48")
+@on_dialect("feature")
+def test_no_revoke_succeeds_that_should_not(ram: Function, search: Search) -> None:
+    """Whatever the arguments of a revoke, it takes away the DMABUF that it names, or nothing."""
+    gone = 0
+
+    def check(subject: tuple[Stage, Leftovers], case: Asked) -> None:
+        nonlocal gone
+        stage, leftovers = subject
+        owner = stage.owner
+        with owner.export(stage.device, RAM_BAR, SPAN) as buffer, owner.map(buffer) as mapping:
+            target = buffer if case.target is None else case.target
+            answer = refusal(lambda: stage.ask(case.way, target, case.argsz, case.present))
+            done = answer == "success" and not case.way & PROBE
+            if done:
+                assert case.way == SET
+                assert case.target is None
+                assert case.argsz is None or case.argsz >= 12
+                assert case.present is None or case.present >= 12
+                gone += 1
+            assert (mapping.load32(0) == Sigbus(BUS_ADRERR, 0)) == done
+        assert stage.mapping.load32(0) == 0x40
+        assert leftovers.look() == ""
+
+    def prepare(owner: Actor) -> tuple[Stage, Leftovers]:
+        return Stage(owner, owner.open(ram.address)), Leftovers(owner)
+
+    search(revocations(), prepare, check, examples=100)
+    if not gone:
+        raise HarnessError("Of the calls that were tried none revoked anything: they were all malformed.")
+
+
+@st.composite
+def mmaps(draw: st.DrawFn) -> Mmap:
+    """Lengths, offsets, protections and flags of any kind."""
+    places = st.sampled_from([0, PAGE, LENGTH - PAGE, LENGTH]) | st.integers(0, (1 << 64) - 1)
+    lengths = st.sampled_from([PAGE, LENGTH, 0, 1, LENGTH + 1]) | st.integers(0, (1 << 64) - 1)
+    kinds = st.sampled_from([1, 1, 1, 2, 3])
+    # None of those that choose the place, or that need no file.
+    more = st.sampled_from(
+        [0, 0, 0x2000, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x40, 0x800, 0x1000]
+    )
+    return Mmap(
+        draw(lengths),
+        draw(places),
+        draw(st.sampled_from(PROTECTIONS)),
+        draw(kinds) | draw(more),
+        draw(st.sampled_from(("rdwr", "rdwr", *OPEN_MODES))),
+    )
+
+
+@requirement("ERR-00", "ERR-70", "ERR-71", "ERR-72", "ERR-73", "ERR-75", "ERR-76", "ERR-77", "ERR-78")
+def test_no_mmap_succeeds_that_should_not(ram: Function, search: Search) -> None:
+    """Whatever the arguments of mmap(), a mapping that comes of it shows pages of the DMABUF alone."""
+    mapped = 0
+
+    def prepare(owner: Actor) -> tuple[Lenders, Leftovers]:
+        lenders = Lenders(owner, ram)
+        for kind in OPEN_MODES:
+            assert lenders[kind].size == LENGTH
+        return lenders, Leftovers(owner)
+
+    def check(subject: tuple[Lenders, Leftovers], case: Mmap) -> None:
+        nonlocal mapped
+        lenders, leftovers = subject
+        buffer = lenders[case.of]
+        try:
+            mapping = buffer.actor.map(buffer, case.length, case.offset, case.prot, flags=case.flags)
+        except Refused:
+            assert leftovers.look() == ""
+            return
+        with mapping:
+            assert case.of == "rdwr"
+            assert isinstance(case.flags, int)
+            assert case.flags & 3 != 2
+            assert not case.offset % PAGE
+            assert 0 < case.length <= LENGTH - case.offset
+            if "r" in case.prot:
+                first = 0x20 + case.offset // PAGE
+                assert mapping.pages() == list(range(first, first + mapping.length // PAGE))
+        mapped += 1
+
+    search(mmaps(), prepare, check, examples=120)
+    if not mapped:
+        raise HarnessError("Of the calls that were tried none mapped anything: they were all malformed.")

@@ -1,0 +1,577 @@
+"""FLAG: the flags of mmap(), what the kernel can be asked to do with a mapping, and who else reaches for it.
+
+Every scenario maps first: on a kernel that maps nothing a refusal proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.mm import (
+    Debugger,
+    Memory,
+    advise_process,
+    duplicate,
+    leave_behind,
+    lock,
+    lock_all,
+    map_at,
+    pin,
+    put_over,
+    remap,
+    remap_file_page,
+    seal,
+    shared_files,
+    sync,
+    watch_faults,
+)
+from harness.plugin import requirement
+from harness.probe import (
+    BUS_ADRERR,
+    PAGE,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    Actor,
+    Buffer,
+    Device,
+    Fault,
+    Mapping,
+    Range,
+    Refused,
+    Sigbus,
+    Sigsegv,
+)
+from harness.relations import Segment, dump
+from harness.witness import RamBar
+
+RAM_BAR = 2
+MIB = 1 << 20
+START = 5
+PAGES = 16
+LENGTH = PAGES * PAGE
+SPAN = [Range(START * PAGE, LENGTH)]
+SHOWN = list(range(START, START + PAGES))
+GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
+
+# include/uapi/asm-generic/mman-common.h
+MAP_SHARED_HUGETLB = 0x40001
+# include/linux/mm_types.h, arch/x86/include/asm/page_64_types.h: the end of 47 bits of address, less a page
+LAST_ADDRESS = 0x7FFFFFFFF000
+LONELY = 1 << 44  # far from where a process has anything
+FIRST_ADDRESS = 0x10000  # CONFIG_DEFAULT_MMAP_MIN_ADDR, at most
+# drivers/vfio/pci/vfio_pci_core.c: where the regions are in the device fd, in pages
+REGION_PAGES = 1 << 28
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses; ``success`` if it does not."""
+    try:
+        attempt()
+    except Refused as refused:
+        return refused.errno
+    return "success"
+
+
+@pytest.fixture
+def buffer(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Buffer:
+    """A DMABUF of 16 pages of the RAM BAR, from page 5 on, which each carry their number."""
+    ram_witness.stamp()
+    return c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
+
+
+@pytest.fixture
+def mapping(c_owner: Actor, buffer: Buffer) -> Mapping:
+    """A mapping of all of it, of which the first four pages have been touched."""
+    found = c_owner.map(buffer)
+    assert found.pages(0, 4 * PAGE) == SHOWN[:4]
+    return found
+
+
+@pytest.fixture
+def ordinary(c_owner: Actor) -> Mapping:
+    """The same length of ordinary memory, to see that what is refused elsewhere works."""
+    found = c_owner.map(c_owner.make("memfd", LENGTH))
+    assert found.stamp(seed=START) is None
+    return found
+
+
+# -- flags and protections -------------------------------------------------------------
+
+
+@requirement("FLAG-01")
+def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """MAP_PRIVATE is EINVAL for any protection, populated or not; the shared mapping stays as it was."""
+    for flags in ("private", "private,populate", "private,locked"):
+        for prot in ("none", "r", "w", "rw"):
+            attempt = refusal(lambda prot=prot, flags=flags: c_owner.map(buffer, prot=prot, flags=flags))
+            assert attempt == "EINVAL", (prot, flags)
+    assert mapping.pages() == SHOWN
+
+
+@requirement("FLAG-02")
+def test_executing_is_allowed_as_for_any_dmabuf(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+) -> None:
+    """mmap() and mprotect() with PROT_EXEC are answered as they are for a DMABUF of udmabuf."""
+
+    def answers(one: Buffer, view: Mapping) -> dict[str, str]:
+        found = {
+            f"mmap {prot}": refusal(lambda prot=prot: c_owner.map(one, prot=prot)) for prot in ("rx", "rwx")
+        }
+        return found | {"mprotect rx": refusal(lambda: view.protect("rx"))}
+
+    other = c_owner.make("udmabuf", LENGTH)
+    ours, theirs = answers(buffer, mapping), answers(other, c_owner.map(other))
+    finding(f"PROT_EXEC: {ours}; of udmabuf: {theirs}")
+    assert ours == theirs
+
+
+@requirement("FLAG-03")
+def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """Of an O_RDONLY descriptor there is no mapping, or one that mprotect() does not make writable."""
+    device = buffer.device
+    assert device is not None
+    reading = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
+    for prot in ("none", "r"):
+        try:
+            got = c_owner.map(reading, prot=prot)
+        except Refused:
+            continue
+        assert refusal(lambda got=got: got.protect("rw")) == "EACCES"
+        assert isinstance(got.store32(0, 0), Sigsegv)
+    assert mapping.pages() == SHOWN
+
+
+def check_protections(mapping: Mapping, last: int) -> None:
+    """Loads and stores at the first page and at ``last`` are as the protection says at the time."""
+    for place in (0, last):
+        assert mapping.load32(place) is not None
+        assert mapping.store32(place + 8, 1) == Sigsegv(SEGV_ACCERR, place + 8)
+    mapping.protect("rw")
+    for place in (0, last):
+        assert mapping.store32(place + 8, 0x1234) is None
+        assert mapping.load32(place + 8) == 0x1234
+    mapping.protect("none")
+    for place in (0, last):
+        assert mapping.load32(place) == Sigsegv(SEGV_ACCERR, place)
+        assert mapping.store32(place, 0) == Sigsegv(SEGV_ACCERR, place)
+    mapping.protect("r")
+    for place in (0, last):
+        assert mapping.load32(place + 8) == 0x1234
+        assert mapping.store32(place + 8, 1) == Sigsegv(SEGV_ACCERR, place + 8)
+    mapping.protect("rw")
+    for place in (0, last):
+        assert mapping.store32(place + 8, 0x4321) is None
+
+
+@requirement("FLAG-04")
+def test_protections_are_kept_and_changed(c_owner: Actor, buffer: Buffer, ram_witness: RamBar) -> None:
+    """What is mapped for reading, or for nothing, is so until mprotect() says otherwise."""
+    check_protections(c_owner.map(buffer, prot="r"), LENGTH - PAGE)
+    assert ram_witness.word(START * PAGE + 8) == 0x4321
+    from_none = c_owner.map(buffer, prot="none")
+    assert from_none.load32(PAGE) == Sigsegv(SEGV_ACCERR, PAGE)
+    from_none.protect("rw")
+    assert from_none.store32(PAGE + 8, 0x77) is None
+    assert ram_witness.word((START + 1) * PAGE + 8) == 0x77
+
+
+@requirement("FLAG-04")
+def test_protections_of_huge_pages_are_kept_and_changed(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """The same holds where the page table has huge pages, and for one small page in the middle of one."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
+    mapping = c_owner.map(buffer, prot="r", align=2 * MIB, congruent=0)
+    mapping.advise("hugepage")
+    assert mapping.at([0, 2 * MIB]) == [4 * MIB // PAGE, 6 * MIB // PAGE]
+    if mapping.page_table().mapped("pmd") != 4 * MIB:
+        raise HarnessError("The mapping was to be of huge pages, and is not.")
+    check_protections(mapping, 4 * MIB - PAGE)
+    mapping.protect("r", MIB, PAGE)
+    assert mapping.store32(MIB + 8, 1) == Sigsegv(SEGV_ACCERR, MIB + 8)
+    for place in (MIB - PAGE, MIB + PAGE):
+        assert mapping.store32(place + 8, place) is None
+        assert ram_witness.word(4 * MIB + place + 8) == place
+
+
+# -- mremap(), and pieces --------------------------------------------------------------
+
+
+@requirement("FLAG-05")
+def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """mremap() shrinks and moves, with the right pages; it does not grow, duplicate, or leave the old."""
+    assert refusal(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
+    assert refusal(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
+    assert refusal(lambda: duplicate(mapping)) == "EFAULT"
+    assert refusal(lambda: leave_behind(mapping)) == "EINVAL"
+    assert mapping.pages(0, 6 * PAGE) == SHOWN[:6]
+    moved = remap(mapping, LENGTH, "maymove,fixed")
+    assert moved.pages() == SHOWN
+    half = remap(moved, LENGTH // 2)
+    assert half.pages() == SHOWN[: PAGES // 2]
+    assert refusal(lambda: remap(half, LENGTH)) == "EFAULT"
+    again = remap(half, LENGTH // 2, "maymove,fixed")
+    assert again.store32(3 * PAGE, 0x333) is None
+    assert c_owner.map(buffer).load32(3 * PAGE) == 0x333
+    c_owner.revoke(buffer)
+    assert again.pages() == GONE[: PAGES // 2]
+    assert remap(again, LENGTH // 2, "maymove,fixed").pages() == GONE[: PAGES // 2]
+
+
+@requirement("FLAG-06", "RNG-05")
+def test_a_revoke_ends_every_piece(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """Pieces that munmap() and mprotect() have made show the right pages, and all end with the revoke."""
+    mapping.unmap(3 * PAGE, 2 * PAGE)
+    mapping.protect("r", 7 * PAGE, PAGE)
+    mapping.protect("none", 9 * PAGE, PAGE)
+    mapping.advise("random", 11 * PAGE, PAGE)
+    left = [page for page in range(PAGES) if page not in (3, 4)]
+
+    def shown() -> list[int | Fault]:
+        return mapping.at(page * PAGE for page in left)
+
+    forbidden = Sigsegv(SEGV_ACCERR, 9 * PAGE)
+    assert shown() == [forbidden if page == 9 else SHOWN[page] for page in left]
+    c_owner.revoke(buffer)
+    assert shown() == [forbidden if page == 9 else GONE[page] for page in left]
+    mapping.protect("rw", 9 * PAGE, PAGE)
+    assert shown() == [GONE[page] for page in left]
+
+
+@requirement("FLAG-15")
+def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
+    """MAP_FIXED replaces, MAP_FIXED_NOREPLACE does not, and both ends of the address space will do."""
+    put_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
+    expected = [*SHOWN[:2], SHOWN[9], SHOWN[10], *SHOWN[4:]]
+    assert mapping.pages() == expected
+    refused = refusal(lambda: put_over(mapping, buffer, 0, PAGE, 9 * PAGE, replacing=False))
+    assert (refused, mapping.pages()) == ("EEXIST", expected)
+    edges = [map_at(buffer, LAST_ADDRESS - LENGTH), map_at(buffer, FIRST_ADDRESS)]
+    for edge in edges:
+        assert edge.pages() == SHOWN
+    c_owner.revoke(buffer)
+    for one in (mapping, *edges):
+        assert one.pages() == GONE
+
+
+@requirement("FLAG-17")
+def test_neighbours_stay_right(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """Two mappings back to back, of consecutive offsets, are right before and after a split."""
+    put_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
+    assert mapping.pages() == SHOWN
+    assert [vma.end for vma in c_owner.vmas(mapping)][-1] == LENGTH
+    mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across where they meet
+    assert mapping.pages() == SHOWN
+    assert mapping.store32(7 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 7 * PAGE)
+    assert mapping.store32(8 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 8 * PAGE)
+    assert mapping.store32(10 * PAGE + 8, 1) is None
+    c_owner.revoke(buffer)
+    assert mapping.pages() == GONE
+
+
+def is_what_it_was_or_gone(view: Mapping, offset: int, was: int | Fault) -> bool:
+    """A refused remap_file_pages() has unmapped what was there before the file could refuse, or has not."""
+    return view.load32(offset) in (was, Sigsegv(SEGV_MAPERR, offset))
+
+
+@requirement("FLAG-16")
+def test_another_page_of_a_dmabuf_is_that_page(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """remap_file_pages() on a mapping of a DMABUF shows the page that was asked for, and no page beyond."""
+    for page, place in ((9, 0), (0, 5), (PAGES - 2, 10)):
+        remap_file_page(mapping, page, place * PAGE, 2 * PAGE)
+        assert mapping.pages(place * PAGE, 2 * PAGE) == SHOWN[page : page + 2]
+    for page in (PAGES - 1, PAGES, 1 << 20, 1 << 40, (1 << 52) - 1):
+        with c_owner.map(buffer) as fresh:
+            refused = refusal(lambda page=page, fresh=fresh: remap_file_page(fresh, page, PAGE, 2 * PAGE))
+            assert refused in ("EINVAL", "EOVERFLOW"), page
+            for place in (PAGE, 2 * PAGE):
+                assert is_what_it_was_or_gone(fresh, place, SHOWN[place // PAGE])
+            assert fresh.at([0, 3 * PAGE]) == [SHOWN[0], SHOWN[3]]
+    c_owner.revoke(buffer)
+    assert mapping.pages() == GONE
+
+
+# Pages of the device fd: of the region that is mapped, of others, and of none.
+DEVICE_PAGES = (0, 1, 5, 1024, RAM_BAR * REGION_PAGES + 5, RAM_BAR * REGION_PAGES + 1024, 1 << 40)
+
+
+def check_another_page(device: Device, first: int, page: int) -> None:
+    """A device-fd mapping from page ``first`` of the RAM BAR on, of which the second is to be ``page``."""
+    with device.actor.map(device, 4 * PAGE, first * PAGE, bar=RAM_BAR) as view:
+        assert view.pages() == list(range(first, first + 4))
+        (vma,) = device.actor.vmas(view)
+        of_a_dmabuf = vma.name.startswith("/dmabuf:")
+        if refusal(lambda: remap_file_page(view, page, PAGE, PAGE)) == "success":
+            region, place = (RAM_BAR, page) if of_a_dmabuf else divmod(page, REGION_PAGES)
+            expected: list[int | Fault] = [GONE[1]]
+            if place * PAGE < device.bars.get(region, 0):
+                expected.append(device.read(region, place * PAGE, 4))
+            assert view.load32(PAGE) in expected
+        else:
+            assert is_what_it_was_or_gone(view, PAGE, first + 1)
+        assert view.at([0, 2 * PAGE, 3 * PAGE]) == [first, first + 2, first + 3]
+        device.decode_memory(False)
+        assert view.load32(0) == GONE[0]
+        assert is_what_it_was_or_gone(view, PAGE, GONE[1])
+        device.decode_memory(True)
+
+
+@requirement("FLAG-16")
+def test_another_page_of_a_device_is_that_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """remap_file_pages() on a device-fd mapping is refused, is SIGBUS, or shows that page of the file."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    for first in (0, 1024):
+        for page in DEVICE_PAGES:
+            check_another_page(device, first, page)
+
+
+# -- madvise() and fork() --------------------------------------------------------------
+
+
+@requirement("FLAG-07")
+def test_a_mapping_that_is_not_to_be_inherited_is_not(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
+    """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL, for it is I/O memory."""
+    alone = map_at(buffer, LONELY)  # where nothing of the child's own comes to lie instead
+    for one in (mapping, alone):
+        assert one.pages() == SHOWN
+        one.advise("dontfork")
+    child = c_owner.fork("child")
+    assert shared_files(child) == {}
+    assert child.adopt(alone).load32(0) == Sigsegv(SEGV_MAPERR, 0)
+    assert child.map(buffer).pages() == mapping.pages() == alone.pages() == SHOWN
+    assert refusal(lambda: alone.advise("dofork")) == "EINVAL"
+    assert c_owner.fork("other").adopt(alone).load32(PAGE) == Sigsegv(SEGV_MAPERR, PAGE)
+
+
+REFUSED = (
+    *("dontneed", "dontneed_locked", "free", "cold", "pageout", "remove", "dofork", "dodump", "wipeonfork"),
+    *("mergeable", "collapse", "populate_read", "populate_write", "guard_install"),
+)
+ACCEPTED = (
+    *("dontdump", "hugepage", "nohugepage", "normal", "random", "sequential", "willneed", "keeponfork"),
+    "dontfork",
+)
+
+
+@requirement("FLAG-08")
+def test_no_advice_changes_what_is_mapped(c_owner: Actor, buffer: Buffer, mapping: Mapping, finding) -> None:
+    """Whatever madvise() is told, the pages are those of the device, touched before or not; the errnos."""
+    answers = {}
+    for advice in (*REFUSED, *ACCEPTED):
+        with c_owner.map(buffer) as fresh:
+            assert fresh.pages(0, 8 * PAGE) == SHOWN[:8]
+            answers[advice] = refusal(lambda fresh=fresh, advice=advice: fresh.advise(advice))
+            assert fresh.pages() == SHOWN, advice
+            assert fresh.store32(8 * PAGE + 8, 0x51) is None
+            assert mapping.load32(8 * PAGE + 8) == 0x51
+    finding(f"madvise(): {answers}")
+    wrong = {advice for advice in REFUSED if answers[advice] == "success"}
+    assert wrong == set()
+    assert {answers[advice] for advice in ("dontneed", "free", "cold", "pageout")} == {"EINVAL"}
+    assert {answers[advice] for advice in ("dodump", "wipeonfork", "guard_install")} == {"EINVAL"}
+    assert {answers[advice] for advice in ACCEPTED} == {"success"}
+
+
+# -- core dumps and debuggers ----------------------------------------------------------
+
+
+@requirement("FLAG-09")
+@pytest.mark.parametrize("end", ["alive", "revoked"])
+def test_a_core_dump_leaves_it_out(
+    c_owner: Actor, ram: Function, guest: Guest, ram_witness: RamBar, end: str
+) -> None:
+    """A core dump has nothing of the mapping, revoked or not, and what it may have of ordinary memory."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    odd = 37 * PAGE  # sizes by which their segments are known
+    buffer = c_owner.export(device, RAM_BAR, [Range(0, odd)])
+    assert c_owner.map(buffer).pages() == list(range(37))
+    assert c_owner.map(device, odd + PAGE, bar=RAM_BAR).load32(0) == 0
+    assert c_owner.map(c_owner.make("memfd", odd + 2 * PAGE)).stamp() is None
+    child = c_owner.fork("child")
+    if end == "revoked":
+        c_owner.revoke(buffer)
+    segments = dump(guest, child)
+    if Segment(odd + 2 * PAGE, odd + 2 * PAGE) not in segments:
+        raise HarnessError(f"The core dump was to have the ordinary memory, and has {segments}.")
+    assert Segment(odd, 0) in segments
+    assert Segment(odd + PAGE, 0) in segments
+
+
+@requirement("FLAG-10")
+@pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
+def test_a_debugger_does_not_reach_it(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, via: str
+) -> None:
+    """/proc/PID/mem, ptrace() and process_vm_readv() fail, before and after a revoke; nothing is written."""
+    errno = {"mem": "EIO", "ptrace": "EIO", "vm": "EFAULT"}[via]
+    child = c_owner.fork("child")
+    targets = [child] if via == "ptrace" else [child, None]
+    for target in targets:
+        control = Debugger(ordinary, target, via)
+        control.poke(8, 0x88)
+        if control.peek(PAGE) != START + 1 or ordinary.load32(8) != 0x88:
+            raise HarnessError("A debugger was to reach ordinary memory, and does not.")
+
+    def check() -> None:
+        for target in targets:
+            debugger = Debugger(mapping, target, via)
+            for offset in (0, PAGE + 8, 12 * PAGE):
+                assert refusal(lambda debugger=debugger, offset=offset: debugger.peek(offset)) == errno
+                assert refusal(lambda debugger=debugger, offset=offset: debugger.poke(offset, 0)) == errno
+
+    check()
+    assert mapping.pages() == SHOWN
+    assert child.adopt(mapping).pages() == SHOWN
+    c_owner.revoke(buffer)
+    check()
+    assert ram_witness.pages(START * PAGE, LENGTH) == SHOWN
+
+
+@requirement("FLAG-11")
+@pytest.mark.parametrize("how", ["direct", "vmsplice", "uring", "futex"])
+def test_its_pages_cannot_be_pinned(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, how: str
+) -> None:
+    """Who pins pages gets EFAULT, before and after a revoke, and the device's bytes stay."""
+    if pin(ordinary, how, PAGE) < 0:
+        raise HarnessError("The pages of ordinary memory were to be pinned, and are not.")
+    assert refusal(lambda: pin(mapping, how, PAGE)) == "EFAULT"
+    assert mapping.pages() == SHOWN
+    c_owner.revoke(buffer)
+    assert refusal(lambda: pin(mapping, how, PAGE)) == "EFAULT"
+    assert ram_witness.pages(START * PAGE, LENGTH) == SHOWN
+
+
+# include/uapi/asm-generic/mman-common.h
+ADVICES = {"willneed": 3, "cold": 20, "pageout": 21, "collapse": 25}
+
+
+@requirement("FLAG-11")
+def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping, finding) -> None:
+    """process_madvise() of the mapping, by another process or by this one, leaves the pages as they are."""
+    child = c_owner.fork("child")
+    inherited = child.adopt(mapping)
+    answers = {}
+    for name, advice in ADVICES.items():
+        for target in (child, None):
+            answers[name] = refusal(
+                lambda target=target, advice=advice: advise_process(mapping, target, advice)
+            )
+            assert mapping.pages() == inherited.pages() == SHOWN, name
+    finding(f"process_madvise(): {answers}")
+    assert {answers[name] for name in ("cold", "pageout", "collapse")} <= {"EFAULT", "EINVAL"}
+
+
+# -- locks, msync(), userfaultfd, seals ------------------------------------------------
+
+
+@requirement("FLAG-12")
+def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> None:
+    """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and neither map nor account a page."""
+    pages = 1024
+    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, pages * PAGE)])
+    control = c_owner.map(c_owner.make("memfd", pages * PAGE), flags="shared,populate,locked")
+    locked = Memory.of(c_owner)
+    if locked.locked != pages * PAGE // 1024:
+        raise HarnessError(f"Ordinary memory was to be locked, but there is only {locked}.")
+    control.unmap()
+    before, faults = Memory.of(c_owner), c_owner.minor_faults()
+    mappings = [c_owner.map(buffer, flags=flags) for flags in ("shared", "shared,populate", "shared,locked")]
+    lock(mappings[0])
+    lock_all(c_owner, "current,future")
+    mappings.append(c_owner.map(buffer))
+    for mapping in mappings:
+        assert mapping.page_table().is_empty()
+    now = Memory.of(c_owner)
+    lock_all(c_owner, "none")
+    assert c_owner.minor_faults() - faults < pages
+    assert now.resident - before.resident < pages * PAGE // 1024
+    # What the actor has of its own is locked, too: some hundred KiB.
+    assert now.locked < pages * PAGE // 1024
+    assert mappings[0].touch() == pages
+    assert Memory.of(c_owner).resident - before.resident < pages * PAGE // 1024
+
+
+@requirement("FLAG-13")
+def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding) -> None:
+    """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
+    answers = {how: refusal(lambda how=how: sync(mapping, how)) for how in ("sync", "async", "invalidate")}
+    finding(f"msync(): {answers}")
+    assert answers == {"sync": "EINVAL", "async": "success", "invalidate": "success"}
+    assert mapping.pages() == SHOWN
+
+
+@requirement("FLAG-14")
+def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> None:
+    """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
+    watch_faults(ordinary, "missing").close()
+    answers = {
+        mode: refusal(lambda mode=mode: watch_faults(mapping, mode)) for mode in ("missing", "wp", "minor")
+    }
+    assert set(answers.values()) == {"EINVAL"}, answers
+    assert mapping.pages() == SHOWN
+
+
+@requirement("FLAG-19")
+def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """A mapping that is sealed by mseal() stays in place, and ends with the revoke all the same."""
+    seal(mapping)
+    assert refusal(mapping.unmap) == "EPERM"
+    assert refusal(lambda: mapping.protect("r")) == "EPERM"
+    assert mapping.pages() == SHOWN
+    c_owner.revoke(buffer)
+    assert mapping.pages() == GONE
+    assert refusal(mapping.unmap) == "EPERM"
+
+
+@requirement("FLAG-19")
+def test_a_hint_of_huge_tlb_pages_changes_nothing(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+) -> None:
+    """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
+    got: list[Mapping] = []
+    answer = refusal(lambda: got.append(c_owner.map(buffer, flags=MAP_SHARED_HUGETLB)))
+    finding(f"MAP_HUGETLB: {answer}")
+    assert answer in ("EINVAL", "success")
+    for one in (mapping, *got):
+        assert one.pages() == SHOWN
+    c_owner.revoke(buffer)
+    for one in (mapping, *got):
+        assert one.pages() == GONE
+
+
+# -- the descriptor --------------------------------------------------------------------
+
+WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy", "truncate", "punch")
+
+
+@requirement("FLAG-21")
+@pytest.mark.parametrize("end", ["alive", "revoked"])
+def test_there_is_no_way_to_the_data_but_mmap(
+    c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding
+) -> None:
+    """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""
+    if end == "revoked":
+        c_owner.revoke(buffer)
+    answers = {way: refusal(lambda way=way: c_owner.say("fdio", buffer.name, way)) for way in WAYS}
+    finding(f"a DMABUF's descriptor, {end}: {answers}")
+    assert "success" not in answers.values()
+    assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")
+    assert refusal(lambda: buffer.seek("cur")) == "EINVAL"
+    assert refusal(lambda: buffer.seek("set", PAGE)) == "EINVAL"
+    assert buffer.seek("end") == LENGTH
+    assert ram_witness.pages(START * PAGE, LENGTH) == SHOWN

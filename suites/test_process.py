@@ -1,0 +1,453 @@
+"""MP: who has a DMABUF beside its owner, how they came by it, and that a revoke ends it for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.mm import open_mapped_file, shared_files
+from harness.plugin import requirement
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus
+from harness.quiescence import OURS, THEIRS, Oracle, landed
+from harness.raw import call
+from harness.relations import leave, orphan, receive, seized, send
+from harness.witness import KernelHealth, RamBar
+
+RAM_BAR = 2
+MIB = 1 << 20
+START = 3 * PAGE
+PAGES = 8
+LENGTH = PAGES * PAGE
+SPAN = [Range(START, LENGTH)]
+GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
+NOBODY = 65534
+Start = Callable[[str], Actor]
+VIA = pytest.mark.parametrize("via", ["group", "cdev"])
+
+# include/uapi/linux/vfio.h, iommufd.h: _IO(';', n), all that there are
+VFIO_IOCTLS = range(0x3B64, 0x3B80)
+IOMMUFD_IOCTLS = range(0x3B80, 0x3B96)
+
+
+def dmabufs(guest: Guest) -> int:
+    """How many DMABUFs the guest's kernel has."""
+    return KernelHealth.of(guest).dmabufs
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses; a failure if it does not."""
+    with pytest.raises(Refused) as refused:
+        attempt()
+    return refused.value.errno
+
+
+def stamped(seed: int = 0) -> list[int]:
+    """What pages() gives of a mapping of SPAN that was stamped with this seed."""
+    return list(range(seed, seed + PAGES))
+
+
+# -- who sees what ---------------------------------------------------------------------
+
+
+@requirement("MP-01")
+def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """A client that was given a DMABUF maps its pages, and has nothing else of the device mapped."""
+    ram_witness.stamp()
+    device = owner.open(ram.address)
+    owner.map(device, bar=RAM_BAR)
+    parts = [Range(40 * PAGE, 2 * PAGE), Range(7 * PAGE, PAGE), Range(0, PAGE)]
+    client = owner.spawn("client", uid=NOBODY)
+    theirs = owner.give(owner.export(device, RAM_BAR, parts), client)
+    assert client.map(theirs).pages() == [40, 41, 7, 0]
+    assert client.map(theirs, PAGE, 3 * PAGE).pages() == [0]
+    for length, offset in ((5 * PAGE, 0), (PAGE, 4 * PAGE), (2 * PAGE, 3 * PAGE), (PAGE, ram.bars[RAM_BAR])):
+        assert refusal(lambda length=length, offset=offset: client.map(theirs, length, offset)) == "EINVAL"
+    of_the_system = shared_files(client, lambda name: name.startswith("/usr/"))
+    assert of_the_system == {"/dmabuf:": 5 * PAGE}
+
+
+@requirement("MP-02")
+def test_a_revoke_reaches_whoever_was_given_it(owner: Actor, ram: Function) -> None:
+    """A revoke ends the mappings of the client, of its child, and of a third party it was passed on to."""
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    client = owner.spawn("client", uid=NOBODY)
+    theirs = owner.give(buffer, client)
+    inherited = replace(theirs, actor=client.fork("child"))
+    back = owner.take(theirs)
+    aside = owner.give(back, owner.fork("aside"))
+    held = (buffer, theirs, inherited, back, aside)
+    mappings = [one.actor.map(one) for one in held]
+    for mapping in mappings:
+        assert mapping.stamp(seed=0x30) is None
+    owner.revoke(buffer)
+    assert [mapping.pages() for mapping in mappings] == [GONE] * len(mappings)
+    for one in held:
+        assert refusal(lambda one=one: one.actor.map(one)) == "ENODEV"
+
+
+# -- fork() ----------------------------------------------------------------------------
+
+
+@requirement("MP-03")
+def test_a_forked_child_inherits_the_mapping_and_its_end(owner: Actor, ram: Function) -> None:
+    """A child has its parent's mapping, of pages touched before the fork and of others, until the revoke."""
+    device = owner.open(ram.address)
+    assert owner.map(device, LENGTH, START, bar=RAM_BAR).stamp(seed=0x50) is None
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    touched, untouched = owner.map(buffer), owner.map(buffer)
+    assert touched.pages() == stamped(0x50)
+    child = owner.fork("child")
+    inherited = [child.adopt(touched), child.adopt(untouched)]
+    for mapping in inherited:
+        assert mapping.pages() == stamped(0x50)
+    owner.revoke(buffer)
+    for mapping in (touched, untouched, *inherited):
+        assert mapping.pages() == GONE
+
+
+@requirement("MP-03")
+def test_a_forked_child_takes_no_fault_for_what_was_touched(c_owner: Actor, ram: Function) -> None:
+    """The entries of the page table are copied by fork(), so the child reads without a fault of its own."""
+    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
+    mapping = c_owner.map(buffer)
+    assert mapping.touch() == PAGES
+    inherited = c_owner.fork("child").adopt(mapping)
+    assert inherited.page_table().mapped("pte") == LENGTH
+    assert inherited.touch() == 0
+    c_owner.revoke(buffer)
+    assert inherited.page_table().is_empty()
+    assert mapping.page_table().is_empty()
+    assert inherited.pages() == GONE
+
+
+@requirement("MP-03", "HUGE-07")
+def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """A child of a process that has mapped huge pages reads the right pages, and none after the revoke."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
+    mapping = c_owner.map(buffer, align=2 * MIB, congruent=0)
+    mapping.advise("hugepage")
+    pages = 4 * MIB // PAGE
+    expected = list(range(pages, 2 * pages))
+    assert mapping.pages() == expected
+    if mapping.page_table().mapped("pmd") != 4 * MIB:
+        raise HarnessError("The parent was to map huge pages, and did not.")
+    inherited = c_owner.fork("child").adopt(mapping)
+    assert inherited.pages() == expected
+    c_owner.revoke(buffer)
+    for one in (mapping, inherited):
+        assert one.page_table().is_empty()
+        assert one.at([0, 2 * MIB, 4 * MIB - PAGE]) == [
+            Sigbus(BUS_ADRERR, place) for place in (0, 2 * MIB, 4 * MIB - PAGE)
+        ]
+
+
+@requirement("MP-04")
+def test_what_is_dead_is_inherited_dead(c_owner: Actor, ram: Function) -> None:
+    """A child that forks after the revoke passes on a mapping that is SIGBUS."""
+    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
+    mapping = c_owner.map(buffer)
+    assert mapping.stamp() is None
+    child = c_owner.fork("child")
+    assert child.adopt(mapping).pages() == stamped()
+    c_owner.revoke(buffer)
+    below = child.fork("below")
+    assert below.adopt(mapping).pages() == GONE
+    inherited = replace(buffer, actor=below)
+    assert refusal(lambda: below.map(inherited)) == "ENODEV"
+
+
+@requirement("MP-05")
+def test_the_childs_mapping_does_not_depend_on_its_parents(c_owner: Actor, ram: Function) -> None:
+    """An inherited mapping works on when the parent has unmapped its own and closed the DMABUF."""
+    device = c_owner.open(ram.address)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    kept = buffer.dup()
+    mapping = c_owner.map(buffer)
+    assert mapping.stamp(seed=0x11) is None
+    inherited = c_owner.fork("child").adopt(mapping)
+    mapping.unmap()
+    buffer.close()
+    assert inherited.pages() == stamped(0x11)
+    c_owner.revoke(kept)
+    assert inherited.pages() == GONE
+
+
+@requirement("MP-05")
+@VIA
+@pytest.mark.parametrize("holder", ["by inheritance", "another"])
+def test_the_childs_mapping_outlives_its_parent(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
+) -> None:
+    """An inherited mapping works on when the parent has ended, as long as somebody has the device open."""
+    ram_witness.stamp()
+    heir = c_owner.spawn("heir")
+    opener = heir if holder == "by inheritance" else c_owner
+    device = opener.open(ram.address, via)
+    buffer = opener.export(device, RAM_BAR, SPAN)
+    mapping = heir.map(buffer if opener is heir else c_owner.give(buffer, heir))
+    assert mapping.load32(0) == 3
+    orphan(heir)
+    assert c_owner.map(heir_buffer(c_owner, buffer)).pages() == stamped(3)
+    assert mapping.pages() == stamped(3)
+    opener.revoke(buffer)
+    assert mapping.pages() == GONE
+
+
+def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
+    """The buffer as ``owner`` has it, from a child if it is one's."""
+    return buffer if buffer.actor is owner else owner.take(buffer)
+
+
+# -- exec() ----------------------------------------------------------------------------
+
+
+@requirement("MP-06")
+def test_what_survives_exec_can_be_mapped_and_revoked(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """Of a DMABUF with O_CLOEXEC and one without the second outlives exec(), maps, and follows the revoke."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    kept = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
+    c_owner.map(c_owner.export(device, RAM_BAR, [Range(0, PAGE)], open_flags="rdwr,cloexec"))
+    child = c_owner.fork("child")
+    survivors = child.exec()
+    assert [survivor.size for survivor in survivors.buffers] == [LENGTH]
+    assert survivors.vmas == 0
+    mapping = child.map(survivors.buffers[0])
+    assert mapping.pages() == stamped(3)
+    c_owner.revoke(kept)
+    assert mapping.pages() == GONE
+    assert refusal(lambda: child.map(survivors.buffers[0])) == "ENODEV"
+
+
+# -- clients that hang -----------------------------------------------------------------
+
+
+@contextmanager
+def stopped(owner: Actor, client: Actor) -> Iterator[None]:
+    """By SIGSTOP."""
+    owner.signal(client, "stop")
+    yield
+    owner.signal(client, "cont")
+
+
+def busy(_owner: Actor, _client: Actor) -> AbstractContextManager[None]:
+    """In a loop of stores, without a system call, as it is anyway."""
+    return nullcontext()
+
+
+Hang = Callable[[Actor, Actor], AbstractContextManager[None]]
+HANGS = {
+    "stopped": (stopped, None),
+    "held by a debugger": (seized, None),
+    "busy": (busy, None),
+    "in a signal handler": (busy, "handler"),
+    "stopped in a signal handler": (stopped, "handler"),
+}
+
+
+@requirement("MP-07")
+@pytest.mark.parametrize(("hang", "inside"), HANGS.values(), ids=HANGS)
+def test_a_client_that_hangs_holds_up_no_revoke(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hang: Hang, inside: str | None
+) -> None:
+    """A revoke returns although the client hangs in its stores, none of which lands after it."""
+    device = c_owner.open(ram.address)
+    oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    client = c_owner.spawn("client", uid=NOBODY)
+    lent = client.map(c_owner.give(buffer, client))
+    first, *others = c_owner.cpus()
+    c_owner.pin(first)
+    hammer = lent.hammer(THEIRS, threads=2, cpus=others, inside=inside)
+    oracle.require_reach(hammer)
+    with hang(c_owner, client):
+        assert c_owner.reclaim(buffer, oracle.view, OURS) is None
+        assert oracle.disturbed() == ""
+    before = hammer.blows(more=1)
+    after = hammer.blows(more=2 * hammer.lap)
+    assert landed(after) == landed(before)
+    for one in after:
+        assert one.sigbus > hammer.lap
+        assert (one.sigsegv, one.other) == (0, 0)
+    assert oracle.disturbed() == ""
+
+
+@requirement("MP-08")
+def test_a_client_that_is_killed_leaves_nothing(c_owner: Actor, ram: Function, guest: Guest) -> None:
+    """The last holder of a DMABUF is killed in its stores: the DMABUF is gone, the owner's others are not."""
+    device = c_owner.open(ram.address)
+    view = c_owner.map(device, LENGTH, START, bar=RAM_BAR)
+    other = c_owner.map(c_owner.export(device, RAM_BAR, SPAN))
+    before = dmabufs(guest)
+    client = c_owner.spawn("client", uid=NOBODY)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    lent = client.map(c_owner.give(buffer, client))
+    buffer.close()
+    assert dmabufs(guest) == before + 1
+    lent.hammer(THEIRS, threads=2).blows(more=PAGES)
+    c_owner.signal(client, "kill")
+    assert c_owner.reap(client) == "signal=9"
+    assert dmabufs(guest) == before
+    assert view.stamp(seed=0x70) is None
+    assert other.pages() == c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == stamped(0x70)
+
+
+@requirement("MP-09")
+@pytest.mark.parametrize("inside", [None, "clone"], ids=["threads", "processes that share the memory"])
+def test_every_thread_sees_the_revoke(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, inside: str | None
+) -> None:
+    """With a thread, or a process with the same memory, on each processor no store lands after a revoke."""
+    device = c_owner.open(ram.address)
+    oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    client = c_owner.spawn("client", uid=NOBODY)
+    lent = client.map(c_owner.give(buffer, client))
+    cpus = c_owner.cpus()
+    hammer = lent.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
+    oracle.require_reach(hammer)
+    assert c_owner.reclaim(buffer, oracle.view, OURS) is None
+    before = hammer.blows(more=1)
+    after = hammer.blows(more=hammer.lap)
+    assert landed(after) == landed(before)
+    assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
+    assert oracle.disturbed() == ""
+    assert lent.pages() == GONE
+
+
+# -- clients with nothing else ---------------------------------------------------------
+
+
+@requirement("MP-10")
+def test_a_client_in_namespaces_of_its_own_maps_and_controls_nothing(owner: Actor, ram: Function) -> None:
+    """Another user in user, mount and PID namespaces of its own maps, and that is all."""
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    client = owner.spawn("client", uid=NOBODY)
+    leave(client, "user", "mount", "pid")
+    inside = client.spawn("inside")
+    theirs = client.give(owner.give(buffer, client), inside)
+    lent = inside.map(theirs)
+    assert lent.stamp(seed=0x21) is None
+    assert owner.map(buffer).pages() == lent.pages() == stamped(0x21)
+    answers = {
+        number: refusal(lambda number=number: call(inside, theirs, number))
+        for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
+    }
+    assert set(answers.values()) == {"ENOTTY"}, answers
+    for via in ("group", "cdev"):
+        assert refusal(lambda via=via: inside.open(ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
+    assert lent.pages() == stamped(0x21)
+    owner.revoke(buffer)
+    assert lent.pages() == GONE
+
+
+@requirement("MP-11")
+@pytest.mark.parametrize(("kind", "end"), [("c", "revoke"), ("c", "close"), ("python", "close")])
+def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str, end: str) -> None:
+    """A DMABUF that is in a socket's queue at the revoke, or at the close of the device, is ENODEV to map."""
+    owner = start(kind)
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    client = owner.spawn("client", uid=NOBODY)
+    send(buffer, client)
+    early = receive(client, buffer)
+    mapping = client.map(early)
+    assert mapping.stamp() is None
+    send(buffer, client)
+    if end == "revoke":
+        owner.revoke(buffer)
+        buffer.close()
+    else:
+        buffer.close()
+        device.close()
+    late = receive(client, buffer)
+    assert late.seek() == LENGTH
+    for one in (early, late):
+        assert refusal(lambda one=one: client.map(one)) == "ENODEV"
+    assert mapping.pages() == GONE
+
+
+@requirement("MP-11", "MP-08")
+def test_what_was_on_its_way_to_the_dead_is_gone(c_owner: Actor, ram: Function, guest: Guest) -> None:
+    """A DMABUF that is in the queue of a client which is killed goes with the queue."""
+    before = dmabufs(guest)
+    device = c_owner.open(ram.address)
+    client = c_owner.spawn("client", uid=NOBODY)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    assert c_owner.map(buffer).stamp() is None
+    c_owner.map(buffer, PAGE).unmap()
+    other = c_owner.export(device, RAM_BAR, SPAN)
+    send(other, client)
+    other.close()
+    assert dmabufs(guest) == before + 2
+    c_owner.signal(client, "kill")
+    c_owner.reap(client)
+    assert dmabufs(guest) == before + 1
+
+
+# -- more than was given ---------------------------------------------------------------
+
+
+def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
+    """What a client that was given a descriptor for reading might try to get one that can write."""
+    for flags in ("rdwr,cloexec", "wronly,cloexec"):
+        yield f"reopen {flags}", lambda flags=flags: buffer.reopen(flags)
+    for mode in ("rdwr", "wronly"):
+
+        def set_mode(mode: str = mode) -> Buffer:
+            buffer.actor.say("setfl", buffer.name, mode)
+            return buffer
+
+        yield f"F_SETFL {mode}", set_mode
+    yield "dup", lambda: buffer.dup("dup")
+    yield "reopen by way of O_PATH", lambda: buffer.reopen("path").reopen("rdwr,cloexec")
+
+
+@requirement("MP-12")
+def test_a_client_cannot_get_more_than_it_was_given(c_owner: Actor, ram: Function, finding) -> None:
+    """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
+    device = c_owner.open(ram.address)
+    assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).stamp() is None
+    buffer = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
+    for name, uid in (("root", None), ("nobody", NOBODY)):
+        theirs = c_owner.give(buffer, c_owner.spawn(name, uid=uid))
+        found = {what: gained(attempt) for what, attempt in attempts(theirs)}
+        finding(f"what {name} gets of an O_RDONLY descriptor: {found}")
+        reopened = {answer for what, answer in found.items() if what.startswith("reopen")}
+        assert reopened <= {"ENXIO", "EACCES", "EPERM", "ELOOP"}
+
+
+def gained(attempt: Callable[[], Buffer]) -> str:
+    """The errno of an attempt, or that it gave a descriptor, by which at least nothing can be written."""
+    try:
+        got = attempt()
+    except Refused as refused:
+        return refused.errno
+    for prot in ("w", "rw"):
+        assert refusal(lambda prot=prot: got.actor.map(got, prot=prot)) == "EACCES"
+    return "a descriptor"
+
+
+@requirement("MP-12")
+def test_a_mapping_leads_to_no_descriptor(c_owner: Actor, ram: Function) -> None:
+    """Whoever has a mapping of a DMABUF, and no descriptor any more, cannot open one by way of it."""
+    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
+    for name, uid in (("root", None), ("nobody", NOBODY)):
+        holder = c_owner.spawn(name, uid=uid)
+        theirs = c_owner.give(buffer, holder)
+        mapping = holder.map(theirs)
+        theirs.close()
+        assert mapping.stamp() is None
+        assert refusal(lambda mapping=mapping: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
