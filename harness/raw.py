@@ -54,7 +54,8 @@ class Argument:
         for part in self.parts:
             size = len(part) if isinstance(part, bytes) else 4
             if length < size:
-                kept.append(part[:length] if isinstance(part, bytes) else b"")
+                if length and isinstance(part, bytes):
+                    kept.append(part[:length])
                 break
             kept.append(part)
             length -= size
