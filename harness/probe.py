@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
@@ -302,6 +304,11 @@ class Actor:
         """Minor page faults of the process so far."""
         return self.read(lambda said: int(said.split()[0].removeprefix("minor=")), "faults")
 
+    def load_each(self, places: Sequence[tuple[Mapping, int]]) -> list[int | Fault]:
+        """The 32-bit words at these offsets in mappings of its own, or how each load faulted."""
+        listed = ",".join(f"{mapping.name}:{offset:#x}" for mapping, offset in places)
+        return self.read(lambda said: list(map(word_or_fault, said.split())), "loadeach", listed)
+
     def spawn(self, name: str, uid: int | None = None) -> Actor:
         """Start a fresh actor that inherits no descriptor, as user ``uid``."""
         self.say("spawn", name, uid=uid)
@@ -433,7 +440,7 @@ class Device:
         self.actor.say("write", self.name, region, offset, width, value)
 
     def decode_memory(self, on: bool, width: int = 2) -> None:
-        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY, by a write of 1, 2 or 4 bytes."""
+        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY, in 1, 2 or 4 bytes."""
         # The upper half of four bytes is the status, where a 1 clears.
         command = self.read("config", PCI_COMMAND, width) & 0xFFFF & ~PCI_COMMAND_MEMORY
         self.write("config", PCI_COMMAND, width, command | (PCI_COMMAND_MEMORY if on else 0))
@@ -450,17 +457,31 @@ class Device:
         now = self.read("config", control, 2)
         self.write("config", control, 2, now | PCI_EXP_DEVCTL_BCR_FLR)
 
-    def _capability(self, identity: int) -> int:
+    @cached_property
+    def _capabilities(self) -> dict[int, int]:
+        found = {}
         place = self.read("config", PCI_CAPABILITY_LIST, 1)
         while place:
-            if self.read("config", place, 1) == identity:
-                return place
-            place = self.read("config", place + 1, 1)
-        raise HarnessError(f"The device {self.address} has no capability {identity:#x}.")
+            entry = self.read("config", place, 2)
+            found[entry & 0xFF] = place
+            place = entry >> 8
+        return found
+
+    def _capability(self, identity: int) -> int:
+        if identity not in self._capabilities:
+            raise HarnessError(f"The device {self.address} has no capability {identity:#x}.")
+        return self._capabilities[identity]
 
     def reset(self) -> None:
         """VFIO_DEVICE_RESET."""
         self.actor.say("reset", self.name)
+
+    @contextmanager
+    def resetting(self, count: int) -> Iterator[None]:
+        """VFIO_DEVICE_RESET ``count`` times by a thread of the actor's; when this ends they are done."""
+        self.actor.say("resets", self.name, count=count)
+        yield
+        self.actor.say("resetsdone")
 
     def hot_reset(self, by: Device | None = None) -> None:
         """VFIO_DEVICE_PCI_HOT_RESET of all on its bus; its group proves the right to, or that of ``by``."""

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from harness.probe import BUS_ADRERR, PAGE, Buffer, Device, Fault, Mapping, Range, Refused, Sigbus
 
+VFIO_REGION_INFO_FLAG_MMAP = 4  # include/uapi/linux/vfio.h; a BAR of I/O ports has none
+
 
 @dataclass(frozen=True)
 class View:
@@ -28,16 +30,28 @@ class View:
 
     def seen(self) -> str:
         """``data`` if it is what it was, ``SIGBUS`` at this address, or what else there is."""
-        word = self.mapping.load32(self.place)
+        return self.judge(self.mapping.load32(self.place))
+
+    def judge(self, word: int | Fault) -> str:
+        """The same of a word that was loaded."""
         if word == Sigbus(BUS_ADRERR, self.place):
             return "SIGBUS"
         return "data" if word == self.word else f"{word} instead of {self.word}"
 
 
+def look(views: Map[str, View]) -> dict[str, str]:
+    """What is seen of each of some views of one C actor, see View.seen()."""
+    actor = next(iter(views.values())).mapping.actor
+    words = actor.load_each([(view.mapping, view.place) for view in views.values()])
+    return {name: view.judge(word) for (name, view), word in zip(views.items(), words, strict=True)}
+
+
 def views_of(device: Device) -> dict[str, View]:
-    """Device-fd mappings of a page of every BAR: of the first, the second and the last."""
+    """Device-fd mappings of a page of every BAR that has them: of the first, the second and the last."""
     views = {}
     for bar, size in device.bars.items():
+        if not device.region(bar).flags & VFIO_REGION_INFO_FLAG_MMAP:
+            continue
         for place in sorted({0, PAGE, size - PAGE} & set(range(0, size, PAGE))):
             views[f"BAR {bar} at {place:#x}"] = View.of(device.actor.map(device, PAGE, place, bar=bar))
     return views

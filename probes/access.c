@@ -173,6 +173,33 @@ void op_loadlist(struct args *a, struct reply *r)
 	}
 }
 
+/* The same in several mappings. */
+void op_loadeach(struct args *a, struct reply *r)
+{
+	char *rest = a->word[0], *word, *offset;
+	struct object *mapping;
+	uint64_t at;
+
+	reply_set(r, "ok");
+	while ((word = strsep(&rest, ","))) {
+		offset = strchr(word, ':');
+		if (offset)
+			*offset++ = '\0';
+		mapping = object_find(word);
+		if (!offset || !mapping || mapping->kind != MAPPING ||
+		    !parse_u64(offset, &at) || mapping->length < 4 ||
+		    at > mapping->length - 4) {
+			reply_usage(r,
+				    "loadeach: '%s' is no mapping of this "
+				    "actor, or ends before that offset",
+				    word);
+			return;
+		}
+		if (!add_word(r, mapping, at))
+			return;
+	}
+}
+
 void op_stamp(struct args *a, struct reply *r)
 {
 	uint64_t offset, length, at, seed, pages = 0;

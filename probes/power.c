@@ -2,10 +2,13 @@
 /* What takes the device as a whole away for a time, beside VFIO_DEVICE_RESET. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/vfio.h>
@@ -117,4 +120,78 @@ void op_hotreset(struct args *a, struct reply *r)
 	else
 		reply_set(r, "ok");
 	free(request);
+}
+
+/* A thread that resets a device again and again while the actor does other things. */
+static struct {
+	bool begun;
+	pthread_t thread;
+	int fd;
+	uint64_t count;
+	uint64_t done;
+	int error;
+} resets;
+
+static void *reset_often(void *context)
+{
+	(void)context;
+	for (resets.done = 0; resets.done < resets.count; resets.done++) {
+		if (ioctl(resets.fd, VFIO_DEVICE_RESET)) {
+			resets.error = errno;
+			break;
+		}
+	}
+	return NULL;
+}
+
+void op_resets(struct args *a, struct reply *r)
+{
+	struct object *device = word_object(a, r, 0, DEVICE);
+	sigset_t all, before;
+	uint64_t count;
+	int error;
+
+	if (!device || !option_u64(a, r, "count", 0, &count))
+		return;
+	if (resets.begun) {
+		reply_usage(r, "resets: there are some; ask resetsdone");
+		return;
+	}
+	resets.fd = device->fd;
+	resets.count = count;
+	resets.error = 0;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&resets.thread, NULL, reset_often, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (error) {
+		reply_errno(r, error, "resets");
+		return;
+	}
+	resets.begun = true;
+	reply_set(r, "ok");
+}
+
+void op_resetsdone(struct args *a, struct reply *r)
+{
+	struct timespec moment = { .tv_nsec = 1000000 };
+	int error;
+
+	(void)a;
+	if (!resets.begun) {
+		reply_usage(r, "resetsdone: no resets before");
+		return;
+	}
+	while ((error = pthread_tryjoin_np(resets.thread, NULL)) == EBUSY) {
+		if (deadline_passed()) {
+			reply_set(r, "timeout");
+			return;
+		}
+		nanosleep(&moment, NULL);
+	}
+	resets.begun = false;
+	if (error || resets.error)
+		reply_errno(r, error ?: resets.error, "resetsdone");
+	else
+		reply_set(r, "ok %ju", (uintmax_t)resets.done);
 }

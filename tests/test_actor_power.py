@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
-from actors import Client
+from actors import PAGE, Client
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def client() -> Iterator[Client]:
         "wakeups buf1",
         "hotreset buf1 by=buf1",
         "join buf1 0000:01:00.1",
+        "resets buf1 count=1",
         "import buf1 buf1 length=0x1000 iova=0x1000",
     ],
 )
@@ -38,9 +40,28 @@ def test_what_is_no_device_is_named(client: Client, line: str) -> None:
         ("resource 0000:ff:1f.7 0 wc=1", "error ENOENT resource: "),
         ("count no_kernel_has_this", "error ENOENT count: "),
         ("counted", "error usage: counted: nothing is counted"),
+        ("resetsdone", "error usage: resetsdone: no resets before"),
+        ("loadeach map1:0", "error usage: loadeach: 'map1' is no mapping"),
         ("fence", "ok"),
     ],
 )
 def test_what_is_said_without_a_device(client: Client, line: str, said: str) -> None:
     assert client.ask(line).startswith(said)
     assert client.ask("fence") == "ok"
+
+
+def test_several_mappings_are_loaded_from_in_one_line(client: Client) -> None:
+    os.pwrite(client.file, (0x11).to_bytes(4, "little"), 0)
+    os.pwrite(client.file, (0x22).to_bytes(4, "little"), PAGE + 8)
+    assert client.ask(f"map buf1 length={2 * PAGE}") == "ok map1"
+    assert client.ask(f"map buf1 length={PAGE} offset={PAGE}") == "ok map2"
+    client.shrink(2)
+    assert client.ask(f"map buf1 length={PAGE} offset={3 * PAGE}") == "ok map3"
+    said = client.ask(f"loadeach map2:8,map1:0,map3:0x10,map1:{PAGE + 8}")
+    assert said == "ok 0x00000022 0x00000011 sigbus:adrerr:0x10 0x00000022"
+
+
+@pytest.mark.parametrize("places", ["map1", "map1:", "map1:0x1000", "map1:0xffd", "buf1:0", "map1:0,,map1:0"])
+def test_a_place_that_is_none_is_refused(client: Client, places: str) -> None:
+    assert client.ask(f"map buf1 length={PAGE}") == "ok map1"
+    assert client.ask(f"loadeach {places}").startswith("error usage: loadeach: ")
