@@ -73,7 +73,7 @@ def call(actor: Actor, target: Target, request: int, argument: Argument | int = 
     """
     options: dict[str, object] = {"argument": argument}
     if isinstance(argument, Argument):
-        options = {"data": argument.text(), "guard": int(argument.guard)}
+        options = {"data": argument.text(), "guard": 1 if argument.guard else None}
     name = target % (1 << 32) if isinstance(target, int) else target.name
     return actor.read(lambda said: int(said.split()[0], 16), "ioctl", name, request, **options)
 
