@@ -1,0 +1,588 @@
+"""STATE: what takes all DMABUFs of a device away for a time, and gives them back.
+
+Every scenario maps first: on a kernel that maps nothing, that nothing is left of
+a mapping proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.plugin import machine, requirement
+from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
+from harness.quiescence import THEIRS, Oracle, landed
+from harness.reach import Reach, View
+from harness.registers import (
+    EDU_MAGIC,
+    IVSHMEM_BAR,
+    IVSHMEM_INTERRUPT_MASK,
+    VIRTIO_BAR,
+    VIRTIO_SELECT,
+    VIRTIO_STATUS,
+    write_by_dma,
+)
+from harness.witness import RamBar
+
+RAM_BAR = 2
+BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}
+D0, D3HOT = 0, 3
+PCI_COMMAND, PCI_COMMAND_MASTER = 4, 4  # include/uapi/linux/pci_regs.h
+NOBODY = 65534
+PAGES = 4
+START = 3 * PAGE
+LENGTH = PAGES * PAGE
+SPAN = [Range(START, LENGTH)]
+SHOWN = list(range(3, 3 + PAGES))
+GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
+VIA = pytest.mark.parametrize("via", ["group", "cdev"])
+RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
+
+
+def on(*roles: str) -> pytest.MarkDecorator:
+    """Have the fixture ``function`` be each of these devices in turn."""
+    params = [pytest.param(role, marks=machine(power=True)) if role == "rng" else role for role in roles]
+    return pytest.mark.parametrize("function", params, indirect=True)
+
+
+@pytest.fixture
+def function(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Function]:
+    """The device in the role that ``on`` names."""
+    if request.param not in guest.devices:
+        pytest.skip(f"this QEMU has no {request.param} device")
+    with guest.bind(request.param) as device:
+        yield device
+
+
+@pytest.fixture
+def pair(guest: Guest) -> Iterator[tuple[Function, Function]]:
+    """Two functions of one device, that are reset together: a RAM BAR, and a virtio device."""
+    # A hot reset goes through them in the order in which they were bound.
+    with guest.bind("pair") as first, guest.bind("pair2") as second:
+        yield first, second
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses; a failure if it does not."""
+    with pytest.raises(Refused) as refused:
+        action()
+    return refused.value.errno
+
+
+# -- the memory bit --------------------------------------------------------------------
+
+
+@requirement("STATE-01", "STATE-02", "STATE-04", "STATE-15", "STATE-16")
+def test_memory_off_takes_everything_away_and_on_gives_it_back(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """While memory is off, by a write of 1, 2 or 4 bytes, all is SIGBUS; when it is on all is as before."""
+    ram_witness.fill(0, START, LENGTH)
+    ram_witness.stamp()
+    device = owner.open(ram.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    assert reach.words == SHOWN
+    for off, on_again in ((2, 2), (1, 4), (4, 1)):
+        device.decode_memory(False, width=off)
+        assert reach.left() == ""
+        device.decode_memory(True, width=on_again)
+        assert ram_witness.pages(START, LENGTH) == SHOWN
+        assert ram_witness.word(START + 8) == 0
+        assert reach.missing() == ""
+
+
+@requirement("STATE-04", "STATE-01", "STATE-02", "STATE-15", "STATE-16")
+@VIA
+@on("edu", "display", "ram")
+def test_every_bar_is_taken_away(c_owner: Actor, function: Function, via: str) -> None:
+    """While memory is off no BAR can be reached, through the device or a DMABUF, at no offset."""
+    device = c_owner.open(function.address, via)
+    reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
+    for _ in range(2):
+        device.decode_memory(False)
+        assert reach.left() == ""
+        device.decode_memory(True)
+        assert reach.missing() == ""
+
+
+@requirement("STATE-01", "STATE-11")
+def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
+    """Writes to the command register that keep the memory bit leave every mapped page where it is."""
+    device = c_owner.open(ram.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    command = device.read("config", PCI_COMMAND, 2)
+    for width, value in (
+        (2, command | PCI_COMMAND_MASTER),
+        (1, command & 0xFF),
+        (4, command),
+        (2, command & ~PCI_COMMAND_MASTER),
+    ):
+        device.write("config", PCI_COMMAND, width, value)
+        assert reach.present()
+    high = device.read("config", PCI_COMMAND + 1, 1)
+    for value in (high ^ 4, high):  # interrupts on or off
+        device.write("config", PCI_COMMAND + 1, 1, value)
+        assert reach.present()
+    device.decode_memory(True)
+    device.exit_low_power()
+    assert reach.present()
+    assert reach.missing() == ""
+
+
+@requirement("STATE-05", "STATE-15")
+@VIA
+def test_what_is_exported_while_memory_is_off_waits_for_it(
+    owner: Actor, ram: Function, ram_witness: RamBar, via: str
+) -> None:
+    """A DMABUF exported while memory is off cannot be mapped before it is on, and then it can."""
+    ram_witness.stamp()
+    device = owner.open(ram.address, via)
+    before = owner.map(owner.export(device, RAM_BAR, SPAN))
+    assert before.pages() == SHOWN
+    device.decode_memory(False)
+    buffers = [owner.export(device, RAM_BAR, [Range(first * PAGE, 2 * PAGE)]) for first in (0, 4)]
+    for buffer in buffers:
+        refusal(lambda buffer=buffer: owner.map(buffer))
+    device.decode_memory(True)
+    assert [owner.map(buffer).pages() for buffer in buffers] == [[0, 1], [4, 5]]
+    assert before.pages() == SHOWN
+
+
+@requirement("STATE-18")
+@VIA
+def test_of_three_one_is_revoked_meanwhile(owner: Actor, ram: Function, via: str) -> None:
+    """Of three DMABUFs one is revoked while memory is off: when it is on again, the others are back."""
+    device = owner.open(ram.address, via)
+    buffers = [owner.export(device, RAM_BAR, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
+    mappings = [owner.map(buffer) for buffer in buffers]
+    for number, mapping in enumerate(mappings):
+        assert mapping.stamp(seed=0x100 * number) is None
+    device.decode_memory(False)
+    owner.revoke(buffers[1])
+    assert [mapping.pages() for mapping in mappings] == [GONE] * 3
+    device.decode_memory(True)
+    first, middle, last = (mapping.pages() for mapping in mappings)
+    assert (first, middle, last) == ([*range(PAGES)], GONE, [*range(0x200, 0x200 + PAGES)])
+    refusal(lambda: owner.map(buffers[1]))
+    assert [owner.map(buffers[number]).load32(0) for number in (0, 2)] == [0, 0x200]
+
+
+# -- power -----------------------------------------------------------------------------
+
+
+@requirement("STATE-06", "STATE-05", "STATE-16")
+@machine(power=True)
+def test_d3hot_takes_everything_away_and_the_memory_bit_still_counts(c_owner: Actor, rng: Function) -> None:
+    """In D3hot every access is SIGBUS, in D0 without the memory bit as well; with both all is as before."""
+    device = c_owner.open(rng.address)
+    reach = Reach.of(device, VIRTIO_BAR, [Range(0, rng.bars[VIRTIO_BAR])])
+    device.power(D3HOT)
+    assert reach.left() == ""
+    buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
+    refusal(lambda: c_owner.map(buffer))
+    device.decode_memory(False)
+    assert reach.left() == ""
+    device.power(D0)
+    assert reach.left() == ""
+    refusal(lambda: c_owner.map(buffer))
+    device.decode_memory(True)
+    assert reach.missing() == ""
+    assert c_owner.map(buffer).load32(0) == reach.words[0]
+    device.power(D3HOT)
+    assert reach.left() == ""
+    device.power(D0)
+    assert reach.missing() == ""
+
+
+@requirement("STATE-07", "STATE-16")
+@on("edu", "ram", "rng")
+def test_low_power_takes_everything_away_until_its_end(
+    c_owner: Actor, function: Function, guest: Guest
+) -> None:
+    """From the entry to low power until its exit all is SIGBUS, also once the device has been suspended."""
+    device = c_owner.open(function.address)
+    reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
+    device.enter_low_power()
+    assert reach.left() == ""
+    guest.await_suspend(function)
+    assert reach.left() == ""
+    assert refusal(device.enter_low_power) == "EINVAL"
+    assert reach.left() == ""
+    device.exit_low_power()
+    assert reach.missing() == ""
+
+
+@requirement("STATE-07", "STATE-16")
+def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """Of 100 000 stores and loads that a client tries in low power none reaches the range; later all do."""
+    device = c_owner.open(ram.address)
+    oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    client = c_owner.spawn("client", uid=NOBODY)
+    hammer = client.map(c_owner.give(buffer, client)).hammer(THEIRS, access="both", threads=2)
+    oracle.require_reach(hammer)
+    device.enter_low_power()
+    before = hammer.blows(more=1)
+    ram_witness.fill(0x5A, START, LENGTH)
+    after = hammer.blows(more=50_000)
+    assert landed(after) == landed(before)
+    assert {(one.sigsegv, one.other) for one in after} == {(0, 0)}
+    assert set(ram_witness.read(START, LENGTH)) == {0x5A}
+    device.exit_low_power()
+    oracle.require_reach(hammer)
+    hammer.stop()
+
+
+@requirement("STATE-08")
+@on("ram", "rng")
+def test_a_wakeup_gives_everything_back(
+    c_owner: Actor, function: Function, guest: Guest, finding: Callable[[str], None]
+) -> None:
+    """When a device in low power was woken up, and told so, all mappings are usable without an exit."""
+    device = c_owner.open(function.address)
+    reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
+    device.enter_low_power(wakeup=True)
+    guest.await_suspend(function)
+    assert reach.left() == ""
+    assert device.wakeups() == 0
+    device.info()
+    assert device.wakeups() == 1
+    back = [name for name, view in reach.views.items() if view.seen() == "data"]
+    dmabuf = "are back" if reach.touched.pages() == reach.words else "stay lost"
+    finding(
+        f"After a wakeup the mappings of the DMABUF {dmabuf}, and {len(back)} of {len(reach.views)} "
+        "device-fd mappings are."
+    )
+    assert reach.missing() == ""
+
+
+IOVA = 0x100000
+
+
+@pytest.fixture
+def importer(c_owner: Actor, registers: Function) -> Device:
+    """A device whose iommufd imports DMABUFs of another, and which can do DMA."""
+    return c_owner.open(registers.address, "cdev")
+
+
+@requirement("STATE-09")
+def test_the_memory_bit_does_not_end_low_power(
+    c_owner: Actor, ram: Function, guest: Guest, importer: Device, finding: Callable[[str], None]
+) -> None:
+    """In low power a write that sets the memory bit lets neither the processor nor an importer in."""
+    device = c_owner.open(ram.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    importer.import_buffer(reach.buffer, IOVA)
+    device.enter_low_power()
+    guest.await_suspend(ram)
+    for bit in (True, False, True):
+        device.decode_memory(bit)
+        assert reach.touched.pages() == reach.untouched.pages() == GONE
+        assert {view.seen() for view in reach.views.values()} == {"SIGBUS"}
+        try:
+            importer.import_buffer(reach.buffer, IOVA)
+        except Refused as refused:
+            finding(f"In low power, the memory bit {'on' if bit else 'off'}, an import is {refused.errno}.")
+        else:
+            finding(f"In low power, the memory bit {'on' if bit else 'off'}, iommufd imports the DMABUF.")
+            pytest.fail("an importer was let in")
+    device.exit_low_power()
+    assert reach.missing() == ""
+    importer.import_buffer(reach.buffer, IOVA)
+
+
+@requirement("STATE-10")
+def test_what_is_exported_in_low_power_waits_for_its_end(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, finding: Callable[[str], None]
+) -> None:
+    """A DMABUF exported in low power cannot be mapped, or not accessed, before the end of it."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == SHOWN
+    device.enter_low_power()
+    guest.await_suspend(ram)
+    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    try:
+        early = c_owner.map(buffer)
+    except Refused as refused:
+        finding(f"mmap() of a DMABUF exported in low power is {refused.errno}.")
+    else:
+        finding("A DMABUF exported in low power can be mapped.")
+        assert early.pages() == GONE
+    device.exit_low_power()
+    assert c_owner.map(buffer).pages() == SHOWN
+
+
+# -- resets ----------------------------------------------------------------------------
+
+
+@requirement("STATE-03", "STATE-13")
+@VIA
+@pytest.mark.parametrize("how", ["reset", "hot reset"])
+def test_after_a_reset_memory_is_as_it_was(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, how: str
+) -> None:
+    """After a reset every mapping works again: memory has kept its content, and a register has not."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address, via)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    registers = c_owner.map(device, PAGE, bar=IVSHMEM_BAR)
+    for _ in range(2):
+        assert registers.store32(IVSHMEM_INTERRUPT_MASK, 0x5A) is None
+        assert registers.load32(IVSHMEM_INTERRUPT_MASK) == 0x5A
+        RESETS[how](device)
+        for mapping in (reach.touched, registers):
+            assert mapping.page_table().is_empty()
+        assert registers.load32(IVSHMEM_INTERRUPT_MASK) == 0
+        assert device.read(IVSHMEM_BAR, IVSHMEM_INTERRUPT_MASK, 4) == 0
+        assert reach.missing() == ""
+    assert ram_witness.pages(START, LENGTH) == SHOWN
+
+
+@requirement("STATE-03", "STATE-13", "STATE-14")
+@machine(power=True)
+@pytest.mark.parametrize("how", RESETS)
+def test_after_a_reset_registers_are_as_at_the_start(c_owner: Actor, rng: Function, how: str) -> None:
+    """After a reset, by whatever way, the same mappings show the registers as a reset leaves them."""
+    device = c_owner.open(rng.address)
+    reach = Reach.of(device, VIRTIO_BAR, [Range(0, PAGE)])
+    for used in (reach.touched, reach.untouched):
+        assert used.store(8, VIRTIO_STATUS, 1) is None
+        assert used.load(8, VIRTIO_STATUS) == device.read(VIRTIO_BAR, VIRTIO_STATUS, 1) == 1
+        RESETS[how](device)
+        assert reach.touched.page_table().is_empty()
+        assert reach.touched.load(8, VIRTIO_STATUS) == reach.untouched.load(8, VIRTIO_STATUS) == 0
+        assert reach.touched.store32(VIRTIO_SELECT, 1) is None
+        assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == 1
+        assert reach.touched.store32(VIRTIO_SELECT, 0) is None
+        assert reach.missing() == ""
+
+
+COUNT = 100  # resets
+
+
+@requirement("STATE-12")
+def test_an_access_during_a_reset_waits_or_is_sigbus(
+    c_owner: Actor, registers: Function, finding: Callable[[str], None]
+) -> None:
+    """What clients read in a loop during 100 resets is the identification, or SIGBUS, and nothing else."""
+    device = c_owner.open(registers.address)
+    view = c_owner.map(device, PAGE, bar=0)
+    buffer = c_owner.export(device, 0, [Range(0, PAGE)])
+    client = c_owner.spawn("client", uid=NOBODY)
+    lent = client.map(c_owner.give(buffer, client))
+    lent.watch()
+    view.watch()
+    before = client.minor_faults()
+    for _ in range(COUNT):
+        device.reset()
+    waits = client.minor_faults() - before
+    theirs, ours = client.watched(), c_owner.watched()
+    finding(
+        f"During {COUNT} resets the client's accesses to the DMABUF were SIGBUS {theirs.sigbus} times and "
+        f"waited {waits} times; the owner's through the device were SIGBUS {ours.sigbus} times."
+    )
+    for seen in (theirs, ours):
+        assert seen.values == {EDU_MAGIC}
+        assert (seen.sigsegv, seen.more) == (0, False)
+    assert ours.sigbus == 0
+    if waits + theirs.sigbus < COUNT // 10:
+        raise HarnessError(f"The client met no more than {waits + theirs.sigbus} of {COUNT} resets.")
+
+
+@requirement("STATE-13")
+@machine(pair=True)
+@VIA
+def test_a_hot_reset_concerns_all_devices_of_the_set(
+    c_owner: Actor, pair: tuple[Function, Function], via: str
+) -> None:
+    """A hot reset by one of two functions takes the DMABUFs of both away, and gives them back."""
+    first, second = pair
+    device = c_owner.open(first.address, via)
+    other = c_owner.join(device, second.address)
+    assert c_owner.map(device, LENGTH, START, bar=RAM_BAR).stamp(seed=0x40) is None
+    memory, registers = Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])
+    assert memory.words == list(range(0x40, 0x40 + PAGES))
+    for one in (device, other):
+        assert registers.touched.store(8, VIRTIO_STATUS, 1) is None
+        one.hot_reset()
+        for reach in (memory, registers):
+            assert reach.touched.page_table().is_empty()
+        assert registers.touched.load(8, VIRTIO_STATUS) == registers.untouched.load(8, VIRTIO_STATUS) == 0
+        for reach in (memory, registers):
+            assert reach.missing() == ""
+
+
+@requirement("STATE-13")
+@machine(pair=True)
+def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
+    c_owner: Actor, pair: tuple[Function, Function], ram: Function
+) -> None:
+    """A hot reset that is not proven to be one's own to do is EINVAL, and no page is taken away."""
+    first, second = pair
+    device = c_owner.open(first.address)
+    other, stranger = c_owner.join(device, second.address), c_owner.open(ram.address)
+    reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
+    for one in (device, other):
+        assert refusal(lambda one=one: one.hot_reset(by=stranger)) == "EINVAL"
+        assert all(reach.present() for reach in reaches)
+        assert [reach.missing() for reach in reaches] == ["", ""]
+    device.hot_reset()
+    assert not any(reach.present() for reach in reaches)
+    assert [reach.missing() for reach in reaches] == ["", ""]
+
+
+@requirement("STATE-13", "STATE-19")
+@machine(pair=True)
+@VIA
+def test_a_hot_reset_that_fails_gives_everything_back(
+    c_owner: Actor, pair: tuple[Function, Function], guest: Guest, via: str
+) -> None:
+    """A hot reset that cannot lock one of its devices is EAGAIN; the DMABUFs of both work as before."""
+    first, second = pair
+    device = c_owner.open(first.address, via)
+    other = c_owner.join(device, second.address)
+    reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
+    guest.begin_unbind(second)
+    for one in (device, other):
+        assert refusal(one.hot_reset) == "EAGAIN"
+        assert not any(reach.present() for reach in reaches)
+        assert [reach.missing() for reach in reaches] == ["", ""]
+
+
+@requirement("STATE-13")
+@machine(pair=True)
+@VIA
+def test_a_hot_reset_that_meets_another_gives_everything_back(
+    c_owner: Actor, pair: tuple[Function, Function], via: str
+) -> None:
+    """A hot reset while the second of its devices is being reset is EBUSY; the first works as before."""
+    first, second = pair
+    device = c_owner.open(first.address, via)
+    other = c_owner.join(device, second.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    registers = Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])
+    busy = 0
+    with other.resetting(count=10):
+        for _ in range(5):
+            busy += hot_resets_at_once(device) == "EBUSY"
+            assert reach.missing() == ""
+    if not busy:
+        raise HarnessError("No hot reset met a reset of the second device.")
+    assert registers.missing() == ""
+    device.hot_reset()
+    assert [one.missing() for one in (reach, registers)] == ["", ""]
+
+
+def hot_resets_at_once(device: Device) -> str:
+    """The errno of a hot reset, empty if it succeeds."""
+    try:
+        device.hot_reset()
+    except Refused as refused:
+        return refused.errno
+    return ""
+
+
+@requirement("STATE-19")
+@pytest.mark.parametrize("how", ["reset", "hot reset"])
+def test_a_reset_that_fails_gives_everything_back(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, how: str
+) -> None:
+    """After a reset that cannot lock its device (EAGAIN) DMABUFs work, unless memory is off all the same."""
+    ram_witness.stamp()
+    device = c_owner.open(ram.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    assert reach.words == SHOWN
+    guest.begin_unbind(ram)
+    for _ in range(2):
+        assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
+        assert not reach.present()
+        assert reach.missing() == ""
+    device.decode_memory(False)
+    assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
+    assert reach.left() == ""
+    device.decode_memory(True)
+    assert reach.missing() == ""
+
+
+@requirement("STATE-19")
+@machine(pair=True)
+def test_a_device_without_a_reset_keeps_everything(c_owner: Actor, pair: tuple[Function, Function]) -> None:
+    """The reset of a device that has none of its own is EINVAL, and its DMABUFs work as before."""
+    device = c_owner.open(pair[0].address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    assert refusal(device.reset) == "EINVAL"
+    assert reach.missing() == ""
+
+
+# -- importers -------------------------------------------------------------------------
+
+SENTINEL = 0x5A5A0001
+
+
+def import_lands(device: Device, importer: Device) -> bool:
+    """Whether a DMA of the importer to what it imported of ``device``, a virtio device, arrives."""
+    device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, SENTINEL)
+    assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == SENTINEL
+    write_by_dma(importer, IOVA)
+    return device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) != SENTINEL
+
+
+@requirement("STATE-17")
+@machine(power=True)
+def test_what_gives_back_what_was_not_lost_disturbs_no_importer(
+    c_owner: Actor, rng: Function, importer: Device
+) -> None:
+    """Memory on, D0 and an exit from low power leave a live import alone; one that was lost stays lost."""
+    device = c_owner.open(rng.address)
+    buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
+    view = View.of(c_owner.map(buffer))
+    for _ in range(2):
+        importer.import_buffer(buffer, IOVA)
+        device.decode_memory(True)
+        device.power(D0)
+        device.exit_low_power()
+        assert import_lands(device, importer)
+        device.decode_memory(False)
+        assert view.seen() == "SIGBUS"
+        device.decode_memory(True)
+        assert not import_lands(device, importer)
+
+
+NOTIFY = ("dma_buf_move_notify", "dma_buf_invalidate_mappings")  # the latter since 7.0
+
+
+def notifications(owner: Actor, act: Callable[[], object]) -> int:
+    """How often ``act`` has the kernel notify the importers of a DMABUF."""
+    for name in NOTIFY:
+        try:
+            owner.count(name)
+        except Refused as refused:
+            if refused.errno == "EINVAL":
+                pytest.skip(
+                    "this kernel has no breakpoints in its own code: CONFIG_KPROBES, as in debug.config"
+                )
+            continue
+        act()
+        return owner.counted()
+    raise HarnessError(f"The kernel has none of {', '.join(NOTIFY)}.")
+
+
+@requirement("STATE-17")
+def test_importers_are_told_of_the_begin_only(c_owner: Actor, ram: Function, importer: Device) -> None:
+    """Memory off, low power entry and a reset notify importers once for each DMABUF; their end does not."""
+    device = c_owner.open(ram.address)
+    buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(2)]
+    assert isinstance(c_owner.map(buffers[0]).load32(0), int)
+    importer.import_buffer(buffers[0], IOVA)
+    for begin, end in (
+        (lambda: device.decode_memory(False), lambda: device.decode_memory(True)),
+        (device.enter_low_power, device.exit_low_power),
+        (device.reset, lambda: device.decode_memory(True)),
+    ):
+        assert notifications(c_owner, begin) == len(buffers)
+        assert notifications(c_owner, end) == 0
