@@ -1,0 +1,393 @@
+"""ATTR: the memory attribute of a DMABUF, as far as x86 shows it.
+
+On x86 with PAT the page table does not follow the attribute but what the range
+was reserved for before, which vfio-pci itself has done, as uncached; without PAT
+there is no write combining at all.  So it is the calls that can be told apart
+here, and that all mappings of a range are cached in the same way; a page table
+that tells of write combining is shown by a mapping that is not of vfio.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from harness import memtype
+from harness.errors import HarnessError
+from harness.guest import Device as Function
+from harness.guest import Guest
+from harness.mm import remap
+from harness.plugin import machine, on_dialect, requirement
+from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused
+from harness.quiescence import OURS, THEIRS, Oracle, landed
+from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
+from harness.witness import RamBar
+
+RAM_BAR = 2
+BLOCK = 2 << 20  # what one PMD maps
+NOBODY = 65534
+LEVELS = pytest.mark.parametrize("level", ["pte", "pmd"])
+SHOWN = list(range(BLOCK // PAGE))
+
+# include/uapi/linux/vfio.h of the reference series: flags of VFIO_DEVICE_FEATURE_DMA_BUF, bits 31:28
+WC_FLAG = 1 << 28
+MEMATTR = 14  # and the other way: a feature that takes a descriptor and the attribute
+NC, WC = 0, 1
+
+
+@pytest.fixture
+def second_ram(guest: Guest) -> Iterator[Function]:
+    """Another device with a RAM BAR."""
+    with guest.bind("ram2") as device:
+        yield device
+
+
+@pytest.fixture
+def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
+    """The device with the RAM BAR, stamped; a DMABUF of it can be mapped."""
+    ram_witness.stamp()
+    opened = c_owner.open(ram.address)
+    with c_owner.export(opened, RAM_BAR, [Range(0, PAGE)]) as buffer:
+        c_owner.map(buffer).unmap()
+    return opened
+
+
+def uncached(device: Device, ranges: list[Range]) -> Buffer:
+    """A DMABUF for which no attribute was asked."""
+    return device.actor.export(device, RAM_BAR, ranges)
+
+
+def combining(device: Device, ranges: list[Range]) -> Buffer:
+    """A DMABUF with the attribute WC, asked for as this kernel offers it."""
+    owner = device.actor
+    if owner.revoke_via == "ioctl":
+        return owner.export(device, RAM_BAR, ranges, flags=WC_FLAG)
+    buffer = uncached(device, ranges)
+    require_feature(owner)
+    owner.set_attribute(buffer, "wc")
+    return buffer
+
+
+KINDS = {"default": uncached, "WC": combining}
+
+
+def require_feature(owner: Actor) -> None:
+    """Leave the scenario out where the kernel's headers have no feature for the attribute."""
+    if owner.offers()["memattr"] != "feature":
+        pytest.skip("this kernel offers no memory attribute by a device feature")
+
+
+def refusal(action: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses; a failure if it does not."""
+    with pytest.raises(Refused) as refused:
+        action()
+    return refused.value.errno
+
+
+def placed(level: str, source: Buffer | Device, **bar: int) -> Mapping:
+    """A touched mapping of 2 MiB, by pages or by a huge page, as its address decides."""
+    congruent = 0 if level == "pmd" else PAGE
+    mapping = source.actor.map(source, BLOCK, align=BLOCK, congruent=congruent, **bar)
+    mapping.advise("hugepage")
+    mapping.touch()
+    return mapping
+
+
+def caching(mapping: Mapping, level: str | None = None) -> str:
+    """How a mapping is cached, all of which the page table has (at this level)."""
+    table = mapping.page_table()
+    assert table.mapped(level) == mapping.length
+    (mode,) = table.caching()
+    return mode
+
+
+def control(device: Device, level: str) -> str:
+    """How a device-fd mapping is cached.  HarnessError if it cannot be had at this level."""
+    mapping = placed(level, device, bar=RAM_BAR)
+    if mapping.page_table().mapped(level) != BLOCK:
+        raise HarnessError(f"The control, a device-fd mapping, is not at {level} level; nothing can be said.")
+    return caching(mapping)
+
+
+# -- the default -----------------------------------------------------------------------
+
+
+@requirement("ATTR-01")
+@LEVELS
+def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> None:
+    """Without an attribute a DMABUF is cached as a device-fd mapping is, by pages and by huge pages: not."""
+    mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+    assert caching(mapping, level) == control(device, level) == "uncached-minus"
+    assert mapping.pages() == SHOWN
+
+
+# -- asking for it ---------------------------------------------------------------------
+
+
+@requirement("ATTR-02")
+@on_dialect("ioctl")
+def test_the_flags_of_the_export_choose_it(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """Of the flags of an export 0 and 1 << 28 are taken, and every other value is EINVAL."""
+    ram_witness.stamp()
+    device = owner.open(ram.address)
+    others = [value << 28 for value in range(2, 16)]
+    others += [1 << bit for bit in range(28)] + [WC_FLAG | 1, WC_FLAG | 1 << 27, 0xFFFFFFFF]
+    for flags in (0, WC_FLAG):
+        with owner.export(device, RAM_BAR, [Range(0, 2 * PAGE)], flags=flags) as buffer:
+            assert owner.map(buffer).pages() == [0, 1]
+    for flags in others:
+        errno = refusal(lambda flags=flags: owner.export(device, RAM_BAR, [Range(0, PAGE)], flags=flags))
+        assert errno == "EINVAL", f"flags={flags:#x}"
+
+
+@requirement("ATTR-03")
+@on_dialect("feature")
+def test_the_feature_changes_later_mappings_of_one_buffer(
+    c_owner: Actor, device: Device, ram: Function, guest: Guest
+) -> None:
+    """Setting the attribute succeeds again and again, and leaves the pages of existing mappings alone."""
+    require_feature(c_owner)
+    buffer, other = (uncached(device, [Range(0, 4 * PAGE)]) for _ in range(2))
+    mappings = [c_owner.map(buffer), c_owner.map(other)]
+    for attribute in ("wc", "wc", "nc", NC, WC):
+        words = [mapping.pages() for mapping in mappings]
+        faults = c_owner.minor_faults()
+        c_owner.set_attribute(buffer, attribute)
+        assert [mapping.pages() for mapping in mappings] == words == [[0, 1, 2, 3]] * len(mappings)
+        assert c_owner.minor_faults() - faults < 4
+        mappings += [c_owner.map(buffer), c_owner.map(other)]
+    assert {caching(mapping) for mapping in mappings if mapping.pages()} == {control(device, "pte")}
+    assert memtype.of_bar(guest, ram, RAM_BAR) == {"uncached-minus"}
+
+
+@requirement("ATTR-05")
+@on_dialect("feature")
+def test_an_attribute_that_there_is_not_is_enoent(c_owner: Actor, device: Device) -> None:
+    """An unknown attribute is ENOENT, and the DMABUF can be mapped as before, and given one that there is."""
+    require_feature(c_owner)
+    buffer = uncached(device, [Range(0, PAGE)])
+    mapping = c_owner.map(buffer)
+    for attribute in (2, 3, 0x100, 1 << 28, 1 << 31, 0xFFFFFFFF):
+        assert refusal(lambda value=attribute: c_owner.set_attribute(buffer, value)) == "ENOENT"
+        assert mapping.pages() == c_owner.map(buffer).pages() == [0]
+    c_owner.set_attribute(buffer, "wc")
+    assert refusal(lambda: c_owner.set_attribute(buffer, 2)) == "ENOENT"
+    assert c_owner.map(buffer).pages() == [0]
+
+
+def setting(descriptor: Target, attribute: int = WC) -> tuple[bytes | Target, bytes]:
+    """struct vfio_device_feature_dma_buf_memattr."""
+    first = struct.pack("=I", descriptor % (1 << 32)) if isinstance(descriptor, int) else descriptor
+    return first, struct.pack("=I", attribute)
+
+
+@requirement("ATTR-06")
+@on_dialect("feature")
+def test_the_feature_refuses_as_the_revoke_does(
+    c_owner: Actor, device: Device, second_ram: Function, ram: Function
+) -> None:
+    """Who sets the attribute of no descriptor, no DMABUF or another's DMABUF gets EBADF, EINVAL or ENODEV."""
+    require_feature(c_owner)
+    buffer = uncached(device, [Range(0, PAGE)])
+    other = c_owner.open(second_ram.address)
+    foreign = c_owner.export(other, RAM_BAR, [Range(0, PAGE)])
+    victim = c_owner.map(foreign)
+    word = victim.load32(0)
+    for descriptor, errno in (
+        (-1, "EBADF"),
+        (1 << 30, "EBADF"),
+        (c_owner.make("memfd", PAGE), "EINVAL"),
+        (device, "EINVAL"),
+        (c_owner.make("udmabuf", PAGE), "ENODEV"),
+        (c_owner.make("heap", PAGE), "ENODEV"),
+        (foreign, "ENODEV"),
+    ):
+        argument = feature(SET | MEMATTR, *setting(descriptor))
+        said = refusal(lambda argument=argument: call(c_owner, device, VFIO_DEVICE_FEATURE, argument))
+        assert said == errno, f"{descriptor}: {said} instead of {errno}"
+    assert victim.load32(0) == c_owner.map(foreign).load32(0) == word
+    call(c_owner, other, VFIO_DEVICE_FEATURE, feature(SET | MEMATTR, *setting(foreign)))
+    device.close()
+    again = c_owner.open(ram.address)
+    argument = feature(SET | MEMATTR, *setting(buffer))
+    assert refusal(lambda: call(c_owner, again, VFIO_DEVICE_FEATURE, argument)) == "ENODEV"
+
+
+@requirement("ATTR-06")
+@on_dialect("feature")
+def test_the_feature_can_be_set_and_asked_for_and_no_more(c_owner: Actor, device: Device) -> None:
+    """The feature is for SET and for PROBE of SET; GET is EINVAL, and so is an argument that is too short."""
+    require_feature(c_owner)
+    payload = setting(uncached(device, [Range(0, PAGE)]))
+    for flags, argsz, errno in (
+        (GET, None, "EINVAL"),
+        (GET | SET, None, "EINVAL"),
+        (GET | PROBE, None, "EINVAL"),
+        (0, None, "EINVAL"),
+        (SET, 8, "EINVAL"),
+        (SET, 15, "EINVAL"),
+        (SET, 16, ""),
+        (SET, 24, ""),
+        (SET | PROBE, None, ""),
+    ):
+        argument = feature(flags | MEMATTR, *payload, argsz=argsz)
+        try:
+            call(c_owner, device, VFIO_DEVICE_FEATURE, argument)
+            said = ""
+        except Refused as refused:
+            said = refused.errno
+        assert said == errno, f"flags={flags:#x} argsz={argsz}"
+
+
+@requirement("ATTR-08")
+@on_dialect("feature")
+def test_flags_that_mean_nothing_are_einval(owner: Actor, ram: Function) -> None:
+    """Where the attribute is not a matter of the flags of an export, all but 0 are EINVAL."""
+    device = owner.open(ram.address)
+    span = [Range(0, PAGE)]
+    assert isinstance(owner.map(owner.export(device, RAM_BAR, span)).load32(0), int)
+    for flags in (WC_FLAG, 2 << 28, 0xF << 28, 1, 1 << 27, 0xFFFFFFFF):
+        errno = refusal(lambda flags=flags: owner.export(device, RAM_BAR, span, flags=flags))
+        assert errno == "EINVAL", f"flags={flags:#x}"
+
+
+@requirement("ATTR-08")
+def test_a_feature_that_there_is_not_is_enotty(c_owner: Actor, device: Device) -> None:
+    """Where there is no feature for the attribute, to set it or to probe for it is ENOTTY."""
+    if c_owner.offers()["memattr"] == "feature":
+        pytest.skip("this kernel offers a memory attribute by a device feature")
+    payload = setting(uncached(device, [Range(0, PAGE)]))
+    for flags in (SET, SET | PROBE):
+        argument = feature(flags | MEMATTR, *payload)
+        errno = refusal(lambda argument=argument: call(c_owner, device, VFIO_DEVICE_FEATURE, argument))
+        assert errno == "ENOTTY"
+
+
+# -- what the page table says ----------------------------------------------------------
+
+
+def require_sight(owner: Actor, second_ram: Function) -> None:
+    """Raise HarnessError unless the page table tells of write combining where it is for certain."""
+    mapping = owner.map(owner.resource(second_ram.address, RAM_BAR, write_combining=True), BLOCK)
+    mapping.touch()
+    seen = caching(mapping)
+    if seen != "write-combining":
+        raise HarnessError(f"A mapping of resource2_wc is {seen} in the page table, not write-combining.")
+
+
+@requirement("ATTR-04")
+@pytest.mark.parametrize(
+    "pat", [True, pytest.param(False, marks=machine(kernel="nopat"))], ids=["PAT", "nopat"]
+)
+def test_the_page_table_says_the_same_of_all(
+    device: Device,
+    ram: Function,
+    second_ram: Function,
+    guest: Guest,
+    pat: bool,
+    finding: Callable[[str], None],
+) -> None:
+    """At either level a WC mapping is cached as the default and as a device-fd mapping are."""
+    if pat:
+        require_sight(device.actor, second_ram)
+    for level in ("pte", "pmd"):
+        seen = {
+            name: caching(placed(level, make(device, [Range(0, BLOCK)])), level)
+            for name, make in KINDS.items()
+        }
+        seen["device fd"] = control(device, level)
+        told = ", ".join(f"{name} {mode}" for name, mode in seen.items())
+        finding(f"{'With' if pat else 'Without'} PAT, at {level} level: {told}.")
+        assert len(set(seen.values())) == 1
+    if pat:
+        types = memtype.of_bar(guest, ram, RAM_BAR)
+        finding(f"The BAR is reserved as {', '.join(sorted(types))}.")
+        assert "write-combining" not in types
+
+
+@requirement("ATTR-04")
+def test_who_reserved_first_decides_for_all(
+    c_owner: Actor, second_ram: Function, guest: Guest, finding: Callable[[str], None]
+) -> None:
+    """Where a BAR was reserved as write-combining before vfio came, all its mappings are the same."""
+    require_sight(c_owner, second_ram)
+    device = c_owner.open(second_ram.address)
+    for level in ("pte", "pmd"):
+        mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+        seen = caching(mapping, level)
+        finding(f"After a mapping of resource2_wc, at {level} level: default {seen}.")
+        assert seen == control(device, level)
+    assert len(memtype.of_bar(guest, second_ram, RAM_BAR)) == 1
+
+
+# -- what it leaves as it was ----------------------------------------------------------
+
+
+@requirement("ATTR-07")
+@LEVELS
+def test_wc_reaches_the_device_and_is_taken_away(
+    c_owner: Actor, device: Device, ram_witness: RamBar, level: str
+) -> None:
+    """Stores through a WC mapping arrive, after a fence; it is taken away and given back like any other."""
+    buffer = combining(device, [Range(0, BLOCK)])
+    mapping = placed(level, buffer)
+    assert mapping.pages() == SHOWN
+    assert mapping.fill(THEIRS) is None
+    c_owner.fence()
+    assert set(ram_witness.words(0, BLOCK)) == {THEIRS}
+    ram_witness.fill(0x5A, 0, BLOCK)
+    assert mapping.differs(0x5A5A5A5A) == ""
+    device.decode_memory(False)
+    assert mapping.page_table().is_empty()
+    assert mapping.touch(value=0) is not None
+    device.decode_memory(True)
+    assert mapping.differs(0x5A5A5A5A) == ""
+    assert mapping.page_table().mapped() == BLOCK
+    c_owner.revoke(buffer)
+    assert mapping.page_table().is_empty()
+    assert refusal(lambda: c_owner.map(buffer)) != ""
+    assert set(ram_witness.read(0, BLOCK)) == {0x5A}
+
+
+@requirement("ATTR-07")
+def test_no_combined_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_witness: RamBar) -> None:
+    """Of 50 000 stores that a client tries through a WC mapping after a revoke none reaches the range."""
+    length = 16 * PAGE
+    oracle = Oracle(c_owner.map(device, length, bar=RAM_BAR), ram_witness, 0)
+    buffer = combining(device, [Range(0, length)])
+    client = c_owner.spawn("client", uid=NOBODY)
+    hammer = client.map(c_owner.give(buffer, client)).hammer(THEIRS, threads=2)
+    oracle.require_reach(hammer)
+    assert c_owner.reclaim(buffer, oracle.view, OURS) is None
+    before = hammer.blows(more=1)
+    after = hammer.blows(more=25_000)
+    assert landed(after) == landed(before)
+    assert oracle.disturbed() == ""
+
+
+@requirement("ATTR-09")
+@LEVELS
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_outlives_what_is_done_to_a_mapping(c_owner: Actor, device: Device, kind: str, level: str) -> None:
+    """A mapping is cached as before when it was taken away and given back, inherited, moved and split."""
+    mapping = placed(level, KINDS[kind](device, [Range(0, BLOCK)]))
+    mode = caching(mapping, level)
+    device.decode_memory(False)
+    assert mapping.page_table().is_empty()
+    device.decode_memory(True)
+    assert mapping.pages() == SHOWN
+    assert caching(mapping, level) == mode
+    child = c_owner.fork("child")
+    inherited = child.adopt(mapping)
+    assert inherited.pages() == SHOWN
+    assert caching(inherited, level) == mode
+    moved = remap(mapping, BLOCK, "maymove,fixed")
+    assert moved.pages() == SHOWN
+    assert caching(moved) == mode
+    moved.protect("r", 7 * PAGE, PAGE)
+    moved.unmap(9 * PAGE, PAGE)
+    assert moved.pages(0, 9 * PAGE) + moved.pages(10 * PAGE) == SHOWN[:9] + SHOWN[10:]
+    assert moved.page_table().mapped() == BLOCK - PAGE
+    assert moved.page_table().caching() == {mode}
