@@ -237,20 +237,22 @@ class Actor:
         view: Mapping,
         value: int,
         *,
+        offset: int | None = None,
         stride: int | None = None,
         release: Hammer | None = None,
         tries: int | None = None,
     ) -> Fault | None:
         """Revoke a DMABUF and in the same breath store ``value`` in every word of ``view``.
 
-        ``stride`` is the distance of the words in bytes, 4 unless said.  Before that,
+        The words begin at ``offset`` and are ``stride`` bytes apart, 4 unless said.  Before that,
         ``release`` a held hammer and wait until its threads have tried ``tries`` times together.
         """
         if buffer.device is None:
             raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
         words = (buffer.device.name, buffer.name, view.name, value)
         held = None if release is None else release.name
-        options = {"stride": stride, "release": held, "tries": tries, "via": self.revoke_via}
+        part = {"offset": offset, "stride": stride}
+        options = {**part, "release": held, "tries": tries, "via": self.revoke_via}
         answer = self.do("reclaim", *words, **options)
         return answer if isinstance(answer, Fault) else None
 

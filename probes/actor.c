@@ -63,7 +63,7 @@ const struct operation operations[] = {
 	{ "revoke DEV BUF [via=feature|pci|ioctl]",
 	  "revoke a DMABUF; by default the way that the headers offer",
 	  op_revoke },
-	{ "reclaim DEV BUF MAP VALUE [stride=N] [release=HAM] [tries=N] "
+	{ "reclaim DEV BUF MAP VALUE [offset=N] [stride=N] [release=HAM] [tries=N] "
 	  "[via=feature|pci|ioctl]",
 	  "revoke, and at once store a value in every 32-bit word of a mapping",
 	  op_reclaim },

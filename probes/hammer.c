@@ -588,9 +588,11 @@ static bool overwritten(const struct args *a, struct reply *r,
 	uint64_t value;
 
 	if (!mapping || !word_u64(a, r, 3, &value) ||
+	    !option_u64(a, r, "offset", 0, &words->at) ||
 	    !option_u64(a, r, "stride", 4, &words->stride))
 		return false;
-	if (value > UINT32_MAX || !words->stride || words->stride % 4) {
+	if (value > UINT32_MAX || !words->stride || words->stride % 4 ||
+	    words->at % 4) {
 		reply_usage(r, "reclaim: works on whole 32-bit words");
 		return false;
 	}

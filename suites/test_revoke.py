@@ -218,16 +218,15 @@ def test_no_store_lands_after_a_revoke(
 ) -> None:
     """Of 200 000 stores and loads that a client tries after a revoke none reaches the range."""
     device = c_owner.open(ram.address, via)
-    oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
+    oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START, PAGE)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     lent = mapped(lend(c_owner, buffer))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(
-        THEIRS, access="both", threads=threads, cpus=others if threads == 1 else [first, *others]
-    )
+    cpus = others if threads == 1 else [first, *others]
+    hammer = lent.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
     oracle.require_reach(hammer)
-    assert c_owner.reclaim(buffer, oracle.view, OURS) is None
+    assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=STORES // threads)
     assert landed(after) == landed(before)
@@ -238,17 +237,17 @@ def test_no_store_lands_after_a_revoke(
 def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Of 50 000 stores that a client tries after a revoke none reaches what it had mapped by huge pages."""
     device = c_owner.open(ram.address)
-    oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB)
+    oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB, PAGE)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
     theirs = lend(c_owner, buffer, uid=None)  # only root sees its own page table
     lent = theirs.actor.map(theirs, align=2 * MIB, congruent=0)
     lent.advise("hugepage")
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(THEIRS, cpus=others)
+    hammer = lent.hammer(THEIRS, cpus=others, stride=PAGE)
     oracle.require_reach(hammer)
     assert lent.page_table().mapped("pmd") == 4 * MIB
-    assert c_owner.reclaim(buffer, oracle.view, OURS) is None
+    assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=FEWER_STORES)
     assert landed(after) == landed(before)
@@ -260,7 +259,7 @@ def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, r
 def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: Function) -> None:
     """Of 50 000 stores to a register that a client tries after a revoke none reaches it."""
     device = c_owner.open(registers.address)
-    view = c_owner.map(device, bar=0)
+    view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
     lent = mapped(lend(c_owner, buffer))
     first, *others = c_owner.cpus()
@@ -270,8 +269,7 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
     hammer.blows(more=1)
     if device.read(0, EDU_LIVENESS, 4) != THEIRS ^ 0xFFFFFFFF:
         raise HarnessError("The client was to reach the register before the revoke, but it does not.")
-    c_owner.revoke(buffer)
-    assert view.store32(EDU_LIVENESS, OURS) is None
+    assert c_owner.reclaim(buffer, view, OURS, offset=EDU_LIVENESS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=FEWER_STORES)
     assert landed(after) == landed(before)

@@ -199,7 +199,8 @@ class TestHammer:
             ),
             *("pin x", "pin 0,", "pin 1024", "pin 0 1"),
             *("reclaim dev1 buf1 map1", "reclaim dev1 buf1 map1 0", "reclaim dev1 buf1 map1 0x100000000"),
-            *("reclaim dev1 buf1 map1 0 stride=2", "reclaim dev1 buf1 buf1 0", "reclaim buf1 buf1 map1 0"),
+            *("reclaim dev1 buf1 map1 0 stride=2", "reclaim dev1 buf1 map1 0 offset=2"),
+            *("reclaim dev1 buf1 buf1 0", "reclaim buf1 buf1 map1 0"),
             *("syscopy", "syscopy map1", "syscopy map1 up", "syscopy map1 out bytes=0"),
             *("syscopy map1 out bytes=4097", "syscopy map1 in offset=16K"),
             "syscopy map1 in value=0x100000000",
@@ -327,18 +328,27 @@ class TestOracle:
         with RamBar(Path(f"/proc/self/fd/{client.file}")) as bar:
             yield bar
 
-    def test_it_sees_what_arrives_and_what_does_not(self, owner: Actor, host: RamBar) -> None:
+    @pytest.mark.parametrize(
+        ("stride", "told"),
+        [
+            (4, "the owner sees offset=0x1000 value=0xbad0beef"),
+            (PAGE, "the owner sees 0xbad0beef at offset 0x1000 instead of 0x600d0a3e"),
+        ],
+    )
+    def test_it_sees_what_arrives_and_what_does_not(
+        self, owner: Actor, host: RamBar, stride: int, told: str
+    ) -> None:
         buffer = Buffer(owner, "buf1", 4 * PAGE, None)
         lent = owner.map(buffer, 2 * PAGE, PAGE)
-        oracle = Oracle(owner.map(buffer, 2 * PAGE, PAGE), host, PAGE)
-        hammer = lent.hammer(THEIRS)
+        oracle = Oracle(owner.map(buffer, 2 * PAGE, PAGE), host, PAGE, stride)
+        hammer = lent.hammer(THEIRS, stride=stride)
         oracle.require_reach(hammer)
         assert oracle.disturbed() != ""
         hammer.stop()
         assert oracle.view.fill(OURS) is None
         assert oracle.disturbed() == ""
         host.write(2 * PAGE, THEIRS.to_bytes(4, "little"))
-        assert oracle.disturbed() == "the owner sees offset=0x1000 value=0xbad0beef"
+        assert oracle.disturbed() == told
 
     def test_who_is_shown_nothing_says_so(self, owner: Actor, host: RamBar) -> None:
         oracle = Oracle(owner.map(Buffer(owner, "buf1", 4 * PAGE, None)), host, 0)
