@@ -69,7 +69,7 @@ def test_who_has_claimed_a_bar() -> None:
     device = Device("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
     guest = Told(
         {
-            f"/sys/bus/pci/devices/{device.address}/resource": "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"
+            "/sys/bus/pci/devices/0000:02:00.0/resource": "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"
             "0x0000000000000000 0x0000000000000000 0x0\n0x0000000380000000 0x0000000383ffffff 0x14220c\n",
             "/proc/iomem": "fe800000-fe9fffff : PCI Bus 0000:02\n  fe800000-fe8000ff : 0000:02:00.0\n"
             "  fe800100-fe800fff : vfio sub-page reserved\n380000000-383ffffff : PCI Bus 0000:02\n"
