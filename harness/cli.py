@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     """A polite kill ends a run as Ctrl-C does: machine off, journal closed."""
+    # timeout(1) sends it twice, to its child and to the group; the second would cut off the end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 

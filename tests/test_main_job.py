@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,9 +207,22 @@ def building(tmp_path: Path) -> Iterator[Invocation]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_the_build(building: Invocation, number: signal.Signals) -> None:
-    place = Place(building.mark)
     assert any("make" in command for command in building.children().values())
     building.process.send_signal(number)
+    assert_interrupted_in_the_build(building)
+
+
+def test_interrupted_again_and_again(building: Invocation) -> None:
+    """timeout(1) sends SIGTERM to its child and to the group, so it comes twice at least."""
+    while building.process.poll() is None:
+        building.process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    assert_interrupted_in_the_build(building)
+
+
+def assert_interrupted_in_the_build(building: Invocation) -> None:
+    """The run ended in order, and its record says so."""
+    place = Place(building.mark)
     assert building.end() == ExitCode.INTERRUPTED
     assert building.children() == {}
     cases = junit(place.results)
