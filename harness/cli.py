@@ -24,10 +24,12 @@ from harness import (
     matrix,
     options,
     pipeline,
+    prefixes,
     qemu,
     series,
     tree,
 )
+from harness.checks import Bench
 from harness.errors import ExitCode, PatchproofError, UsageError
 from harness.progress import Progress
 from harness.record import read
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with pipeline.host_errors():
             if arguments[:1] == ["run"]:
                 return _run(parser.parse_known_args(arguments)[0], arguments[1:])
+            if arguments[:1] == ["prefixes"]:
+                return _prefixes(parser.parse_known_args(arguments)[0], arguments[1:])
             known = parser.parse_args(arguments)
             command: Command = known.command
             return command(known)
@@ -157,6 +161,32 @@ def _build(known: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
+def _checked(request: options.Request, store: Store) -> list[prefixes.Row]:
+    progress = Progress(store)
+    host.ensure(store, progress)
+    tested = pipeline.load_series(request)
+    source = pipeline.get_base(request, store, progress, tested.base)
+    bench = Bench(store, progress, prefixes.request_text(request.fragments), _log(store, "check"))
+    return prefixes.check(store, progress, tested, source, bench)
+
+
+def _check(known: argparse.Namespace) -> int:
+    rows = _checked(_request(known), Store())
+    prefixes.show(rows, sys.stdout)
+    return int(prefixes.exit_code(rows))
+
+
+def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
+    """What check does, and then the main job for each prefix."""
+    request = _request(known)
+    if request.series is None:
+        raise UsageError("Only a series has prefixes: name one with --series.")
+    rows = _checked(request, Store())
+    prefixes.run(rows, request.series, request.results, arguments)
+    prefixes.show(rows, sys.stdout)
+    return int(prefixes.exit_code(rows))
+
+
 def _image(_known: argparse.Namespace) -> int:
     store = Store()
     progress = Progress(store)
@@ -217,7 +247,7 @@ def _clean(known: argparse.Namespace) -> int:
 
 
 CACHE_KINDS = {
-    "kernels": ("kernel",),
+    "kernels": ("kernel", "check"),
     "images": ("image", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
     "sources": ("base", "trees", "apt", "downloads", "work"),
@@ -290,6 +320,24 @@ def _parser() -> argparse.ArgumentParser:
     options.add_source(build.add_argument)
     options.add_kernel(build.add_argument)
     dry(build)
+
+    check = add(
+        "check",
+        _check,
+        "ask checkpatch, gcc, clang and sparse for all their warnings of every prefix of a series",
+        "check --series reference-ioctl",
+    )
+    options.add_source(check.add_argument)
+    options.add_kernel(check.add_argument)
+
+    every = add(
+        "prefixes",
+        None,
+        "check every prefix of a series, and run the suites on each; every option of `run` works, too",
+        "prefixes --series reference-feature -k map",
+    )
+    for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
+        group(every.add_argument)
 
     add("image", _image, "build the guest's root file system", "image")
 

@@ -248,7 +248,7 @@ def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: P
         (place / "entry" / "file").write_bytes(bytes(MIB))
     kept.write_text("{}")
     assert cli.main(["clean", "kernels", "logs"]) == ExitCode.OK
-    assert capsys.readouterr().out == f"3 MB freed below {cache}\n"
+    assert capsys.readouterr().out == f"4 MB freed below {cache}\n"
     for name, paths in places.items():
         assert {path.exists() for path in paths} == {name not in ("kernels", "logs")}
     assert cli.main(["clean"]) == ExitCode.OK

@@ -1,0 +1,131 @@
+"""Every prefix of a series: is each patch well written, does it compile cleanly, and what does it give?"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from harness import checks, kconfig, mail, tree
+from harness.base import Base
+from harness.checks import TOOLS, Bench, Tool
+from harness.errors import BuildError, ExitCode
+from harness.progress import Progress
+from harness.record import read
+from harness.results import LATEST
+from harness.series import Series
+from harness.store import Store
+from harness.workbench import Workbench
+
+
+@dataclass
+class Row:
+    """One prefix: ``count`` patches, the last of which has ``subject``.
+
+    ``findings`` by the name of who found them; ``outcome`` and ``code`` are those of
+    the run, where there was one.
+    """
+
+    count: int
+    subject: str
+    findings: dict[str, list[str]] = field(default_factory=dict)
+    outcome: str = ""
+    code: ExitCode = ExitCode.OK
+
+    @property
+    def good(self) -> bool:
+        """Whether nobody found anything, and the run was as expected."""
+        return self.code is ExitCode.OK and not any(self.findings.values())
+
+
+def check(store: Store, progress: Progress, tested: Series, source: Base, bench: Bench) -> list[Row]:
+    """Ask checkpatch, and every compiler that is installed, of each prefix.
+
+    Raises ApplyError for a patch that does not apply.
+    """
+    tools = [tool for tool in TOOLS if tool.program()]
+    base = tree.apply(store, progress, source, None, bench.log)
+    workbench = Workbench(store, bench.request)
+    with store.lock("workbench"):
+        base.files_into(workbench.source, progress)
+        said = checks.checkpatch(tested.patches, workbench.source)
+        where = checks.folders(tested, workbench.source)
+    rows = []
+    for count, (patch, lines) in enumerate(zip(tested.patches, said, strict=True), 1):
+        row = Row(count, mail.bare(patch.subject), {"checkpatch": lines})
+        applied = tree.apply(store, progress, source, tested.first(count), bench.log)
+        for tool in tools if where else []:
+            row.findings[tool.name] = _asked(bench, tool, applied, base, where)
+        rows.append(row)
+    return rows
+
+
+def _asked(bench: Bench, tool: Tool, applied: tree.Tree, base: tree.Tree, where: Sequence[str]) -> list[str]:
+    try:
+        return bench.new_warnings(tool, applied, base, where)
+    except BuildError as error:
+        return [error.message, *error.tail.splitlines()]
+
+
+def run(rows: Sequence[Row], series: str, results: Path, options: Sequence[str]) -> None:
+    """Run the suites on each prefix, with ``options`` for ``run``; a program of its own for each."""
+    for row in rows:
+        folder = results / f"prefix-{row.count}"
+        which = ["--series", series, "--patches", str(row.count), "--results", str(folder)]
+        # Of an option that is given twice the last one counts.
+        row.code = ExitCode(_wait_for([sys.executable, "-m", "harness", "run", *options, *which]))
+        latest = folder / LATEST
+        row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
+        if row.code is ExitCode.INTERRUPTED:
+            return
+
+
+def _wait_for(argv: Sequence[str]) -> int:
+    """The exit status of a program that is ended in order when this call is left by an exception."""
+    mortal = ["setpriv", "--pdeathsig", "TERM", *argv]
+    program = subprocess.Popen(mortal, start_new_session=True)  # Ctrl-C is for us alone
+    try:
+        return program.wait()
+    finally:
+        program.terminate()
+        program.wait()
+
+
+def _outcome(folder: Path) -> str:
+    record = read(folder)
+    counts = Counter(str(result.verdict) for result in record.scenarios)
+    surprises = sum(not result.as_expected for result in record.results)
+    said = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
+    return f"{said}; {f'{surprises} not as expected' if surprises else 'all as expected'}"
+
+
+def show(rows: Iterable[Row], stream: TextIO) -> None:
+    """One line for each prefix, and below it what was found."""
+    for row in rows:
+        found = [f"{len(lines)} {who}" for who, lines in row.findings.items() if lines]
+        remarks = [", ".join(found) or "no warnings", *([row.outcome] if row.outcome else [])]
+        mark = " " if row.good else "!"
+        print(f"{mark} {row.count:2}  {row.subject}: {'; '.join(remarks)}", file=stream)
+        for who, lines in row.findings.items():
+            for line in lines:
+                print(f"        {who}: {line}", file=stream)
+    absent = [tool.name for tool in TOOLS if not tool.program()]
+    if absent:
+        print(f"Not asked, as not installed: {', '.join(absent)}.", file=stream)
+
+
+def exit_code(rows: Iterable[Row]) -> ExitCode:
+    """The first row that is not good decides: the code of its run, else the series' fault."""
+    for row in rows:
+        if not row.good:
+            return row.code or ExitCode.SERIES
+    return ExitCode.OK
+
+
+def request_text(fragments: Sequence[Path]) -> str:
+    """The configuration that ``fragments`` ask for, as a Bench wants it."""
+    return kconfig.fragment_text(kconfig.requested(fragments))

@@ -1,0 +1,197 @@
+"""What checkpatch and the compilers say of every prefix of a series, and what is made of it."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_kernel import DMABUF, Yard
+
+from harness import checks, kconfig, prefixes
+from harness.checks import TOOLS, Bench, Tool
+from harness.errors import BuildError, ExitCode, HarnessError
+from harness.prefixes import Row
+from harness.progress import Progress
+from harness.series import Patch, Series
+
+GCC = TOOLS[0]
+# What -Wextra says and -Wall does not.
+EXTRA = "int more(int unused);\nint more(int unused) { return 0; }\n"
+PICKY = """\
+use strict;
+my $root = $ARGV[0]; my $mail = $ARGV[-1];
+$root =~ s/^--root=//;
+-d "$root/drivers" && grep({ $_ eq '--strict' } @ARGV) or die "called wrongly: @ARGV";
+open(my $in, '<', $mail); my $bad = 0;
+while (<$in>) { if (/unused/) { print "$mail:$.: CHECK: unused\\n"; $bad = 1; } }
+exit $bad;
+"""
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+def bench_of(yard: Yard) -> Bench:
+    request = kconfig.fragment_text(kconfig.requested([yard.fragment]))
+    return Bench(yard.store, Progress(yard.store, io.StringIO()), request, yard.log)
+
+
+def patch_of(*paths: str) -> Patch:
+    diffs = "".join(f"--- a/{path}\n+++ b/{path}\n@@ -1 +1,2 @@\n a\n+b\n" for path in paths)
+    return Patch("0001-x.patch", f"From: a <a@b.c>\nSubject: x\n\n---\n{diffs}".encode(), "x")
+
+
+def series_of(*patches: Patch) -> Series:
+    return Series("mine", "Mine", "6.19", "auto", patches, {}, "a test")
+
+
+def formatted(yard: Yard, *changes: dict[str, str]) -> Series:
+    """A series of which each patch writes some files, as git format-patch leaves it."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    here = {"cwd": yard.repository, "check": True, "capture_output": True}
+    subprocess.run([*git, "checkout", "--quiet", "--force", yard.base.commit], **here)
+    for number, change in enumerate(changes, 1):
+        for name, content in change.items():
+            (yard.repository / name).parent.mkdir(exist_ok=True)
+            (yard.repository / name).write_text(content)
+        subprocess.run([*git, "add", "--all"], **here)
+        subprocess.run([*git, "commit", "--quiet", f"--message=change {number}"], **here)
+    out = yard.folder / "out"
+    subprocess.run([*git, "format-patch", "--quiet", f"--output-directory={out}", yard.base.commit], **here)
+    paths = sorted(out.iterdir())
+    patches = (Patch(path.name, path.read_bytes(), f"[PATCH] change {n}") for n, path in enumerate(paths, 1))
+    return series_of(*patches)
+
+
+def test_the_folders_are_those_of_the_kernels_c_files(tmp_path: Path) -> None:
+    touched = ("drivers/vfio/a.c", "drivers/vfio/pci/b.c", "include/c.h", "tools/d.c", "mm/e.c", "new/f.c")
+    for folder in ("drivers/vfio/pci", "include", "tools", "mm"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert checks.folders(series_of(patch_of(*touched)), tmp_path) == ["drivers/vfio/", "mm/"]
+
+
+@pytest.mark.build
+def test_only_what_the_base_does_not_warn_of_is_told(yard: Yard) -> None:
+    bench, tree = bench_of(yard), yard.tree({"drivers/more.c": EXTRA})
+    found = bench.new_warnings(GCC, tree, yard.tree(), ["drivers/"])
+    assert [line.split(" warning: ")[1] for line in found] == [
+        "unused parameter 'unused' [-Wunused-parameter]"
+    ]
+    said = yard.log.read_text()
+    assert bench.new_warnings(GCC, tree, yard.tree(), ["drivers/"]) == found
+    assert yard.log.read_text() == said  # nothing was compiled again
+
+
+@pytest.mark.build
+def test_the_checks_leave_the_build_folder_alone(yard: Yard) -> None:
+    yard.build()
+    bench_of(yard).new_warnings(
+        GCC, yard.tree({"drivers/dmabuf.c": DMABUF + "\n"}), yard.tree(), ["drivers/"]
+    )
+    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert yard.compiled() == ["drivers/dmabuf.o"]
+
+
+@pytest.mark.build
+def test_what_does_not_compile_is_the_series_fault(yard: Yard) -> None:
+    with pytest.raises(BuildError, match="compilation failed"):
+        bench_of(yard).new_warnings(GCC, yard.tree({"drivers/more.c": "#error\n"}), yard.tree(), ["drivers/"])
+
+
+def test_a_tool_that_is_not_there_is_no_silence(yard: Yard) -> None:
+    absent = Tool("absent", ("no-such-compiler",), True, ())
+    assert absent.program() is None
+    with pytest.raises(HarnessError, match="absent is not installed"):
+        bench_of(yard).new_warnings(absent, yard.tree(), yard.tree(), ["drivers/"])
+
+
+@pytest.mark.build
+def test_each_prefix_gets_what_is_new_in_it(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    (yard.repository / "scripts").mkdir()
+    base = yard.tree({"scripts/checkpatch.pl": PICKY})
+    monkeypatch.setattr(
+        yard, "base", type(yard.base)("6.19.6", "6.19", "a test", base.commit, base.repository)
+    )
+    monkeypatch.setattr(prefixes, "TOOLS", (GCC,))
+    tested = formatted(
+        yard,
+        {"drivers/dmabuf.c": DMABUF + "\n"},
+        {"drivers/more.c": EXTRA},
+        {"drivers/more.c": "#error\n"},
+        {"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"},
+    )
+    bench = bench_of(yard)
+    rows = prefixes.check(bench.store, bench.progress, tested, yard.base, bench)
+    assert [(row.count, row.subject) for row in rows] == [(n, f"change {n}") for n in (1, 2, 3, 4)]
+    assert [len(row.findings["gcc"]) for row in rows] == [0, 1, 2, 0]
+    assert [len(row.findings["checkpatch"]) > 0 for row in rows] == [False, True, True, False]
+    assert rows[1].findings["checkpatch"][0].startswith("0002-change-2.patch:")
+    assert [row.good for row in rows] == [True, False, False, True]
+    assert prefixes.exit_code(rows) is ExitCode.SERIES
+
+
+def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefixes, "TOOLS", (Tool("absent", ("no-such-compiler",), True, ()),))
+    rows = [
+        Row(1, "first", {"checkpatch": [], "gcc": []}, "3 conforms; all as expected"),
+        Row(2, "second", {"checkpatch": [], "gcc": ["a.c:1: warning: odd"]}, "1 violates", ExitCode.HARNESS),
+    ]
+    stream = io.StringIO()
+    prefixes.show(rows, stream)
+    assert stream.getvalue().splitlines() == [
+        "   1  first: no warnings; 3 conforms; all as expected",
+        "!  2  second: 1 gcc; 1 violates",
+        "        gcc: a.c:1: warning: odd",
+        "Not asked, as not installed: absent.",
+    ]
+    assert prefixes.exit_code(rows[:1]) is ExitCode.OK
+    assert prefixes.exit_code(rows) is ExitCode.HARNESS
+
+
+def test_the_suites_run_on_each_prefix_with_the_users_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\necho "$@" >>{seen}\n[ "$8" = 2 ] && exit 130\nexit 0\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    rows = [Row(1, "first"), Row(2, "second"), Row(3, "third")]
+    prefixes.run(rows, "mine", tmp_path / "results", ["-k"])
+    assert seen.read_text().splitlines() == [
+        f"-m harness run -k --series mine --patches {n} --results {tmp_path}/results/prefix-{n}"
+        for n in (1, 2)
+    ]
+    assert [row.code for row in rows] == [ExitCode.OK, ExitCode.INTERRUPTED, ExitCode.OK]
+    assert rows[0].outcome == "the run did not begin"
+
+
+def test_an_interrupted_series_of_runs_ends_its_run_in_order(tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text(
+        f"#!/bin/sh\ntrap 'echo in order >{tmp_path}/end; exit 130' TERM\necho $$ >{tmp_path}/pid\n"
+        "while :; do sleep 0.1; done\n"
+    )
+    program.chmod(0o755)
+    script = (
+        "import sys; from pathlib import Path; from harness import prefixes;"
+        f"sys.executable = {str(program)!r};"
+        f"prefixes.run([prefixes.Row(1, 'first')], 'mine', Path({str(tmp_path)!r}), [])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], start_new_session=True, stderr=subprocess.PIPE
+    ) as us:
+        limit = time.monotonic() + 60
+        while not (tmp_path / "pid").exists() and time.monotonic() < limit:
+            time.sleep(0.05)
+        os.kill(us.pid, signal.SIGINT)
+        us.communicate(timeout=60)
+    assert (tmp_path / "end").read_text() == "in order\n"
