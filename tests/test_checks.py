@@ -182,7 +182,9 @@ def test_an_interrupted_series_of_runs_ends_its_run_in_order(tmp_path: Path) -> 
     )
     program.chmod(0o755)
     script = (
-        "import sys; from pathlib import Path; from harness import prefixes;"
+        "import signal, sys; from pathlib import Path; from harness import prefixes;"
+        # Whoever starts the tests in the background has SIGINT ignored, which is inherited.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"sys.executable = {str(program)!r};"
         f"prefixes.run([prefixes.Row(1, 'first')], 'mine', Path({str(tmp_path)!r}), [])"
     )
@@ -193,5 +195,8 @@ def test_an_interrupted_series_of_runs_ends_its_run_in_order(tmp_path: Path) -> 
         while not (tmp_path / "pid").exists() and time.monotonic() < limit:
             time.sleep(0.05)
         os.kill(us.pid, signal.SIGINT)
-        us.communicate(timeout=60)
+        try:
+            us.communicate(timeout=60)
+        finally:
+            us.kill()
     assert (tmp_path / "end").read_text() == "in order\n"
