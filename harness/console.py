@@ -93,9 +93,11 @@ class Console:
         self._spawn.close()
 
     def _raw(self, mark: int) -> bytes:
+        # Never more than mark() would count: what was seen once must lie before the next mark.
+        size = self.mark()
         with self.log.open("rb") as stream:
             stream.seek(mark)
-            return stream.read()
+            return stream.read(max(size - mark, 0))
 
     def _read(self) -> None:
         rest = b""
