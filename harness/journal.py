@@ -28,7 +28,6 @@ A scenario that started and did not end is ``kernel-died``; a stage is
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.errors import HarnessError, PatchproofError, SeriesError
-from harness.store import write_atomically
+from harness.store import append, write_atomically
 from harness.verdict import Entry, Kind, Span, Verdict
 
 PLAN = "plan.json"
@@ -167,22 +166,8 @@ class Journal:
         """Append one line and wait until it is on the disk, or leave the file as it was."""
         path = self.directory / EVENTS
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
-        data = line.encode("ascii")
         try:
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                before = os.fstat(handle).st_size
-                try:
-                    written = os.write(handle, data)
-                    if written != len(data):
-                        raise OSError(f"only {written} of {len(data)} bytes could be written")
-                    os.fsync(handle)
-                except OSError:
-                    # Half a line in the middle of the file would spoil all that follows it.
-                    os.ftruncate(handle, before)
-                    raise
-            finally:
-                os.close(handle)
+            append(path, line.encode("ascii"))
         except OSError as error:
             raise HarnessError(
                 f"The event {event!r} could not be written to {path} ({error.strerror or error}). "
