@@ -14,6 +14,7 @@ event              further members
                    ``console`` (file, start, end), ``duration`` (seconds)
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
+``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
 ``machine-ended``  ``machine``, ``reason``
 ``finding``        ``id``, ``text``: what a scenario in progress observed, judged by nobody
 ``note``           ``text``
@@ -34,6 +35,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from harness.detector import Detector
 from harness.errors import HarnessError, PatchproofError, SeriesError
 from harness.store import append, write_atomically
 from harness.verdict import Entry, Kind, Span, Verdict
@@ -141,6 +143,11 @@ class Journal:
     def machine_up(self, machine: str, seconds: float) -> None:
         """Somebody can log in, ``seconds`` after the machine was started."""
         self._write("machine-up", machine=machine, seconds=round(seconds, 3))
+
+    def detectors(self, machine: str, detectors: Iterable[Detector]) -> None:
+        """What each detector made of what it was shown on this machine, before the first scenario there."""
+        told = [[one.name, one.state, _shortened(one.words)] for one in detectors]
+        self._write("detectors", machine=machine, detectors=told)
 
     def machine_ended(self, machine: str, reason: str) -> None:
         """The machine is gone: powered off, panicked, killed."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.detector import Detector, State, blind
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
 from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
@@ -77,6 +78,7 @@ class _Joined:
         self.open: set[str] = set()
         self.faults: dict[str, list[str]] = {}
         self.notes: list[str] = []
+        self.detectors: dict[str, tuple[Detector, ...]] = {}
         self.interrupted = ""
         self.started = ""
         self.complete = False
@@ -102,7 +104,11 @@ class _Joined:
                 self.interrupted = str(event.get("reason", "")) or "interrupted"
             case "run-ended":
                 self.complete = True
-            case "machine-started" | "machine-up" | "machine-ended":
+            case "machine-up":
+                self.detectors.setdefault(str(event.get("machine")), ())
+            case "detectors":
+                self._shown(event, number)
+            case "machine-started" | "machine-ended":
                 pass  # for the reader of the file; no verdict hangs on it
             case other:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
@@ -160,7 +166,28 @@ class _Joined:
             self.fault(entry_id, "it has a finding while it is not in progress")
         self.results[entry_id] = replace(result, noted=(*result.noted, str(event.get("text", ""))))
 
+    def _shown(self, event: dict[str, Any], number: int) -> None:
+        try:
+            self.detectors[str(event["machine"])] = tuple(
+                Detector(str(name), State(state), str(words)) for name, state, words in event["detectors"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            self.fault(EVENTS, f"line {number} does not say what the detectors saw ({error!r})")
+
+    def _unseen(self) -> None:
+        """No verdict stands that was given on a machine with a blind detector."""
+        for entry_id, result in self.results.items():
+            machine = result.console.file.partition("/")[0] if result.console else ""
+            if unseen := blind(self.detectors.get(machine, ())):
+                self.results[entry_id] = replace(
+                    result,
+                    verdict=Verdict.HARNESS_ERROR,
+                    reason=f"On {machine} a detector is blind, so this says nothing. {unseen}",
+                    ended=False,
+                )
+
     def record(self, run: str) -> Record:
+        self._unseen()
         for entry_id in self.open:
             self.results[entry_id] = self._left_open(self.results[entry_id])
         for entry_id, sentences in self.faults.items():
@@ -181,6 +208,7 @@ class _Joined:
             interrupted=self.interrupted,
             complete=self.complete,
             started=self.started,
+            detectors=self.detectors,
         )
 
     def _left_open(self, result: Result) -> Result:

@@ -6,9 +6,11 @@ the verdict it was expected to get, and a record of the verdict each one got.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from harness.detector import Detector
 from harness.errors import ExitCode
 
 
@@ -67,6 +69,11 @@ class Entry:
     def binding(self) -> bool:
         """Whether a violation is held against the series; else it is a finding."""
         return self.strength is not Strength.INFO
+
+    def violated(self, verdict: Verdict) -> bool:
+        """Whether this verdict shows a fault of the kernel that nobody expected."""
+        faults = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
+        return self.binding and verdict in faults and verdict is not self.expected
 
     def judge(self, observed: Verdict) -> Verdict:
         """The verdict on what was observed.
@@ -145,7 +152,9 @@ class Record:
     ``results`` ends with what the journal holds beyond the plan, as
     ``harness-error``.  ``interrupted`` says by what (a signal), or is empty;
     ``complete`` tells whether the run came to its own end; ``started`` is the UTC
-    time in ISO 8601, empty if the run never started.
+    time in ISO 8601, empty if the run never started.  ``detectors`` are what is
+    known of each machine's, by its name; nothing of one that was up and whose
+    detectors were shown nothing.
     """
 
     run: str
@@ -154,6 +163,7 @@ class Record:
     interrupted: str = ""
     complete: bool = False
     started: str = ""
+    detectors: Mapping[str, tuple[Detector, ...]] = field(default_factory=dict)
 
     @property
     def scenarios(self) -> tuple[Result, ...]:

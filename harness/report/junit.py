@@ -8,6 +8,7 @@ from pathlib import Path
 
 from junit_xml import TestCase, TestSuite
 
+from harness.detector import sentences
 from harness.record import read
 from harness.report.text import visible
 from harness.results import read_facts
@@ -82,6 +83,8 @@ def _test_case(result: Result, directory: Path) -> TestCase:
 
 def _suite_properties(record: Record, facts: Mapping[str, object]) -> dict[str, str]:
     properties: dict[str, object] = {"run": record.run, **facts}
+    shown = {machine: found for machine, found in record.detectors.items() if found}
+    properties |= {f"detector.{name}": words for name, words in sentences(shown).items()}
     if record.notes:
         properties["notes"] = list(record.notes)
     if record.interrupted:

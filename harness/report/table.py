@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.detector import sentences
 from harness.record import read
 from harness.report.text import visible
 from harness.results import read_facts
@@ -59,6 +60,8 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
             console.print(line, soft_wrap=True)
     console.print()
     for line in _findings(record):
+        console.print(plain(line), soft_wrap=True)
+    for line in _detectors(record):
         console.print(plain(line), soft_wrap=True)
     for sentence in _closing(record, read_facts(directory), directory):
         console.print(plain(sentence), soft_wrap=True)
@@ -168,6 +171,23 @@ def _findings(record: Record) -> Iterator[str]:
     for (subject, text), count in told.items():
         yield f"  {subject:{width}}  {text}" + (f" ({count} variants)" if count > 1 else "")
     yield ""
+
+
+def _detectors(record: Record) -> Iterator[str]:
+    """Which detectors proved themselves alive, a line each, and the machines where none did."""
+    shown = {machine: found for machine, found in record.detectors.items() if found}
+    if shown:
+        where = _number(len(shown), "machine")
+        yield f"Detectors, shown something to see on {where} before the first scenario:"
+    lines = sentences(shown)
+    width = max(map(len, lines), default=0)
+    for name, text in lines.items():
+        yield f"  {_one_line(name):{width}}  {_one_line(text)}"
+    if missing := [machine for machine in record.detectors if machine not in shown]:
+        where = ", ".join(map(_one_line, missing))
+        yield f"No detector was shown anything on {where}: silence says nothing there."
+    if record.detectors:
+        yield ""
 
 
 def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> Iterator[str]:
