@@ -54,6 +54,16 @@ def subject(mail: bytes) -> str:
     return diff.printable(" ".join(line.split()), 400)
 
 
+def message(mail: bytes) -> str:
+    """The message of a patch, decoded: what stands before the line ``---``, without blanks around it."""
+    start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
+    parsed = email.parser.BytesParser().parsebytes(start)
+    content = parsed.get_payload(decode=True)
+    text = content.decode(errors="replace") if isinstance(content, bytes) else ""
+    said = re.split(r"^---\s*$", text.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
+    return "\n".join(diff.printable(line, 400) for line in said.strip().split("\n"))
+
+
 def dated(mail: bytes) -> bytes:
     """``mail`` with a Date if it has none, for which git am would take the time of day."""
     if _header(mail, "Date").strip():

@@ -23,6 +23,7 @@ class Request:
 
     series: str | None = None
     patches: int | None = None
+    mutant: str | None = None
     tree: Path | None = None
     kernel: Path | None = None
     headers: Path | None = None
@@ -31,6 +32,8 @@ class Request:
     qemu: str = "qemu-system-x86_64"
     results: Path = Path("results")
     keep_vm: bool = False
+    requirement: tuple[str, ...] = ()
+    until_violated: bool = False
 
     def __post_init__(self) -> None:
         if (self.kernel is None) != (self.headers is None):
@@ -40,6 +43,8 @@ class Request:
             )
         if self.patches is not None and self.series is None:
             raise UsageError("--patches counts those of --series, and no series is given.")
+        if self.mutant is not None and (self.series is None or self.patches is not None):
+            raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
         if self.kernel is not None and (self.tree is not None or self.kconfig):
             raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
 
@@ -62,6 +67,12 @@ def add_source(add: Callable[..., Any]) -> None:
         metavar="N",
         type=int,
         help="only the first N patches of the series; its manifest says what they alone give",
+    )
+    add(
+        "--mutant",
+        metavar="NAME",
+        help="the series with this fault, one of patches/mutants/SERIES/; the scenarios that must see it "
+        "come first",
     )
     add(
         "--tree",
@@ -93,6 +104,11 @@ def add_machine(add: Callable[..., Any]) -> None:
         type=Path,
         help="its user-space headers, as `make headers_install` leaves them",
     )
+    add_qemu(add)
+
+
+def add_qemu(add: Callable[..., Any]) -> None:
+    """Options of QEMU."""
     add("--accel", choices=("auto", "kvm", "tcg"), default="auto", help="accelerator (default: auto)")
     add(
         "--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)"
@@ -108,6 +124,19 @@ def add_run(add: Callable[..., Any]) -> None:
         default=Path("results"),
         help="where the folder of this run is made (default: results)",
     )
+    add(
+        "--requirement",
+        metavar="ID[,ID]",
+        action="append",
+        default=[],
+        help="only the scenarios that check one of these requirements; a group such as MAP means all of it "
+        "(repeatable)",
+    )
+    add(
+        "--until-violated",
+        action="store_true",
+        help="end the run at the first scenario that the kernel unexpectedly fails",
+    )
     add("--keep-vm", action="store_true", help="leave the machine running at the end, until Ctrl-C")
 
 
@@ -115,6 +144,9 @@ def request(get: Callable[[str], Any]) -> Request:
     """Build a Request; ``get`` looks up an option's value by its Python name, None where there is none."""
     given = {field.name: value for field in fields(Request) if (value := get(field.name)) is not None}
     given["kconfig"] = tuple(given.get("kconfig", ()))
+    given["requirement"] = tuple(
+        word for words in given.get("requirement", ()) for word in words.replace(",", " ").split()
+    )
     if not {"series", "kernel", "tree"} & given.keys():
         given["series"] = DEFAULT_SERIES
     for fragment in given["kconfig"]:

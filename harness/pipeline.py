@@ -14,7 +14,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import base, dialect, hardware, image, kernel, machine, probe, qemu, series, tree
+from harness import (
+    base,
+    dialect,
+    hardware,
+    image,
+    kernel,
+    machine,
+    matrix,
+    mutant,
+    probe,
+    qemu,
+    series,
+    tree,
+)
 from harness.errors import HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
@@ -49,11 +62,20 @@ def load_series(request: Request) -> series.Series:
     """The series that is asked for, or its first patches; without one, what is given is tested as it is."""
     if request.series is not None:
         tested = series.load(request.series, PATCHES)
+        if fault := mutant_of(request):
+            return fault.of(tested)
         return tested if request.patches is None else tested.first(request.patches)
     if request.kernel is not None:
         return series.unpatched(request.kernel.name, "auto")
     assert request.tree is not None
     return series.unpatched(request.tree.absolute().name, "auto")
+
+
+def mutant_of(request: Request) -> mutant.Mutant | None:
+    """The mutant that is asked for, if any.  Raises UsageError."""
+    if request.mutant is None or request.series is None:
+        return None
+    return mutant.find(PATCHES, matrix.load(), request.series, request.mutant)
 
 
 def check(request: Request) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness import matrix, options
+from harness import matrix, options, pipeline
 from harness.errors import ExitCode, PatchproofError
 from harness.guest import Guest
 from harness.needs import WORDS, in_order
@@ -21,6 +21,7 @@ from harness.probe import Actor
 from harness.report import table
 from harness.run import Run, requirement_ids
 from harness.search import Search
+from harness.selection import first, ids_of, split
 from harness.witness import RamBar
 
 RUN = pytest.StashKey[Run]()
@@ -52,10 +53,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put together the scenarios that can share a machine."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put together the scenarios that can share a machine, those before them that must see a mutant."""
     with _told():
+        request = options.request(config.getoption)
+        if request.requirement:
+            ids = ids_of(request.requirement, matrix.load())
+            items[:], others = split(items, ids)
+            config.hook.pytest_deselected(items=others)
         items[:] = in_order(items)
+        if fault := pipeline.mutant_of(request):
+            items[:] = first(items, fault.caught_by)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -99,6 +107,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     result = yield
     with _record_kept(run):
         run.end(item)
+    if run.violated and run.request.until_violated:
+        item.session.shouldfail = "the kernel unexpectedly failed a scenario (--until-violated)"
     return result
 
 

@@ -100,6 +100,7 @@ class Run:
             request, self.series, store, self.progress, self.results, self.journal
         )
         self.failures: list[PatchproofError] = []
+        self.violated = False
         self._planned = {entry.id: entry for entry in entries}
         self._needs = {item.nodeid: needs_of(item) for item in items}
         self._first = needs_of(items[0])
@@ -260,7 +261,7 @@ class Run:
             console = self._guest.machine.console
             self._seen = self._guest, console.mark()
             span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen[1])
-        self.journal.ended(
+        verdict = self.journal.ended(
             item.nodeid,
             self._worst.verdict,
             reason=_first_line(self._worst.reason),
@@ -268,6 +269,7 @@ class Run:
             transcript=self._transcript.path if self._transcript is not None else None,
             console=span,
         )
+        self.violated = self.violated or self._planned[item.nodeid].violated(verdict)
         if self._guest is not None and self._asked.alone:
             self.pipeline.spend("the scenario had it for itself")
         self._guest = None

@@ -75,6 +75,11 @@ class Entry:
         faults = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
         return self.binding and verdict in faults and verdict is not self.expected
 
+    def violated(self, verdict: Verdict) -> bool:
+        """Whether this verdict shows a fault of the kernel that nobody expected."""
+        faults = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
+        return self.binding and verdict in faults and verdict is not self.expected
+
     def judge(self, observed: Verdict) -> Verdict:
         """The verdict on what was observed.
 
