@@ -64,7 +64,11 @@ class Software:
         parts: list[Part] = [
             self.accelerator,
             Board(CPUS, MEMORY),
-            Boot(self.bzimage, self.initrd, (*KERNEL_ARGUMENTS, *layout.arguments)),
+            Boot(
+                self.bzimage,
+                self.initrd,
+                (*KERNEL_ARGUMENTS, *self.accelerator.kernel_arguments(), *layout.arguments),
+            ),
             SerialConsole(wiring.console),
             MonitorPort(wiring.monitor),
             *([GdbStub(wiring.gdb)] if wiring.gdb is not None else []),

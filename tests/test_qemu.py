@@ -58,7 +58,14 @@ def test_two_functions_of_a_device_share_its_port() -> None:
 def test_words_for_the_kernel_are_added_to_its_command_line() -> None:
     argv = line(Layout(arguments=("nopat", "quiet")))
     words = argv[argv.index("-append") + 1].split()
-    assert words == [*hardware.KERNEL_ARGUMENTS, "nopat", "quiet"]
+    assert words[: len(hardware.KERNEL_ARGUMENTS)] == list(hardware.KERNEL_ARGUMENTS)
+    assert words[-2:] == ["nopat", "quiet"]
+
+
+def test_only_an_emulated_kernel_is_told_its_loops_per_jiffy() -> None:
+    emulated, real = (qemu.Accelerator(name, 1.0, "").kernel_arguments() for name in ("tcg", "kvm"))
+    assert [word.partition("=")[0] for word in emulated] == ["lpj"]
+    assert real == ()
 
 
 def test_a_layout_says_what_is_unusual_about_it() -> None:
