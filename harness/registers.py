@@ -1,9 +1,11 @@
-"""The registers of QEMU's devices that show what a reset does, and the DMA of its edu."""
+"""The ways to reset a device, the registers of QEMU's that show it, and the DMA of its edu."""
 
 from __future__ import annotations
 
 from harness.errors import HarnessError
 from harness.probe import PCI_COMMAND, Device
+
+RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
 
 # docs/specs/edu.rst: identification.  A reset changes none of its registers.
 EDU_BAR = 0

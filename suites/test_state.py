@@ -21,6 +21,7 @@ from harness.registers import (
     EDU_MAGIC,
     IVSHMEM_BAR,
     IVSHMEM_INTERRUPT_MASK,
+    RESETS,
     VIRTIO_BAR,
     VIRTIO_SELECT,
     VIRTIO_STATUS,
@@ -40,7 +41,6 @@ SPAN = [Range(START, LENGTH)]
 SHOWN = list(range(3, 3 + PAGES))
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 VIA = pytest.mark.parametrize("via", ["group", "cdev"])
-RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
 
 
 def on(*roles: str) -> pytest.MarkDecorator:

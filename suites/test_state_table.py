@@ -12,12 +12,11 @@ from harness.guest import Device as Function
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
 from harness.reach import View
-from harness.registers import VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
+from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
 
 D0, D3HOT = 0, 3
 IOVA = 0x100000
 SENTINEL = 0x5A5A0001
-RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
 TABLE = states.load()
 CHECKS = {
     "mmap()": ("STATE-15", "REV-03"),

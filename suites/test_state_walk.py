@@ -15,12 +15,11 @@ from harness.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Range, Refused
 from harness.reach import View, look, views_of
-from harness.registers import VIRTIO_BAR
+from harness.registers import RESETS, VIRTIO_BAR
 from harness.search import Search
 
 RAM_BAR = 2
 D0, D3HOT = 0, 3
-RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
 BUFFERS = range(3)
 
 STEPS = (
