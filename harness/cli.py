@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments[:1] == ["run"]:
                 return _run(parser.parse_known_args(arguments)[0], arguments[1:])
             if arguments[:1] == ["prefixes"]:
-                return _prefixes(parser.parse_known_args(arguments)[0], arguments[1:])
+                return _prefixes(parser.parse_known_args(arguments)[0], _without("--from", arguments[1:]))
             known = parser.parse_args(arguments)
             command: Command = known.command
             return command(known)
@@ -61,6 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("patchproof: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
+
+
+def _without(option: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments but for ``option`` and its value."""
+    stripper = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    stripper.add_argument(option)
+    return stripper.parse_known_args(arguments)[1]
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -177,11 +184,14 @@ def _check(known: argparse.Namespace) -> int:
 
 
 def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
-    """What check does, and then the main job for each prefix."""
+    """What check does, and then the main job for each prefix; ``arguments`` are the options for that."""
     request = _request(known)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
-    rows = _checked(request, Store())
+    count = len(pipeline.load_series(request).patches)
+    if not 1 <= known.first <= count:
+        raise UsageError(f"--from counts patches, 1 to {count}; it is {known.first}.")
+    rows = _checked(request, Store())[known.first - 1 :]
     prefixes.run(rows, request.series, request.results, arguments)
     prefixes.show(rows, sys.stdout)
     return int(prefixes.exit_code(rows))
@@ -334,7 +344,15 @@ def _parser() -> argparse.ArgumentParser:
         "prefixes",
         None,
         "check every prefix of a series, and run the suites on each; every option of `run` works, too",
-        "prefixes --series reference-feature -k map",
+        "prefixes --series reference-feature --from 12 -k revoke",
+    )
+    every.add_argument(
+        "--from",
+        metavar="N",
+        dest="first",
+        type=int,
+        default=1,
+        help="begin with the first N patches (default: 1)",
     )
     for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
         group(every.add_argument)

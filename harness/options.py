@@ -33,6 +33,7 @@ class Request:
     results: Path = Path("results")
     keep_vm: bool = False
     requirement: tuple[str, ...] = ()
+    variants: str = "all"
     until_violated: bool = False
 
     def __post_init__(self) -> None:
@@ -131,6 +132,12 @@ def add_run(add: Callable[..., Any]) -> None:
         default=[],
         help="only the scenarios that check one of these requirements; a group such as MAP means all of it "
         "(repeatable)",
+    )
+    add(
+        "--variants",
+        choices=("all", "one"),
+        help="of a scenario that runs with several devices, probes or ways in: all of them, or the first "
+        "(default: all; `prefixes`: one)",
     )
     add(
         "--until-violated",

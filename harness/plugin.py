@@ -21,7 +21,7 @@ from harness.probe import Actor
 from harness.report import table
 from harness.run import Run, requirement_ids
 from harness.search import Search
-from harness.selection import first, ids_of, split
+from harness.selection import first, ids_of, one_of_each, split
 from harness.witness import RamBar
 
 RUN = pytest.StashKey[Run]()
@@ -60,6 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if request.requirement:
             ids = ids_of(request.requirement, matrix.load())
             items[:], others = split(items, ids)
+            config.hook.pytest_deselected(items=others)
+        if request.variants == "one":
+            items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
         items[:] = in_order(items)
         if fault := pipeline.mutant_of(request):

@@ -71,13 +71,17 @@ def _asked(bench: Bench, tool: Tool, applied: tree.Tree, base: tree.Tree, where:
         return [error.message, *error.tail.splitlines()]
 
 
-def run(rows: Sequence[Row], series: str, results: Path, options: Sequence[str]) -> None:
-    """Run the suites on each prefix, with ``options`` for ``run``; a program of its own for each."""
+def run(rows: Iterable[Row], series: str, results: Path, options: Sequence[str]) -> None:
+    """Run the suites on each prefix, with ``options`` for ``run``; a program of its own for each.
+
+    Of a scenario with variants one is run, unless the options say otherwise.
+    """
+    start = [sys.executable, "-m", "harness", "run"]
     for row in rows:
         folder = results / f"prefix-{row.count}"
         which = ["--series", series, "--patches", str(row.count), "--results", str(folder)]
         # Of an option that is given twice the last one counts.
-        row.code = ExitCode(_wait_for([sys.executable, "-m", "harness", "run", *options, *which]))
+        row.code = ExitCode(_wait_for([*start, "--variants", "one", *options, *which]))
         latest = folder / LATEST
         row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
         if row.code is ExitCode.INTERRUPTED:

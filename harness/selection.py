@@ -32,6 +32,18 @@ def split(items: Sequence[pytest.Item], ids: set[str]) -> tuple[list[pytest.Item
     return chosen, [item for item in items if item not in set(chosen)]
 
 
+def one_of_each(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Of each scenario with parameters the first variant, and the others.
+
+    Variants that check different requirements are scenarios of their own.
+    """
+    kept: dict[tuple[str, tuple[str, ...]], pytest.Item] = {}
+    for item in items:
+        kept.setdefault((item.nodeid.partition("[")[0], requirement_ids(item)), item)
+    chosen = dict.fromkeys(kept.values())
+    return list(chosen), [item for item in items if item not in chosen]
+
+
 def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]:
     """The items that check these requirements before all others, in the order of the ids.
 

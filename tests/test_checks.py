@@ -161,13 +161,14 @@ def test_the_suites_run_on_each_prefix_with_the_users_options(
 ) -> None:
     seen = tmp_path / "seen"
     program = tmp_path / "python"
-    program.write_text(f'#!/bin/sh\necho "$@" >>{seen}\n[ "$8" = 2 ] && exit 130\nexit 0\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >>{seen}\n[ "${{10}}" = 2 ] && exit 130\nexit 0\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
     rows = [Row(1, "first"), Row(2, "second"), Row(3, "third")]
     prefixes.run(rows, "mine", tmp_path / "results", ["-k"])
     assert seen.read_text().splitlines() == [
-        f"-m harness run -k --series mine --patches {n} --results {tmp_path}/results/prefix-{n}"
+        f"-m harness run --variants one -k --series mine --patches {n} "
+        f"--results {tmp_path}/results/prefix-{n}"
         for n in (1, 2)
     ]
     assert [row.code for row in rows] == [ExitCode.OK, ExitCode.INTERRUPTED, ExitCode.OK]

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from small_run import make_checkout, run
 
-from harness import cli
+from harness import cli, prefixes
 from harness.errors import ExitCode
 from harness.hardware import MIB
 from harness.journal import Journal
 from harness.options import PATCHES, PROJECT
+from harness.prefixes import Row
 from harness.verdict import Entry, Kind, Verdict
 
 COMMANDS = ("run", "doctor", "fetch", "apply", "build", "image", "boot", "judge", "matrix", "clean")
@@ -104,6 +105,28 @@ def test_an_empty_folder(
     empty.mkdir()
     said = refused(capsys, command, "--series", empty)
     assert f"The folder {empty} holds no patches." in said
+
+
+@pytest.mark.parametrize("first", ["0", "15"])
+def test_a_first_prefix_that_there_is_not(
+    capsys: pytest.CaptureFixture[str], cache: Path, first: str
+) -> None:
+    said = refused(capsys, "prefixes", "--series", "reference-feature", "--from", first)
+    assert f"--from counts patches, 1 to 14; it is {first}." in said
+
+
+@pytest.mark.parametrize("word", [["--from", "2"], ["--from=2"]])
+def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]
+) -> None:
+    seen = []
+    rows = [Row(count, f"patch {count}") for count in (1, 2, 3)]
+    monkeypatch.setattr(cli, "_checked", lambda *_: rows)
+    monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
+    assert cli.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
+    (((first, *_), series, _, arguments),) = seen
+    assert (first.count, series) == (2, "reference-feature")
+    assert arguments == ["-k", "map", "--series", "reference-feature", "-x"]
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
