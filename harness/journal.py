@@ -8,7 +8,7 @@ grows by one JSON object per line, each on the disk before the run goes on::
 =================  ===========================================================
 event              further members
 =================  ===========================================================
-``run-started``
+``run-started``    ``resumed``: true, where an earlier part of the run was cut off
 ``started``        ``id``, ``verdict`` (what is true until ``ended`` replaces it)
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
                    ``console`` (file, start, end), ``duration`` (seconds)
@@ -28,8 +28,11 @@ A scenario that started and did not end is ``kernel-died``; a stage is
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,7 +41,7 @@ from pathlib import Path
 from harness.detector import Detector
 from harness.errors import HarnessError, PatchproofError, SeriesError
 from harness.store import append, write_atomically
-from harness.verdict import Entry, Kind, Span, Verdict
+from harness.verdict import Entry, Kind, Record, Span, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
@@ -52,6 +55,10 @@ class Journal:
         self.directory = directory
         self._plan: dict[str, Entry] = {}
         self._began: dict[str, float] = {}
+        self._passed: frozenset[str] = frozenset()
+        self._noted: set[str] = set()
+        self._waiting = False  # resumed, and nothing has happened yet
+        self._folder: weakref.finalize[..., Journal] | None = None
 
     def plan(self, entries: Iterable[Entry]) -> None:
         """Write the plan.  HarnessError if there is one already, or two entries share an id."""
@@ -72,16 +79,70 @@ class Journal:
                     "requirements": entry.requirements,
                     "expected": entry.expected,
                     "strength": entry.strength,
+                    "repetition": entry.repetition,
                     "verdict": Verdict.NOT_REACHED,
                 }
                 for entry in planned
             ],
         }
+        self.lock()
         write_atomically(self.directory / PLAN, json.dumps(content, indent=1) + "\n")
+
+    def lock(self) -> None:
+        """Make sure that nobody else writes here until this process ends.
+
+        The kernel drops the lock with its holder, and there is no file to it.  Raises
+        HarnessError if another process has it.
+        """
+        if self._folder is not None:
+            return
+        folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(folder)
+            raise HarnessError(
+                f"The run in {self.directory} is still going on. Wait for its end, or end it."
+            ) from error
+        self._folder = weakref.finalize(self, os.close, folder)
+
+    def unlock(self) -> None:
+        """Let others write here."""
+        if self._folder is not None:
+            self._folder()
+            self._folder = None
+
+    def resume(self, record: Record) -> None:
+        """Go on with the run of which ``record`` was read after lock().
+
+        A line that was never finished is cut off.  Nothing is written until something
+        happens: then first that the run was resumed.  A stage that was passed is gone
+        through again without a word.
+        """
+        self.lock()
+        _cut_torn_line(self.directory / EVENTS)
+        self._plan = {result.entry.id: result.entry for result in record.results}
+        self._passed = frozenset(
+            result.entry.id
+            for result in record.results
+            if result.entry.kind is not Kind.SCENARIO and result.verdict is Verdict.CONFORMS
+        )
+        self._noted = set(record.notes)
+        self._waiting = True
+
+    def passed(self, stage: str) -> bool:
+        """Whether an earlier part of the run got through this stage."""
+        return stage in self._passed
+
+    @property
+    def silent(self) -> bool:
+        """Whether the run was resumed and nothing has been written since."""
+        return self._waiting
 
     def run_started(self) -> None:
         """The run begins."""
-        self._write("run-started")
+        if not self._waiting:
+            self._write("run-started")
 
     def started(self, entry_id: str) -> None:
         """An entry begins; until ``ended`` is called its record holds the worst."""
@@ -127,6 +188,9 @@ class Journal:
         Anything but an error of ours (Ctrl-C, a defect of the harness) leaves the
         stage open, which is ``harness-error``.
         """
+        if self.passed(entry_id):
+            yield
+            return
         self.started(entry_id)
         try:
             yield
@@ -158,8 +222,10 @@ class Journal:
         self._write("finding", id=entry_id, text=_shortened(text))
 
     def note(self, text: str) -> None:
-        """Something a reader of the report should know, said by no stage or scenario."""
-        self._write("note", text=_shortened(text))
+        """Something a reader of the report should know, said by no stage or scenario; said once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._write("note", text=_shortened(text))
 
     def interrupted(self, reason: str) -> None:
         """The user ended the run; ``reason`` says how (``SIGINT``)."""
@@ -171,6 +237,12 @@ class Journal:
 
     def _write(self, event: str, **members: object) -> None:
         """Append one line and wait until it is on the disk, or leave the file as it was."""
+        if self._waiting:
+            self._append("run-started", resumed=True)
+            self._waiting = False
+        self._append(event, **members)
+
+    def _append(self, event: str, **members: object) -> None:
         path = self.directory / EVENTS
         line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
         try:
@@ -180,6 +252,15 @@ class Journal:
                 f"The event {event!r} could not be written to {path} ({error.strerror or error}). "
                 "Make room on the disk; what was written before is whole."
             ) from error
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away what follows the last newline: a killed run never finished writing it."""
+    if not path.exists():
+        return
+    with path.open("r+b") as stream:
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+        os.fsync(stream.fileno())
 
 
 def _shortened(text: str) -> str:

@@ -21,6 +21,10 @@ def read(directory: Path) -> Record:
     else that does not fit together becomes a ``harness-error`` of the entry it is
     about, or of an entry ``events.jsonl`` if that cannot be told.
 
+    A run that was resumed has several parts, each beginning with ``run-started``.
+    What a part left open keeps the verdict that is true then; only a stage that got
+    none, through no fault of the series, may begin again in a later part.
+
     Raises HarnessError if there is no readable plan.
     """
     run, planned = _read_plan(directory)
@@ -57,6 +61,7 @@ def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
                 requirements=tuple(str(requirement) for requirement in entry["requirements"]),
                 expected=Verdict(entry["expected"]),
                 strength=Strength(entry["strength"]),
+                repetition=int(entry.get("repetition", 1)),
             )
             for entry in content["entries"]
         )
@@ -76,6 +81,8 @@ class _Joined:
     def __init__(self, planned: Iterable[Entry]) -> None:
         self.results = {entry.id: Result(entry) for entry in planned}
         self.open: set[str] = set()
+        self.begun: set[str] = set()  # in this part
+        self.machines: list[str] = []
         self.faults: dict[str, list[str]] = {}
         self.notes: list[str] = []
         self.detectors: dict[str, tuple[Detector, ...]] = {}
@@ -98,6 +105,8 @@ class _Joined:
                 self._finding(event)
             case "run-started" if not self.started:
                 self.started = str(event.get("time", ""))
+            case "run-started" if event.get("resumed") is True:
+                self._resumed()
             case "note":
                 self.notes.append(str(event.get("text", "")))
             case "interrupted":
@@ -108,7 +117,9 @@ class _Joined:
                 self.detectors.setdefault(str(event.get("machine")), ())
             case "detectors":
                 self._shown(event, number)
-            case "machine-started" | "machine-ended":
+            case "machine-started":
+                self.machines.append(str(event.get("machine", "")))
+            case "machine-ended":
                 pass  # for the reader of the file; no verdict hangs on it
             case other:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
@@ -130,11 +141,24 @@ class _Joined:
     def _started(self, event: dict[str, Any]) -> None:
         entry_id, verdict = self._entry(event)
         result = self.results[entry_id]
-        if entry_id in self.open or result.ended:
+        if result.verdict is not Verdict.NOT_REACHED and not self._may_begin_again(result):
             self.fault(entry_id, "it was started more than once")
         elif verdict is not None:
             self.open.add(entry_id)
-            self.results[entry_id] = replace(result, verdict=verdict)
+            self.begun.add(entry_id)
+            self.results[entry_id] = Result(result.entry, verdict)
+
+    def _may_begin_again(self, result: Result) -> bool:
+        """Whether it is a stage that an earlier part did not get through, through no fault of the series."""
+        stage = result.entry.kind is not Kind.SCENARIO
+        return stage and result.entry.id not in self.begun and result.verdict is Verdict.HARNESS_ERROR
+
+    def _resumed(self) -> None:
+        """Another part begins: what the last one left open has the verdict that it keeps."""
+        self._settle()
+        self.begun.clear()
+        self.interrupted = ""
+        self.complete = False
 
     def _ended(self, event: dict[str, Any]) -> None:
         entry_id, verdict = self._entry(event)
@@ -186,10 +210,14 @@ class _Joined:
                     ended=False,
                 )
 
-    def record(self, run: str) -> Record:
-        self._unseen()
+    def _settle(self) -> None:
         for entry_id in self.open:
             self.results[entry_id] = self._left_open(self.results[entry_id])
+        self.open.clear()
+
+    def record(self, run: str) -> Record:
+        self._settle()
+        self._unseen()
         for entry_id, sentences in self.faults.items():
             self.results[entry_id] = replace(
                 self.results[entry_id],
@@ -208,6 +236,8 @@ class _Joined:
             interrupted=self.interrupted,
             complete=self.complete,
             started=self.started,
+            machines=tuple(self.machines),
+            sound=not self.faults,
             detectors=self.detectors,
         )
 

@@ -51,11 +51,17 @@ class Kind(StrEnum):
     SCENARIO = "scenario"
 
 
+def repetition_mark(number: int) -> str:
+    """What tells a repetition from the others of its scenario; nothing for the first."""
+    return f" #{number}" if number > 1 else ""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One line of the plan; ``id`` is unique in it (a pytest node id for a scenario).
 
-    ``strength`` is that of the most binding requirement.
+    ``strength`` is that of the most binding requirement.  ``repetition`` counts from
+    1; the id of every repetition but the first ends with it: ``test_x[c] #2``.
     """
 
     id: str
@@ -64,16 +70,17 @@ class Entry:
     requirements: tuple[str, ...] = ()
     expected: Verdict = Verdict.CONFORMS
     strength: Strength = Strength.MUST
+    repetition: int = 1
+
+    @property
+    def scenario(self) -> str:
+        """What all repetitions of it have in common: the id without its number."""
+        return self.id.removesuffix(repetition_mark(self.repetition))
 
     @property
     def binding(self) -> bool:
         """Whether a violation is held against the series; else it is a finding."""
         return self.strength is not Strength.INFO
-
-    def violated(self, verdict: Verdict) -> bool:
-        """Whether this verdict shows a fault of the kernel that nobody expected."""
-        faults = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
-        return self.binding and verdict in faults and verdict is not self.expected
 
     def violated(self, verdict: Verdict) -> bool:
         """Whether this verdict shows a fault of the kernel that nobody expected."""
@@ -156,8 +163,10 @@ class Record:
 
     ``results`` ends with what the journal holds beyond the plan, as
     ``harness-error``.  ``interrupted`` says by what (a signal), or is empty;
-    ``complete`` tells whether the run came to its own end; ``started`` is the UTC
-    time in ISO 8601, empty if the run never started.  ``detectors`` are what is
+    ``complete`` tells whether the run came to its own end; both are about its last
+    part, if it was resumed.  ``started`` is the UTC time of its beginning in ISO
+    8601, empty if it never started; ``machines`` are the names of all that it ever
+    started; ``sound`` tells whether plan and journal fit together.  ``detectors`` are what is
     known of each machine's, by its name; nothing of one that was up and whose
     detectors were shown nothing.
     """
@@ -168,12 +177,30 @@ class Record:
     interrupted: str = ""
     complete: bool = False
     started: str = ""
+    machines: tuple[str, ...] = ()
+    sound: bool = True
     detectors: Mapping[str, tuple[Detector, ...]] = field(default_factory=dict)
 
     @property
     def scenarios(self) -> tuple[Result, ...]:
         """The results that are scenarios."""
         return tuple(result for result in self.results if result.entry.kind is Kind.SCENARIO)
+
+    @property
+    def differing(self) -> dict[str, tuple[Result, ...]]:
+        """The scenarios whose repetitions got more than one verdict: those that got one, in order.
+
+        What was not reached, or did not end, got none.
+        """
+        given: dict[str, list[Result]] = {}
+        for result in self.scenarios:
+            if result.ended:
+                given.setdefault(result.entry.scenario, []).append(result)
+        return {
+            name: tuple(sorted(results, key=lambda result: result.entry.repetition))
+            for name, results in given.items()
+            if len({result.verdict for result in results}) > 1
+        }
 
     @property
     def exit_code(self) -> ExitCode:
@@ -184,7 +211,8 @@ class Record:
            wrong, and it explains why the rest was not reached (a series that does
            not apply leaves every scenario ``not-reached``).  Only a verdict that was
            given proves it: a scenario left open may have died with the harness.
-        3. 2: something has no verdict, or the run did not come to its end.
+        3. 2: something has no verdict, or not the same in each repetition, or the run
+           did not come to its end.
         4. 3: no scenario was applicable, or none was selected.
         5. 0: all as expected.
         """
@@ -193,7 +221,7 @@ class Record:
             return ExitCode.INTERRUPTED
         if any(result.ended and result.verdict in SERIES_FAULTS for result in unexpected):
             return ExitCode.SERIES
-        if unexpected or not self.complete:
+        if unexpected or self.differing or not self.complete:
             return ExitCode.HARNESS
         if all(result.verdict is Verdict.NOT_APPLICABLE for result in self.scenarios):
             return ExitCode.NOTHING_APPLICABLE

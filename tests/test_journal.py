@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from harness.errors import BuildError, ExitCode, HarnessError
 from harness.journal import EVIDENCE_LIMIT, Journal
 from harness.record import read
-from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
+from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict, repetition_mark
 
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")
@@ -367,6 +368,11 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
             "events.jsonl",
             "line 3 holds an event that does not belong",
         ),
+        (
+            [STARTED, '{"event": "run-started", "resumed": true}', ENDED],
+            "build",
+            "ended without having started",
+        ),
         (['{"event": "run-started"}'], "events.jsonl", "line 2 holds an event that does not belong there"),
     ],
 )
@@ -378,6 +384,198 @@ def test_what_does_not_fit_is_a_harness_error(
     assert found.verdict is Verdict.HARNESS_ERROR
     assert reason in found.reason
     assert not found.as_expected
+
+
+# A run that is resumed
+
+
+def resumed(journal: Journal) -> Journal:
+    """Another process that goes on with the run."""
+    record = read(journal.directory)
+    again = Journal(journal.directory)
+    again.resume(record)
+    return again
+
+
+@pytest.fixture
+def cut_off(journal: Journal) -> Journal:
+    """Killed in the middle of the first scenario, with half a line in its journal."""
+    for stage in (FETCH, BUILD):
+        with journal.stage(stage.id):
+            pass
+    journal.started(ONE.id)
+    events = journal.directory / "events.jsonl"
+    events.write_bytes(events.read_bytes() + b'{"event": "ended", "id": "suites/test_map')
+    return gone(journal)
+
+
+def gone(journal: Journal) -> Journal:
+    """The process that wrote it has ended, and its lock with it."""
+    directory = journal.directory
+    journal.unlock()
+    return Journal(directory)
+
+
+def test_a_run_that_goes_on_is_not_resumed(journal: Journal) -> None:
+    with pytest.raises(HarnessError, match="is still going on"):
+        Journal(journal.directory).lock()
+
+
+def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
+    again = resumed(cut_off)
+    again.run_started()
+    assert not read(again.directory).complete
+    again.started(TWO.id)
+    again.ended(TWO.id, Verdict.VIOLATES)
+    again.run_ended()
+    record = read(again.directory)
+    assert record.sound
+    assert record.complete
+    assert verdicts(again.directory) == {
+        "fetch": "conforms",
+        "build": "conforms",
+        ONE.id: "kernel-died",
+        TWO.id: "violates",
+    }
+    assert not result_of(again.directory, ONE).ended
+    told = [json.loads(line) for line in (again.directory / "events.jsonl").read_text().splitlines()]
+    assert [event.get("resumed") for event in told if event["event"] == "run-started"] == [None, True]
+
+
+def test_what_was_reached_cannot_be_rolled_again(cut_off: Journal) -> None:
+    again = resumed(cut_off)
+    again.started(ONE.id)
+    again.ended(ONE.id, Verdict.CONFORMS)
+    result = result_of(again.directory, ONE)
+    assert result.verdict is Verdict.HARNESS_ERROR
+    assert "it was started more than once" in result.reason
+
+
+def test_nothing_is_written_before_something_happens(cut_off: Journal) -> None:
+    again = resumed(cut_off)
+    events = again.directory / "events.jsonl"
+    before = events.read_bytes()
+    assert before.endswith(b"\n")
+    again.run_started()
+    with again.stage("build"):
+        pass  # passed before
+    assert again.silent
+    assert events.read_bytes() == before
+    again.note("a host with another accelerator")
+    assert not again.silent
+    assert b"run-started" in events.read_bytes()[len(before) :]
+
+
+@pytest.mark.parametrize("how", ["killed", "failed"])
+def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) -> None:
+    if how == "killed":
+        journal.started("build")
+    else:
+        with pytest.raises(HarnessError), journal.stage("build"):
+            raise HarnessError("No space left.")
+    again = resumed(gone(journal))
+    with again.stage("build"):
+        assert verdicts(again.directory)["build"] == "harness-error"
+    result = result_of(again.directory, BUILD)
+    assert (result.verdict, result.reason) == (Verdict.CONFORMS, "")
+    assert read(again.directory).sound
+
+
+def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
+    with pytest.raises(BuildError), journal.stage("build"):
+        raise BuildError("It does not compile.")
+    again = resumed(gone(journal))
+    with again.stage("build"):
+        pass
+    assert verdicts(again.directory)["build"] == "harness-error"
+    assert not read(again.directory).sound
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_only_the_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> None:
+    journal.started(ONE.id)
+    journal.interrupted("SIGINT")
+    journal.run_ended()
+    again = resumed(gone(journal))
+    again.started(TWO.id)
+    if last:
+        again.interrupted("SIGTERM")
+    else:
+        again.ended(TWO.id, Verdict.VIOLATES)
+        again.run_ended()
+    record = read(again.directory)
+    assert record.interrupted == ("SIGTERM" if last else "")
+    assert record.exit_code is (ExitCode.INTERRUPTED if last else ExitCode.HARNESS)
+    # What each part left open is told with the reason of that part.
+    assert result_of(again.directory, ONE).reason == "The run was interrupted (SIGINT) during this scenario."
+    told = "The run was interrupted (SIGTERM) during this scenario." if last else ""
+    assert result_of(again.directory, TWO).reason == told
+
+
+def test_a_note_is_said_once(journal: Journal) -> None:
+    journal.note("the base is 6.19.6")
+    again = resumed(gone(journal))
+    again.note("the base is 6.19.6")
+    assert again.silent
+    assert read(again.directory).notes == ("the base is 6.19.6",)
+
+
+def test_machines_of_all_parts_are_known(journal: Journal) -> None:
+    journal.machine_started("machine-1")
+    again = resumed(gone(journal))
+    again.machine_started("machine-2")
+    assert read(again.directory).machines == ("machine-1", "machine-2")
+
+
+# Repetitions
+
+
+def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
+    """A run of one scenario, once for each verdict; what is empty is not reached."""
+    journal = Journal(directory)
+    entries = [
+        replace(entry, id=entry.id + repetition_mark(n), repetition=n) for n, _ in enumerate(observed, 1)
+    ]
+    journal.plan(entries)
+    journal.run_started()
+    for each, verdict in zip(entries, observed, strict=True):
+        if verdict:
+            journal.started(each.id)
+            journal.ended(each.id, Verdict(verdict))
+    journal.run_ended()
+    return read(directory)
+
+
+def test_repetitions_know_their_scenario(tmp_path: Path) -> None:
+    record = repeated(tmp_path, "conforms", "conforms", "conforms")
+    assert [r.entry.id for r in record.results] == [ONE.id, f"{ONE.id} #2", f"{ONE.id} #3"]
+    assert {r.entry.scenario for r in record.results} == {ONE.id}
+    assert record.differing == {}
+    assert record.exit_code is ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("expected", "strength", "observed", "code"),
+    [
+        ("conforms", "must", ("conforms", "violates"), ExitCode.SERIES),
+        ("violates", "must", ("violates", "conforms"), ExitCode.SERIES),
+        # Each of these alone would be as expected.
+        ("conforms", "must", ("conforms", "not-applicable", "conforms"), ExitCode.HARNESS),
+        ("conforms", "info", ("violates", "conforms"), ExitCode.HARNESS),
+    ],
+)
+def test_verdicts_that_differ_are_not_green(
+    tmp_path: Path, expected: str, strength: str, observed: tuple[str, ...], code: ExitCode
+) -> None:
+    entry = replace(ONE, expected=Verdict(expected), strength=Strength(strength))
+    record = repeated(tmp_path, *observed, entry=entry)
+    assert list(record.differing) == [ONE.id]
+    assert [result.entry.repetition for result in record.differing[ONE.id]] == [*range(1, len(observed) + 1)]
+    assert record.exit_code is code
+
+
+def test_what_was_not_reached_does_not_differ(tmp_path: Path) -> None:
+    assert repeated(tmp_path, "conforms", "").differing == {}
 
 
 # The exit code
