@@ -22,6 +22,7 @@ from harness import (
     kernel,
     machine,
     matrix,
+    mutants,
     options,
     pipeline,
     prefixes,
@@ -33,7 +34,8 @@ from harness.checks import Bench
 from harness.errors import ExitCode, PatchproofError, UsageError
 from harness.progress import Progress
 from harness.record import read
-from harness.report import coverage, junit, table
+from harness.report import coverage, junit, score, table
+from harness.score import Score
 from harness.store import CACHE_VARIABLE, Store
 
 PROGRAM = "python -m harness"
@@ -197,6 +199,29 @@ def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
     return int(prefixes.exit_code(rows))
 
 
+def _mutants(known: argparse.Namespace) -> int:
+    rules = matrix.load()
+    wanted = mutants.load(rules, known.series, known.expression, known.shard)
+    if known.list:
+        score.show_list(wanted, sys.stdout)
+        return int(ExitCode.OK)
+    mutants.check(wanted, collect.scenarios())
+    store = Store()
+    progress = Progress(store)
+    host.ensure(store, progress)
+    qemu.probe(known.qemu).require()
+    with mutants.alone(known.results):
+        machine_options = ["--accel", known.accel, "--qemu", known.qemu]
+        trials = mutants.Trials(store, known.results, machine_options, lambda text: print(text, flush=True))
+        try:
+            trials.run(wanted)
+        finally:
+            reached = Score.of(wanted, trials.ledger.trials)
+            by_id = {one.id: one for one in wanted}
+            score.show(reached, by_id, trials.suites, known.results, sys.stdout)
+    return int(reached.exit_code)
+
+
 def _image(_known: argparse.Namespace) -> int:
     store = Store()
     progress = Progress(store)
@@ -356,6 +381,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
         group(every.add_argument)
+
+    faults = add(
+        "mutants",
+        _mutants,
+        "break the reference series, one fault at a time, and see that the scenarios notice",
+        "mutants --series reference-feature -k 'zap or fault' --shard 1/4",
+    )
+    faults.add_argument("--series", metavar="NAME", help="only the mutants of this series (default: all)")
+    faults.add_argument(
+        "-k", dest="expression", metavar="EXPR", help="only those whose name or subject fits, as in pytest"
+    )
+    faults.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, e.g. 2/4")
+    faults.add_argument("--list", action="store_true", help="list them, and run nothing")
+    faults.add_argument(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        default=Path("results/mutants"),
+        help="where the results are, and where a run goes on that was ended (default: %(default)s)",
+    )
+    options.add_qemu(faults.add_argument)
 
     add("image", _image, "build the guest's root file system", "image")
 

@@ -10,6 +10,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from harness.errors import HarnessError
 
@@ -88,6 +89,23 @@ def run(
     if returncode != 0:
         raise CommandError(argv, returncode, log, "\n".join(tail))
     return "\n".join(output)
+
+
+def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
+    """Run a program of ours to its end, which it comes to in order when this call is left by an exception.
+
+    Returns its exit status; ``output`` takes all that it says, by default the user's terminal.
+    """
+    mortal = ["setpriv", "--pdeathsig", "TERM", *argv]
+    said = None if output is None else subprocess.STDOUT
+    quiet = None if output is None else subprocess.DEVNULL
+    # Ctrl-C is for us alone.
+    program = subprocess.Popen(mortal, stdin=quiet, stdout=output, stderr=said, start_new_session=True)
+    try:
+        return program.wait()
+    finally:
+        program.terminate()
+        program.wait()
 
 
 @contextlib.contextmanager

@@ -100,6 +100,11 @@ def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path
     )
 
 
+def forget(store: Store, built: Kernel) -> None:
+    """Take a kernel that was built here out of the cache."""
+    shutil.rmtree(store.path("kernel", built.identity), ignore_errors=True)
+
+
 def prebuilt(bzimage: Path, headers: Path) -> Kernel:
     """A kernel that the user built; raises UsageError when it is not an x86 bzImage with its headers."""
     release = release_of(bzimage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from harness import checks, kconfig, mail, tree
+from harness import checks, command, kconfig, mail, tree
 from harness.base import Base
 from harness.checks import TOOLS, Bench, Tool
 from harness.errors import BuildError, ExitCode
@@ -81,22 +80,11 @@ def run(rows: Iterable[Row], series: str, results: Path, options: Sequence[str])
         folder = results / f"prefix-{row.count}"
         which = ["--series", series, "--patches", str(row.count), "--results", str(folder)]
         # Of an option that is given twice the last one counts.
-        row.code = ExitCode(_wait_for([*start, "--variants", "one", *options, *which]))
+        row.code = ExitCode(command.wait_for([*start, "--variants", "one", *options, *which]))
         latest = folder / LATEST
         row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
         if row.code is ExitCode.INTERRUPTED:
             return
-
-
-def _wait_for(argv: Sequence[str]) -> int:
-    """The exit status of a program that is ended in order when this call is left by an exception."""
-    mortal = ["setpriv", "--pdeathsig", "TERM", *argv]
-    program = subprocess.Popen(mortal, start_new_session=True)  # Ctrl-C is for us alone
-    try:
-        return program.wait()
-    finally:
-        program.terminate()
-        program.wait()
 
 
 def _outcome(folder: Path) -> str:

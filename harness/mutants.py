@@ -1,0 +1,332 @@
+"""The mutants: does every fault of a kernel show in the scenarios that are there to see it?
+
+Each mutant is built and run by itself, the scenarios of the requirements that
+must catch it first, until one of them fails.  While it runs, the next one is
+built.  What came out is on the disk before the next trial begins, so a run that
+was ended goes on where it was.
+"""
+
+from __future__ import annotations
+
+import queue
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from _pytest.mark.expression import Expression
+from filelock import FileLock, Timeout
+
+from harness import command, kconfig, kernel, mutant, options, pipeline, series, store, tree
+from harness.errors import HarnessError, PatchproofError, UsageError
+from harness.kernel import Kernel
+from harness.matrix import Matrix, Scenario
+from harness.mutant import Mutant
+from harness.progress import Progress
+from harness.record import read
+from harness.report.score import line
+from harness.results import LATEST
+from harness.score import Control, Fate, Ledger, Trial, is_done, judge
+from harness.series import Series
+from harness.store import Store
+from harness.verdict import Record, Verdict
+
+DEBUG = options.KCONFIG / "debug.config"
+OUTPUT, STAGES = "output.txt", "stages.txt"
+TAIL_LINES = 10
+# What decides whether a mutant is seen.
+SOURCES = ("suites", "probes", "harness")
+
+Say = Callable[[str], None]
+
+
+def load(rules: Matrix, only: str | None, expression: str | None, shard: str | None) -> list[Mutant]:
+    """The mutants that a user asks for, in the order in which they are best tried.
+
+    ``only`` names a series, ``expression`` is what pytest's -k takes and is looked up
+    in names and subjects, ``shard`` says "2/4" for the second of four parts.  Raises
+    UsageError.
+    """
+    found = mutant.load(options.PATCHES, rules, only)
+    # A kernel with a debugging configuration has a build folder of its own, and is slow: last.
+    found.sort(key=lambda one: (one.needs_debug_kernel, one.series, one.name))
+    if expression is not None:
+        found = [one for one in found if _matches(expression, one)]
+        if not found:
+            raise UsageError(f"No mutant has a name or subject that fits -k {expression!r}.")
+    return found if shard is None else _part(found, shard)
+
+
+def _matches(expression: str, one: Mutant) -> bool:
+    text = f"{one.id} {one.subject}".lower()
+
+    def stands_there(word: str, /, **_: object) -> bool:
+        return word.lower() in text
+
+    try:
+        return Expression.compile(expression).evaluate(stands_there)
+    except SyntaxError as error:
+        raise UsageError(
+            f"-k {expression!r} is not an expression of words, and, or, not: {error.msg}."
+        ) from None
+
+
+def _part(mutants: Sequence[Mutant], shard: str) -> list[Mutant]:
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", shard)
+    number, total = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= total:
+        raise UsageError(f"--shard {shard!r} names no part: the second of four is 2/4.")
+    return list(mutants[number - 1 :: total])
+
+
+def check(mutants: Sequence[Mutant], scenarios: Sequence[Scenario]) -> None:
+    """Raise UsageError for a mutant whose requirements no scenario checks in the dialect of its series."""
+    for one in mutants:
+        dialect = series.load(one.series, options.PATCHES).dialect
+        checked = {name for each in scenarios if dialect in each.dialects for name in each.requirements}
+        if not one.equivalent and not checked.intersection(one.caught_by):
+            raise UsageError(
+                f"The mutant {one.id} must be caught by {', '.join(one.caught_by)}, and no scenario for the "
+                f"dialect {dialect} checks that."
+            )
+
+
+def suites_digest() -> str:
+    """The digest of what tests the mutants: scenarios, probes, and this program."""
+    files = [path for name in SOURCES for path in sorted((options.PROJECT / name).rglob("*.*"))]
+    wanted = [path for path in files if path.suffix in (".py", ".c", ".h", ".toml")]
+    return store.digest(*(part for path in wanted for part in (path.name, path.read_bytes())))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of the results folder; HarnessError if there is one, or no folder can be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise HarnessError(
+            f"Another run tries mutants in {folder}. Give this one another --results."
+        ) from error
+    except OSError as error:
+        raise HarnessError(f"The results folder {folder} cannot be made: {error.strerror}.") from error
+    with lock:
+        yield
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kernel: that of a mutant, or the one without a fault that mutants are held against.
+
+    ``requirements`` are those that have to catch it, or one of them.
+    """
+
+    whole: Series
+    debug: bool
+    requirements: frozenset[str]
+    mutant: Mutant | None = None
+
+    @property
+    def series(self) -> Series:
+        """What is built."""
+        return self.whole if self.mutant is None else self.mutant.of(self.whole)
+
+    @property
+    def fragments(self) -> tuple[Path, ...]:
+        """Its kernel config fragments."""
+        return options.Request(kconfig=(DEBUG,) if self.debug else ()).fragments
+
+    @property
+    def key(self) -> str:
+        """The digest of what is built."""
+        return store.digest(self.series.digest, kconfig.fragment_text(kconfig.requested(self.fragments)))
+
+    @property
+    def without_fault(self) -> Job:
+        """The job that it is held against."""
+        return replace(self, mutant=None)
+
+
+def jobs_of(mutants: Sequence[Mutant]) -> list[Job]:
+    """The mutants as jobs, before those of each series and configuration the one without a fault."""
+    jobs = []
+    for name, debug in dict.fromkeys((one.series, one.needs_debug_kernel) for one in mutants):
+        whole = series.load(name, options.PATCHES)
+        group = [one for one in mutants if (one.series, one.needs_debug_kernel) == (name, debug)]
+        jobs.append(Job(whole, debug, frozenset(each for one in group for each in one.caught_by)))
+        jobs += [Job(whole, debug, frozenset(one.caught_by), one) for one in group]
+    return jobs
+
+
+class Builder:
+    """Builds the kernels of jobs in a thread, one or two ahead of who takes them."""
+
+    def __init__(self, jobs: Sequence[Job], build: Callable[[Job], Kernel]) -> None:
+        self._jobs = jobs
+        self._build = build
+        self._ready: queue.Queue[tuple[Job, Kernel | PatchproofError] | None] = queue.Queue(maxsize=1)
+        # Its compiler ends with it, and it with the program: nobody waits for a kernel that nobody wants.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        try:
+            for job in self._jobs:
+                built: Kernel | PatchproofError
+                try:
+                    built = self._build(job)
+                except PatchproofError as error:
+                    built = error
+                self._ready.put((job, built))
+        finally:
+            self._ready.put(None)
+
+    def __iter__(self) -> Iterator[tuple[Job, Kernel | PatchproofError]]:
+        while (one := self._ready.get()) is not None:
+            yield one
+
+
+class Trials:
+    """Tries mutants, with the results in ``folder``; ``arguments`` are options for each run."""
+
+    def __init__(self, cache: Store, folder: Path, arguments: Sequence[str], say: Say) -> None:
+        self.store = cache
+        self.folder = folder
+        self.ledger = Ledger(folder)
+        self.suites = suites_digest()
+        self._arguments = tuple(arguments)
+        self._say = say
+
+    def run(self, mutants: Sequence[Mutant]) -> None:
+        """Try those that were not tried yet, and say of each what came out.  Raises PatchproofError."""
+        started = time.monotonic()
+        keys = {job.mutant.id: job.key for job in jobs_of(mutants) if job.mutant is not None}
+        trials = self.ledger.trials
+        wanted = [
+            one
+            for one in mutants
+            if not one.equivalent and not is_done(trials.get(one.id), keys[one.id], self.suites)
+        ]
+        known = sum(not one.equivalent for one in mutants) - len(wanted)
+        if known:
+            self._say(f"{known} mutants were tried before: {self.folder}")
+        done = 0
+        for job, built in Builder(jobs_of(wanted), self._build):
+            if job.mutant is None:
+                self._control(job, built)
+                continue
+            trial = self._try(job, job.mutant, built)
+            self.ledger.ended(trial)
+            done += 1
+            self._say(line(trial, done, len(wanted)))
+        if done < len(wanted):
+            raise HarnessError(
+                "The builds ended before the last mutant: a defect of this program, told above."
+            )
+        if done:
+            minutes = (time.monotonic() - started) / 60
+            self._say(f"{done} mutants in {minutes:.1f} minutes, {60 * done / minutes:.0f} an hour")
+
+    def _place(self, job: Job) -> Path:
+        if job.mutant is not None:
+            return self.folder / "runs" / job.mutant.id
+        return self.folder / "controls" / (job.whole.name + ("-debug" if job.debug else ""))
+
+    def _build(self, job: Job) -> Kernel:
+        place = self._place(job)
+        with pipeline.host_errors(self.store.root, self.folder):
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            with (place / STAGES).open("w") as said:
+                progress = Progress(self.store, said)
+                base = pipeline.get_base(options.Request(), self.store, progress, job.whole.base)
+                applied = tree.apply(self.store, progress, base, job.series, place / "apply.log")
+                return kernel.build(self.store, progress, applied, job.fragments, place / "build.log")
+
+    # -- one run -------------------------------------------------------------------------
+
+    def _run(self, job: Job, *selection: str) -> Record:
+        """Run the suites on the kernel of a job, in a process of its own.  HarnessError if it did not begin."""
+        place = self._place(job)
+        place.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "harness", "run", "--series", job.whole.name, "--results", str(place)]
+        argv += ["--kconfig", str(DEBUG)] if job.debug else []
+        with (place / OUTPUT).open("ab") as output:
+            command.wait_for([*argv, *self._arguments, *selection], output)
+        if (place / LATEST).exists():
+            return read(place / LATEST)
+        said = (place / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        raise HarnessError("The run did not begin.", log=place / OUTPUT, tail="\n".join(said))
+
+    def _control(self, job: Job, built: Kernel | PatchproofError) -> None:
+        """See that the scenarios which must catch the mutants pass where there is no fault."""
+        if isinstance(built, PatchproofError):
+            raise built
+        if missing := job.requirements - self._known(job).requirements:
+            self._say(f"  {job.whole.name} itself: the scenarios of {len(missing)} requirements")
+            self._hold(job, Control(set(missing)), "--requirement", ",".join(sorted(missing)))
+
+    def _known(self, job: Job) -> Control:
+        return self.ledger.control(self._control_key(job))
+
+    def _control_key(self, job: Job) -> str:
+        return store.digest(job.without_fault.key, self.suites)
+
+    def _hold(self, job: Job, control: Control, *selection: str) -> None:
+        """Run what is selected on the series without a fault, and take down what passed."""
+        record = self._run(job.without_fault, *selection)
+        if record.interrupted or not record.complete:
+            raise HarnessError(
+                f"The run of {job.whole.name} itself did not come to its end, so there is nothing to hold "
+                f"mutants against. Its results: {self._place(job.without_fault)}"
+            )
+        for result in record.results:
+            if result.ended and result.verdict is Verdict.CONFORMS:
+                control.passed.add(result.entry.id)
+            elif not result.as_expected:
+                control.failed[result.entry.id] = result.reason
+                self._say(f"! {job.whole.name} itself: {result.entry.id}: {result.verdict}")
+        self.ledger.controlled(self._control_key(job), control)
+
+    def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> Trial:
+        """Run a mutant until it is killed, and forget its kernel."""
+        trial = Trial(one.id, job.key, self.suites, Fate.ERROR, results=f"runs/{one.id}")
+        if isinstance(built, PatchproofError):
+            return replace(trial, reason=str(built))
+        self.ledger.started(one, job.key)
+        begin = time.monotonic()
+        try:
+            record = self._run(job, "--mutant", one.name, "--until-violated")
+        except HarnessError as error:
+            return replace(trial, reason=str(error))
+        finally:
+            kernel.forget(self.store, built)
+        fate, shown_by, reason = judge(one, record)
+        trial = replace(
+            trial,
+            fate=fate,
+            reason=reason,
+            results=f"{trial.results}/{record.run}",
+            seconds=round(time.monotonic() - begin, 1),
+        )
+        if shown_by is None:
+            return trial
+        entry = shown_by.entry
+        trial = replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)
+        return trial if fate is Fate.ERROR else self._held_against(job, trial)
+
+    def _held_against(self, job: Job, trial: Trial) -> Trial:
+        """The trial, unless its killer does not pass on the series without a fault either."""
+        known = self._known(job)
+        if trial.killer not in known.passed | known.failed.keys():
+            self._hold(job, Control(), trial.killer)
+            known = self._known(job)
+        if trial.killer in known.passed:
+            return trial
+        why = f"{job.whole.name} itself does not pass this scenario, so it shows nothing"
+        return replace(trial, fate=Fate.ERROR, reason=why)

@@ -1,0 +1,227 @@
+"""What became of the mutants: the journal of their trials, and what it adds up to.
+
+``events.jsonl`` in the results folder grows by one JSON object per line, each on
+the disk before the next trial begins:
+
+===================  ============================================================
+event                further members
+===================  ============================================================
+``control-ended``    ``key``, ``requirements``, ``passed``, ``failed``: what the
+                     series without a fault made of the scenarios that have to
+                     catch the mutants
+``trial-started``    ``id``, ``key``
+``trial-ended``      those of Trial
+===================  ============================================================
+
+A trial is known by the digest of what was built, so a mutant that was changed is
+tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ExitCode, HarnessError
+from harness.mutant import Mutant
+from harness.store import append
+from harness.verdict import Kind, Record, Result, Verdict
+
+EVENTS = "events.jsonl"
+
+
+class Fate(StrEnum):
+    """What became of a mutant."""
+
+    KILLED = "killed"
+    """A scenario that has to catch it unexpectedly failed."""
+    MISTAKEN = "killed by the wrong scenario"
+    """All of those passed, and another one failed: the mutant or the matrix is mistaken."""
+    SURVIVED = "survived"
+    ERROR = "error"
+    """It does not build, or the harness failed: nothing is known."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One mutant's trial.
+
+    ``key`` is the digest of what was built, ``suites`` that of what tested it.
+    ``killer`` is the id of a scenario or stage, ``verdict`` what that got,
+    ``results`` the folder of the run relative to the results folder.
+    """
+
+    id: str
+    key: str
+    suites: str
+    fate: Fate
+    killer: str = ""
+    requirements: tuple[str, ...] = ()
+    verdict: str = ""
+    reason: str = ""
+    results: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Control:
+    """What a series without a fault made of scenarios: their ids, and why those that failed did."""
+
+    requirements: set[str] = field(default_factory=set)
+    passed: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """The journal of trials in a results folder, and what it said when it was opened.
+
+    Raises HarnessError if it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / EVENTS
+        self.trials: dict[str, Trial] = {}
+        self.controls: dict[str, Control] = {}
+        for number, raw in enumerate(self._whole_lines(), 1):
+            try:
+                self._take(json.loads(raw))
+            except (ValueError, KeyError, TypeError) as error:
+                raise HarnessError(
+                    f"Line {number} of {self.path} cannot be read ({error!r}). Delete it to begin anew."
+                ) from error
+
+    def started(self, mutant: Mutant, key: str) -> None:
+        """A trial begins."""
+        self._write("trial-started", id=mutant.id, key=key)
+
+    def ended(self, trial: Trial) -> None:
+        """A trial ended."""
+        self._write("trial-ended", **asdict(trial))
+
+    def controlled(self, key: str, control: Control) -> None:
+        """The series was tried without a fault."""
+        self._write(
+            "control-ended",
+            key=key,
+            requirements=sorted(control.requirements),
+            passed=sorted(control.passed),
+            failed=control.failed,
+        )
+
+    def control(self, key: str) -> Control:
+        """All that is known of a series without a fault."""
+        return self.controls.get(key, Control())
+
+    def _whole_lines(self) -> list[bytes]:
+        """The lines of the journal; the torn one that a power cut may leave at the end is taken away."""
+        try:
+            content = self.path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                with self.path.open("r+b") as stream:
+                    stream.truncate(len(whole))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        return whole.splitlines()
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "trial-ended":
+                known = {name: event[name] for name in Trial.__dataclass_fields__}
+                known |= {"fate": Fate(event["fate"]), "requirements": tuple(event["requirements"])}
+                self.trials[known["id"]] = Trial(**known)
+            case "control-ended":
+                control = self.controls.setdefault(event["key"], Control())
+                control.requirements |= set(event["requirements"])
+                control.passed |= set(event["passed"])
+                control.failed |= dict(event["failed"])
+
+    def _write(self, event: str, **members: object) -> None:
+        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
+        try:
+            append(self.path, line.encode("ascii"))
+        except OSError as error:
+            raise HarnessError(
+                f"{self.path} cannot be written ({error.strerror or error}). Make room on the disk; what was "
+                "written before is whole."
+            ) from error
+        self._take(json.loads(line))
+
+
+def is_done(trial: Trial | None, key: str, suites: str) -> bool:
+    """Whether a mutant need not be tried again.
+
+    It was killed as it should be; or it survived, and the scenarios are still the same.
+    """
+    if trial is None or trial.key != key:
+        return False
+    return trial.fate is Fate.KILLED or (trial.fate is not Fate.ERROR and trial.suites == suites)
+
+
+def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
+    """What the run of a mutant says: its fate, the scenario or stage that shows it, and why."""
+    for result in record.results:
+        if result.ended and result.entry.violated(result.verdict):
+            return _killed(mutant, result)
+    for result in record.results:
+        if result.verdict is Verdict.HARNESS_ERROR or not result.ended:
+            return Fate.ERROR, result, result.reason or f"It is {result.verdict}."
+    if not record.complete:
+        return Fate.ERROR, None, "The run did not come to its end."
+    return Fate.SURVIVED, None, f"{len(record.scenarios)} scenarios did not see it"
+
+
+def _killed(mutant: Mutant, result: Result) -> tuple[Fate, Result, str]:
+    entry = result.entry
+    if entry.kind is Kind.STAGE and entry.id in ("apply", "build"):
+        return Fate.ERROR, result, result.reason
+    right = bool(set(entry.requirements) & set(mutant.caught_by))
+    return (Fate.KILLED if right else Fate.MISTAKEN), result, result.reason
+
+
+@dataclass(frozen=True)
+class Score:
+    """What the trials of some mutants add up to; ``untried`` and ``equivalent`` are mutants."""
+
+    trials: tuple[Trial, ...]
+    untried: tuple[Mutant, ...]
+    equivalent: tuple[Mutant, ...]
+
+    @classmethod
+    def of(cls, mutants: Iterable[Mutant], trials: Mapping[str, Trial]) -> Score:
+        """The score of these mutants, of which ``trials`` has those that were tried, by their ids."""
+        counted = list(mutants)
+        equivalent = tuple(one for one in counted if one.equivalent)
+        others = [one for one in counted if not one.equivalent]
+        return cls(
+            tuple(trials[one.id] for one in others if one.id in trials),
+            tuple(one for one in others if one.id not in trials),
+            equivalent,
+        )
+
+    def with_fate(self, *fates: Fate) -> Iterator[Trial]:
+        """The trials that came out in one of these ways."""
+        return (trial for trial in self.trials if trial.fate in fates)
+
+    def count(self, *fates: Fate) -> int:
+        """How many came out in one of these ways."""
+        return sum(1 for _ in self.with_fate(*fates))
+
+    @property
+    def total(self) -> int:
+        """How many there are to be killed."""
+        return len(self.trials) + len(self.untried)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """0 if every one was killed as it should be, 1 if one was not, 2 if that cannot be told."""
+        if self.count(Fate.SURVIVED, Fate.MISTAKEN):
+            return ExitCode.SERIES
+        return ExitCode.OK if self.count(Fate.KILLED) == self.total else ExitCode.HARNESS
