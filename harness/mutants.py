@@ -251,7 +251,7 @@ class Trials:
     # -- one run -------------------------------------------------------------------------
 
     def _run(self, job: Job, *selection: str) -> Record:
-        """Run the suites on the kernel of a job, in a process of its own.  HarnessError if it did not begin."""
+        """Run the suites on the kernel of a job, in a process of its own.  HarnessError if none began."""
         place = self._place(job)
         place.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "harness", "run", "--series", job.whole.name, "--results", str(place)]
