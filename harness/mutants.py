@@ -84,16 +84,9 @@ def _part(mutants: Sequence[Mutant], shard: str) -> list[Mutant]:
     return list(mutants[number - 1 :: total])
 
 
-def check(mutants: Sequence[Mutant], scenarios: Sequence[Scenario]) -> None:
-    """Raise UsageError for a mutant whose requirements no scenario checks in the dialect of its series."""
-    for one in mutants:
-        dialect = series.load(one.series, options.PATCHES).dialect
-        checked = {name for each in scenarios if dialect in each.dialects for name in each.requirements}
-        if not one.equivalent and not checked.intersection(one.caught_by):
-            raise UsageError(
-                f"The mutant {one.id} must be caught by {', '.join(one.caught_by)}, and no scenario for the "
-                f"dialect {dialect} checks that."
-            )
+def checked(dialect: str, scenarios: Sequence[Scenario]) -> frozenset[str]:
+    """The requirements that a scenario checks in this dialect."""
+    return frozenset(name for one in scenarios if dialect in one.dialects for name in one.requirements)
 
 
 def suites_digest() -> str:
@@ -192,13 +185,21 @@ class Builder:
 
 
 class Trials:
-    """Tries mutants, with the results in ``folder``; ``arguments`` are options for each run."""
+    """Tries mutants by ``scenarios``, results in ``folder``; ``arguments`` are options of each run."""
 
-    def __init__(self, cache: Store, folder: Path, arguments: Sequence[str], say: Say) -> None:
+    def __init__(
+        self,
+        cache: Store,
+        folder: Path,
+        scenarios: Sequence[Scenario],
+        arguments: Sequence[str],
+        say: Say,
+    ) -> None:
         self.store = cache
         self.folder = folder
         self.ledger = Ledger(folder)
         self.suites = suites_digest()
+        self._scenarios = tuple(scenarios)
         self._arguments = tuple(arguments)
         self._say = say
 
@@ -238,6 +239,14 @@ class Trials:
         return self.folder / "controls" / (job.whole.name + ("-debug" if job.debug else ""))
 
     def _build(self, job: Job) -> Kernel:
+        if not job.requirements & checked(job.whole.dialect, self._scenarios):
+            raise HarnessError(
+                f"No scenario for the dialect {job.whole.dialect} checks "
+                f"{', '.join(sorted(job.requirements))}."
+            )
+        return self._make(job)
+
+    def _make(self, job: Job) -> Kernel:
         place = self._place(job)
         with pipeline.host_errors(self.store.root, self.folder):
             shutil.rmtree(place, ignore_errors=True)
@@ -288,7 +297,7 @@ class Trials:
         for result in record.results:
             if result.ended and result.verdict is Verdict.CONFORMS:
                 control.passed.add(result.entry.id)
-            elif not result.as_expected:
+            elif result.ended and not result.as_expected:
                 control.failed[result.entry.id] = result.reason
                 self._say(f"! {job.whole.name} itself: {result.entry.id}: {result.verdict}")
         self.ledger.controlled(self._control_key(job), control)
@@ -304,8 +313,7 @@ class Trials:
             record = self._run(job, "--mutant", one.name, "--until-violated")
         except HarnessError as error:
             return replace(trial, reason=str(error))
-        finally:
-            kernel.forget(self.store, built)
+        kernel.forget(self.store, built)  # one that was interrupted will be tried again soon
         fate, shown_by, reason = judge(one, record)
         trial = replace(
             trial,
