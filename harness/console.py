@@ -13,14 +13,12 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness import splat
-from harness.splat import Splat
+from harness.splat import LINE_LIMIT, Splat
 
 _CHUNK = 65536
 _PIPE_SIZE = 1 << 20  # bytes; what Linux lets every user have
 # How often the reader looks whether it should stop although the far end is open.
 _POLL_SECONDS = 1.0
-# A line that does not end is looked at in pieces of this length.
-_LINE_LIMIT = 1 << 16
 
 
 def pipe() -> tuple[int, int]:
@@ -62,8 +60,13 @@ class Console:
         return splat.clean(self._raw(mark))
 
     def splats(self, mark: int = 0) -> list[Splat]:
-        """The splats since ``mark``, oldest first; those that are only informational too."""
-        return splat.extract(self.since(mark))
+        """The splats since ``mark``, oldest first; those that are only informational too.
+
+        A line that was not whole at ``mark`` counts as said since.
+        """
+        with self.log.open("rb") as stream:
+            start = splat.line_start(stream, mark)
+        return splat.extract(self.since(start), up=mark > 0)
 
     def wait_for(self, pattern: str, timeout: float, mark: int = 0) -> re.Match[str] | None:
         """Wait until ``pattern`` is found in what was said since ``mark``; None after ``timeout`` seconds.
@@ -114,7 +117,7 @@ class Console:
                     self._size += len(data)
                     self._changed.notify_all()
                 *whole, rest = (rest + data).split(b"\n")
-                if len(rest) > _LINE_LIMIT:
+                if len(rest) > LINE_LIMIT:
                     whole, rest = [*whole, rest], b""
                 if self._line is not None:
                     for raw in whole:

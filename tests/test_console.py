@@ -7,6 +7,7 @@ import os
 import random
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_thread_prefixes_escapes_and_nuls_change_nothing(name: str) -> None:
         ("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", "leak"),
         ("Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP", "oops"),
         ("DMAR: [DMA Write NO_PASID] Request device [03:00.0] fault addr 0x0", "dmar-fault"),
+        ("** 17 printk messages dropped **", "dropped"),
+        ("DMA-API: debugging out of memory - disabling", "disabled"),
+        ("ODEBUG: Out of memory. ODEBUG disabled", "disabled"),
+        ("BUG: MAX_LOCKDEP_CHAINS too low!", "disabled"),
+        ("Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings", "disabled"),
+        ("DMA-API: e1000 0000:00:03.0: device driver frees DMA memory with wrong function", "dma-debug"),
+        ("DMA-API: x 0000:00:03.0: mapping sg segment longer than device claims to support", "dma-debug"),
+        ("ODEBUG: free active (active state 0) object: 00000000 object type: timer_list", "debug-objects"),
+        ("kernel BUG at mm/page_table_check.c:118!", "page-table"),
+        ("mm/pgtable-generic.c:50: bad pmd 00000000ffffffff(8000000080000067)", "page-table"),
+        ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 0", "lockup"),
+        ("reboot: Restarting system", "reboot"),
+        ("sysrq: Resetting", "reboot"),
+        ("Out of memory: Killed process 123 (actor) total-vm:1kB", "oom"),
+        ("sysrq: Show Memory", None),
+        ("DMA-API: preallocated 65536 debug entries", None),
+        ("DMA-API: debugging enabled by kernel config", None),
+        ("ODEBUG: selftest passed", None),
         ("kmemleak: 0 new suspected memory leaks", None),
         ("DMAR: Intel(R) Virtualization Technology for Directed I/O", None),
         ("rcu: srcu_init: Setting srcu_struct sizes based on contention.", None),
@@ -101,6 +120,81 @@ def test_a_splat_without_trace_or_end_takes_only_a_few_lines() -> None:
     lines = ["refcount_t: underflow; use-after-free."] + [f"unrelated {number}" for number in range(100)]
     (one,) = splat.extract("\n".join(STAMP + line for line in lines))
     assert len(one.text.splitlines()) < 10
+
+
+ONE = ["WARNING: a.c:1 at f+0x1/0x2", "Call Trace:", " f+0x1/0x2", " </TASK>", "---[ end trace 0 ]---"]
+TWO = ["WARNING: b.c:2 at g+0x1/0x2", "Call Trace:", " g+0x1/0x2", " </TASK>", "---[ end trace 0 ]---"]
+
+
+def shuffled(callers: tuple[str, str], seed: int) -> str:
+    """Two splats of two processors, line by line in any order that keeps each one's own."""
+    chance = random.Random(seed)
+    left = [[f"[    1.000000]{callers[0]} {text}" for text in ONE]]
+    left += [[f"[    1.000000]{callers[1]} {text}" for text in TWO]]
+    lines = []
+    while any(left):
+        lines.append(chance.choice([one for one in left if one]).pop(0))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_processors_at_once_are_told_apart_where_the_kernel_says_who_speaks(seed: int) -> None:
+    splats = splat.extract(shuffled(("[    C0]", "[  T999]"), seed))
+    assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
+    assert {one.frames for one in splats} == {("f",), ("g",)}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_processors_at_once_are_both_found(seed: int) -> None:
+    splats = splat.extract(shuffled(("", ""), seed))
+    assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
+
+
+def test_a_warning_amid_an_oops_is_found() -> None:
+    lines = ["BUG: unable to handle page fault for address: 1", ONE[0], "Oops: 0000 [#1] SMP", *ONE[1:]]
+    splats = splat.extract("\n".join(STAMP + line for line in lines))
+    assert [one.kind for one in splats] == ["oops", "warning"]
+
+
+def test_a_warning_that_tells_of_another_check_is_part_of_it() -> None:
+    lines = ["------------[ cut here ]------------", "refcount_t: underflow; use-after-free.", *ONE]
+    assert [one.kind for one in splat.extract("\n".join(STAMP + line for line in lines))] == ["refcount"]
+
+
+def test_what_was_dropped_within_a_splat_is_told() -> None:
+    lines = [*ONE[:3], "** 12 printk messages dropped **", *ONE[3:]]
+    splats = splat.extract("\n".join(lines))
+    assert [(one.kind, one.blinding, one.fault) for one in splats] == [
+        ("warning", False, True),
+        ("dropped", True, False),
+    ]
+
+
+class TestFingerprint:
+    """Two runs can be compared."""
+
+    def of(self, name: str, change: Callable[[str], str] = str) -> list[str]:
+        text = splat.clean((DATA / f"{name}.log").read_bytes())
+        return [one.fingerprint for one in splat.extract(change(text))]
+
+    @pytest.mark.parametrize("name", RECORDED)
+    def test_what_varies_from_run_to_run_is_not_in_it(self, name: str) -> None:
+        def another_run(text: str) -> str:
+            text = re.sub(r"(?m)^\[ *(\d+)\.", lambda found: f"[{int(found[1]) + 100:5}.", text)
+            text = re.sub(r"\bffff[0-9a-f]{12}\b", "ffff888012345678", text)
+            text = re.sub(r"\.c:\d+", ".c:7", text)
+            return re.sub(r"CPU#\d: \w+/\d+", "CPU#7: cat/4711", text)
+
+        assert self.of(name, another_run) == self.of(name)
+
+    def test_the_same_of_two_machines_is_the_same_and_what_differs_differs(self) -> None:
+        first = {name: self.of(name)[0] for name in RECORDED if self.of(name)}
+        assert first["two-warnings"] == first["warning"]
+        assert len(set(first.values())) == len(first) - 1
+
+    def test_the_frames_are_those_nearest_to_the_fault(self) -> None:
+        (warning,) = splat.extract(splat.clean((DATA / "warning.log").read_bytes()))
+        assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")
 
 
 class Fed:
@@ -138,6 +232,7 @@ def test_reads_split_anywhere_lose_nothing(fed: Fed, seed: int) -> None:
 
 def test_a_mark_separates_what_was_before(fed: Fed) -> None:
     raw = (DATA / "warning.log").read_bytes()
+    raw = raw[raw.index(b"lkdtm: ") :]
     os.write(fed.fd, raw)
     assert fed.console.wait_for("end trace", 10)
     mark = fed.console.mark()
@@ -147,6 +242,28 @@ def test_a_mark_separates_what_was_before(fed: Fed) -> None:
     assert len(fed.console.splats(mark)) == 1
     assert len(fed.console.splats()) == 2
     fed.end()
+
+
+def test_a_line_that_a_mark_divides_is_not_lost(fed: Fed) -> None:
+    os.write(fed.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
+    assert fed.console.wait_for("WARN$", 10)
+    mark = fed.console.mark()
+    os.write(fed.fd, b"ING: mm/x.c:1 at f+0x1/0x2\n")
+    fed.end()
+    assert [one.title for one in fed.console.splats(mark)] == ["WARNING: mm/x.c:1 at f+0x1/0x2"]
+    assert fed.console.since(mark).startswith("ING")
+
+
+def test_a_kernel_that_begins_where_one_was_running_is_a_reboot(fed: Fed) -> None:
+    first = b"[    0.000000] Linux version 6.19.6 (x@y)\n[    1.000000] up\n"
+    os.write(fed.fd, first)
+    assert fed.console.wait_for("up\n", 10)
+    assert fed.console.splats() == []
+    mark = fed.console.mark()
+    os.write(fed.fd, first)
+    fed.end()
+    assert [one.kind for one in fed.console.splats(mark)] == ["reboot"]
+    assert [one.kind for one in fed.console.splats()] == ["reboot"]
 
 
 def test_waiting_ends_when_the_console_ends(fed: Fed) -> None:
