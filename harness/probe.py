@@ -33,6 +33,7 @@ from harness.reply import (
     Sigsegv,
     Vma,
     judge,
+    refusal,
     word_or_fault,
 )
 from harness.ssh import Stream
@@ -65,6 +66,7 @@ __all__ = [
     "Vma",
     "Watched",
     "build_actor",
+    "refusal",
     "start_actor",
     "start_python",
 ]

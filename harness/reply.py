@@ -7,6 +7,7 @@ is an exception with its errno; an actor that is late or dead is another.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, PatchproofError
@@ -23,6 +24,15 @@ class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of t
         super().__init__(f"{operation}: {errno} ({message})")
         self.errno = errno
         self.operation = operation
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses, ``success`` if it does not."""
+    try:
+        attempt()
+    except Refused as refused:
+        return refused.errno
+    return "success"
 
 
 class DeadlineError(PatchproofError):

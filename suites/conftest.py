@@ -60,3 +60,10 @@ def ram(guest: Guest) -> Iterator[Device]:
     """The device with the RAM BAR: QEMU's ivshmem-plain, BAR 2; BAR 0 has 256 bytes of registers."""
     with guest.bind("ram") as device:
         yield device
+
+
+@pytest.fixture
+def second_ram(guest: Guest) -> Iterator[Device]:
+    """Another device as ``ram``."""
+    with guest.bind("ram2") as device:
+        yield device

@@ -10,7 +10,7 @@ that tells of write combining is shown by a mapping that is not of vfio.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -20,7 +20,7 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused
+from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
 from harness.witness import RamBar
@@ -35,13 +35,6 @@ SHOWN = list(range(BLOCK // PAGE))
 WC_FLAG = 1 << 28
 MEMATTR = 14  # and the other way: a feature that takes a descriptor and the attribute
 NC, WC = 0, 1
-
-
-@pytest.fixture
-def second_ram(guest: Guest) -> Iterator[Function]:
-    """Another device with a RAM BAR."""
-    with guest.bind("ram2") as device:
-        yield device
 
 
 @pytest.fixture
@@ -77,13 +70,6 @@ def require_feature(owner: Actor) -> None:
     """Leave the scenario out where the kernel's headers have no feature for the attribute."""
     if owner.offers()["memattr"] != "feature":
         pytest.skip("this kernel offers no memory attribute by a device feature")
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; a failure if it does not."""
-    with pytest.raises(Refused) as refused:
-        action()
-    return refused.value.errno
 
 
 def placed(level: str, source: Buffer | Device, **bar: int) -> Mapping:

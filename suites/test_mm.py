@@ -5,8 +5,6 @@ Every scenario maps first: on a kernel that maps nothing a refusal proves nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from harness.errors import HarnessError
@@ -45,6 +43,7 @@ from harness.probe import (
     Refused,
     Sigbus,
     Sigsegv,
+    refusal,
 )
 from harness.relations import Segment, dump
 from harness.witness import RamBar
@@ -66,15 +65,6 @@ LONELY = 1 << 44  # far from where a process has anything
 FIRST_ADDRESS = 0x10000  # CONFIG_DEFAULT_MMAP_MIN_ADDR, at most
 # drivers/vfio/pci/vfio_pci_core.c: where the regions are in the device fd, in pages
 REGION_PAGES = 1 << 28
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; ``success`` if it does not."""
-    try:
-        attempt()
-    except Refused as refused:
-        return refused.errno
-    return "success"
 
 
 @pytest.fixture

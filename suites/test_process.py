@@ -13,7 +13,7 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.mm import open_mapped_file, shared_files
 from harness.plugin import requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
@@ -38,13 +38,6 @@ IOMMUFD_IOCTLS = range(0x3B80, 0x3B96)
 def dmabufs(guest: Guest) -> int:
     """How many DMABUFs the guest's kernel has."""
     return KernelHealth.of(guest).dmabufs
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; a failure if it does not."""
-    with pytest.raises(Refused) as refused:
-        attempt()
-    return refused.value.errno
 
 
 def stamped(seed: int = 0) -> list[int]:

@@ -13,9 +13,8 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.guest import Device as Function
-from harness.guest import Guest
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.witness import RamBar
 
@@ -43,20 +42,6 @@ DMA_BUF_IOCTL_REVOKE = 0x6204  # _IO('b', 4)
 VFIO_DEVICE_FEATURE = 0x3B75  # include/uapi/linux/vfio.h: _IO(';', 100 + 17)
 
 
-@pytest.fixture
-def second_ram(guest: Guest) -> Iterator[Function]:
-    """Another device with a RAM BAR."""
-    with guest.bind("ram2") as device:
-        yield device
-
-
-@pytest.fixture
-def virtio(guest: Guest) -> Iterator[Function]:
-    """The device with power management and function-level reset: QEMU's virtio-rng-pci."""
-    with guest.bind("rng") as device:
-        yield device
-
-
 def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
     """The buffer as a client has it: a process of another user, with nothing else in its hands."""
     return owner.give(buffer, owner.spawn("client", uid=uid))
@@ -65,13 +50,6 @@ def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
 def mapped(buffer: Buffer) -> Mapping:
     """A mapping of all of it by who has it."""
     return buffer.actor.map(buffer)
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; a failure if it does not."""
-    with pytest.raises(Refused) as refused:
-        action()
-    return refused.value.errno
 
 
 @contextmanager
@@ -480,14 +458,14 @@ def test_no_reset_brings_it_back(
 
 @requirement("REV-05")
 @machine(power=True)
-def test_no_change_of_power_brings_it_back(c_owner: Actor, virtio: Function) -> None:
+def test_no_change_of_power_brings_it_back(c_owner: Actor, rng: Function) -> None:
     """A revoked DMABUF stays dead when the device comes back to D0 from D3hot."""
 
     def leave(control: Mapping) -> None:
         with d3hot(device):
             assert control.load32(0) == GONE[0]
 
-    device = c_owner.open(virtio.address)
+    device = c_owner.open(rng.address)
     stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], leave)
 
 
@@ -495,10 +473,10 @@ def test_no_change_of_power_brings_it_back(c_owner: Actor, virtio: Function) -> 
 @machine(power=True)
 @pytest.mark.parametrize("reset", [Device.reset, Device.reset_function], ids=["ioctl", "config space"])
 def test_no_function_level_reset_brings_it_back(
-    c_owner: Actor, virtio: Function, reset: Callable[[Device], None]
+    c_owner: Actor, rng: Function, reset: Callable[[Device], None]
 ) -> None:
     """A revoked DMABUF stays dead after a function-level reset."""
-    device = c_owner.open(virtio.address)
+    device = c_owner.open(rng.address)
     stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], lambda control: reset(device))
 
 
