@@ -502,6 +502,7 @@ class Recorded(Trials):
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         folder.mkdir(exist_ok=True)
         super().__init__(Store(folder / "cache"), folder, SCENARIOS, (), self.said.append)
+        self.suites = "the same"  # whatever becomes of these files meanwhile
         self._outcomes = outcomes
 
     def _make(self, job: Job) -> Kernel:
