@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,7 +21,7 @@ from harness.errors import HarnessError, UsageError
 from harness.progress import Progress
 from harness.series import Series, check
 from harness.store import Store, digest
-from harness.workshop import Workshop
+from harness.workshop import Done, Workshop
 
 _WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more
 
@@ -75,15 +75,27 @@ def apply(store: Store, progress: Progress, base: Base, series: Series | None, l
         return _tree(base, base.commit, series)
     with progress.stage("apply") as stage:
         touched = check(series)
-        ref = f"refs/patchproof/series/{base.commit}/{series.digest}"
+        ref = _ref(base, series)
         with store.lock(f"apply-{series.digest[:32]}"):
             commit = git.resolve(base.repository, ref)
             if commit is None:
-                stage.update(f"{len(series.patches)} patches")
-                with Workshop(store, base, series, touched, log) as workshop:
+                done = _done(base, series)
+                stage.update(f"{len(series.patches) - done.count} patches")
+                with Workshop(store, base, series, touched, log, done) as workshop:
                     commit = workshop.apply()
                 git.query(["update-ref", ref, commit], env=git.environment(base.repository))
     return _tree(base, commit, series)
+
+
+def _ref(base: Base, series: Series) -> str:
+    return f"refs/patchproof/series/{base.commit}/{series.digest}"
+
+
+def _done(base: Base, series: Series) -> Done:
+    """What need not be done again: a series may be another one and a patch more."""
+    before = replace(series, patches=series.patches[:-1])
+    commit = git.resolve(base.repository, _ref(base, before)) if before.patches else None
+    return Done(base.commit, 0) if commit is None else Done(commit, len(before.patches))
 
 
 def _tree(base: Base, commit: str, series: Series | None) -> Tree:

@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness import command, diff, git, mail
@@ -14,6 +15,14 @@ from harness.command import CommandError
 from harness.errors import ApplyError, HarnessError
 from harness.series import Series
 from harness.store import Store
+
+
+@dataclass(frozen=True)
+class Done:
+    """The first ``count`` patches of a series are in ``commit``."""
+
+    commit: str
+    count: int
 
 
 class Workshop:
@@ -25,9 +34,16 @@ class Workshop:
     """
 
     def __init__(
-        self, store: Store, base: Base, series: Series, touched: Sequence[Sequence[diff.FileDiff]], log: Path
+        self,
+        store: Store,
+        base: Base,
+        series: Series,
+        touched: Sequence[Sequence[diff.FileDiff]],
+        log: Path,
+        done: Done,
     ) -> None:
-        self.base, self.series, self.touched, self.log = base, series, touched, log
+        self.base, self.log, self.start = base, log, done.commit
+        self.patches, self.touched = series.patches[done.count :], touched[done.count :]
         prefix = f"apply.{series.digest[:16]}."
         room = store.path("work", prefix).parent
         for leftover in room.glob(f"{prefix}*"):
@@ -50,10 +66,10 @@ class Workshop:
     def apply(self) -> str:
         """The commit after the last patch.  Raises ApplyError."""
         git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
-        git.query(["update-ref", "--no-deref", "HEAD", self.base.commit], env=self.env)
+        git.query(["update-ref", "--no-deref", "HEAD", self.start], env=self.env)
         git.query(["read-tree", "HEAD"], env=self.env, cwd=self.files)
         mails = []
-        for number, patch in enumerate(self.series.patches, 1):
+        for number, patch in enumerate(self.patches, 1):
             path = self.folder / f"{number:04}"
             path.write_bytes(mail.dated(patch.content))
             mails.append(str(path))
@@ -71,13 +87,13 @@ class Workshop:
 
     def _verify(self) -> None:
         """Compare what git did with what was read before: the second fence against hostile patches."""
-        commits = git.query(["rev-list", "--count", "HEAD", f"^{self.base.commit}"], env=self.env)
-        if int(commits) != len(self.series.patches):
+        commits = git.query(["rev-list", "--count", "HEAD", f"^{self.start}"], env=self.env)
+        if int(commits) != len(self.patches):
             raise ApplyError(
-                f"git made {int(commits)} commits of {len(self.series.patches)} patches, not one of each."
+                f"git made {int(commits)} commits of {len(self.patches)} patches, not one of each."
             )
         announced = {path for patch in self.touched for file in patch for path in file.paths}
-        raw = git.query(["diff-tree", "-r", "-z", "--no-renames", self.base.commit, "HEAD"], env=self.env)
+        raw = git.query(["diff-tree", "-r", "-z", "--no-renames", self.start, "HEAD"], env=self.env)
         fields = raw.decode(errors="surrogateescape").split("\0")
         for about, path in zip(fields[::2], fields[1::2], strict=False):
             modes = about.lstrip(":").split(" ")[:2]
@@ -93,11 +109,7 @@ class Workshop:
         if not (state / "next").exists():
             return HarnessError("git am could not begin.", log=self.log, tail=error.tail)
         at = int((state / "next").read_text()) - 1
-        name = (
-            diff.printable(self.series.patches[at].name)
-            if at < len(self.series.patches)
-            else "the last patch"
-        )
+        name = diff.printable(self.patches[at].name) if at < len(self.patches) else "the last patch"
         said = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
         tail = "\n".join(diff.printable(line) for line in said)
         if self._applies("--reverse", "--cached", str(state / "patch")):

@@ -21,7 +21,7 @@ from harness.progress import Progress
 from harness.series import Patch, Series
 from harness.store import Store
 from harness.tree import Tree
-from harness.workshop import Workshop
+from harness.workshop import Done, Workshop
 
 DATA = Path(__file__).parent / "data" / "series"
 ACCEPTED = tomllib.loads((DATA / "accepted.toml").read_text())
@@ -230,13 +230,28 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
 
 
+def test_a_series_and_one_patch_more_begins_where_the_series_ends(
+    store: Store, progress: Progress, base: Base, tmp_path: Path
+) -> None:
+    one, two, three = (letter(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
+    tree.apply(store, progress, base, made_of(one, two), tmp_path / "log")
+    more = tree.apply(store, progress, base, made_of(one, two, three), tmp_path / "more")
+    assert (tmp_path / "log").read_text().count("Applying:") == 2
+    assert (tmp_path / "more").read_text().count("Applying:") == 1
+    assert content_of(more, "drivers/vfio/pci/core.c").count("int changed;") == 3
+    wrong = letter(edit(10, "int line_10;", "int changed;"))
+    with pytest.raises(ApplyError, match=r"patch 0003-change\.patch is already in the base"):
+        tree.apply(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
+
+
 def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     """Should git ever read a patch otherwise than harness.diff does."""
     misread = [[FileDiff(paths={"Makefile"})]]
+    nothing = Done(base.commit, 0)
     with (
-        Workshop(store, base, made_of(PLAIN), misread, tmp_path / "log") as workshop,
+        Workshop(store, base, made_of(PLAIN), misread, tmp_path / "log", nothing) as workshop,
         pytest.raises(ApplyError, match=r"it changes drivers/vfio/pci/core\.c"),
     ):
         workshop.apply()
