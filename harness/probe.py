@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from harness import command
 from harness.command import TAIL_LINES, CommandError
-from harness.errors import BuildError, HarnessError
+from harness.errors import BuildError, HarnessError, PatchproofError
 from harness.guest import Guest
 from harness.hammer import Blows, Hammer
 from harness.reply import (
@@ -110,14 +110,19 @@ class Region:
     flags: int
 
 
+class NotOfferedError(PatchproofError):
+    """The user-space interface of this kernel has no call for what a scenario asks for."""
+
+
 class Actor:
     """A process in the guest; ``name`` is empty for the first, else what spawn() called it.
 
     ``revoke_via`` is the call that revokes, where the probe cannot know it from the
-    headers: ``feature`` or ``ioctl``.
+    headers: ``feature``, ``ioctl``, or ``none`` if there is none.
     ``slowdown`` is what every deadline is multiplied by.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
+    NotOfferedError where it would take a call that this kernel does not have;
     HarnessError where the actor found the line itself wrong.
     """
 
@@ -231,6 +236,7 @@ class Actor:
         owner = device or buffer.device
         if owner is None:
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to revoke it.")
+        self._need_revoke()
         self.say("revoke", owner.name, buffer.name, via=via or self.revoke_via)
 
     def reclaim(
@@ -251,6 +257,7 @@ class Actor:
         """
         if buffer.device is None:
             raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
+        self._need_revoke()
         words = (buffer.device.name, buffer.name, view.name, value)
         held = None if release is None else release.name
         part = {"offset": offset, "stride": stride}
@@ -347,6 +354,8 @@ class Actor:
         ``revoke`` half of them; ``keep`` only exports, and closes nothing.  They may
         take 50 ms each, which a kernel with KASAN on a busy host does.
         """
+        if revoke:
+            self._need_revoke()
         options = {"bar": bar, "length": length, "count": count, "revoke": int(revoke), "keep": int(keep)}
         answer = self.do("cycle", device.name, deadline=10 + count // 20, **options)
         return answer if isinstance(answer, Fault) else None
@@ -371,6 +380,10 @@ class Actor:
     def limit_descriptors(self, limit: int) -> None:
         """RLIMIT_NOFILE: no descriptor of this number or above is opened any more."""
         self.say("setrlimit", nofile=limit)
+
+    def _need_revoke(self) -> None:
+        if self.revoke_via == "none":
+            raise NotOfferedError("The scenario revokes, for which the headers of this kernel offer no call.")
 
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")

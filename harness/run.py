@@ -13,7 +13,15 @@ from harness import matrix, options, pipeline
 from harness.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.guest import Guest, HeldDeviceError
 from harness.needs import Needs, needs_of
-from harness.probe import Actor, DeadlineError, Refused, Transcript, start_actor, start_python
+from harness.probe import (
+    Actor,
+    DeadlineError,
+    NotOfferedError,
+    Refused,
+    Transcript,
+    start_actor,
+    start_python,
+)
 from harness.progress import Progress
 from harness.record import read
 from harness.report import junit
@@ -73,6 +81,8 @@ def observation_of(error: BaseException, details: str) -> Observation:
     """What it means that a phase ended with ``error``."""
     if isinstance(error, pytest.skip.Exception):
         return Observation(Verdict.NOT_APPLICABLE, str(error.msg))
+    if isinstance(error, NotOfferedError):
+        return Observation(Verdict.NOT_APPLICABLE, error.message)
     reason = error.message if isinstance(error, PatchproofError) else str(error)
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
@@ -167,6 +177,8 @@ class Run:
             actor = start_actor(guest, self.pipeline.actor, self._transcript)
         if self.pipeline.dialect in ("feature", "ioctl"):
             actor.revoke_via = self.pipeline.dialect
+        elif self.pipeline.dialect == "map":
+            actor.revoke_via = "none"
         actor.slowdown = self.pipeline.slowdown
         return self._actors.enter_context(actor)
 
@@ -248,6 +260,9 @@ class Run:
                 report.outcome = "skipped"
                 why = "expected" if planned.binding else "finding"
                 report.wasxfail = f"{why}: {_first_line(seen.reason)}"
+            elif isinstance(call.excinfo.value, NotOfferedError):
+                report.outcome = "skipped"
+                report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {seen.reason}")
         elif call.when == "call" and planned.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
             report.outcome = "failed"
             report.longrepr = "This scenario conforms, and the manifest of the series says that it does not."

@@ -9,7 +9,7 @@ from small_run import events, junit, run
 
 from harness.errors import BootError, ExitCode, HarnessError
 from harness.guest import HeldDeviceError
-from harness.probe import ActorDiedError, DeadlineError, Refused
+from harness.probe import ActorDiedError, DeadlineError, NotOfferedError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict import Verdict
@@ -40,6 +40,7 @@ def failed(reason: str) -> BaseException:
         (KernelDiedError("The kernel died: panic"), Verdict.KERNEL_DIED, "The kernel died: panic"),
         (BootError("The kernel panicked."), Verdict.KERNEL_DIED, "The kernel panicked."),
         (skipped("no such device here"), Verdict.NOT_APPLICABLE, "no such device here"),
+        (NotOfferedError("no such call"), Verdict.NOT_APPLICABLE, "no such call"),
         # What says nothing about the kernel is our own fault until the kernel's is shown.
         (ActorDiedError("The actor ended."), Verdict.HARNESS_ERROR, "The actor ended."),
         (SshLostError("gone"), Verdict.HARNESS_ERROR, "gone"),
