@@ -27,6 +27,7 @@ from harness import (
     pipeline,
     prefixes,
     qemu,
+    resume,
     series,
     tree,
 )
@@ -35,6 +36,7 @@ from harness.errors import ExitCode, PatchproofError, UsageError
 from harness.progress import Progress
 from harness.record import read
 from harness.report import coverage, junit, score, table
+from harness.run import ARGUMENTS
 from harness.score import Score
 from harness.store import CACHE_VARIABLE, Store
 
@@ -80,16 +82,24 @@ def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 class _Suites:
-    """To pytest: where the scenarios are, unless the user names some."""
+    """To pytest: where the scenarios are, unless the user names some, and what the user said."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        self._arguments = arguments
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Nothing but pytest can tell the name of a file from the value of one of its options."""
+        config.stash[ARGUMENTS] = self._arguments
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(options.SUITES)]
 
 
 def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     """The main job: pytest on the suites, with the plugin that takes it through the stages."""
+    asked = arguments
+    if known.resume is not None:
+        arguments = resume.command(known.resume, arguments)
+        known = _parser().parse_known_args(["run", *arguments])[0]
     request = _request(known)
     tested = pipeline.load_series(request)
     store = Store()
@@ -101,7 +111,7 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
     where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
     # -rN: the table at the end says it all, and why.
-    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[_Suites()])
+    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[_Suites(asked)])
     renamed = {
         pytest.ExitCode.USAGE_ERROR: ExitCode.HARNESS,
         pytest.ExitCode.NO_TESTS_COLLECTED: ExitCode.NOTHING_APPLICABLE,
@@ -341,7 +351,9 @@ def _parser() -> argparse.ArgumentParser:
         "take a series to a verdict (what `tox -e vm -- ...` calls); every pytest option works, too",
         "run --series reference-feature -k map",
     )
-    for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
+    for group in (
+        *(options.add_source, options.add_kernel, options.add_machine, options.add_run, options.add_resume),
+    ):
         group(run.add_argument)
     dry(run)
 

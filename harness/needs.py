@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.hardware import GIB, MIB, Layout
+from harness.store import digest
 
 USUAL = Layout()
 
@@ -67,6 +68,20 @@ def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     layouts = list(dict.fromkeys([USUAL, *(one.layout for one in needs)]))
     ranked = sorted(zip(needs, items, strict=True), key=lambda pair: _rank(pair[0], layouts))
     return [item for _, item in ranked]
+
+
+def shuffled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
+    """The items that can share a machine in an order that hangs on ``seed`` alone, and so do these groups.
+
+    Two items of one group keep their order when others are left out.
+    """
+
+    def rank(item: pytest.Item) -> tuple[str, str]:
+        needs = needs_of(item)
+        group = f"{needs.layout} {needs.alone}"
+        return digest("group", seed, group), digest("item", seed, item.nodeid)
+
+    return sorted(items, key=rank)
 
 
 def _rank(needs: Needs, layouts: list[Layout]) -> tuple[bool, int]:

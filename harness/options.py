@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ PATCHES = PROJECT / "patches"
 KCONFIG = PROJECT / "vmimage" / "kconfig"
 SUITES = PROJECT / "suites"
 DEFAULT_SERIES = "reference-feature"
+ANY_SEED = "random"
 FRAGMENTS = ("base.config", "vfio.config", "observe.config")
 
 
@@ -32,6 +34,9 @@ class Request:
     qemu: str = "qemu-system-x86_64"
     results: Path = Path("results")
     keep_vm: bool = False
+    resume: Path | None = None
+    repeat: int = 1
+    random_order: str = ""
     requirement: tuple[str, ...] = ()
     variants: str = "all"
     until_violated: bool = False
@@ -145,6 +150,46 @@ def add_run(add: Callable[..., Any]) -> None:
         help="end the run at the first scenario that the kernel unexpectedly fails",
     )
     add("--keep-vm", action="store_true", help="leave the machine running at the end, until Ctrl-C")
+    add(
+        "--repeat",
+        metavar="N",
+        type=_count,
+        default=1,
+        help="go through the scenarios N times; verdicts that differ fail the run",
+    )
+    add(
+        "--random-order",
+        metavar="SEED",
+        nargs="?",
+        const=ANY_SEED,
+        default="",
+        type=_seed,
+        help="shuffle the scenarios, those that share a machine among themselves; with the same SEED, a "
+        "number, in the same way (default: one is chosen, and stands in the last line of the report)",
+    )
+
+
+def add_resume(add: Callable[..., Any]) -> None:
+    """Options of a run that has a past."""
+    add(
+        "--resume",
+        metavar="RESULTS",
+        type=Path,
+        help="go on with a run that was cut off, in its own folder: only the scenarios that were never "
+        "reached run; it needs no other option",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of repetitions")
+    return int(text)
+
+
+def _seed(text: str) -> str:
+    if text not in ("", ANY_SEED) and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: a number, or {ANY_SEED}")
+    return text
 
 
 def request(get: Callable[[str], Any]) -> Request:

@@ -152,10 +152,12 @@ class Pipeline:
         self.guest: Guest | None = None
         self._used = False
         self._software: Software | None = None
-        self._machines = 0
+        self.machines = 0  # how many the run has started
 
     def prepare(self, layout: hardware.Layout) -> None:
         """Run every stage up to the first booted machine, which has this layout.
+
+        Where an earlier part of the run has booted one, the first scenario boots its own.
 
         Raises SeriesError or HarnessError; the journal holds the same story.
         """
@@ -179,7 +181,8 @@ class Pipeline:
             actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
         with self._stage("boot"):
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))
-            self.guest = self._boot(layout)
+            if not self.journal.passed("boot"):
+                self.guest = self._boot(layout)
 
     @property
     def actor(self) -> Path:
@@ -284,8 +287,8 @@ class Pipeline:
 
     def _boot(self, layout: hardware.Layout) -> Guest:
         software = self._ready()
-        self._machines += 1
-        name = f"machine-{self._machines}"
+        self.machines += 1
+        name = f"machine-{self.machines}"
         self.journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
         booted = machine.boot(
             software.kernel.bzimage,

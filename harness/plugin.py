@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -19,9 +20,10 @@ from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
-from harness.run import Run, requirement_ids
+from harness.results import Facts, read_facts
+from harness.run import ARGUMENTS, Run, requirement_ids
 from harness.search import Search
-from harness.selection import first, ids_of, one_of_each, split
+from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split
 from harness.witness import RamBar
 
 RUN = pytest.StashKey[Run]()
@@ -33,7 +35,8 @@ machine = pytest.mark.machine
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of a run, in pytest's own --help."""
     group = parser.getgroup("patchproof", "patchproof: which kernel, which machine")
-    for add in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
+    kinds = (options.add_source, options.add_kernel, options.add_machine, options.add_run, options.add_resume)
+    for add in kinds:
         add(group.addoption)
 
 
@@ -64,21 +67,54 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if request.variants == "one":
             items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
-        items[:] = in_order(items)
-        if fault := pipeline.mutant_of(request):
-            items[:] = first(items, fault.caught_by)
+        items[:] = _first_things_first(request, in_order(items))
 
 
+def _first_things_first(request: options.Request, items: list[pytest.Item]) -> list[pytest.Item]:
+    fault = pipeline.mutant_of(request)
+    return first(items, fault.caught_by) if fault else items
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write the plan, before any machine starts."""
-    scenarios = [item for item in session.items if requirement_ids(item)]
-    if not scenarios or session.config.option.collectonly:
+    """Write the plan, before any machine starts; or read it, and leave out what was reached."""
+    config = session.config
+    if not any(requirement_ids(item) for item in session.items):
         return
     with _told():
-        request = options.request(session.config.getoption)
-        selection = " ".join(str(argument) for argument in session.config.invocation_params.args)
+        request = options.request(config.getoption)
+        seed = seed_of(request.random_order) if request.resume is None else ""
+        order = partial(_first_things_first, request)
+        session.items[:] = arranged(session.items, request.repeat, seed, order)
+        if config.option.collectonly:
+            return
+        asked = Facts(
+            selection=config.stash.get(ARGUMENTS, [str(each) for each in config.invocation_params.args]),
+            directory=str(config.invocation_params.dir),
+            repeat=request.repeat,
+            random_order=seed,
+        )
+        scenarios = [item for item in session.items if requirement_ids(item)]
+        others = [item for item in session.items if not requirement_ids(item)]
         with host_errors(request.results):
-            session.config.stash[RUN] = Run(request, scenarios, selection)
+            run = config.stash[RUN] = Run(request, scenarios, asked)
+    session.items[:] = [*run.items, *others]
+    left = set(run.items)
+    if reached := [item for item in scenarios if item not in left]:
+        config.hook.pytest_deselected(items=reached)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """What is left of a run that is resumed, and the order of the scenarios if it is by chance."""
+    run = config.stash.get(RUN, None)
+    if run is None:
+        return []
+    lines = []
+    if run.past is not None:
+        lines.append(f"resuming {run.results.dir}: {len(run.items) or 'no'} scenarios are left to run")
+    if seed := read_facts(run.results.dir).get("random_order"):
+        lines.append(f"random order: {seed}")
+    return lines
 
 
 @contextmanager
@@ -210,7 +246,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     sys.stdout.flush()
     try:
         with host_errors(run.results.dir):
-            table.show(run.results.dir, sys.stdout)
+            if run.refused is None:
+                table.show(run.results.dir, sys.stdout)
     except PatchproofError as error:
         run.failures.append(error)
     for failure in run.failures:

@@ -237,7 +237,7 @@ class _Joined:
             complete=self.complete,
             started=self.started,
             machines=tuple(self.machines),
-            sound=not self.faults,
+            damage="; ".join(f"{name}: {', '.join(said)}" for name, said in self.faults.items()),
             detectors=self.detectors,
         )
 

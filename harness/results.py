@@ -21,20 +21,29 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from harness import __version__
 from harness.errors import HarnessError
-from harness.journal import Journal
+from harness.journal import PLAN, Journal
 from harness.store import digest, write_atomically
 
 RUN = "run.json"
 LATEST = "latest"
 CONSOLE = "console.log"
 QEMU = "qemu.txt"
+CONTROL = "control.txt"
+#: The facts that make a run what it is, in words.
+IDENTITY = {
+    "series": "the name of the series",
+    "digest": "the digest of the series",
+    "tree": "the git tree of the kernel",
+    "kernel": "the identity of the kernel",
+    "config_digest": "the digest of its configuration",
+}
 NAME_LIMIT = 80  # characters of a foreign name that go into a file name
 
 
@@ -64,14 +73,19 @@ class Facts(TypedDict, total=False):
     accelerator_reason: str
     qemu: str  # version
     qemu_command: list[str]
-    selection: str  # what the user asked for: -k EXPR and the like
+    selection: list[str]  # what the user asked for: options and arguments
+    directory: str  # where; their paths are relative to it
+    repeat: int  # how often each scenario runs
+    random_order: str  # the seed, empty if the scenarios stand as in the suites
+    resumed: list[str]  # when the run was resumed, UTC
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results folder of one run."""
+    """The results folder of one run; ``pinned`` are the facts that were true when it was resumed."""
 
     dir: Path
+    pinned: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def create(cls, root: Path, series: str, now: datetime | None = None) -> Results:
@@ -95,6 +109,25 @@ class Results:
         results.write_run(harness=__version__, series=series)
         return results
 
+    @classmethod
+    def reopen(cls, folder: Path) -> Results:
+        """The folder of an earlier run, in which nothing else may be tested.
+
+        HarnessError if it is none, or its ``run.json`` is damaged.
+        """
+        place = folder.resolve()
+        if not (place / PLAN).is_file():
+            raise HarnessError(
+                f"{folder} cannot be resumed: it holds no {PLAN}, so it is not the results folder of a run, "
+                "or the run was ended before its plan was made. Start a new run."
+            )
+        return cls(place, read_facts(place))
+
+    def sweep(self) -> None:
+        """Remove what a killed run was about to put in its place."""
+        for unfinished in self.dir.glob(".*.*"):
+            unfinished.unlink()
+
     def journal(self) -> Journal:
         """The journal of this run."""
         return Journal(self.dir)
@@ -110,9 +143,20 @@ class Results:
         return self.dir / f"{stage}.log"
 
     def write_run(self, **facts: Unpack[Facts]) -> None:
-        """Add facts to ``run.json``."""
+        """Add facts to ``run.json``.  HarnessError if one says that something else is tested now."""
+        self.require(**facts)
         merged = {**read_facts(self.dir), **facts}
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
+
+    def require(self, **facts: Unpack[Facts]) -> None:
+        """Raise HarnessError if one of these facts says that something else is tested than before."""
+        for name, words in IDENTITY.items():
+            before, now = self.pinned.get(name), facts.get(name)
+            if before is not None and now is not None and before != now:
+                raise HarnessError(
+                    f"The run in {self.dir} cannot be resumed, because {words} is {now} now, and was "
+                    f"{before} then. Start a new run."
+                )
 
     def machine(self, name: str) -> Path:
         """The folder of a machine; ``console.log`` and ``qemu.txt`` point to the newest one's."""

@@ -6,6 +6,7 @@ import re
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 
@@ -25,12 +26,13 @@ from harness.probe import (
 from harness.progress import Progress
 from harness.record import read
 from harness.report import junit
-from harness.results import Results
+from harness.results import Facts, Results, read_facts
+from harness.resume import Past
 from harness.spare import Spare
 from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
-from harness.verdict import Entry, Kind, Span, Verdict
+from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 from harness.witness import KernelHealth, RamBar
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
@@ -44,6 +46,17 @@ SEVERITY = (
     Verdict.HARNESS_ERROR,
     Verdict.KERNEL_DIED,
 )
+
+
+# Facts of run.json that may change when a run is resumed, and that a reader should know of then.
+SURROUNDINGS = {
+    "accelerator": "the accelerator",
+    "qemu": "the version of QEMU",
+    "image": "the identity of the guest's root file system",
+}
+
+ARGUMENTS = pytest.StashKey[list[str]]()  # of the config: what the user gave the program
+REPETITION = pytest.StashKey[int]()  # of an item
 
 
 class KernelDiedError(PatchproofError):
@@ -77,6 +90,11 @@ def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
+def repetition_of(item: pytest.Item) -> int:
+    """Which repetition of its scenario an item is, from 1."""
+    return item.stash.get(REPETITION, 1)
+
+
 def observation_of(error: BaseException, details: str) -> Observation:
     """What it means that a phase ended with ``error``."""
     if isinstance(error, pytest.skip.Exception):
@@ -96,24 +114,35 @@ def observation_of(error: BaseException, details: str) -> Observation:
 class Run:
     """Results folder, journal, stages, and the machine in use."""
 
-    def __init__(self, request: options.Request, items: list[pytest.Item], selection: str) -> None:
+    def __init__(self, request: options.Request, items: list[pytest.Item], asked: Facts) -> None:
         self.request = request
         self.series = pipeline.load_series(request)
+        self.past = Past.of(request.resume) if request.resume is not None else None
         entries = [*pipeline.stages_of(request), *(self._entry(item) for item in items)]
-        self.results = Results.create(request.results, self.series.name)
-        self.results.write_run(selection=selection)
-        self.journal = self.results.journal()
-        self.journal.plan(entries)
+        if self.past is not None:
+            self.results, self.journal = self.past.results, self.past.journal
+            self.results.require(series=self.series.name, digest=self.series.digest)
+            self.past.check(entries)
+            of_id = {item.nodeid: item for item in items}
+            items = [of_id[name] for name in self.past.left]
+        else:
+            self.results = Results.create(request.results, self.series.name)
+            self.results.write_run(**asked)
+            self.results.write_run(digest=self.series.digest, resumed=[])
+            self.journal = self.results.journal()
+            self.journal.plan(entries)
+        self.items = items
         store = Store()
         self.progress = Progress(store)
         self.pipeline = pipeline.Pipeline(
             request, self.series, store, self.progress, self.results, self.journal
         )
         self.failures: list[PatchproofError] = []
+        self.refused: PatchproofError | None = None
         self.violated = False
         self._planned = {entry.id: entry for entry in entries}
         self._needs = {item.nodeid: needs_of(item) for item in items}
-        self._first = needs_of(items[0])
+        self._first = needs_of(items[0]) if items else Needs()
         self._asked = Needs()
         self._worst = Observation(Verdict.CONFORMS)
         self._guest: Guest | None = None
@@ -126,25 +155,49 @@ class Run:
 
     def _entry(self, item: pytest.Item) -> Entry:
         ids = requirement_ids(item)
+        number = repetition_of(item)
         text = getattr(getattr(item, "function", None), "__doc__", None) or item.name
         return Entry(
             id=item.nodeid,
             kind=Kind.SCENARIO,
             title=text.strip().splitlines()[0],
             requirements=ids,
-            expected=self.series.expected(ids, item.nodeid),
+            expected=self.series.expected(ids, item.nodeid.removesuffix(repetition_mark(number))),
             strength=matrix.load().strength(ids),
+            repetition=number,
         )
 
     def prepare(self) -> bool:
-        """Run the stages; False if one failed, which the journal then holds."""
+        """Run the stages; False if one failed, which the journal then holds, or if nothing is left to run."""
         try:
-            self.journal.run_started()
-            self.pipeline.prepare(self._first.layout)
+            if self.past is not None:
+                self._resume(self.past)
+            if self.items:
+                self.journal.run_started()
+                self.pipeline.prepare(self._first.layout)
         except PatchproofError as error:
             self.failures.append(error)
+            if self.journal.silent:
+                self.refused = error
             return False
-        return True
+        if self.past is not None and not self.past.over:
+            self._tell_resumed(self.past)
+        return bool(self.items)
+
+    def _resume(self, past: Past) -> None:
+        past.begin()
+        self.pipeline.machines = len(past.record.machines)
+
+    def _tell_resumed(self, past: Past) -> None:
+        """Say when, and what is not as it was when the run was cut off; what is tested is the same."""
+        facts = read_facts(self.results.dir)
+        before = past.facts.get("resumed")
+        earlier = [str(time) for time in before] if isinstance(before, list) else []
+        self.results.write_run(resumed=[*earlier, datetime.now(UTC).isoformat(timespec="seconds")])
+        for name, words in SURROUNDINGS.items():
+            then, now = past.facts.get(name), facts.get(name)
+            if then is not None and then != now:
+                self.journal.note(f"Since the run was resumed, {words} is {now} instead of {then}.")
 
     # -- one scenario ------------------------------------------------------------------
 
@@ -302,9 +355,17 @@ class Run:
                 self._keep()
         finally:
             self.pipeline.close()
-        self.journal.run_ended()
-        junit.write(self.results.dir)
-        return read(self.results.dir).exit_code
+        if not self.untouched:
+            self.journal.run_ended()
+            junit.write(self.results.dir)
+        self.journal.unlock()
+        return self.refused.exit_code if self.refused else read(self.results.dir).exit_code
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was added to an earlier run: it is refused, or was over."""
+        nothing = self.refused is not None or (self.past is not None and self.past.over)
+        return nothing and self.journal.silent
 
     def _keep(self) -> None:
         """Leave the machine to the user who asked for it."""

@@ -1,15 +1,18 @@
-"""Which scenarios run, and which of them first, by the requirements that they check."""
+"""Which scenarios run, how often, and in which order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from harness.errors import UsageError
 from harness.matrix import Matrix
-from harness.needs import needs_of
-from harness.run import requirement_ids
+from harness.needs import needs_of, shuffled
+from harness.options import ANY_SEED
+from harness.run import REPETITION, requirement_ids
+from harness.verdict import repetition_mark
 
 
 def ids_of(words: Sequence[str], rules: Matrix) -> set[str]:
@@ -58,6 +61,49 @@ def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]
         )
 
     return [*sorted(chosen, key=rank), *others]
+
+
+def seed_of(asked: str) -> str:
+    """The seed that ``--random-order`` asks for; one of its own if any will do."""
+    return str(secrets.randbelow(1 << 32)) if asked == ANY_SEED else asked
+
+
+def arranged(
+    items: Sequence[pytest.Item],
+    times: int,
+    seed: str,
+    order: Callable[[list[pytest.Item]], list[pytest.Item]],
+) -> list[pytest.Item]:
+    """The scenarios ``times`` over, the whole of them before any of them again, then the other tests.
+
+    With a ``seed`` each repetition is shuffled, in a way of its own; ``order`` has the last word on each.
+    """
+    scenarios = [item for item in items if requirement_ids(item)]
+    others = [item for item in items if not requirement_ids(item)]
+    rounds = [scenarios, *([_again(item, number) for item in scenarios] for number in range(2, times + 1))]
+    if seed:
+        rounds = [order(shuffled(each, f"{seed}/{number}")) for number, each in enumerate(rounds, 1)]
+    return [*(item for each in rounds for item in each), *others]
+
+
+def _again(item: pytest.Item, number: int) -> pytest.Item:
+    """The same test once more.
+
+    pytest makes the id of an item from its name; that of its parameters, which the name has already,
+    would be added to it once more.
+    """
+    assert isinstance(item, pytest.Function)
+    assert item.parent is not None
+    name = item.name + repetition_mark(number)
+    again: pytest.Function = pytest.Function.from_parent(
+        item.parent, name=name, callobj=item.obj, fixtureinfo=item._fixtureinfo
+    )
+    again.originalname = item.originalname
+    if hasattr(item, "callspec"):
+        again.callspec = item.callspec
+        again.own_markers.extend(item.callspec.marks)
+    again.stash[REPETITION] = number
+    return again
 
 
 def _machine(item: pytest.Item) -> tuple[object, bool]:

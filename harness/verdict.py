@@ -166,9 +166,9 @@ class Record:
     ``complete`` tells whether the run came to its own end; both are about its last
     part, if it was resumed.  ``started`` is the UTC time of its beginning in ISO
     8601, empty if it never started; ``machines`` are the names of all that it ever
-    started; ``sound`` tells whether plan and journal fit together.  ``detectors`` are what is
-    known of each machine's, by its name; nothing of one that was up and whose
-    detectors were shown nothing.
+    started; ``damage`` says where plan and journal contradict each other, if they do.
+    ``detectors`` are what is known of each machine's, by its name; nothing of one
+    that was up and whose detectors were shown nothing.
     """
 
     run: str
@@ -178,7 +178,7 @@ class Record:
     complete: bool = False
     started: str = ""
     machines: tuple[str, ...] = ()
-    sound: bool = True
+    damage: str = ""
     detectors: Mapping[str, tuple[Detector, ...]] = field(default_factory=dict)
 
     @property

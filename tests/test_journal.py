@@ -429,7 +429,7 @@ def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
     again.ended(TWO.id, Verdict.VIOLATES)
     again.run_ended()
     record = read(again.directory)
-    assert record.sound
+    assert not record.damage
     assert record.complete
     assert verdicts(again.directory) == {
         "fetch": "conforms",
@@ -478,7 +478,7 @@ def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) ->
         assert verdicts(again.directory)["build"] == "harness-error"
     result = result_of(again.directory, BUILD)
     assert (result.verdict, result.reason) == (Verdict.CONFORMS, "")
-    assert read(again.directory).sound
+    assert not read(again.directory).damage
 
 
 def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
@@ -488,7 +488,7 @@ def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
     with again.stage("build"):
         pass
     assert verdicts(again.directory)["build"] == "harness-error"
-    assert not read(again.directory).sound
+    assert read(again.directory).damage
 
 
 @pytest.mark.parametrize("last", [True, False])

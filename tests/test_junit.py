@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from harness.journal import Journal
 from harness.report import junit
 from harness.report.text import visible
 from harness.results import Results
-from harness.verdict import Entry, Kind, Span, Verdict
+from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
@@ -214,3 +215,35 @@ def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None
 def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
     Journal(tmp_path).plan([ONE])
     load(junit.render(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("observed", "tags"),
+    [
+        # None of these would fail alone.
+        (("conforms", "not-applicable", "conforms"), [None, "error", None]),
+        (("not-applicable", "conforms", "not-applicable"), ["skipped", "error", "skipped"]),
+        (("conforms", "violates", "conforms"), [None, "failure", None]),
+        (("violates", "conforms"), ["failure", "error"]),
+        (("conforms", "conforms"), [None, None]),
+    ],
+)
+def test_repetitions_that_do_not_agree_are_not_green(
+    results: Results, observed: tuple[str, ...], tags: list[str | None]
+) -> None:
+    journal = results.journal()
+    entries = [
+        replace(ONE, id=f"{ONE.id}{repetition_mark(n)}", repetition=n) for n, _ in enumerate(observed, 1)
+    ]
+    journal.plan(entries)
+    journal.run_started()
+    for entry, verdict in zip(entries, observed, strict=True):
+        journal.started(entry.id)
+        journal.ended(entry.id, Verdict(verdict))
+    journal.run_ended()
+    cases = list(load(junit.write(results.dir).read_bytes()).iter("testcase"))
+    found = [next((e.tag for e in case if e.tag in ("failure", "error", "skipped")), None) for case in cases]
+    assert found == tags
+    assert [case.get("name") for case in cases][:2] == ["test_one[edu-c]", "test_one[edu-c] #2"]
+    told = {properties(case).get("differs") for case in cases}
+    assert (told == {None}) is (len(set(observed)) == 1)

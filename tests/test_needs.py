@@ -9,7 +9,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.hardware import GIB, MIB, Layout
-from harness.needs import WORDS, Needs, in_order, needs_of
+from harness.needs import WORDS, Needs, in_order, needs_of, shuffled
 
 
 class Item:
@@ -95,3 +95,27 @@ def test_each_layout_comes_once_the_usual_one_first_and_those_alone_last() -> No
         *("nopat 1", "nopat 2"),
         *("alone", "alone with much"),
     ]
+
+
+def test_a_shuffle_keeps_together_what_can_share_a_machine() -> None:
+    items = [item(f"usual {n}") for n in range(20)]
+    items += [item(f"big {n}", {"big_ram": True}) for n in range(20)]
+    items += [item(f"alone {n}", {"alone": True}) for n in range(20)]
+    seen = set()
+    for seed in range(20):
+        order = names(shuffled(items, str(seed)))
+        assert sorted(order) == sorted(names(items))
+        groups = [name.split()[0] for name in order]
+        kinds = list(dict.fromkeys(groups))
+        assert groups == [kind for kind in kinds for _ in range(20)]
+        seen.add(tuple(kinds))
+        assert order != names(items)
+    assert len(seen) > 1
+
+
+def test_the_same_seed_gives_the_same_order_whatever_is_left_out() -> None:
+    items = [item(f"usual {n}") for n in range(20)]
+    order = names(shuffled(items, "7"))
+    assert names(shuffled(items[::-1], "7")) == order
+    assert names(shuffled(items[::2], "7")) == [name for name in order if name in names(items[::2])]
+    assert names(shuffled(items, "8")) != order

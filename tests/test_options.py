@@ -38,23 +38,44 @@ def test_what_the_user_built_is_tested_without_a_series(arguments: tuple[str, ..
 def test_every_option_arrives(tmp_path: Path) -> None:
     fragment = tmp_path / "more.config"
     fragment.touch()
-    assert parsed(
-        *(
-            "--series",
-            "s",
-            "--patches",
-            "3",
-            "--tree",
-            "t",
-            "--kconfig",
-            str(fragment),
-            "--accel",
-            "tcg",
-            "--qemu",
-            "q",
-        ),
-        *("--results", "r", "--keep-vm"),
-    ) == Request("s", 3, Path("t"), None, None, (fragment,), "tcg", "q", Path("r"), True)
+    words = "--series s --patches 3 --tree t --accel tcg --qemu q --results r --keep-vm --repeat 2"
+    assert parsed(*words.split(), "--random-order", "7", "--kconfig", str(fragment)) == Request(
+        series="s",
+        patches=3,
+        tree=Path("t"),
+        kconfig=(fragment,),
+        accel="tcg",
+        qemu="q",
+        results=Path("r"),
+        keep_vm=True,
+        repeat=2,
+        random_order="7",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seed"),
+    [
+        ((), ""),
+        (("--random-order",), "random"),
+        (("--random-order", "random"), "random"),
+        (("--random-order", "007"), "007"),
+    ],
+)
+def test_a_seed_may_be_left_out(arguments: tuple[str, ...], seed: str) -> None:
+    assert parsed(*arguments).random_order == seed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--random-order", "suites"), ("--random-order", "-1"), ("--repeat", "0"), ("--repeat", "x")],
+)
+def test_a_number_that_is_none_is_named(
+    arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parsed(*arguments)
+    assert arguments[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("alone", [("--kernel", "bzImage"), ("--headers", "include")])

@@ -13,7 +13,7 @@ from harness.errors import ExitCode
 from harness.report import report, table
 from harness.report.text import visible
 from harness.results import Results
-from harness.verdict import Entry, Kind, Verdict
+from harness.verdict import Entry, Kind, Verdict, repetition_mark
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 
@@ -147,3 +147,46 @@ def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
     text = shown(results.dir, io.StringIO())
     assert "  conforms  MAP-01  It maps (2 variants)\n" in text
     assert "! violates  MAP-01  It maps\n      test_x[odd]\n      why\n" in text
+
+
+def repeated(root: Path, **observed: str) -> Path:
+    """A run of scenarios with a verdict for each repetition, as ``name="conforms violates"``."""
+    results = Results.create(root, "example")
+    results.write_run(random_order="4711", resumed=["2026-02-26T20:30:00+00:00"])
+    journal = results.journal()
+    entries = {
+        Entry(f"test_{name}{repetition_mark(n)}", Kind.SCENARIO, name, ("MAP-01",), repetition=n): verdict
+        for name, verdicts in observed.items()
+        for n, verdict in enumerate(verdicts.split(), 1)
+    }
+    journal.plan(entries)
+    journal.run_started()
+    for entry, verdict in entries.items():
+        journal.started(entry.id)
+        journal.ended(entry.id, Verdict(verdict))
+    journal.run_ended()
+    return results.dir
+
+
+def test_verdicts_that_differ_have_a_section(tmp_path: Path) -> None:
+    directory = repeated(
+        tmp_path, steady="conforms conforms conforms", odd="conforms not-applicable conforms"
+    )
+    text = shown(directory, io.StringIO())
+    assert "  conforms        MAP-01  steady (3 runs)\n  conforms        MAP-01  odd (2 runs)\n" in text
+    assert (
+        "\nVerdicts that differ between repetitions:\n! MAP-01  test_odd\n"
+        "      2 conforms, 1 not-applicable (#2)\n\n"
+    ) in text
+    assert "2 scenarios, 3 times each: 5 conforms, 1 not-applicable; " in text
+    assert "all as expected, 1 scenario with more than one verdict.\n" in text
+
+
+def test_verdicts_that_agree_have_none(tmp_path: Path) -> None:
+    assert "differ" not in shown(repeated(tmp_path, steady="violates violates"), io.StringIO())
+
+
+def test_the_last_line_has_the_seed(tmp_path: Path) -> None:
+    lines = shown(repeated(tmp_path, steady="conforms"), io.StringIO()).splitlines()
+    assert lines[-1].endswith(", accelerator (none was started), --random-order 4711")
+    assert "The run was resumed at 2026-02-26T20:30:00+00:00." in lines

@@ -10,7 +10,7 @@ from junit_xml import TestCase, TestSuite
 
 from harness.detector import sentences
 from harness.record import read
-from harness.report.text import visible
+from harness.report.text import deviating, tally, visible
 from harness.results import read_facts
 from harness.store import write_atomically
 from harness.verdict import SERIES_FAULTS, Kind, Record, Result, Verdict
@@ -35,13 +35,20 @@ def render(directory: Path) -> bytes:
     """The XML document, UTF-8, valid whatever the guest said.
 
     A violation is a failure also where it was expected: the file says what the
-    kernel does.  A finding is passed.  The properties ``verdict``, ``expected``,
-    ``strength`` and ``findings`` of each test case hold the exact words.
+    kernel does.  A finding is passed.  Of repetitions that do not agree those with
+    the less frequent verdicts are errors, if they are no failures.  The properties
+    ``verdict``, ``expected``, ``strength``, ``differs`` and ``findings`` of each test
+    case hold the exact words.
     """
     record = read(directory)
+    differs = {result.entry.id: tally(each) for each in record.differing.values() for result in each}
+    unusual = {result.entry.id for each in record.differing.values() for result in deviating(each)}
     suite = TestSuite(
         visible(f"patchproof.{record.run}"),
-        test_cases=[_test_case(result, directory) for result in record.results],
+        test_cases=[
+            _test_case(result, directory, differs[result.entry.id] if result.entry.id in unusual else "")
+            for result in record.results
+        ],
         timestamp=visible(record.started[: len("2026-02-26T20:22:11")]),
         properties=_suite_properties(record, read_facts(directory)),
     )
@@ -49,7 +56,7 @@ def render(directory: Path) -> bytes:
     element.set("time", f"{float(element.get('time', 0)):.6f}")
     for case, result in zip(element.iter("testcase"), record.results, strict=True):
         # The library has no properties of a test case; they come first, as pytest writes them.
-        case.insert(0, _properties(_case_properties(result)))
+        case.insert(0, _properties(_case_properties(result, differs.get(result.entry.id, ""))))
     root = ET.Element(
         "testsuites", {name: element.get(name, "0") for name in ("tests", "failures", "errors", "time")}
     )
@@ -59,7 +66,7 @@ def render(directory: Path) -> bytes:
     return document + b"\n"
 
 
-def _test_case(result: Result, directory: Path) -> TestCase:
+def _test_case(result: Result, directory: Path, unusual: str) -> TestCase:
     entry = result.entry
     file, _, name = entry.id.rpartition("::")
     classname = file.removesuffix(".py").replace("/", ".").replace("::", ".") or entry.kind
@@ -68,12 +75,12 @@ def _test_case(result: Result, directory: Path) -> TestCase:
     if result.as_expected and result.verdict is entry.expected:
         message += " (as expected)"
     details = visible(result.details)
-    if result.is_finding:
-        pass
-    elif result.verdict in SERIES_FAULTS:
+    if result.verdict in SERIES_FAULTS and not result.is_finding:
         case.add_failure_info(message, details, result.verdict)
-    elif result.verdict in _ERRORS:
+    elif result.verdict in _ERRORS and not result.is_finding:
         case.add_error_info(message, details, result.verdict)
+    elif unusual:
+        case.add_error_info(f"Its verdict is not that of most repetitions: {unusual}", details, "differs")
     elif result.verdict is Verdict.NOT_APPLICABLE:
         case.add_skipped_info(message, details)
     if result.verdict in SERIES_FAULTS + _ERRORS:
@@ -96,13 +103,15 @@ def _suite_properties(record: Record, facts: Mapping[str, object]) -> dict[str, 
     }
 
 
-def _case_properties(result: Result) -> dict[str, str]:
+def _case_properties(result: Result, differs: str) -> dict[str, str]:
     properties = {"verdict": str(result.verdict), "expected": str(result.entry.expected)}
     if result.entry.title:
         properties["title"] = result.entry.title
     if result.entry.kind is Kind.SCENARIO:
         properties["requirements"] = " ".join(result.entry.requirements)
         properties["strength"] = result.entry.strength
+    if differs:
+        properties["differs"] = differs
     if result.findings:
         properties["findings"] = "\n".join(result.findings)
     if result.transcript:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from harness.detector import sentences
 from harness.record import read
-from harness.report.text import visible
+from harness.report.text import tally, visible
 from harness.results import read_facts
 from harness.verdict import Kind, Record, Result, Verdict
 
@@ -52,13 +52,17 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
     def plain(text: str) -> str:
         return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
-    rows = _merged(_row(result, plain) for result in _ordered(record))
+    # One scenario with several parameters, or several times.
+    repeated = any(result.entry.repetition > 1 for result in record.results)
+    rows = _merged((_row(result, plain) for result in _ordered(record)), "runs" if repeated else "variants")
     if console.is_terminal and console.width >= NARROW:
         console.print(_table(rows))
     else:
         for line in _lines(rows):
             console.print(line, soft_wrap=True)
     console.print()
+    for line in _differing(record):
+        console.print(plain(line), soft_wrap=True)
     for line in _findings(record):
         console.print(plain(line), soft_wrap=True)
     for line in _detectors(record):
@@ -122,10 +126,10 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
     )
 
 
-def _merged(rows: Iterable[_Row]) -> list[_Row]:
-    """The rows, where those that say the same (one scenario, several parameters) are counted in one."""
+def _merged(rows: Iterable[_Row], many: str) -> list[_Row]:
+    """The rows, where those that say the same are counted in one; ``many`` is what they are."""
     counted = Counter(rows)  # a dict: it keeps the order
-    return [row if n == 1 else replace(row, name=f"{row.name} ({n} variants)") for row, n in counted.items()]
+    return [row if n == 1 else replace(row, name=f"{row.name} ({n} {many})") for row, n in counted.items()]
 
 
 def _first_lines(text: str) -> list[str]:
@@ -157,8 +161,20 @@ def _lines(rows: Sequence[_Row]) -> Iterator[str]:
         yield from (f"      {remark}" for remark in row.remarks)
 
 
+def _differing(record: Record) -> Iterator[str]:
+    """The scenarios whose repetitions do not agree: how often each verdict, and which got the rarer ones."""
+    if record.differing:
+        yield "Verdicts that differ between repetitions:"
+    for results in record.differing.values():
+        entry = results[0].entry
+        yield f"{MARK} {_one_line(', '.join(entry.requirements))}  {_one_line(entry.scenario)}"
+        yield f"      {tally(results)}"
+    if record.differing:
+        yield ""
+
+
 def _findings(record: Record) -> Iterator[str]:
-    """What the scenarios observed and nobody judges, one line each; the same from several variants is one."""
+    """What the scenarios observed and nobody judges, one line each; the same from several of them is one."""
     told = Counter(
         (_one_line(", ".join(result.entry.requirements)), _one_line(text))
         for result in _ordered(record)
@@ -169,7 +185,7 @@ def _findings(record: Record) -> Iterator[str]:
     yield "Findings:"
     width = max(len(subject) for subject, _ in told)
     for (subject, text), count in told.items():
-        yield f"  {subject:{width}}  {text}" + (f" ({count} variants)" if count > 1 else "")
+        yield f"  {subject:{width}}  {text}" + (f" ({count} times)" if count > 1 else "")
     yield ""
 
 
@@ -197,22 +213,31 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     surprises = sum(not result.as_expected for result in record.results)
     outcome = f"{surprises} not as expected" if surprises else "all as expected"
-    yield f"{_number(len(scenarios), 'scenario')}: {', '.join(parts) or 'none ran'}; {outcome}."
+    if record.differing:
+        outcome += f", {_number(len(record.differing), 'scenario')} with more than one verdict"
+    times = max((result.entry.repetition for result in scenarios), default=1)
+    number = _number(len({result.entry.scenario for result in scenarios}), "scenario")
+    repeated = f", {times} times each" if times > 1 else ""
+    yield f"{number}{repeated}: {', '.join(parts) or 'none ran'}; {outcome}."
     if record.interrupted:
         yield f"The run was interrupted ({record.interrupted})."
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
+    resumed = facts.get("resumed")
+    if isinstance(resumed, list) and resumed:
+        yield f"The run was resumed at {', '.join(map(str, resumed))}."
     for note in record.notes:
         yield f"Note: {_one_line(note)}"
     warnings = facts.get("warnings")
     if isinstance(warnings, list) and warnings:
         yield f"The series adds {_number(len(warnings), 'compile warning')} (run.json lists them)."
-    yield _one_line(_tested(facts))
     yield f"Results: {directory}"
+    yield _one_line(_tested(facts))
 
 
 def _tested(facts: Mapping[str, object]) -> str:
-    """One line: kernel, series, base, accelerator."""
+    """One line: kernel, series, base, accelerator, and the seed if the order was by chance."""
+    seed = facts.get("random_order")
     wanted, used = facts.get("base_wanted"), facts.get("base")
     base = (
         f"{used} instead of {wanted}" if used and wanted and used != wanted else used or wanted or "unknown"
@@ -221,6 +246,7 @@ def _tested(facts: Mapping[str, object]) -> str:
         f"Kernel {facts.get('kernel_release', '(none was built)')}, "
         f"series {facts.get('series', 'unknown')} {str(facts.get('digest', ''))[:12]}".rstrip()
         + f", base {base}, accelerator {facts.get('accelerator', '(none was started)')}"
+        + (f", --random-order {seed}" if seed else "")
     )
 
 

@@ -1,0 +1,125 @@
+"""Going on with a run that was cut off: the same kernel, the same plan, and only what was never reached."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.journal import Journal
+from harness.record import read
+from harness.results import Results, read_facts
+from harness.verdict import Entry, Kind, Record, Verdict
+
+NAMED = 5  # of the entries that do not fit; the rest is counted
+OPTION = "--resume"
+
+
+def command(folder: Path, given: Sequence[str]) -> list[str]:
+    """What the run in ``folder`` was started with, and what is ``given`` now besides; where it was started.
+
+    Raises HarnessError if ``folder`` is not that of a run.
+    """
+    results = Results.reopen(folder)
+    started_with, directory = _selection(results.dir)
+    besides = _without_resume(given)
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        raise HarnessError(
+            f"The run in {folder} was started in {directory}, which cannot be entered ({error.strerror}); "
+            "its options may name files there. Make it, or start a new run."
+        ) from error
+    return [*started_with, *([] if besides == started_with else besides), OPTION, str(results.dir)]
+
+
+def _selection(folder: Path) -> tuple[list[str], str]:
+    facts = read_facts(folder)
+    arguments, directory = facts.get("selection"), facts.get("directory")
+    if not isinstance(arguments, list) or not isinstance(directory, str):
+        raise HarnessError(f"{folder} cannot be resumed: its run.json does not say how the run was started.")
+    return [str(argument) for argument in arguments], directory
+
+
+def _without_resume(given: Sequence[str]) -> list[str]:
+    kept: list[str] = []
+    words = iter(given)
+    for word in words:
+        if word == OPTION:
+            next(words, None)
+        elif not word.startswith(f"{OPTION}="):
+            kept.append(word)
+    return kept
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run so far.  ``facts`` are those of run.json when it was opened."""
+
+    results: Results
+    journal: Journal
+    record: Record
+    facts: Mapping[str, object]
+
+    @classmethod
+    def of(cls, folder: Path) -> Past:
+        """Open the run in ``folder`` to go on with it; nothing is written yet.
+
+        Raises HarnessError if it is none, is still going on, or is damaged.
+        """
+        results = Results.reopen(folder)
+        journal = results.journal()
+        journal.lock()
+        record = read(results.dir)
+        if record.damage:
+            raise HarnessError(
+                f"The run in {results.dir} cannot be resumed, because its journal contradicts itself "
+                f"({record.damage}). Start a new run."
+            )
+        return cls(results, journal, record, results.pinned)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to go on with, and no end to be written."""
+        return self.record.complete and not self.record.interrupted and not self.left
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The scenarios that were never reached, in the order of the plan; none of a series that failed."""
+        stages = [result for result in self.record.results if result.entry.kind is not Kind.SCENARIO]
+        if any(result.verdict is Verdict.VIOLATES for result in stages):
+            return ()
+        scenarios = self.record.scenarios
+        return tuple(result.entry.id for result in scenarios if result.verdict is Verdict.NOT_REACHED)
+
+    def check(self, entries: Sequence[Entry]) -> None:
+        """Raise HarnessError unless this is the plan that the run was started with."""
+        planned = {result.entry.id: result.entry for result in self.record.results}
+        now = {entry.id: entry for entry in entries}
+        for ids, words in (
+            ([name for name in planned if name not in now], "what is not there any more, or not selected"),
+            ([name for name in now if name not in planned], "what is not in its plan"),
+            (
+                [name for name in planned if name in now and planned[name] != now[name]],
+                "what its plan describes or expects otherwise",
+            ),
+        ):
+            if ids:
+                arguments, _ = _selection(self.results.dir)
+                raise HarnessError(
+                    f"The run in {self.results.dir} cannot be resumed, because of {words}: {_some(ids)}. It "
+                    f"was started with `{shlex.join(arguments)}`. Start a new run."
+                )
+
+    def begin(self) -> None:
+        """Make the folder ready for what comes."""
+        self.results.sweep()
+        self.journal.resume(self.record)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
