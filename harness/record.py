@@ -83,6 +83,7 @@ class _Joined:
         self.open: set[str] = set()
         self.begun: set[str] = set()  # in this part
         self.machines: list[str] = []
+        self.resumed: list[str] = []
         self.faults: dict[str, list[str]] = {}
         self.notes: list[str] = []
         self.detectors: dict[str, tuple[Detector, ...]] = {}
@@ -106,7 +107,7 @@ class _Joined:
             case "run-started" if not self.started:
                 self.started = str(event.get("time", ""))
             case "run-started" if event.get("resumed") is True:
-                self._resumed()
+                self._resumed(str(event.get("time", "")))
             case "note":
                 self.notes.append(str(event.get("text", "")))
             case "interrupted":
@@ -153,9 +154,10 @@ class _Joined:
         stage = result.entry.kind is not Kind.SCENARIO
         return stage and result.entry.id not in self.begun and result.verdict is Verdict.HARNESS_ERROR
 
-    def _resumed(self) -> None:
+    def _resumed(self, time: str) -> None:
         """Another part begins: what the last one left open has the verdict that it keeps."""
         self._settle()
+        self.resumed.append(time)
         self.begun.clear()
         self.interrupted = ""
         self.complete = False
@@ -236,6 +238,7 @@ class _Joined:
             interrupted=self.interrupted,
             complete=self.complete,
             started=self.started,
+            resumed=tuple(self.resumed),
             machines=tuple(self.machines),
             damage="; ".join(f"{name}: {', '.join(said)}" for name, said in self.faults.items()),
             detectors=self.detectors,

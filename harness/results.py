@@ -80,12 +80,17 @@ class Facts(TypedDict, total=False):
     resumed: list[str]  # when the run was resumed, UTC
 
 
-@dataclass(frozen=True)
+@dataclass
 class Results:
-    """The results folder of one run; ``pinned`` are the facts that were true when it was resumed."""
+    """The results folder of one run.
+
+    ``before`` are the facts that were true when it was resumed, ``held`` those that
+    are not any more and wait for accept().
+    """
 
     dir: Path
-    pinned: Mapping[str, object] = field(default_factory=dict)
+    before: Mapping[str, object] = field(default_factory=dict)
+    held: dict[str, object] | None = None
 
     @classmethod
     def create(cls, root: Path, series: str, now: datetime | None = None) -> Results:
@@ -121,7 +126,7 @@ class Results:
                 f"{folder} cannot be resumed: it holds no {PLAN}, so it is not the results folder of a run, "
                 "or the run was ended before its plan was made. Start a new run."
             )
-        return cls(place, read_facts(place))
+        return cls(place, read_facts(place), {})
 
     def sweep(self) -> None:
         """Remove what a killed run was about to put in its place."""
@@ -145,17 +150,28 @@ class Results:
     def write_run(self, **facts: Unpack[Facts]) -> None:
         """Add facts to ``run.json``.  HarnessError if one says that something else is tested now."""
         self.require(**facts)
-        merged = {**read_facts(self.dir), **facts}
+        known = dict(facts)
+        if self.held is not None:
+            changed = {name for name in known if self.before.get(name, known[name]) != known[name]}
+            self.held |= {name: known.pop(name) for name in changed}
+        merged = {**read_facts(self.dir), **known}
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
+
+    def accept(self) -> None:
+        """Let the facts that have changed since the run was resumed be written: it goes on."""
+        changed, self.held = self.held, None
+        if changed:
+            merged = {**read_facts(self.dir), **changed}
+            write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
     def require(self, **facts: Unpack[Facts]) -> None:
         """Raise HarnessError if one of these facts says that something else is tested than before."""
         for name, words in IDENTITY.items():
-            before, now = self.pinned.get(name), facts.get(name)
-            if before is not None and now is not None and before != now:
+            then, now = self.before.get(name), facts.get(name)
+            if then is not None and now is not None and then != now:
                 raise HarnessError(
                     f"The run in {self.dir} cannot be resumed, because {words} is {now} now, and was "
-                    f"{before} then. Start a new run."
+                    f"{then} then. Start a new run."
                 )
 
     def machine(self, name: str) -> Path:

@@ -79,7 +79,7 @@ class Past:
                 f"The run in {results.dir} cannot be resumed, because its journal contradicts itself "
                 f"({record.damage}). Start a new run."
             )
-        return cls(results, journal, record, results.pinned)
+        return cls(results, journal, record, results.before)
 
     @property
     def over(self) -> bool:

@@ -180,8 +180,9 @@ class Run:
             if self.journal.silent:
                 self.refused = error
             return False
-        if self.past is not None and not self.past.over:
-            self._tell_resumed(self.past)
+        finally:
+            if self.past is not None and not self.refused and not self.past.over:
+                self._tell_resumed(self.past)
         return bool(self.items)
 
     def _resume(self, past: Past) -> None:
@@ -190,6 +191,7 @@ class Run:
 
     def _tell_resumed(self, past: Past) -> None:
         """Say when, and what is not as it was when the run was cut off; what is tested is the same."""
+        self.results.accept()
         facts = read_facts(self.results.dir)
         before = past.facts.get("resumed")
         earlier = [str(time) for time in before] if isinstance(before, list) else []

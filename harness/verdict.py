@@ -165,8 +165,9 @@ class Record:
     ``harness-error``.  ``interrupted`` says by what (a signal), or is empty;
     ``complete`` tells whether the run came to its own end; both are about its last
     part, if it was resumed.  ``started`` is the UTC time of its beginning in ISO
-    8601, empty if it never started; ``machines`` are the names of all that it ever
-    started; ``damage`` says where plan and journal contradict each other, if they do.
+    8601, empty if it never started, ``resumed`` those of its other parts;
+    ``machines`` are the names of all that it ever started; ``damage`` says where plan
+    and journal contradict each other, if they do.
     ``detectors`` are what is known of each machine's, by its name; nothing of one
     that was up and whose detectors were shown nothing.
     """
@@ -177,6 +178,7 @@ class Record:
     interrupted: str = ""
     complete: bool = False
     started: str = ""
+    resumed: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
     damage: str = ""
     detectors: Mapping[str, tuple[Detector, ...]] = field(default_factory=dict)

@@ -431,6 +431,7 @@ def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
     record = read(again.directory)
     assert not record.damage
     assert record.complete
+    assert len(record.resumed) == 1
     assert verdicts(again.directory) == {
         "fetch": "conforms",
         "build": "conforms",

@@ -152,7 +152,7 @@ def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
 def repeated(root: Path, **observed: str) -> Path:
     """A run of scenarios with a verdict for each repetition, as ``name="conforms violates"``."""
     results = Results.create(root, "example")
-    results.write_run(random_order="4711", resumed=["2026-02-26T20:30:00+00:00"])
+    results.write_run(random_order="4711")
     journal = results.journal()
     entries = {
         Entry(f"test_{name}{repetition_mark(n)}", Kind.SCENARIO, name, ("MAP-01",), repetition=n): verdict
@@ -189,4 +189,3 @@ def test_verdicts_that_agree_have_none(tmp_path: Path) -> None:
 def test_the_last_line_has_the_seed(tmp_path: Path) -> None:
     lines = shown(repeated(tmp_path, steady="conforms"), io.StringIO()).splitlines()
     assert lines[-1].endswith(", accelerator (none was started), --random-order 4711")
-    assert "The run was resumed at 2026-02-26T20:30:00+00:00." in lines

@@ -223,9 +223,9 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
         yield f"The run was interrupted ({record.interrupted})."
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
-    resumed = facts.get("resumed")
-    if isinstance(resumed, list) and resumed:
-        yield f"The run was resumed at {', '.join(map(str, resumed))}."
+    if record.resumed:
+        begun = ", ".join(_one_line(start.partition(".")[0]) for start in record.resumed)
+        yield f"The run was resumed at {begun} (UTC)."
     for note in record.notes:
         yield f"Note: {_one_line(note)}"
     warnings = facts.get("warnings")

@@ -1,0 +1,255 @@
+"""Runs that are cut off and resumed, repeated and shuffled; without a machine the kernel is a small one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_run import (
+    Invocation,
+    assert_locks_free,
+    events,
+    facts,
+    is_open,
+    junit,
+    leftovers,
+    make_checkout,
+    make_series,
+    run,
+    until,
+)
+
+from harness.errors import ExitCode
+
+SELECTION = "a_dmabuf_reaches_the_memory"
+
+
+class Place:
+    """A checkout of a small kernel, a cache and a results folder of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkout = make_checkout(folder / "linux", hold=str(folder / "held"))
+        self.cache = folder / "cache"
+        self.results = folder / "results"
+        self.latest = self.results / "latest"
+        self.cache.mkdir()
+        (self.cache / "image").touch()  # a file where a folder belongs: no run gets past the stage
+
+    def arguments(self, *more: str | Path) -> list[str | Path]:
+        return ["run", "--tree", self.checkout, "--results", self.results, "-k", SELECTION, *more]
+
+    def run(self, *arguments: str | Path) -> tuple[int, str]:
+        return run(*arguments, mark=self.folder, cache=self.cache)
+
+    def resume(self, *more: str | Path) -> tuple[int, str]:
+        return self.run("run", "--resume", self.latest, *more)
+
+    def contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.latest.iterdir() if path.is_file()}
+
+    def cut_off(self, number: signal.Signals) -> None:
+        """A run that ``number`` ends in the middle of the build."""
+        (self.folder / "held").touch()
+        with Invocation(*self.arguments(), mark=self.folder, cache=self.cache) as invocation:
+            until(lambda: is_open(self.results, "build"), "the stage build")
+            invocation.process.send_signal(number)
+            invocation.end()
+        (self.folder / "held").unlink()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def cut_off_once(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    place = Place(tmp_path_factory.mktemp("place"))
+    place.cut_off(signal.SIGKILL)
+    return place
+
+
+@pytest.fixture
+def cut_off(cut_off_once: Place, tmp_path: Path) -> Place:
+    """A run that was killed in the middle of the build; its folder is the test's own."""
+    place = copy.copy(cut_off_once)
+    place.folder, place.results = tmp_path, tmp_path / "results"
+    place.latest = place.results / "latest"
+    shutil.copytree(cut_off_once.results, place.results, symlinks=True)
+    return place
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stage_that_was_cut_off_begins_again(place: Place, number: signal.Signals) -> None:
+    place.cut_off(number)
+    first = place.latest.resolve()
+    code, output = place.resume()
+    assert place.latest.resolve() == first
+    assert code == ExitCode.HARNESS
+    assert "This host refused something that the run needs" in output
+    # And what failed begins again, until it does not.
+    code, output = place.resume()
+    assert code == ExitCode.HARNESS
+    cases = junit(place.results)
+    assert {name: cases[name].verdict for name in ("fetch", "apply", "build", "image", "probes")} == {
+        **dict.fromkeys(("fetch", "apply", "build"), "conforms"),
+        "image": "harness-error",
+        "probes": "not-reached",
+    }, output
+    assert [event["event"] for event in events(place.results)].count("run-started") == 3
+    begun = [event["id"] for event in events(place.results) if event["event"] == "started"]
+    assert begun == ["fetch", "apply", "build", "build", "image", "image"]
+    assert len(facts(place.results)["resumed"]) == 2
+    assert output.count("The run was resumed at 20") == 1
+    assert not leftovers(place.cache, "kernel", "work")
+    assert_locks_free(place.cache)
+
+
+@pytest.mark.build
+def test_what_the_series_failed_is_not_resumed(place: Place) -> None:
+    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
+    code, output = place.run(*place.arguments("--series", series))
+    assert code == ExitCode.SERIES, output
+    before = place.contents()
+    code, output = place.resume()
+    assert code == ExitCode.SERIES
+    assert "no scenarios are left to run" in output
+    assert "0001-change.patch" in output  # the report of then
+    assert place.contents() == before
+
+
+@pytest.mark.build
+def test_a_changed_checkout_is_refused(cut_off: Place) -> None:
+    """Before the new tree is built, and without a trace in the folder."""
+    changed = cut_off.checkout / "core.txt"
+    changed.write_text("changed")
+    before = cut_off.contents()
+    code, output = cut_off.resume()
+    changed.unlink()
+    assert code == ExitCode.HARNESS
+    assert "cannot be resumed, because the git tree of the kernel is " in output
+    assert "Start a new run." in output
+    assert {name: text for name, text in cut_off.contents().items() if name != "apply.log"} == {
+        name: text for name, text in before.items() if name != "apply.log"
+    }
+    assert "scenarios:" not in output  # the report is that of another kernel
+
+
+def another_series(place: Place) -> list[str | Path]:
+    return ["--series", make_series(place.folder / "series", "int line_10;", "int other;")]
+
+
+@pytest.mark.build
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["-k", "einval"], "because of what is not there any more, or not selected: suites/test_map.py::"),
+        (["-k", f"{SELECTION} or einval"], "because of what is not in its plan: suites/test_"),
+        (["--repeat", "2"], "[python] #2. It was started with `--tree "),
+        (another_series, "because the name of the series is series now, and was linux then"),
+    ],
+)
+def test_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
+    before = cut_off.contents()
+    code, output = cut_off.resume(*(given if isinstance(given, list) else given(cut_off)))
+    assert code == ExitCode.HARNESS
+    assert said in output
+    assert cut_off.contents() == before
+
+
+@pytest.mark.build
+def test_a_scenario_that_is_no_more_is_refused(cut_off: Place) -> None:
+    path = cut_off.latest / "plan.json"
+    path.write_text(path.read_text().replace("reaches_the_memory[c]", "reached_the_memory[c]"))
+    code, output = cut_off.resume()
+    assert code == ExitCode.HARNESS
+    assert "not there any more, or not selected: suites/test_map.py::test_a_dmabuf_reached_the_mem" in output
+
+
+@pytest.mark.build
+def test_what_is_expected_otherwise_is_refused(cut_off: Place) -> None:
+    path = cut_off.latest / "plan.json"
+    plan = json.loads(path.read_text())
+    plan["entries"][-1]["expected"] = "violates"
+    path.write_text(json.dumps(plan))
+    code, output = cut_off.resume()
+    assert code == ExitCode.HARNESS
+    assert f"describes or expects otherwise: {plan['entries'][-1]['id']}" in output
+
+
+@pytest.mark.build
+def test_the_same_command_line_once_more_is_no_other(cut_off: Place) -> None:
+    _, output = cut_off.run(*cut_off.arguments("--resume", cut_off.latest))
+    assert junit(cut_off.results)["build"].verdict == "conforms", output
+
+
+def test_a_run_that_is_going_on_is_refused(place: Place) -> None:
+    (place.folder / "held").touch()
+    with Invocation(*place.arguments(), mark=place.folder, cache=place.cache) as invocation:
+        until(lambda: is_open(place.results, "build"), "the stage build")
+        second = place.folder / "second"
+        second.mkdir()
+        code, output = run("run", "--resume", place.latest, mark=second, cache=place.cache)
+        invocation.process.send_signal(signal.SIGINT)
+        invocation.end()
+    assert code == ExitCode.HARNESS
+    assert "is still going on" in output
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    code, output = run("run", "--resume", tmp_path, mark=tmp_path)
+    assert code == ExitCode.HARNESS
+    assert "is not the results folder of a run" in output
+
+
+def test_a_journal_that_contradicts_itself_is_refused(cut_off: Place) -> None:
+    events_file = cut_off.latest / "events.jsonl"
+    events_file.write_text(events_file.read_text() + '{"event": "vanished"}\n')
+    code, output = cut_off.resume()
+    assert code == ExitCode.HARNESS
+    assert "its journal contradicts itself" in output
+
+
+def test_a_folder_that_was_moved_can_be_resumed(cut_off: Place) -> None:
+    moved = cut_off.folder / "elsewhere"
+    shutil.move(cut_off.latest.resolve(), moved)
+    (moved / ".run.json.abcdef").write_text("{")  # what a killed run leaves of a file it replaced
+    _, output = cut_off.run("run", "--resume", moved)
+    assert "This host refused something" in output
+    assert not list(moved.glob(".run*"))
+    assert '"resumed": true' in (moved / "events.jsonl").read_text()
+
+
+def collected(tmp_path: Path, *arguments: str) -> list[str]:
+    selection = ("--collect-only", "-q", "-k", "test_map and (reaches or einval)")
+    code, output = run("run", *selection, *arguments, mark=tmp_path)
+    assert code == ExitCode.OK, output
+    return [line for line in output.splitlines() if line.startswith("suites/")]
+
+
+def test_the_whole_selection_is_repeated(tmp_path: Path) -> None:
+    once = collected(tmp_path)
+    assert len(once) > 3
+    assert collected(tmp_path, "--repeat", "3") == [
+        *once,
+        *(f"{name} #2" for name in once),
+        *(f"{name} #3" for name in once),
+    ]
+
+
+def test_each_repetition_has_an_order_of_its_own(tmp_path: Path) -> None:
+    once = collected(tmp_path)
+    order = collected(tmp_path, "--repeat", "3", "--random-order", "7")
+    rounds = [order[n : n + len(once)] for n in range(0, len(order), len(once))]
+    plain = [[name.partition(" #")[0] for name in each] for each in rounds]
+    assert all(sorted(each) == sorted(once) for each in plain)
+    assert len({tuple(each) for each in [once, *plain]}) == 4
+    assert collected(tmp_path, "--repeat", "3", "--random-order", "7") == order
+    assert collected(tmp_path, "--random-order", "7") == rounds[0]
