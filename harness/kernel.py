@@ -52,10 +52,13 @@ class Kernel:
     @property
     def time_scale(self) -> float:
         """What a deadline, written for an ordinary kernel, is multiplied by; 1 for one built elsewhere."""
-        if self.config is None:
-            return 1.0
-        options = kconfig.values(self.config.read_text())
+        options = self.options or {}
         return max((factor for name, factor in _SLOWDOWN.items() if options.get(name) == "y"), default=1.0)
+
+    @property
+    def options(self) -> dict[str, str] | None:
+        """Its configuration by option (without ``CONFIG_``); None for one built elsewhere."""
+        return None if self.config is None else kconfig.values(self.config.read_text())
 
 
 def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path) -> Kernel:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from harness import (
     base,
+    control,
+    detector,
     dialect,
     hardware,
     image,
@@ -34,7 +36,7 @@ from harness.journal import Journal
 from harness.needs import Needs
 from harness.options import PATCHES, Request
 from harness.progress import Progress
-from harness.results import QEMU, Results
+from harness.results import CONTROL, QEMU, Results
 from harness.store import CACHE_VARIABLE, Store, digest
 from harness.verdict import Entry, Kind
 
@@ -305,10 +307,31 @@ class Pipeline:
             (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
             guest = Guest(booted)
             guest.require_vfio()
+            self._show_detectors(guest)
             return guest
         except BaseException:
             booted.close()
             raise
+
+    def _show_detectors(self, guest: Guest) -> None:
+        """Have each detector prove that it sees; HarnessError if one does not.
+
+        What the kernel complained of before that is nobody's verdict, and no secret.
+        """
+        tested, name = self._ready().kernel, guest.machine.name
+        for complaint in guest.machine.console.splats():
+            if not complaint.informational:
+                self.journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
+        found = control.prove(
+            guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
+        )
+        self.journal.detectors(name, found)
+        if unseen := detector.blind(found):
+            raise HarnessError(
+                f"A detector does not see what it was shown on {name}, so its silence would say nothing: "
+                f"{unseen}",
+                log=guest.machine.console.log,
+            )
 
     def _ready(self) -> Software:
         if self._software is None:

@@ -161,25 +161,31 @@ class RamBar:
 
 
 # Documentation/admin-guide/tainted-kernels.rst; the bits that a scenario's misfortune can set.
+TAINT_WARN = 9
 TAINTS = {
     1: "a module was forced",
     4: "machine check exception",
     5: "bad page",
     7: "oops or BUG",
-    9: "WARN",
+    TAINT_WARN: "WARN",
     14: "soft lockup",
     18: "a test of the kernel's own ran",
 }
 
-# The shell's own commands where they do: to start a program costs more than all of this.
-# They read byte by byte, and of a sysctl only the first byte can be read so.
-_HEALTH = r"""
+# What KernelHealth.parse() reads.  The shell's own commands where they do: to start a program costs
+# more than all of this.  They read byte by byte, and of a sysctl only the first byte can be read so.
+HEALTH = r"""
 cat /proc/sys/kernel/tainted
 locks=-
 if [ -e /proc/lockdep_stats ]; then
     while read -r name value; do [ "$name" != debug_locks: ] || locks=$value; done </proc/lockdep_stats
 fi
 echo "$locks"
+for count in warn_count oops_count; do
+    value=-
+    [ ! -e /sys/kernel/$count ] || read -r value </sys/kernel/$count
+    echo "$value"
+done
 buffers=/sys/kernel/debug/dma_buf/bufinfo
 while read -r word count rest; do
     case "$word $rest" in "Total objects,"*) echo "$count";; esac
@@ -193,17 +199,22 @@ class KernelHealth:
 
     ``taint`` is the bit mask of /proc/sys/kernel/tainted; ``lockdep`` says
     whether lockdep still watches (None where it is not built in; it turns itself
-    off at its first report); ``dmabufs`` counts the DMABUFs that exist.
+    off at its first report); ``warnings`` and ``oopses`` count those since the
+    boot, of which the taint shows only the first (kernel/panic.c, warn_count;
+    kernel/exit.c, oops_count; None before Linux 6.2); ``dmabufs`` counts the
+    DMABUFs that exist.
     """
 
     taint: int
     lockdep: bool | None
+    warnings: int | None
+    oopses: int | None
     dmabufs: int
 
     @classmethod
     def of(cls, guest: Guest) -> KernelHealth:
         """Ask the guest.  Raises HarnessError if it does not say; SshLostError if it is gone."""
-        done = guest.script(_HEALTH)
+        done = guest.script(HEALTH)
         try:
             return cls.parse(done.stdout.decode(errors="replace"))
         except ValueError as error:
@@ -214,11 +225,12 @@ class KernelHealth:
 
     @classmethod
     def parse(cls, text: str) -> KernelHealth:
-        """From three lines: taint mask, debug_locks or ``-``, number of DMABUFs.  Raises ValueError."""
-        if not re.fullmatch(r"\d+\n(-|\d+)\n\d+\n", text):
+        """From a line each, in the order of the fields, ``-`` for what there is not.  Raises ValueError."""
+        if not re.fullmatch(r"\d+\n((-|\d+)\n){3}\d+\n", text):
             raise ValueError(f"no kernel state: {text!r}")
-        taint, lockdep, dmabufs = text.split()
-        return cls(int(taint), None if lockdep == "-" else lockdep != "0", int(dmabufs))
+        taint, *optional, dmabufs = text.split()
+        lockdep, warnings, oopses = (None if word == "-" else int(word) for word in optional)
+        return cls(int(taint), None if lockdep is None else lockdep != 0, warnings, oopses, int(dmabufs))
 
     def worse_than(self, before: KernelHealth) -> list[str]:
         """What has gone wrong since ``before``, as phrases; empty if nothing has."""
@@ -227,6 +239,12 @@ class KernelHealth:
         for bit in range(fresh.bit_length()):
             if fresh >> bit & 1:
                 phrases.append(f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})")
+        for count, now, then in (
+            ("warn_count", self.warnings, before.warnings),
+            ("oops_count", self.oopses, before.oopses),
+        ):
+            if now is not None and then is not None and now > then:
+                phrases.append(f"{count} has gone up by {now - then}")
         if before.lockdep and not self.lockdep:
             phrases.append("lockdep has turned itself off: it found something")
         if self.dmabufs > before.dmabufs:

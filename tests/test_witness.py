@@ -107,32 +107,41 @@ class TestRamBar:
 
 class TestKernelHealth:
     def test_parse(self) -> None:
-        assert KernelHealth.parse("0\n-\n0\n") == KernelHealth(0, None, 0)
-        assert KernelHealth.parse("512\n1\n3\n") == KernelHealth(512, True, 3)
-        assert KernelHealth.parse("0\n0\n0\n") == KernelHealth(0, False, 0)
+        assert KernelHealth.parse("0\n-\n-\n-\n0\n") == KernelHealth(0, None, None, None, 0)
+        assert KernelHealth.parse("512\n1\n2\n0\n3\n") == KernelHealth(512, True, 2, 0, 3)
+        assert KernelHealth.parse("0\n0\n0\n1\n0\n") == KernelHealth(0, False, 0, 1, 0)
 
     @pytest.mark.parametrize(
-        "text", ["", "0\n-\n", "0\n-\n\n", "x\n-\n0\n", "0\n-\n0", "0\n-\n0\n0\n", "-1\n-\n0\n"]
+        "text",
+        ["", "0\n-\n-\n-\n", "0\n-\n-\n-\n\n", "x\n-\n-\n-\n0\n", "0\n-\n-\n-\n0", "-1\n-\n-\n-\n0\n"],
     )
     def test_anything_else_is_a_value_error(self, text: str) -> None:
         with pytest.raises(ValueError, match="no kernel state"):
             KernelHealth.parse(text)
 
     def test_what_is_worse(self) -> None:
-        before = KernelHealth(1 << 12, True, 1)
+        before = KernelHealth(1 << 12, True, 1, 0, 1)
         assert before.worse_than(before) == []
-        assert KernelHealth(0, True, 0).worse_than(before) == []
-        worse = KernelHealth(1 << 12 | 1 << 9 | 1 << 40, False, 3).worse_than(before)
+        assert KernelHealth(0, True, 1, 0, 0).worse_than(before) == []
+        worse = KernelHealth(1 << 12 | 1 << 9 | 1 << 40, False, 3, 1, 3).worse_than(before)
         assert worse == [
             "new taint bit 9 (WARN)",
             "new taint bit 40 (see tainted-kernels.rst)",
+            "warn_count has gone up by 2",
+            "oops_count has gone up by 1",
             "lockdep has turned itself off: it found something",
             "2 DMABUFs are left over",
         ]
 
-    def test_lockdep_that_was_off_before_is_no_news(self) -> None:
-        assert KernelHealth(0, False, 0).worse_than(KernelHealth(0, False, 0)) == []
-        assert KernelHealth(0, None, 0).worse_than(KernelHealth(0, None, 0)) == []
+    def test_a_warning_shows_though_the_taint_has_its_bit_already(self) -> None:
+        before = KernelHealth(1 << 9, None, 1, 0, 0)
+        after = KernelHealth(1 << 9, None, 2, 0, 0)
+        assert after.worse_than(before) == ["warn_count has gone up by 1"]
+
+    def test_what_was_off_or_is_not_built_is_no_news(self) -> None:
+        off, without = KernelHealth(0, False, 0, 0, 0), KernelHealth(0, None, None, None, 0)
+        assert off.worse_than(off) == []
+        assert without.worse_than(without) == []
 
 
 SLABS = """slabinfo - version: 2.1

@@ -1,0 +1,304 @@
+"""The positive control of a machine: each detector is shown something before its silence counts.
+
+Warnings are provoked through lkdtm (drivers/misc/lkdtm/bugs.c), a DMABUF is made
+and closed, a page table with known entries dumped.  What cannot be provoked
+without harm is not: then the detector's words say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.detector import Detector, State
+from harness.errors import BootError, HarnessError
+from harness.guest import Guest
+from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
+from harness.raw import Footprint
+from harness.ssh import SshLostError, SshTimeoutError
+from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth
+
+# How long the console may lag behind the guest, before the accelerator's time scale.
+CONSOLE_SECONDS = 3.0
+LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
+LOST = (ActorDiedError, DeadlineError, SshLostError, SshTimeoutError)
+LAST_LINE = "patchproof: what was to be provoked has been"
+TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes
+
+# What it says: the state before, why nothing was provoked (or an empty line), what lkdtm refused,
+# the state after, and for kmemleak, hung tasks and soft lockups `-` if the kernel has no such
+# detector, `0` if it is off.  The last message has the level of a WARN.  Of a sysctl only the
+# first byte can be read by the shell.
+_PROVOKE = rf"""
+{HEALTH}
+door=/sys/kernel/debug/provoke-crash/DIRECT
+why=
+refused=
+read -r panics </proc/sys/kernel/panic_on_warn
+if [ "$panics" = 1 ]; then
+    why='the kernel would panic (kernel.panic_on_warn)'
+elif [ ! -e $door ]; then
+    why='the kernel has no lkdtm (CONFIG_LKDTM)'
+else
+    for what; do echo "$what" >$door || refused="$refused $what"; done
+fi
+echo "$why"
+echo "$refused"
+echo '<4>{LAST_LINE}' >/dev/kmsg
+{HEALTH}
+if [ -e /sys/kernel/debug/kmemleak ]; then echo 1; else echo -; fi
+for file in hung_task_timeout_secs soft_watchdog; do
+    value=-
+    [ ! -e /proc/sys/kernel/$file ] || read -r value </proc/sys/kernel/$file
+    echo "$value"
+done
+"""
+_STATE = r"((?:\S+\n){5})"
+_PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}(\S+)\n(\S+)\n(\S+)\n")
+
+# Detectors of a kernel built for them: name, option, what lkdtm calls what they see, the kind of
+# splat that it is, and an option with which that would end in a BUG.
+_PROVOKABLE = (
+    ("ubsan", "UBSAN_BOUNDS", "ARRAY_BOUNDS", "ubsan", "UBSAN_TRAP"),
+    ("list", "LIST_HARDENED", "CORRUPT_LIST_ADD", "list", "BUG_ON_DATA_CORRUPTION"),
+)
+# Those that nothing is shown: name, option, why not.
+_UNPROVOKABLE = (
+    ("kasan", "KASAN", "a report would turn lockdep off (mm/kasan/report.c, end_report())"),
+    ("page-table-check", "PAGE_TABLE_CHECK", "it ends in a BUG (mm/page_table_check.c)"),
+    ("dma-debug", "DMA_API_DEBUG", "it reports the first error of a machine only (kernel/dma/debug.c)"),
+)
+
+
+@dataclass(frozen=True)
+class _Provoked:
+    """What the guest said of what was provoked there, and what its console said meanwhile."""
+
+    words: tuple[str, ...]
+    why_not: str
+    before: KernelHealth
+    after: KernelHealth
+    kmemleak: str
+    hung_task: str
+    soft_lockup: str
+    heard: bool  # whether the last message came through
+    kinds: frozenset[str]
+    traced: bool
+
+
+def prove(
+    guest: Guest, actor: Path, transcript: Path, options: Mapping[str, str] | None, slowdown: float = 1.0
+) -> tuple[Detector, ...]:
+    """Show each detector of a machine something, and look whether it saw it.
+
+    ``options`` is the kernel's configuration, None where it is not known;
+    ``transcript`` gets what the actor was asked for.  What the console says of all
+    this lies before its next mark.  Raises BootError if the kernel dies of it, and
+    HarnessError, SshLostError, SshTimeoutError, ActorDiedError, DeadlineError if the
+    guest does not answer as it should.
+    """
+    record = Transcript(transcript, "each detector is shown something")
+    try:
+        with start_actor(guest, actor, record) as eye:
+            eye.slowdown = slowdown
+            logged = Footprint.of(eye).log
+            provoked = _provoke(guest, options or {})
+            logged = Footprint.of(eye).log - logged
+            return (
+                _console(provoked),
+                *_counts(provoked),
+                _kernel_log(logged),
+                _dmabufs(guest, eye, provoked.after),
+                _page_table(eye),
+                _lockdep(provoked.after),
+                *_by_files(provoked),
+                *_by_option(provoked, options),
+            )
+    except LOST as error:
+        if guest.machine.wait_ended(LAST_WORDS_SECONDS) or not guest.machine.alive():
+            splats = guest.machine.console.splats()
+            raise BootError(
+                "The kernel died when its detectors were shown something: "
+                f"{splats[-1].title if splats else error}",
+                log=guest.machine.console.log,
+                tail=splats[-1].text if splats else "",
+            ) from error
+        raise
+    finally:
+        record.close()
+
+
+def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
+    words = (
+        *(
+            word
+            for _, option, word, _, fatal in _PROVOKABLE
+            if options.get(option) == "y" and options.get(fatal) != "y"
+        ),
+        "WARNING",
+    )
+    console = guest.machine.console
+    mark = console.mark()
+    done = guest.script(_PROVOKE, *words)
+    said = _PROVOKED.fullmatch(done.stdout.decode(errors="replace"))
+    if said is None:
+        raise HarnessError(
+            "The detectors could not be shown anything: the guest did not say its kernel's state; the kernel "
+            "needs CONFIG_DEBUG_FS with debugfs mounted, and CONFIG_DMA_SHARED_BUFFER: "
+            f"{done.stderr.decode(errors='replace').strip()}"
+        )
+    wait = CONSOLE_SECONDS * guest.machine.accelerator.time_scale
+    heard = console.wait_for(re.escape(LAST_LINE), wait, mark) is not None
+    splats = console.splats(mark)
+    before, why_not, refused, after, kmemleak, hung_task, soft_lockup = said.groups()
+    if "WARNING" in refused.split():
+        why_not = "lkdtm refuses it"
+    return _Provoked(
+        words=() if why_not else tuple(word for word in words if word not in refused.split()),
+        why_not=why_not,
+        before=KernelHealth.parse(before),
+        after=KernelHealth.parse(after),
+        kmemleak=kmemleak,
+        hung_task=hung_task,
+        soft_lockup=soft_lockup,
+        heard=heard,
+        kinds=frozenset(one.kind for one in splats),
+        traced=any(one.kind == "warning" and TRACE in one.text for one in splats),
+    )
+
+
+def _console(provoked: _Provoked) -> Detector:
+    hidden = "; is the log level of the console too low (loglevel=, quiet)?"
+    if provoked.words:
+        if "warning" not in provoked.kinds:
+            return Detector("console", State.BLIND, f"a WARN was provoked and is not on it{hidden}")
+        trace = "with its call trace" if provoked.traced else "without a call trace"
+        return Detector("console", State.PROVEN, f"a provoked WARN is on it, {trace}")
+    if not provoked.heard:
+        return Detector("console", State.BLIND, f"a message of level warning is not on it{hidden}")
+    words = f"no WARN was provoked, as {provoked.why_not}; a message of level warning is on it"
+    return Detector("console", State.NOT_PROVEN, words)
+
+
+def _counts(provoked: _Provoked) -> Iterator[Detector]:
+    """Taint and warn_count."""
+    before, after = provoked.before, provoked.after
+    if not provoked.words:
+        yield Detector("taint", State.NOT_PROVEN, f"no WARN was provoked, as {provoked.why_not}")
+    elif before.taint >> TAINT_WARN & 1:
+        words = f"bit {TAINT_WARN} (WARN) was set before one was provoked"
+        yield Detector("taint", State.NOT_PROVEN, words)
+    elif after.taint >> TAINT_WARN & 1:
+        yield Detector("taint", State.PROVEN, f"a provoked WARN set bit {TAINT_WARN}")
+    else:
+        yield Detector("taint", State.BLIND, f"a provoked WARN did not set bit {TAINT_WARN}")
+    if before.warnings is None or after.warnings is None:
+        yield Detector("warn_count", State.NOT_BUILT, "the kernel does not count its warnings")
+    elif not provoked.words:
+        yield Detector("warn_count", State.NOT_PROVEN, f"no WARN was provoked, as {provoked.why_not}")
+    elif after.warnings - before.warnings < len(provoked.words):
+        yield Detector("warn_count", State.BLIND, "it does not count what was provoked")
+    else:
+        yield Detector("warn_count", State.PROVEN, "it counted what was provoked")
+
+
+def _kernel_log(records: int) -> Detector:
+    """The records that Footprint counts: at least one of our own, whatever could be provoked."""
+    if records > 0:
+        return Detector("kernel log", State.PROVEN, "its records were counted")
+    return Detector("kernel log", State.BLIND, "of what was written to it no record was counted")
+
+
+def _dmabufs(guest: Guest, eye: Actor, before: KernelHealth) -> Detector:
+    """A buffer is seen while it exists, and not after."""
+    buffer = _any_buffer(eye)
+    if buffer is None:
+        words = "no DMABUF could be made (CONFIG_UDMABUF, CONFIG_DMABUF_HEAPS_SYSTEM)"
+        return Detector("dmabufs", State.NOT_PROVEN, words)
+    during = KernelHealth.of(guest).dmabufs
+    buffer.close()
+    after = KernelHealth.of(guest).dmabufs
+    if (during - before.dmabufs, after - before.dmabufs) == (1, 0):
+        return Detector("dmabufs", State.PROVEN, "one more was counted while it existed")
+    words = f"{before.dmabufs} before, {during} while there was one more, {after} when it was closed"
+    return Detector("dmabufs", State.BLIND, words)
+
+
+def _any_buffer(eye: Actor) -> Buffer | None:
+    for kind in ("udmabuf", "heap"):
+        try:
+            return eye.make(kind, PAGE)
+        except Refused:
+            pass
+    return None
+
+
+def _page_table(eye: Actor) -> Detector:
+    """Of three pages two are touched, and no more."""
+    with eye.make("memfd", 3 * PAGE) as memory:
+        mapping = eye.map(memory)
+        for page in (0, 2):
+            mapping.load32(page * PAGE)
+        try:
+            found = mapping.page_table()
+        except Refused as refused:
+            words = f"the kernel does not show them (CONFIG_PTDUMP_DEBUGFS): {refused.errno}"
+            return Detector("page tables", State.NOT_BUILT, words)
+    if found.where("pte") == ((0, PAGE), (2 * PAGE, 3 * PAGE)) and found.mapped() == 2 * PAGE:
+        return Detector("page tables", State.PROVEN, "of three pages, the two that were touched are in one")
+    return Detector(
+        "page tables", State.BLIND, f"two of three pages were touched, and it shows {found.spans}"
+    )
+
+
+def _lockdep(health: KernelHealth) -> Detector:
+    if health.lockdep is None:
+        return Detector("lockdep", State.NOT_BUILT, "CONFIG_PROVE_LOCKING")
+    if health.lockdep:
+        words = "it is on (debug_locks); what it sees it sees once, so nothing is provoked"
+        return Detector("lockdep", State.NOT_PROVEN, words)
+    return Detector("lockdep", State.NOT_PROVEN, "it is off: it has seen something while the kernel booted")
+
+
+def _by_files(provoked: _Provoked) -> Iterator[Detector]:
+    """Detectors that take their time: whether they are there, and on."""
+    if provoked.kmemleak == "-":
+        yield Detector("kmemleak", State.NOT_BUILT, "CONFIG_DEBUG_KMEMLEAK")
+    else:
+        yield Detector("kmemleak", State.NOT_PROVEN, "it is there; a leak would take minutes to be seen")
+    for name, value, option in (
+        ("hung task", provoked.hung_task, "CONFIG_DETECT_HUNG_TASK"),
+        ("soft lockup", provoked.soft_lockup, "CONFIG_SOFTLOCKUP_DETECTOR"),
+    ):
+        if value == "-":
+            yield Detector(name, State.NOT_BUILT, option)
+        elif value == "0":
+            yield Detector(name, State.NOT_PROVEN, "it is off")
+        else:
+            yield Detector(name, State.NOT_PROVEN, "it is on; one would take too long to provoke")
+
+
+def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterator[Detector]:
+    """Detectors of a kernel that was built for them."""
+    if options is None:
+        words = "the kernel was built elsewhere, so it is not known whether it has it"
+        names = [name for name, *_ in (*_PROVOKABLE, *_UNPROVOKABLE)]
+        yield from (Detector(name, State.NOT_PROVEN, words) for name in names)
+        return
+    for name, option, word, kind, fatal in _PROVOKABLE:
+        if options.get(option) != "y":
+            yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
+        elif word not in provoked.words:
+            why = provoked.why_not or f"lkdtm refuses it, or it would end in a BUG (CONFIG_{fatal})"
+            yield Detector(name, State.NOT_PROVEN, f"nothing was provoked, as {why}")
+        elif kind in provoked.kinds:
+            yield Detector(name, State.PROVEN, f"its report of a provoked {word} is on the console")
+        else:
+            yield Detector(name, State.BLIND, f"{word} was provoked, and no report of it is on the console")
+    for name, option, why in _UNPROVOKABLE:
+        if options.get(option) == "y":
+            yield Detector(name, State.NOT_PROVEN, f"nothing was provoked: {why}")
+        else:
+            yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")

@@ -1,0 +1,210 @@
+"""The positive control: what sees is proven to, what does not is found out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import real
+
+from harness import control, kconfig, machine
+from harness.detector import Detector, State
+from harness.errors import BootError
+from harness.guest import Guest
+from harness.hardware import Layout
+from harness.probe import build_actor
+from harness.store import Store
+from harness.witness import KernelHealth
+
+# The guest has no mount(8).
+LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "
+MOUNT = shlex.quote(LIBC + "sys.exit(libc.mount(b'/run/instead', path, None, 4096, None))")  # MS_BIND
+UNMOUNT = shlex.quote(LIBC + "sys.exit(libc.umount2(path, 0))")
+PROVEN = {"console", "taint", "warn_count", "kernel log", "dmabufs", "page tables"}
+
+
+@dataclass
+class Lab:
+    """A machine with the unpatched kernel."""
+
+    guest: Guest
+    folder: Path
+    number: int = 0
+
+    def prove(self) -> dict[str, Detector]:
+        built = real.base_kernel()
+        assert built.options
+        actor = build_actor(Store(), built.headers, self.folder / "actor.log")
+        self.number += 1
+        transcript = self.folder / f"control-{self.number}.txt"
+        found = control.prove(self.guest, actor, transcript, built.options)
+        return {one.name: one for one in found}
+
+    def script(self, text: str) -> None:
+        done = self.guest.script(f"set -e\n{text}")
+        assert done.status == 0, done.stderr.decode()
+
+    @contextmanager
+    def instead(self, path: str, content: str) -> Iterator[None]:
+        """A file of the guest says something else for a while."""
+        self.script(f"printf %s {shlex.quote(content)} >/run/instead; python3 -c {MOUNT} {path}")
+        try:
+            yield
+        finally:
+            self.script(f"python3 -c {UNMOUNT} {path}")
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[Lab]:
+    with machine.boot(
+        real.base_kernel().bzimage,
+        real.guest_image(),
+        run_dir=folder / "machine",
+        accelerator=real.accelerator(),
+        layout=Layout(arguments=arguments),
+    ) as booted:
+        yield Lab(Guest(booted), folder)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with started(tmp_path_factory.mktemp("lab")) as lab:
+        yield lab
+
+
+def blind(found: dict[str, Detector]) -> set[str]:
+    return {name for name, one in found.items() if one.state is State.BLIND}
+
+
+@pytest.mark.vm
+class TestOneMachine:
+    """In this order: the first test finds the machine fresh."""
+
+    def test_what_can_be_provoked_is_seen(self, lab: Lab) -> None:
+        before = KernelHealth.of(lab.guest)
+        found = lab.prove()
+        assert {name for name, one in found.items() if one.state is State.PROVEN} == PROVEN
+        assert blind(found) == set()
+        assert found["console"].words == "a provoked WARN is on it, with its call trace"
+        assert {found[name].state for name in ("lockdep", "kmemleak", "kasan")} == {State.NOT_BUILT}
+        assert (before.taint, before.warnings) == (0, 0)
+
+    def test_no_scenario_pays_for_it(self, lab: Lab) -> None:
+        mark = lab.guest.machine.console.mark()
+        before = KernelHealth.of(lab.guest)
+        assert lab.guest.machine.console.splats(mark) == []
+        lab.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert KernelHealth.of(lab.guest).worse_than(before) == ["warn_count has gone up by 1"]
+
+    def test_a_taint_that_was_there_proves_nothing(self, lab: Lab) -> None:
+        taint = lab.prove()["taint"]
+        assert (taint.state, taint.words) == (
+            State.NOT_PROVEN,
+            "bit 9 (WARN) was set before one was provoked",
+        )
+
+    @pytest.mark.parametrize(
+        ("path", "content", "name"),
+        [
+            ("/proc/sys/kernel/tainted", "0\n", "taint"),
+            ("/sys/kernel/warn_count", "7\n", "warn_count"),
+            ("/sys/kernel/debug/dma_buf/bufinfo", "Total 0 objects, 0 bytes\n", "dmabufs"),
+            ("/sys/kernel/debug/page_tables/current_kernel", "", "page tables"),
+        ],
+    )
+    def test_a_witness_that_never_changes_is_blind(
+        self, lab: Lab, path: str, content: str, name: str
+    ) -> None:
+        with lab.instead(path, content):
+            assert blind(lab.prove()) == {name}
+
+    def test_a_kernel_that_would_panic_is_spared(self, lab: Lab) -> None:
+        lab.script("echo 1 >/proc/sys/kernel/panic_on_warn")
+        found = lab.prove()
+        lab.script("echo 0 >/proc/sys/kernel/panic_on_warn")
+        assert found["console"].state is State.NOT_PROVEN
+        assert "would panic" in found["console"].words
+        assert blind(found) == set()
+
+    def test_a_console_that_shows_no_warnings_is_blind(self, lab: Lab) -> None:
+        lab.script("echo 4 >/proc/sys/kernel/printk")
+        found = lab.prove()
+        lab.script("echo 7 >/proc/sys/kernel/printk")
+        assert blind(found) == {"console"}
+        assert "a WARN was provoked and is not on it" in found["console"].words
+
+    def test_a_kernel_that_dies_of_it_is_to_blame(self, lab: Lab) -> None:
+        """Last: the machine ends."""
+        lab.script("echo 1 >/proc/sys/kernel/warn_limit")
+        with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
+            lab.prove()
+        assert not lab.guest.machine.alive()
+
+
+@pytest.mark.vm
+def test_without_lkdtm_a_message_still_tells_a_console_that_is_quiet(tmp_path: Path) -> None:
+    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as lab:
+        found = lab.prove()
+        assert blind(found) == set()
+        for name in ("console", "taint", "warn_count"):
+            assert found[name].state is State.NOT_PROVEN
+            assert "the kernel has no lkdtm (CONFIG_LKDTM)" in found[name].words
+        lab.script("echo 4 >/proc/sys/kernel/printk")
+        assert blind(lab.prove()) == {"console"}
+
+
+def provoked(**changes: object) -> control._Provoked:
+    health = KernelHealth(0, None, 0, 0, 0)
+    usual: dict[str, object] = {
+        "words": ("ARRAY_BOUNDS", "WARNING"),
+        "why_not": "",
+        "before": health,
+        "after": health,
+        "kmemleak": "-",
+        "hung_task": "1",
+        "soft_lockup": "0",
+        "heard": True,
+        "kinds": frozenset({"ubsan", "warning"}),
+        "traced": True,
+    }
+    return control._Provoked(**(usual | changes))  # type: ignore[arg-type]
+
+
+Judge = Callable[..., Iterator[Detector]]
+
+
+def states(found: Iterator[Detector]) -> dict[str, State]:
+    return {one.name: one.state for one in found}
+
+
+def test_what_a_kernel_is_not_built_with_is_said() -> None:
+    options = kconfig.values("CONFIG_KASAN=y\nCONFIG_UBSAN_BOUNDS=y\n")
+    found = states(control._by_option(provoked(), options))
+    assert found["ubsan"] is State.PROVEN
+    assert found["kasan"] is State.NOT_PROVEN
+    assert found["list"] is found["page-table-check"] is found["dma-debug"] is State.NOT_BUILT
+
+
+def test_a_report_that_does_not_come_is_a_blind_detector() -> None:
+    options = kconfig.values("CONFIG_UBSAN_BOUNDS=y\n")
+    without = provoked(kinds=frozenset({"warning"}))
+    assert states(control._by_option(without, options))["ubsan"] is State.BLIND
+
+
+def test_of_a_kernel_built_elsewhere_nothing_is_claimed() -> None:
+    assert set(states(control._by_option(provoked(words=("WARNING",)), None)).values()) == {State.NOT_PROVEN}
+
+
+def test_a_kernel_log_without_a_new_record_is_blind() -> None:
+    assert control._kernel_log(0).state is State.BLIND
+
+
+def test_watchdogs_are_there_on_or_off() -> None:
+    found = {one.name: one.words for one in control._by_files(provoked())}
+    assert found["hung task"].startswith("it is on")
+    assert found["soft lockup"] == "it is off"
+    assert states(control._by_files(provoked()))["kmemleak"] is State.NOT_BUILT
