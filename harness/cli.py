@@ -226,7 +226,7 @@ def _mutants(known: argparse.Namespace) -> int:
         try:
             trials.run(wanted)
         finally:
-            reached = Score.of(wanted, trials.ledger.trials)
+            reached = Score.of(wanted, trials.ledger.settled)
             by_id = {one.id: one for one in wanted}
             score.show(reached, by_id, trials.suites, known.results, sys.stdout)
     return int(reached.exit_code)

@@ -2,7 +2,8 @@
 
 Each mutant is built and run by itself, the scenarios of the requirements that
 must catch it first, until one of them fails.  While it runs, the next one is
-built.  What came out is on the disk before the next trial begins, so a run that
+built.  The scenarios that killed some are then run on the series without a
+fault.  What came out is on the disk before the next trial begins, so a run that
 was ended goes on where it was.
 """
 
@@ -31,7 +32,7 @@ from harness.progress import Progress
 from harness.record import read
 from harness.report.score import line
 from harness.results import LATEST
-from harness.score import Control, Fate, Ledger, Trial, is_done, judge
+from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
 from harness.store import Store
 from harness.verdict import Record, Verdict
@@ -39,6 +40,7 @@ from harness.verdict import Record, Verdict
 DEBUG = options.KCONFIG / "debug.config"
 OUTPUT, STAGES = "output.txt", "stages.txt"
 TAIL_LINES = 10
+BATCH = 20  # mutants, after which their killers are held against the series without a fault
 # What decides whether a mutant is seen.
 SOURCES = ("suites", "probes", "harness")
 
@@ -115,14 +117,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Job:
-    """One kernel: that of a mutant, or the one without a fault that mutants are held against.
-
-    ``requirements`` are those that have to catch it, or one of them.
-    """
+    """One kernel: that of a mutant, or the one without a fault that mutants are held against."""
 
     whole: Series
     debug: bool
-    requirements: frozenset[str]
     mutant: Mutant | None = None
 
     @property
@@ -146,14 +144,28 @@ class Job:
         return replace(self, mutant=None)
 
 
-def jobs_of(mutants: Sequence[Mutant]) -> list[Job]:
-    """The mutants as jobs, before those of each series and configuration the one without a fault."""
-    jobs = []
-    for name, debug in dict.fromkeys((one.series, one.needs_debug_kernel) for one in mutants):
-        whole = series.load(name, options.PATCHES)
-        group = [one for one in mutants if (one.series, one.needs_debug_kernel) == (name, debug)]
-        jobs.append(Job(whole, debug, frozenset(each for one in group for each in one.caught_by)))
-        jobs += [Job(whole, debug, frozenset(one.caught_by), one) for one in group]
+def job_of(one: Mutant) -> Job:
+    """The job that tries a mutant."""
+    return Job(series.load(one.series, options.PATCHES), one.needs_debug_kernel, one)
+
+
+def jobs_of(wanted: Sequence[Mutant], unheld: Sequence[Mutant] = ()) -> list[Job]:
+    """The jobs of the wanted mutants, and after each batch of them the one without a fault.
+
+    Mutants of one series and configuration must stand together.  Those that are
+    ``unheld`` were tried before, and not held against it.
+    """
+    kinds: dict[tuple[str, bool], list[Job]] = {}
+    for one in [*wanted, *unheld]:
+        mine = kinds.setdefault((one.series, one.needs_debug_kernel), [])
+        if one in wanted or not mine:
+            mine.append(job_of(one))
+    jobs: list[Job] = []
+    for mine in kinds.values():
+        control = mine[0].without_fault
+        tried = [job for job in mine if job.mutant in wanted]
+        for start in range(0, len(tried) or 1, BATCH):
+            jobs += [*tried[start : start + BATCH], control]
     return jobs
 
 
@@ -206,32 +218,30 @@ class Trials:
     def run(self, mutants: Sequence[Mutant]) -> None:
         """Try those that were not tried yet, and say of each what came out.  Raises PatchproofError."""
         started = time.monotonic()
-        keys = {job.mutant.id: job.key for job in jobs_of(mutants) if job.mutant is not None}
-        trials = self.ledger.trials
-        wanted = [
-            one
-            for one in mutants
-            if not one.equivalent and not is_done(trials.get(one.id), keys[one.id], self.suites)
-        ]
-        known = sum(not one.equivalent for one in mutants) - len(wanted)
-        if known:
-            self._say(f"{known} mutants were tried before: {self.folder}")
-        done = 0
-        for job, built in Builder(jobs_of(wanted), self._build):
+        counted = [one for one in mutants if not one.equivalent]
+        wanted = [one for one in counted if not self.ledger.is_done(one, job_of(one).key, self.suites)]
+        before = [one for one in counted if one not in wanted]
+        if before:
+            self._say(f"{len(before)} of {len(counted)} mutants were tried before: {self.folder}")
+        unheld = [one for one in before if self.ledger.is_open(self.ledger.trials[one.id])]
+        jobs = jobs_of(wanted, unheld)
+        ended = tried = 0
+        for job, built in Builder(jobs, self._build):
+            ended += 1
             if job.mutant is None:
                 self._control(job, built)
                 continue
             trial = self._try(job, job.mutant, built)
             self.ledger.ended(trial)
-            done += 1
-            self._say(line(trial, done, len(wanted)))
-        if done < len(wanted):
+            tried += 1
+            self._say(line(trial, tried, len(wanted)))
+        if ended < len(jobs):
             raise HarnessError(
                 "The builds ended before the last mutant: a defect of this program, told above."
             )
-        if done:
+        if tried:
             minutes = (time.monotonic() - started) / 60
-            self._say(f"{done} mutants in {minutes:.1f} minutes, {60 * done / minutes:.0f} an hour")
+            self._say(f"{tried} mutants in {minutes:.1f} minutes, {60 * tried / minutes:.0f} an hour")
 
     def _place(self, job: Job) -> Path:
         if job.mutant is not None:
@@ -239,11 +249,9 @@ class Trials:
         return self.folder / "controls" / (job.whole.name + ("-debug" if job.debug else ""))
 
     def _build(self, job: Job) -> Kernel:
-        if not job.requirements & checked(job.whole.dialect, self._scenarios):
-            raise HarnessError(
-                f"No scenario for the dialect {job.whole.dialect} checks "
-                f"{', '.join(sorted(job.requirements))}."
-            )
+        ids = job.mutant.caught_by if job.mutant is not None else ()
+        if ids and not checked(job.whole.dialect, self._scenarios).intersection(ids):
+            raise HarnessError(f"No scenario for the dialect {job.whole.dialect} checks {', '.join(ids)}.")
         return self._make(job)
 
     def _make(self, job: Job) -> Kernel:
@@ -273,38 +281,51 @@ class Trials:
         raise HarnessError("The run did not begin.", log=place / OUTPUT, tail="\n".join(said))
 
     def _control(self, job: Job, built: Kernel | PatchproofError) -> None:
-        """See that the scenarios which must catch the mutants pass where there is no fault."""
+        """See that the scenarios which killed mutants of this kind pass where there is no fault."""
         if isinstance(built, PatchproofError):
             raise built
-        if missing := job.requirements - self._known(job).requirements:
-            self._say(f"  {job.whole.name} itself: the scenarios of {len(missing)} requirements")
-            self._hold(job, Control(set(missing)), "--requirement", ",".join(sorted(missing)))
-
-    def _known(self, job: Job) -> Control:
-        return self.ledger.control(self._control_key(job))
+        key = self._control_key(job)
+        unheld = [
+            trial
+            for trial in self.ledger.trials.values()
+            if trial.control == key and self.ledger.is_open(trial)
+        ]
+        if not unheld:
+            return
+        killers = dict.fromkeys(trial.killer for trial in unheld if "::" in trial.killer)
+        self._say(f"  {job.whole.name} itself: {len(killers)} scenarios that killed mutants of it")
+        # A stage that killed one is part of any run.
+        self._hold(job, *(killers or [next(one.id for one in self._scenarios)]))
+        for trial in unheld:
+            if self.ledger.is_open(trial):
+                why = f"{job.whole.name} itself does not pass {trial.killer}, so that shows nothing"
+                self.ledger.ended(replace(trial, fate=Fate.ERROR, reason=why))
+                self._say(f"! {trial.id}: {why}")
 
     def _control_key(self, job: Job) -> str:
         return store.digest(job.without_fault.key, self.suites)
 
-    def _hold(self, job: Job, control: Control, *selection: str) -> None:
+    def _hold(self, job: Job, *selection: str) -> None:
         """Run what is selected on the series without a fault, and take down what passed."""
-        record = self._run(job.without_fault, *selection)
+        record = self._run(job, *selection)
         if record.interrupted or not record.complete:
             raise HarnessError(
                 f"The run of {job.whole.name} itself did not come to its end, so there is nothing to hold "
-                f"mutants against. Its results: {self._place(job.without_fault)}"
+                f"mutants against. Its results: {self._place(job)}"
             )
+        control = Control()
         for result in record.results:
             if result.ended and result.verdict is Verdict.CONFORMS:
                 control.passed.add(result.entry.id)
-            elif result.ended and not result.as_expected:
+            elif not result.as_expected:
                 control.failed[result.entry.id] = result.reason
-                self._say(f"! {job.whole.name} itself: {result.entry.id}: {result.verdict}")
         self.ledger.controlled(self._control_key(job), control)
 
     def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> Trial:
         """Run a mutant until it is killed, and forget its kernel."""
-        trial = Trial(one.id, job.key, self.suites, Fate.ERROR, results=f"runs/{one.id}")
+        trial = Trial(
+            one.id, job.key, self.suites, self._control_key(job), Fate.ERROR, results=f"runs/{one.id}"
+        )
         if isinstance(built, PatchproofError):
             return replace(trial, reason=str(built))
         self.ledger.started(one, job.key)
@@ -325,16 +346,4 @@ class Trials:
         if shown_by is None:
             return trial
         entry = shown_by.entry
-        trial = replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)
-        return trial if fate is Fate.ERROR else self._held_against(job, trial)
-
-    def _held_against(self, job: Job, trial: Trial) -> Trial:
-        """The trial, unless its killer does not pass on the series without a fault either."""
-        known = self._known(job)
-        if trial.killer not in known.passed | known.failed.keys():
-            self._hold(job, Control(), trial.killer)
-            known = self._known(job)
-        if trial.killer in known.passed:
-            return trial
-        why = f"{job.whole.name} itself does not pass this scenario, so it shows nothing"
-        return replace(trial, fate=Fate.ERROR, reason=why)
+        return replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)

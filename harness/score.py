@@ -6,11 +6,10 @@ the disk before the next trial begins:
 ===================  ============================================================
 event                further members
 ===================  ============================================================
-``control-ended``    ``key``, ``requirements``, ``passed``, ``failed``: what the
-                     series without a fault made of the scenarios that have to
-                     catch the mutants
 ``trial-started``    ``id``, ``key``
 ``trial-ended``      those of Trial
+``control-ended``    ``key``, ``passed``, ``failed``: what the series without a
+                     fault made of scenarios that killed a mutant
 ===================  ============================================================
 
 A trial is known by the digest of what was built, so a mutant that was changed is
@@ -51,14 +50,16 @@ class Fate(StrEnum):
 class Trial:
     """One mutant's trial.
 
-    ``key`` is the digest of what was built, ``suites`` that of what tested it.
-    ``killer`` is the id of a scenario or stage, ``verdict`` what that got,
-    ``results`` the folder of the run relative to the results folder.
+    ``key`` is the digest of what was built, ``suites`` that of what tested it,
+    ``control`` the key of the control that it is held against.  ``killer`` is the id
+    of a scenario or stage, ``verdict`` what that got, ``results`` the folder of the
+    run relative to the results folder.
     """
 
     id: str
     key: str
     suites: str
+    control: str
     fate: Fate
     killer: str = ""
     requirements: tuple[str, ...] = ()
@@ -67,12 +68,16 @@ class Trial:
     results: str = ""
     seconds: float = 0.0
 
+    @property
+    def killed(self) -> bool:
+        """Whether a scenario, right or wrong, has shown the fault."""
+        return self.fate in (Fate.KILLED, Fate.MISTAKEN)
+
 
 @dataclass
 class Control:
     """What a series without a fault made of scenarios: their ids, and why those that failed did."""
 
-    requirements: set[str] = field(default_factory=set)
     passed: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -108,14 +113,29 @@ class Ledger:
         self._write(
             "control-ended",
             key=key,
-            requirements=sorted(control.requirements),
             passed=sorted(control.passed),
             failed=control.failed,
         )
 
-    def control(self, key: str) -> Control:
-        """All that is known of a series without a fault."""
-        return self.controls.get(key, Control())
+    def is_open(self, trial: Trial) -> bool:
+        """Whether its killer was not seen to pass on the series without a fault."""
+        return trial.killed and trial.killer not in self.controls.get(trial.control, Control()).passed
+
+    @property
+    def settled(self) -> dict[str, Trial]:
+        """The trials of which all is known."""
+        return {name: trial for name, trial in self.trials.items() if not self.is_open(trial)}
+
+    def is_done(self, mutant: Mutant, key: str, suites: str) -> bool:
+        """Whether a mutant need not be tried again.
+
+        It was killed as it should be, and its killer held against the series without
+        a fault; or it was tried in any other way, and the scenarios are still the same.
+        """
+        trial = self.trials.get(mutant.id)
+        if trial is None or trial.key != key or trial.fate is Fate.ERROR:
+            return False
+        return trial.suites == suites or (trial.fate is Fate.KILLED and not self.is_open(trial))
 
     def _whole_lines(self) -> list[bytes]:
         """The lines of the journal; the torn one that a power cut may leave at the end is taken away."""
@@ -139,7 +159,6 @@ class Ledger:
                 self.trials[known["id"]] = Trial(**known)
             case "control-ended":
                 control = self.controls.setdefault(event["key"], Control())
-                control.requirements |= set(event["requirements"])
                 control.passed |= set(event["passed"])
                 control.failed |= dict(event["failed"])
 
@@ -153,16 +172,6 @@ class Ledger:
                 "written before is whole."
             ) from error
         self._take(json.loads(line))
-
-
-def is_done(trial: Trial | None, key: str, suites: str) -> bool:
-    """Whether a mutant need not be tried again.
-
-    It was killed as it should be; or it survived, and the scenarios are still the same.
-    """
-    if trial is None or trial.key != key:
-        return False
-    return trial.fate is Fate.KILLED or (trial.fate is not Fate.ERROR and trial.suites == suites)
 
 
 def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
@@ -196,7 +205,7 @@ class Score:
 
     @classmethod
     def of(cls, mutants: Iterable[Mutant], trials: Mapping[str, Trial]) -> Score:
-        """The score of these mutants, of which ``trials`` has those that were tried, by their ids."""
+        """The score of these mutants, of which ``trials`` has those that are settled, by their ids."""
         counted = list(mutants)
         equivalent = tuple(one for one in counted if one.equivalent)
         others = [one for one in counted if not one.equivalent]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from small_run import PROJECT
+from small_run import PROJECT, Invocation, run, until
 
 from harness import cli, matrix, mutant, mutants, options, pipeline, selection
 from harness.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
@@ -25,7 +27,7 @@ from harness.needs import in_order
 from harness.options import PATCHES, Request
 from harness.record import read
 from harness.report import score as report
-from harness.score import Control, Fate, Ledger, Score, Trial, is_done, judge
+from harness.score import Control, Fate, Ledger, Score, Trial, judge
 from harness.series import Patch
 from harness.store import Store
 from harness.verdict import Entry, Kind, Record, Strength, Verdict
@@ -184,11 +186,23 @@ def test_debugging_kernels_come_last_and_series_stay_together(patches: Path) -> 
     assert ids(found) == ["one/b", "one/d", "two/c", "one/a"]
     assert ids(mutants.load(RULES, "two", None, None)) == ["two/c"]
     jobs = mutants.jobs_of(found)
-    assert [job.series.name for job in jobs] == ["one", "one+b", "one+d", "two", "two+c", "one", "one+a"]
+    assert [job.series.name for job in jobs] == ["one+b", "one+d", "one", "two+c", "two", "one+a", "one"]
     assert [job.debug for job in jobs] == [False] * 5 + [True] * 2
-    assert jobs[0].requirements == {"MAP-01", "MAP-02"}
     assert options.KCONFIG / "debug.config" in jobs[-1].fragments
-    assert jobs[0].key != jobs[5].key  # the same series, configured otherwise
+    assert jobs[2].key != jobs[-1].key  # the same series, configured otherwise
+
+
+def test_killers_are_held_against_the_series_after_each_batch(
+    patches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutants, "BATCH", 2)
+    for name in "abc":
+        put(patches, name, whole="one")
+    put(patches, "d", whole="two")
+    *wanted, other = mutants.load(RULES, None, None, None)
+    names = [job.series.name for job in mutants.jobs_of(wanted, [other])]
+    assert names == ["one+a", "one+b", "one", "one+c", "one", "two"]
+    assert [job.series.name for job in mutants.jobs_of(wanted[:1], wanted[1:])] == ["one+a", "one"]
 
 
 @pytest.mark.parametrize(
@@ -368,7 +382,8 @@ def test_a_run_that_was_killed_after_its_last_scenario_says_nothing(tmp_path: Pa
 
 
 def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> Trial:
-    return Trial(**{"id": one.id, "key": "key", "suites": "suites", "fate": fate, **more})
+    known = {"id": one.id, "key": "key", "suites": "suites", "control": "control", "fate": fate}
+    return Trial(**{**known, **more})
 
 
 def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -379,12 +394,11 @@ def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     ledger.started(named("a"), "key")
     ledger.ended(first)
     ledger.started(named("b"), "key")
-    ledger.controlled("one", Control({"MAP-01"}, {MAP.id}, {REV.id: "no"}))
-    ledger.controlled("one", Control({"REV-01"}, {BOOT.id}))
+    ledger.controlled("control", Control({MAP.id}, {REV.id: "no"}))
+    ledger.controlled("control", Control({BOOT.id}))
     for known in (ledger, Ledger(tmp_path)):
         assert known.trials == {"good/a": first}
-        assert known.control("one") == Control({"MAP-01", "REV-01"}, {MAP.id, BOOT.id}, {REV.id: "no"})
-        assert known.control("two") == Control()
+        assert known.controls == {"control": Control({MAP.id, BOOT.id}, {REV.id: "no"})}
 
 
 def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
@@ -404,21 +418,32 @@ def test_a_journal_that_is_none_is_named(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fate", "key", "suites", "done"),
+    ("fate", "held", "key", "suites", "done"),
     [
-        (Fate.KILLED, "key", "suites", True),
-        (Fate.KILLED, "key", "others", True),
-        (Fate.KILLED, "changed", "suites", False),
-        (Fate.SURVIVED, "key", "suites", True),
-        (Fate.SURVIVED, "key", "others", False),
-        (Fate.MISTAKEN, "key", "suites", True),
-        (Fate.MISTAKEN, "key", "others", False),
-        (Fate.ERROR, "key", "suites", False),
+        (Fate.KILLED, True, "key", "suites", True),
+        (Fate.KILLED, True, "key", "others", True),
+        (Fate.KILLED, True, "changed", "suites", False),
+        (Fate.KILLED, False, "key", "suites", True),  # all that is left to do is to hold it
+        (Fate.KILLED, False, "key", "others", False),
+        (Fate.SURVIVED, False, "key", "suites", True),
+        (Fate.SURVIVED, False, "key", "others", False),
+        (Fate.MISTAKEN, True, "key", "suites", True),
+        (Fate.MISTAKEN, True, "key", "others", False),
+        (Fate.ERROR, False, "key", "suites", False),
     ],
 )
-def test_what_need_not_be_tried_again(fate: Fate, key: str, suites: str, done: bool) -> None:
-    assert is_done(trial_of(named("a"), fate), key, suites) is done
-    assert not is_done(None, key, suites)
+def test_what_need_not_be_tried_again(
+    tmp_path: Path, fate: Fate, held: bool, key: str, suites: str, done: bool
+) -> None:
+    ledger = Ledger(tmp_path)
+    assert not ledger.is_done(named("a"), key, suites)
+    trial = trial_of(named("a"), fate, killer=MAP.id)
+    ledger.ended(trial)
+    ledger.controlled("control", Control({MAP.id} if held else {REV.id}))
+    ledger.controlled("another", Control({MAP.id}))
+    assert ledger.is_done(named("a"), key, suites) is done
+    assert ledger.is_open(trial) is (trial.killed and not held)
+    assert list(ledger.settled) == ([] if ledger.is_open(trial) else ["good/a"])
 
 
 # --- what they add up to
@@ -432,7 +457,7 @@ def test_what_need_not_be_tried_again(fate: Fate, key: str, suites: str, done: b
         ("KS", ExitCode.SERIES, "Score: 1 of 2 mutants killed, 50.0 %, 1 survived"),
         ("KM", ExitCode.SERIES, "Score: 1 of 2 mutants killed, 50.0 %, 1 killed by the wrong scenario"),
         ("KX", ExitCode.HARNESS, "Score: 1 of 2 mutants killed, 50.0 %, 1 could not be tried"),
-        ("K-", ExitCode.HARNESS, "Score: 1 of 2 mutants killed, 50.0 %, 1 not tried"),
+        ("K-", ExitCode.HARNESS, "Score: 1 of 2 mutants killed, 50.0 %, 1 not tried to the end"),
         ("SX-", ExitCode.SERIES, "Score: 0 of 3 mutants killed, 0.0 %, 1 survived, 1 could not"),
     ],
 )
@@ -533,33 +558,40 @@ def three(patches: Path) -> list[Mutant]:
 KILL = until_killed(map="violates: 1 is not 2")
 
 
-def test_each_mutant_is_tried_once_after_the_series_itself(tmp_path: Path, three: list[Mutant]) -> None:
+def test_each_mutant_is_tried_once_and_its_killer_on_the_series_itself(
+    tmp_path: Path, three: list[Mutant]
+) -> None:
     trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
     trials.run(three)
     assert trials.asked == [
-        ("good", ("--requirement", "MAP-01,REV-01")),
         ("good+a", ("--mutant", "a", "--until-violated")),
         ("good+b", ("--mutant", "b", "--until-violated")),
+        ("good", (MAP.id,)),
     ]
     assert trials.fates() == {"good/a": Fate.KILLED, "good/b": Fate.MISTAKEN}
     assert trials.ledger.trials["good/a"].killer == MAP.id
     again = Recorded(tmp_path / "results", {})
     again.run(three)
     assert again.asked == []
-    assert again.said == [f"2 mutants were tried before: {again.folder}"]
+    assert again.said == [f"2 of 2 mutants were tried before: {again.folder}"]
 
 
-def test_a_run_that_was_ended_goes_on_with_the_mutant_in_progress(
-    tmp_path: Path, three: list[Mutant]
+@pytest.mark.parametrize("at", ["good+a", "good+b", "good"])
+def test_a_run_that_was_ended_goes_on_with_what_was_in_progress(
+    tmp_path: Path, three: list[Mutant], at: str
 ) -> None:
-    ended = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KeyboardInterrupt()})
+    outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
+    ended = Recorded(tmp_path / "results", {**outcomes, at: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         ended.run(three)
-    assert ended.fates() == {"good/a": Fate.KILLED}
-    again = Recorded(tmp_path / "results", {"good+b": until_killed(revoke="violates: lives")})
+    assert not ended.ledger.settled
+    again = Recorded(tmp_path / "results", outcomes)
     again.run(three)
-    assert [name for name, _ in again.asked] == ["good+b"]
+    every = ["good+a", "good+b", "good"]
+    assert [name for name, _ in again.asked] == every[every.index(at) :]
+    assert again.asked[-1][1] == (MAP.id, REV.id)
     assert again.fates() == {"good/a": Fate.KILLED, "good/b": Fate.KILLED}
+    assert list(again.ledger.settled) == ["good/a", "good/b"]
 
 
 def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path, three: list[Mutant]) -> None:
@@ -567,8 +599,7 @@ def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path,
     put(patches, "a", "Caught-by: MAP-02")
     again = Recorded(tmp_path / "results", {"good+a": GOOD})
     again.run(mutants.load(RULES, None, None, None))
-    assert again.asked[-1][0] == "good+a"
-    assert again.asked[0] == ("good", ("--requirement", "MAP-02"))
+    assert [name for name, _ in again.asked] == ["good+a"]
     assert again.fates()["good/a"] is Fate.SURVIVED
 
 
@@ -588,37 +619,42 @@ def test_requirements_that_no_scenario_checks_catch_nothing(tmp_path: Path, patc
     trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
     trials.run(mutants.load(RULES, None, None, None))
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.KILLED}
-    why = "No scenario for the dialect feature checks RACE-01, RACE-02."
+    why = "No scenario for the dialect feature checks RACE-02, RACE-01."
     assert trials.ledger.trials["good/a"].reason == why
-    assert [name for name, _ in trials.asked] == ["good", "good+b"]
+    assert [name for name, _ in trials.asked] == ["good+b", "good"]
 
 
-def test_a_killer_that_fails_on_the_series_itself_kills_nothing(tmp_path: Path, three: list[Mutant]) -> None:
-    trials = Recorded(tmp_path / "results", {"good": GOOD | {MAP.id: "violates"}, "good+a": KILL})
+@pytest.mark.parametrize(
+    "verdict", ["violates: 1 is not 2", "not-applicable", "harness-error", "kernel-died"]
+)
+def test_a_killer_that_does_not_pass_on_the_series_itself_kills_nothing(
+    tmp_path: Path, three: list[Mutant], verdict: str
+) -> None:
+    outcomes = {"good": GOOD | {MAP.id: verdict}, "good+a": KILL}
+    trials = Recorded(tmp_path / "results", outcomes)
     trials.run(three)
-    assert trials.fates()["good/a"] is Fate.ERROR
-    assert "good itself does not pass" in trials.ledger.trials["good/a"].reason
-    assert f"! good itself: {MAP.id}: violates" in trials.said
+    assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.SURVIVED}
+    assert trials.ledger.trials["good/a"].reason.startswith(f"good itself does not pass {MAP.id}")
+    assert f"! good/a: good itself does not pass {MAP.id}, so that shows nothing" in trials.said
 
 
-def test_a_killer_that_nobody_reckoned_with_is_tried_on_the_series_itself(
+def test_a_stage_that_killed_one_is_part_of_any_run_of_the_series(
     tmp_path: Path, three: list[Mutant]
 ) -> None:
-    first = {entry: word for entry, word in GOOD.items() if entry != REV.id}
-    trials = Recorded(tmp_path / "results", {"good": first, "good+a": until_killed(revoke="violates")})
+    trials = Recorded(tmp_path / "results", {"good+a": until_killed(boot="violates: silent")})
     trials.run(three[:1])
-    assert [name for name, _ in trials.asked] == ["good", "good+a", "good"]
-    assert trials.asked[-1][1] == (REV.id,)
-    assert trials.fates() == {"good/a": Fate.ERROR}  # it was not seen to pass there, either
+    assert trials.asked[-1] == ("good", (SCENARIOS[0].id,))
+    assert trials.fates() == {"good/a": Fate.MISTAKEN}
+    assert trials.ledger.settled["good/a"].killer == BOOT.id
 
 
 def test_a_series_that_does_not_come_to_its_end_is_no_measure(tmp_path: Path, three: list[Mutant]) -> None:
     class Cut(Recorded):
         def _run(self, job: Job, *chosen: str) -> Record:
-            return replace(super()._run(job, *chosen), complete=False)
+            return replace(super()._run(job, *chosen), complete=job.mutant is not None)
 
     with pytest.raises(HarnessError, match="good itself did not come to its end"):
-        Cut(tmp_path / "results", {}).run(three)
+        Cut(tmp_path / "results", {"good+a": KILL}).run(three)
 
 
 def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
@@ -627,3 +663,44 @@ def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
         pass
     with mutants.alone(tmp_path / "results"):
         pass
+
+
+# --- on the real kernel
+
+NAME = "fault-forgets-the-offset-of-the-mapping"
+
+
+def told(results: Path, event: str) -> list[dict[str, Any]]:
+    """The events of this kind so far."""
+    path = results / "events.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [one for one in map(json.loads, lines) if one["event"] == event]
+
+
+@pytest.mark.vm
+def test_a_mutant_of_the_real_kernel_is_killed_though_the_run_was_ended_before(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    arguments = ["mutants", "--series", "reference-feature", "-k", NAME, "--results", results]
+    with Invocation(*arguments, mark=tmp_path) as ended:
+        until(lambda: told(results, "trial-started") or ended.process.poll() is not None, "the trial")
+        ended.process.send_signal(signal.SIGINT)
+        assert ended.end() == ExitCode.INTERRUPTED
+        assert not ended.children()
+    assert f"not tried to the end  reference-feature/{NAME}" in ended.output
+    assert not told(results, "trial-ended")
+
+    code, output = run(*arguments, mark=tmp_path)
+    assert code == ExitCode.OK, output
+    assert "Score: 1 of 1 mutants killed, 100.0 %" in output
+    (control,) = told(results, "control-ended")
+    (trial,) = told(results, "trial-ended")
+    assert (trial["fate"], trial["verdict"]) == ("killed", "violates")
+    assert {"RNG-01", "RNG-04"}.intersection(trial["requirements"])
+    assert trial["killer"] in control["passed"]
+    tested = json.loads((results / trial["results"] / "run.json").read_text())
+    assert not Store().path("kernel", tested["kernel"]).exists()
+
+    code, output = run(*arguments, mark=tmp_path)
+    assert code == ExitCode.OK
+    assert "1 of 1 mutants were tried before" in output
+    assert told(results, "trial-ended") == [trial]

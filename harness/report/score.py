@@ -48,7 +48,7 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
             _entry(MARK, trial, stream)
             _about(mutants[trial.id], folder / trial.results, stream)
     for one in score.untried:
-        print(f"{MARK} not tried  {one.id}", file=stream)
+        print(f"{MARK} not tried to the end  {one.id}", file=stream)
     for one in score.equivalent:
         print(f"  equivalent  {one.id}: {visible(one.equivalent)}", file=stream)
     print(file=stream)
@@ -95,7 +95,7 @@ def _closing(score: Score) -> str:
         (score.count(Fate.MISTAKEN), "killed by the wrong scenario"),
         (score.count(Fate.SURVIVED), "survived"),
         (score.count(Fate.ERROR), "could not be tried"),
-        (len(score.untried), "not tried"),
+        (len(score.untried), "not tried to the end"),
         (len(score.equivalent), "equivalent and not counted"),
     )
     rest = "".join(f", {number} {what}" for number, what in others if number)
