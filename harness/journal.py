@@ -11,7 +11,8 @@ event              further members
 ``run-started``    ``resumed``: true, where an earlier part of the run was cut off
 ``started``        ``id``, ``verdict`` (what is true until ``ended`` replaces it)
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
-                   ``console`` (file, start, end), ``duration`` (seconds)
+                   ``console`` (file, start, end), ``duration`` (seconds), and
+                   ``silent``, the verdict had the console said nothing, if another
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
@@ -158,6 +159,7 @@ class Journal:
         entry_id: str,
         observed: Verdict,
         *,
+        silent: Verdict | None = None,
         reason: str = "",
         details: str = "",
         transcript: Path | None = None,
@@ -165,12 +167,15 @@ class Journal:
     ) -> Verdict:
         """An entry ended; returns the verdict on what was observed (see ``Entry.judge``).
 
-        ``transcript`` is a file in the results folder (one elsewhere is not named
+        ``silent`` is what had been observed if the console had said nothing,
+        ``transcript`` a file in the results folder (one elsewhere is not named
         in the journal), ``console`` what the console said meanwhile.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
         event: dict[str, object] = {"id": entry_id, "verdict": verdict}
+        if silent is not None and silent is not observed:
+            event["silent"] = silent
         if entry_id in self._began:
             event["duration"] = round(time.monotonic() - self._began[entry_id], 6)
         event |= {name: _shortened(text) for name, text in (("reason", reason), ("details", details)) if text}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from harness import (
     probe,
     qemu,
     series,
+    stack,
     tree,
 )
 from harness.errors import HarnessError, PatchproofError, UsageError
@@ -37,7 +38,8 @@ from harness.needs import Needs
 from harness.options import PATCHES, Request
 from harness.progress import Progress
 from harness.results import CONTROL, QEMU, Results
-from harness.store import CACHE_VARIABLE, Store, digest
+from harness.splat import Splat
+from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
 from harness.verdict import Entry, Kind
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
@@ -154,6 +156,7 @@ class Pipeline:
         self.guest: Guest | None = None
         self._used = False
         self._software: Software | None = None
+        self._tree: tree.Tree | None = None
         self.machines = 0  # how many the run has started
 
     def prepare(self, layout: hardware.Layout) -> None:
@@ -210,6 +213,14 @@ class Pipeline:
         self._used = True
         return self.guest
 
+    def explain(self, complaints: Iterable[Splat]) -> None:
+        """Keep each complaint of the kernel with its call trace, decoded where that can be done."""
+        for one in complaints:
+            path = self.results.stack(one.fingerprint)
+            if not path.exists():
+                content = self._tree.content if self._tree is not None else None
+                write_atomically(path, stack.decoded(one.text, self._ready().kernel.vmlinux, content))
+
     def spend(self, reason: str) -> None:
         """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs."""
         if self.guest is None:
@@ -260,6 +271,7 @@ class Pipeline:
                 applied = tree.apply(
                     self.store, self.progress, source, self.series, self.results.log("apply")
                 )
+                self._tree = applied
                 self.results.write_run(tree=applied.tree_id)
             with self._stage("build"):
                 tested = kernel.build(

@@ -11,6 +11,7 @@ from typing import Any
 from harness.detector import Detector, State, blind
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
+from harness.rescan import rescan
 from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
 
 
@@ -25,6 +26,8 @@ def read(directory: Path) -> Record:
     What a part left open keeps the verdict that is true then; only a stage that got
     none, through no fault of the series, may begin again in a later part.
 
+    What the consoles hold is looked at again, with the detectors of today (see rescan()).
+
     Raises HarnessError if there is no readable plan.
     """
     run, planned = _read_plan(directory)
@@ -38,6 +41,7 @@ def read(directory: Path) -> Record:
             joined.add(event, number)
         else:
             joined.fault(EVENTS, f"line {number} is not a JSON object")
+    joined.results = {name: rescan(result, directory) for name, result in joined.results.items()}
     return joined.record(run)
 
 
@@ -179,6 +183,7 @@ class _Joined:
                     details=str(event.get("details", "")),
                     transcript=str(event.get("transcript", "")),
                     console=_span(event.get("console")),
+                    silent=Verdict(event["silent"]) if "silent" in event else None,
                     duration=float(event["duration"]),
                     ended=True,
                 )

@@ -8,6 +8,8 @@
 ``transcripts/``     one file per scenario: every operation of every actor
 ``machine-N/``       each machine: its console from power-on, QEMU's command line
                      (``qemu.txt``, an option to a line) and messages
+``stacks/``          what the kernel complained of, by fingerprint, with source
+                     lines where vmlinux has them
 ``console.log``, ``qemu.txt``  point to the newest machine's
 ``*.log``            one file per stage
 ===================  =========================================================
@@ -36,6 +38,7 @@ LATEST = "latest"
 CONSOLE = "console.log"
 QEMU = "qemu.txt"
 CONTROL = "control.txt"
+STACKS = "stacks"
 #: The facts that make a run what it is, in words.
 IDENTITY = {
     "series": "the name of the series",
@@ -142,6 +145,11 @@ class Results:
         name = _safe(scenario_id.rsplit("::", 1)[-1])
         tail = digest(scenario_id.encode(errors="surrogatepass"))[:8]
         return self.dir / "transcripts" / f"{name}-{tail}.txt"
+
+    def stack(self, fingerprint: str) -> Path:
+        """The file of a complaint of the kernel; its folder is made."""
+        (self.dir / STACKS).mkdir(exist_ok=True)
+        return self.dir / STACKS / f"{fingerprint}.txt"
 
     def log(self, stage: str) -> Path:
         """The log file of a stage."""

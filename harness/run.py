@@ -22,6 +22,7 @@ from harness.probe import (
     Transcript,
     start_actor,
     start_python,
+    stopped_actors,
 )
 from harness.progress import Progress
 from harness.record import read
@@ -64,7 +65,19 @@ class KernelDiedError(PatchproofError):
 
 
 class UnhealthyKernelError(PatchproofError):
-    """The kernel complained while the scenario ran: a splat, a new taint bit, something left over."""
+    """The kernel complained while the scenario ran: a splat, a new taint bit, something left over.
+
+    ``silent`` is what the verdict were if the console had been silent; None if not
+    only the console told it.
+    """
+
+    def __init__(self, message: str, silent: Verdict | None = None) -> None:
+        super().__init__(message)
+        self.silent = silent
+
+
+class BlindConsoleError(HarnessError):
+    """The console has lost messages, or a detector has switched itself off, while the scenario ran."""
 
 
 # After these it is open whether the kernel lives.
@@ -77,11 +90,15 @@ VIOLATION = (AssertionError, pytest.fail.Exception, Refused)
 
 @dataclass(frozen=True)
 class Observation:
-    """What one phase of a scenario (setup, call, teardown) showed."""
+    """What one phase of a scenario (setup, call, teardown) showed.
+
+    ``silent`` is the verdict had the console said nothing, if that is another.
+    """
 
     verdict: Verdict
     reason: str = ""
     details: str = ""
+    silent: Verdict | None = None
 
 
 def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
@@ -105,7 +122,11 @@ def observation_of(error: BaseException, details: str) -> Observation:
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
     if isinstance(error, (*VIOLATION, DeadlineError, *KERNELS_FAULT)):
-        return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
+        silent = error.silent if isinstance(error, UnhealthyKernelError) else None
+        reason = reason.strip() or "The assertion does not hold."
+        return Observation(Verdict.VIOLATES, reason, details, silent)
+    if isinstance(error, BlindConsoleError):
+        return Observation(Verdict.HARNESS_ERROR, reason, details, Verdict.CONFORMS)
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
@@ -145,6 +166,7 @@ class Run:
         self._first = needs_of(items[0]) if items else Needs()
         self._asked = Needs()
         self._worst = Observation(Verdict.CONFORMS)
+        self._silent = Verdict.CONFORMS
         self._guest: Guest | None = None
         self._healthy: KernelHealth | None = None
         self._mark = 0
@@ -207,6 +229,7 @@ class Run:
         """From here until end() the record says that the kernel died."""
         self._asked = self._needs[item.nodeid]
         self._worst = Observation(Verdict.CONFORMS)
+        self._silent = Verdict.CONFORMS
         self._transcript = None
         self._guest = None
         self._healthy = None
@@ -259,8 +282,8 @@ class Run:
 
         ``error`` is what ended a phase of the scenario, if anything did: the kernel's
         failure explains it, not the other way round.  Raises KernelDiedError,
-        UnhealthyKernelError; the machine is then spent, as it is after an operation
-        that did not end.
+        UnhealthyKernelError, and BlindConsoleError where nothing else was wrong; the
+        machine is then spent, as it is after an operation that did not end.
         """
         guest = self._guest
         if guest is None or guest is not self.pipeline.guest:
@@ -270,7 +293,7 @@ class Run:
             # when more is asked of it is chance, and no verdict should hang on that.
             said = self._said(guest)
             self.pipeline.spend("a scenario that had it for itself has failed")
-            self._raise(said, error)
+            self._raise(said, [], error)
             return
         worse: list[str] = []
         lost = isinstance(error, LOST) or not guest.machine.alive()
@@ -280,18 +303,25 @@ class Run:
             except (HarnessError, *LOST) as unreadable:
                 lost = isinstance(unreadable, LOST)
                 worse = [f"the kernel's state cannot be read: {unreadable.message}"]
-        if lost and (death := self._death(guest)):
+        if lost and (death := self._death(guest, error)):
             self.pipeline.spend(death)
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
             self.pipeline.spend(f"an operation did not end: {error}")
         # The console last: a kernel that is damaged may show it only when it is asked.
-        self._raise([*self._said(guest), *worse], error)
+        self._raise(self._said(guest), worse, error)
+        if error is None:
+            self._require_sight(guest)
 
     def examine_console(self) -> None:
-        """Raise UnhealthyKernelError if the kernel has complained since the scenario began; asks nothing."""
-        if self._guest is not None and self._guest is self.pipeline.guest:
-            self._raise(self._said(self._guest), None)
+        """Raise if the kernel has complained since the scenario began; asks nothing.
+
+        Raises UnhealthyKernelError, BlindConsoleError.
+        """
+        guest = self._guest
+        if guest is not None and guest is self.pipeline.guest:
+            self._raise(self._said(guest), [], None)
+            self._require_sight(guest)
 
     def observe(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
         """Take in a phase; what was expected to fail, or is but a finding, is told to pytest as such."""
@@ -303,6 +333,7 @@ class Run:
             kernels = isinstance(call.excinfo.value, KERNELS_FAULT)
             if call.when == "teardown" and seen.verdict is Verdict.VIOLATES and not kernels:
                 seen = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {seen.reason}", seen.details)
+            self._silent = max(self._silent, seen.silent or seen.verdict, key=SEVERITY.index)
             worst, here = (SEVERITY.index(one.verdict) for one in (self._worst, seen))
             if here > worst:
                 self._worst = seen
@@ -326,19 +357,22 @@ class Run:
         """The scenario is through all its phases."""
         if self._transcript is not None:
             self._transcript.close()
-        span = None
+        span, complaints = None, []
         if self._guest is not None:
             console = self._guest.machine.console
             self._seen = self._guest, console.mark()
+            complaints = [one for one in console.splats(self._mark) if not one.informational]
             span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen[1])
         verdict = self.journal.ended(
             item.nodeid,
             self._worst.verdict,
+            silent=self._silent,
             reason=_first_line(self._worst.reason),
             details=self._worst.details,
             transcript=self._transcript.path if self._transcript is not None else None,
             console=span,
         )
+        self.pipeline.explain(complaints)
         self.violated = self.violated or self._planned[item.nodeid].violated(verdict)
         if self._guest is not None and self._asked.alone:
             self.pipeline.spend("the scenario had it for itself")
@@ -390,31 +424,64 @@ class Run:
     def _said(self, guest: Guest) -> list[str]:
         return [f"the kernel said: {splat.title}" for splat in _faults(guest, self._mark)]
 
-    def _raise(self, said: list[str], error: BaseException | None) -> None:
-        if not said:
+    def _raise(self, said: list[str], worse: list[str], error: BaseException | None) -> None:
+        """Hold against the kernel what the console said, and what else is ``worse`` than before."""
+        if not said and not worse:
             return
-        self.pipeline.spend(said[0])
+        complaints = "; ".join([*said, *worse])
+        self.pipeline.spend([*said, *worse][0])
         passed = error is None and self._worst.verdict is Verdict.CONFORMS
-        complaints = "; ".join(said)
+        silent = Verdict.CONFORMS if error is None else observation_of(error, "").verdict
         raise UnhealthyKernelError(
-            f"The scenario passed, but {complaints}" if passed else complaints
+            f"The scenario passed, but {complaints}" if passed else complaints, None if worse else silent
         ) from error
 
-    def _death(self, guest: Guest) -> str:
-        """How the kernel died, empty if it lives."""
+    def _require_sight(self, guest: Guest) -> None:
+        """Raise BlindConsoleError if a complaint may have been missed."""
+        unseen = [one for one in guest.machine.console.splats(self._mark) if one.blinding]
+        if unseen:
+            self.pipeline.spend(unseen[0].title)
+            raise BlindConsoleError(
+                f"What the kernel complained of may have been missed: {unseen[0].title}. A verdict needs "
+                "a kernel log that is whole."
+            )
+
+    def _death(self, guest: Guest, error: BaseException | None) -> str:
+        """How the kernel died, empty if it lives.
+
+        Raises HarnessError if something was done to the machine, or to the actor, that
+        the kernel cannot help.
+        """
         if guest.machine.alive():
             guest.machine.wait_ended(LAST_WORDS_SECONDS)
-        if not guest.machine.alive():
-            splats = guest.machine.console.splats(self._mark)
-            return splats[0].title if splats else "the machine ended by itself"
-        return "" if self._answers(guest) else "it does not answer any more"
+        said = _faults(guest, self._mark)
+        answers = guest.machine.alive() and self._answers(guest)
+        if not said and (fault := self._outside_fault(guest, error, answers)):
+            self.pipeline.spend(fault)
+            raise HarnessError(f"The scenario was cut off: {fault}.") from error
+        if answers:
+            return ""
+        if guest.machine.alive():
+            return "it does not answer any more"
+        return said[0].title if said else "the machine ended by itself"
 
     @staticmethod
     def _answers(guest: Guest) -> bool:
         try:
             return guest.run(["true"]).status == 0
-        except (SshLostError, SshTimeoutError):
+        except SshTimeoutError:
             return False
+        except SshLostError:
+            return guest.machine.reachable()
+
+    @staticmethod
+    def _outside_fault(guest: Guest, error: BaseException | None, answers: bool) -> str:
+        """What was done to the machine or the actor from outside, as a clause; empty if nothing was."""
+        if not answers:
+            return guest.machine.outside_fault()
+        if isinstance(error, DeadlineError) and not error.answered and (stopped := stopped_actors(guest)):
+            return f"a signal has stopped the actor (process {', '.join(map(str, stopped))})"
+        return ""
 
 
 def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
@@ -427,7 +494,7 @@ def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
 
 def _faults(guest: Guest, mark: int) -> list[Splat]:
     """What the kernel has complained of since ``mark``."""
-    return [splat for splat in guest.machine.console.splats(mark) if not splat.informational]
+    return [splat for splat in guest.machine.console.splats(mark) if splat.fault]
 
 
 def _first_line(text: str) -> str:

@@ -40,6 +40,10 @@ class Tree:
     base: Base
     series: Series | None
 
+    def content(self, path: str) -> bytes:
+        """A file of the tree.  Raises CommandError if there is none."""
+        return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))
+
     def files_into(self, directory: Path, progress: Progress) -> None:
         """Make ``directory`` hold exactly this tree; a file that does not differ keeps its time stamp.
 

@@ -110,6 +110,19 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Complaint:
+    """What the kernel complained of: its kind, first telling line and whole text.
+
+    The same complaint of another run has the same ``fingerprint``.
+    """
+
+    kind: str
+    title: str
+    fingerprint: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Result:
     """An entry of the plan and what became of it.
 
@@ -117,7 +130,8 @@ class Result:
     ``transcript`` is a path relative to the results folder, ``duration`` is in
     seconds and None for what did not end, ``ended`` tells whether the verdict was
     given or is the one that stands until it is given; ``noted`` are the scenario's
-    own findings.
+    own findings; ``complaints`` what was found on the console, and ``silent`` the
+    verdict had nothing been there, if it is another.
     """
 
     entry: Entry
@@ -129,6 +143,8 @@ class Result:
     duration: float | None = None
     ended: bool = False
     noted: tuple[str, ...] = ()
+    complaints: tuple[Complaint, ...] = ()
+    silent: Verdict | None = None
 
     @property
     def is_finding(self) -> bool:

@@ -90,3 +90,87 @@ def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path, damaged: dict[
     record = read(folder)
     assert record.exit_code is ExitCode.HARNESS
     assert "does not say what the detectors saw" in record.results[-1].reason
+
+
+WARNING = """\
+[    9.000000] quiet
+[    9.100000] ------------[ cut here ]------------
+[    9.100001] WARNING: drivers/vfio/x.c:1 at f+0x1/0x2, CPU#0: sh/45
+[    9.100002] Call Trace:
+[    9.100003]  f+0x1/0x2
+[    9.100004] ---[ end trace 0000000000000000 ]---
+"""
+
+
+def stored(
+    root: Path, console: str, verdict: Verdict = Verdict.CONFORMS, silent: Verdict | None = None
+) -> Path:
+    """A run of one scenario, of which the console said this."""
+    results = Results.create(root, "example")
+    (results.dir / "machine-1").mkdir()
+    boot = "[    0.000000] Linux version 6.19.6\n"
+    (results.dir / "machine-1" / "console.log").write_text(boot + console)
+    journal = results.journal()
+    journal.plan([Entry("one", Kind.SCENARIO, "one")])
+    journal.run_started()
+    journal.started("one")
+    span = Span("machine-1/console.log", len(boot), len(boot + console))
+    journal.ended("one", verdict, reason="as it was", silent=silent, console=span)
+    journal.run_ended()
+    return results.dir
+
+
+class TestJudgedAgain:
+    """A verdict is no older than the detectors that look at the console."""
+
+    def test_a_complaint_that_nobody_saw_then(self, tmp_path: Path) -> None:
+        record = read(stored(tmp_path, WARNING))
+        (result,) = record.results
+        assert result.verdict is Verdict.VIOLATES
+        assert "the kernel said: WARNING: drivers/vfio/x.c:1" in result.reason
+        assert [one.kind for one in result.complaints] == ["warning"]
+        assert record.exit_code is ExitCode.SERIES
+
+    def test_a_complaint_in_a_scenario_that_did_not_apply(self, tmp_path: Path) -> None:
+        (result,) = read(stored(tmp_path, WARNING, Verdict.NOT_APPLICABLE)).results
+        assert result.verdict is Verdict.VIOLATES
+
+    def test_a_complaint_that_is_none_any_more(self, tmp_path: Path) -> None:
+        folder = stored(tmp_path, "[    9.0] fine\n", Verdict.VIOLATES, silent=Verdict.CONFORMS)
+        record = read(folder)
+        assert record.results[0].verdict is Verdict.CONFORMS
+        assert "It was violates: as it was" in record.results[0].reason
+        assert record.exit_code is ExitCode.OK
+
+    def test_what_did_not_hang_on_the_console_stays(self, tmp_path: Path) -> None:
+        for verdict in (Verdict.VIOLATES, Verdict.HARNESS_ERROR, Verdict.KERNEL_DIED):
+            (result,) = read(stored(tmp_path, "[    9.0] fine\n", verdict)).results
+            assert (result.verdict, result.reason) == (verdict, "as it was")
+
+    def test_a_console_that_lost_messages_proves_nothing(self, tmp_path: Path) -> None:
+        record = read(stored(tmp_path, "** 12 printk messages dropped **\n[    9.0] fine\n"))
+        assert record.results[0].verdict is Verdict.HARNESS_ERROR
+        assert record.results[0].reason == "A detector could not see: ** 12 printk messages dropped **"
+        assert record.exit_code is ExitCode.HARNESS
+
+    def test_a_kernel_that_began_anew(self, tmp_path: Path) -> None:
+        (result,) = read(stored(tmp_path, "[    0.000000] Linux version 6.19.6 (x@y)\n")).results
+        assert (result.verdict, result.complaints[0].kind) == (Verdict.VIOLATES, "reboot")
+
+    def test_a_console_that_is_gone_changes_nothing(self, tmp_path: Path) -> None:
+        folder = stored(tmp_path, WARNING)
+        (folder / "machine-1" / "console.log").unlink()
+        assert read(folder).results[0].verdict is Verdict.CONFORMS
+
+    def test_the_reports_name_the_complaint_and_its_call_trace(self, tmp_path: Path) -> None:
+        folder = stored(tmp_path, WARNING)
+        (complaint,) = read(folder).results[0].complaints
+        Results(folder).stack(complaint.fingerprint).write_text("# decoded\nf (drivers/vfio/x.c:1)\n")
+        text = shown(folder)
+        assert "The kernel's complaints, by fingerprint:\n" in text
+        assert f"  {complaint.fingerprint}  WARNING: drivers/vfio/x.c:1 at f+0x1/0x2" in text
+        assert f"(1 scenario; stacks/{complaint.fingerprint}.txt)" in text
+        (case,) = ET.fromstring(junit.render(folder)).iterfind("testsuite/testcase")
+        found = {one.get("name"): one.get("value") for one in case.iterfind("properties/property")}
+        assert (found["complaints"] or "").startswith(f"{complaint.fingerprint} warning WARNING: ")
+        assert "f (drivers/vfio/x.c:1)" in (case.findtext("system-out") or "")

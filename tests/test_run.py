@@ -138,6 +138,16 @@ def test_dies_before_it_begins(fatal: None) -> None:
 @requirement("LIFE-07")
 def test_goes_on_again(guest: Guest) -> None:
     assert guest.read("/sys/kernel/warn_count") == "1\\n"  # that of the control
+
+
+@requirement("LIFE-08")
+def test_of_which_only_the_console_tells(guest: Guest) -> None:
+    say(guest, "'<3>INFO: task x:1 blocked for more than 9 seconds.'", "/dev/kmsg")
+
+
+@requirement("LIFE-09")
+def test_whose_console_is_not_whole(guest: Guest) -> None:
+    say(guest, "'<4>** 12 printk messages dropped **'", "/dev/kmsg")
 """
 
 CONFORMING = "REV-01 REV-02 LIFE-01 LIFE-02 LIFE-03 LIFE-05 LIFE-07"
@@ -156,18 +166,27 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
         # The manifest of the base expects nothing to conform.
         **dict.fromkeys(CONFORMING.split(), "unexpectedly-conforms"),
         **dict.fromkeys(("MAP-01", "LIFE-06"), "kernel-died"),
-        **dict.fromkeys(("MAP-02", "LIFE-04"), "violates"),
+        **dict.fromkeys(("MAP-02", "LIFE-04", "LIFE-08"), "violates"),
+        "LIFE-09": "harness-error",
     }, output
     said = {case.properties["requirements"]: case.text for case in cases}
     assert "sysrq triggered crash" in said["MAP-01"]
     assert "WARNING: " in said["MAP-02"]
     assert "WARNING: " in said["LIFE-04"]
+    assert "INFO: task x:1 blocked" in said["LIFE-08"]
+    assert "12 printk messages dropped" in said["LIFE-09"]
     told = events(results)
     layouts = [event["layout"] for event in told if event["event"] == "machine-started"]
     big, word = "bigram=1073741824", "arguments=('patchproof.word',)"
-    # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05 and LIFE-07, one for each layout, two for
-    # the lonely.
-    assert layouts == ["usual"] * 4 + [word, big] + ["usual"] * 2
+    # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05, LIFE-07 and LIFE-09, one for each layout,
+    # two for the lonely.
+    assert layouts == ["usual"] * 5 + [word, big] + ["usual"] * 2
+    # Only the console told of these two, so what they are without it is kept for judging them again.
+    silent = {str(event["id"]).rpartition("::")[2]: event["silent"] for event in told if "silent" in event}
+    assert silent == {
+        "test_of_which_only_the_console_tells": "conforms",
+        "test_whose_console_is_not_whole": "conforms",
+    }
     for number in range(1, len(layouts) + 1):
         for file in ("console.log", "qemu.txt"):
             assert (results / "latest" / f"machine-{number}" / file).stat().st_size
@@ -208,7 +227,7 @@ def test_what_is_not_binding_is_told_and_judged_by_nobody(tmp_path: Path) -> Non
     results = tmp_path / "results"
     code, output = run("run", "--series", "baseline", "--results", results, suite, mark=tmp_path)
     assert code == ExitCode.OK, output
-    told = "Findings:\n  ATTR-04          The taint is 0.\n  ATTR-04          violates: The page table "
+    told = "Findings:\n  ATTR-04          The taint is 512.\n  ATTR-04          violates: The page table "
     assert told in output
     assert "\n  ATTR-04, MAP-01  It said EINVAL.\n" in output
     cases = {name: case for name, case in junit(results).items() if name.startswith("test_")}

@@ -11,7 +11,7 @@ from junit_xml import TestCase, TestSuite
 from harness.detector import sentences
 from harness.record import read
 from harness.report.text import deviating, tally, visible
-from harness.results import read_facts
+from harness.results import STACKS, read_facts
 from harness.store import write_atomically
 from harness.verdict import SERIES_FAULTS, Kind, Record, Result, Verdict
 
@@ -114,6 +114,9 @@ def _case_properties(result: Result, differs: str) -> dict[str, str]:
         properties["differs"] = differs
     if result.findings:
         properties["findings"] = "\n".join(result.findings)
+    if result.complaints:
+        told = (f"{one.fingerprint} {one.kind} {one.title}" for one in result.complaints)
+        properties["complaints"] = "\n".join(told)
     if result.transcript:
         properties["transcript"] = result.transcript
     return properties
@@ -127,8 +130,11 @@ def _properties(pairs: Mapping[str, str]) -> ET.Element:
 
 
 def _evidence(result: Result, directory: Path) -> list[str]:
-    """The ends of the transcript and of what the console said meanwhile."""
+    """The ends of the transcript and of what the console said meanwhile, and the call traces in it."""
     parts = []
+    for name in dict.fromkeys(f"{STACKS}/{one.fingerprint}.txt" for one in result.complaints):
+        if (directory / name).is_file():
+            parts.append((name, _excerpt(directory, name, 0, None)))
     if result.transcript:
         parts.append((result.transcript, _excerpt(directory, result.transcript, 0, None)))
     if result.console is not None:

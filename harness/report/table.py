@@ -21,7 +21,7 @@ from rich.text import Text
 from harness.detector import sentences
 from harness.record import read
 from harness.report.text import tally, visible
-from harness.results import read_facts
+from harness.results import STACKS, read_facts
 from harness.verdict import Kind, Record, Result, Verdict
 
 NARROW = 90  # columns; below that a table would fold every cell
@@ -64,6 +64,8 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
     for line in _differing(record):
         console.print(plain(line), soft_wrap=True)
     for line in _findings(record):
+        console.print(plain(line), soft_wrap=True)
+    for line in _complaints(record, directory):
         console.print(plain(line), soft_wrap=True)
     for line in _detectors(record):
         console.print(plain(line), soft_wrap=True)
@@ -186,6 +188,22 @@ def _findings(record: Record) -> Iterator[str]:
     width = max(len(subject) for subject, _ in told)
     for (subject, text), count in told.items():
         yield f"  {subject:{width}}  {text}" + (f" ({count} times)" if count > 1 else "")
+    yield ""
+
+
+def _complaints(record: Record, directory: Path) -> Iterator[str]:
+    """What the consoles show, a line for each fingerprint, and where its call trace is."""
+    told = {one.fingerprint: one for result in record.results for one in result.complaints}
+    if not told:
+        return
+    counts = Counter(
+        name for result in record.results for name in {one.fingerprint for one in result.complaints}
+    )
+    yield "The kernel's complaints, by fingerprint:"
+    for name, one in told.items():
+        trace = f"{STACKS}/{name}.txt"
+        where = f"; {trace}" if (directory / trace).is_file() else ""
+        yield f"  {name}  {_one_line(one.title)} ({_number(counts[name], 'scenario')}{where})"
     yield ""
 
 
