@@ -10,11 +10,16 @@ from typing import Any
 from harness import splat
 from harness.console import Console
 from harness.errors import BootError, HarnessError, PatchproofError
+from harness.qmp import Monitor
 
 # How long a panic may take to print what it has to say.
 LAST_WORDS_SECONDS = 0.5
 TAIL_LINES = 25
 PANIC_LINES = 100
+
+
+# The run states (QEMU's qapi/run-state.json, RunState) that a kernel brings its machine into.
+_KERNELS_STATES = ("running", "guest-panicked", "shutdown", "suspended", "watchdog")
 
 
 class QemuCrashedError(HarnessError):
@@ -59,6 +64,30 @@ def ended(
         )
     why = f"was killed ({_signal(status)})" if status < 0 else f"exited with {status}"
     return HarnessError(f"QEMU {why} before the guest came up.", log=log, tail=tail)
+
+
+def outside(
+    status: int | None, events: Sequence[tuple[str, Mapping[str, Any]]], monitor: Monitor
+) -> str:
+    """What was done to QEMU that its kernel cannot help, as a clause; empty if nothing was.
+
+    ``status`` is QEMU's exit status, None while it runs, ``events`` are all that it
+    sent.  A processor may be stopped by whoever has the monitor, and by QEMU itself
+    when it cannot write to a disk.
+    """
+    if status is None:
+        try:
+            answer = monitor.execute("query-status")
+        except HarnessError as error:
+            return f"QEMU does not answer: {error.message}"
+        state = str(answer.get("status")) if isinstance(answer, dict) else "unknown"
+        return "" if state in _KERNELS_STATES else f"QEMU has stopped its machine ({state})"
+    if status != 0:
+        return f"QEMU was killed ({_signal(status)})" if status < 0 else f"QEMU exited with {status}"
+    reasons = [data for name, data in events if name == "SHUTDOWN"]
+    if reasons and not reasons[-1].get("guest"):
+        return f"QEMU was told to end ({reasons[-1].get('reason')})"
+    return ""
 
 
 def _signal(status: int) -> str:

@@ -13,6 +13,7 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness import splat
+from harness.errors import HarnessError
 from harness.splat import LINE_LIMIT, Splat
 
 _CHUNK = 65536
@@ -45,14 +46,24 @@ class Console:
         self._size = 0
         self._changed = threading.Condition()
         self._ended = False
+        self._failed: OSError | None = None
         self._closing = threading.Event()
         self._stream = log.open("wb", buffering=0)
         self._thread = threading.Thread(target=self._read, name="console", daemon=True)
         self._thread.start()
 
     def mark(self) -> int:
-        """This moment, to be given to since(), splats() or wait_for()."""
+        """This moment, to be given to since(), splats() or wait_for().
+
+        Like these it raises HarnessError if the log could not be written: what is
+        not on the disk was not seen.
+        """
         with self._changed:
+            if self._failed is not None:
+                raise HarnessError(
+                    f"The console's log {self.log} cannot be written ({self._failed.strerror}), so nobody "
+                    "would see the kernel complain. Make room on that disk."
+                )
             return self._size
 
     def since(self, mark: int = 0) -> str:
@@ -112,7 +123,11 @@ class Console:
                     continue
                 except pexpect.EOF:
                     return
-                self._stream.write(data)
+                try:
+                    self._stream.write(data)
+                except OSError as error:
+                    self._failed = error
+                    return
                 with self._changed:
                     self._size += len(data)
                     self._changed.notify_all()

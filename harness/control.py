@@ -119,6 +119,8 @@ def prove(
     except LOST as error:
         if guest.machine.wait_ended(LAST_WORDS_SECONDS) or not guest.machine.alive():
             splats = guest.machine.console.splats()
+            if not splats and (fault := guest.machine.outside_fault()):
+                raise HarnessError(f"The detectors could not be shown anything: {fault}.") from error
             raise BootError(
                 "The kernel died when its detectors were shown something: "
                 f"{splats[-1].title if splats else error}",

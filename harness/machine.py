@@ -191,6 +191,11 @@ class Machine:
             try:
                 news = self._news.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
+                if fault := self.outside_fault():
+                    raise HarnessError(
+                        f"The guest did not come up within {allowed:.0f} s, because {fault}.",
+                        log=self._qemu.log,
+                    ) from None
                 if failed is not None:
                     raise autopsy.silent(
                         self.console, f"The kernel came up, but nobody can log in: {failed}"
@@ -231,6 +236,26 @@ class Machine:
     def alive(self) -> bool:
         """Whether QEMU runs and its kernel has not panicked."""
         return self._qemu.running and not self._panicked.is_set()
+
+    def outside_fault(self) -> str:
+        """Why a machine that does not answer is not its kernel's fault, as a clause; empty if it may be.
+
+        Call it of a machine that has ended, or that has not answered for long.
+        """
+        if self._panicked.is_set():
+            return ""
+        status = self.exit_status()
+        if status is not None:
+            self.monitor.wait_closed()
+        return autopsy.outside(status, self.events, self.monitor)
+
+    def reachable(self) -> bool:
+        """Whether somebody can log in anew."""
+        try:
+            Ssh(self.ssh.port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale).close()
+        except SshLostError:
+            return False
+        return True
 
     def wait_ended(self, timeout: float) -> bool:
         """Wait for QEMU to end, at most ``timeout`` seconds; whether it has.

@@ -74,6 +74,16 @@ __all__ = [
 SOURCES = Path(__file__).resolve().parent.parent / "probes"
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
+# The processes that sshd has started, an actor or an interpreter, and that a signal has stopped.
+_STOPPED = r"""
+for stat in /proc/[0-9]*/stat; do
+    { read -r pid name state parent rest <"$stat"; } 2>/dev/null || continue
+    case "$name $state" in "(actor) T" | "(python3) T")
+        { read -r _ name rest <"/proc/$parent/stat"; } 2>/dev/null || continue
+        case $name in "(sshd"*) echo "$pid" ;; esac ;;
+    esac
+done
+"""
 DEADLINE = 10  # seconds, the actor's own for one operation
 
 # include/uapi/linux/pci_regs.h
@@ -757,6 +767,15 @@ def python_stream(guest: Guest) -> Stream:
 def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
     """The Python probe, in the guest: a new process, or this one.  Raises SshLostError, SshTimeoutError."""
     return Actor(Wire(stream or python_stream(guest), transcript, guest.patience))
+
+
+def stopped_actors(guest: Guest) -> list[int]:
+    """The processes of actors, not of those that they spawned, that a signal has stopped.
+
+    Raises SshLostError, SshTimeoutError.
+    """
+    done = guest.script(_STOPPED)
+    return [int(word) for word in done.stdout.split()]
 
 
 def build_actor(store: Store, headers: Path, log: Path) -> Path:

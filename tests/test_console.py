@@ -14,6 +14,7 @@ import pytest
 
 from harness import splat
 from harness.console import Console, pipe
+from harness.errors import HarnessError
 
 DATA = Path(__file__).parent / "data" / "consoles"
 RECORDED = sorted(path.stem for path in DATA.glob("*.log"))
@@ -284,3 +285,14 @@ def test_closing_does_not_wait_for_someone_else_who_holds_the_pipe(fed: Fed) -> 
     fed.console.close(timeout=0.1)
     assert fed.lines == ["last"]
     os.close(fed.fd)
+
+
+def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
+    reading, writing = pipe()
+    watched = Console(reading, Path("/dev/full"))
+    os.write(writing, b"BUG: unable to handle page fault\n")
+    os.close(writing)
+    watched.close()
+    for look in (watched.mark, watched.since, watched.splats):
+        with pytest.raises(HarnessError, match="cannot be written .No space left on device."):
+            look()
