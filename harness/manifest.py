@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ MANIFEST = "series.toml"
 DIALECTS = ("base", "map", "ioctl", "feature", "auto")
 
 _KEYS = {"title", "base", "dialect", "patches", "expect", "prefix"}
-_KEYS_OF_PREFIX = {"dialect", "like", "expect"}
+_KEYS_OF_PREFIX = {"dialect", "like", "expect", "first_of"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class Manifest:
         """The tables ``[prefix.N]`` of a series that is ``whole``, in ascending order.
 
         What one of them does not say is as with more patches, or, if it says
-        ``like``, as that series below ``others`` expects it.
+        ``like``, as that series below ``others`` expects it.  One that says
+        ``first_of`` is the last: all patches that it is about are the first of that
+        series, too, and what is said there holds.
         """
         given = self.table.get("prefix", {})
         if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
@@ -101,6 +103,14 @@ class Manifest:
         result = [whole]
         for limit in sorted(map(int, given), reverse=True):
             entry = Manifest(self.path, given[str(limit)])._with(_KEYS_OF_PREFIX)
+            if "first_of" in entry.table:
+                if len(entry.table) > 1 or limit > min(map(int, given)):
+                    raise UsageError(
+                        f"{self.path} says `first_of` of {limit} patches: nothing else can be said of them, "
+                        "nor of fewer."
+                    )
+                result.extend(entry._first_of(limit, others))
+                break
             more = result[-1]
             outer = entry._like(others) if "like" in entry.table else more.expect
             result.append(Prefix(limit, entry.dialect(more.dialect), _over(entry.expect(), outer)))
@@ -115,10 +125,26 @@ class Manifest:
         return self
 
     def _like(self, others: Path) -> dict[str, str]:
-        other = others / self.text("like", "") / MANIFEST
+        return self._other("like", others).expect()
+
+    def _first_of(self, limit: int, others: Path) -> list[Prefix]:
+        """What another series says of its first ``limit`` patches and of fewer, in descending order."""
+        other = self._other("first_of", others)
+        given = other.table.get("prefix", {})
+        if not isinstance(given, dict) or any("first_of" in entry for entry in given.values()):
+            raise UsageError(f"{self.path} says `first_of` of a series that says so itself: {other.path}.")
+        count = max([limit, *(int(key) + 1 for key in given if key.isdecimal())])
+        whole = Prefix(count, other.dialect("auto"), other.expect())
+        tables = (*other.prefixes(whole, others), whole)
+        first = next(table for table in tables if table.limit >= limit)
+        fewer = [table for table in tables if table.limit < limit]
+        return [replace(first, limit=limit), *reversed(fewer)]
+
+    def _other(self, key: str, others: Path) -> Manifest:
+        other = others / self.text(key, "") / MANIFEST
         if not (other.is_file() and other.resolve().is_relative_to(others.resolve())):
-            raise UsageError(f"{self.path} says `like` of a series that is not there: {other}.")
-        return Manifest.read(other).expect()
+            raise UsageError(f"{self.path} says `{key}` of a series that is not there: {other}.")
+        return Manifest.read(other)
 
 
 def group(requirement: str) -> str:

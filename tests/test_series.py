@@ -160,6 +160,9 @@ def test_a_series_may_share_patches_with_another_below_patches(tmp_path: Path) -
         ("[prefix.0]\ntitle = 'None of it'", "'title', which is not known"),
         ("[prefix.0]\ndialect = 'klingon'", "'klingon'"),
         ("[prefix.0]\nlike = 'nobody'", "not there"),
+        ("[prefix.0]\nfirst_of = 'nobody'", "not there"),
+        ("[prefix.0]\nfirst_of = 'reference-ioctl'", "says so itself"),
+        ("[prefix.0]\nfirst_of = 'reference-feature'\ndialect = 'map'", "nothing else"),
         ("[prefix.0]\nlike = '../tests/data/series'", "not there"),
         ("[prefix.0.expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),
     ],
@@ -323,6 +326,34 @@ def test_a_prefix_expects_what_its_table_says_then_that_of_more_patches(
     assert [
         prefix.expected([identity], "test_a") for identity in ("LIFE-11", "REV-05", "MAP-02", "MAP-07")
     ] == words
+
+
+@pytest.mark.parametrize("limit", [5, 4, 3, 1])
+def test_what_two_series_share_is_said_once(mine: Series, tmp_path: Path, limit: int) -> None:
+    manifest = f"title = 'theirs'\nbase = '6.19'\ndialect = 'ioctl'\n[prefix.{limit}]\nfirst_of = 'mine'\n"
+    write_series(tmp_path / "theirs", manifest, 7)
+    theirs = series.load("theirs", tmp_path)
+    for count in range(limit + 1):
+        ours, other = mine.first(count), theirs.first(count)
+        assert (other.dialect, other.expect) == (ours.dialect if count < 5 else "feature", ours.expect)
+    assert theirs.first(limit + 1).expect == theirs.expect
+
+
+def test_what_is_shared_is_not_said_again(tmp_path: Path) -> None:
+    manifest = "[prefix.2]\nfirst_of = 'reference-feature'\n[prefix.1]\ndialect = 'map'\n"
+    folder = write_series(tmp_path / "theirs", manifest, 3)
+    with pytest.raises(UsageError, match="nor of fewer"):
+        series.load(str(folder), PATCHES)
+
+
+def test_the_reference_series_share_what_their_manifests_say() -> None:
+    feature, ioctl = (
+        pipeline.load_series(Request(series=f"reference-{name}")) for name in ("feature", "ioctl")
+    )
+    assert feature.first(11).digest == ioctl.first(11).digest
+    assert [ioctl.first(count).expect for count in range(12)] == [
+        feature.first(count).expect for count in range(12)
+    ]
 
 
 def test_a_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
