@@ -39,7 +39,7 @@ def decoded(text: str, vmlinux: Path | None, content: Callable[[str], bytes] | N
                 path.write_bytes(content(name))
                 path.chmod(0o755)
             program = ["bash", str(Path(folder, SCRIPTS[0])), str(vmlinux), "auto"]
-            lines = command.run(program, stdin=text.encode(errors="replace"))
+            lines = command.run(program, stdin=f"{text}\n".encode(errors="replace"))
     except PatchproofError as error:
         return _as_it_is(text, error.message)
     return f"# decoded by {SCRIPTS[0]} of the tree under test\n{lines.rstrip()}\n"
