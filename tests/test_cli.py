@@ -19,7 +19,7 @@ from harness.options import PATCHES, PROJECT
 from harness.prefixes import Row
 from harness.verdict import Entry, Kind, Verdict
 
-COMMANDS = ("run", "doctor", "fetch", "apply", "build", "image", "boot", "judge", "matrix", "clean")
+COMMANDS = ("run", "doctor", "fetch", "apply", "build", "mutants", "image", "boot", "judge", "matrix", "clean")
 
 
 @pytest.fixture(autouse=True)
