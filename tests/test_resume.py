@@ -26,6 +26,7 @@ from small_run import (
 
 from harness.errors import ExitCode
 
+SUITE = "suites/test_map.py"
 SELECTION = "a_dmabuf_reaches_the_memory"
 
 
@@ -42,7 +43,7 @@ class Place:
         (self.cache / "image").touch()  # a file where a folder belongs: no run gets past the stage
 
     def arguments(self, *more: str | Path) -> list[str | Path]:
-        return ["run", "--tree", self.checkout, "--results", self.results, "-k", SELECTION, *more]
+        return ["run", SUITE, "--tree", self.checkout, "--results", self.results, "-k", SELECTION, *more]
 
     def run(self, *arguments: str | Path) -> tuple[int, str]:
         return run(*arguments, mark=self.folder, cache=self.cache)
@@ -152,7 +153,7 @@ def another_series(place: Place) -> list[str | Path]:
     [
         (["-k", "einval"], "because of what is not there any more, or not selected: suites/test_map.py::"),
         (["-k", f"{SELECTION} or einval"], "because of what is not in its plan: suites/test_"),
-        (["--repeat", "2"], "[python] #2. It was started with `--tree "),
+        (["--repeat", "2"], "[python] #2. It was started with `suites/test_map.py --tree "),
         (another_series, "because the name of the series is series now, and was linux then"),
     ],
 )
@@ -228,7 +229,7 @@ def test_a_folder_that_was_moved_can_be_resumed(cut_off: Place) -> None:
 
 
 def collected(tmp_path: Path, *arguments: str) -> list[str]:
-    selection = ("--collect-only", "-q", "-k", "test_map and (reaches or einval)")
+    selection = ("--collect-only", "-q", SUITE, "-k", "reaches or einval")
     code, output = run("run", *selection, *arguments, mark=tmp_path)
     assert code == ExitCode.OK, output
     return [line for line in output.splitlines() if line.startswith("suites/")]
