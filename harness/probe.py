@@ -372,12 +372,21 @@ class Actor:
 
     def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
         """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
-
-        def parse(said: str) -> dict[str, int]:
-            return {how: int(times) for how, times in (word.split("=") for word in said.split())}
-
         options = {"bar": bar, "length": length, "count": count}
-        return self.read(parse, "attempts", device.name, deadline=10 + count // 20, **options)
+        return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
+
+    def together(
+        self, device: Device, call: str, bar: int, length: int, count: int, threads: int = 2
+    ) -> dict[str, int]:
+        """``export`` in threads at once, or ``revoke`` one DMABUF, so many times; like ``attempts``."""
+        if call == "revoke":
+            self._need_revoke()
+        options = {"bar": bar, "length": length, "count": count, "threads": threads}
+        return self.read(Actor._tally, "together", device.name, call, deadline=10 + count // 20, **options)
+
+    @staticmethod
+    def _tally(said: str) -> dict[str, int]:
+        return {how: int(times) for how, times in (word.split("=") for word in said.split())}
 
     def watched(self) -> Watched:
         """End the watch; what it saw until then, and in one more round after this call."""

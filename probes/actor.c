@@ -195,6 +195,10 @@ const struct operation operations[] = {
 	{ "attempts DEV bar=N length=N count=N",
 	  "export and close; how often it was done, or refused how",
 	  op_attempts },
+	{ "together DEV export|revoke bar=N length=N count=N threads=N",
+	  "the same call in several threads at once; how often it was done, or "
+	  "refused how",
+	  op_together },
 	{ "close DEV|BUF", "close the descriptor (a device: all of its own)",
 	  op_close },
 	{ "spawn NAME [uid=N]",

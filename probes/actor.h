@@ -159,6 +159,19 @@ bool process_is_child(void);
 void relay(char *line, struct reply *r);
 pid_t word_process(const struct args *a, struct reply *r, unsigned int index);
 
+/* ---- cycle.c: a DMABUF's life ---- */
+
+struct tally {
+	struct {
+		int error; /* 0: done */
+		uint64_t times;
+	} entry[16];
+};
+
+int export_beginning(int device, uint32_t bar, uint64_t length);
+bool tally_count(struct tally *tally, int error);
+void reply_tally(struct reply *r, const struct tally *tally);
+
 /* ---- exec.c: an actor that replaced itself ---- */
 
 int resume(void);
@@ -205,6 +218,7 @@ operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
 operation_fn op_join, op_import, op_wakeups, op_resource, op_fence;
 operation_fn op_count, op_counted, op_loadeach, op_resets, op_resetsdone;
 operation_fn op_watch, op_watched, op_cycle, op_attempts, op_reopen;
+operation_fn op_together;
 operation_fn op_abi, op_hold, op_footprint;
 operation_fn op_msync, op_mlock, op_mlockall, op_memory, op_mapover, op_mapat;
 operation_fn op_remapfile, op_mseal, op_userfault;

@@ -27,7 +27,8 @@ struct life {
 	struct fault fault;
 };
 
-static int export_whole(const struct life *life)
+/* Export the beginning of a BAR; -1 with errno if that is refused. */
+int export_beginning(int device, uint32_t bar, uint64_t length)
 {
 	struct vfio_device_feature_dma_buf *dmabuf;
 	struct vfio_device_feature *feature;
@@ -39,11 +40,11 @@ static int export_whole(const struct life *life)
 	feature->argsz = (uint32_t)size;
 	feature->flags = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_BUF;
 	dmabuf = (void *)feature->data;
-	dmabuf->region_index = life->bar;
+	dmabuf->region_index = bar;
 	dmabuf->open_flags = O_RDWR | O_CLOEXEC;
 	dmabuf->nr_ranges = 1;
-	dmabuf->dma_ranges[0].length = life->length;
-	fd = ioctl(life->device, VFIO_DEVICE_FEATURE, feature);
+	dmabuf->dma_ranges[0].length = length;
+	fd = ioctl(device, VFIO_DEVICE_FEATURE, feature);
 	error = errno;
 	free(feature);
 	errno = error;
@@ -58,7 +59,7 @@ static const char *live(struct life *life, uint64_t turn)
 {
 	bool close_first = turn & 1, revokes = life->revokes && turn & 2;
 	struct access access = { .width = 32 };
-	int fd = export_whole(life);
+	int fd = export_beginning(life->device, life->bar, life->length);
 
 	if (fd < 0)
 		return "export";
@@ -130,56 +131,56 @@ void op_cycle(struct args *a, struct reply *r)
 	reply_set(r, "ok cycles=%ju", (uintmax_t)count);
 }
 
-struct tally {
-	int error; /* 0: done */
-	uint64_t times;
-};
-
-static bool count_one(struct tally *tally, size_t size, int error)
+/* False where there have been more errors than it has room for. */
+bool tally_count(struct tally *tally, int error)
 {
 	size_t i;
 
-	for (i = 0; i < size; i++) {
-		if (tally[i].times && tally[i].error != error)
+	for (i = 0; i < ARRAY_SIZE(tally->entry); i++) {
+		if (tally->entry[i].times && tally->entry[i].error != error)
 			continue;
-		tally[i].error = error;
-		tally[i].times++;
+		tally->entry[i].error = error;
+		tally->entry[i].times++;
 		return true;
 	}
 	return false;
 }
 
+void reply_tally(struct reply *r, const struct tally *tally)
+{
+	size_t i;
+
+	reply_set(r, "ok");
+	for (i = 0; i < ARRAY_SIZE(tally->entry) && tally->entry[i].times; i++)
+		reply_add(r, " %s=%ju",
+			  tally->entry[i].error
+				  ? strerrorname_np(tally->entry[i].error)
+				  : "done",
+			  (uintmax_t)tally->entry[i].times);
+}
+
 void op_attempts(struct args *a, struct reply *r)
 {
 	struct object *device = word_object(a, r, 0, DEVICE);
-	struct tally tally[16] = { 0 };
-	struct life life = { 0 };
-	uint64_t bar, count, i;
+	struct tally tally = { 0 };
+	uint64_t bar, length, count, i;
 	int fd;
 
 	if (!device || !option_u64(a, r, "bar", 0, &bar) ||
-	    !option_u64(a, r, "length", 0, &life.length) ||
+	    !option_u64(a, r, "length", 0, &length) ||
 	    !option_u64(a, r, "count", 0, &count))
 		return;
-	life.device = device->fd;
-	life.bar = (uint32_t)bar;
 	for (i = 0; i < count && !deadline_passed(); i++) {
-		fd = export_whole(&life);
-		if (!count_one(tally, ARRAY_SIZE(tally), fd < 0 ? errno : 0))
+		fd = export_beginning(device->fd, (uint32_t)bar, length);
+		if (!tally_count(&tally, fd < 0 ? errno : 0))
 			break;
 		if (fd >= 0)
 			close(fd);
 	}
-	if (deadline_passed()) {
+	if (deadline_passed())
 		reply_set(r, "timeout");
-		return;
-	}
-	reply_set(r, "ok");
-	for (i = 0; i < ARRAY_SIZE(tally) && tally[i].times; i++)
-		reply_add(r, " %s=%ju",
-			  tally[i].error ? strerrorname_np(tally[i].error)
-					 : "done",
-			  (uintmax_t)tally[i].times);
+	else
+		reply_tally(r, &tally);
 }
 
 /*

@@ -48,6 +48,7 @@ LENGTH = 4 * PAGE
 SPAN = [Range(0, LENGTH)]
 EVERY = 1 << 32
 NOBODY = 65534
+IOVA = 0x100000
 D0, D3HOT = 0, 3
 # QEMU hw/virtio/virtio-pci.c: the ports of virtio before 1.0, and its registers from 1.0 on
 IO_BAR, VIRTIO_BAR = 0, 4
@@ -699,6 +700,27 @@ def test_the_ioctl_needs_the_device_open(owner: Actor, ram: Function, before: st
     device.close()
     attempts = {time: lambda: call(owner, buffer, DMA_BUF_IOCTL_REVOKE) for time in ("first", "second")}
     require_none(deviations(owner, attempts, ["ENODEV"]))
+
+
+# -- import ----------------------------------------------------------------------------
+
+
+@requirement("IMP-07", "ERR-00")
+def test_what_iommufd_cannot_import_is_refused(c_owner: Actor, ram: Function, registers: Function) -> None:
+    """An import of several ranges, or of what VFIO did not export, is EOPNOTSUPP; of one range it is done."""
+    importer = c_owner.open(registers.address, "cdev")
+    device = c_owner.open(ram.address)
+    refused = {
+        "two ranges": c_owner.export(device, RAM_BAR, [Range(4 * PAGE, PAGE), Range(0, PAGE)]),
+        "neighbours": c_owner.export(device, RAM_BAR, [Range(0, PAGE), Range(PAGE, PAGE)]),
+        "udmabuf": c_owner.make("udmabuf", PAGE),
+        "heap": c_owner.make("heap", PAGE),
+    }
+    attempts = {
+        what: lambda buffer=buffer: importer.import_buffer(buffer, IOVA) for what, buffer in refused.items()
+    }
+    require_none(deviations(c_owner, attempts, ["EOPNOTSUPP"]))
+    importer.import_buffer(c_owner.export(device, RAM_BAR, SPAN), IOVA)
 
 
 # -- mmap() ----------------------------------------------------------------------------

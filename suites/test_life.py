@@ -399,6 +399,19 @@ def test_ten_thousand_lives_leave_no_memory_behind(c_owner: Actor, ram: Function
     assert before.grown(Slabs.of(guest), BOUND) != {}
 
 
+@requirement("LIFE-06", "ERR-00")
+def test_ten_thousand_refused_exports_leave_no_memory_behind(
+    c_owner: Actor, ram: Function, guest: Guest
+) -> None:
+    """No slab cache grows over 10,000 exports of more than the BAR, each of which is EINVAL."""
+    device = c_owner.open(ram.address)
+    beyond = ram.bars[RAM_BAR] + PAGE
+    assert c_owner.attempts(device, RAM_BAR, beyond, CYCLES // 20) == {"EINVAL": CYCLES // 20}
+    before = Slabs.of(guest)
+    assert c_owner.attempts(device, RAM_BAR, beyond, CYCLES) == {"EINVAL": CYCLES}
+    assert before.growth(guest, BOUND) == {}
+
+
 @requirement("LIFE-11", "ERR-28")
 @machine(alone=True)
 def test_an_export_without_a_free_descriptor_is_undone_once(

@@ -23,6 +23,7 @@ MAGIC = 0x010000ED
 
 RAM_BAR = 2
 PAGES = 16
+FIRST_EXPORTS = 30  # rounds of two exports at once
 
 # include/uapi/linux/dma-buf.h
 DMA_BUF_IOCTL_SYNC = 0x40086200
@@ -318,6 +319,15 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
         assert guest.claims(function) == {}
         owner.export(device, bar)
         assert guest.claims(function) == {bar: "vfio"}
+
+
+@requirement("MAP-13")
+def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function) -> None:
+    """Of two exports that are the first to use a BAR, at the same time, neither is refused."""
+    for _ in range(FIRST_EXPORTS):
+        device = c_owner.open(registers.address)
+        assert c_owner.together(device, "export", 0, PAGE, count=1) == {"done": 2}
+        device.close()
 
 
 @requirement("MAP-13")

@@ -38,6 +38,7 @@ VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 STORES = 200_000  # that a client tries after a revoke, of which none may land
 FEWER_STORES = 50_000
 ROUNDS = 50  # of first touches against a revoke
+TOGETHER = 5_000  # times that a DMABUF is revoked by two at once
 DMA_BUF_IOCTL_REVOKE = 0x6204  # _IO('b', 4)
 VFIO_DEVICE_FEATURE = 0x3B75  # include/uapi/linux/vfio.h: _IO(';', 100 + 17)
 
@@ -334,6 +335,15 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
     late = c_owner.give(buffer, c_owner.spawn("late", uid=NOBODY))
     for held in (theirs, late):
         refusal(lambda held=held: mapped(held))
+
+
+@requirement("RACE-02", "REV-04")
+def test_of_revokes_at_once_one_succeeds(c_owner: Actor, ram: Function) -> None:
+    """When two threads revoke a DMABUF at once, 5,000 times, one is told that it did, the other EBADFD."""
+    device = c_owner.open(ram.address)
+    assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
+    answers = c_owner.together(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
+    assert answers == {"done": TOGETHER, "EBADFD": TOGETHER}
 
 
 @requirement("REV-06")

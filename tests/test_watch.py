@@ -114,3 +114,9 @@ class TestReopen:
 def test_a_cycle_needs_a_device(client: Client) -> None:
     assert client.ask("cycle buf1 bar=0 length=4096 count=1").startswith("error usage: ")
     assert client.ask("cycle dev1 bar=0 length=4096").startswith("error usage: ")
+
+
+def test_what_is_done_together_needs_a_device_and_threads(client: Client) -> None:
+    tail = "bar=0 length=4096 count=1"
+    assert client.ask(f"together buf1 export {tail} threads=2").startswith("error usage: ")
+    assert client.ask(f"together dev1 export {tail}").startswith("error usage: ")
