@@ -222,7 +222,7 @@ def _mutants(known: argparse.Namespace) -> int:
     qemu.probe(known.qemu).require()
     with mutants.alone(known.results):
         machine_options = ["--accel", known.accel, "--qemu", known.qemu]
-        trials = mutants.Trials(store, known.results, scenarios, machine_options, _say)
+        trials = mutants.Trials(store, known.results, scenarios, machine_options, _say, quick=known.quick)
         try:
             trials.run(wanted)
         finally:
@@ -410,6 +410,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     faults.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, e.g. 2/4")
     faults.add_argument("--list", action="store_true", help="list them, and run nothing")
+    faults.add_argument(
+        "--quick",
+        action="store_true",
+        help="run the scenarios that must catch each mutant, and no others: a survivor costs minutes less",
+    )
     faults.add_argument(
         "--results",
         metavar="DIR",

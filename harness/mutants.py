@@ -197,7 +197,10 @@ class Builder:
 
 
 class Trials:
-    """Tries mutants by ``scenarios``, results in ``folder``; ``arguments`` are options of each run."""
+    """Tries mutants by ``scenarios``, results in ``folder``; ``arguments`` are options of each run.
+
+    ``quick`` leaves out the scenarios that need not catch a mutant.
+    """
 
     def __init__(
         self,
@@ -206,6 +209,8 @@ class Trials:
         scenarios: Sequence[Scenario],
         arguments: Sequence[str],
         say: Say,
+        *,
+        quick: bool = False,
     ) -> None:
         self.store = cache
         self.folder = folder
@@ -214,12 +219,13 @@ class Trials:
         self._scenarios = tuple(scenarios)
         self._arguments = tuple(arguments)
         self._say = say
+        self._quick = quick
 
     def run(self, mutants: Sequence[Mutant]) -> None:
         """Try those that were not tried yet, and say of each what came out.  Raises PatchproofError."""
         started = time.monotonic()
         counted = [one for one in mutants if not one.equivalent]
-        wanted = [one for one in counted if not self.ledger.is_done(one, job_of(one).key, self.suites)]
+        wanted = [one for one in counted if not self._is_done(one)]
         before = [one for one in counted if one not in wanted]
         if before:
             self._say(f"{len(before)} of {len(counted)} mutants were tried before: {self.folder}")
@@ -242,6 +248,16 @@ class Trials:
         if tried:
             minutes = (time.monotonic() - started) / 60
             self._say(f"{tried} mutants in {minutes:.1f} minutes, {60 * tried / minutes:.0f} an hour")
+
+    def _is_done(self, one: Mutant) -> bool:
+        key = job_of(one).key
+        return self.ledger.is_done(one, key, self.suites) or (
+            self._quick and self.ledger.is_done(one, key, self._quick_suites)
+        )
+
+    @property
+    def _quick_suites(self) -> str:
+        return store.digest(self.suites, "quick")
 
     def _place(self, job: Job) -> Path:
         if job.mutant is not None:
@@ -279,6 +295,10 @@ class Trials:
             return read(place / LATEST)
         said = (place / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
         raise HarnessError("The run did not begin.", log=place / OUTPUT, tail="\n".join(said))
+
+    def _own(self, one: Mutant) -> list[str]:
+        """Options that leave out the scenarios which need not catch it."""
+        return ["--requirement", ",".join(one.caught_by)] if self._quick else []
 
     def _control(self, job: Job, built: Kernel | PatchproofError) -> None:
         """See that the scenarios which killed mutants of this kind pass where there is no fault."""
@@ -331,7 +351,7 @@ class Trials:
         self.ledger.started(one, job.key)
         begin = time.monotonic()
         try:
-            record = self._run(job, "--mutant", one.name, "--until-violated")
+            record = self._run(job, "--mutant", one.name, "--until-violated", *self._own(one))
         except HarnessError as error:
             return replace(trial, reason=str(error))
         kernel.forget(self.store, built)  # one that was interrupted will be tried again soon
@@ -344,6 +364,6 @@ class Trials:
             seconds=round(time.monotonic() - begin, 1),
         )
         if shown_by is None:
-            return trial
+            return replace(trial, suites=self._quick_suites) if self._quick else trial
         entry = shown_by.entry
         return replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)

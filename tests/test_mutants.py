@@ -483,7 +483,7 @@ def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> N
         ),
         trial_of(every[1], Fate.MISTAKEN, killer=REV.id, requirements=("REV-01",), verdict="kernel-died"),
         trial_of(every[2], Fate.SURVIVED, reason="4 scenarios did not see it", results="runs/good/lives"),
-        trial_of(every[3], Fate.ERROR, reason="It does not build.", suites="older"),
+        trial_of(every[3], Fate.ERROR, reason="It does not build.", suites="old"),
     ]
     stream = io.StringIO()
     reached = Score.of(every, {trial.id: trial for trial in trials})
@@ -496,7 +496,7 @@ def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> N
     assert f"results: {tmp_path}/runs/good/lives\n" in said
     assert "It does not build." in said
     assert "  equivalent  good/same: no\n" in said
-    assert "1 of them were tried with the scenarios of before" in said
+    assert "1 of them were killed by the scenarios of before" in said
 
 
 def test_the_list_shows_what_must_catch_each(capsys: pytest.CaptureFixture[str], patches: Path) -> None:
@@ -522,11 +522,11 @@ SCENARIOS = (
 class Recorded(Trials):
     """Trials of which each run has been recorded: ``outcomes`` by the name of a series or mutant."""
 
-    def __init__(self, folder: Path, outcomes: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, outcomes: Mapping[str, Any], *, quick: bool = False) -> None:
         self.said: list[str] = []
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         folder.mkdir(exist_ok=True)
-        super().__init__(Store(folder / "cache"), folder, SCENARIOS, (), self.said.append)
+        super().__init__(Store(folder / "cache"), folder, SCENARIOS, (), self.said.append, quick=quick)
         self.suites = "the same"  # whatever becomes of these files meanwhile
         self._outcomes = outcomes
 
@@ -592,6 +592,25 @@ def test_a_run_that_was_ended_goes_on_with_what_was_in_progress(
     assert again.asked[-1][1] == (MAP.id, REV.id)
     assert again.fates() == {"good/a": Fate.KILLED, "good/b": Fate.KILLED}
     assert list(again.ledger.settled) == ["good/a", "good/b"]
+
+
+def test_what_survives_its_own_scenarios_is_tried_with_the_others_later(
+    tmp_path: Path, three: list[Mutant]
+) -> None:
+    outcomes = {"good+a": KILL}
+    for _ in range(2):  # the second time there is nothing to do
+        quick = Recorded(tmp_path / "results", outcomes, quick=True)
+        quick.run(three)
+        assert quick.fates() == {"good/a": Fate.KILLED, "good/b": Fate.SURVIVED}
+    assert quick.asked == []
+    every = Recorded(tmp_path / "results", {"good+b": until_killed(map="kernel-died")})
+    every.run(three)
+    assert every.asked == [("good+b", ("--mutant", "b", "--until-violated"))]  # its killer has passed before
+    assert every.fates() == {"good/a": Fate.KILLED, "good/b": Fate.MISTAKEN}
+    assert {trial.suites for trial in every.ledger.trials.values()} == {"the same"}
+    again = Recorded(tmp_path / "results", {}, quick=True)
+    again.run(three)
+    assert again.asked == []
 
 
 def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path, three: list[Mutant]) -> None:

@@ -53,9 +53,9 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
         print(f"  equivalent  {one.id}: {visible(one.equivalent)}", file=stream)
     print(file=stream)
     print(_closing(score), file=stream)
-    if older := sum(trial.suites != suites for trial in score.trials):
+    if older := sum(trial.suites != suites for trial in score.with_fate(Fate.KILLED)):
         print(
-            f"{older} of them were tried with the scenarios of before. Delete {folder} to try all again.",
+            f"{older} of them were killed by the scenarios of before. Delete {folder} to try all again.",
             file=stream,
         )
     print(f"Results: {folder}", file=stream)
