@@ -47,8 +47,6 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
         for trial in score.with_fate(fate):
             _entry(MARK, trial, stream)
             _about(mutants[trial.id], folder / trial.results, stream)
-    for one in score.untried:
-        print(f"{MARK} not tried to the end  {one.id}", file=stream)
     for one in score.equivalent:
         print(f"  equivalent  {one.id}: {visible(one.equivalent)}", file=stream)
     print(file=stream)
