@@ -157,6 +157,7 @@ class Pipeline:
         self._used = False
         self._software: Software | None = None
         self._tree: tree.Tree | None = None
+        self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
         self.machines = 0  # how many the run has started
 
     def prepare(self, layout: hardware.Layout) -> None:
@@ -328,11 +329,13 @@ class Pipeline:
     def _show_detectors(self, guest: Guest) -> None:
         """Have each detector prove that it sees; HarnessError if one does not.
 
-        What the kernel complained of before that is nobody's verdict, and no secret.
+        What the kernel complained of before that is nobody's verdict, and no secret:
+        it is noted, once.
         """
         tested, name = self._ready().kernel, guest.machine.name
         for complaint in guest.machine.console.splats():
-            if not complaint.informational:
+            if not complaint.informational and complaint.fingerprint not in self._noted:
+                self._noted.add(complaint.fingerprint)
                 self.journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
         found = control.prove(
             guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
