@@ -31,7 +31,7 @@ from harness.mutant import Mutant
 from harness.progress import Progress
 from harness.record import read
 from harness.report.score import line
-from harness.results import LATEST
+from harness.results import LATEST, read_facts
 from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
 from harness.store import Store
@@ -292,6 +292,9 @@ class Trials:
         with (place / OUTPUT).open("ab") as output:
             command.wait_for([*argv, *self._arguments, *selection], output)
         if (place / LATEST).exists():
+            tested = read_facts(place / LATEST).get("digest", job.series.digest)
+            if tested != job.series.digest:
+                raise HarnessError(f"The patches of {job.series.name} were changed while it was tried.")
             return read(place / LATEST)
         said = (place / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
         raise HarnessError("The run did not begin.", log=place / OUTPUT, tail="\n".join(said))

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import pytest
 from small_run import PROJECT, Invocation, run, until
@@ -679,6 +679,45 @@ def test_a_series_that_does_not_come_to_its_end_is_no_measure(tmp_path: Path, th
 
     with pytest.raises(HarnessError, match="good itself did not come to its end"):
         Cut(tmp_path / "results", {"good+a": KILL}).run(three)
+
+
+class Started(Recorded):
+    """Trials of which each run is started as usual."""
+
+    def _run(self, job: Job, *chosen: str) -> Record:
+        return Trials._run(self, job, *chosen)
+
+
+@pytest.mark.parametrize(
+    ("digest", "reason"),
+    [
+        ("", "The run did not begin.\n    no room\nThe whole log: "),
+        ("0" * 64, "The patches of good+a were changed while it was tried."),
+        ("of the mutant", "1 is not 2"),
+    ],
+)
+def test_what_a_program_left_behind(
+    tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch, digest: str, reason: str
+) -> None:
+    tried = mutants.job_of(three[0]).series.digest
+
+    def wait_for(argv: list[str], output: IO[bytes]) -> int:
+        if "--mutant" not in argv or not digest:
+            output.write(b"no room\n")
+            return 2
+        folder = Path(argv[argv.index("--results") + 1]) / "latest"
+        recorded(folder, KILL)
+        (folder / "run.json").write_text(json.dumps({"digest": digest.replace("of the mutant", tried)}))
+        return 1
+
+    monkeypatch.setattr(mutants.command, "wait_for", wait_for)
+    trials = Started(tmp_path / "results", {})
+    if digest == "of the mutant":
+        with pytest.raises(HarnessError, match=r"The run did not begin\."):  # that of the series itself
+            trials.run(three[:1])
+    else:
+        trials.run(three[:1])
+    assert trials.ledger.trials["good/a"].reason.startswith(reason)
 
 
 def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
