@@ -145,6 +145,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         run.begin(item)
     result = yield
     with _record_kept(run):
+        if run.unrecorded is not None:
+            raise run.unrecorded
         run.end(item)
     if run.violated and run.request.until_violated:
         item.session.shouldfail = "the kernel unexpectedly failed a scenario (--until-violated)"
@@ -216,7 +218,10 @@ def pytest_runtest_makereport(
     report = yield
     run = item.config.stash.get(RUN, None)
     if run is not None and requirement_ids(item):
-        run.observe(item, call, report)
+        try:
+            run.observe(item, call, report)
+        except PatchproofError as error:
+            run.unrecorded = error  # until its fixtures are gone, too
     return report
 
 

@@ -160,6 +160,7 @@ class Run:
         )
         self.failures: list[PatchproofError] = []
         self.refused: PatchproofError | None = None
+        self.unrecorded: PatchproofError | None = None
         self.violated = False
         self._planned = {entry.id: entry for entry in entries}
         self._needs = {item.nodeid: needs_of(item) for item in items}
