@@ -138,7 +138,7 @@ _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objec
 _FRAME = re.compile(r"(?:RIP: 0010:| )([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 # Functions that report, or bring the processor to those that do: the same in many splats.
 _PLUMBING = re.compile(
-    r"(dump_stack|show_stack|show_trace|print_|kasan_|__asan_|check_panic|warn_|__warn|report_bug|handle_bug"
+    r"(dump_stack|show_stack|show_trace|print_|kasan_|__asan_|check_panic|warn_slowpath|__warn|report_bug|handle_bug"
     r"|exc_|asm_|entry_|do_syscall|x64_sys|ret_from|die|oops|page_fault|panic|__might|bad_page|sysvec"
     r"|__sysvec|nmi_|lock_acquire|_raw_|ubsan_|__ubsan|refcount_warn|__list_|debug_dma).*"
 )
@@ -149,7 +149,7 @@ _VARYING = (
     (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
     (re.compile(r"(?<=\.[chS]):\d+(:\d+)?"), ""),
     (re.compile(r"\[[^\]]*:\d+\]"), "[#]"),
-    (re.compile(r"\b(0x)?[0-9a-f]{8,}\b|\b0x[0-9a-f]+\b|\b\d+s?\b"), "#"),
+    (re.compile(r"\b(0x)?[0-9a-f]{8,}\b|\b0x[0-9a-f]+\b|(?<![\w-])\d+"), "#"),
 )
 
 
