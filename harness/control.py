@@ -18,7 +18,7 @@ from harness.guest import Guest
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth
+from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabufs
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
 CONSOLE_SECONDS = 3.0
@@ -219,9 +219,9 @@ def _dmabufs(guest: Guest, eye: Actor, before: KernelHealth) -> Detector:
     if buffer is None:
         words = "no DMABUF could be made (CONFIG_UDMABUF, CONFIG_DMABUF_HEAPS_SYSTEM)"
         return Detector("dmabufs", State.NOT_PROVEN, words)
-    during = KernelHealth.of(guest).dmabufs
+    during = count_dmabufs(guest)
     buffer.close()
-    after = KernelHealth.of(guest).dmabufs
+    after = count_dmabufs(guest)
     if (during - before.dmabufs, after - before.dmabufs) == (1, 0):
         return Detector("dmabufs", State.PROVEN, "one more was counted while it existed")
     words = f"{before.dmabufs} before, {during} while there was one more, {after} when it was closed"
@@ -239,15 +239,13 @@ def _any_buffer(eye: Actor) -> Buffer | None:
 
 def _page_table(eye: Actor) -> Detector:
     """Of three pages two are touched, and no more."""
-    with eye.make("memfd", 3 * PAGE) as memory:
-        mapping = eye.map(memory)
-        for page in (0, 2):
-            mapping.load32(page * PAGE)
-        try:
-            found = mapping.page_table()
-        except Refused as refused:
-            words = f"the kernel does not show them (CONFIG_PTDUMP_DEBUGFS): {refused.errno}"
-            return Detector("page tables", State.NOT_BUILT, words)
+    mapping = eye.map(eye.make("memfd", 3 * PAGE))
+    mapping.at([0, 2 * PAGE])
+    try:
+        found = mapping.page_table()
+    except Refused as refused:
+        words = f"the kernel does not show them (CONFIG_PTDUMP_DEBUGFS): {refused.errno}"
+        return Detector("page tables", State.NOT_BUILT, words)
     if found.where("pte") == ((0, PAGE), (2 * PAGE, 3 * PAGE)) and found.mapped() == 2 * PAGE:
         return Detector("page tables", State.PROVEN, "of three pages, the two that were touched are in one")
     return Detector(

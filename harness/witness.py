@@ -172,25 +172,40 @@ TAINTS = {
     18: "a test of the kernel's own ran",
 }
 
-# What KernelHealth.parse() reads.  The shell's own commands where they do: to start a program costs
-# more than all of this.  They read byte by byte, and of a sysctl only the first byte can be read so.
-HEALTH = r"""
-cat /proc/sys/kernel/tainted
+# The shell's own commands where they do: to start a program costs more than all of this.  They read
+# byte by byte, and of a sysctl only the first byte can be read so; of a kernel without taint that is all.
+_TAINT = r"""
+read -r taint </proc/sys/kernel/tainted
+if [ "$taint" = 0 ]; then echo 0; else cat /proc/sys/kernel/tainted; fi
+"""
+_LOCKDEP = r"""
 locks=-
 if [ -e /proc/lockdep_stats ]; then
     while read -r name value; do [ "$name" != debug_locks: ] || locks=$value; done </proc/lockdep_stats
 fi
 echo "$locks"
+"""
+_COUNTS = r"""
 for count in warn_count oops_count; do
     value=-
     [ ! -e /sys/kernel/$count ] || read -r value </sys/kernel/$count
     echo "$value"
 done
-buffers=/sys/kernel/debug/dma_buf/bufinfo
+"""
+_DMABUFS = r"""
 while read -r word count rest; do
     case "$word $rest" in "Total objects,"*) echo "$count";; esac
-done <$buffers
+done </sys/kernel/debug/dma_buf/bufinfo
 """
+HEALTH = f"{_TAINT}{_LOCKDEP}{_COUNTS}{_DMABUFS}"
+
+
+def count_dmabufs(guest: Guest) -> int:
+    """How many DMABUFs there are, as KernelHealth counts them.  Raises HarnessError, SshLostError."""
+    said = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
+    if not said.isdecimal():
+        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo says {said[:80]!r}.")
+    return int(said)
 
 
 @dataclass(frozen=True)

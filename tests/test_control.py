@@ -59,12 +59,13 @@ class Lab:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str) -> Iterator[Lab]:
+def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[Lab]:
     with machine.boot(
         real.base_kernel().bzimage,
         real.guest_image(),
         run_dir=folder / "machine",
         accelerator=real.accelerator(),
+        qemu=qemu,
         layout=Layout(arguments=arguments),
     ) as booted:
         yield Lab(Guest(booted), folder)
@@ -155,6 +156,31 @@ def test_without_lkdtm_a_message_still_tells_a_console_that_is_quiet(tmp_path: P
             assert "the kernel has no lkdtm (CONFIG_LKDTM)" in found[name].words
         lab.script("echo 4 >/proc/sys/kernel/printk")
         assert blind(lab.prove()) == {"console"}
+
+
+# A QEMU whose console loses each line that tells of a warning.
+LOSSY = """#!/bin/bash
+for word; do
+    case $word in file,id=console,path=/proc/self/fd/*) fd=${word#*fd/} fd=${fd%%,*} ;; esac
+done
+if [ -n "$fd" ]; then
+    exec {out}>&$fd
+    eval "exec $fd> >(exec grep --text --line-buffered -v 'WARNING:' >&$out)"
+fi
+exec qemu-system-x86_64 "$@"
+"""
+
+
+@pytest.mark.vm
+def test_a_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text(LOSSY)
+    qemu.chmod(0o755)
+    with started(tmp_path, qemu=str(qemu)) as lab:
+        found = lab.prove()
+        assert blind(found) == {"console"}
+        assert "lkdtm_WARNING" in lab.guest.machine.console.since()
+        assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 
 def provoked(**changes: object) -> control._Provoked:
