@@ -314,6 +314,21 @@ def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
+def test_a_kernel_that_keeps_its_warnings_from_the_console(built: Built, tmp_path: Path) -> None:
+    """A log that would be silent whatever happened gives no verdicts."""
+    qemu = adding(tmp_path / "qemu", "quiet")
+    code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
+    assert code == ExitCode.HARNESS, output
+    cases = junit(tmp_path / "results")
+    assert (cases["boot"].outcome, cases["boot"].verdict) == ("error", "harness-error")
+    for said in (cases["boot"].text, output):
+        assert "console: a WARN was provoked and is not on it" in said
+    assert "\n  console           blind: " in output
+    assert "\n  taint             proven: " in output
+    assert_not_reached(cases)
+
+
+@pytest.mark.vm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Signals) -> None:
     # -S: the processor waits for a word from the monitor that nobody says.
