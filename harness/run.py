@@ -34,7 +34,7 @@ from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
 from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
-from harness.witness import KernelHealth, RamBar
+from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
 LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
@@ -310,7 +310,11 @@ class Run:
         if lost:
             self.pipeline.spend(f"an operation did not end: {error}")
         # The console last: a kernel that is damaged may show it only when it is asked.
-        self._raise(self._said(guest), worse, error)
+        said = self._said(guest)
+        if worse == [LOCKDEP_OFF] and not said and error is None:
+            self.pipeline.spend(LOCKDEP_OFF)
+            raise HarnessError(f"{LOCKDEP_OFF.capitalize()} and has found nothing: it has no room left.")
+        self._raise(said, worse, error)
         if error is None:
             self._require_sight(guest)
 

@@ -208,13 +208,18 @@ def count_dmabufs(guest: Guest) -> int:
     return int(said)
 
 
+# It found something, which it says on the console; or it ran out of room, which it says only at the
+# level of debugging (kernel/locking/lockdep.c, print_lockdep_off()).
+LOCKDEP_OFF = "lockdep has turned itself off"
+
+
 @dataclass(frozen=True)
 class KernelHealth:
     """The guest kernel's state at one moment.
 
     ``taint`` is the bit mask of /proc/sys/kernel/tainted; ``lockdep`` says
     whether lockdep still watches (None where it is not built in; it turns itself
-    off at its first report); ``warnings`` and ``oopses`` count those since the
+    off at its first report, and when it has no room left); ``warnings`` and ``oopses`` count those since the
     boot, of which the taint shows only the first (kernel/panic.c, warn_count;
     kernel/exit.c, oops_count; None before Linux 6.2); ``dmabufs`` counts the
     DMABUFs that exist.
@@ -261,7 +266,7 @@ class KernelHealth:
             if now is not None and then is not None and now > then:
                 phrases.append(f"{count} has gone up by {now - then}")
         if before.lockdep and not self.lockdep:
-            phrases.append("lockdep has turned itself off: it found something")
+            phrases.append(LOCKDEP_OFF)
         if self.dmabufs > before.dmabufs:
             phrases.append(f"{self.dmabufs - before.dmabufs} DMABUFs are left over")
         return phrases

@@ -181,9 +181,10 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
     # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05, LIFE-07 and LIFE-09, one for each layout,
     # two for the lonely.
     assert layouts == ["usual"] * 5 + [word, big] + ["usual"] * 2
-    # Only the console told of these two, so what they are without it is kept for judging them again.
+    # Only the console told of these, so what they are without it is kept for judging them again.
     silent = {str(event["id"]).rpartition("::")[2]: event["silent"] for event in told if "silent" in event}
     assert silent == {
+        "test_warns_while_it_cleans_up": "conforms",
         "test_of_which_only_the_console_tells": "conforms",
         "test_whose_console_is_not_whole": "conforms",
     }
