@@ -460,8 +460,11 @@ class Run:
         if guest.machine.alive():
             guest.machine.wait_ended(LAST_WORDS_SECONDS)
         said = _faults(guest, self._mark)
-        answers = guest.machine.alive() and self._answers(guest)
-        if not said and (fault := self._outside_fault(guest, error, answers)):
+        fault = "" if said else guest.machine.outside_fault()
+        answers = not fault and guest.machine.alive() and self._answers(guest)
+        if answers and not said:
+            fault = self._actors_fault(guest, error)
+        if fault:
             self.pipeline.spend(fault)
             raise HarnessError(f"The scenario was cut off: {fault}.") from error
         if answers:
@@ -480,10 +483,8 @@ class Run:
             return guest.machine.reachable()
 
     @staticmethod
-    def _outside_fault(guest: Guest, error: BaseException | None, answers: bool) -> str:
-        """What was done to the machine or the actor from outside, as a clause; empty if nothing was."""
-        if not answers:
-            return guest.machine.outside_fault()
+    def _actors_fault(guest: Guest, error: BaseException | None) -> str:
+        """What was done to the actor that does not answer, as a clause; empty if nothing was."""
         if isinstance(error, DeadlineError) and not error.answered and (stopped := stopped_actors(guest)):
             return f"a signal has stopped the actor (process {', '.join(map(str, stopped))})"
         return ""
