@@ -143,6 +143,26 @@ def run(*arguments: str | Path, mark: Path, cache: Path | None = None) -> tuple[
         return invocation.end(), invocation.output
 
 
+class Built:
+    """The kernel of the default series, in the cache that all runs share."""
+
+    def __init__(self, mark: Path) -> None:
+        code, output = run("build", "--series", "reference-feature", mark=mark)
+        assert code == 0, output
+        lines = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("bzI", "heade")))
+        self.arguments = [
+            *("--kernel", lines["bzImage"], "--headers", lines["headers"]),
+            *("--series", "reference-feature", "--accel", "tcg"),
+        ]
+
+
+def make_qemu(path: Path, script: str) -> Path:
+    """A QEMU for which ``script`` (sh) decides what the real one, $qemu, is asked to do."""
+    path.write_text(f"#!/bin/sh\nqemu=qemu-system-x86_64\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
 def until(condition: Callable[[], Any], what: str) -> Any:
     """Poll until ``condition()`` is true; its value."""
     deadline = time.monotonic() + PATIENCE

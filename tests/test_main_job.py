@@ -20,6 +20,7 @@ import pytest
 from small_run import (
     CORE,
     PROJECT,
+    Built,
     Case,
     Invocation,
     assert_locks_free,
@@ -29,6 +30,7 @@ from small_run import (
     junit,
     leftovers,
     make_checkout,
+    make_qemu,
     make_series,
     run,
     until,
@@ -114,13 +116,6 @@ def test_a_patch_that_breaks_the_build(place: Place) -> None:
 
 
 # --- the machine's fault
-
-
-def make_qemu(path: Path, script: str) -> Path:
-    """A QEMU for which ``script`` (sh) decides what the real one, $qemu, is asked to do."""
-    path.write_text(f"#!/bin/sh\nqemu=qemu-system-x86_64\n{script}\n")
-    path.chmod(0o755)
-    return path
 
 
 def test_a_qemu_without_edu(place: Place) -> None:
@@ -257,22 +252,9 @@ def test_killed_in_the_build(building: Invocation) -> None:
 # --- on a real machine
 
 
-class Built:
-    """The kernel of the default series, in the cache that all runs share."""
-
-    def __init__(self, output: str) -> None:
-        lines = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("bzI", "heade")))
-        self.arguments = [
-            *("--kernel", lines["bzImage"], "--headers", lines["headers"]),
-            *("--series", "reference-feature", "--accel", "tcg"),
-        ]
-
-
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    code, output = run("build", "--series", "reference-feature", mark=tmp_path_factory.mktemp("build"))
-    assert code == ExitCode.OK, output
-    return Built(output)
+    return Built(tmp_path_factory.mktemp("build"))
 
 
 def on_a_machine(built: Built, folder: Path, *more: str | Path) -> list[str | Path]:
