@@ -36,12 +36,20 @@ class Console:
     """Reads the guest's console from the pipe ``fd``, which it takes over, until the far end closes it.
 
     ``log`` gets every byte, unchanged.  ``line`` is called, in the console's
-    thread, with each line as soon as it is whole, cleaned as splat.clean() does.
+    thread, with each line as soon as it is whole, cleaned as splat.clean() does;
+    ``blind`` when the log cannot be written, after which nothing is read.
     """
 
-    def __init__(self, fd: int, log: Path, line: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        log: Path,
+        line: Callable[[str], None] | None = None,
+        blind: Callable[[], None] | None = None,
+    ) -> None:
         self.log = log
         self._line = line
+        self._blind = blind
         self._spawn: fdspawn[bytes] = fdspawn(fd, timeout=_POLL_SECONDS, use_poll=True)
         self._size = 0
         self._changed = threading.Condition()
@@ -127,6 +135,8 @@ class Console:
                     self._stream.write(data)
                 except OSError as error:
                     self._failed = error
+                    if self._blind is not None:
+                        self._blind()
                     return
                 with self._changed:
                     self._size += len(data)

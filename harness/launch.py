@@ -84,8 +84,9 @@ class Software:
 class Process:
     """QEMU, running from the construction of this object until close().
 
-    ``line`` is called with each line of the console, ``event`` with each QMP
-    event, both in threads of their own.  Raises HarnessError if it cannot be
+    ``line`` is called with each line of the console, ``blind`` when there will be no
+    more because its log cannot be written, ``event`` with each QMP event, all in
+    threads of their own.  Raises HarnessError if it cannot be
     started at all.
     """
 
@@ -98,6 +99,7 @@ class Process:
         *,
         gdb: bool,
         line: Callable[[str], None],
+        blind: Callable[[], None],
         event: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.log = run_dir / "qemu.log"
@@ -123,7 +125,7 @@ class Process:
             inherited = [far_console, far_monitor.fileno(), *memory.values()]
             self._process = self._launch([*inherited, *([wiring.gdb] if wiring.gdb is not None else [])])
             undo.callback(self.kill)
-            self.console = Console(console, run_dir / "console.log", line)
+            self.console = Console(console, run_dir / "console.log", line, blind)
             self.monitor = Monitor(monitor, event)
             undo.pop_all()
 

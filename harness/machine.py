@@ -112,6 +112,11 @@ class _Panicked:
 
 
 @dataclass(frozen=True)
+class _Blind:
+    """Nobody sees the console any more."""
+
+
+@dataclass(frozen=True)
 class _Exited:
     """QEMU has ended."""
 
@@ -125,7 +130,7 @@ class _LoginFailed:
     error: PatchproofError
 
 
-_News = _Ready | _Fatal | _Panicked | _Exited | _LoginFailed | Ssh
+_News = _Ready | _Fatal | _Panicked | _Blind | _Exited | _LoginFailed | Ssh
 
 
 class Machine:
@@ -172,6 +177,7 @@ class Machine:
             self.run_dir,
             gdb=gdb,
             line=self._on_line,
+            blind=lambda: self._news.put(_Blind()),
             event=self._on_event,
         )
         self.command = self._qemu.command
@@ -212,6 +218,8 @@ class Machine:
                     )
                 case _Panicked():
                     raise autopsy.panic(self.console)
+                case _Blind():
+                    self.console.mark()  # says why
                 case _Exited(status):
                     self._qemu.drain()
                     raise autopsy.ended(status, self.console, self.events, self._qemu.log)

@@ -289,10 +289,12 @@ def test_closing_does_not_wait_for_someone_else_who_holds_the_pipe(fed: Fed) -> 
 
 def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
     reading, writing = pipe()
-    watched = Console(reading, Path("/dev/full"))
+    told = threading.Event()
+    watched = Console(reading, Path("/dev/full"), blind=told.set)
     os.write(writing, b"BUG: unable to handle page fault\n")
     os.close(writing)
     watched.close()
+    assert told.is_set()
     for look in (watched.mark, watched.since, watched.splats):
         with pytest.raises(HarnessError, match=r"cannot be written \(No space left on device\)"):
             look()
