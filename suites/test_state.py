@@ -260,6 +260,24 @@ def test_a_wakeup_gives_everything_back(
     assert reach.missing() == ""
 
 
+@requirement("STATE-08", "STATE-11")
+def test_a_wakeup_does_not_turn_memory_on(
+    c_owner: Actor, ram: Function, guest: Guest, importer: Device
+) -> None:
+    """A wakeup of a device whose memory is off lets neither the processor nor an importer in."""
+    device = c_owner.open(ram.address)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    device.decode_memory(False)
+    device.enter_low_power(wakeup=True)
+    guest.await_suspend(ram)
+    device.info()
+    assert device.wakeups() == 1
+    assert reach.left() == ""
+    assert refusal(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
+    device.decode_memory(True)
+    assert reach.missing() == ""
+
+
 IOVA = 0x100000
 
 
@@ -297,9 +315,14 @@ def test_the_memory_bit_does_not_end_low_power(
 
 @requirement("STATE-10")
 def test_what_is_exported_in_low_power_waits_for_its_end(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, finding: Callable[[str], None]
+    c_owner: Actor,
+    ram: Function,
+    ram_witness: RamBar,
+    guest: Guest,
+    importer: Device,
+    finding: Callable[[str], None],
 ) -> None:
-    """A DMABUF exported in low power cannot be mapped, or not accessed, before the end of it."""
+    """A DMABUF exported in low power cannot be mapped, or not accessed, nor imported before the end of it."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == SHOWN
@@ -313,6 +336,7 @@ def test_what_is_exported_in_low_power_waits_for_its_end(
     else:
         finding("A DMABUF exported in low power can be mapped.")
         assert early.pages() == GONE
+    assert refusal(lambda: importer.import_buffer(buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
     assert c_owner.map(buffer).pages() == SHOWN
 
@@ -415,6 +439,20 @@ def test_a_hot_reset_concerns_all_devices_of_the_set(
         assert registers.touched.load(8, VIRTIO_STATUS) == registers.untouched.load(8, VIRTIO_STATUS) == 0
         for reach in (memory, registers):
             assert reach.missing() == ""
+
+
+@requirement("STATE-13")
+@machine(pair=True)
+@VIA
+def test_a_hot_reset_does_not_need_all_devices_open(
+    c_owner: Actor, pair: tuple[Function, Function], via: str
+) -> None:
+    """A hot reset while nobody has the other function open gives the DMABUFs of the one back."""
+    device = c_owner.open(pair[0].address, via)
+    reach = Reach.of(device, RAM_BAR, SPAN)
+    device.hot_reset()
+    assert reach.touched.page_table().is_empty()
+    assert reach.missing() == ""
 
 
 @requirement("STATE-13")
