@@ -297,24 +297,31 @@ class Run:
             self._raise(said, [], error)
             return
         worse: list[str] = []
+        unread: PatchproofError | None = None
         lost = isinstance(error, LOST) or not guest.machine.alive()
         if not lost and self._healthy is not None:
             try:
                 worse = _settled(guest, self._healthy).worse_than(self._healthy)
+            except SshTimeoutError as stuck:
+                lost = True
+                worse = [f"the kernel's state cannot be read: {stuck.message}"]
             except (HarnessError, *LOST) as unreadable:
                 lost = isinstance(unreadable, LOST)
-                worse = [f"the kernel's state cannot be read: {unreadable.message}"]
+                unread = unreadable
         if lost and (death := self._death(guest, error)):
             self.pipeline.spend(death)
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
-            self.pipeline.spend(f"an operation did not end: {error}")
+            self.pipeline.spend(f"an operation did not end: {error or unread or worse[0]}")
         # The console last: a kernel that is damaged may show it only when it is asked.
         said = self._said(guest)
         if worse == [LOCKDEP_OFF] and not said and error is None:
             self.pipeline.spend(LOCKDEP_OFF)
             raise HarnessError(f"{LOCKDEP_OFF.capitalize()} and has found nothing: it has no room left.")
         self._raise(said, worse, error)
+        if unread is not None and error is None:
+            self.pipeline.spend(f"its kernel's state cannot be read: {unread.message}")
+            raise HarnessError(f"The kernel's state cannot be read: {unread.message}") from unread
         if error is None:
             self._require_sight(guest)
 
