@@ -179,7 +179,8 @@ class DropSsh(Attack):
     """The guest's end of every SSH connection is killed."""
 
     harm = (
-        Harm(Verdict.HARNESS_ERROR, True, "connection"),
+        Harm(Verdict.HARNESS_ERROR, True, "onnection broke"),
+        Harm(Verdict.HARNESS_ERROR, True, "session not active"),
         Harm(Verdict.HARNESS_ERROR, True, "gone away"),
         Harm(Verdict.HARNESS_ERROR, True, "could not be started"),
         Harm(Verdict.HARNESS_ERROR, True, "The actor ended while it did"),
@@ -353,9 +354,9 @@ class Siege:
     def run(self) -> None:
         """All of it, to the end."""
         self.part()
-        while not (record := read(self.latest)).complete or record.interrupted:
+        # One that the disk was full for comes to its own end, though not to that of its plan.
+        while self.left() or not (record := read(self.latest)).complete or record.interrupted:
             self.part()
-        assert self.left() == []
         for result in record.scenarios:
             if result.verdict not in SOUND:
                 self.blame(result)
