@@ -140,6 +140,9 @@ class Machine:
     ``ram_bar`` and ``ram_bars`` (by role) are the host's view of the memory behind
     the RAM BARs, valid until close().  ``command`` is QEMU's command line;
     ``note`` is what a reader of the results should know about the start, if anything.
+    With ``hangs_up`` the connection is closed when the processors are stopped from
+    outside: a guest that stands still, or did for a while, keeps no deadline, and
+    whoever waits for it learns from outside_fault() why.  A debugger stops them, too.
     """
 
     ssh: Ssh
@@ -161,6 +164,7 @@ class Machine:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.ssh_line = ""
         self.note = ""
+        self.hangs_up = False
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._user, self._host = KeyPair.generate(), KeyPair.generate()
@@ -309,9 +313,7 @@ class Machine:
         if name == "GUEST_PANICKED":
             self._panicked.set()
             self._news.put(_Panicked())
-        if name == "STOP" and hasattr(self, "ssh"):
-            # A guest that stands still, or did for a while, keeps no deadline.  Whoever waits for it need
-            # not wait for one, and learns from outside_fault() why.
+        if name == "STOP" and self.hangs_up and hasattr(self, "ssh"):
             threading.Thread(target=self.ssh.close, name="hang up", daemon=True).start()
 
     def _wait(self) -> None:

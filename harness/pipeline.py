@@ -314,6 +314,7 @@ class Pipeline:
             layout=layout,
             gdb=self.request.keep_vm,
         )
+        booted.hangs_up = not self.request.keep_vm
         try:
             self.journal.machine_up(name, time.monotonic() - booted.started)
             self.results.write_run(qemu_command=list(booted.command))
