@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -302,12 +303,14 @@ CACHE_KINDS = {
     "sources": ("base", "trees", "apt", "downloads", "work"),
     "logs": ("logs", "boots"),
 }
+KEPT_LOGS = 10  # of each stage; those of whole runs are in their results
 
 
 def _log(store: Store, stage: str) -> Path:
-    """The log of a stage that is run by itself; one file per stage, of the last time."""
-    log = store.path("logs", f"{stage}.log")
-    log.unlink(missing_ok=True)
+    """A new log for a stage that is run by itself, as another program may be at the same stage."""
+    log = store.path("logs", stage, f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log")
+    for old in sorted(log.parent.iterdir())[: 1 - KEPT_LOGS]:
+        old.unlink(missing_ok=True)
     return log
 
 

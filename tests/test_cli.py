@@ -17,9 +17,22 @@ from harness.hardware import MIB
 from harness.journal import Journal
 from harness.options import PATCHES, PROJECT
 from harness.prefixes import Row
+from harness.store import Store
 from harness.verdict import Entry, Kind, Verdict
 
-COMMANDS = ("run", "doctor", "fetch", "apply", "build", "mutants", "image", "boot", "judge", "matrix", "clean")
+COMMANDS = (
+    "run",
+    "doctor",
+    "fetch",
+    "apply",
+    "build",
+    "mutants",
+    "image",
+    "boot",
+    "judge",
+    "matrix",
+    "clean",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -285,3 +298,14 @@ def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> N
     assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
     assert cli.main(["clean"]) == ExitCode.OK
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
+
+
+def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    old = [store.path("logs", "build", f"2026010{day}T000000-1.log") for day in range(1, 10)]
+    for path in old:
+        path.touch()
+    store.path("logs", "build", "20260110T000000-1.log").touch()
+    log = cli._log(store, "build")
+    log.touch()
+    assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
