@@ -33,6 +33,7 @@ from harness.reply import (
     Sigsegv,
     Vma,
     judge,
+    outcome,
     refusal,
     word_or_fault,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "Vma",
     "Watched",
     "build_actor",
+    "outcome",
     "refusal",
     "start_actor",
     "start_python",

@@ -26,13 +26,20 @@ class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of t
         self.operation = operation
 
 
-def refusal(attempt: Callable[[], object]) -> str:
+def outcome(attempt: Callable[[], object]) -> str:
     """The errno by which the kernel refuses, ``success`` if it does not."""
     try:
         attempt()
     except Refused as refused:
         return refused.errno
     return "success"
+
+
+def refusal(attempt: Callable[[], object]) -> str:
+    """The errno by which the kernel refuses.  AssertionError if it does not."""
+    errno = outcome(attempt)
+    assert errno != "success", "The kernel did not refuse."
+    return errno
 
 
 class DeadlineError(PatchproofError):

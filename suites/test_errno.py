@@ -22,7 +22,7 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.mm import open_mapped_file
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus, refusal
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus, outcome
 from harness.raw import (
     BAD_POINTERS,
     GET,
@@ -74,7 +74,7 @@ def deviations(
     leftovers = Leftovers(owner)
     found = []
     for what, attempt in attempts.items():
-        answer = refusal(attempt)
+        answer = outcome(attempt)
         if answer not in errnos:
             found.append(f"{what}: {answer} instead of {' or '.join(errnos)}")
         if left := leftovers.look():
@@ -306,7 +306,7 @@ def test_an_access_mode_of_3_is_no_access(c_owner: Actor, ram: Function, finding
     """O_ACCMODE in open_flags makes a descriptor that can neither be read nor written, nor mapped."""
     device = c_owner.open(ram.address)
     buffer = hold(device, Creation(open_flags=os.O_ACCMODE).make(device))
-    answers = {prot: refusal(lambda prot=prot: c_owner.map(buffer, prot=prot)) for prot in ("r", "w", "rw")}
+    answers = {prot: outcome(lambda prot=prot: c_owner.map(buffer, prot=prot)) for prot in ("r", "w", "rw")}
     finding(f"an access mode of 3 makes a descriptor; mmap() of it: {answers}")
     assert set(answers.values()) == {"EACCES"}
 
@@ -350,7 +350,7 @@ def test_a_kernel_without_the_option_maps_bars_alone(
 ) -> None:
     """Without VFIO_PCI_DMABUF creation and revocation are ENOTTY, and device-fd mappings work."""
     device = c_owner.open(ram.address)
-    if refusal(lambda: Creation(flags=GET | PROBE | EXPORT).make(device)) == "success":
+    if outcome(lambda: Creation(flags=GET | PROBE | EXPORT).make(device)) == "success":
         pytest.skip("this kernel has VFIO_PCI_DMABUF")
     attempts: dict[object, Callable[[], object]] = {"creation": lambda: Creation().make(device)}
     number = Abi.of(c_owner).revoke
@@ -552,7 +552,7 @@ def test_a_suspended_buffer_can_be_revoked(owner: Actor, ram: Function) -> None:
     owner.revoke(buffer)
     device.decode_memory(True)
     assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
-    assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: owner.revoke(buffer)) == "EBADFD"
 
 
 @requirement("ERR-56")
@@ -567,7 +567,7 @@ def test_a_buffer_of_a_device_in_low_power_can_be_revoked(c_owner: Actor, ram: F
     c_owner.revoke(buffer)
     device.exit_low_power()
     assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
-    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
 @requirement("ERR-56")
@@ -583,7 +583,7 @@ def test_a_buffer_of_a_device_in_d3hot_can_be_revoked(c_owner: Actor, rng: Funct
     c_owner.revoke(buffer)
     device.power(D0)
     assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
-    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
 # -- the feature that revokes ----------------------------------------------------------
@@ -652,12 +652,12 @@ def test_an_earlier_revisions_interface_is_gone(stage: Stage, finding) -> None:
     """What revoked in another revision is ENOTTY, and revokes nothing."""
     request = Argument([b"\x08\0\0\0", stage.buffer])
     answers = {
-        "VFIO_DEVICE_PCI_DMABUF_REVOKE": refusal(
+        "VFIO_DEVICE_PCI_DMABUF_REVOKE": outcome(
             lambda: call(stage.owner, stage.device, VFIO_DEVICE_PCI_DMABUF_REVOKE, request)
         )
     }
     if stage.by_feature:
-        answers["DMA_BUF_IOCTL_REVOKE"] = refusal(
+        answers["DMA_BUF_IOCTL_REVOKE"] = outcome(
             lambda: call(stage.owner, stage.buffer, DMA_BUF_IOCTL_REVOKE)
         )
     finding(f"interfaces of other revisions: {answers}")
@@ -673,7 +673,7 @@ def test_a_device_fd_mapping_leads_to_no_dmabuf(c_owner: Actor, ram: Function, u
     holder = c_owner.spawn("holder", uid=uid)
     mapping = holder.map(c_owner.lend(device, holder), LENGTH, bar=RAM_BAR)
     assert mapping.stamp() is None
-    assert refusal(lambda: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
+    assert outcome(lambda: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
 
 
 # -- the ioctl that revokes ------------------------------------------------------------
@@ -885,7 +885,7 @@ def test_a_dmabuf_cannot_be_lent_for_reading_alone(c_owner: Actor, ram: Function
     device = c_owner.open(ram.address)
     assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN), prot="r").load32(0) is not None
     buffer = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
-    answer = refusal(lambda: c_owner.map(buffer, prot="r"))
+    answer = outcome(lambda: c_owner.map(buffer, prot="r"))
     finding(f"mmap() with PROT_READ of an O_RDONLY descriptor: {answer}")
     assert answer == "EINVAL"
 
@@ -1031,7 +1031,7 @@ def test_no_revoke_succeeds_that_should_not(ram: Function, search: Search) -> No
         owner = stage.owner
         with owner.export(stage.device, RAM_BAR, SPAN) as buffer, owner.map(buffer) as mapping:
             target = buffer if case.target is None else case.target
-            answer = refusal(lambda: stage.ask(case.way, target, case.argsz, case.present))
+            answer = outcome(lambda: stage.ask(case.way, target, case.argsz, case.present))
             done = answer == "success" and not case.way & PROBE
             if done:
                 assert case.way == SET

@@ -14,7 +14,7 @@ import pytest
 from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus
+from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.witness import KernelHealth, RamBar, Slabs
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
@@ -34,13 +34,6 @@ VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 def dmabufs(guest: Guest) -> int:
     """How many DMABUFs the guest's kernel has."""
     return KernelHealth.of(guest).dmabufs
-
-
-def refusal(call: Callable[[], object]) -> str:
-    """The errno with which the kernel refuses."""
-    with pytest.raises(Refused) as refused:
-        call()
-    return refused.value.errno
 
 
 # ---- the end of the device is the end of all access

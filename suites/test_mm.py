@@ -1,6 +1,6 @@
 """FLAG: the flags of mmap(), what the kernel can be asked to do with a mapping, and who else reaches for it.
 
-Every scenario maps first: on a kernel that maps nothing a refusal proves nothing.
+Every scenario maps first: on a kernel that maps nothing a outcome proves nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from harness.probe import (
     Refused,
     Sigbus,
     Sigsegv,
-    refusal,
+    outcome,
 )
 from harness.relations import Segment, dump
 from harness.witness import RamBar
@@ -98,7 +98,7 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
     """MAP_PRIVATE is EINVAL for any protection, populated or not; the shared mapping stays as it was."""
     for flags in ("private", "private,populate", "private,locked"):
         for prot in ("none", "r", "w", "rw"):
-            attempt = refusal(lambda prot=prot, flags=flags: c_owner.map(buffer, prot=prot, flags=flags))
+            attempt = outcome(lambda prot=prot, flags=flags: c_owner.map(buffer, prot=prot, flags=flags))
             assert attempt == "EINVAL", (prot, flags)
     assert mapping.pages() == SHOWN
 
@@ -111,9 +111,9 @@ def test_executing_is_allowed_as_for_any_dmabuf(
 
     def answers(one: Buffer, view: Mapping) -> dict[str, str]:
         found = {
-            f"mmap {prot}": refusal(lambda prot=prot: c_owner.map(one, prot=prot)) for prot in ("rx", "rwx")
+            f"mmap {prot}": outcome(lambda prot=prot: c_owner.map(one, prot=prot)) for prot in ("rx", "rwx")
         }
-        return found | {"mprotect rx": refusal(lambda: view.protect("rx"))}
+        return found | {"mprotect rx": outcome(lambda: view.protect("rx"))}
 
     other = c_owner.make("udmabuf", LENGTH)
     ours, theirs = answers(buffer, mapping), answers(other, c_owner.map(other))
@@ -132,7 +132,7 @@ def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mappin
             got = c_owner.map(reading, prot=prot)
         except Refused:
             continue
-        assert refusal(lambda got=got: got.protect("rw")) == "EACCES"
+        assert outcome(lambda got=got: got.protect("rw")) == "EACCES"
         assert isinstance(got.store32(0, 0), Sigsegv)
     assert mapping.pages() == SHOWN
 
@@ -197,16 +197,16 @@ def test_protections_of_huge_pages_are_kept_and_changed(
 @requirement("FLAG-05")
 def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """mremap() shrinks and moves, with the right pages; it does not grow, duplicate, or leave the old."""
-    assert refusal(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
-    assert refusal(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
-    assert refusal(lambda: duplicate(mapping)) == "EFAULT"
-    assert refusal(lambda: leave_behind(mapping)) == "EINVAL"
+    assert outcome(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
+    assert outcome(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
+    assert outcome(lambda: duplicate(mapping)) == "EFAULT"
+    assert outcome(lambda: leave_behind(mapping)) == "EINVAL"
     assert mapping.pages(0, 6 * PAGE) == SHOWN[:6]
     moved = remap(mapping, LENGTH, "maymove,fixed")
     assert moved.pages() == SHOWN
     half = remap(moved, LENGTH // 2)
     assert half.pages() == SHOWN[: PAGES // 2]
-    assert refusal(lambda: remap(half, LENGTH)) == "EFAULT"
+    assert outcome(lambda: remap(half, LENGTH)) == "EFAULT"
     again = remap(half, LENGTH // 2, "maymove,fixed")
     assert again.store32(3 * PAGE, 0x333) is None
     assert c_owner.map(buffer).load32(3 * PAGE) == 0x333
@@ -243,7 +243,7 @@ def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
     put_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
     expected = [*SHOWN[:2], SHOWN[9], SHOWN[10], *SHOWN[4:]]
     assert mapping.pages() == expected
-    refused = refusal(lambda: put_over(mapping, buffer, 0, PAGE, 9 * PAGE, replacing=False))
+    refused = outcome(lambda: put_over(mapping, buffer, 0, PAGE, 9 * PAGE, replacing=False))
     assert (refused, mapping.pages()) == ("EEXIST", expected)
     edges = [map_at(buffer, LAST_ADDRESS - LENGTH), map_at(buffer, FIRST_ADDRESS)]
     for edge in edges:
@@ -281,7 +281,7 @@ def test_another_page_of_a_dmabuf_is_that_page(c_owner: Actor, buffer: Buffer, m
         assert mapping.pages(place * PAGE, 2 * PAGE) == SHOWN[page : page + 2]
     for page in (PAGES - 1, PAGES, 1 << 20, 1 << 40, (1 << 52) - 1):
         with c_owner.map(buffer) as fresh:
-            refused = refusal(lambda page=page, fresh=fresh: remap_file_page(fresh, page, PAGE, 2 * PAGE))
+            refused = outcome(lambda page=page, fresh=fresh: remap_file_page(fresh, page, PAGE, 2 * PAGE))
             assert refused in ("EINVAL", "EOVERFLOW"), page
             for place in (PAGE, 2 * PAGE):
                 assert is_what_it_was_or_gone(fresh, place, SHOWN[place // PAGE])
@@ -302,7 +302,7 @@ def check_another_page(device: Device, first: int, page: int) -> None:
         assert view.pages() == shown
         (vma,) = device.actor.vmas(view)
         of_a_dmabuf = vma.name.startswith("/dmabuf:")
-        if refusal(lambda: remap_file_page(view, page, PAGE, PAGE)) == "success":
+        if outcome(lambda: remap_file_page(view, page, PAGE, PAGE)) == "success":
             region, place = (RAM_BAR, page) if of_a_dmabuf else divmod(page, REGION_PAGES)
             expected: list[int | Fault] = [GONE[1]]
             if place * PAGE < device.bars.get(region, 0):
@@ -343,7 +343,7 @@ def test_a_mapping_that_is_not_to_be_inherited_is_not(
     assert shared_files(child) == {}
     assert child.adopt(alone).load32(0) == Sigsegv(SEGV_MAPERR, 0)
     assert child.map(buffer).pages() == mapping.pages() == alone.pages() == SHOWN
-    assert refusal(lambda: alone.advise("dofork")) == "EINVAL"
+    assert outcome(lambda: alone.advise("dofork")) == "EINVAL"
     assert c_owner.fork("other").adopt(alone).load32(PAGE) == Sigsegv(SEGV_MAPERR, PAGE)
 
 
@@ -364,7 +364,7 @@ def test_no_advice_changes_what_is_mapped(c_owner: Actor, buffer: Buffer, mappin
     for advice in (*REFUSED, *ACCEPTED):
         with c_owner.map(buffer) as fresh:
             assert fresh.pages(0, 8 * PAGE) == SHOWN[:8]
-            answers[advice] = refusal(lambda fresh=fresh, advice=advice: fresh.advise(advice))
+            answers[advice] = outcome(lambda fresh=fresh, advice=advice: fresh.advise(advice))
             assert fresh.pages() == SHOWN, advice
             assert fresh.store32(8 * PAGE + 8, 0x51) is None
             assert mapping.load32(8 * PAGE + 8) == 0x51
@@ -421,8 +421,8 @@ def test_a_debugger_does_not_reach_it(
         for target in targets:
             debugger = Debugger(mapping, target, via)
             for offset in (0, PAGE + 8, 12 * PAGE):
-                assert refusal(lambda debugger=debugger, offset=offset: debugger.peek(offset)) == errno
-                assert refusal(lambda debugger=debugger, offset=offset: debugger.poke(offset, 0)) == errno
+                assert outcome(lambda debugger=debugger, offset=offset: debugger.peek(offset)) == errno
+                assert outcome(lambda debugger=debugger, offset=offset: debugger.poke(offset, 0)) == errno
 
     check()
     assert mapping.pages() == SHOWN
@@ -440,10 +440,10 @@ def test_its_pages_cannot_be_pinned(
     """Who pins pages gets EFAULT, before and after a revoke, and the device's bytes stay."""
     if pin(ordinary, how, PAGE) < 0:
         raise HarnessError("The pages of ordinary memory were to be pinned, and are not.")
-    assert refusal(lambda: pin(mapping, how, PAGE)) == "EFAULT"
+    assert outcome(lambda: pin(mapping, how, PAGE)) == "EFAULT"
     assert mapping.pages() == SHOWN
     c_owner.revoke(buffer)
-    assert refusal(lambda: pin(mapping, how, PAGE)) == "EFAULT"
+    assert outcome(lambda: pin(mapping, how, PAGE)) == "EFAULT"
     assert ram_witness.pages(START * PAGE, LENGTH) == SHOWN
 
 
@@ -459,7 +459,7 @@ def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping
     answers = {}
     for name, advice in ADVICES.items():
         for target in (child, None):
-            answers[name] = refusal(
+            answers[name] = outcome(
                 lambda target=target, advice=advice: advise_process(mapping, target, advice)
             )
             assert mapping.pages() == inherited.pages() == SHOWN, name
@@ -500,7 +500,7 @@ def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> Non
 @requirement("FLAG-13")
 def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding) -> None:
     """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
-    answers = {how: refusal(lambda how=how: sync(mapping, how)) for how in ("sync", "async", "invalidate")}
+    answers = {how: outcome(lambda how=how: sync(mapping, how)) for how in ("sync", "async", "invalidate")}
     finding(f"msync(): {answers}")
     assert answers == {"sync": "EINVAL", "async": "success", "invalidate": "success"}
     assert mapping.pages() == SHOWN
@@ -511,7 +511,7 @@ def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> Non
     """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
     watch_faults(ordinary, "missing").close()
     answers = {
-        mode: refusal(lambda mode=mode: watch_faults(mapping, mode)) for mode in ("missing", "wp", "minor")
+        mode: outcome(lambda mode=mode: watch_faults(mapping, mode)) for mode in ("missing", "wp", "minor")
     }
     assert set(answers.values()) == {"EINVAL"}, answers
     assert mapping.pages() == SHOWN
@@ -521,12 +521,12 @@ def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> Non
 def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """A mapping that is sealed by mseal() stays in place, and ends with the revoke all the same."""
     seal(mapping)
-    assert refusal(mapping.unmap) == "EPERM"
-    assert refusal(lambda: mapping.protect("r")) == "EPERM"
+    assert outcome(mapping.unmap) == "EPERM"
+    assert outcome(lambda: mapping.protect("r")) == "EPERM"
     assert mapping.pages() == SHOWN
     c_owner.revoke(buffer)
     assert mapping.pages() == GONE
-    assert refusal(mapping.unmap) == "EPERM"
+    assert outcome(mapping.unmap) == "EPERM"
 
 
 @requirement("FLAG-19")
@@ -535,7 +535,7 @@ def test_a_hint_of_huge_tlb_pages_changes_nothing(
 ) -> None:
     """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
     got: list[Mapping] = []
-    answer = refusal(lambda: got.append(c_owner.map(buffer, flags=MAP_SHARED_HUGETLB)))
+    answer = outcome(lambda: got.append(c_owner.map(buffer, flags=MAP_SHARED_HUGETLB)))
     finding(f"MAP_HUGETLB: {answer}")
     assert answer in ("EINVAL", "success")
     for one in (mapping, *got):
@@ -558,11 +558,11 @@ def test_there_is_no_way_to_the_data_but_mmap(
     """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""
     if end == "revoked":
         c_owner.revoke(buffer)
-    answers = {way: refusal(lambda way=way: c_owner.say("fdio", buffer.name, way)) for way in WAYS}
+    answers = {way: outcome(lambda way=way: c_owner.say("fdio", buffer.name, way)) for way in WAYS}
     finding(f"a DMABUF's descriptor, {end}: {answers}")
     assert "success" not in answers.values()
     assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")
-    assert refusal(lambda: buffer.seek("cur")) == "EINVAL"
-    assert refusal(lambda: buffer.seek("set", PAGE)) == "EINVAL"
+    assert outcome(lambda: buffer.seek("cur")) == "EINVAL"
+    assert outcome(lambda: buffer.seek("set", PAGE)) == "EINVAL"
     assert buffer.seek("end") == LENGTH
     assert ram_witness.pages(START * PAGE, LENGTH) == SHOWN
