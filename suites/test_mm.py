@@ -1,6 +1,6 @@
 """FLAG: the flags of mmap(), what the kernel can be asked to do with a mapping, and who else reaches for it.
 
-Every scenario maps first: on a kernel that maps nothing a outcome proves nothing.
+Every scenario maps first: on a kernel that maps nothing a refusal proves nothing.
 """
 
 from __future__ import annotations
