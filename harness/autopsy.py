@@ -66,9 +66,7 @@ def ended(
     return HarnessError(f"QEMU {why} before the guest came up.", log=log, tail=tail)
 
 
-def outside(
-    status: int | None, events: Sequence[tuple[str, Mapping[str, Any]]], monitor: Monitor
-) -> str:
+def outside(status: int | None, events: Sequence[tuple[str, Mapping[str, Any]]], monitor: Monitor) -> str:
     """What was done to QEMU that its kernel cannot help, as a clause; empty if nothing was.
 
     ``status`` is QEMU's exit status, None while it runs, ``events`` are all that it
