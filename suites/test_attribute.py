@@ -109,6 +109,16 @@ def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> N
     assert mapping.pages() == SHOWN
 
 
+@requirement("ATTR-01")
+@machine(kernel="nopat")
+@LEVELS
+def test_without_pat_it_is_uncached_as_well(device: Device, level: str) -> None:
+    """The same where no list of memory types overrules what the DMABUF's mapping asks for."""
+    mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+    assert caching(mapping, level) == control(device, level) == "uncached-minus"
+    assert mapping.pages() == SHOWN
+
+
 # -- asking for it ---------------------------------------------------------------------
 
 
@@ -335,6 +345,16 @@ def test_wc_reaches_the_device_and_is_taken_away(
     assert mapping.page_table().is_empty()
     assert refusal(lambda: c_owner.map(buffer)) != ""
     assert set(ram_witness.read(0, BLOCK)) == {0x5A}
+
+
+@requirement("ATTR-07")
+@machine(kernel="nopat")
+@LEVELS
+def test_without_pat_wc_is_not_cached(device: Device, level: str) -> None:
+    """Where there is no PAT, and so no write combining, a WC mapping is uncached, and never write-back."""
+    mapping = placed(level, combining(device, [Range(0, BLOCK)]))
+    assert caching(mapping, level) == control(device, level) == "uncached-minus"
+    assert mapping.pages() == SHOWN
 
 
 @requirement("ATTR-07")
