@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import re
@@ -260,6 +261,19 @@ class Machine:
         if status is not None:
             self.monitor.wait_closed()
         return autopsy.outside(status, self.events, self.monitor)
+
+    def dump_processors(self) -> Path:
+        """Write where each processor is to ``processors.txt``, three times; the file.
+
+        A processor that spins is at other places each time, one that waits for an
+        interrupt at the same.  What QEMU does not tell is missing.
+        """
+        path = self.run_dir / "processors.txt"
+        with path.open("w") as stream, contextlib.suppress(HarnessError):
+            for _ in range(3):
+                command = {"command-line": "info registers -a"}
+                stream.write(f"{self.monitor.execute('human-monitor-command', command)}\n")
+        return path
 
     def reachable(self) -> bool:
         """Whether somebody can log in anew."""

@@ -477,7 +477,8 @@ class Run:
         if answers:
             return ""
         if guest.machine.alive():
-            return "it does not answer any more"
+            where = guest.machine.dump_processors().relative_to(self.results.dir)
+            return f"it does not answer any more (where its processors are stands in {where})"
         return said[0].title if said else "the machine ended by itself"
 
     @staticmethod

@@ -147,6 +147,12 @@ def test_children_of_dead_processes_are_buried(guest: Machine) -> None:
     assert ask(guest, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z' || true").strip() == "0"
 
 
+def test_where_the_processors_are_can_be_told(guest: Machine) -> None:
+    said = guest.dump_processors().read_text()
+    assert re.findall(r"^CPU#(\d)", said, re.MULTILINE) == ["0", "1"] * 3
+    assert len(re.findall(r"\bRIP=[0-9a-f]{16}\b", said)) == 6
+
+
 def test_the_debugger_can_connect(guest: Machine) -> None:
     found = re.search(r"127\.0\.0\.1:(\d+)", guest.gdb_line)
     assert found
