@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -309,3 +311,13 @@ def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -
     log = cli._log(store, "build")
     log.touch()
     assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
+
+
+@pytest.mark.parametrize("command", [["matrix"], ["matrix", "--group", "LOG"]])
+def test_words_that_cannot_be_written_are_the_hosts_fault(command: list[str]) -> None:
+    """Whether the disk is full in the middle of them or at their end."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *command], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == ExitCode.HARNESS
