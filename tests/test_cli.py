@@ -19,7 +19,7 @@ from harness.hardware import MIB
 from harness.journal import Journal
 from harness.options import PATCHES, PROJECT
 from harness.prefixes import Row
-from harness.store import Store
+from harness.store import CACHE_VARIABLE, Store
 from harness.verdict import Entry, Kind, Verdict
 
 COMMANDS = (
@@ -313,11 +313,13 @@ def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -
     assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
 
 
-@pytest.mark.parametrize("command", [["matrix"], ["matrix", "--group", "LOG"]])
-def test_words_that_cannot_be_written_are_the_hosts_fault(command: list[str]) -> None:
-    """Whether the disk is full in the middle of them or at their end."""
-    with open("/dev/full", "w") as full:
+def test_words_that_cannot_be_written_are_the_hosts_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    (tmp_path / "logs").mkdir()
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "harness", *command], stdout=full, stderr=subprocess.PIPE, check=False
+            [sys.executable, "-m", "harness", "clean"], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == ExitCode.HARNESS
