@@ -317,6 +317,7 @@ def test_words_that_cannot_be_written_are_the_hosts_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (tmp_path / "logs").mkdir()
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
