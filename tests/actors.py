@@ -28,9 +28,16 @@ _AS_FD_3 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], 
 
 
 @functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """What lies in it goes with this process."""
+    return tempfile.TemporaryDirectory(prefix="patchproof-actor-")
+
+
+@functools.cache
 def actor(*defines: str) -> Path:
     """The C actor, compiled with ``-D`` of each of ``defines``; once per test run."""
-    folder = Path(tempfile.mkdtemp(prefix="patchproof-actor-"))
+    folder = Path(_folder().name, *defines)
+    folder.mkdir(parents=True, exist_ok=True)
     flags = " ".join(["-O1", *(f"-D{define}" for define in defines)])
     settings = [f"HEADERS={HEADERS}", f"OUT={folder / 'actor'}", f"CFLAGS={flags}", "CC=gcc"]
     command.run(["make", "-C", str(PROBES), *settings])
