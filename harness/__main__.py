@@ -8,12 +8,16 @@ from harness.cli import main
 from harness.errors import ExitCode
 
 
-def _told(code: int) -> int:
-    """``code``, or that of a fault of the host if what was said could not be written: the disk may be full.
+def _main() -> int:
+    """main(); a fault of the host if it cannot say what it has to say, as to a full disk.
 
     Somebody who has read enough (``| head``) is no fault.  Left to itself, the
-    interpreter tries once more at its end, and exits with 120.
+    interpreter tries once more to write at its end, and exits with 120.
     """
+    try:
+        code = main()
+    except OSError:  # main() says all others; this one is from saying it
+        code = ExitCode.HARNESS
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -21,7 +25,7 @@ def _told(code: int) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if error.errno != errno.EPIPE:
                 code = code or ExitCode.HARNESS
-    return code
+    return int(code)
 
 
-sys.exit(_told(main()))
+sys.exit(_main())
