@@ -36,12 +36,12 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
+from harness import events
 from harness.detector import Detector
 from harness.errors import HarnessError, PatchproofError, SeriesError
-from harness.store import append, write_atomically
+from harness.store import write_atomically
 from harness.verdict import Entry, Kind, Record, Span, Verdict
 
 PLAN = "plan.json"
@@ -121,7 +121,7 @@ class Journal:
         through again without a word.
         """
         self.lock()
-        _cut_torn_line(self.directory / EVENTS)
+        events.cut_torn_line(self.directory / EVENTS)
         self._plan = {result.entry.id: result.entry for result in record.results}
         self._passed = frozenset(
             result.entry.id
@@ -241,31 +241,11 @@ class Journal:
         self._write("run-ended")
 
     def _write(self, event: str, **members: object) -> None:
-        """Append one line and wait until it is on the disk, or leave the file as it was."""
-        if self._waiting:
-            self._append("run-started", resumed=True)
-            self._waiting = False
-        self._append(event, **members)
-
-    def _append(self, event: str, **members: object) -> None:
         path = self.directory / EVENTS
-        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
-        try:
-            append(path, line.encode("ascii"))
-        except OSError as error:
-            raise HarnessError(
-                f"The event {event!r} could not be written to {path} ({error.strerror or error}). "
-                "Make room on the disk; what was written before is whole."
-            ) from error
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Take away what follows the last newline: a killed run never finished writing it."""
-    if not path.exists():
-        return
-    with path.open("r+b") as stream:
-        stream.truncate(stream.read().rfind(b"\n") + 1)
-        os.fsync(stream.fileno())
+        if self._waiting:
+            events.append(path, "run-started", resumed=True)
+            self._waiting = False
+        events.append(path, event, **members)
 
 
 def _shortened(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness import events
 from harness.detector import Detector, State, blind
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
@@ -32,7 +33,7 @@ def read(directory: Path) -> Record:
     """
     run, planned = _read_plan(directory)
     joined = _Joined(planned)
-    for number, raw in enumerate(_lines(directory), 1):
+    for number, raw in enumerate(events.whole_lines(directory / EVENTS), 1):
         try:
             event = json.loads(raw)
         except ValueError:
@@ -43,14 +44,6 @@ def read(directory: Path) -> Record:
             joined.fault(EVENTS, f"line {number} is not a JSON object")
     joined.results = {name: rescan(result, directory) for name, result in joined.results.items()}
     return joined.record(run)
-
-
-def _lines(directory: Path) -> list[bytes]:
-    """The whole lines of the journal; what follows the last newline was never finished."""
-    try:
-        return (directory / EVENTS).read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return []  # killed between plan and first event
 
 
 def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:

@@ -21,14 +21,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from harness import events
 from harness.errors import ExitCode, HarnessError
 from harness.mutant import Mutant
-from harness.store import append
 from harness.verdict import Kind, Record, Result, Verdict
 
 EVENTS = "events.jsonl"
@@ -92,7 +91,12 @@ class Ledger:
         self.path = folder / EVENTS
         self.trials: dict[str, Trial] = {}
         self.controls: dict[str, Control] = {}
-        for number, raw in enumerate(self._whole_lines(), 1):
+        try:
+            events.cut_torn_line(self.path)
+            lines = events.whole_lines(self.path)
+        except OSError as error:
+            raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+        for number, raw in enumerate(lines, 1):
             try:
                 self._take(json.loads(raw))
             except (ValueError, KeyError, TypeError) as error:
@@ -137,20 +141,6 @@ class Ledger:
             return False
         return trial.suites == suites or (trial.fate is Fate.KILLED and not self.is_open(trial))
 
-    def _whole_lines(self) -> list[bytes]:
-        """The lines of the journal; the torn one that a power cut may leave at the end is taken away."""
-        try:
-            content = self.path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if whole != content:
-                with self.path.open("r+b") as stream:
-                    stream.truncate(len(whole))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
-        return whole.splitlines()
-
     def _take(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "trial-ended":
@@ -163,15 +153,8 @@ class Ledger:
                 control.failed |= dict(event["failed"])
 
     def _write(self, event: str, **members: object) -> None:
-        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
-        try:
-            append(self.path, line.encode("ascii"))
-        except OSError as error:
-            raise HarnessError(
-                f"{self.path} cannot be written ({error.strerror or error}). Make room on the disk; what was "
-                "written before is whole."
-            ) from error
-        self._take(json.loads(line))
+        events.append(self.path, event, **members)
+        self._take({"event": event, **members})
 
 
 def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:

@@ -66,26 +66,6 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def append(path: Path, data: bytes) -> None:
-    """Add ``data`` to the end of a file, all of it on the disk when this returns, or nothing of it.
-
-    Half a line in the middle of a journal would spoil all that follows it.
-    """
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        before = os.fstat(handle).st_size
-        try:
-            written = os.write(handle, data)
-            if written != len(data):
-                raise OSError(f"only {written} of {len(data)} bytes could be written")
-            os.fsync(handle)
-        except OSError:
-            os.ftruncate(handle, before)
-            raise
-    finally:
-        os.close(handle)
-
-
 class Store:
     """The cache folder of one user, shared by any number of runs at once."""
 
