@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.detector import Detector, State
 from harness.errors import BootError, HarnessError
 from harness.guest import Guest
+from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
 from harness.ssh import SshLostError, SshTimeoutError
@@ -22,7 +23,6 @@ from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabuf
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
 CONSOLE_SECONDS = 3.0
-LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
 LOST = (ActorDiedError, DeadlineError, SshLostError, SshTimeoutError)
 LAST_LINE = "patchproof: what was to be provoked has been"
 TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes

@@ -28,6 +28,7 @@ BOOT_SECONDS = 45.0
 SSH_SECONDS = 10.0
 # A guest that dies loses its connection a moment before it is known to be dead.
 GRACE_SECONDS = 1.0
+LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
 
 ATTEMPTS = 2
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,13 @@ def _seed(text: str) -> str:
     if text not in ("", ANY_SEED) and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed: a number, or {ANY_SEED}")
     return text
+
+
+def without(option: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of a command line but for ``option`` and its value."""
+    stripper = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    stripper.add_argument(option)
+    return stripper.parse_known_args(arguments)[1]
 
 
 def request(get: Callable[[str], Any]) -> Request:

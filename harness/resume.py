@@ -18,14 +18,13 @@ NAMED = 5  # of the entries that do not fit; the rest is counted
 OPTION = "--resume"
 
 
-def command(folder: Path, given: Sequence[str]) -> list[str]:
+def command(folder: Path, given: list[str]) -> list[str]:
     """What the run in ``folder`` was started with, and what is ``given`` now besides; where it was started.
 
     Raises HarnessError if ``folder`` is not that of a run.
     """
     results = Results.reopen(folder)
     started_with, directory = _selection(results.dir)
-    besides = _without_resume(given)
     try:
         os.chdir(directory)
     except OSError as error:
@@ -33,7 +32,7 @@ def command(folder: Path, given: Sequence[str]) -> list[str]:
             f"The run in {folder} was started in {directory}, which cannot be entered ({error.strerror}); "
             "its options may name files there. Make it, or start a new run."
         ) from error
-    return [*started_with, *([] if besides == started_with else besides), OPTION, str(results.dir)]
+    return [*started_with, *([] if given == started_with else given), OPTION, str(results.dir)]
 
 
 def _selection(folder: Path) -> tuple[list[str], str]:
@@ -42,17 +41,6 @@ def _selection(folder: Path) -> tuple[list[str], str]:
     if not isinstance(arguments, list) or not isinstance(directory, str):
         raise HarnessError(f"{folder} cannot be resumed: its run.json does not say how the run was started.")
     return [str(argument) for argument in arguments], directory
-
-
-def _without_resume(given: Sequence[str]) -> list[str]:
-    kept: list[str] = []
-    words = iter(given)
-    for word in words:
-        if word == OPTION:
-            next(words, None)
-        elif not word.startswith(f"{OPTION}="):
-            kept.append(word)
-    return kept
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 from harness import matrix, options, pipeline
 from harness.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.guest import Guest, HeldDeviceError
+from harness.machine import LAST_WORDS_SECONDS
 from harness.needs import Needs, needs_of
 from harness.probe import (
     Actor,
@@ -37,7 +38,6 @@ from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
-LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
 
 # How bad an observation is; of a scenario's phases the worst counts.
 SEVERITY = (
