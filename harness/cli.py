@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments[:1] == ["run"]:
                 return _run(parser.parse_known_args(arguments)[0], arguments[1:])
             if arguments[:1] == ["prefixes"]:
-                return _prefixes(parser.parse_known_args(arguments)[0], _without("--from", arguments[1:]))
+                return _prefixes(
+                    parser.parse_known_args(arguments)[0], options.without("--from", arguments[1:])
+                )
             known = parser.parse_args(arguments)
             command: Command = known.command
             return command(known)
@@ -66,13 +68,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("patchproof: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
-
-
-def _without(option: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments but for ``option`` and its value."""
-    stripper = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    stripper.add_argument(option)
-    return stripper.parse_known_args(arguments)[1]
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -99,7 +94,7 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     """The main job: pytest on the suites, with the plugin that takes it through the stages."""
     asked = arguments
     if known.resume is not None:
-        arguments = resume.command(known.resume, arguments)
+        arguments = resume.command(known.resume, options.without(resume.OPTION, arguments))
         known = _parser().parse_known_args(["run", *arguments])[0]
     request = _request(known)
     tested = pipeline.load_series(request)
@@ -181,17 +176,18 @@ def _build(known: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
-def _checked(request: options.Request, store: Store) -> list[prefixes.Row]:
+def _checked(request: options.Request, tested: series.Series, first: int = 1) -> list[prefixes.Row]:
+    store = Store()
     progress = Progress(store)
     host.ensure(store, progress)
-    tested = pipeline.load_series(request)
     source = pipeline.get_base(request, store, progress, tested.base)
     bench = Bench(store, progress, prefixes.request_text(request.fragments), _log(store, "check"))
-    return prefixes.check(store, progress, tested, source, bench)
+    return prefixes.check(store, progress, tested, source, bench, first)
 
 
 def _check(known: argparse.Namespace) -> int:
-    rows = _checked(_request(known), Store())
+    request = _request(known)
+    rows = _checked(request, pipeline.load_series(request))
     prefixes.show(rows, sys.stdout)
     return int(prefixes.exit_code(rows))
 
@@ -201,10 +197,11 @@ def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
     request = _request(known)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
-    count = len(pipeline.load_series(request).patches)
+    tested = pipeline.load_series(request)
+    count = len(tested.patches)
     if not 1 <= known.first <= count:
         raise UsageError(f"--from counts patches, 1 to {count}; it is {known.first}.")
-    rows = _checked(request, Store())[known.first - 1 :]
+    rows = _checked(request, tested, known.first)
     prefixes.run(rows, request.series, request.results, arguments)
     prefixes.show(rows, sys.stdout)
     return int(prefixes.exit_code(rows))

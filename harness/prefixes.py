@@ -41,8 +41,10 @@ class Row:
         return self.code is ExitCode.OK and not any(self.findings.values())
 
 
-def check(store: Store, progress: Progress, tested: Series, source: Base, bench: Bench) -> list[Row]:
-    """Ask checkpatch, and every compiler that is installed, of each prefix.
+def check(
+    store: Store, progress: Progress, tested: Series, source: Base, bench: Bench, first: int = 1
+) -> list[Row]:
+    """Ask checkpatch, and every compiler that is installed, of each prefix of at least ``first`` patches.
 
     Raises ApplyError for a patch that does not apply.
     """
@@ -54,7 +56,7 @@ def check(store: Store, progress: Progress, tested: Series, source: Base, bench:
         said = checks.checkpatch(tested.patches, workbench.source)
         where = checks.folders(tested, workbench.source)
     rows = []
-    for count, (patch, lines) in enumerate(zip(tested.patches, said, strict=True), 1):
+    for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
         row = Row(count, mail.bare(patch.subject), {"checkpatch": lines})
         applied = tree.apply(store, progress, source, tested.first(count), bench.log)
         for tool in tools if where else []:

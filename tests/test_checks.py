@@ -136,6 +136,7 @@ def test_each_prefix_gets_what_is_new_in_it(yard: Yard, monkeypatch: pytest.Monk
     assert rows[1].findings["checkpatch"][0].startswith("0002-change-2.patch:")
     assert [row.good for row in rows] == [True, False, False, True]
     assert prefixes.exit_code(rows) is ExitCode.SERIES
+    assert prefixes.check(bench.store, bench.progress, tested, yard.base, bench, 3) == rows[2:]
 
 
 def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

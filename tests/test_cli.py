@@ -28,6 +28,8 @@ COMMANDS = (
     "fetch",
     "apply",
     "build",
+    "check",
+    "prefixes",
     "mutants",
     "image",
     "boot",
@@ -136,7 +138,7 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
 ) -> None:
     seen = []
     rows = [Row(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(cli, "_checked", lambda *_: rows)
+    monkeypatch.setattr(cli, "_checked", lambda _request, _tested, first: rows[first - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert cli.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
     (((first, *_), series, _, arguments),) = seen
