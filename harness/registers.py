@@ -24,6 +24,7 @@ VIRTIO_SELECT = 0x00  # which features are shown: what was written last
 VIRTIO_VECTOR, VIRTIO_NO_VECTOR = 0x10, 0xFFFF  # of interrupts
 VIRTIO_STATUS = 0x14  # 8 bits: a reset clears it
 
+IOVA = 0x100000  # a DMA address that an edu reaches: it has 28 bits of them
 _MASTER = 0x4  # include/uapi/linux/pci_regs.h: PCI_COMMAND_MASTER
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.guest import Device, Guest
 from harness.probe import Actor
+from harness.probe import Device as OpenDevice
 
 Start = Callable[[str], Actor]
 
@@ -67,3 +68,9 @@ def second_ram(guest: Guest) -> Iterator[Device]:
     """Another device as ``ram``."""
     with guest.bind("ram2") as device:
         yield device
+
+
+@pytest.fixture
+def importer(c_owner: Actor, registers: Device) -> OpenDevice:
+    """A device whose iommufd imports DMABUFs of another, and which can do DMA."""
+    return c_owner.open(registers.address, "cdev")

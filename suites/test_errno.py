@@ -39,6 +39,7 @@ from harness.raw import (
     feature,
     hold,
 )
+from harness.registers import IOVA
 from harness.search import Search
 from harness.witness import RamBar
 
@@ -48,7 +49,6 @@ LENGTH = 4 * PAGE
 SPAN = [Range(0, LENGTH)]
 EVERY = 1 << 32
 NOBODY = 65534
-IOVA = 0x100000
 D0, D3HOT = 0, 3
 # QEMU hw/virtio/virtio-pci.c: the ports of virtio before 1.0, and its registers from 1.0 on
 IO_BAR, VIRTIO_BAR = 0, 4
@@ -706,9 +706,8 @@ def test_the_ioctl_needs_the_device_open(owner: Actor, ram: Function, before: st
 
 
 @requirement("IMP-07", "ERR-00")
-def test_what_iommufd_cannot_import_is_refused(c_owner: Actor, ram: Function, registers: Function) -> None:
+def test_what_iommufd_cannot_import_is_refused(c_owner: Actor, ram: Function, importer: Device) -> None:
     """An import of several ranges, or of what VFIO did not export, is EOPNOTSUPP; of one range it is done."""
-    importer = c_owner.open(registers.address, "cdev")
     device = c_owner.open(ram.address)
     refused = {
         "two ranges": c_owner.export(device, RAM_BAR, [Range(4 * PAGE, PAGE), Range(0, PAGE)]),

@@ -15,7 +15,7 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
-from harness.witness import KernelHealth, RamBar, Slabs
+from harness.witness import RamBar, Slabs, count_dmabufs
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
 EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
@@ -29,11 +29,6 @@ ALL_GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 NOBODY = 65534
 
 VIA = pytest.mark.parametrize("via", ["group", "cdev"])
-
-
-def dmabufs(guest: Guest) -> int:
-    """How many DMABUFs the guest's kernel has."""
-    return KernelHealth.of(guest).dmabufs
 
 
 # ---- the end of the device is the end of all access
@@ -258,7 +253,7 @@ def end(order: tuple[str, ...], buffer: Buffer, mapping: Mapping, device: Device
 
 def end_in_every_order(owner: Actor, ram: Function, guest: Guest, via: str, happens: Happening) -> None:
     """Six devices, DMABUFs and mappings, to each of which something happens before they end."""
-    before = dmabufs(guest)
+    before = count_dmabufs(guest)
     for order in itertools.permutations(("DMABUF", "mapping", "device")):
         device = owner.open(ram.address, via)
         buffer = owner.export(device, RAM_BAR, SPAN)
@@ -267,7 +262,7 @@ def end_in_every_order(owner: Actor, ram: Function, guest: Guest, via: str, happ
         happens(owner, device, buffer)
         assert (mapping.load32(0) == ALL_GONE[0]) == (happens is not leave)
         end(order, buffer, mapping, device)
-    assert dmabufs(guest) == before
+    assert count_dmabufs(guest) == before
     guest.unbind(ram)
 
 
@@ -333,7 +328,7 @@ def test_the_last_mapping_may_end_after_the_device(
     c_owner: Actor, ram: Function, guest: Guest, how: str
 ) -> None:
     """A client's mapping, all that is left of a DMABUF whose device is closed and unbound, ends cleanly."""
-    before = dmabufs(guest)
+    before = count_dmabufs(guest)
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     client = c_owner.spawn("client", uid=NOBODY)
@@ -344,12 +339,12 @@ def test_the_last_mapping_may_end_after_the_device(
     buffer.close()
     device.close()
     guest.unbind(ram)
-    assert dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1
     assert lent.pages() == ALL_GONE
     {"unmap": lent.unmap, "exit": client.exit, "kill": lambda: c_owner.signal(client, "kill")}[how]()
     if how != "unmap":
         c_owner.reap(client)
-    assert dmabufs(guest) == before
+    assert count_dmabufs(guest) == before
 
 
 @requirement("LIFE-10")
@@ -412,11 +407,11 @@ def test_an_export_without_a_free_descriptor_is_undone_once(
 ) -> None:
     """Without a free descriptor an export is EMFILE, a thousand times, and with one it works again."""
     device = c_owner.open(ram.address)
-    before, open_now = dmabufs(guest), c_owner.descriptors()
+    before, open_now = count_dmabufs(guest), c_owner.descriptors()
     c_owner.limit_descriptors(open_now)
     assert c_owner.attempts(device, RAM_BAR, LENGTH, 1000) == {"EMFILE": 1000}
     c_owner.limit_descriptors(open_now + 8)
-    assert dmabufs(guest) == before
+    assert count_dmabufs(guest) == before
     assert c_owner.export(device, RAM_BAR, SPAN).size == LENGTH
     device.close()
     guest.unbind(ram)
@@ -425,7 +420,7 @@ def test_an_export_without_a_free_descriptor_is_undone_once(
 @requirement("LIFE-13")
 def test_an_o_path_descriptor_may_outlive_the_file(c_owner: Actor, ram: Function, guest: Guest) -> None:
     """A DMABUF of which only an O_PATH descriptor is left is safe from reset, memory disable and close."""
-    before = dmabufs(guest)
+    before = count_dmabufs(guest)
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     path = buffer.reopen("path")
@@ -441,4 +436,4 @@ def test_an_o_path_descriptor_may_outlive_the_file(c_owner: Actor, ram: Function
     device.close()
     path.close()
     guest.unbind(ram)
-    assert dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1

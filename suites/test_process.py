@@ -16,7 +16,7 @@ from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbu
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
-from harness.witness import KernelHealth, RamBar
+from harness.witness import RamBar, count_dmabufs
 
 RAM_BAR = 2
 MIB = 1 << 20
@@ -32,11 +32,6 @@ VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 # include/uapi/linux/vfio.h, iommufd.h: _IO(';', n), all that there are
 VFIO_IOCTLS = range(0x3B64, 0x3B80)
 IOMMUFD_IOCTLS = range(0x3B80, 0x3B96)
-
-
-def dmabufs(guest: Guest) -> int:
-    """How many DMABUFs the guest's kernel has."""
-    return KernelHealth.of(guest).dmabufs
 
 
 def stamped(seed: int = 0) -> list[int]:
@@ -280,16 +275,16 @@ def test_a_client_that_is_killed_leaves_nothing(c_owner: Actor, ram: Function, g
     device = c_owner.open(ram.address)
     view = c_owner.map(device, LENGTH, START, bar=RAM_BAR)
     other = c_owner.map(c_owner.export(device, RAM_BAR, SPAN))
-    before = dmabufs(guest)
+    before = count_dmabufs(guest)
     client = c_owner.spawn("client", uid=NOBODY)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     lent = client.map(c_owner.give(buffer, client))
     buffer.close()
-    assert dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1
     lent.hammer(THEIRS, threads=2).blows(more=PAGES)
     c_owner.signal(client, "kill")
     assert c_owner.reap(client) == "signal=9"
-    assert dmabufs(guest) == before
+    assert count_dmabufs(guest) == before
     assert view.stamp(seed=0x70) is None
     assert other.pages() == c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == stamped(0x70)
 
@@ -373,7 +368,7 @@ def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str
 @requirement("MP-11", "MP-08")
 def test_what_was_on_its_way_to_the_dead_is_gone(c_owner: Actor, ram: Function, guest: Guest) -> None:
     """A DMABUF that is in the queue of a client which is killed goes with the queue."""
-    before = dmabufs(guest)
+    before = count_dmabufs(guest)
     device = c_owner.open(ram.address)
     client = c_owner.spawn("client", uid=NOBODY)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -382,10 +377,10 @@ def test_what_was_on_its_way_to_the_dead_is_gone(c_owner: Actor, ram: Function, 
     other = c_owner.export(device, RAM_BAR, SPAN)
     send(other, client)
     other.close()
-    assert dmabufs(guest) == before + 2
+    assert count_dmabufs(guest) == before + 2
     c_owner.signal(client, "kill")
     c_owner.reap(client)
-    assert dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1
 
 
 # -- more than was given ---------------------------------------------------------------

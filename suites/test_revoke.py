@@ -16,6 +16,7 @@ from harness.guest import Device as Function
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
+from harness.registers import IOVA
 from harness.witness import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
@@ -26,7 +27,6 @@ RAM_BAR = 2
 D0, D3HOT = 0, 3
 VIRTIO_BAR = 4  # QEMU hw/virtio/virtio-pci.c: the registers of virtio 1.0
 MIB = 1 << 20
-IOVA = 0x100000
 NOBODY = 65534  # another user than the owner, and not root
 PAGES = 16
 START = 3 * PAGE
@@ -393,10 +393,10 @@ def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, ram: Function) -
 
 
 @requirement("REV-17")
-def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, registers: Function) -> None:
+def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, importer: Device) -> None:
     """A DMABUF that iommufd has imported for another device can be revoked."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    c_owner.open(registers.address, "cdev").import_buffer(buffer, IOVA)
+    importer.import_buffer(buffer, IOVA)
     c_owner.revoke(buffer)
     assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
 

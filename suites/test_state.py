@@ -14,11 +14,12 @@ from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
+from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus, refusal
 from harness.quiescence import THEIRS, Oracle, landed
 from harness.reach import Reach, View
 from harness.registers import (
     EDU_MAGIC,
+    IOVA,
     IVSHMEM_BAR,
     IVSHMEM_INTERRUPT_MASK,
     RESETS,
@@ -64,13 +65,6 @@ def pair(guest: Guest) -> Iterator[tuple[Function, Function]]:
     # A hot reset goes through them in the order in which they were bound.
     with guest.bind("pair") as first, guest.bind("pair2") as second:
         yield first, second
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; a failure if it does not."""
-    with pytest.raises(Refused) as refused:
-        action()
-    return refused.value.errno
 
 
 # -- the memory bit --------------------------------------------------------------------
@@ -279,15 +273,6 @@ def test_a_wakeup_does_not_turn_memory_on(
             assert refusal(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
     assert reach.missing() == ""
-
-
-IOVA = 0x100000
-
-
-@pytest.fixture
-def importer(c_owner: Actor, registers: Function) -> Device:
-    """A device whose iommufd imports DMABUFs of another, and which can do DMA."""
-    return c_owner.open(registers.address, "cdev")
 
 
 @requirement("STATE-09")

@@ -12,10 +12,9 @@ from harness.guest import Device as Function
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
 from harness.reach import View
-from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
+from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
 
 D0, D3HOT = 0, 3
-IOVA = 0x100000
 SENTINEL = 0x5A5A0001
 TABLE = states.load()
 CHECKS = {
@@ -169,10 +168,10 @@ class Bench:
     "event", [pytest.param(event, marks=requirement(*CHECKS[event])) for event in TABLE.events]
 )
 def test_an_event_in_every_state(
-    c_owner: Actor, rng: Function, registers: Function, event: str, finding: Callable[[str], None]
+    c_owner: Actor, rng: Function, importer: Device, event: str, finding: Callable[[str], None]
 ) -> None:
     """An event meets a DMABUF in each of its states, and is followed by what the state table says."""
-    bench = Bench(c_owner, rng.address, c_owner.open(registers.address, "cdev"))
+    bench = Bench(c_owner, rng.address, importer)
     seen = {}
     for state in TABLE.states:
         bench.set_up(event)

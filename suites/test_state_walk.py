@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, requirement
-from harness.probe import PAGE, Actor, Buffer, Device, Range, Refused
+from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
 from harness.reach import View, look, views_of
 from harness.registers import RESETS, VIRTIO_BAR
 from harness.search import Search
@@ -68,13 +68,6 @@ class Model:
         if self.power == D3HOT:
             return step != "sleep" and not step.startswith("memory on")
         return not self.asleep or step not in ("sleep", "D3hot", "D0")
-
-
-def refusal(action: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses; a failure if it does not."""
-    with pytest.raises(Refused) as refused:
-        action()
-    return refused.value.errno
 
 
 @dataclass(frozen=True)
