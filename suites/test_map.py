@@ -90,13 +90,13 @@ def test_every_page_of_the_whole_bar_is_its_own(c_owner: Actor, ram: Function, r
 
 
 @requirement("MAP-03")
-def test_a_range_of_the_register_bar_is_that_range(c_owner: Actor, registers: Function) -> None:
+def test_a_range_of_the_register_bar_is_that_range(owner: Actor, registers: Function) -> None:
     """The identification register is on the first page of the BAR, and on no other."""
-    device = c_owner.open(registers.address)
-    first = c_owner.map(c_owner.export(device, 0, [Range(0, PAGE)]))
-    second = c_owner.map(c_owner.export(device, 0, [Range(PAGE, PAGE)]))
+    device = owner.open(registers.address)
+    first = owner.map(owner.export(device, 0, [Range(0, PAGE)]))
+    second = owner.map(owner.export(device, 0, [Range(PAGE, PAGE)]))
     assert first.load32(EDU_MAGIC) == MAGIC
-    assert second.load32(EDU_MAGIC) == c_owner.map(device, bar=0).load32(PAGE + EDU_MAGIC) != MAGIC
+    assert second.load32(EDU_MAGIC) == owner.map(device, bar=0).load32(PAGE + EDU_MAGIC) != MAGIC
 
 
 @requirement("MAP-03")
@@ -126,11 +126,11 @@ def test_writes_travel_both_ways_at_once(owner: Actor, ram: Function, ram_witnes
 
 
 @requirement("MAP-04")
-def test_register_writes_are_seen_through_the_device_fd(c_owner: Actor, registers: Function) -> None:
+def test_register_writes_are_seen_through_the_device_fd(owner: Actor, registers: Function) -> None:
     """A register written through the DMABUF reads changed through the device fd, and back."""
-    device = c_owner.open(registers.address)
-    view = c_owner.map(device, bar=0)
-    mapping = c_owner.map(c_owner.export(device, 0))
+    device = owner.open(registers.address)
+    view = owner.map(device, bar=0)
+    mapping = owner.map(owner.export(device, 0))
     assert mapping.store32(EDU_LIVENESS, 0x0F0F0F0F) is None
     assert view.load32(EDU_LIVENESS) == 0xF0F0F0F0
     assert view.store32(EDU_LIVENESS, 0x00FF00FF) is None
@@ -138,9 +138,9 @@ def test_register_writes_are_seen_through_the_device_fd(c_owner: Actor, register
 
 
 @requirement("MAP-04")
-def test_every_width_of_access_arrives(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_every_width_of_access_arrives(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Stores and loads of 8, 16, 32 and 64 bits arrive whole, and touch nothing beside them."""
-    mapping = c_owner.map(c_owner.export(c_owner.open(ram.address), RAM_BAR))
+    mapping = owner.map(owner.export(owner.open(ram.address), RAM_BAR))
     for bits in (8, 16, 32, 64):
         size, value = bits // 8, 0x8877665544332211 & ((1 << bits) - 1)
         ram_witness.fill(0xA5, 0, 2 * PAGE)
@@ -151,7 +151,9 @@ def test_every_width_of_access_arrives(c_owner: Actor, ram: Function, ram_witnes
 
 
 @requirement("MAP-05")
-def test_a_client_needs_nothing_but_the_dmabuf(owner: Actor, registers: Function, ram: Function) -> None:
+def test_a_client_needs_nothing_but_the_dmabuf(
+    owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
+) -> None:
     """A process of another user that was given DMABUFs, and nothing else, maps them and sees the same."""
     client = owner.spawn("client", uid=65534)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
@@ -161,12 +163,17 @@ def test_a_client_needs_nothing_but_the_dmabuf(owner: Actor, registers: Function
         assert mapping.store32(EDU_LIVENESS, 0x600DCAFE) is None
         assert mapping.load32(EDU_LIVENESS) == view.load32(EDU_LIVENESS)
         assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC)
-    assert view.load32(EDU_LIVENESS) == 0x600DCAFE
+    assert view.load32(EDU_LIVENESS) == ram_witness.word(EDU_LIVENESS) == 0x600DCAFE
+    ram_witness.write(PAGE, bytes.fromhex("efbeadde"))
+    assert mapping.load32(PAGE) == 0xDEADBEEF
 
 
 @requirement("MAP-06")
-def test_the_mapping_outlives_the_descriptor(owner: Actor, registers: Function, ram: Function) -> None:
+def test_the_mapping_outlives_the_descriptor(
+    owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
+) -> None:
     """Pages touched before close() of the DMABUF's descriptor, and pages touched after it, stay in reach."""
+    ram_witness.stamp(seed=0x06000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         view = owner.map(device, bar=bar)
@@ -176,17 +183,25 @@ def test_the_mapping_outlives_the_descriptor(owner: Actor, registers: Function, 
         buffer.close()
         assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC) == before
         assert mapping.load32(PAGE) == view.load32(PAGE)
+    assert (before, mapping.load32(2 * PAGE)) == (0x06000000, 0x06000002)
+    assert mapping.store32(3 * PAGE, 0x60606060) is None
+    assert ram_witness.word(3 * PAGE) == 0x60606060
 
 
 @requirement("MAP-06")
-def test_a_revoke_still_finds_what_outlived_its_descriptor(c_owner: Actor, ram: Function) -> None:
+def test_a_revoke_still_finds_what_outlived_its_descriptor(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
     """A mapping whose own descriptor was closed is gone after a revoke through another one."""
+    ram_witness.stamp()
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, 2 * PAGE)])
     mapping, kept = c_owner.map(buffer), buffer.dup()
     buffer.close()
-    assert not isinstance(mapping.load32(0), Sigbus)
+    assert mapping.load32(0) == 0
     c_owner.revoke(kept)
     assert all(isinstance(word, Sigbus) for word in mapping.pages())
+    assert isinstance(mapping.store32(PAGE, 0xBAD), Sigbus)
+    assert ram_witness.pages(0, 2 * PAGE) == [0, 1]
 
 
 @requirement("MAP-07")
@@ -208,25 +223,30 @@ def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
 
 
 @requirement("MAP-07")
-def test_a_bar_smaller_than_a_page_maps(c_owner: Actor, ram: Function) -> None:
+def test_a_bar_smaller_than_a_page_maps(owner: Actor, ram: Function) -> None:
     """The page of a BAR of 256 bytes can be mapped through the device fd."""
-    device = c_owner.open(ram.address)
+    device = owner.open(ram.address)
     assert ram.bars[0] == 256
-    mapping = c_owner.map(device, PAGE, bar=0)
+    mapping = owner.map(device, PAGE, bar=0)
     assert mapping.store32(0, 0x13570000) is None  # interrupt mask, docs/specs/ivshmem-spec.rst
     assert mapping.load32(0) == device.read(0, 0, 4) == 0x13570000
 
 
 @requirement("MAP-08")
 def test_the_device_fd_mapping_past_the_end_is_refused(
-    c_owner: Actor, registers: Function, ram: Function
+    owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """A device-fd mapping that would reach past the end of a BAR, or around to another, is EINVAL."""
+    ram_witness.stamp(seed=0x08000000)
     for function in (registers, ram):
-        device = c_owner.open(function.address)
+        device = owner.open(function.address)
         for bar, size in function.bars.items():
             whole = max(size, PAGE)
-            c_owner.map(device, whole, bar=bar).unmap()
+            with owner.map(device, whole, bar=bar) as view:
+                shown = device.read(bar, whole - PAGE, 4)
+                assert view.load32(whole - PAGE) == shown
+            if function is ram and bar == RAM_BAR:
+                assert shown == ram_witness.word(whole - PAGE) == 0x08000000 + whole // PAGE - 1
             for length, offset in (
                 (whole + PAGE, 0),
                 (PAGE, whole),
@@ -235,7 +255,7 @@ def test_the_device_fd_mapping_past_the_end_is_refused(
                 (1 << 40, PAGE),
             ):
                 with pytest.raises(Refused) as refused:
-                    c_owner.map(device, length, offset, bar=bar)
+                    owner.map(device, length, offset, bar=bar)
                 assert refused.value.errno == "EINVAL", f"BAR {bar}: {length:#x} from {offset:#x}"
 
 
@@ -331,12 +351,18 @@ def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function)
 
 
 @requirement("MAP-13")
-def test_what_is_exported_first_of_all_maps(owner: Actor, registers: Function, ram: Function) -> None:
+def test_what_is_exported_first_of_all_maps(
+    owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
+) -> None:
     """A DMABUF that is made before anybody touched the BAR through the device fd maps it."""
+    ram_witness.stamp(seed=0x13000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         mapping = owner.map(owner.export(device, bar))
         assert mapping.load32(EDU_MAGIC) == device.read(bar, EDU_MAGIC, 4)
+    assert mapping.load32(PAGE) == 0x13000001
+    assert mapping.store32(PAGE, 0x13131313) is None
+    assert ram_witness.word(PAGE) == 0x13131313
 
 
 def answers(buffer: Buffer) -> dict[str, object]:
