@@ -23,6 +23,7 @@ import re
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 # To import socket and subprocess takes as long as all the rest, and few scenarios
@@ -53,6 +54,7 @@ VFIO_TYPE1V2_IOMMU = 3
 VFIO_PCI_CONFIG_REGION = 7
 FEATURE_GET = 1 << 16
 FEATURE_SET = 1 << 17
+FEATURE_LOW_POWER = {"enter": 3, "exit": 5}
 FEATURE_DMA_BUF = 11
 FEATURE_DMA_BUF_REVOKE = 13  # on a 6.19 base; taken by something else from 7.2 on
 # include/uapi/linux/iommufd.h: _IO(';', 0x81)
@@ -70,6 +72,7 @@ OPEN_FLAGS = {
     "cloexec": os.O_CLOEXEC,
     "path": os.O_PATH,
 }
+ACCESS_MODES = {os.O_RDONLY: "rdonly", os.O_WRONLY: "wronly", os.O_RDWR: "rdwr", os.O_ACCMODE: "none"}
 MAP_FLAGS = {"shared": 1, "private": 2, "validate": 3}
 MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 2, 0x10, 0x20
 PROT_WRITE = 2
@@ -89,6 +92,7 @@ NAMESPACES = {
     "net": 0x40000000,
 }
 PR_SET_PDEATHSIG = 1
+RLIMIT_NOFILE = 7  # include/uapi/asm-generic/resource.h
 # include/uapi/linux/udmabuf.h: _IOW('u', 0x42, struct udmabuf_create), flags
 UDMABUF_CREATE, UDMABUF_FLAGS_CLOEXEC = 0x40187542, 1
 # include/uapi/linux/dma-heap.h: _IOWR('H', 0, struct dma_heap_allocation_data)
@@ -103,6 +107,8 @@ ERRNO_NAMES = {
 }
 BUFFERS = "/sys/kernel/debug/dma_buf/bufinfo"
 PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
+# How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path()
+DMABUF = "/dmabuf:"
 
 
 class UsageError(Exception):
@@ -432,6 +438,16 @@ def place(line: Line) -> tuple[int, int, int]:
     return device.fd, (region(device.fd, index)[1] + offset) % (1 << 63), width
 
 
+def op_lowpower(line: Line) -> str:
+    number_ = FEATURE_LOW_POWER.get(line.words[1])
+    if number_ is None:
+        raise UsageError(f"'{line.words[1]}' is not {' or '.join(FEATURE_LOW_POWER)}")
+    fcntl.ioctl(
+        line.device(0).fd, VFIO_DEVICE_FEATURE, bytearray(struct.pack("=II", 8, FEATURE_SET | number_))
+    )
+    return "ok"
+
+
 def op_read(line: Line) -> str:
     fd, offset, width = place(line)
     data = os.pread(fd, width, offset)
@@ -586,10 +602,14 @@ class Log:
             cls._count += 1
 
 
+def open_descriptors() -> int:
+    """How many this process has; the folder itself is open while it is read."""
+    return len(os.listdir("/proc/self/fd")) - 1
+
+
 def op_footprint(_line: Line) -> str:
     logged = Log.count()
-    # The folder itself is open while it is read.
-    reply = f"ok fds={len(os.listdir('/proc/self/fd')) - 1}"
+    reply = f"ok fds={open_descriptors()}"
     with contextlib.suppress(OSError), open(BUFFERS, encoding="ascii", errors="replace") as info:
         for text in info:
             match = re.match(r"Total (\d+) objects", text)
@@ -693,6 +713,12 @@ def op_pagetable(line: Line) -> str:
     return " ".join(words)
 
 
+def op_mapfile(line: Line) -> str:
+    mapping = line.mapping(0)
+    name = f"{mapping.address:x}-{mapping.address + mapping.length:x}"
+    return f"ok {keep(Buffer(os.open(f'/proc/self/map_files/{name}', os.O_RDWR)))}"
+
+
 # ---- descriptors ----
 
 
@@ -719,6 +745,24 @@ def op_dup(line: Line) -> str:
 def op_reopen(line: Line) -> str:
     flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
     return f"ok {keep(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
+
+
+def op_fdflags(line: Line) -> str:
+    fd = line.descriptor(0).fd
+    closes = bool(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
+    mode = ACCESS_MODES[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]
+    return f"ok cloexec={closes:d} mode={mode}"
+
+
+def op_fds(_line: Line) -> str:
+    return f"ok {open_descriptors()}"
+
+
+def op_setrlimit(line: Line) -> str:
+    limit = line.option("nofile", 0)
+    if libc.setrlimit(RLIMIT_NOFILE, struct.pack("=QQ", limit, limit)):
+        raise last_error()
+    return "ok"
 
 
 def op_setfl(line: Line) -> str:
@@ -992,6 +1036,42 @@ def op_recv(line: Line) -> str:
     return f"ok {keep(Device(fds[0]) if letter == b'd' else Buffer(fds[0]))}"
 
 
+def op_orphan(_line: Line) -> str:
+    if parent is None:
+        raise UsageError("this actor has no parent that would wait for its process")
+    before = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == before:
+        time.sleep(0.001)
+    return "ok"
+
+
+def op_exec(_line: Line) -> str:
+    """Answered by the image that comes after; only a failure is answered here."""
+    if parent is None:
+        raise UsageError("this actor has no parent, which could go on with the transcript")
+    # A timer outlives exec(), its handler does not.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    parent.set_inheritable(True)
+    try:
+        arguments = [sys.executable, "-IS", __file__, "--resume", str(parent.fileno())]
+        os.execv(sys.executable, arguments)  # noqa: S606 - no shell, on purpose
+    finally:
+        parent.set_inheritable(False)
+
+
+def resumed() -> str:
+    """What op_exec() is answered: the DMABUFs that are still mapped, and those still open by new names."""
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        words = ["ok", f"vmas={sum(f' {DMABUF}' in text for text in maps)}"]
+    for entry in sorted(os.listdir("/proc/self/fd"), key=int):
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            if os.readlink(f"/proc/self/fd/{entry}").startswith(DMABUF):
+                words.append(keep(Buffer(int(entry))))
+    return " ".join(words)
+
+
 def op_reap(line: Line) -> str:
     child = child_named(line.words[0])
     status = child.process.wait()
@@ -1015,6 +1095,7 @@ Operation = tuple[str, Callable[[Line], str]]
 OPERATIONS: list[Operation] = [
     ("open vfio BDF [via=group|cdev|node]", op_open),
     ("region DEV INDEX", op_region),
+    ("lowpower DEV enter|exit", op_lowpower),
     ("read DEV INDEX|config OFFSET BYTES", op_read),
     ("write DEV INDEX|config OFFSET BYTES VALUE", op_write),
     ("ioctl DEV|BUF|FD REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]", op_ioctl),
@@ -1030,8 +1111,12 @@ OPERATIONS: list[Operation] = [
     ("loadpages MAP [offset=N] [length=N]", op_loadpages),
     ("stamp MAP [seed=N] [offset=N] [length=N]", op_stamp),
     ("pagetable MAP", op_pagetable),
+    ("mapfile MAP", op_mapfile),
     ("seek BUF [offset=N] [whence=set|cur|end]", op_seek),
+    ("fds", op_fds),
+    ("setrlimit nofile=N", op_setrlimit),
     ("dup BUF [via=fcntl|dup]", op_dup),
+    ("fdflags DEV|BUF", op_fdflags),
     ("reopen BUF [open_flags=rdwr,cloexec]", op_reopen),
     ("setfl BUF rdonly|wronly|rdwr", op_setfl),
     ("make udmabuf|heap|memfd|eventfd length=N", op_make),
@@ -1042,7 +1127,9 @@ OPERATIONS: list[Operation] = [
     ("send DEV|BUF NAME", op_send),
     ("recv [NAME]", op_recv),
     ("signal NAME stop|cont|term|kill", op_signal),
+    ("orphan", op_orphan),
     ("reap NAME", op_reap),
+    ("exec", op_exec),
     ("unshare user,mount,pid,net,ipc,uts", op_unshare),
     ("version", op_version),
     ("exit", op_exit),
@@ -1124,14 +1211,19 @@ def execute(text: str) -> str:
         return f"error {ERRNO_NAMES.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
 
 
+def say(reply: str) -> None:
+    """Answer a line."""
+    sys.stdout.write(f"{reply}\n")
+    sys.stdout.flush()
+
+
 def serve(stream: BinaryIO) -> None:
     """Carry out the lines of ``stream`` until it ends."""
     for raw in stream:
         text = raw.decode(errors="surrogateescape").strip()
         if not text or text.startswith("#"):
             continue
-        sys.stdout.write(f"{execute(text)}\n")
-        sys.stdout.flush()
+        say(execute(text))
         if text.split()[0] == "exit":
             break
 
@@ -1145,11 +1237,13 @@ def main(arguments: list[str]) -> int:
         for usage, _ in OPERATIONS:
             print(f"  {usage}")
         return 0
-    if len(arguments) == 2 and arguments[0] == "--child":
+    if len(arguments) == 2 and arguments[0] in ("--child", "--resume"):
         import socket
 
         parent = socket.socket(fileno=int(arguments[1]))
         parent.set_inheritable(False)
+        if arguments[0] == "--resume":
+            say(resumed())
     elif arguments:
         print("probe.py: unknown arguments; see --help", file=sys.stderr)
         return 2

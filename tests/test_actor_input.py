@@ -112,6 +112,17 @@ class TestDescriptors:
         fresh = set(client.ask("mapped").split()) - set(before)
         assert fresh == {f"/memfd:buffer:{2 * PAGE:#x}"}
 
+    @BOTH
+    def test_opened_by_way_of_a_mapping(self, client: Client) -> None:
+        assert client.ask(f"map buf1 length={PAGE} offset={PAGE}") == "ok map1"
+        assert client.ask("stamp map1 seed=9") == "ok pages=1"
+        reply = client.ask("mapfile map1")
+        if "EPERM" in reply:
+            pytest.skip(f"this host forbids it: {reply}")
+        assert reply == "ok buf2"
+        assert client.ask(f"map buf2 length={2 * PAGE}") == "ok map2"
+        assert client.ask("loadpages map2") == "ok 0x00000000 0x00000009"
+
 
 class TestMappings:
     def test_moved_doubled_and_left_in_place(self, mapped: Client) -> None:
@@ -195,11 +206,19 @@ class TestOthers:
         assert mapped.ask("unhammer ham1").startswith("ok cpu=")
         assert mapped.ask("hammer map1 in=bed").startswith("error usage: hammer")
 
-    def test_an_orphan_has_what_its_parent_had(self, mapped: Client) -> None:
-        assert mapped.ask("fork other") == "ok"
-        assert mapped.ask("@other orphan") == "ok"
-        assert mapped.ask("@other load32 map1 0x1000") == "ok 0x00000008"
-        assert mapped.ask("reap other") == "ok exit=0"
+    @BOTH
+    @pytest.mark.parametrize("made", ["fork", "spawn"])
+    def test_an_orphan_has_what_its_parent_had(self, client: Client, made: str) -> None:
+        assert client.ask(f"{made} other") == "ok"
+        assert client.ask("send buf1 other") == "ok"
+        name = client.ask("@other recv").removeprefix("ok ")
+        assert client.ask(f"@other map {name} length={4 * PAGE:#x}") == "ok map1"
+        assert client.ask("@other stamp map1 seed=7") == "ok pages=4"
+        assert client.ask("@other orphan") == "ok"
+        assert client.ask("@other load32 map1 0x1000") == "ok 0x00000008"
+        assert client.ask(f"@other send {name} parent") == "ok"
+        assert client.ask("recv other") == "ok buf2"
+        assert client.ask("reap other") == "ok exit=0"
 
     @BOTH
     def test_a_forked_child_has_what_its_parent_has(self, client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,10 +11,21 @@ from actors import PAGE, Client
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
-    """The C actor with a memfd as buf1."""
-    with Client("actor") as one:
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """The C actor, if no other is asked for, with a memfd as buf1."""
+    with Client(getattr(request, "param", "actor")) as one:
         yield one
+
+
+@pytest.mark.parametrize("client", ["actor", "python"], indirect=True)
+def test_low_power_is_for_devices(client: Client) -> None:
+    for how in ("enter", "exit"):
+        assert "'buf1' does not name a device" in client.ask(f"lowpower buf1 {how}")
+    socket.send_fds(client.parcels, [b"d"], [client.file])
+    assert client.ask("recv") == "ok dev1"
+    assert client.ask("lowpower dev1 enter").startswith("error ENOTTY lowpower: ")
+    assert client.ask("lowpower dev1 exit").startswith("error ENOTTY lowpower: ")
+    assert client.ask("lowpower dev1 sideways").startswith("error usage: lowpower: 'sideways' is not enter")
 
 
 @pytest.mark.parametrize(
