@@ -137,14 +137,14 @@ def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram
 
 
 @requirement("MP-04")
-def test_what_is_dead_is_inherited_dead(c_owner: Actor, ram: Function) -> None:
+def test_what_is_dead_is_inherited_dead(owner: Actor, ram: Function) -> None:
     """A child that forks after the revoke passes on a mapping that is SIGBUS."""
-    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    mapping = c_owner.map(buffer)
+    buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
+    mapping = owner.map(buffer)
     assert mapping.stamp() is None
-    child = c_owner.fork("child")
+    child = owner.fork("child")
     assert child.adopt(mapping).pages() == stamped()
-    c_owner.revoke(buffer)
+    owner.revoke(buffer)
     below = child.fork("below")
     assert below.adopt(mapping).pages() == GONE
     inherited = replace(buffer, actor=below)
@@ -152,18 +152,18 @@ def test_what_is_dead_is_inherited_dead(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("MP-05")
-def test_the_childs_mapping_does_not_depend_on_its_parents(c_owner: Actor, ram: Function) -> None:
+def test_the_childs_mapping_does_not_depend_on_its_parents(owner: Actor, ram: Function) -> None:
     """An inherited mapping works on when the parent has unmapped its own and closed the DMABUF."""
-    device = c_owner.open(ram.address)
-    buffer = c_owner.export(device, RAM_BAR, SPAN)
+    device = owner.open(ram.address)
+    buffer = owner.export(device, RAM_BAR, SPAN)
     kept = buffer.dup()
-    mapping = c_owner.map(buffer)
+    mapping = owner.map(buffer)
     assert mapping.stamp(seed=0x11) is None
-    inherited = c_owner.fork("child").adopt(mapping)
+    inherited = owner.fork("child").adopt(mapping)
     mapping.unmap()
     buffer.close()
     assert inherited.pages() == stamped(0x11)
-    c_owner.revoke(kept)
+    owner.revoke(kept)
     assert inherited.pages() == GONE
 
 
@@ -171,18 +171,18 @@ def test_the_childs_mapping_does_not_depend_on_its_parents(c_owner: Actor, ram: 
 @VIA
 @pytest.mark.parametrize("holder", ["by inheritance", "another"])
 def test_the_childs_mapping_outlives_its_parent(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
+    owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
 ) -> None:
     """An inherited mapping works on when the parent has ended, as long as somebody has the device open."""
     ram_witness.stamp()
-    heir = c_owner.spawn("heir")
-    opener = heir if holder == "by inheritance" else c_owner
+    heir = owner.spawn("heir")
+    opener = heir if holder == "by inheritance" else owner
     device = opener.open(ram.address, via)
     buffer = opener.export(device, RAM_BAR, SPAN)
-    mapping = heir.map(buffer if opener is heir else c_owner.give(buffer, heir))
+    mapping = heir.map(buffer if opener is heir else owner.give(buffer, heir))
     assert mapping.load32(0) == 3
     orphan(heir)
-    assert c_owner.map(heir_buffer(c_owner, buffer)).pages() == stamped(3)
+    assert owner.map(heir_buffer(owner, buffer)).pages() == stamped(3)
     assert mapping.pages() == stamped(3)
     opener.revoke(buffer)
     assert mapping.pages() == GONE
@@ -198,20 +198,20 @@ def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
 
 @requirement("MP-06")
 def test_what_survives_exec_can_be_mapped_and_revoked(
-    c_owner: Actor, ram: Function, ram_witness: RamBar
+    owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """Of a DMABUF with O_CLOEXEC and one without the second outlives exec(), maps, and follows the revoke."""
     ram_witness.stamp()
-    device = c_owner.open(ram.address)
-    kept = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
-    c_owner.map(c_owner.export(device, RAM_BAR, [Range(0, PAGE)], open_flags="rdwr,cloexec"))
-    child = c_owner.fork("child")
+    device = owner.open(ram.address)
+    kept = owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
+    owner.map(owner.export(device, RAM_BAR, [Range(0, PAGE)], open_flags="rdwr,cloexec"))
+    child = owner.fork("child")
     survivors = child.exec()
     assert [survivor.size for survivor in survivors.buffers] == [LENGTH]
     assert survivors.vmas == 0
     mapping = child.map(survivors.buffers[0])
     assert mapping.pages() == stamped(3)
-    c_owner.revoke(kept)
+    owner.revoke(kept)
     assert mapping.pages() == GONE
     assert refusal(lambda: child.map(survivors.buffers[0])) == "ENODEV"
 
@@ -270,23 +270,31 @@ def test_a_client_that_hangs_holds_up_no_revoke(
 
 
 @requirement("MP-08")
-def test_a_client_that_is_killed_leaves_nothing(c_owner: Actor, ram: Function, guest: Guest) -> None:
-    """The last holder of a DMABUF is killed in its stores: the DMABUF is gone, the owner's others are not."""
-    device = c_owner.open(ram.address)
-    view = c_owner.map(device, LENGTH, START, bar=RAM_BAR)
-    other = c_owner.map(c_owner.export(device, RAM_BAR, SPAN))
+@pytest.mark.parametrize(
+    ("kind", "busy"), [("c", True), ("python", False)], ids=["c in its stores", "python"]
+)
+def test_a_client_that_is_killed_leaves_nothing(
+    start: Start, ram: Function, guest: Guest, kind: str, busy: bool
+) -> None:
+    """The last holder of a DMABUF is killed: the DMABUF is gone, the owner's others are not."""
+    owner = start(kind)
+    device = owner.open(ram.address)
+    view = owner.map(device, LENGTH, START, bar=RAM_BAR)
+    other = owner.map(owner.export(device, RAM_BAR, SPAN))
     before = count_dmabufs(guest)
-    client = c_owner.spawn("client", uid=NOBODY)
-    buffer = c_owner.export(device, RAM_BAR, SPAN)
-    lent = client.map(c_owner.give(buffer, client))
+    client = owner.spawn("client", uid=NOBODY)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    lent = client.map(owner.give(buffer, client))
     buffer.close()
+    assert lent.stamp(seed=0x6F) is None
     assert count_dmabufs(guest) == before + 1
-    lent.hammer(THEIRS, threads=2).blows(more=PAGES)
-    c_owner.signal(client, "kill")
-    assert c_owner.reap(client) == "signal=9"
+    if busy:
+        lent.hammer(THEIRS, threads=2).blows(more=PAGES)
+    owner.signal(client, "kill")
+    assert owner.reap(client) == "signal=9"
     assert count_dmabufs(guest) == before
     assert view.stamp(seed=0x70) is None
-    assert other.pages() == c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == stamped(0x70)
+    assert other.pages() == owner.map(owner.export(device, RAM_BAR, SPAN)).pages() == stamped(0x70)
 
 
 @requirement("MP-09")
@@ -366,20 +374,20 @@ def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str
 
 
 @requirement("MP-11", "MP-08")
-def test_what_was_on_its_way_to_the_dead_is_gone(c_owner: Actor, ram: Function, guest: Guest) -> None:
+def test_what_was_on_its_way_to_the_dead_is_gone(owner: Actor, ram: Function, guest: Guest) -> None:
     """A DMABUF that is in the queue of a client which is killed goes with the queue."""
     before = count_dmabufs(guest)
-    device = c_owner.open(ram.address)
-    client = c_owner.spawn("client", uid=NOBODY)
-    buffer = c_owner.export(device, RAM_BAR, SPAN)
-    assert c_owner.map(buffer).stamp() is None
-    c_owner.map(buffer, PAGE).unmap()
-    other = c_owner.export(device, RAM_BAR, SPAN)
+    device = owner.open(ram.address)
+    client = owner.spawn("client", uid=NOBODY)
+    buffer = owner.export(device, RAM_BAR, SPAN)
+    assert owner.map(buffer).stamp() is None
+    owner.map(buffer, PAGE).unmap()
+    other = owner.export(device, RAM_BAR, SPAN)
     send(other, client)
     other.close()
     assert count_dmabufs(guest) == before + 2
-    c_owner.signal(client, "kill")
-    c_owner.reap(client)
+    owner.signal(client, "kill")
+    owner.reap(client)
     assert count_dmabufs(guest) == before + 1
 
 
@@ -402,13 +410,13 @@ def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
 
 
 @requirement("MP-12")
-def test_a_client_cannot_get_more_than_it_was_given(c_owner: Actor, ram: Function, finding) -> None:
+def test_a_client_cannot_get_more_than_it_was_given(owner: Actor, ram: Function, finding) -> None:
     """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
-    device = c_owner.open(ram.address)
-    assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).stamp() is None
-    buffer = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
+    device = owner.open(ram.address)
+    assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
+    buffer = owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
     for name, uid in (("root", None), ("nobody", NOBODY)):
-        theirs = c_owner.give(buffer, c_owner.spawn(name, uid=uid))
+        theirs = owner.give(buffer, owner.spawn(name, uid=uid))
         found = {what: gained(attempt) for what, attempt in attempts(theirs)}
         finding(f"what {name} gets of an O_RDONLY descriptor: {found}")
         reopened = {answer for what, answer in found.items() if what.startswith("reopen")}
@@ -427,12 +435,12 @@ def gained(attempt: Callable[[], Buffer]) -> str:
 
 
 @requirement("MP-12")
-def test_a_mapping_leads_to_no_descriptor(c_owner: Actor, ram: Function) -> None:
+def test_a_mapping_leads_to_no_descriptor(owner: Actor, ram: Function) -> None:
     """Whoever has a mapping of a DMABUF, and no descriptor any more, cannot open one by way of it."""
-    buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
+    buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     for name, uid in (("root", None), ("nobody", NOBODY)):
-        holder = c_owner.spawn(name, uid=uid)
-        theirs = c_owner.give(buffer, holder)
+        holder = owner.spawn(name, uid=uid)
+        theirs = owner.give(buffer, holder)
         mapping = holder.map(theirs)
         theirs.close()
         assert mapping.stamp() is None
