@@ -37,7 +37,7 @@ from harness.errors import ExitCode, PatchproofError, UsageError
 from harness.progress import Progress
 from harness.record import read
 from harness.report import coverage, junit, score, table
-from harness.run import ARGUMENTS
+from harness.run import ARGUMENTS, RUN
 from harness.score import Score
 from harness.store import CACHE_VARIABLE, Store
 
@@ -82,12 +82,21 @@ class _Suites:
 
     def __init__(self, arguments: list[str]) -> None:
         self._arguments = arguments
+        self._config: pytest.Config | None = None
+        self.interrupted = False  # before there was anything to record it in
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Nothing but pytest can tell the name of a file from the value of one of its options."""
+        self._config = config
         config.stash[ARGUMENTS] = self._arguments
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(options.SUITES)]
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Tell Ctrl-C from a suite that cannot be read: pytest's exit code is the same."""
+        self.interrupted = (
+            excinfo.type is KeyboardInterrupt and self._config is not None and RUN not in self._config.stash
+        )
 
 
 def _run(known: argparse.Namespace, arguments: list[str]) -> int:
@@ -107,7 +116,10 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
     where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
     # -rN: the table at the end says it all, and why.
-    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[_Suites(asked)])
+    suites = _Suites(asked)
+    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[suites])
+    if suites.interrupted:
+        return int(ExitCode.INTERRUPTED)
     renamed = {
         pytest.ExitCode.USAGE_ERROR: ExitCode.HARNESS,
         pytest.ExitCode.NO_TESTS_COLLECTED: ExitCode.NOTHING_APPLICABLE,
@@ -295,7 +307,7 @@ def _clean(known: argparse.Namespace) -> int:
 
 CACHE_KINDS = {
     "kernels": ("kernel", "check"),
-    "images": ("image", "probe", "accelerator"),
+    "images": ("image", "init", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
     "sources": ("base", "trees", "apt", "downloads", "work"),
     "logs": ("logs", "boots"),

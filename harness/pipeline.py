@@ -317,6 +317,8 @@ class Pipeline:
         booted.hangs_up = not self.request.keep_vm
         try:
             self.journal.machine_up(name, time.monotonic() - booted.started)
+            if booted.note:
+                self.journal.note(f"{name}: {booted.note}")
             self.results.write_run(qemu_command=list(booted.command))
             (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
             guest = Guest(booted)

@@ -21,12 +21,11 @@ from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
 from harness.results import Facts, read_facts
-from harness.run import ARGUMENTS, Run, requirement_ids
+from harness.run import ARGUMENTS, RUN, Run, requirement_ids
 from harness.search import Search
 from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split
 from harness.witness import RamBar
 
-RUN = pytest.StashKey[Run]()
 requirement = pytest.mark.requirement
 on_dialect = pytest.mark.on_dialect
 machine = pytest.mark.machine

@@ -57,6 +57,7 @@ SURROUNDINGS = {
 }
 
 ARGUMENTS = pytest.StashKey[list[str]]()  # of the config: what the user gave the program
+RUN = pytest.StashKey["Run"]()  # of the config, from the plan on
 REPETITION = pytest.StashKey[int]()  # of an item
 
 
@@ -132,6 +133,21 @@ def observation_of(error: BaseException, details: str) -> Observation:
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
 
 
+# What is known of a scenario as long as nothing but fixtures has run.
+UNSEEN = Observation(
+    Verdict.HARNESS_ERROR, "It was set up and not run: pytest was told so (--setup-only, --setup-plan)."
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A guest as it was at ``mark`` of its console; ``healthy`` is None if no scenario has looked."""
+
+    guest: Guest
+    mark: int
+    healthy: KernelHealth | None
+
+
 class Run:
     """Results folder, journal, stages, and the machine in use."""
 
@@ -166,12 +182,12 @@ class Run:
         self._needs = {item.nodeid: needs_of(item) for item in items}
         self._first = needs_of(items[0]) if items else Needs()
         self._asked = Needs()
-        self._worst = Observation(Verdict.CONFORMS)
-        self._silent = Verdict.CONFORMS
+        self._worst = UNSEEN
+        self._silent = UNSEEN.verdict
         self._guest: Guest | None = None
         self._healthy: KernelHealth | None = None
         self._mark = 0
-        self._seen: tuple[Guest, int] | None = None
+        self._seen: Seen | None = None
         self._transcript: Transcript | None = None
         self._actors = ExitStack()
         self._spare = Spare()
@@ -229,8 +245,8 @@ class Run:
     def begin(self, item: pytest.Item) -> None:
         """From here until end() the record says that the kernel died."""
         self._asked = self._needs[item.nodeid]
-        self._worst = Observation(Verdict.CONFORMS)
-        self._silent = Verdict.CONFORMS
+        self._worst = UNSEEN
+        self._silent = UNSEEN.verdict
         self._transcript = None
         self._guest = None
         self._healthy = None
@@ -239,10 +255,12 @@ class Run:
     def guest(self) -> Guest:
         """The guest that the scenario needs, its health noted at the scenario's first look."""
         if self._guest is None:
-            self._aftermath()
-            self._guest = self.pipeline.guest_for(self._asked)
-            self._mark = self._guest.machine.console.mark()
-            self._healthy = KernelHealth.of(self._guest)
+            seen = self._aftermath()
+            self._guest = guest = self.pipeline.guest_for(self._asked)
+            if seen is None or seen.guest is not guest:
+                seen = Seen(guest, guest.machine.console.mark(), None)
+            self._mark = seen.mark
+            self._healthy = seen.healthy or KernelHealth.of(guest)
         return self._guest
 
     def actor(self, item: pytest.Item, kind: str) -> Actor:
@@ -338,6 +356,9 @@ class Run:
     def observe(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
         """Take in a phase; what was expected to fail, or is but a finding, is told to pytest as such."""
         planned = self._planned[item.nodeid]
+        if self._worst is UNSEEN and (call.when == "call" or call.excinfo is not None):
+            self._worst = Observation(Verdict.CONFORMS)
+            self._silent = Verdict.CONFORMS
         if call.excinfo is not None:
             seen = observation_of(call.excinfo.value, report.longreprtext)
             if call.when == "teardown":
@@ -372,9 +393,9 @@ class Run:
         span, complaints = None, []
         if self._guest is not None:
             console = self._guest.machine.console
-            self._seen = self._guest, console.mark()
+            self._seen = Seen(self._guest, console.mark(), self._healthy)
             complaints = [one for one in console.splats(self._mark) if not one.informational]
-            span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen[1])
+            span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen.mark)
         verdict = self.journal.ended(
             item.nodeid,
             self._worst.verdict,
@@ -422,16 +443,32 @@ class Run:
             self.progress.say("")  # pytest's line of dots is still open
             pipeline.hold(guest.machine, self.progress)
 
-    def _aftermath(self) -> None:
-        """Tell what the kernel did since the last verdict was given: it cannot be any scenario's any more."""
-        guest = self.pipeline.guest
-        if guest is None or self._seen is None or self._seen[0] is not guest:
-            return
-        splats = _faults(guest, self._seen[1])
-        if splats or not guest.machine.alive():
-            what = splats[0].title if splats else "it ended by itself"
-            self.journal.note(f"{guest.machine.name} was not well after its last scenario's verdict: {what}")
-            self.pipeline.spend(what)
+    def _aftermath(self) -> Seen | None:
+        """The machine of the last scenario as it is now, if it is as well as it was before that.
+
+        What the kernel did since the verdict was given cannot be any scenario's any
+        more: it is told, and the machine is spent.
+        """
+        guest, before = self.pipeline.guest, self._seen
+        if guest is None or before is None or before.guest is not guest:
+            return None
+        worse: list[str] = []
+        healthy = None
+        try:
+            if before.healthy is not None and guest.machine.alive():
+                healthy = _settled(guest, before.healthy)
+                worse = healthy.worse_than(before.healthy)
+        except (HarnessError, *LOST) as error:
+            worse = [f"its state cannot be read: {error.message}"]
+        mark = guest.machine.console.mark()
+        worse = [*(splat.title for splat in _faults(guest, before.mark)), *worse]
+        if not worse and not guest.machine.alive():
+            worse = ["it ended by itself"]
+        if not worse:
+            return Seen(guest, mark, healthy)
+        self.journal.note(f"{guest.machine.name} was not well after its last scenario's verdict: {worse[0]}")
+        self.pipeline.spend(worse[0])
+        return None
 
     def _said(self, guest: Guest) -> list[str]:
         return [f"the kernel said: {splat.title}" for splat in _faults(guest, self._mark)]
@@ -442,7 +479,7 @@ class Run:
             return
         complaints = "; ".join([*said, *worse])
         self.pipeline.spend([*said, *worse][0])
-        passed = error is None and self._worst.verdict is Verdict.CONFORMS
+        passed = error is None and (self._worst is UNSEEN or self._worst.verdict is Verdict.CONFORMS)
         silent = Verdict.CONFORMS if error is None else observation_of(error, "").verdict
         raise UnhealthyKernelError(
             f"The scenario passed, but {complaints}" if passed else complaints, None if worse else silent

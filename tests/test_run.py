@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
-from small_run import events, junit, run
+from small_run import Invocation, events, junit, make_qemu, run, until
 
 from harness.errors import BootError, ExitCode, HarnessError
 from harness.guest import HeldDeviceError
@@ -140,6 +141,22 @@ def test_goes_on_again(guest: Guest) -> None:
     assert guest.read("/sys/kernel/warn_count") == "1\\n"  # that of the control
 
 
+@pytest.fixture
+def careless(guest: Guest):
+    yield
+    say(guest, "64", "/proc/sys/kernel/tainted")
+
+
+@requirement("REV-03")
+def test_taints_the_kernel_in_silence_while_it_cleans_up(careless: None) -> None:
+    pass
+
+
+@requirement("REV-04")
+def test_has_a_kernel_that_is_not_tainted(guest: Guest) -> None:
+    assert guest.read("/proc/sys/kernel/tainted") == "512\\n"  # that of the control
+
+
 @requirement("LIFE-08")
 def test_of_which_only_the_console_tells(guest: Guest) -> None:
     say(guest, "'<3>INFO: task x:1 blocked for more than 9 seconds.'", "/dev/kmsg")
@@ -150,7 +167,7 @@ def test_whose_console_is_not_whole(guest: Guest) -> None:
     say(guest, "'<4>** 12 printk messages dropped **'", "/dev/kmsg")
 """
 
-CONFORMING = "REV-01 REV-02 LIFE-01 LIFE-02 LIFE-03 LIFE-05 LIFE-07"
+CONFORMING = "REV-01 REV-02 LIFE-01 LIFE-02 LIFE-03 LIFE-05 LIFE-07 REV-03 REV-04"
 
 
 @pytest.mark.vm
@@ -178,9 +195,13 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
     told = events(results)
     layouts = [event["layout"] for event in told if event["event"] == "machine-started"]
     big, word = "bigram=1073741824", "arguments=('patchproof.word',)"
-    # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05, LIFE-07 and LIFE-09, one for each layout,
-    # two for the lonely.
-    assert layouts == ["usual"] * 5 + [word, big] + ["usual"] * 2
+    # One for LIFE-01 and LIFE-02, fresh ones for LIFE-03, LIFE-05, LIFE-07, REV-04 and LIFE-09, one for each
+    # layout, two for the lonely.
+    assert layouts == ["usual"] * 6 + [word, big] + ["usual"] * 2
+    (note,) = (event["text"] for event in told if event["event"] == "note" and "not well" in event["text"])
+    assert note == (
+        "machine-4 was not well after its last scenario's verdict: new taint bit 6 (see tainted-kernels.rst)"
+    )
     # Only the console told of these, so what they are without it is kept for judging them again.
     silent = {str(event["id"]).rpartition("::")[2]: event["silent"] for event in told if "silent" in event}
     assert silent == {
@@ -191,6 +212,48 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
     for number in range(1, len(layouts) + 1):
         for file in ("console.log", "qemu.txt"):
             assert (results / "latest" / f"machine-{number}" / file).stat().st_size
+
+
+IDLE = """
+from harness.plugin import requirement
+
+
+@requirement("MAP-01")
+def test_conforms(guest) -> None:
+    pass
+"""
+
+
+@pytest.mark.vm
+def test_what_was_only_set_up_conforms_to_nothing(tmp_path: Path) -> None:
+    """On a QEMU that crashed once, which the report says."""
+    suite = tmp_path / "test_idle.py"
+    suite.write_text(IDLE)
+    crash = f"test -e {tmp_path}/crashed || {{ >{tmp_path}/crashed; kill -SEGV $$; }}"
+    qemu = make_qemu(tmp_path / "qemu", f'case $1$2 in -acceltcg*) {crash} ;; esac\nexec $qemu "$@"')
+    results = tmp_path / "results"
+    asked = ("--series", "baseline", "--setup-only", "--qemu", qemu, "--results", results)
+    code, output = run("run", *asked, suite, mark=tmp_path)
+    assert code == ExitCode.HARNESS, output
+    assert junit(results)["test_conforms"].verdict == "harness-error"
+    assert "It was set up and not run" in output
+    assert "machine-1: QEMU crashed before the guest came up (SIGSEGV). It was started again." in output
+
+
+def test_interrupted_before_there_is_a_plan(tmp_path: Path) -> None:
+    suite = tmp_path / "test_slow.py"
+    suite.write_text(f"open({str(tmp_path / 'here')!r}, 'w').close()\nimport time\ntime.sleep(600)\n")
+    with Invocation("run", "--series", "baseline", "--results", tmp_path, suite, mark=tmp_path) as slow:
+        until((tmp_path / "here").exists, "the suite")
+        slow.process.send_signal(signal.SIGINT)
+        assert slow.end() == ExitCode.INTERRUPTED
+
+
+def test_a_suite_that_cannot_be_read(tmp_path: Path) -> None:
+    suite = tmp_path / "test_broken.py"
+    suite.write_text("import nothing_of_that_name\n")
+    code, output = run("run", "--series", "baseline", "--results", tmp_path, suite, mark=tmp_path)
+    assert code == ExitCode.HARNESS, output
 
 
 TOLD = '''
