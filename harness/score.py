@@ -159,10 +159,16 @@ class Ledger:
 
 def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
     """What the run of a mutant says: its fate, the scenario or stage that shows it, and why."""
-    for result in record.results:
-        if result.ended and result.entry.violated(result.verdict):
-            return _killed(mutant, result)
-    for result in record.results:
+    results = record.results
+    shown = next((one for one in results if one.ended and one.entry.violated(one.verdict)), None)
+    if shown is not None:
+        fate = _fate(mutant, shown)
+        if fate is Fate.MISTAKEN:
+            for result in results:
+                if result.verdict is Verdict.HARNESS_ERROR and _is_right(mutant, result):
+                    return Fate.ERROR, result, result.reason
+        return fate, shown, shown.reason
+    for result in results:
         if result.verdict is Verdict.HARNESS_ERROR or not result.ended:
             return Fate.ERROR, result, result.reason or f"It is {result.verdict}."
     if not record.complete:
@@ -170,12 +176,17 @@ def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
     return Fate.SURVIVED, None, f"{len(record.scenarios)} scenarios did not see it"
 
 
-def _killed(mutant: Mutant, result: Result) -> tuple[Fate, Result, str]:
-    entry = result.entry
+def _fate(mutant: Mutant, shown_by: Result) -> Fate:
+    """What became of a mutant that made this stage or scenario unexpectedly fail."""
+    entry = shown_by.entry
     if entry.kind is Kind.STAGE and entry.id in ("apply", "build"):
-        return Fate.ERROR, result, result.reason
-    right = bool(set(entry.requirements) & set(mutant.caught_by))
-    return (Fate.KILLED if right else Fate.MISTAKEN), result, result.reason
+        return Fate.ERROR
+    return Fate.KILLED if _is_right(mutant, shown_by) else Fate.MISTAKEN
+
+
+def _is_right(mutant: Mutant, result: Result) -> bool:
+    """Whether it is a result of a scenario that must catch the mutant."""
+    return bool(set(result.entry.requirements) & set(mutant.caught_by))
 
 
 @dataclass(frozen=True)
