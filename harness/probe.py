@@ -374,6 +374,20 @@ class Actor:
 
     def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
         """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
+    def outlive(self, device: Device, bar: int, ranges: int, count: int) -> int:
+        """cycle() with ``count`` DMABUFs of ``ranges`` pages, the device closed before any of them ends.
+
+        Half of them are revoked.  How many of the mappings were dead after the close.
+        """
+        self._need_revoke()
+        options = {"bar": bar, "length": ranges * PAGE, "ranges": ranges, "count": count, "revoke": 1}
+        return self.read(
+            lambda said: int(said.removeprefix("sigbus=")),
+            *("outlive", device.name),
+            deadline=10 + count // 20,
+            **options,
+        )
+
         options = {"bar": bar, "length": length, "count": count}
         return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
 

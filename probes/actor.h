@@ -168,6 +168,7 @@ struct tally {
 	} entry[16];
 };
 
+/* -1 with errno if it is refused */
 int export_beginning(int device, uint32_t bar, uint64_t length);
 bool tally_count(struct tally *tally, int error);
 void reply_tally(struct reply *r, const struct tally *tally);
@@ -217,7 +218,7 @@ operation_fn op_hammer, op_hammered, op_unhammer, op_reclaim, op_pin;
 operation_fn op_make, op_syscopy, op_lowpower, op_hotreset;
 operation_fn op_join, op_import, op_wakeups, op_resource, op_fence;
 operation_fn op_count, op_counted, op_loadeach, op_resets, op_resetsdone;
-operation_fn op_watch, op_watched, op_cycle, op_attempts, op_reopen;
+operation_fn op_watch, op_watched, op_cycle, op_outlive, op_attempts, op_reopen;
 operation_fn op_together;
 operation_fn op_abi, op_hold, op_footprint;
 operation_fn op_msync, op_mlock, op_mlockall, op_memory, op_mapover, op_mapat;

@@ -111,9 +111,10 @@ class TestReopen:
         assert client.ask("reopen buf1 open_flags=sideways").startswith("error usage: ")
 
 
-def test_a_cycle_needs_a_device(client: Client) -> None:
-    assert client.ask("cycle buf1 bar=0 length=4096 count=1").startswith("error usage: ")
-    assert client.ask("cycle dev1 bar=0 length=4096").startswith("error usage: ")
+@pytest.mark.parametrize("operation", ["cycle", "outlive"])
+def test_a_cycle_needs_a_device(client: Client, operation: str) -> None:
+    assert client.ask(f"{operation} buf1 bar=0 length=4096 count=1").startswith("error usage: ")
+    assert client.ask(f"{operation} dev1 bar=0 length=4096").startswith("error usage: ")
 
 
 def test_what_is_done_together_needs_a_device_and_threads(client: Client) -> None:
