@@ -261,11 +261,13 @@ class Actor:
         stride: int | None = None,
         release: Hammer | None = None,
         tries: int | None = None,
+        deadline: int | None = None,
     ) -> Fault | None:
         """Revoke a DMABUF and in the same breath store ``value`` in every word of ``view``.
 
         The words begin at ``offset`` and are ``stride`` bytes apart, 4 unless said.  Before that,
         ``release`` a held hammer and wait until its threads have tried ``tries`` times together.
+        ``deadline`` as for do().
         """
         if buffer.device is None:
             raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
@@ -273,7 +275,7 @@ class Actor:
         words = (buffer.device.name, buffer.name, view.name, value)
         held = None if release is None else release.name
         part = {"offset": offset, "stride": stride}
-        options = {**part, "release": held, "tries": tries, "via": self.revoke_via}
+        options = {**part, "release": held, "tries": tries, "via": self.revoke_via, "deadline": deadline}
         answer = self.do("reclaim", *words, **options)
         return answer if isinstance(answer, Fault) else None
 
@@ -372,8 +374,6 @@ class Actor:
         answer = self.do("cycle", device.name, deadline=10 + count // 20, **options)
         return answer if isinstance(answer, Fault) else None
 
-    def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
-        """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
     def outlive(self, device: Device, bar: int, ranges: int, count: int) -> int:
         """cycle() with ``count`` DMABUFs of ``ranges`` pages, the device closed before any of them ends.
 
@@ -388,6 +388,8 @@ class Actor:
             **options,
         )
 
+    def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
+        """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
         options = {"bar": bar, "length": length, "count": count}
         return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
 

@@ -7,6 +7,7 @@ of the same kernel that is known to be huge; where that is not, nothing is said.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -215,26 +216,111 @@ def test_a_cut_through_a_huge_page_leaves_the_rest_right(device: Device) -> None
         mapping.unmap()
 
 
-@requirement("HUGE-09")
-@machine(big_ram=True)
-def test_a_gibibyte_is_one_entry(c_owner: Actor, guest: Guest, bigram: Function) -> None:
-    """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is."""
-    opened = c_owner.open(bigram.address)
-    buffer = c_owner.export(opened, bigram.memory_bar)
+HALF = GIB // 2
+PLACES = (0, PAGE, HALF - PAGE, HALF, HALF + PAGE, GIB - PAGE)  # of the BAR of 1 GiB; each has its own stamp
+
+
+def stamps_at(places: Iterable[int]) -> list[int]:
+    """The stamps of PLACES."""
+    return [place // PAGE + 1 for place in places]
+
+
+def placed_for_pud(source: Buffer | Device, length: int = GIB, **bar: int) -> Mapping:
+    """A mapping that asks for huge pages, at a multiple of 1 GiB."""
+    mapping = source.actor.map(source, length, align=GIB, **bar)
+    mapping.advise("hugepage")
+    return mapping
+
+
+@pytest.fixture
+def gibibyte(c_owner: Actor, guest: Guest, bigram: Function) -> Device:
+    """The device with a BAR of 1 GiB, stamped at PLACES, where a device-fd mapping of it is one PUD."""
     if "pdpe1gb" not in guest.read("/proc/cpuinfo").split():
         pytest.skip("this processor has no pages of 1 GiB")
-    for source, bar in ((opened, bigram.memory_bar), (buffer, None)):
-        mapping = c_owner.map(source, GIB, bar=bar, align=GIB)
-        mapping.advise("hugepage")
-        faults = [
-            mapping.touch(value, place, PAGE) for value, place in ((1, 513 * PAGE), (2, GIB - PAGE), (3, 0))
-        ]
-        is_one = faults == [1, 0, 0] and mapping.page_table().where("pud") == ((0, GIB),)
-        if source is opened and not is_one:
-            raise HarnessError("The control, a device-fd mapping of a BAR of 1 GiB, is not mapped by a PUD.")
-        assert is_one
-        assert mapping.at((513 * PAGE, GIB - PAGE, 0, PAGE)) == [1, 2, 3, 0]
-        mapping.touch(0, 0, PAGE)
+    opened = c_owner.open(bigram.address)
+    view = placed_for_pud(opened, bar=bigram.memory_bar)
+    faults = [view.touch(stamp, place, PAGE) for stamp, place in zip(stamps_at(PLACES), PLACES, strict=True)]
+    if sum(faults) != 1 or view.page_table().where("pud") != ((0, GIB),):
+        raise HarnessError("The control, a device-fd mapping of a BAR of 1 GiB, is not mapped by a PUD.")
+    return opened
+
+
+@requirement("HUGE-09")
+@machine(big_ram=True)
+def test_a_gibibyte_is_one_entry(gibibyte: Device, bigram: Function) -> None:
+    """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is, and shows its pages."""
+    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar)
+    for first in PLACES[2], 0:
+        mapping = placed_for_pud(buffer)
+        assert [mapping.touch(None, place, PAGE) for place in (first, PLACES[-1], HALF)] == [1, 0, 0]
+        assert mapping.page_table().where("pud") == ((0, GIB),)
+        assert mapping.at(PLACES) == stamps_at(PLACES)
+
+
+@requirement("HUGE-03", "HUGE-09")
+@machine(big_ram=True)
+@pytest.mark.parametrize("starts", [(HALF, 0), (0, 0)], ids=["halves swapped", "one half twice"])
+def test_no_entry_of_a_gibibyte_straddles_two_ranges(
+    gibibyte: Device, bigram: Function, starts: tuple[int, int]
+) -> None:
+    """Two ranges of 512 MiB are not mapped by one PUD where they are 1 GiB together, and are right."""
+    ranges = [Range(start, HALF) for start in starts]
+    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar, ranges)
+    blocks = tuple((start, start + BLOCK) for start in (0, HALF - BLOCK, HALF, GIB - BLOCK))
+    shown = stamps_at(starts[place // HALF] + place % HALF for place in PLACES)
+    for order in 1, -1:
+        mapping = placed_for_pud(buffer)
+        assert mapping.at(PLACES[::order]) == shown[::order]
+        table = mapping.page_table()
+        assert table.where("pud") == ()
+        assert table.where("pmd") == (blocks[0], (blocks[1][0], blocks[2][1]), blocks[3])
+
+
+@requirement("HUGE-04", "HUGE-09")
+@machine(big_ram=True)
+def test_no_entry_of_a_gibibyte_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
+    """Half of a buffer of 1 GiB is mapped by PMDs, and nothing is behind it."""
+    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, bigram.memory_bar), GIB)
+    mapping.unmap(HALF, HALF)
+    assert mapping.at(PLACES[:3]) == stamps_at(PLACES[:3])
+    assert mapping.page_table().where("pud") == ()
+    assert mapping.page_table().where("pmd") == ((0, BLOCK), (HALF - BLOCK, HALF))
+    assert mapping.load32(HALF) == Sigsegv(SEGV_MAPERR, HALF)
+
+
+@requirement("HUGE-07", "HUGE-09")
+@machine(big_ram=True)
+def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> None:
+    """After a revoke nothing of a mapping by a PUD is left in the page table, and all of it is SIGBUS."""
+    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar)
+    mapping = placed_for_pud(buffer)
+    assert mapping.at(PLACES) == stamps_at(PLACES)
+    assert mapping.page_table().where("pud") == ((0, GIB),)
+    gibibyte.actor.revoke(buffer)
+    assert mapping.page_table().is_empty()
+    assert mapping.at(PLACES) == [Sigbus(BUS_ADRERR, place) for place in PLACES]
+    assert mapping.store32(HALF, 0) == Sigbus(BUS_ADRERR, HALF)
+
+
+@requirement("HUGE-08", "HUGE-09")
+@machine(big_ram=True)
+@pytest.mark.parametrize("how", ["unmap", "none"])
+def test_a_cut_through_a_gibibyte_leaves_the_rest_right(gibibyte: Device, bigram: Function, how: str) -> None:
+    """munmap() or mprotect() of 2 MiB of a mapping by a PUD leaves the rest in place.
+
+    Not of a page: cut where no 2 MiB end, a PUD is an oops of the base (docs/findings.md).
+    """
+    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, bigram.memory_bar))
+    assert mapping.touch(None, 0, PAGE) == 1
+    assert mapping.page_table().where("pud") == ((0, GIB),)
+    if how == "unmap":
+        mapping.unmap(HALF, BLOCK)
+    else:
+        mapping.protect(how, HALF, BLOCK)
+    left = [place for place in PLACES if not HALF <= place < HALF + BLOCK]
+    assert mapping.at(left) == stamps_at(left)
+    assert mapping.load32(HALF) == Sigsegv(SEGV_MAPERR if how == "unmap" else SEGV_ACCERR, HALF)
+    assert mapping.page_table().where("pud") == ()
 
 
 @requirement("HUGE-10")
