@@ -73,7 +73,10 @@ def seal(mapping: Mapping) -> None:
 
 
 def watch_faults(mapping: Mapping, mode: str) -> Buffer:
-    """Register it with a userfaultfd: ``missing``, ``wp`` or ``minor``; the userfaultfd."""
+    """Register it with a userfaultfd: ``missing``, ``wp``, ``wpasync`` or ``minor``; the userfaultfd.
+
+    With ``wpasync`` it is write-protected at once, which the kernel undoes by itself (UFFD_FEATURE_WP_ASYNC).
+    """
     return Buffer(mapping.actor, mapping.actor.say("userfault", mapping.name, mode), 0, None)
 
 

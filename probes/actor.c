@@ -93,7 +93,7 @@ const struct operation operations[] = {
 	{ "mlockall none|current|future", "mlockall(), or munlockall()",
 	  op_mlockall },
 	{ "mseal MAP [offset=N] [length=N]", "mseal()", op_mseal },
-	{ "userfault MAP missing|wp|minor",
+	{ "userfault MAP missing|wp|wpasync|minor",
 	  "ask for the faults of a mapping by a userfaultfd", op_userfault },
 	{ "pinpages MAP direct|vmsplice|uring|futex [offset=N] [length=N]",
 	  "have the kernel pin the pages of a mapping", op_pinpages },

@@ -15,7 +15,8 @@
 
 #include "actor.h"
 
-#define SYS_MSEAL 462 /* include/uapi/asm-generic/unistd.h */
+#define SYS_MSEAL 462	   /* include/uapi/asm-generic/unistd.h */
+#define WP_ASYNC (1 << 15) /* UFFD_FEATURE_WP_ASYNC, linux/userfaultfd.h */
 
 void op_msync(struct args *a, struct reply *r)
 {
@@ -168,9 +169,9 @@ void op_mseal(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-static int userfaultfd(void)
+static int userfaultfd(uint64_t features)
 {
-	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
 
 	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
@@ -186,21 +187,28 @@ void op_userfault(struct args *a, struct reply *r)
 	static const struct token modes[] = {
 		{ "missing", UFFDIO_REGISTER_MODE_MISSING },
 		{ "wp", UFFDIO_REGISTER_MODE_WP },
+		{ "wpasync", UFFDIO_REGISTER_MODE_WP },
 		{ "minor", UFFDIO_REGISTER_MODE_MINOR },
 	};
 	struct object *mapping = word_object(a, r, 0, MAPPING), *faults;
+	struct uffdio_writeprotect protect = {
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+	};
 	struct uffdio_register asked = { 0 };
+	bool async = !strcmp(a->word[1], "wpasync");
 	uint64_t mode;
 	int fd;
 
 	if (!mapping)
 		return;
 	if (!parse_tokens(a->word[1], modes, ARRAY_SIZE(modes), &mode)) {
-		reply_usage(r, "userfault: '%s' is not missing, wp or minor",
+		reply_usage(r,
+			    "userfault: '%s' is not missing, wp, wpasync or "
+			    "minor",
 			    a->word[1]);
 		return;
 	}
-	fd = userfaultfd();
+	fd = userfaultfd(async ? WP_ASYNC : 0);
 	if (fd < 0) {
 		reply_errno(r, errno, "userfault: userfaultfd");
 		return;
@@ -210,6 +218,12 @@ void op_userfault(struct args *a, struct reply *r)
 	asked.mode = mode;
 	if (ioctl(fd, UFFDIO_REGISTER, &asked)) {
 		reply_errno(r, errno, "userfault");
+		close(fd);
+		return;
+	}
+	protect.range = asked.range;
+	if (async && ioctl(fd, UFFDIO_WRITEPROTECT, &protect)) {
+		reply_errno(r, errno, "userfault: UFFDIO_WRITEPROTECT");
 		close(fd);
 		return;
 	}
