@@ -15,28 +15,65 @@ from harness.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
 from harness.reach import View, look, views_of
-from harness.registers import RESETS, VIRTIO_BAR
+from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
 from harness.search import Search
 
 RAM_BAR = 2
 D0, D3HOT = 0, 3
+TELLING = VIRTIO_VECTOR  # the offset of a word that is not 0 where the virtio device is decoded
 BUFFERS = range(3)
 
 STEPS = (
     *(f"memory {bit} {width}" for bit in ("off", "on") for width in (1, 2, 4)),
-    *("sleep", "wake", "reset", "hot reset"),
+    *("sleep", "doze", "wake", "reset", "hot reset"),
     *(f"revoke {number}" for number in BUFFERS),
 )
 POWERED_STEPS = (*STEPS, "D3hot", "D3hot", "D0", "D0", "function-level reset")
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """What is tried only where the kernel does it right: elsewhere other scenarios say so, and alone.
+
+    ``decodes``: in D0 the device decodes what was asked for in D3hot, see
+    test_memory_that_is_turned_on_in_d3hot().  ``wakes``: a wakeup from low power gives
+    DMABUFs back, see STATE-08.
+    """
+
+    decodes: bool
+    wakes: bool
+
+    @classmethod
+    def of(cls, guest: Guest, function: Function, device: Device, view: View) -> Kernel:
+        """Look, by a view of a DMABUF."""
+        decodes = True
+        if function.role == "rng":
+            device.decode_memory(False)
+            device.power(D3HOT)
+            device.decode_memory(True)
+            device.power(D0)
+            decodes = view.seen() == "data"
+            device.decode_memory(False)  # so that turning it on is a change
+            device.decode_memory(True)
+        device.enter_low_power(wakeup=True)
+        guest.await_suspend(function)
+        device.info()
+        wakes = view.seen() == "data"
+        device.exit_low_power()
+        return cls(decodes, wakes)
+
+
 @dataclass
 class Model:
-    """What decides whether the memory of a device can be accessed, and which DMABUFs are revoked."""
+    """What decides whether the memory of a device can be accessed, and which DMABUFs are revoked.
+
+    In a doze, unlike in sleep, the first call to the device is the end of low power.
+    """
 
     memory: bool = True
     power: int = D0
     asleep: bool = False
+    dozing: bool = False
     revoked: set[int] = field(default_factory=set)
 
     @property
@@ -46,6 +83,8 @@ class Model:
 
     def take(self, step: str) -> None:
         """What becomes of it."""
+        if self.dozing:
+            self.asleep = self.dozing = False
         match step.split():
             case ["memory", bit, _]:
                 self.memory = bit == "on"
@@ -53,21 +92,27 @@ class Model:
                 self.power = D3HOT
             case ["D0"] | ["reset"] | ["hot", "reset"] | ["function-level", "reset"]:
                 self.power = D0
-            case ["sleep"] | ["wake"]:
-                self.asleep = step == "sleep"
+            case ["sleep"] | ["doze"]:  # a device is suspended from D0
+                self.asleep, self.dozing, self.power = True, step == "doze", D0
+            case ["wake"]:
+                self.asleep = False
             case ["revoke", number]:
                 self.revoked.add(int(number))
 
-    def admits(self, step: str) -> bool:
+    def admits(self, step: str, kernel: Kernel) -> bool:
         """Whether it is tried now.
 
-        The suspension that low power brings ends D3hot, but nobody knows when.  And
-        what is written to the command register in D3hot is lost in D0: see
-        test_memory_that_is_turned_on_in_d3hot().
+        A device in low power that was woken up for a moment is suspended again, from D0;
+        but nobody knows when.  Whether a revoke is a call to the device is a matter of
+        the series.
         """
-        if self.power == D3HOT:
-            return step != "sleep" and not step.startswith("memory on")
-        return not self.asleep or step not in ("sleep", "D3hot", "D0")
+        if self.dozing and step.startswith("revoke"):
+            return False
+        if self.asleep and not self.dozing and step in ("sleep", "doze", "D3hot", "D0"):
+            return False
+        if step == "doze":
+            return kernel.wakes
+        return self.power < D3HOT or kernel.decodes or not step.startswith("memory on")
 
 
 @dataclass(frozen=True)
@@ -79,14 +124,15 @@ class Walk:
     device: Device
     bar: int
     views: Map[str, View]
+    kernel: Kernel
 
     @classmethod
     def of(cls, guest: Guest, function: Function, bar: int, owner: Actor) -> Walk:
         """Nothing has been done yet; Refused where a DMABUF cannot be mapped."""
         device = owner.open(function.address)
-        with owner.export(device, bar, [Range(0, PAGE)]) as buffer:
-            owner.map(buffer).unmap()
-        return cls(guest, function, device, bar, views_of(device))
+        with owner.export(device, bar, [Range(0, PAGE)]) as buffer, owner.map(buffer) as mapping:
+            kernel = Kernel.of(guest, function, device, View.of(mapping, TELLING))
+        return cls(guest, function, device, bar, views_of(device), kernel)
 
     def check(self, steps: list[str]) -> None:
         """After each step all mappings, and mmap() of a DMABUF, are as the model says."""
@@ -97,7 +143,7 @@ class Walk:
             lent = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
             views = self.views | {f"DMABUF {number}": view for number, view in enumerate(lent)}
             for count, step in enumerate(steps):
-                if not model.admits(step):
+                if not model.admits(step, self.kernel):
                     continue
                 self._do(step, buffers, model)
                 model.take(step)
@@ -115,8 +161,8 @@ class Walk:
                 self.device.decode_memory(bit == "on", int(width))
             case ["D3hot"] | ["D0"]:
                 self.device.power(D3HOT if step == "D3hot" else D0)
-            case ["sleep"]:
-                self.device.enter_low_power()
+            case ["sleep"] | ["doze"]:
+                self.device.enter_low_power(wakeup=step == "doze")
                 self.guest.await_suspend(self.function)
             case ["wake"]:
                 self.device.exit_low_power()
@@ -183,9 +229,14 @@ SEQUENCES = (
     ("sleep", "memory off 2", "wake", "wake", "memory on 2"),
     ("sleep", "memory off 2", "memory on 2", "reset", "hot reset", "wake"),
     ("memory off 2", "sleep", "wake", "memory on 2"),
+    ("doze", "memory off 2", "doze", "memory on 2", "doze", "wake"),
+    ("doze", "sleep", "memory off 2", "memory on 2", "wake", "doze", "reset"),
 )
 POWERED_SEQUENCES = (
     ("D3hot", "memory off 2", "D0", "memory on 2"),
+    ("memory off 2", "D3hot", "memory on 2", "D0", "D3hot", "memory off 2", "memory on 1", "D0"),
+    ("memory off 2", "D3hot", "memory on 4", "sleep", "wake"),
+    ("D3hot", "doze", "D3hot", "D0"),
     ("D3hot", "D3hot", "D0", "D0"),
     ("memory off 2", "D3hot", "D0", "memory on 2"),
     ("D3hot", "reset", "D0"),
