@@ -24,6 +24,7 @@ from harness.probe import (
     start_actor,
     start_python,
 )
+from harness.raw import Leftovers
 from harness.store import Store
 from harness.witness import KernelHealth, RamBar
 
@@ -269,6 +270,15 @@ class TestHealth:
     def test_a_healthy_kernel(self, lab: Lab) -> None:
         health = KernelHealth.of(lab.guest)
         assert (health.taint, health.dmabufs) == (0, 0)
+
+    @BOTH
+    def test_a_footprint_leaves_out_what_the_clock_says(self, lab: Lab, kind: str) -> None:
+        with lab.start(kind, f"log-{kind}") as owner:
+            leftovers = Leftovers(owner)
+            lab.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
+            assert leftovers.look() == ""
+            lab.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')
+            assert leftovers.look() == "1 records in the kernel log"
 
     def test_a_warning_shows(self, lab: Lab) -> None:
         """Last in this file: the taint stays."""
