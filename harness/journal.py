@@ -16,7 +16,8 @@ event              further members
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
-``machine-ended``  ``machine``, ``reason``
+``machine-ended``  ``machine``, ``reason``; ``verdict`` on a kernel that was not well
+                   when no scenario was on
 ``finding``        ``id``, ``text``: what a scenario in progress observed, judged by nobody
 ``note``           ``text``
 ``interrupted``    ``reason``
@@ -218,9 +219,13 @@ class Journal:
         told = [[one.name, one.state, _shortened(one.words)] for one in detectors]
         self._write("detectors", machine=machine, detectors=told)
 
-    def machine_ended(self, machine: str, reason: str) -> None:
-        """The machine is gone: powered off, panicked, killed."""
-        self._write("machine-ended", machine=machine, reason=_shortened(reason))
+    def machine_ended(self, machine: str, reason: str, verdict: Verdict | None = None) -> None:
+        """The machine is gone: powered off, panicked, killed.
+
+        ``verdict`` is for what its kernel did when no scenario was on, and so none is to blame.
+        """
+        judged = {} if verdict is None else {"verdict": verdict}
+        self._write("machine-ended", machine=machine, reason=_shortened(reason), **judged)
 
     def finding(self, entry_id: str, text: str) -> None:
         """What a scenario observed, between its start and its end; no verdict hangs on it."""

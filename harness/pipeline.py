@@ -40,7 +40,7 @@ from harness.progress import Progress
 from harness.results import CONTROL, QEMU, Results
 from harness.splat import Splat
 from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
-from harness.verdict import Entry, Kind
+from harness.verdict import Entry, Kind, Verdict
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
 SPACE_LEFT = 16 << 20
@@ -222,14 +222,17 @@ class Pipeline:
                 content = self._tree.content if self._tree is not None else None
                 write_atomically(path, stack.decoded(one.text, self._ready().kernel.vmlinux, content))
 
-    def spend(self, reason: str) -> None:
-        """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs."""
+    def spend(self, reason: str, verdict: Verdict | None = None) -> None:
+        """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs.
+
+        ``verdict`` as for Journal.machine_ended().
+        """
         if self.guest is None:
             return
         guest, self.guest = self.guest, None
         self._used = False
         guest.machine.close()
-        self.journal.machine_ended(guest.machine.name, reason)
+        self.journal.machine_ended(guest.machine.name, reason, verdict)
 
     def close(self) -> None:
         """End what is still running."""

@@ -187,14 +187,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """No actor outlives its scenario, whatever became of it; it would keep its device busy."""
+    """No actor outlives its scenario, whatever became of it; then look at the kernel's health again."""
     run = item.config.stash.get(RUN, None)
     if run is not None:
         run.end_actors()
     with _examined(run):
         yield
     if run is not None:
-        run.examine_console()
+        run.examine()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from harness.detector import Detector, State, blind
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
 from harness.rescan import rescan
-from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
+from harness.verdict import STAGES, Entry, Kind, Record, Result, Span, Strength, Verdict
 
 
 def read(directory: Path) -> Record:
@@ -118,9 +118,19 @@ class _Joined:
             case "machine-started":
                 self.machines.append(str(event.get("machine", "")))
             case "machine-ended":
-                pass  # for the reader of the file; no verdict hangs on it
+                self._machine_ended(event)
             case other:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
+
+    def _machine_ended(self, event: dict[str, Any]) -> None:
+        if "verdict" not in event:
+            return  # for the reader of the file
+        name = str(event.get("machine"))
+        self.results[name] = Result(Entry(name, Kind.MACHINE, "Its kernel is well when no scenario is on"))
+        _, verdict = self._entry({**event, "id": name})
+        if verdict is not None:
+            reason = str(event.get("reason", ""))
+            self.results[name] = replace(self.results[name], verdict=verdict, reason=reason, ended=True)
 
     def _known(self, event: dict[str, Any]) -> str:
         entry_id = str(event.get("id"))
@@ -148,7 +158,7 @@ class _Joined:
 
     def _may_begin_again(self, result: Result) -> bool:
         """Whether it is a stage that an earlier part did not get through, through no fault of the series."""
-        stage = result.entry.kind is not Kind.SCENARIO
+        stage = result.entry.kind in STAGES
         return stage and result.entry.id not in self.begun and result.verdict is Verdict.HARNESS_ERROR
 
     def _resumed(self, time: str) -> None:
@@ -256,7 +266,7 @@ class _Joined:
         if self.interrupted:
             return f"The run was interrupted ({self.interrupted}) before it."
         for result in self.results.values():
-            if result.entry.kind is not Kind.SCENARIO and result.verdict not in (
+            if result.entry.kind in STAGES and result.verdict not in (
                 Verdict.CONFORMS,
                 Verdict.NOT_REACHED,
             ):

@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 from harness.journal import Journal
 from harness.record import read
 from harness.results import Results, read_facts
-from harness.verdict import Entry, Kind, Record, Verdict
+from harness.verdict import STAGES, Entry, Kind, Record, Verdict
 
 NAMED = 5  # of the entries that do not fit; the rest is counted
 OPTION = "--resume"
@@ -77,7 +77,7 @@ class Past:
     @property
     def left(self) -> tuple[str, ...]:
         """The scenarios that were never reached, in the order of the plan; none of a series that failed."""
-        stages = [result for result in self.record.results if result.entry.kind is not Kind.SCENARIO]
+        stages = [result for result in self.record.results if result.entry.kind in STAGES]
         if any(result.verdict is Verdict.VIOLATES for result in stages):
             return ()
         scenarios = self.record.scenarios
@@ -85,7 +85,8 @@ class Past:
 
     def check(self, entries: Sequence[Entry]) -> None:
         """Raise HarnessError unless this is the plan that the run was started with."""
-        planned = {result.entry.id: result.entry for result in self.record.results}
+        results = self.record.results
+        planned = {one.entry.id: one.entry for one in results if one.entry.kind is not Kind.MACHINE}
         now = {entry.id: entry for entry in entries}
         for ids, words in (
             ([name for name in planned if name not in now], "what is not there any more, or not selected"),

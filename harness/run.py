@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import pytest
@@ -141,7 +141,7 @@ UNSEEN = Observation(
 
 @dataclass(frozen=True)
 class Seen:
-    """A guest as it was at ``mark`` of its console; ``healthy`` is None if no scenario has looked."""
+    """A guest as it was at ``mark`` of its console; ``healthy`` is None if its state was not read."""
 
     guest: Guest
     mark: int
@@ -186,6 +186,7 @@ class Run:
         self._silent = UNSEEN.verdict
         self._guest: Guest | None = None
         self._healthy: KernelHealth | None = None
+        self._latest: KernelHealth | None = None
         self._mark = 0
         self._seen: Seen | None = None
         self._transcript: Transcript | None = None
@@ -250,6 +251,7 @@ class Run:
         self._transcript = None
         self._guest = None
         self._healthy = None
+        self._latest = None
         self.journal.started(item.nodeid)
 
     def guest(self) -> Guest:
@@ -316,10 +318,12 @@ class Run:
             return
         worse: list[str] = []
         unread: PatchproofError | None = None
+        self._latest = None
         lost = isinstance(error, LOST) or not guest.machine.alive()
         if not lost and self._healthy is not None:
             try:
-                worse = _settled(guest, self._healthy).worse_than(self._healthy)
+                self._latest = _settled(guest, self._healthy)
+                worse = self._latest.worse_than(self._healthy)
             except SshTimeoutError as stuck:
                 lost = True
                 worse = [f"the kernel's state cannot be read: {stuck.message}"]
@@ -341,16 +345,6 @@ class Run:
             self.pipeline.spend(f"its kernel's state cannot be read: {unread.message}")
             raise HarnessError(f"The kernel's state cannot be read: {unread.message}") from unread
         if error is None:
-            self._require_sight(guest)
-
-    def examine_console(self) -> None:
-        """Raise if the kernel has complained since the scenario began; asks nothing.
-
-        Raises UnhealthyKernelError, BlindConsoleError.
-        """
-        guest = self._guest
-        if guest is not None and guest is self.pipeline.guest:
-            self._raise(self._said(guest), [], None)
             self._require_sight(guest)
 
     def observe(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
@@ -393,7 +387,7 @@ class Run:
         span, complaints = None, []
         if self._guest is not None:
             console = self._guest.machine.console
-            self._seen = Seen(self._guest, console.mark(), self._healthy)
+            self._seen = Seen(self._guest, console.mark(), self._latest)
             complaints = [one for one in console.splats(self._mark) if not one.informational]
             span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen.mark)
         verdict = self.journal.ended(
@@ -444,30 +438,25 @@ class Run:
             pipeline.hold(guest.machine, self.progress)
 
     def _aftermath(self) -> Seen | None:
-        """The machine of the last scenario as it is now, if it is as well as it was before that.
+        """The machine of the last scenario, as it was seen last, if nothing has happened to it since.
 
-        What the kernel did since the verdict was given cannot be any scenario's any
-        more: it is told, and the machine is spent.
+        What the kernel did since the verdict was given cannot be that scenario's any
+        more, and is nothing that the next one did: it is the run's.
         """
         guest, before = self.pipeline.guest, self._seen
         if guest is None or before is None or before.guest is not guest:
             return None
-        worse: list[str] = []
-        healthy = None
-        try:
-            if before.healthy is not None and guest.machine.alive():
-                healthy = _settled(guest, before.healthy)
-                worse = healthy.worse_than(before.healthy)
-        except (HarnessError, *LOST) as error:
-            worse = [f"its state cannot be read: {error.message}"]
         mark = guest.machine.console.mark()
-        worse = [*(splat.title for splat in _faults(guest, before.mark)), *worse]
-        if not worse and not guest.machine.alive():
-            worse = ["it ended by itself"]
-        if not worse:
-            return Seen(guest, mark, healthy)
-        self.journal.note(f"{guest.machine.name} was not well after its last scenario's verdict: {worse[0]}")
-        self.pipeline.spend(worse[0])
+        splats = _faults(guest, before.mark)
+        if not splats and guest.machine.alive():
+            return replace(before, mark=mark)
+        if not splats and (fault := guest.machine.outside_fault()):
+            self.pipeline.spend(fault)
+        elif splats:
+            self.pipeline.explain(splats)
+            self.pipeline.spend(f"the kernel said: {splats[0].title}", Verdict.VIOLATES)
+        else:
+            self.pipeline.spend("the machine ended by itself", Verdict.KERNEL_DIED)
         return None
 
     def _said(self, guest: Guest) -> list[str]:

@@ -49,6 +49,11 @@ class Kind(StrEnum):
     STAGE = "stage"
     """A stage the series can fail: ``apply``, ``build``, ``boot``."""
     SCENARIO = "scenario"
+    MACHINE = "machine"
+    """A machine whose kernel was not well between two scenarios, or after the last: no plan has it."""
+
+
+STAGES = (Kind.HARNESS, Kind.STAGE)
 
 
 def repetition_mark(number: int) -> str:
