@@ -112,13 +112,14 @@ class Workshop:
         name = diff.printable(self.patches[at].name) if at < len(self.patches) else "the last patch"
         said = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
         tail = "\n".join(diff.printable(line) for line in said)
-        if self._applies("--reverse", "--cached", str(state / "patch")):
-            message = (
-                f"The patch {name} is already in the base {self.base.version} (or in a patch before it)."
-            )
-            return ApplyError(message, log=self.log, tail=tail)
         wheres = [_where(line, self.touched[at]) for line in said] if at < len(self.touched) else []
         where = "; ".join(dict.fromkeys(filter(None, wheres)))
+        if self._applies("--reverse", "--cached", str(state / "patch")):
+            message = (
+                f"The patch {name} is already in the base {self.base.version}, or in a patch before it"
+                f"{': ' if where else ''}{where}."
+            )
+            return ApplyError(message, log=self.log, tail=tail)
         message = f"The patch {name} does not apply to {self.base.version}: {where or 'git am refuses it'}."
         return ApplyError(message, log=self.log, tail=tail)
 

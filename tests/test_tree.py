@@ -196,7 +196,11 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
             ],
             "Kconfig already exists in index",
         ),
-        ([PLAIN, PLAIN], "0002-change.patch is already in the base 6.19.6"),
+        (
+            [PLAIN, PLAIN],
+            "0002-change.patch is already in the base 6.19.6, or in a patch before it: "
+            "drivers/vfio/pci/core.c, hunk 1 of 1 (line 7).",
+        ),
         (
             [
                 letter(
@@ -204,7 +208,7 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
                     f"@@ -1 +1 @@\n-x\n+{FILES['Kconfig'][1]}"
                 )
             ],
-            "0001-change.patch is already in the base",
+            "is already in the base 6.19.6, or in a patch before it: Kconfig, hunk 1 of 1 (line 1).",
         ),
     ],
 )
