@@ -396,7 +396,7 @@ def _parser() -> argparse.ArgumentParser:
     every = add(
         "prefixes",
         None,
-        "check every prefix of a series, and run the suites on each; every option of `run` that tests something works, too",
+        "check every prefix of a series, and run the suites on each; selects as `run` does",
         "prefixes --series reference-feature --from 12 -k revoke",
     )
     every.add_argument(
