@@ -31,7 +31,7 @@ from harness.report import junit
 from harness.results import Facts, Results, read_facts
 from harness.resume import Past
 from harness.spare import Spare
-from harness.splat import Splat
+from harness.splat import PANIC, Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import Store
 from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
@@ -312,9 +312,9 @@ class Run:
         if self._asked.alone and isinstance(error, VIOLATION):
             # It may have broken the kernel, as it was meant to.  What such a kernel does
             # when more is asked of it is chance, and no verdict should hang on that.
-            said = self._said(guest)
+            splats = _faults(guest, self._mark)
             self.pipeline.spend("a scenario that had it for itself has failed")
-            self._raise(said, [], error)
+            self._raise(splats, [], error)
             return
         worse: list[str] = []
         unread: PatchproofError | None = None
@@ -336,11 +336,11 @@ class Run:
         if lost:
             self.pipeline.spend(f"an operation did not end: {error or unread or worse[0]}")
         # The console last: a kernel that is damaged may show it only when it is asked.
-        said = self._said(guest)
-        if worse == [LOCKDEP_OFF] and not said and error is None:
+        splats = _faults(guest, self._mark)
+        if worse == [LOCKDEP_OFF] and not splats and error is None:
             self.pipeline.spend(LOCKDEP_OFF)
             raise HarnessError(f"{LOCKDEP_OFF.capitalize()} and has found nothing: it has no room left.")
-        self._raise(said, worse, error)
+        self._raise(splats, worse, error)
         if unread is not None and error is None:
             self.pipeline.spend(f"its kernel's state cannot be read: {unread.message}")
             raise HarnessError(f"The kernel's state cannot be read: {unread.message}") from unread
@@ -459,13 +459,15 @@ class Run:
             self.pipeline.spend("the machine ended by itself", Verdict.KERNEL_DIED)
         return None
 
-    def _said(self, guest: Guest) -> list[str]:
-        return [f"the kernel said: {splat.title}" for splat in _faults(guest, self._mark)]
-
-    def _raise(self, said: list[str], worse: list[str], error: BaseException | None) -> None:
+    def _raise(self, splats: list[Splat], worse: list[str], error: BaseException | None) -> None:
         """Hold against the kernel what the console said, and what else is ``worse`` than before."""
-        if not said and not worse:
+        if not splats and not worse:
             return
+        for one in splats:
+            if one.kind == PANIC:  # in the moment since its state was read
+                self.pipeline.spend(one.title)
+                raise KernelDiedError(f"The kernel died: {one.title}") from error
+        said = [f"the kernel said: {splat.title}" for splat in splats]
         complaints = "; ".join([*said, *worse])
         self.pipeline.spend([*said, *worse][0])
         passed = error is None and (self._worst is UNSEEN or self._worst.verdict is Verdict.CONFORMS)
