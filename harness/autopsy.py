@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,9 @@ PANIC_LINES = 100
 
 # The run states (QEMU's qapi/run-state.json, RunState) that a kernel brings its machine into.
 _KERNELS_STATES = ("running", "guest-panicked", "shutdown", "suspended", "watchdog")
+
+
+_INTERRUPTS_ENABLED = 1 << 9  # in the flags register
 
 
 class QemuCrashedError(HarnessError):
@@ -85,6 +89,35 @@ def outside(status: int | None, events: Sequence[tuple[str, Mapping[str, Any]]],
     reasons = [data for name, data in events if name == "SHUTDOWN"]
     if reasons and not reasons[-1].get("guest"):
         return f"QEMU was told to end ({reasons[-1].get('reason')})"
+    return ""
+
+
+def deaf(said: str) -> str:
+    """Why no interrupt will ever reach a processor again, as a clause; empty if one may.
+
+    ``said`` is what QEMU's monitor tells by ``info registers -a`` and by ``info
+    lapic`` of each processor.  No kernel waits for interrupts, with interrupts
+    enabled, while it serves one: that it is over (a write to the EOI register) was
+    lost on the way.  With several threads, and before version 8.2, QEMU may lose
+    what a processor writes to its interrupt controller while another moves a BAR
+    (fixed by "softmmu: Use async_run_on_cpu in tcg_commit").
+    """
+    parts = re.split(r"^(CPU#|dumping local APIC state for CPU )(\d+)\s*$", said, flags=re.MULTILINE)
+    waits: dict[str, list[bool]] = {}
+    serves: dict[str, set[str]] = {}
+    for what, processor, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
+        if what == "CPU#":
+            flags = re.search(r"\bRFL=([0-9a-f]+).*\bHLT=1\b", text)
+            enabled = flags is not None and bool(int(flags[1], 16) & _INTERRUPTS_ENABLED)
+            waits.setdefault(processor, []).append(enabled)
+        else:
+            served = re.search(r"^ISR\s+(\d+)", text, re.MULTILINE)
+            serves.setdefault(processor, set()).add(served[1] if served else "")
+    for processor, (vector, *others) in serves.items():
+        if vector and not others and all(waits.get(processor, [False])):
+            return (
+                f"QEMU has lost the end of interrupt {vector} on processor {processor}, which waits for ever"
+            )
     return ""
 
 

@@ -263,18 +263,26 @@ class Machine:
             self.monitor.wait_closed()
         return autopsy.outside(status, self.events, self.monitor)
 
-    def dump_processors(self) -> Path:
-        """Write where each processor is to ``processors.txt``, three times; the file.
+    def dump_processors(self) -> tuple[Path, str]:
+        """Write to ``processors.txt`` where each processor is, three times.
 
+        Returns the file, and what autopsy.deaf() makes of it.
         A processor that spins is at other places each time, one that waits for an
         interrupt at the same.  What QEMU does not tell is missing.
         """
         path = self.run_dir / "processors.txt"
         with path.open("w") as stream, contextlib.suppress(HarnessError):
-            for _ in range(3):
-                command = {"command-line": "info registers -a"}
-                stream.write(f"{self.monitor.execute('human-monitor-command', command)}\n")
-        return path
+
+            def ask(command: str) -> str:
+                said = str(self.monitor.execute("human-monitor-command", {"command-line": command}))
+                stream.write(f"{said}\n")
+                return said
+
+            for _ in range(2):
+                for number in re.findall(r"^CPU#(\d+)", ask("info registers -a"), re.MULTILINE):
+                    ask(f"info lapic {number}")
+            ask("info registers -a")
+        return path, autopsy.deaf(path.read_text())
 
     def reachable(self) -> bool:
         """Whether somebody can log in anew."""

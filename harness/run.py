@@ -505,8 +505,12 @@ class Run:
         if answers:
             return ""
         if guest.machine.alive():
-            where = guest.machine.dump_processors().relative_to(self.results.dir)
-            return f"it does not answer any more (where its processors are stands in {where})"
+            path, fault = guest.machine.dump_processors()
+            where = f"where its processors are stands in {path.relative_to(self.results.dir)}"
+            if fault:
+                self.pipeline.spend(fault)
+                raise HarnessError(f"The scenario was cut off: {fault} ({where}).") from error
+            return f"it does not answer any more ({where})"
         return said[0].title if said else "the machine ended by itself"
 
     @staticmethod

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import launch, machine, splat
+from harness import autopsy, launch, machine, splat
 from harness.autopsy import QemuCrashedError
 from harness.errors import BootError, HarnessError
 from harness.hardware import MIB, Layout, Network
@@ -154,9 +154,32 @@ def test_children_of_dead_processes_are_buried(guest: Machine) -> None:
 
 
 def test_where_the_processors_are_can_be_told(guest: Machine) -> None:
-    said = guest.dump_processors().read_text()
+    path, fault = guest.dump_processors()
+    assert fault == ""
+    said = path.read_text()
+    assert len(re.findall(r"^dumping local APIC state for CPU \d", said, re.MULTILINE)) == 4
     assert re.findall(r"^CPU#(\d)", said, re.MULTILINE) == ["0", "1"] * 3
     assert len(re.findall(r"\bRIP=[0-9a-f]{16}\b", said)) == 6
+
+
+DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (DEAF, "QEMU has lost the end of interrupt 236 on processor 0, which waits for ever"),
+        (DEAF.replace("ISR\t 236 ", "ISR\t (none)"), ""),
+        (DEAF.replace("HLT=1", "HLT=0"), ""),  # it serves it now
+        (DEAF + DEAF.replace("HLT=1", "HLT=0"), ""),
+        (DEAF + DEAF.replace("ISR\t 236 ", "ISR\t 37"), ""),
+        (DEAF.replace("RFL=00000246", "RFL=00000046"), ""),  # it waits for no interrupt: the kernel is dead
+        ("", ""),
+    ],
+)
+def test_a_processor_that_no_interrupt_reaches_is_known(said: str, fault: str) -> None:
+    """From a guest that answered no more after some hundred resets of its devices, on a busy host."""
+    assert autopsy.deaf(said) == fault
 
 
 def test_the_debugger_can_connect(guest: Machine) -> None:
