@@ -17,8 +17,8 @@ GIB = 1 << 30
 # no_timer_check: the kernel counts timer interrupts against its delay loop and
 # panics when some are missing (arch/x86/kernel/apic/io_apic.c, timer_irq_works);
 # an emulated processor on a busy host misses some.
-# nohz, highres: with one-shot timers a single interrupt that is lost leaves a
-# processor asleep for good (docs/findings.md); a periodic tick comes again.
+# nohz, highres: a one-shot timer that is not set, as a write to the interrupt
+# controller was lost (docs/findings.md), leaves a processor asleep for good.
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
     "intel_iommu=on",
