@@ -305,11 +305,16 @@ def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> No
 @requirement("HUGE-08", "HUGE-09")
 @machine(big_ram=True)
 @pytest.mark.parametrize("how", ["unmap", "none"])
-def test_a_cut_through_a_gibibyte_leaves_the_rest_right(gibibyte: Device, bigram: Function, how: str) -> None:
+def test_a_cut_through_a_gibibyte_leaves_the_rest_right(
+    gibibyte: Device, bigram: Function, guest: Guest, how: str
+) -> None:
     """munmap() or mprotect() of 2 MiB of a mapping by a PUD leaves the rest in place.
 
     Not of a page: cut where no 2 MiB end, a PUD is an oops of the base (docs/findings.md).
     """
+    # mm/debug.c has it for CONFIG_DEBUG_VM alone.
+    if guest.run(["grep", "-qw", "dump_vma", "/proc/kallsyms"]).status == 0:
+        pytest.skip("with CONFIG_DEBUG_VM a cut through a PUD is a BUG of the base (docs/findings.md)")
     mapping = placed_for_pud(gibibyte.actor.export(gibibyte, bigram.memory_bar))
     assert mapping.touch(None, 0, PAGE) == 1
     assert mapping.page_table().where("pud") == ((0, GIB),)
