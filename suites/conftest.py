@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -61,6 +62,15 @@ def ram(guest: Guest) -> Iterator[Device]:
     """The device with the RAM BAR: QEMU's ivshmem-plain, BAR 2; BAR 0 has 256 bytes of registers."""
     with guest.bind("ram") as device:
         yield device
+
+
+@pytest.fixture
+def second(guest: Guest, c_owner: Actor) -> int:
+    """The deadline of an operation of the C actor that may take a second of the guest's clock.
+
+    Longer where the processor is emulated; of a slow kernel the actor knows by itself.
+    """
+    return math.ceil(guest.machine.accelerator.time_scale / c_owner.slowdown)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ a mapping proves nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +13,6 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.guest import Device as Function
-from harness.guest import Guest
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
@@ -283,7 +281,7 @@ def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ra
 @requirement("REV-13", "REV-02")
 @pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "four threads"])
 def test_a_revoke_waits_for_no_client(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, threads: int
+    c_owner: Actor, ram: Function, ram_witness: RamBar, second: int, threads: int
 ) -> None:
     """A revoke returns within a second while the client is stopped in its stores, who then has SIGBUS."""
     device = c_owner.open(ram.address)
@@ -293,8 +291,6 @@ def test_a_revoke_waits_for_no_client(
     hammer = lent.hammer(THEIRS, threads=threads)
     oracle.require_reach(hammer)
     c_owner.signal(lent.actor, "stop")
-    # By the guest's clock, and longer where the processor is emulated; do() knows of a slow kernel by itself.
-    second = math.ceil(guest.machine.accelerator.time_scale / c_owner.slowdown)
     assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
     c_owner.signal(lent.actor, "cont")
     before = hammer.blows(more=1)
