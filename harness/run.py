@@ -340,6 +340,9 @@ class Run:
         if worse == [LOCKDEP_OFF] and not splats and error is None:
             self.pipeline.spend(LOCKDEP_OFF)
             raise HarnessError(f"{LOCKDEP_OFF.capitalize()} and has found nothing: it has no room left.")
+        if worse and not splats and not lost and (fault := self._stopped(guest)):
+            self.pipeline.spend(fault)
+            raise HarnessError(f"The scenario was cut off: {fault}.") from error
         self._raise(splats, worse, error)
         if unread is not None and error is None:
             self.pipeline.spend(f"its kernel's state cannot be read: {unread.message}")
@@ -522,12 +525,15 @@ class Run:
         except SshLostError:
             return guest.machine.reachable()
 
-    @staticmethod
-    def _actors_fault(guest: Guest, error: BaseException | None) -> str:
+    def _actors_fault(self, guest: Guest, error: BaseException | None) -> str:
         """What was done to the actor that does not answer, as a clause; empty if nothing was."""
-        if isinstance(error, DeadlineError) and not error.answered and (stopped := stopped_actors(guest)):
-            return f"a signal has stopped the actor (process {', '.join(map(str, stopped))})"
-        return ""
+        return self._stopped(guest) if isinstance(error, DeadlineError) and not error.answered else ""
+
+    @staticmethod
+    def _stopped(guest: Guest) -> str:
+        """Which actors do nothing any more, and so keep what they have, as a clause; empty if none."""
+        stopped = ", ".join(map(str, stopped_actors(guest)))
+        return f"a signal has stopped the actor (process {stopped})" if stopped else ""
 
 
 def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:

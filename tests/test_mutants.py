@@ -732,6 +732,7 @@ def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
 # --- on the real kernel
 
 NAME = "fault-forgets-the-offset-of-the-mapping"
+A_WHOLE_BUILD = 3600.0  # seconds, on a slow host, where the build folder is empty
 
 
 def told(results: Path, event: str) -> list[dict[str, Any]]:
@@ -746,7 +747,11 @@ def test_a_mutant_of_the_real_kernel_is_killed_though_the_run_was_ended_before(t
     results = tmp_path / "results"
     arguments = ["mutants", "--series", "reference-feature", "-k", NAME, "--results", results]
     with Invocation(*arguments, mark=tmp_path) as ended:
-        until(lambda: told(results, "trial-started") or ended.process.poll() is not None, "the trial")
+
+        def begun() -> bool:
+            return bool(told(results, "trial-started")) or ended.process.poll() is not None
+
+        until(begun, "the trial", patience=A_WHOLE_BUILD)
         ended.process.send_signal(signal.SIGINT)
         assert ended.end() == ExitCode.INTERRUPTED
         assert not ended.children()
