@@ -22,7 +22,6 @@ PANIC_LINES = 100
 # The run states (QEMU's qapi/run-state.json, RunState) that a kernel brings its machine into.
 _KERNELS_STATES = ("running", "guest-panicked", "shutdown", "suspended", "watchdog")
 
-
 _INTERRUPTS_ENABLED = 1 << 9  # in the flags register
 
 

@@ -133,7 +133,7 @@ def observation_of(error: BaseException, details: str) -> Observation:
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
 
 
-# What is known of a scenario as long as nothing but fixtures has run.
+# What is known of a scenario if nothing but its fixtures has run.
 UNSEEN = Observation(
     Verdict.HARNESS_ERROR, "It was set up and not run: pytest was told so (--setup-only, --setup-plan)."
 )
@@ -182,8 +182,9 @@ class Run:
         self._needs = {item.nodeid: needs_of(item) for item in items}
         self._first = needs_of(items[0]) if items else Needs()
         self._asked = Needs()
-        self._worst = UNSEEN
-        self._silent = UNSEEN.verdict
+        self._ran = False  # more of the scenario than its fixtures, or one that failed
+        self._worst = Observation(Verdict.CONFORMS)
+        self._silent = Verdict.CONFORMS
         self._guest: Guest | None = None
         self._healthy: KernelHealth | None = None
         self._latest: KernelHealth | None = None
@@ -246,8 +247,9 @@ class Run:
     def begin(self, item: pytest.Item) -> None:
         """From here until end() the record says that the kernel died."""
         self._asked = self._needs[item.nodeid]
-        self._worst = UNSEEN
-        self._silent = UNSEEN.verdict
+        self._ran = False
+        self._worst = Observation(Verdict.CONFORMS)
+        self._silent = Verdict.CONFORMS
         self._transcript = None
         self._guest = None
         self._healthy = None
@@ -353,9 +355,7 @@ class Run:
     def observe(self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> None:
         """Take in a phase; what was expected to fail, or is but a finding, is told to pytest as such."""
         planned = self._planned[item.nodeid]
-        if self._worst is UNSEEN and (call.when == "call" or call.excinfo is not None):
-            self._worst = Observation(Verdict.CONFORMS)
-            self._silent = Verdict.CONFORMS
+        self._ran = self._ran or call.when == "call" or call.excinfo is not None
         if call.excinfo is not None:
             seen = observation_of(call.excinfo.value, report.longreprtext)
             if call.when == "teardown":
@@ -385,6 +385,8 @@ class Run:
 
     def end(self, item: pytest.Item) -> None:
         """The scenario is through all its phases."""
+        if not self._ran:
+            self._worst, self._silent = UNSEEN, UNSEEN.verdict
         if self._transcript is not None:
             self._transcript.close()
         span, complaints = None, []
@@ -473,7 +475,7 @@ class Run:
         said = [f"the kernel said: {splat.title}" for splat in splats]
         complaints = "; ".join([*said, *worse])
         self.pipeline.spend([*said, *worse][0])
-        passed = error is None and (self._worst is UNSEEN or self._worst.verdict is Verdict.CONFORMS)
+        passed = error is None and self._worst.verdict is Verdict.CONFORMS
         silent = Verdict.CONFORMS if error is None else observation_of(error, "").verdict
         raise UnhealthyKernelError(
             f"The scenario passed, but {complaints}" if passed else complaints, None if worse else silent
