@@ -8,7 +8,7 @@ without harm is not: then the detector's words say so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +28,9 @@ LAST_LINE = "patchproof: what was to be provoked has been"
 TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes
 
 # What it says: the state before, why nothing was provoked (or an empty line), what lkdtm refused,
-# the state after, and for kmemleak, hung tasks and soft lockups `-` if the kernel has no such
-# detector, `0` if it is off.  The last message has the level of a WARN.  Of a sysctl only the
-# first byte can be read by the shell.
+# the state after, and of each of _WATCHERS `-` if the kernel has no such detector, `0` if it is
+# off.  A warning that comes once (WARN_ONCE) has to be able to come again.  The last message has
+# the level of a WARN.  Of a sysctl only the first byte can be read by the shell.
 _PROVOKE = rf"""
 {HEALTH}
 door=/sys/kernel/debug/provoke-crash/DIRECT
@@ -43,26 +43,49 @@ elif [ ! -e $door ]; then
     why='the kernel has no lkdtm (CONFIG_LKDTM)'
 else
     for what; do echo "$what" >$door || refused="$refused $what"; done
+    echo 1 >/sys/kernel/debug/clear_warn_once
 fi
 echo "$why"
 echo "$refused"
 echo '<4>{LAST_LINE}' >/dev/kmsg
 {HEALTH}
-if [ -e /sys/kernel/debug/kmemleak ]; then echo 1; else echo -; fi
-for file in hung_task_timeout_secs soft_watchdog; do
+tell() {{
     value=-
-    [ ! -e /proc/sys/kernel/$file ] || read -r value </proc/sys/kernel/$file
+    [ ! -e "$1" ] || [ ! -e "$2" ] || read -r value <"$2"
     echo "$value"
-done
+}}
+kernel=/proc/sys/kernel
+if [ -e /sys/kernel/debug/kmemleak ]; then echo 1; else echo -; fi
+tell $kernel/hung_task_timeout_secs $kernel/hung_task_timeout_secs
+tell $kernel/soft_watchdog $kernel/soft_watchdog
+tell $kernel/hardlockup_panic $kernel/nmi_watchdog
+rcu=/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress
+tell $rcu $rcu
 """
 _STATE = r"((?:\S+\n){5})"
-_PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}(\S+)\n(\S+)\n(\S+)\n")
+_PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}((?:\S+\n){{5}})")
+
+KMEMLEAK = "kmemleak"
+# Those that take their time, as the guest tells of them: name, option, what is told of one that is off.
+_WATCHERS = (
+    (KMEMLEAK, "CONFIG_DEBUG_KMEMLEAK", None),
+    ("hung task", "CONFIG_DETECT_HUNG_TASK", "0"),
+    ("soft lockup", "CONFIG_SOFTLOCKUP_DETECTOR", "0"),
+    ("hard lockup", "CONFIG_HARDLOCKUP_DETECTOR", "0"),
+    ("rcu stall", "CONFIG_RCU_STALL_COMMON", "1"),
+)
 
 # Detectors of a kernel built for them: name, option, what lkdtm calls what they see, the kind of
 # splat that it is, and an option with which that would end in a BUG.
 _PROVOKABLE = (
     ("ubsan", "UBSAN_BOUNDS", "ARRAY_BOUNDS", "ubsan", "UBSAN_TRAP"),
     ("list", "LIST_HARDENED", "CORRUPT_LIST_ADD", "list", "BUG_ON_DATA_CORRUPTION"),
+)
+REFCOUNT = "REFCOUNT_INC_ZERO"  # lib/refcount.c, in every kernel
+OOPS = Detector(
+    "oops and panic",
+    State.NOT_PROVEN,
+    "one would end the machine; their first lines are looked for where the provoked WARN was seen",
 )
 # Those that nothing is shown: name, option, why not.
 _UNPROVOKABLE = (
@@ -80,9 +103,7 @@ class _Provoked:
     why_not: str
     before: KernelHealth
     after: KernelHealth
-    kmemleak: str
-    hung_task: str
-    soft_lockup: str
+    watchers: tuple[str, ...]  # in the order of _WATCHERS
     heard: bool  # whether the last message came through
     kinds: frozenset[str]
     traced: bool
@@ -109,10 +130,12 @@ def prove(
             return (
                 _console(provoked),
                 *_counts(provoked),
+                _refcount(provoked),
                 _kernel_log(logged),
                 _dmabufs(guest, eye, provoked.after),
                 _page_table(eye),
                 _lockdep(provoked.after),
+                OOPS,
                 *_by_files(provoked),
                 *_by_option(provoked, options),
             )
@@ -139,6 +162,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
             for _, option, word, _, fatal in _PROVOKABLE
             if options.get(option) == "y" and options.get(fatal) != "y"
         ),
+        REFCOUNT,
         "WARNING",
     )
     console = guest.machine.console
@@ -154,7 +178,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
     wait = CONSOLE_SECONDS * guest.machine.accelerator.time_scale
     heard = console.wait_for(re.escape(LAST_LINE), wait, mark) is not None
     splats = console.splats(mark)
-    before, why_not, refused, after, kmemleak, hung_task, soft_lockup = said.groups()
+    before, why_not, refused, after, watchers = said.groups()
     if "WARNING" in refused.split():
         why_not = "lkdtm refuses it"
     return _Provoked(
@@ -162,9 +186,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
         why_not=why_not,
         before=KernelHealth.parse(before),
         after=KernelHealth.parse(after),
-        kmemleak=kmemleak,
-        hung_task=hung_task,
-        soft_lockup=soft_lockup,
+        watchers=tuple(watchers.split()),
         heard=heard,
         kinds=frozenset(one.kind for one in splats),
         traced=any(one.kind == "warning" and TRACE in one.text for one in splats),
@@ -204,6 +226,17 @@ def _counts(provoked: _Provoked) -> Iterator[Detector]:
         yield Detector("warn_count", State.BLIND, "it does not count what was provoked")
     else:
         yield Detector("warn_count", State.PROVEN, "it counted what was provoked")
+
+
+def _refcount(provoked: _Provoked) -> Detector:
+    if REFCOUNT not in provoked.words:
+        why = provoked.why_not or "lkdtm refuses it"
+        return Detector("refcount", State.NOT_PROVEN, f"nothing was provoked, as {why}")
+    if "refcount" in provoked.kinds:
+        return Detector("refcount", State.PROVEN, f"its report of a provoked {REFCOUNT} is on the console")
+    return Detector(
+        "refcount", State.BLIND, f"{REFCOUNT} was provoked, and no report of it is on the console"
+    )
 
 
 def _kernel_log(records: int) -> Detector:
@@ -264,20 +297,21 @@ def _lockdep(health: KernelHealth) -> Detector:
 
 def _by_files(provoked: _Provoked) -> Iterator[Detector]:
     """Detectors that take their time: whether they are there, and on."""
-    if provoked.kmemleak == "-":
-        yield Detector("kmemleak", State.NOT_BUILT, "CONFIG_DEBUG_KMEMLEAK")
-    else:
-        yield Detector("kmemleak", State.NOT_PROVEN, "it is there; a leak would take minutes to be seen")
-    for name, value, option in (
-        ("hung task", provoked.hung_task, "CONFIG_DETECT_HUNG_TASK"),
-        ("soft lockup", provoked.soft_lockup, "CONFIG_SOFTLOCKUP_DETECTOR"),
-    ):
+    for (name, option, off), value in zip(_WATCHERS, provoked.watchers, strict=True):
         if value == "-":
             yield Detector(name, State.NOT_BUILT, option)
-        elif value == "0":
+        elif value == off:
             yield Detector(name, State.NOT_PROVEN, "it is off")
+        elif name == KMEMLEAK:
+            words = "no leak can be provoked; it is asked when the machine is given up"
+            yield Detector(name, State.NOT_PROVEN, words)
         else:
             yield Detector(name, State.NOT_PROVEN, "it is on; one would take too long to provoke")
+
+
+def counts_leaks(found: Iterable[Detector]) -> bool:
+    """Whether the kernel has kmemleak, by what was found of its detectors."""
+    return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in found)
 
 
 def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterator[Detector]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from harness import (
     hardware,
     image,
     kernel,
+    leaks,
     machine,
     matrix,
     mutant,
@@ -37,8 +38,9 @@ from harness.journal import Journal
 from harness.needs import Needs
 from harness.options import PATCHES, Request
 from harness.progress import Progress
-from harness.results import CONTROL, QEMU, Results
+from harness.results import CONTROL, LEAKS, QEMU, Results
 from harness.splat import Splat
+from harness.ssh import SshLostError, SshTimeoutError
 from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
 from harness.verdict import Entry, Kind, Verdict
 
@@ -155,6 +157,7 @@ class Pipeline:
         self.dialect = tested.dialect  # settled once the headers are there
         self.guest: Guest | None = None
         self._used = False
+        self._counts_leaks = False  # whether the guest's kernel can say what it has lost
         self._software: Software | None = None
         self._tree: tree.Tree | None = None
         self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
@@ -206,9 +209,9 @@ class Pipeline:
         Raises BootError, HarnessError.
         """
         if self.guest is not None and self.guest.machine.layout != needs.layout:
-            self.spend(f"the next scenario needs another layout: {needs.layout}")
+            self.give_up(f"the next scenario needs another layout: {needs.layout}")
         if self._used and needs.fresh:
-            self.spend("the next scenario needs a fresh machine")
+            self.give_up("the next scenario needs a fresh machine")
         if self.guest is None:
             self.guest = self._boot(needs.layout)
         self._used = True
@@ -233,6 +236,41 @@ class Pipeline:
         self._used = False
         guest.machine.close()
         self.journal.machine_ended(guest.machine.name, reason, verdict)
+
+    def give_up(self, reason: str, last: Callable[[], None] | None = None) -> None:
+        """End the machine although its kernel is well, as far as is known: it is asked what it has lost.
+
+        ``last`` is called before the machine ends, for whoever wants to have it a while longer.
+        """
+        found = self._lost()
+        if last is not None:
+            last()
+        self.spend(*(found or (reason,)))
+
+    def _lost(self) -> tuple[str, Verdict] | None:
+        """Why the kernel is not well after all, or cannot tell; None if nothing is known against it."""
+        if self.guest is None or not self._counts_leaks:
+            return None
+        running = self.guest.machine
+        mark = running.console.mark()
+        try:
+            lost = leaks.ask(self.guest)
+        except (HarnessError, SshLostError, SshTimeoutError) as error:
+            lost, why = "", error.message
+        else:
+            why = ""
+        said = [one for one in running.console.splats(mark) if one.fault]
+        self.explain(said)
+        if lost:
+            report = running.run_dir / LEAKS
+            write_atomically(report, lost)
+            first, where = leaks.first(lost), report.relative_to(self.results.dir)
+            return f"the kernel has lost memory, first {first}: {where}", Verdict.VIOLATES
+        if said:
+            return f"asked what it has lost, the kernel said: {said[0].title}", Verdict.VIOLATES
+        if why:
+            return f"its kernel could not be asked what it has lost: {why}", Verdict.HARNESS_ERROR
+        return None
 
     def close(self) -> None:
         """End what is still running."""
@@ -347,6 +385,7 @@ class Pipeline:
             guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
         )
         self.journal.detectors(name, found)
+        self._counts_leaks = control.counts_leaks(found)
         if unseen := detector.blind(found):
             raise HarnessError(
                 f"A detector does not see what it was shown on {name}, so its silence would say nothing: "

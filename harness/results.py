@@ -7,7 +7,8 @@
 ``junit.xml``        the report for a CI system, made from the files above
 ``transcripts/``     one file per scenario: every operation of every actor
 ``machine-N/``       each machine: its console from power-on, QEMU's command line
-                     (``qemu.txt``, an option to a line) and messages
+                     (``qemu.txt``, an option to a line) and messages; what its
+                     kernel has lost (``leaks.txt``), if kmemleak found anything
 ``stacks/``          what the kernel complained of, by fingerprint, with source
                      lines where vmlinux has them
 ``console.log``, ``qemu.txt``  point to the newest machine's
@@ -38,6 +39,7 @@ LATEST = "latest"
 CONSOLE = "console.log"
 QEMU = "qemu.txt"
 CONTROL = "control.txt"
+LEAKS = "leaks.txt"
 STACKS = "stacks"
 #: The facts that make a run what it is, in words.
 IDENTITY = {

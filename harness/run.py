@@ -407,7 +407,7 @@ class Run:
         self.pipeline.explain(complaints)
         self.violated = self.violated or self._planned[item.nodeid].violated(verdict)
         if self._guest is not None and self._asked.alone:
-            self.pipeline.spend("the scenario had it for itself")
+            self.pipeline.give_up("the scenario had it for itself")
         self._guest = None
 
     # -- the end -----------------------------------------------------------------------
@@ -420,7 +420,7 @@ class Run:
             else:
                 self._aftermath()
                 self._spare.close()
-                self._keep()
+                self.pipeline.give_up("the run is over", self._keep)
         finally:
             self.pipeline.close()
         if not self.untouched:

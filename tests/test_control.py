@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import control, kconfig, machine
+from harness import control, kconfig, leaks, machine
 from harness.detector import Detector, State
-from harness.errors import BootError
+from harness.errors import BootError, HarnessError
 from harness.guest import Guest
 from harness.hardware import Layout
 from harness.probe import build_actor
@@ -24,7 +24,7 @@ from harness.witness import KernelHealth
 LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "
 MOUNT = shlex.quote(LIBC + "sys.exit(libc.mount(b'/run/instead', path, None, 4096, None))")  # MS_BIND
 UNMOUNT = shlex.quote(LIBC + "sys.exit(libc.umount2(path, 0))")
-PROVEN = {"console", "taint", "warn_count", "kernel log", "dmabufs", "page tables"}
+PROVEN = {"console", "taint", "warn_count", "refcount", "kernel log", "dmabufs", "page tables"}
 
 
 @dataclass
@@ -101,6 +101,11 @@ class TestOneMachine:
         lab.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
         assert KernelHealth.of(lab.guest).worse_than(before) == ["warn_count has gone up by 1"]
 
+    def test_what_warns_once_can_warn_again(self, lab: Lab) -> None:
+        mark = lab.guest.machine.console.mark()
+        lab.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert lab.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
+
     def test_a_taint_that_was_there_proves_nothing(self, lab: Lab) -> None:
         taint = lab.prove()["taint"]
         assert (taint.state, taint.words) == (
@@ -123,6 +128,10 @@ class TestOneMachine:
         with lab.instead(path, content):
             assert blind(lab.prove()) == {name}
 
+    def test_a_kernel_without_kmemleak_does_not_say_that_nothing_is_lost(self, lab: Lab) -> None:
+        with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
+            leaks.ask(lab.guest)
+
     def test_a_kernel_that_would_panic_is_spared(self, lab: Lab) -> None:
         lab.script("echo 1 >/proc/sys/kernel/panic_on_warn")
         found = lab.prove()
@@ -135,7 +144,7 @@ class TestOneMachine:
         lab.script("echo 4 >/proc/sys/kernel/printk")
         found = lab.prove()
         lab.script("echo 7 >/proc/sys/kernel/printk")
-        assert blind(found) == {"console"}
+        assert blind(found) == {"console", "refcount"}
         assert "a WARN was provoked and is not on it" in found["console"].words
 
     def test_a_kernel_that_dies_of_it_is_to_blame(self, lab: Lab) -> None:
@@ -186,13 +195,11 @@ def test_a_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
 def provoked(**changes: object) -> control._Provoked:
     health = KernelHealth(0, None, 0, 0, 0)
     usual: dict[str, object] = {
-        "words": ("ARRAY_BOUNDS", "WARNING"),
+        "words": ("ARRAY_BOUNDS", "REFCOUNT_INC_ZERO", "WARNING"),
         "why_not": "",
         "before": health,
         "after": health,
-        "kmemleak": "-",
-        "hung_task": "1",
-        "soft_lockup": "0",
+        "watchers": ("-", "1", "0", "-", "0"),
         "heard": True,
         "kinds": frozenset({"ubsan", "warning"}),
         "traced": True,
@@ -233,4 +240,25 @@ def test_watchdogs_are_there_on_or_off() -> None:
     found = {one.name: one.words for one in control._by_files(provoked())}
     assert found["hung task"].startswith("it is on")
     assert found["soft lockup"] == "it is off"
-    assert states(control._by_files(provoked()))["kmemleak"] is State.NOT_BUILT
+    assert found["rcu stall"].startswith("it is on")
+    stalled = {one.name: one.words for one in control._by_files(provoked(watchers=("1", "1", "1", "1", "1")))}
+    assert stalled["rcu stall"] == "it is off"  # suppressed
+    assert stalled["kmemleak"].startswith("no leak can be provoked")
+    assert {
+        name for name, state in states(control._by_files(provoked())).items() if state is State.NOT_BUILT
+    } == {
+        "kmemleak",
+        "hard lockup",
+    }
+
+
+def test_a_refcount_that_saturates_in_silence_is_blind() -> None:
+    assert control._refcount(provoked()).state is State.BLIND
+    assert control._refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
+    assert control._refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN
+
+
+@pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
+def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
+    found = control._by_files(provoked(watchers=(value, "-", "-", "-", "0")))
+    assert control.counts_leaks(found) is asked

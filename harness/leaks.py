@@ -1,0 +1,53 @@
+"""Memory that the kernel has lost: kmemleak (mm/kmemleak.c), asked by hand.
+
+It calls an object lost that no memory points to, twice in a row and unchanged
+(kmemleak_scan()), once it is five seconds old (MSECS_MIN_AGE).
+"""
+
+from __future__ import annotations
+
+import re
+
+from harness.errors import HarnessError
+from harness.guest import Guest
+
+# The first look notes what each unreferenced object holds, the second one reports it if it is
+# the same.  No more of the report is kept than anybody would read.
+_ASK = """
+file=/sys/kernel/debug/kmemleak
+echo scan >$file && sleep 6 && echo scan >$file && head -c 65536 $file
+"""
+_OBJECT = re.compile(
+    r"^unreferenced object(?: \(\w+\))? 0x[0-9a-f]+ \(size (\d+)\):\n"
+    r' +comm "(.*)", pid (\d+),.*\n'
+    r"(?:  hex dump.*\n(?: {4}.*\n)*)?  backtrace.*\n((?: {4}.*\n)*)",
+    re.MULTILINE,
+)
+_FRAME = re.compile(r"^ +(\w+)", re.MULTILINE)
+_ALLOCATORS = re.compile(r"_*(k|kv|v|p|kmem_cache_|devm_k)(malloc|zalloc|calloc|alloc|realloc|memdup|strdup)")
+
+
+def ask(guest: Guest) -> str:
+    """What the kernel has lost since it booted, as kmemleak tells it; empty if nothing.
+
+    Takes some seconds of the guest's time.  Raises HarnessError if kmemleak does not
+    look, as after it has switched itself off; SshTimeoutError, SshLostError.
+    """
+    done = guest.script(_ASK)
+    if done.status != 0:
+        raise HarnessError(
+            "kmemleak does not look for what the kernel has lost; has it switched itself off? "
+            f"{done.stderr.decode(errors='replace').strip()}"
+        )
+    return done.stdout.decode(errors="replace")
+
+
+def first(report: str) -> str:
+    """Which object stands first in what ask() returned, as a phrase."""
+    found = _OBJECT.search(report)
+    if found is None:
+        return "one that cannot be told"
+    size, command, process, trace = found.groups()
+    names = [name for name in _FRAME.findall(trace) if not _ALLOCATORS.match(name)]
+    where = f", in {names[0]}()" if names else ""
+    return f"{size} bytes that {command} (process {process}) had asked for{where}"
