@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import pytest
 
@@ -63,11 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             command: Command = known.command
             return command(known)
     except PatchproofError as error:
-        print(f"patchproof: {error}", file=sys.stderr)
+        if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
+            print(f"patchproof: {error}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
         print("patchproof: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether it is a pipe whose reader has read enough (``| head``)."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import signal
 import subprocess
@@ -326,3 +327,17 @@ def test_words_that_cannot_be_written_are_the_hosts_fault(
             [sys.executable, "-m", "harness", "clean"], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == ExitCode.HARNESS
+
+
+def test_who_has_read_enough_is_told_no_more() -> None:
+    # As in a user's shell, where the interpreter writes to a pipe in blocks.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "harness", "matrix"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as reading:
+        assert reading.stdout is not None
+        assert reading.stderr is not None
+        reading.stdout.readline()
+        reading.stdout.close()
+        assert reading.stderr.read() == b""
