@@ -582,6 +582,20 @@ def test_each_mutant_is_tried_once_and_its_killer_on_the_series_itself(
     assert again.said == [f"2 of 2 mutants were tried before: {again.folder}"]
 
 
+def test_the_parts_can_be_put_together(tmp_path: Path, three: list[Mutant]) -> None:
+    outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
+    parts = [Recorded(tmp_path / part, outcomes) for part in ("1", "2")]
+    parts[0].run(three[:1])
+    parts[1].run(three[1:])
+    (tmp_path / "whole").mkdir()
+    events = b"".join((part.folder / "events.jsonl").read_bytes() for part in parts)
+    (tmp_path / "whole" / "events.jsonl").write_bytes(events)
+    whole = Recorded(tmp_path / "whole", {})
+    whole.run(three)
+    assert whole.asked == []
+    assert set(whole.ledger.settled) == {"good/a", "good/b"}
+
+
 @pytest.mark.parametrize("at", ["good+a", "good+b", "good"])
 def test_a_run_that_was_ended_goes_on_with_what_was_in_progress(
     tmp_path: Path, three: list[Mutant], at: str
