@@ -136,7 +136,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.build
-@pytest.mark.parametrize("more", [[], ["debug.config"]], ids=["default", "debug"])
+@pytest.mark.parametrize("more", [[], ["debug.config"], ["leaks.config"], ["lines.config"]], ids=str)
 def test_fragments_survive_and_the_reader_agrees_with_kconfig(
     source: Path, tmp_path: Path, more: list[str]
 ) -> None:
