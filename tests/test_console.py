@@ -42,7 +42,7 @@ def test_a_recorded_console_shows_what_its_kernel_was_made_to_do(name: str) -> N
 def test_the_corpus_has_a_console_of_each_fatal_kind_and_a_clean_one() -> None:
     kinds = {one["kind"] for name in RECORDED for one in json.loads((DATA / f"{name}.json").read_text())}
     fatal = {"panic", "oops", "bug", "warning", "refcount", "hung-task", "lockup", "rcu-stall"}
-    assert fatal | {"kasan", "ubsan", "lockdep", "list", "dmar-fault"} <= kinds
+    assert fatal | {"kasan", "ubsan", "lockdep", "list", "dma-debug", "leak", "dmar-fault"} <= kinds
     assert json.loads((DATA / "clean.json").read_text()) == []
 
 
