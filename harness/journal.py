@@ -82,6 +82,7 @@ class Journal:
                     "expected": entry.expected,
                     "strength": entry.strength,
                     "repetition": entry.repetition,
+                    "alone": entry.alone,
                     "verdict": Verdict.NOT_REACHED,
                 }
                 for entry in planned

@@ -59,6 +59,7 @@ def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
                 expected=Verdict(entry["expected"]),
                 strength=Strength(entry["strength"]),
                 repetition=int(entry.get("repetition", 1)),
+                alone=entry.get("alone") is True,
             )
             for entry in content["entries"]
         )

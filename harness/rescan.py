@@ -56,4 +56,4 @@ def _said(result: Result, directory: Path) -> bytes | None:
 
 
 def _complaint(one: Splat) -> Complaint:
-    return Complaint(one.kind, one.title, one.fingerprint, one.text)
+    return Complaint(one.kind, one.title, one.fingerprint, one.text, one.fault)

@@ -69,12 +69,13 @@ class UnhealthyKernelError(PatchproofError):
     """The kernel complained while the scenario ran: a splat, a new taint bit, something left over.
 
     ``silent`` is what the verdict were if the console had been silent; None if not
-    only the console told it.
+    only the console told it.  ``told`` says whether the console did.
     """
 
-    def __init__(self, message: str, silent: Verdict | None = None) -> None:
+    def __init__(self, message: str, silent: Verdict | None = None, *, told: bool = False) -> None:
         super().__init__(message)
         self.silent = silent
+        self.told = told
 
 
 class BlindConsoleError(HarnessError):
@@ -206,6 +207,7 @@ class Run:
             expected=self.series.expected(ids, item.nodeid.removesuffix(repetition_mark(number))),
             strength=matrix.load().strength(ids),
             repetition=number,
+            alone=needs_of(item).alone,
         )
 
     def prepare(self) -> bool:
@@ -370,7 +372,10 @@ class Run:
             elif here == worst:
                 reason = f"{_first_line(self._worst.reason)}; after that, {seen.reason}"
                 self._worst = Observation(seen.verdict, reason, f"{self._worst.details}\n\n{seen.details}")
-            if seen.verdict is not Verdict.NOT_APPLICABLE and (
+            complained = isinstance(call.excinfo.value, UnhealthyKernelError) and call.excinfo.value.told
+            if planned.violated(seen.verdict, complained):
+                pass  # it stays as pytest has it: failed
+            elif seen.verdict is not Verdict.NOT_APPLICABLE and (
                 seen.verdict is planned.expected or not planned.binding
             ):
                 report.outcome = "skipped"
@@ -405,7 +410,8 @@ class Run:
             console=span,
         )
         self.pipeline.explain(complaints)
-        self.violated = self.violated or self._planned[item.nodeid].violated(verdict)
+        complained = any(one.fault for one in complaints)
+        self.violated = self.violated or self._planned[item.nodeid].violated(verdict, complained)
         if self._guest is not None and self._asked.alone:
             self.pipeline.give_up("the scenario had it for itself")
         self._guest = None
@@ -478,7 +484,9 @@ class Run:
         passed = error is None and self._worst.verdict is Verdict.CONFORMS
         silent = Verdict.CONFORMS if error is None else observation_of(error, "").verdict
         raise UnhealthyKernelError(
-            f"The scenario passed, but {complaints}" if passed else complaints, None if worse else silent
+            f"The scenario passed, but {complaints}" if passed else complaints,
+            None if worse else silent,
+            told=bool(splats),
         ) from error
 
     def _require_sight(self, guest: Guest) -> None:

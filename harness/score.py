@@ -160,7 +160,7 @@ class Ledger:
 def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
     """What the run of a mutant says: its fate, the scenario or stage that shows it, and why."""
     results = record.results
-    shown = next((one for one in results if one.ended and one.entry.violated(one.verdict)), None)
+    shown = next((one for one in results if one.violated), None)
     if shown is not None:
         fate = _fate(mutant, shown)
         if fate is Fate.MISTAKEN:

@@ -67,6 +67,7 @@ class Entry:
 
     ``strength`` is that of the most binding requirement.  ``repetition`` counts from
     1; the id of every repetition but the first ends with it: ``test_x[c] #2``.
+    ``alone`` says that it has its machine for itself, since it may break the kernel.
     """
 
     id: str
@@ -76,6 +77,7 @@ class Entry:
     expected: Verdict = Verdict.CONFORMS
     strength: Strength = Strength.MUST
     repetition: int = 1
+    alone: bool = False
 
     @property
     def scenario(self) -> str:
@@ -84,13 +86,21 @@ class Entry:
 
     @property
     def binding(self) -> bool:
-        """Whether a violation is held against the series; else it is a finding."""
+        """Whether a violation is held against the series; else it is a finding, if the kernel is well."""
         return self.strength is not Strength.INFO
 
-    def violated(self, verdict: Verdict) -> bool:
-        """Whether this verdict shows a fault of the kernel that nobody expected."""
-        faults = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
-        return self.binding and verdict in faults and verdict is not self.expected
+    def violated(self, verdict: Verdict, complained: bool) -> bool:
+        """Whether this verdict shows a fault of the kernel that nobody expected.
+
+        ``complained`` tells whether the kernel said so itself, on its console.  Who
+        expects a wrong answer expects no complaint, unless the scenario may break the
+        kernel; and no answer is so open that the kernel may complain or die of it.
+        """
+        if verdict not in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
+            return False
+        if verdict is self.expected:
+            return complained and verdict is Verdict.VIOLATES and not self.alone
+        return self.binding or complained or verdict is Verdict.KERNEL_DIED
 
     def judge(self, observed: Verdict) -> Verdict:
         """The verdict on what was observed.
@@ -118,13 +128,15 @@ class Span:
 class Complaint:
     """What the kernel complained of: its kind, first telling line and whole text.
 
-    The same complaint of another run has the same ``fingerprint``.
+    The same complaint of another run has the same ``fingerprint``.  ``fault`` is
+    false if it only says that a detector could not see.
     """
 
     kind: str
     title: str
     fingerprint: str
     text: str
+    fault: bool = True
 
 
 @dataclass(frozen=True)
@@ -152,10 +164,15 @@ class Result:
     silent: Verdict | None = None
 
     @property
+    def violated(self) -> bool:
+        """Whether it shows a fault of the kernel that nobody expected."""
+        return self.ended and self.entry.violated(self.verdict, any(one.fault for one in self.complaints))
+
+    @property
     def is_finding(self) -> bool:
         """Whether the verdict is to be told and held against nobody: the entry ended, and is not binding."""
         told = self.verdict not in (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
-        return self.ended and not self.entry.binding and told
+        return self.ended and not self.entry.binding and told and not self.violated
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -172,10 +189,10 @@ class Result:
         ``not-applicable`` never surprises: it carries its reason, and whether it
         is seen may hang on the machine (a QEMU without the device).  What did not
         end never is as expected: ``kernel-died`` is then only the pessimistic guess.
-        What is not binding has to end, and no more.
+        What is not binding has to end, and to leave the kernel well.
         """
         well = not self.entry.binding or self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
-        return self.ended and well
+        return self.ended and well and not self.violated
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from harness.journal import EVENTS
 from harness.record import read
 from harness.report import junit, table
 from harness.results import Results
-from harness.verdict import Entry, Kind, Span, Verdict
+from harness.verdict import Entry, Kind, Span, Strength, Verdict
 
 SEEN = Detector("console", State.PROVEN, "a WARN was seen")
 UNSEEN = Detector("console", State.BLIND, "a WARN was not seen")
@@ -102,8 +103,15 @@ WARNING = """\
 """
 
 
+SCENARIO = Entry("one", Kind.SCENARIO, "one")
+
+
 def stored(
-    root: Path, console: str, verdict: Verdict = Verdict.CONFORMS, silent: Verdict | None = None
+    root: Path,
+    console: str,
+    verdict: Verdict = Verdict.CONFORMS,
+    silent: Verdict | None = None,
+    entry: Entry = SCENARIO,
 ) -> Path:
     """A run of one scenario, of which the console said this."""
     results = Results.create(root, "example")
@@ -111,7 +119,7 @@ def stored(
     boot = "[    0.000000] Linux version 6.19.6\n"
     (results.dir / "machine-1" / "console.log").write_text(boot + console)
     journal = results.journal()
-    journal.plan([Entry("one", Kind.SCENARIO, "one")])
+    journal.plan([entry])
     journal.run_started()
     journal.started("one")
     span = Span("machine-1/console.log", len(boot), len(boot + console))
@@ -134,6 +142,45 @@ class TestJudgedAgain:
     def test_a_complaint_in_a_scenario_that_did_not_apply(self, tmp_path: Path) -> None:
         (result,) = read(stored(tmp_path, WARNING, Verdict.NOT_APPLICABLE)).results
         assert result.verdict is Verdict.VIOLATES
+
+    @pytest.mark.parametrize(
+        ("expected", "alone", "observed", "as_expected"),
+        [
+            (Verdict.VIOLATES, False, Verdict.VIOLATES, False),
+            # It passes, and the manifest says that it does not: still nobody expects a complaint.
+            (Verdict.VIOLATES, False, Verdict.CONFORMS, False),
+            (Verdict.VIOLATES, True, Verdict.VIOLATES, True),
+            (Verdict.KERNEL_DIED, False, Verdict.KERNEL_DIED, True),
+        ],
+    )
+    def test_who_expects_a_wrong_answer_expects_no_complaint(
+        self, tmp_path: Path, expected: Verdict, alone: bool, observed: Verdict, as_expected: bool
+    ) -> None:
+        entry = replace(SCENARIO, expected=expected, alone=alone)
+        folder = stored(tmp_path / "loud", WARNING, observed, entry=entry)
+        record = read(folder)
+        assert record.results[0].as_expected is as_expected
+        assert record.exit_code is (ExitCode.OK if as_expected else ExitCode.SERIES)
+        assert ("! violates" in shown(folder)) is not as_expected
+        assert ("(as expected)" in junit.render(folder).decode()) is as_expected
+        quiet = read(stored(tmp_path / "quiet", "[    9.0] fine\n", expected, entry=entry))
+        assert quiet.exit_code is ExitCode.OK
+
+    @pytest.mark.parametrize(
+        ("console", "verdict"),
+        [
+            (WARNING, Verdict.CONFORMS),
+            (WARNING, Verdict.VIOLATES),
+            ("[    9.0] fine\n", Verdict.KERNEL_DIED),
+        ],
+    )
+    def test_no_question_is_so_open_that_the_kernel_may_complain_of_it(
+        self, tmp_path: Path, console: str, verdict: Verdict
+    ) -> None:
+        folder = stored(tmp_path, console, verdict, entry=replace(SCENARIO, strength=Strength.INFO))
+        assert read(folder).exit_code is ExitCode.SERIES
+        assert not read(folder).results[0].is_finding
+        assert "<failure" in junit.render(folder).decode()
 
     def test_a_complaint_that_is_none_any_more(self, tmp_path: Path) -> None:
         folder = stored(tmp_path, "[    9.0] fine\n", Verdict.VIOLATES, silent=Verdict.CONFORMS)
