@@ -132,7 +132,9 @@ class Console:
                 except pexpect.EOF:
                     return
                 try:
-                    self._stream.write(data)
+                    left = memoryview(data)
+                    while left:
+                        left = left[self._stream.write(left) :]
                 except OSError as error:
                     self._failed = error
                     if self._blind is not None:

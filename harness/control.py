@@ -8,16 +8,17 @@ without harm is not: then the detector's words say so.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.detector import Detector, State
+from harness.detector import KMEMLEAK, Detector, State
 from harness.errors import BootError, HarnessError
 from harness.guest import Guest
 from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
+from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabufs
 
@@ -29,8 +30,8 @@ TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes
 
 # What it says: the state before, why nothing was provoked (or an empty line), what lkdtm refused,
 # the state after, and of each of _WATCHERS `-` if the kernel has no such detector, `0` if it is
-# off.  A warning that comes once (WARN_ONCE) has to be able to come again.  The last message has
-# the level of a WARN.  Of a sysctl only the first byte can be read by the shell.
+# off.  The last message has the level of a WARN.  Of a sysctl only the first byte can be read by
+# the shell.
 _PROVOKE = rf"""
 {HEALTH}
 door=/sys/kernel/debug/provoke-crash/DIRECT
@@ -43,7 +44,6 @@ elif [ ! -e $door ]; then
     why='the kernel has no lkdtm (CONFIG_LKDTM)'
 else
     for what; do echo "$what" >$door || refused="$refused $what"; done
-    echo 1 >/sys/kernel/debug/clear_warn_once
 fi
 echo "$why"
 echo "$refused"
@@ -65,7 +65,9 @@ tell $rcu $rcu
 _STATE = r"((?:\S+\n){5})"
 _PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}((?:\S+\n){{5}})")
 
-KMEMLEAK = "kmemleak"
+# What warns once (WARN_ONCE) can warn again: kernel/panic.c, clear_warn_once_set().
+_WARN_AGAIN = "echo 1 >/sys/kernel/debug/clear_warn_once"
+
 # Those that take their time, as the guest tells of them: name, option, what is told of one that is off.
 _WATCHERS = (
     (KMEMLEAK, "CONFIG_DEBUG_KMEMLEAK", None),
@@ -104,14 +106,34 @@ class _Provoked:
     before: KernelHealth
     after: KernelHealth
     watchers: tuple[str, ...]  # in the order of _WATCHERS
+    spent: frozenset[str]  # the kinds of what the console had before
+    mark: int  # of the console, behind all that was provoked
     heard: bool  # whether the last message came through
     kinds: frozenset[str]
     traced: bool
 
 
+@dataclass(frozen=True)
+class Proof:
+    """What is known of a machine's detectors.
+
+    ``splats`` and ``worse`` (as KernelHealth.worse_than() says it) are what the kernel
+    complained of although nothing of that kind was provoked.
+    """
+
+    detectors: tuple[Detector, ...]
+    splats: tuple[Splat, ...] = ()
+    worse: tuple[str, ...] = ()
+
+    @property
+    def complaint(self) -> str:
+        """What the kernel complained of, as a clause; empty if all is well."""
+        return "; ".join([*(f"the kernel said: {one.title}" for one in self.splats), *self.worse])
+
+
 def prove(
     guest: Guest, actor: Path, transcript: Path, options: Mapping[str, str] | None, slowdown: float = 1.0
-) -> tuple[Detector, ...]:
+) -> Proof:
     """Show each detector of a machine something, and look whether it saw it.
 
     ``options`` is the kernel's configuration, None where it is not known;
@@ -127,18 +149,26 @@ def prove(
             logged = Footprint.of(eye).log
             provoked = _provoke(guest, options or {})
             logged = Footprint.of(eye).log - logged
-            return (
-                _console(provoked),
-                *_counts(provoked),
-                _refcount(provoked),
-                _kernel_log(logged),
-                _dmabufs(guest, eye, provoked.after),
-                _page_table(eye),
-                _lockdep(provoked.after),
-                OOPS,
-                *_by_files(provoked),
-                *_by_option(provoked, options),
-            )
+            dmabufs = _dmabufs(guest, eye, provoked.after)
+            page_table = _page_table(eye)
+        health = KernelHealth.of(guest)
+        detectors = (
+            _console(provoked),
+            *_counts(provoked),
+            _refcount(provoked),
+            _kernel_log(logged),
+            dmabufs,
+            page_table,
+            _lockdep(health),
+            OOPS,
+            *_by_files(provoked),
+            *_by_option(provoked, options),
+        )
+        splats = guest.machine.console.splats(provoked.mark)
+        guest.script(_WARN_AGAIN)
+        return Proof(
+            detectors, tuple(one for one in splats if one.fault), tuple(health.worse_than(provoked.after))
+        )
     except LOST as error:
         if guest.machine.wait_ended(LAST_WORDS_SECONDS) or not guest.machine.alive():
             splats = guest.machine.console.splats()
@@ -166,6 +196,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
         "WARNING",
     )
     console = guest.machine.console
+    spent = frozenset(one.kind for one in console.splats())
     mark = console.mark()
     done = guest.script(_PROVOKE, *words)
     said = _PROVOKED.fullmatch(done.stdout.decode(errors="replace"))
@@ -187,6 +218,8 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
         before=KernelHealth.parse(before),
         after=KernelHealth.parse(after),
         watchers=tuple(watchers.split()),
+        spent=spent,
+        mark=console.mark(),
         heard=heard,
         kinds=frozenset(one.kind for one in splats),
         traced=any(one.kind == "warning" and TRACE in one.text for one in splats),
@@ -309,11 +342,6 @@ def _by_files(provoked: _Provoked) -> Iterator[Detector]:
             yield Detector(name, State.NOT_PROVEN, "it is on; one would take too long to provoke")
 
 
-def counts_leaks(found: Iterable[Detector]) -> bool:
-    """Whether the kernel has kmemleak, by what was found of its detectors."""
-    return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in found)
-
-
 def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterator[Detector]:
     """Detectors of a kernel that was built for them."""
     if options is None:
@@ -332,7 +360,10 @@ def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterat
         else:
             yield Detector(name, State.BLIND, f"{word} was provoked, and no report of it is on the console")
     for name, option, why in _UNPROVOKABLE:
-        if options.get(option) == "y":
+        if options.get(option) == "y" and name in provoked.spent:
+            words = "it has seen something before, and reports but once"
+            yield Detector(name, State.NOT_PROVEN, words)
+        elif options.get(option) == "y":
             yield Detector(name, State.NOT_PROVEN, f"nothing was provoked: {why}")
         else:
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")

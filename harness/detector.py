@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+KMEMLEAK = "kmemleak"
 
 
 class State(StrEnum):
@@ -32,6 +34,11 @@ class Detector:
 def blind(detectors: tuple[Detector, ...]) -> str:
     """What the blind ones of a machine did not see, as a clause; empty if none is blind."""
     return "; ".join(f"{one.name}: {one.words}" for one in detectors if one.state is State.BLIND)
+
+
+def counts_leaks(detectors: Iterable[Detector]) -> bool:
+    """Whether the kernel has kmemleak."""
+    return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in detectors)
 
 
 def by_name(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, dict[Detector, list[str]]]:

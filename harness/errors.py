@@ -75,3 +75,7 @@ class BootError(SeriesError):
     """The built kernel does not come up."""
 
     stage = "boot"
+
+
+class BootTimeoutError(BootError):
+    """The built kernel does not come up in time, and does not say why."""

@@ -11,12 +11,12 @@ import re
 from harness.errors import HarnessError
 from harness.guest import Guest
 
-# The first look notes what each unreferenced object holds, the second one reports it if it is
-# the same.  No more of the report is kept than anybody would read.
-_ASK = """
-file=/sys/kernel/debug/kmemleak
-echo scan >$file && sleep 6 && echo scan >$file && head -c 65536 $file
-"""
+# One look notes what each unreferenced object holds, the next one reports it if it is the same;
+# and what a stale pointer hid from the first has two more.  No more of the report is kept than
+# anybody would read.
+_FILE = "/sys/kernel/debug/kmemleak"
+_LOOK = f"echo scan >{_FILE}"
+_ASK = (_LOOK, "sleep 6", _LOOK, _LOOK, f"head -c 65536 {_FILE}")
 _OBJECT = re.compile(
     r"^unreferenced object(?: \(\w+\))? 0x[0-9a-f]+ \(size (\d+)\):\n"
     r' +comm "(.*)", pid (\d+),.*\n'
@@ -33,13 +33,16 @@ def ask(guest: Guest) -> str:
     Takes some seconds of the guest's time.  Raises HarnessError if kmemleak does not
     look, as after it has switched itself off; SshTimeoutError, SshLostError.
     """
-    done = guest.script(_ASK)
-    if done.status != 0:
-        raise HarnessError(
-            "kmemleak does not look for what the kernel has lost; has it switched itself off? "
-            f"{done.stderr.decode(errors='replace').strip()}"
-        )
-    return done.stdout.decode(errors="replace")
+    said = ""
+    for step in _ASK:
+        done = guest.script(step)
+        if done.status != 0:
+            raise HarnessError(
+                "kmemleak does not look for what the kernel has lost; has it switched itself off? "
+                f"{done.stderr.decode(errors='replace').strip()}"
+            )
+        said += done.stdout.decode(errors="replace")
+    return said
 
 
 def first(report: str) -> str:

@@ -209,10 +209,10 @@ class Machine:
                         log=self._qemu.log,
                     ) from None
                 if failed is not None:
-                    raise autopsy.silent(
+                    raise autopsy.late(
                         self.console, f"The kernel came up, but nobody can log in: {failed}"
                     ) from failed
-                raise autopsy.silent(
+                raise autopsy.late(
                     self.console, f"The guest did not come up within {allowed:.0f} s."
                 ) from None
             match news:

@@ -35,14 +35,12 @@ from harness.results import LATEST, read_facts
 from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
 from harness.store import Store
-from harness.verdict import Record, Verdict
+from harness.verdict import Kind, Record, Verdict
 
 DEBUG = options.KCONFIG / "debug.config"
 OUTPUT, STAGES = "output.txt", "stages.txt"
 TAIL_LINES = 10
 BATCH = 20  # mutants, after which their killers are held against the series without a fault
-# What decides whether a mutant is seen.
-SOURCES = ("suites", "probes", "harness")
 
 Say = Callable[[str], None]
 
@@ -89,13 +87,6 @@ def _part(mutants: Sequence[Mutant], shard: str) -> list[Mutant]:
 def checked(dialect: str, scenarios: Sequence[Scenario]) -> frozenset[str]:
     """The requirements that a scenario checks in this dialect."""
     return frozenset(name for one in scenarios if dialect in one.dialects for name in one.requirements)
-
-
-def suites_digest() -> str:
-    """The digest of what tests the mutants: scenarios, probes, and this program."""
-    files = [path for name in SOURCES for path in sorted((options.PROJECT / name).rglob("*.*"))]
-    wanted = [path for path in files if path.suffix in (".py", ".c", ".h", ".toml")]
-    return store.digest(*(part for path in wanted for part in (path.name, path.read_bytes())))
 
 
 @contextmanager
@@ -215,7 +206,7 @@ class Trials:
         self.store = cache
         self.folder = folder
         self.ledger = Ledger(folder)
-        self.suites = suites_digest()
+        self.suites = options.program_digest()
         self._scenarios = tuple(scenarios)
         self._arguments = tuple(arguments)
         self._say = say
@@ -273,8 +264,9 @@ class Trials:
     def _make(self, job: Job) -> Kernel:
         place = self._place(job)
         with pipeline.host_errors(self.store.root, self.folder):
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
+            if job.mutant is not None:  # the last control may still be going on
+                shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True, exist_ok=True)
             with (place / STAGES).open("w") as said:
                 progress = Progress(self.store, said)
                 base = pipeline.get_base(options.Request(), self.store, progress, job.whole.base)
@@ -318,7 +310,7 @@ class Trials:
         killers = dict.fromkeys(trial.killer for trial in unheld if "::" in trial.killer)
         self._say(f"  {job.whole.name} itself: {len(killers)} scenarios that killed mutants of it")
         # A stage that killed one is part of any run.
-        self._hold(job, *(killers or [next(one.id for one in self._scenarios)]))
+        self._hold(job, unheld, *(killers or [next(one.id for one in self._scenarios)]))
         for trial in unheld:
             if self.ledger.is_open(trial):
                 why = f"{job.whole.name} itself does not pass {trial.killer}, so that shows nothing"
@@ -328,8 +320,11 @@ class Trials:
     def _control_key(self, job: Job) -> str:
         return store.digest(job.without_fault.key, self.suites)
 
-    def _hold(self, job: Job, *selection: str) -> None:
-        """Run what is selected on the series without a fault, and take down what passed."""
+    def _hold(self, job: Job, unheld: Sequence[Trial], *selection: str) -> None:
+        """Run what is selected on the series without a fault, and take down what passed.
+
+        What the kernel did between scenarios, it did on no machine if the record has none.
+        """
         record = self._run(job, *selection)
         if record.interrupted or not record.complete:
             raise HarnessError(
@@ -342,6 +337,8 @@ class Trials:
                 control.passed.add(result.entry.id)
             elif not result.as_expected:
                 control.failed[result.entry.id] = result.reason
+        if not any(result.entry.kind is Kind.MACHINE for result in record.results):
+            control.passed |= {trial.killer for trial in unheld if trial.killer.startswith("machine-")}
         self.ledger.controlled(self._control_key(job), control)
 
     def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> Trial:

@@ -32,7 +32,7 @@ from harness import (
     stack,
     tree,
 )
-from harness.errors import HarnessError, PatchproofError, UsageError
+from harness.errors import BootTimeoutError, HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
 from harness.needs import Needs
@@ -158,6 +158,8 @@ class Pipeline:
         self.guest: Guest | None = None
         self._used = False
         self._counts_leaks = False  # whether the guest's kernel can say what it has lost
+        self._came_up = False  # any machine of this run
+        self._complaint = ""  # of the guest's kernel, before its first scenario
         self._software: Software | None = None
         self._tree: tree.Tree | None = None
         self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
@@ -235,6 +237,9 @@ class Pipeline:
         guest, self.guest = self.guest, None
         self._used = False
         guest.machine.close()
+        if self._complaint:
+            reason = f"before its first scenario, {self._complaint}; later, {reason}"
+            verdict = verdict or Verdict.VIOLATES
         self.journal.machine_ended(guest.machine.name, reason, verdict)
 
     def give_up(self, reason: str, last: Callable[[], None] | None = None) -> None:
@@ -253,14 +258,15 @@ class Pipeline:
             return None
         running = self.guest.machine
         mark = running.console.mark()
+        lost = why = ""
         try:
             lost = leaks.ask(self.guest)
         except (HarnessError, SshLostError, SshTimeoutError) as error:
-            lost, why = "", error.message
-        else:
-            why = ""
-        said = [one for one in running.console.splats(mark) if one.fault]
+            why = error.message
+        splats = running.console.splats(mark)
+        said = [one for one in splats if one.fault]
         self.explain(said)
+        why = why or next((one.title for one in splats if one.blinding), "")
         if lost:
             report = running.run_dir / LEAKS
             write_atomically(report, lost)
@@ -274,6 +280,9 @@ class Pipeline:
 
     def close(self) -> None:
         """End what is still running."""
+        if self.guest is not None and self._counts_leaks:
+            name = self.guest.machine.name
+            self.journal.note(f"{name} was not asked what memory its kernel has lost: the run was cut off.")
         self.spend("the run is over")
 
     @contextlib.contextmanager
@@ -346,15 +355,26 @@ class Pipeline:
         self.machines += 1
         name = f"machine-{self.machines}"
         self.journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
-        booted = machine.boot(
-            software.kernel.bzimage,
-            software.image,
-            run_dir=self.results.machine(name),
-            accelerator=software.accelerator,
-            qemu=self.request.qemu,
-            layout=layout,
-            gdb=self.request.keep_vm,
-        )
+        try:
+            booted = machine.boot(
+                software.kernel.bzimage,
+                software.image,
+                run_dir=self.results.machine(name),
+                accelerator=software.accelerator,
+                qemu=self.request.qemu,
+                layout=layout,
+                gdb=self.request.keep_vm,
+            )
+        except BootTimeoutError as error:
+            if not self._came_up and not self.journal.passed("boot"):
+                raise
+            raise HarnessError(
+                f"A kernel that has come up before in this run did not come up now: {error.message} "
+                "That says little about it, if this host is busy. A run of this scenario alone tells.",
+                log=error.log,
+                tail=error.tail,
+            ) from error
+        self._came_up = True
         booted.hangs_up = not self.request.keep_vm
         try:
             self.journal.machine_up(name, time.monotonic() - booted.started)
@@ -381,12 +401,14 @@ class Pipeline:
             if not complaint.informational and complaint.fingerprint not in self._noted:
                 self._noted.add(complaint.fingerprint)
                 self.journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
-        found = control.prove(
+        proof = control.prove(
             guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
         )
-        self.journal.detectors(name, found)
-        self._counts_leaks = control.counts_leaks(found)
-        if unseen := detector.blind(found):
+        self.journal.detectors(name, proof.detectors)
+        self._counts_leaks = detector.counts_leaks(proof.detectors)
+        self._complaint = proof.complaint
+        self.explain(proof.splats)
+        if unseen := detector.blind(proof.detectors):
             raise HarnessError(
                 f"A detector does not see what it was shown on {name}, so its silence would say nothing: "
                 f"{unseen}",

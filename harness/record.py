@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import events
-from harness.detector import Detector, State, blind
+from harness.detector import Detector, State, blind, counts_leaks
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
 from harness.rescan import rescan
@@ -85,6 +85,7 @@ class _Joined:
         self.faults: dict[str, list[str]] = {}
         self.notes: list[str] = []
         self.detectors: dict[str, tuple[Detector, ...]] = {}
+        self.spent: set[str] = set()  # machines
         self.interrupted = ""
         self.started = ""
         self.complete = False
@@ -124,9 +125,10 @@ class _Joined:
                 self.fault(EVENTS, f"line {number} holds an event that does not belong there: {other!r}")
 
     def _machine_ended(self, event: dict[str, Any]) -> None:
-        if "verdict" not in event:
-            return  # for the reader of the file
         name = str(event.get("machine"))
+        self.spent.add(name)
+        if "verdict" not in event:
+            return
         self.results[name] = Result(Entry(name, Kind.MACHINE, "Its kernel is well when no scenario is on"))
         _, verdict = self._entry({**event, "id": name})
         if verdict is not None:
@@ -237,6 +239,12 @@ class _Joined:
                 ended=False,
             )
         why = self._why_not_reached()
+        if self.complete:
+            self.notes += [
+                f"{name} was not asked what memory its kernel has lost: the run was cut off."
+                for name, detectors in self.detectors.items()
+                if name not in self.spent and counts_leaks(detectors)
+            ]
         return Record(
             run=run,
             results=tuple(

@@ -64,6 +64,7 @@ class Facts(TypedDict, total=False):
     origin: str  # where the series was read from
     dialect: str
     digest: str  # of the series, 64 hex digits
+    program: str  # digest of suites, probes and harness
     base_wanted: str  # "6.19"
     base: str  # what was used instead, if it had to be: "6.19.6"
     base_source: str  # where the base came from

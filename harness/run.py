@@ -54,6 +54,7 @@ SURROUNDINGS = {
     "accelerator": "the accelerator",
     "qemu": "the version of QEMU",
     "image": "the identity of the guest's root file system",
+    "program": "the digest of suites, probes and harness",
 }
 
 ARGUMENTS = pytest.StashKey[list[str]]()  # of the config: what the user gave the program
@@ -169,6 +170,7 @@ class Run:
             self.results.write_run(digest=self.series.digest, resumed=[])
             self.journal = self.results.journal()
             self.journal.plan(entries)
+        self.results.write_run(program=options.program_digest())
         self.items = items
         store = Store()
         self.progress = Progress(store)
@@ -458,11 +460,16 @@ class Run:
         if guest is None or before is None or before.guest is not guest:
             return None
         mark = guest.machine.console.mark()
-        splats = _faults(guest, before.mark)
-        if not splats and guest.machine.alive():
+        said = guest.machine.console.splats(before.mark)
+        splats = [one for one in said if one.fault]
+        unseen = [one for one in said if one.blinding]
+        if not splats and not unseen and guest.machine.alive():
             return replace(before, mark=mark)
         if not splats and (fault := guest.machine.outside_fault()):
             self.pipeline.spend(fault)
+        elif not splats and unseen:
+            reason = f"what the kernel complained of may have been missed: {unseen[0].title}"
+            self.pipeline.spend(reason, Verdict.HARNESS_ERROR)
         elif splats:
             self.pipeline.explain(splats)
             self.pipeline.spend(f"the kernel said: {splats[0].title}", Verdict.VIOLATES)

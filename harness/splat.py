@@ -106,6 +106,11 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ("oops", r"traps: PANIC: .*", "arch/x86/kernel/traps.c, double fault"),
     ("bug", r"BUG: .*", "sleeping while atomic, bad spinlock, scheduling while atomic and others"),
     ("warning", r"WARNING: .*", "kernel/panic.c: __warn(), and what has no row of its own"),
+    ("memtype", r"x86/PAT: .*freeing invalid memtype.*", "arch/x86/mm/pat/memtype.c: memtype_free()"),
+    ("resource", r"(resource: )?Trying to free nonexistent resource.*", "kernel/resource.c"),
+    ("iommufd", r"iommufd: Time out waiting for iommufd object.*", "drivers/iommu/iommufd/main.c"),
+    ("irq", r"irq \d+: nobody cared.*", "kernel/irq/spurious.c: __report_bad_irq()"),
+    ("sysfs", r"sysfs: cannot create duplicate filename.*", "fs/sysfs/dir.c: sysfs_warn_dup()"),
     ("dmar-fault", r"DMAR: \[(DMA|INTR)[^\]]*\] .*", "drivers/iommu/intel/dmar.c: dmar_fault_do_one()"),
     ("memory-type", r"x86/PAT: .*(conflicting|expected mapping type|overlap).*", "arch/x86/mm/pat/memtype.c"),
 )

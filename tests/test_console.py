@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +84,11 @@ def test_thread_prefixes_escapes_and_nuls_change_nothing(name: str) -> None:
         ("kernel BUG at mm/page_table_check.c:118!", "page-table"),
         ("mm/pgtable-generic.c:50: bad pmd 00000000ffffffff(8000000080000067)", "page-table"),
         ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 0", "lockup"),
+        ("x86/PAT: actor:54 freeing invalid memtype [mem 0xf8000000-0xf8000fff]", "memtype"),
+        ("resource: Trying to free nonexistent resource <0x00000000f8000000-0x00000000f80fffff>", "resource"),
+        ("iommufd: Time out waiting for iommufd object to become free", "iommufd"),
+        ('irq 20: nobody cared (try booting with the "irqpoll" option)', "irq"),
+        ("sysfs: cannot create duplicate filename '/class/vfio-dev/vfio0'", "sysfs"),
         ("reboot: Restarting system", "reboot"),
         ("sysrq: Resetting", "reboot"),
         ("Out of memory: Killed process 123 (actor) total-vm:1kB", "oom"),
@@ -298,3 +305,31 @@ def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
     for look in (watched.mark, watched.since, watched.splats):
         with pytest.raises(HarnessError, match=r"cannot be written \(No space left on device\)"):
             look()
+
+
+SHORT = """
+import os, resource, signal, sys
+from pathlib import Path
+
+from harness.console import Console, pipe
+from harness.errors import HarnessError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
+reading, writing = pipe()
+watched = Console(reading, Path(sys.argv[1]))
+os.write(writing, b"[    1.000000] quiet\\n[    2.000000] WARNING: x.c:1 at f+0x1/0x2\\n")
+os.close(writing)
+watched.close()
+try:
+    watched.splats()
+except HarnessError as error:
+    print(error)
+"""
+
+
+def test_what_was_written_in_part_is_not_taken_for_silence(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    done = subprocess.run([sys.executable, "-c", SHORT, str(log)], capture_output=True, text=True, check=True)
+    assert log.stat().st_size == 40
+    assert "cannot be written (File too large)" in done.stdout

@@ -12,7 +12,7 @@ import pytest
 import real
 
 from harness import control, kconfig, leaks, machine
-from harness.detector import Detector, State
+from harness.detector import Detector, State, counts_leaks
 from harness.errors import BootError, HarnessError
 from harness.guest import Guest
 from harness.hardware import Layout
@@ -36,13 +36,17 @@ class Lab:
     number: int = 0
 
     def prove(self) -> dict[str, Detector]:
+        proof = self.proof()
+        assert proof.complaint == ""
+        return {one.name: one for one in proof.detectors}
+
+    def proof(self) -> control.Proof:
         built = real.base_kernel()
         assert built.options
         actor = build_actor(Store(), built.headers, self.folder / "actor.log")
         self.number += 1
         transcript = self.folder / f"control-{self.number}.txt"
-        found = control.prove(self.guest, actor, transcript, built.options)
-        return {one.name: one for one in found}
+        return control.prove(self.guest, actor, transcript, built.options)
 
     def script(self, text: str) -> None:
         done = self.guest.script(f"set -e\n{text}")
@@ -132,6 +136,20 @@ class TestOneMachine:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
             leaks.ask(lab.guest)
 
+    def test_what_the_kernel_complains_of_meanwhile_was_not_provoked(self, lab: Lab) -> None:
+        """It warns while the page table is read, which is later than all that is provoked."""
+        path = "/sys/kernel/debug/page_tables/current_kernel"
+        warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
+        with lab.instead(path, ""):
+            pipe = "rm /run/instead; python3 -c 'import os; os.mkfifo(\"/run/instead\")'"
+            lab.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
+            lab.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
+            proof = lab.proof()
+        assert "the kernel said: WARNING: drivers/misc/lkdtm/bugs.c" in proof.complaint
+        assert "warn_count has gone up by 1" in proof.complaint
+        assert len(proof.splats) == 1
+        lab.script("rm /run/instead")
+
     def test_a_kernel_that_would_panic_is_spared(self, lab: Lab) -> None:
         lab.script("echo 1 >/proc/sys/kernel/panic_on_warn")
         found = lab.prove()
@@ -200,6 +218,8 @@ def provoked(**changes: object) -> control._Provoked:
         "before": health,
         "after": health,
         "watchers": ("-", "1", "0", "-", "0"),
+        "spent": frozenset(),
+        "mark": 0,
         "heard": True,
         "kinds": frozenset({"ubsan", "warning"}),
         "traced": True,
@@ -261,4 +281,4 @@ def test_a_refcount_that_saturates_in_silence_is_blind() -> None:
 @pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
 def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
     found = control._by_files(provoked(watchers=(value, "-", "-", "-", "0")))
-    assert control.counts_leaks(found) is asked
+    assert counts_leaks(found) is asked

@@ -93,6 +93,21 @@ def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path, damaged: dict[
     assert "does not say what the detectors saw" in record.results[-1].reason
 
 
+LEAKS = Detector("kmemleak", State.NOT_PROVEN, "it is asked when the machine is given up")
+
+
+def test_a_machine_that_was_cut_off_was_not_asked_what_it_has_lost(tmp_path: Path) -> None:
+    assert read(ran(tmp_path / "without", (SEEN, WITHOUT))).notes == ()
+    folder = ran(tmp_path / "with", (SEEN, LEAKS))
+    expected = "machine-0 was not asked what memory its kernel has lost: the run was cut off."
+    assert read(folder).notes == (expected,)
+    assert expected in shown(folder)
+    with (folder / EVENTS).open("a") as stream:
+        ended = {"event": "machine-ended", "machine": "machine-0", "reason": "the run is over"}
+        stream.write(json.dumps({"time": "", **ended}) + "\n")
+    assert read(folder).notes == ()
+
+
 WARNING = """\
 [    9.000000] quiet
 [    9.100000] ------------[ cut here ]------------

@@ -323,9 +323,12 @@ def recorded(folder: Path, outcomes: Mapping[str, str], *, ends: bool = True) ->
     journal.plan(PLAN)
     journal.run_started()
     for entry, outcome in outcomes.items():
-        journal.started(entry)
+        if not entry.startswith("machine-"):
+            journal.started(entry)
         word, _, reason = outcome.partition(": ")
-        if word:
+        if entry.startswith("machine-"):
+            journal.machine_ended(entry, reason, Verdict(word))
+        elif word:
             journal.ended(entry, Verdict(word), reason=reason)
     if ends:
         journal.run_ended()
@@ -662,6 +665,42 @@ def test_requirements_that_no_scenario_checks_catch_nothing(tmp_path: Path, patc
     why = "No scenario for the dialect feature checks RACE-02, RACE-01."
     assert trials.ledger.trials["good/a"].reason == why
     assert [name for name, _ in trials.asked] == ["good+b", "good"]
+
+
+def test_what_shows_between_scenarios_is_held_against_the_series_too(
+    tmp_path: Path, patches: Path, three: list[Mutant]
+) -> None:
+    loud = GOOD | {"machine-2": "violates: the kernel said: WARNING"}
+    fine = Recorded(tmp_path / "fine", {"good+a": loud, "good+b": KILL})
+    fine.run(three)
+    assert fine.fates()["good/a"] is Fate.MISTAKEN
+    assert fine.ledger.settled["good/a"].killer == "machine-2"
+    broken = Recorded(tmp_path / "broken", {"good+a": loud, "good+b": KILL, "good": loud})
+    broken.run(three)
+    assert broken.fates()["good/a"] is Fate.ERROR
+
+
+def test_a_control_that_is_going_on_keeps_its_folder(
+    tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is built meanwhile; a mutant's folder is made anew."""
+
+    def none(*_: object) -> None:
+        raise HarnessError("no base")
+
+    monkeypatch.setattr(pipeline, "get_base", none)
+    (tmp_path / "results").mkdir()
+    trials = Trials(Store(tmp_path / "cache"), tmp_path / "results", SCENARIOS, (), print)
+    job = mutants.job_of(three[0])
+    kept = {}
+    for one in (job, job.without_fault):
+        file = trials._place(one) / "events.jsonl"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        with pytest.raises(HarnessError, match="no base"):
+            trials._make(one)
+        kept[one.mutant is None] = file.exists()
+    assert kept == {True: True, False: False}
 
 
 @pytest.mark.parametrize(

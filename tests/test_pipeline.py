@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from small_run import CORE, make_checkout, make_series
 
-from harness import pipeline
-from harness.errors import ApplyError, BuildError, ExitCode, HarnessError, UsageError
+from harness import machine, pipeline
+from harness.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
 from harness.hardware import Layout
+from harness.image import Image
 from harness.journal import Journal
+from harness.kernel import Kernel
 from harness.needs import Needs
 from harness.options import Request
-from harness.pipeline import Pipeline
+from harness.pipeline import Pipeline, Software
 from harness.progress import Progress
+from harness.qemu import Accelerator
 from harness.record import read
 from harness.results import Results, read_facts
 from harness.store import Store, digest
@@ -154,3 +158,25 @@ def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path)
         run.pipeline.guest_for(Needs())
     run.pipeline.spend("there is none")
     run.pipeline.close()
+
+
+def test_a_kernel_that_came_up_before_is_not_blamed_for_a_busy_host(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object, **__: object) -> NoReturn:
+        raise BootTimeoutError("The guest did not come up within 45 s.")
+
+    monkeypatch.setattr(machine, "boot", late)
+    run = Prepared(tmp_path, Request(tree=checkout))
+    given = Path("given")
+    run.pipeline._software = Software(
+        Kernel(given, given, None, None, "6.19", "", "gcc"),
+        Image(given, given, ""),
+        given,
+        Accelerator("tcg", 1.0, ""),
+    )
+    with pytest.raises(BootTimeoutError):
+        run.pipeline.guest_for(Needs())
+    run.pipeline._came_up = True
+    with pytest.raises(HarnessError, match=r"has come up before .* within 45 s\. .* host is busy"):
+        run.pipeline.guest_for(Needs())
