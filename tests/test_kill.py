@@ -355,7 +355,11 @@ class Siege:
             assert code in (ended_by.code, ExitCode.OK, ExitCode.HARNESS, ExitCode.SERIES), output
         judged, told = run("judge", self.latest.resolve(), mark=self.folder, cache=self.cache)
         if code == -signal.SIGKILL or isinstance(ended_by, FillDisk):
-            assert judged == ExitCode.HARNESS, told
+            # A kernel that died before is not forgotten.
+            died = any(
+                one.ended and one.verdict is Verdict.KERNEL_DIED for one in read(self.latest).scenarios
+            )
+            assert judged == (ExitCode.SERIES if died else ExitCode.HARNESS), told
         else:
             assert judged == code, output + told
             assert report.read_bytes() == own
