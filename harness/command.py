@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from typing import IO
 from harness.errors import HarnessError
 
 TAIL_LINES = 20
+WAKE_SECONDS = 1.0
+_CHUNK = 65536  # bytes
 
 
 class CommandError(HarnessError):
@@ -75,7 +78,7 @@ def run(
                 except BrokenPipeError:
                     pass  # the program has ended; its exit status says why
             assert process.stdout is not None
-            for raw in process.stdout:
+            for raw in _lines(process.stdout):
                 write(raw)
                 text = raw.decode(errors="replace").rstrip("\n")
                 tail.append(text)
@@ -91,6 +94,27 @@ def run(
     return "\n".join(output)
 
 
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Its lines, as they come.
+
+    A signal that comes in the moment before a read does not interrupt it, and its
+    handler waits until that returns.  So none waits for long.
+    """
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    rest = b""
+    while True:
+        if not poll.poll(WAKE_SECONDS * 1000):
+            continue
+        data = os.read(stream.fileno(), _CHUNK)
+        if not data:
+            break
+        *whole, rest = (rest + data).split(b"\n")
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
+
+
 def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
     """Run a program of ours to its end, which it comes to in order when this call is left by an exception.
 
@@ -102,7 +126,9 @@ def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
     # Ctrl-C is for us alone.
     program = subprocess.Popen(mortal, stdin=quiet, stdout=output, stderr=said, start_new_session=True)
     try:
-        return program.wait()
+        while True:  # as in _lines()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return program.wait(WAKE_SECONDS)
     finally:
         program.terminate()
         program.wait()

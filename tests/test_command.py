@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from small_run import PATIENCE
 
 from harness import command
 from harness.command import CommandError
@@ -35,3 +38,26 @@ def test_a_log_that_cannot_be_opened_is_a_sentence(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_sentence() -> None:
     with pytest.raises(HarnessError, match="The log /dev/full cannot be written: No space left on device"):
         command.run(["true"], log=Path("/dev/full"))
+
+
+# A signal that another thread gets interrupts no read of the main one, as one that comes just before it.
+ELSEWHERE = """
+import signal, threading
+from harness import command
+
+def interrupt():
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    command.run(["sh", "-c", "echo; exec sleep 3600"], line=lambda _: threading.Timer(0.5, interrupt).start())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_signal_that_interrupts_no_read_is_not_lost() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert done.stdout == "interrupted\n"
