@@ -53,8 +53,15 @@ class Harm:
     given: bool
     reason: str
 
+    def done_to(self, result: Result) -> bool:
+        """Whether this is what became of the scenario."""
+        given = self.verdict is result.verdict and self.given is result.ended
+        return given and self.reason in result.reason
+
 
 UNENDED = Harm(Verdict.KERNEL_DIED, False, "It started and never ended")
+# What needs no attack: QEMU before 8.2 does it by itself on a busy host (docs/findings.md).
+BY_ITSELF = Harm(Verdict.HARNESS_ERROR, True, "QEMU has lost the end of interrupt")
 
 
 class Attack:
@@ -380,7 +387,7 @@ class Siege:
         while self.left() or not (record := read(self.latest)).complete or record.interrupted:
             self.part()
         for result in record.scenarios:
-            if result.verdict not in SOUND:
+            if result.verdict not in SOUND and not BY_ITSELF.done_to(result):
                 self.blame(result)
         half = [*self.latest.rglob(".*"), *self.cache.glob("*/.*"), *self.cache.glob(".*")]
         assert [path for path in half if path.name != ".config"] == []
@@ -398,10 +405,7 @@ class Siege:
         (struck,) = suspects
         name = type(struck.attack).__name__
         assert not struck.harmed, f"{name} explains {struck.harmed}, not {told} as well"
-        assert any(
-            harm.verdict is result.verdict and harm.given is result.ended and harm.reason in result.reason
-            for harm in struck.attack.harm
-        ), f"{name} does not explain {told}"
+        assert any(harm.done_to(result) for harm in struck.attack.harm), f"{name} does not explain {told}"
         struck.harmed = result.entry.id
 
 
