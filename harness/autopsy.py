@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import splat
 from harness.console import Console
-from harness.errors import BootError, BootTimeoutError, HarnessError, PatchproofError
+from harness.errors import BootError, HarnessError, PatchproofError
 from harness.qmp import Monitor
 
 # How long a panic may take to print what it has to say.
@@ -29,14 +29,9 @@ class QemuCrashedError(HarnessError):
     """QEMU crashed; nothing is said about the kernel in it."""
 
 
-def silent(console: Console, message: str) -> BootError:
+def silent(console: Console, message: str, kind: type[BootError] = BootError) -> BootError:
     """The kernel is to blame, and all there is to show are the console's last lines."""
-    return BootError(message, log=console.log, tail=_tail(console.since(), TAIL_LINES))
-
-
-def late(console: Console, message: str) -> BootTimeoutError:
-    """The kernel took too long, and whoever has seen it come up before may blame somebody else."""
-    return BootTimeoutError(message, log=console.log, tail=_tail(console.since(), TAIL_LINES))
+    return kind(message, log=console.log, tail=_tail(console.since(), TAIL_LINES))
 
 
 def panic(console: Console) -> BootError:

@@ -261,15 +261,17 @@ def _counts(provoked: _Provoked) -> Iterator[Detector]:
         yield Detector("warn_count", State.PROVEN, "it counted what was provoked")
 
 
+def _report(provoked: _Provoked, name: str, word: str, kind: str, refused: str) -> Detector:
+    """Whether the report of what lkdtm calls ``word`` was seen; ``refused`` says why it may not have been provoked."""
+    if word not in provoked.words:
+        return Detector(name, State.NOT_PROVEN, f"nothing was provoked, as {provoked.why_not or refused}")
+    if kind in provoked.kinds:
+        return Detector(name, State.PROVEN, f"its report of a provoked {word} is on the console")
+    return Detector(name, State.BLIND, f"{word} was provoked, and no report of it is on the console")
+
+
 def _refcount(provoked: _Provoked) -> Detector:
-    if REFCOUNT not in provoked.words:
-        why = provoked.why_not or "lkdtm refuses it"
-        return Detector("refcount", State.NOT_PROVEN, f"nothing was provoked, as {why}")
-    if "refcount" in provoked.kinds:
-        return Detector("refcount", State.PROVEN, f"its report of a provoked {REFCOUNT} is on the console")
-    return Detector(
-        "refcount", State.BLIND, f"{REFCOUNT} was provoked, and no report of it is on the console"
-    )
+    return _report(provoked, "refcount", REFCOUNT, "refcount", "lkdtm refuses it")
 
 
 def _kernel_log(records: int) -> Detector:
@@ -352,18 +354,13 @@ def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterat
     for name, option, word, kind, fatal in _PROVOKABLE:
         if options.get(option) != "y":
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
-        elif word not in provoked.words:
-            why = provoked.why_not or f"lkdtm refuses it, or it would end in a BUG (CONFIG_{fatal})"
-            yield Detector(name, State.NOT_PROVEN, f"nothing was provoked, as {why}")
-        elif kind in provoked.kinds:
-            yield Detector(name, State.PROVEN, f"its report of a provoked {word} is on the console")
         else:
-            yield Detector(name, State.BLIND, f"{word} was provoked, and no report of it is on the console")
+            refused = f"lkdtm refuses it, or it would end in a BUG (CONFIG_{fatal})"
+            yield _report(provoked, name, word, kind, refused)
     for name, option, why in _UNPROVOKABLE:
-        if options.get(option) == "y" and name in provoked.spent:
-            words = "it has seen something before, and reports but once"
-            yield Detector(name, State.NOT_PROVEN, words)
-        elif options.get(option) == "y":
-            yield Detector(name, State.NOT_PROVEN, f"nothing was provoked: {why}")
-        else:
+        if options.get(option) != "y":
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
+        elif name in provoked.spent:
+            yield Detector(name, State.NOT_PROVEN, "it has seen something before, and reports but once")
+        else:
+            yield Detector(name, State.NOT_PROVEN, f"nothing was provoked: {why}")

@@ -41,6 +41,11 @@ def counts_leaks(detectors: Iterable[Detector]) -> bool:
     return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in detectors)
 
 
+def unasked(machine: str) -> str:
+    """What to tell of a machine that ended before it was asked what its kernel has lost."""
+    return f"{machine} was not asked what memory its kernel has lost: the run was cut off."
+
+
 def by_name(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, dict[Detector, list[str]]]:
     """For each detector's name what was found of it, and on which machines."""
     found: dict[str, dict[Detector, list[str]]] = {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import autopsy, initramfs, qemu, splat
 from harness.autopsy import QemuCrashedError
-from harness.errors import HarnessError, PatchproofError
+from harness.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.hardware import Layout
 from harness.image import Image
 from harness.launch import Process, Software, Wiring
@@ -209,12 +209,10 @@ class Machine:
                         log=self._qemu.log,
                     ) from None
                 if failed is not None:
-                    raise autopsy.late(
-                        self.console, f"The kernel came up, but nobody can log in: {failed}"
-                    ) from failed
-                raise autopsy.late(
-                    self.console, f"The guest did not come up within {allowed:.0f} s."
-                ) from None
+                    message = f"The kernel came up, but nobody can log in: {failed}"
+                    raise autopsy.silent(self.console, message, BootTimeoutError) from failed
+                message = f"The guest did not come up within {allowed:.0f} s."
+                raise autopsy.silent(self.console, message, BootTimeoutError) from None
             match news:
                 case _Ready():
                     threading.Thread(target=self._log_in, name="login", daemon=True).start()

@@ -157,9 +157,7 @@ class Pipeline:
         self.dialect = tested.dialect  # settled once the headers are there
         self.guest: Guest | None = None
         self._used = False
-        self._counts_leaks = False  # whether the guest's kernel can say what it has lost
-        self._came_up = False  # any machine of this run
-        self._complaint = ""  # of the guest's kernel, before its first scenario
+        self._proof = control.Proof(())  # what is known of the guest's detectors
         self._software: Software | None = None
         self._tree: tree.Tree | None = None
         self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
@@ -215,7 +213,7 @@ class Pipeline:
         if self._used and needs.fresh:
             self.give_up("the next scenario needs a fresh machine")
         if self.guest is None:
-            self.guest = self._boot(needs.layout)
+            self.guest = self._boot_again(needs.layout)
         self._used = True
         return self.guest
 
@@ -237,8 +235,8 @@ class Pipeline:
         guest, self.guest = self.guest, None
         self._used = False
         guest.machine.close()
-        if self._complaint:
-            reason = f"before its first scenario, {self._complaint}; later, {reason}"
+        if self._proof.complaint:
+            reason = f"before its first scenario, {self._proof.complaint}; later, {reason}"
             verdict = verdict or Verdict.VIOLATES
         self.journal.machine_ended(guest.machine.name, reason, verdict)
 
@@ -254,7 +252,7 @@ class Pipeline:
 
     def _lost(self) -> tuple[str, Verdict] | None:
         """Why the kernel is not well after all, or cannot tell; None if nothing is known against it."""
-        if self.guest is None or not self._counts_leaks:
+        if self.guest is None or not detector.counts_leaks(self._proof.detectors):
             return None
         running = self.guest.machine
         mark = running.console.mark()
@@ -280,9 +278,8 @@ class Pipeline:
 
     def close(self) -> None:
         """End what is still running."""
-        if self.guest is not None and self._counts_leaks:
-            name = self.guest.machine.name
-            self.journal.note(f"{name} was not asked what memory its kernel has lost: the run was cut off.")
+        if self.guest is not None and detector.counts_leaks(self._proof.detectors):
+            self.journal.note(detector.unasked(self.guest.machine.name))
         self.spend("the run is over")
 
     @contextlib.contextmanager
@@ -355,26 +352,15 @@ class Pipeline:
         self.machines += 1
         name = f"machine-{self.machines}"
         self.journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
-        try:
-            booted = machine.boot(
-                software.kernel.bzimage,
-                software.image,
-                run_dir=self.results.machine(name),
-                accelerator=software.accelerator,
-                qemu=self.request.qemu,
-                layout=layout,
-                gdb=self.request.keep_vm,
-            )
-        except BootTimeoutError as error:
-            if not self._came_up and not self.journal.passed("boot"):
-                raise
-            raise HarnessError(
-                f"A kernel that has come up before in this run did not come up now: {error.message} "
-                "That says little about it, if this host is busy. A run of this scenario alone tells.",
-                log=error.log,
-                tail=error.tail,
-            ) from error
-        self._came_up = True
+        booted = machine.boot(
+            software.kernel.bzimage,
+            software.image,
+            run_dir=self.results.machine(name),
+            accelerator=software.accelerator,
+            qemu=self.request.qemu,
+            layout=layout,
+            gdb=self.request.keep_vm,
+        )
         booted.hangs_up = not self.request.keep_vm
         try:
             self.journal.machine_up(name, time.monotonic() - booted.started)
@@ -389,6 +375,18 @@ class Pipeline:
         except BaseException:
             booted.close()
             raise
+
+    def _boot_again(self, layout: hardware.Layout) -> Guest:
+        """Boot a machine for a scenario: the stage, of this part of the run or an earlier one, was passed."""
+        try:
+            return self._boot(layout)
+        except BootTimeoutError as error:
+            raise HarnessError(
+                f"A kernel that has come up before in this run did not come up now: {error.message} "
+                "That says little about it, if this host is busy. A run of this scenario alone tells.",
+                log=error.log,
+                tail=error.tail,
+            ) from error
 
     def _show_detectors(self, guest: Guest) -> None:
         """Have each detector prove that it sees; HarnessError if one does not.
@@ -405,8 +403,7 @@ class Pipeline:
             guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
         )
         self.journal.detectors(name, proof.detectors)
-        self._counts_leaks = detector.counts_leaks(proof.detectors)
-        self._complaint = proof.complaint
+        self._proof = proof
         self.explain(proof.splats)
         if unseen := detector.blind(proof.detectors):
             raise HarnessError(

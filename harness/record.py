@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import events
-from harness.detector import Detector, State, blind, counts_leaks
+from harness.detector import Detector, State, blind, counts_leaks, unasked
 from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
 from harness.rescan import rescan
@@ -241,7 +241,7 @@ class _Joined:
         why = self._why_not_reached()
         if self.complete:
             self.notes += [
-                f"{name} was not asked what memory its kernel has lost: the run was cut off."
+                unasked(name)
                 for name, detectors in self.detectors.items()
                 if name not in self.spent and counts_leaks(detectors)
             ]

@@ -375,11 +375,10 @@ class Run:
                 reason = f"{_first_line(self._worst.reason)}; after that, {seen.reason}"
                 self._worst = Observation(seen.verdict, reason, f"{self._worst.details}\n\n{seen.details}")
             complained = isinstance(call.excinfo.value, UnhealthyKernelError) and call.excinfo.value.told
-            if planned.violated(seen.verdict, complained):
-                pass  # it stays as pytest has it: failed
-            elif seen.verdict is not Verdict.NOT_APPLICABLE and (
-                seen.verdict is planned.expected or not planned.binding
-            ):
+            welcome = seen.verdict is planned.expected or not planned.binding
+            if planned.violated(seen.verdict, complained) or seen.verdict is Verdict.NOT_APPLICABLE:
+                welcome = False
+            if welcome:
                 report.outcome = "skipped"
                 why = "expected" if planned.binding else "finding"
                 report.wasxfail = f"{why}: {_first_line(seen.reason)}"
@@ -465,14 +464,14 @@ class Run:
         unseen = [one for one in said if one.blinding]
         if not splats and not unseen and guest.machine.alive():
             return replace(before, mark=mark)
-        if not splats and (fault := guest.machine.outside_fault()):
-            self.pipeline.spend(fault)
-        elif not splats and unseen:
-            reason = f"what the kernel complained of may have been missed: {unseen[0].title}"
-            self.pipeline.spend(reason, Verdict.HARNESS_ERROR)
-        elif splats:
+        if splats:
             self.pipeline.explain(splats)
             self.pipeline.spend(f"the kernel said: {splats[0].title}", Verdict.VIOLATES)
+        elif fault := guest.machine.outside_fault():
+            self.pipeline.spend(fault)
+        elif unseen:
+            reason = f"what the kernel complained of may have been missed: {unseen[0].title}"
+            self.pipeline.spend(reason, Verdict.HARNESS_ERROR)
         else:
             self.pipeline.spend("the machine ended by itself", Verdict.KERNEL_DIED)
         return None
