@@ -262,7 +262,10 @@ def _counts(provoked: _Provoked) -> Iterator[Detector]:
 
 
 def _report(provoked: _Provoked, name: str, word: str, kind: str, refused: str) -> Detector:
-    """Whether the report of what lkdtm calls ``word`` was seen; ``refused`` says why it may not have been provoked."""
+    """Judge whether the report that lkdtm's ``word`` provokes was seen.
+
+    ``refused`` says why lkdtm may not have provoked it.
+    """
     if word not in provoked.words:
         return Detector(name, State.NOT_PROVEN, f"nothing was provoked, as {provoked.why_not or refused}")
     if kind in provoked.kinds:
