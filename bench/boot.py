@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import base, image, kernel, machine, qemu, tree
-from harness.errors import HarnessError, PatchproofError
-from harness.options import KCONFIG
-from harness.progress import Progress
-from harness.store import Store
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.paths import KCONFIG
+from harness.lib.progress import Progress
 
 FRAGMENTS = (
     *(KCONFIG / name for name in ("base.config", "vfio.config", "observe.config")),

@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.errors import PatchproofError
 from harness.journal import EVENTS
+from harness.lib.errors import PatchproofError
 from harness.record import read
 from harness.verdict import Result
 

@@ -21,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import options
+from harness.lib import paths
 from harness.record import read
 
-SERIES = options.PATCHES / options.DEFAULT_SERIES
+SERIES = paths.PATCHES / options.DEFAULT_SERIES
 TOUCHED = "drivers/vfio/pci/vfio_pci_dmabuf.c"
 # What a run does besides its scenarios does not depend on their number: a few will do.
 SELECTION = "test_a_dmabuf_reaches"
@@ -38,7 +39,7 @@ def run_once(series: Path, results: Path, *, cache: Path | None = None) -> tuple
             *(sys.executable, "-m", "harness", "run", "-q", "-k", SELECTION),
             *("--series", str(series), "--results", str(results)),
         ],
-        cwd=options.PROJECT,
+        cwd=paths.PROJECT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -57,7 +58,7 @@ def changed_series(folder: Path, number: int) -> Path:
     shutil.copytree(SERIES, copy)
     applied = subprocess.run(
         [sys.executable, "-m", "harness", "apply", "--series", str(SERIES)],
-        cwd=options.PROJECT,
+        cwd=paths.PROJECT,
         capture_output=True,
         text=True,
         check=True,

@@ -5,7 +5,7 @@ import os
 import sys
 
 from harness.cli import main
-from harness.errors import ExitCode
+from harness.lib.errors import ExitCode
 
 
 def _main() -> int:

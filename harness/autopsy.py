@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import splat
 from harness.console import Console
-from harness.errors import BootError, HarnessError, PatchproofError
+from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.qmp import Monitor
 
 # How long a panic may take to print what it has to say.

@@ -14,14 +14,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import debian, download, git, tarball
-from harness.download import UnreachableError
-from harness.errors import HarnessError, UsageError
-from harness.progress import Progress, Stage
+from harness import debian, download, tarball
+from harness.lib import apt, git
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError, UnreachableError, UsageError
+from harness.lib.files import digest, file_digest, write_atomically
+from harness.lib.paths import PATCHES
+from harness.lib.progress import Progress, Stage
 from harness.series import DEFAULT_BASE
-from harness.store import Store, digest, file_digest, write_atomically
 
-PINNED = Path(__file__).resolve().parent.parent / "patches" / "bases.toml"
+PINNED = PATCHES / "bases.toml"
 ROOM = (
     600 << 20
 )  # bytes for one base: tarball 160 MB, repository 190 MB, and what git puts beside it meanwhile
@@ -111,7 +113,7 @@ def _fetch(store: Store, pins: Iterable[Pin], stage: Stage) -> Base:
             stage.note(error.message)
             troubles.append(error.message)
     try:
-        mirrors = debian.mirrors() if any(pin.archive == "debian" for pin in pins) else []
+        mirrors = apt.mirrors() if any(pin.archive == "debian" for pin in pins) else []
     except UnreachableError as error:
         mirrors = []
         troubles.append(error.message)

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness import command, diff, series
-from harness.command import CommandError
-from harness.errors import HarnessError
+from harness import series
 from harness.kbuild import unplaced
-from harness.progress import Progress
+from harness.lib import command, text
+from harness.lib.cache import Store
+from harness.lib.command import CommandError
+from harness.lib.errors import HarnessError
+from harness.lib.files import digest, write_atomically
+from harness.lib.progress import Progress
 from harness.series import Patch, Series
-from harness.store import Store, digest, write_atomically
 from harness.tree import Tree
 from harness.workbench import Workbench
 
@@ -114,4 +116,4 @@ def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
         if error.returncode != 1:  # 1 is how it ends when it has something to say
             raise
     lines = [line.removeprefix(f"{mail}:") for line in said.read_text(errors="replace").splitlines()[1:]]
-    return [diff.printable(f"{patch.name}:{line}") for line in lines if line.strip()]
+    return [text.printable(f"{patch.name}:{line}") for line in lines if line.strip()]

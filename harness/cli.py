@@ -34,13 +34,14 @@ from harness import (
     tree,
 )
 from harness.checks import Bench
-from harness.errors import ExitCode, PatchproofError, UsageError
-from harness.progress import Progress
+from harness.lib import paths
+from harness.lib.cache import CACHE_VARIABLE, Store
+from harness.lib.errors import ExitCode, PatchproofError, UsageError
+from harness.lib.progress import Progress
 from harness.record import read
 from harness.report import coverage, junit, score, table
 from harness.run import ARGUMENTS, RUN
 from harness.score import Score
-from harness.store import CACHE_VARIABLE, Store
 
 PROGRAM = "python -m harness"
 Command = Callable[[argparse.Namespace], int]
@@ -99,7 +100,7 @@ class _Suites:
         self._config = config
         config.stash[ARGUMENTS] = self._arguments
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
-            config.args = [str(options.SUITES)]
+            config.args = [str(paths.SUITES)]
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Tell Ctrl-C from a suite that cannot be read: pytest's exit code is the same."""
@@ -123,7 +124,7 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
     host.ensure(store, progress)
     pipeline.check(request)
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
-    where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
+    where = [f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}"]
     # -rN: the table at the end says it all, and why.
     suites = _Suites(asked)
     code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[suites])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import options
-from harness.errors import HarnessError
+from harness.lib import paths
+from harness.lib.errors import HarnessError
 from harness.manifest import DIALECTS
 from harness.matrix import Scenario
 from harness.run import requirement_ids
@@ -18,14 +18,14 @@ from harness.run import requirement_ids
 SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")
 
 
-def scenarios(suites: Path = options.SUITES) -> tuple[Scenario, ...]:
+def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
     """Every scenario in ``suites``, in pytest's order, once whatever its parameters are.
 
     Raises HarnessError, with what pytest said, if the suites cannot be collected.
     """
     found = _Found()
     said = io.StringIO()
-    where = [f"--rootdir={options.PROJECT}", f"--config-file={options.PROJECT / 'pyproject.toml'}"]
+    where = [f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}"]
     quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", "harness.plugin"]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = pytest.main([*where, *quiet, str(suites)], plugins=[found])

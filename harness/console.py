@@ -13,7 +13,7 @@ import pexpect
 from pexpect.fdpexpect import fdspawn
 
 from harness import splat
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.splat import LINE_LIMIT, Splat
 
 _CHUNK = 65536

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.detector import KMEMLEAK, Detector, State
-from harness.errors import BootError, HarnessError
 from harness.guest import Guest
+from harness.lib.errors import BootError, HarnessError
 from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.errors import BuildError
+from harness.lib.errors import BuildError
 
 # The dialect, the header that tells it, and the constant that the header then has.
 SIGNS = (

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from harness.errors import ApplyError
+from harness.lib.errors import ApplyError
+from harness.lib.text import printable
 
 # Git knows two kinds of plain files; a script that a series adds is executable, so
 # both are ordinary, and so is the change from one to the other.
@@ -45,13 +46,6 @@ class FileDiff:
 
 class Refused(Exception):  # noqa: N818 - it says what happened to the patch
     """The reason why a patch is refused, without the patch's name."""
-
-
-def printable(text: str | bytes, limit: int = 200) -> str:
-    """``text`` with everything that could steer a terminal escaped, at most ``limit`` characters."""
-    decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def read(name: str, patch: bytes) -> list[FileDiff]:

@@ -12,18 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import store
-from harness.errors import HarnessError
-from harness.progress import Stage
+from harness.lib import cache, files
+from harness.lib.errors import HarnessError, UnreachableError
+from harness.lib.progress import Stage
 
 TRIES = 6  # connections opened for one file; each goes on where the last one broke off
 TIMEOUT = 30.0  # seconds of silence after which a connection counts as broken
 BLOCK = 1 << 18
 _MIB = 1 << 20
-
-
-class UnreachableError(HarnessError):
-    """A source does not give the file; another one may."""
 
 
 def demand_room(folder: Path, size: int) -> None:
@@ -32,7 +28,7 @@ def demand_room(folder: Path, size: int) -> None:
     if free < size:
         raise HarnessError(
             f"The disk below {folder} has {free // _MIB} MiB free, and {size // _MIB} MiB are needed. "
-            f"Make room, or set {store.CACHE_VARIABLE} to a folder on another disk."
+            f"Make room, or set {cache.CACHE_VARIABLE} to a folder on another disk."
         )
 
 
@@ -91,7 +87,7 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
 
 def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
     """Rename ``part`` to ``target`` if its digest is right; else delete it and raise HarnessError."""
-    found = store.file_digest(part)
+    found = files.file_digest(part)
     if found != sha256:
         part.unlink()
         raise HarnessError(

@@ -10,12 +10,12 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from harness.errors import BootError, HarnessError, PatchproofError
 from harness.hardware import MEMORY_BARS, SLOTS
+from harness.lib.errors import BootError, HarnessError, PatchproofError
+from harness.lib.files import file_digest
 from harness.machine import Machine
 from harness.shell import Shell
 from harness.ssh import Completed, SshTimeoutError
-from harness.store import file_digest
 
 VFIO_DRIVER = "vfio-pci"
 SECONDS = 10.0  # for one small command, before the accelerator's time scale

@@ -16,12 +16,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import command, debian, qemu
-from harness.errors import ExitCode, HarnessError
-from harness.progress import Progress
-from harness.store import Store
+from harness import qemu
+from harness.lib import apt, command
+from harness.lib.cache import Store
+from harness.lib.errors import ExitCode, HarnessError
+from harness.lib.paths import VMIMAGE
+from harness.lib.progress import Progress
 
-PACKAGES = Path(__file__).resolve().parent.parent / "vmimage" / "host-packages.txt"
+PACKAGES = VMIMAGE / "host-packages.txt"
 GIB = 1 << 30
 # Measured after a first run: sources 1.7, objects 0.3, base repository 0.4, image,
 # kernel and ccache 0.3 GiB, and room for the tarball while it is unpacked.
@@ -220,7 +222,7 @@ def _disk(store: Store) -> Row:
 
 def _mirror() -> Row:
     try:
-        found = debian.mirrors()
+        found = apt.mirrors()
     except HarnessError as error:
         return Row("Debian mirror", f"not known: {error.message}")
     return Row("Debian mirror", found[0] if found else "apt names none; the guest image needs one")

@@ -10,13 +10,14 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import command, debian
-from harness.command import CommandError
-from harness.errors import HarnessError
-from harness.progress import Progress, Stage
-from harness.store import Store, digest, file_digest
+from harness.lib import apt, command
+from harness.lib.cache import Store
+from harness.lib.command import CommandError
+from harness.lib.errors import HarnessError
+from harness.lib.files import digest, file_digest
+from harness.lib.paths import VMIMAGE
+from harness.lib.progress import Progress, Stage
 
-RECIPE = Path(__file__).resolve().parent.parent / "vmimage"
 SUITE = "bookworm"
 # All times in the image: nothing in a guest that lives for minutes should depend on them.
 EPOCH = 1_700_000_000
@@ -76,7 +77,7 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
         _write_digest(folder / "rootfs")
 
     def make_init(folder: Path) -> None:
-        command.run(["gcc", *_CFLAGS, "-o", str(folder / "init"), str(RECIPE / "init.c")], log=log)
+        command.run(["gcc", *_CFLAGS, "-o", str(folder / "init"), str(VMIMAGE / "init.c")], log=log)
         _write_digest(folder / "init")
 
     rootfs = store.entry("image", rootfs_recipe(), make_rootfs)
@@ -87,13 +88,13 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
 
 def rootfs_recipe() -> str:
     """Digest over everything that decides what the root file system becomes."""
-    files = [(RECIPE / name).read_bytes() for name in ("packages", "sshd_config")]
+    files = [(VMIMAGE / name).read_bytes() for name in ("packages", "sshd_config")]
     return digest(SUITE, str(EPOCH), *_EXCLUDED, *_CUSTOMIZE, *_PACK, *_LEFT_OUT, *files)
 
 
 def init_recipe() -> str:
     """Digest over everything that decides what the guest's first process becomes."""
-    return digest(*_CFLAGS, (RECIPE / "init.c").read_bytes())
+    return digest(*_CFLAGS, (VMIMAGE / "init.c").read_bytes())
 
 
 def _write_digest(path: Path) -> None:
@@ -103,14 +104,14 @@ def _write_digest(path: Path) -> None:
 
 def packages() -> list[str]:
     """The packages of the guest beside the essential ones."""
-    lines = (RECIPE / "packages").read_text().splitlines()
+    lines = (VMIMAGE / "packages").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
     environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
     archive = folder / "root.tar"
-    for mirror in (mirrors := debian.mirrors()):
+    for mirror in (mirrors := apt.mirrors()):
         archive.unlink(missing_ok=True)
         try:
             command.run(
@@ -142,9 +143,9 @@ def debootstrap_argv(archive: Path, mirror: str) -> list[str]:
         f"--hook-directory={_MERGED_USR}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
         *(f"--aptopt={option}" for option in _apt_settings()),
-        f"--customize-hook=copy-in {shlex.quote(str(RECIPE / 'sshd_config'))} /etc/ssh",
+        f"--customize-hook=copy-in {shlex.quote(str(VMIMAGE / 'sshd_config'))} /etc/ssh",
         *(f"--customize-hook={hook}" for hook in _CUSTOMIZE),
-        *(SUITE, str(archive), f"deb [signed-by={debian.KEYRING}] {mirror} {SUITE} main"),
+        *(SUITE, str(archive), f"deb [signed-by={apt.KEYRING}] {mirror} {SUITE} main"),
     ]
 
 

@@ -39,10 +39,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness import events
 from harness.detector import Detector
-from harness.errors import HarnessError, PatchproofError, SeriesError
-from harness.store import write_atomically
+from harness.lib import jsonl
+from harness.lib.errors import HarnessError, PatchproofError, SeriesError
+from harness.lib.files import write_atomically
 from harness.verdict import Entry, Kind, Record, Span, Verdict
 
 PLAN = "plan.json"
@@ -123,7 +123,7 @@ class Journal:
         through again without a word.
         """
         self.lock()
-        events.cut_torn_line(self.directory / EVENTS)
+        jsonl.cut_torn_line(self.directory / EVENTS)
         self._plan = {result.entry.id: result.entry for result in record.results}
         self._passed = frozenset(
             result.entry.id
@@ -249,9 +249,9 @@ class Journal:
     def _write(self, event: str, **members: object) -> None:
         path = self.directory / EVENTS
         if self._waiting:
-            events.append(path, "run-started", resumed=True)
+            jsonl.append(path, "run-started", resumed=True)
             self._waiting = False
-        events.append(path, event, **members)
+        jsonl.append(path, event, **members)
 
 
 def _shortened(text: str) -> str:

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.command import CommandError
-from harness.errors import BuildError, HarnessError, PatchproofError
+from harness.lib.command import CommandError
+from harness.lib.errors import BuildError, HarnessError, PatchproofError
 
 SHOWN_ERRORS = 10
 

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import command, kconfig
-from harness.errors import HarnessError, UsageError
-from harness.progress import Progress
-from harness.store import Store, digest, file_digest, write_atomically
+from harness import kconfig
+from harness.lib import command
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError, UsageError
+from harness.lib.files import digest, file_digest, write_atomically
+from harness.lib.progress import Progress
 from harness.tree import Tree
 from harness.workbench import BZIMAGE, Workbench
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.console import Console, pipe
-from harness.errors import HarnessError
 from harness.hardware import (
     KERNEL_ARGUMENTS,
     MIB,
@@ -30,6 +29,7 @@ from harness.hardware import (
     SerialConsole,
     command,
 )
+from harness.lib.errors import HarnessError
 from harness.qemu import Accelerator
 from harness.qmp import Monitor
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from harness.errors import HarnessError
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 
 # One look notes what each unreferenced object holds, the next one reports it if it is the same;
 # and what a stale pointer hid from the first has two more.  No more of the report is kept than

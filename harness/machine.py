@@ -16,10 +16,10 @@ from typing import Any
 
 from harness import autopsy, initramfs, qemu, splat
 from harness.autopsy import QemuCrashedError
-from harness.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.hardware import Layout
 from harness.image import Image
 from harness.launch import Process, Software, Wiring
+from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.ssh import KeyPair, Ssh, SshLostError
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from harness import diff
+from harness.lib.text import printable
 
 # The line git mailsplit also takes for the start of a mail; "From here on" in a text is none.
 _FROM_LINE = re.compile(rb"^From \S{1,200} .{0,80}?\d:\d\d(:\d\d)? .{0,20}?\d{4}", re.MULTILINE)
@@ -51,7 +51,7 @@ def subject(mail: bytes) -> str:
     with contextlib.suppress(email.errors.HeaderParseError, LookupError, ValueError):
         # One that cannot be decoded is shown as it came.
         line = str(email.header.make_header(email.header.decode_header(line)))
-    return diff.printable(" ".join(line.split()), 400)
+    return printable(" ".join(line.split()), 400)
 
 
 def message(mail: bytes) -> str:
@@ -61,7 +61,7 @@ def message(mail: bytes) -> str:
     content = parsed.get_payload(decode=True)
     text = content.decode(errors="replace") if isinstance(content, bytes) else ""
     said = re.split(r"^---\s*$", text.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
-    return "\n".join(diff.printable(line, 400) for line in said.strip().split("\n"))
+    return "\n".join(printable(line, 400) for line in said.strip().split("\n"))
 
 
 def dated(mail: bytes) -> bytes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import diff
-from harness.errors import UsageError
+from harness.lib.errors import UsageError
+from harness.lib.text import printable
 from harness.verdict import EXPECTABLE
 
 MANIFEST = "series.toml"
@@ -66,7 +66,7 @@ class Manifest:
         dialect = self.text("dialect", default)
         if dialect not in DIALECTS:
             raise UsageError(
-                f"The dialect {diff.printable(dialect)!r} in {self.path} is none of {', '.join(DIALECTS)}."
+                f"The dialect {printable(dialect)!r} in {self.path} is none of {', '.join(DIALECTS)}."
             )
         return dialect
 
@@ -78,7 +78,7 @@ class Manifest:
         for key, word in expect.items():
             if word not in EXPECTABLE:
                 raise UsageError(
-                    f"{self.path} expects {diff.printable(str(word))!r} of {diff.printable(key)}; "
+                    f"{self.path} expects {printable(str(word))!r} of {printable(key)}; "
                     f"what can be expected is {', '.join(EXPECTABLE)}."
                 )
         return expect
@@ -97,7 +97,7 @@ class Manifest:
         wrong = sorted(set(given) - {str(number) for number in range(whole.limit)})
         if wrong:
             raise UsageError(
-                f"{self.path} has a table [prefix.{diff.printable(wrong[0])}]; of {whole.limit} patches "
+                f"{self.path} has a table [prefix.{printable(wrong[0])}]; of {whole.limit} patches "
                 f"there are the first 0 to {whole.limit - 1}."
             )
         result = [whole]
@@ -119,9 +119,7 @@ class Manifest:
     def _with(self, known: set[str]) -> Manifest:
         unknown = sorted(set(self.table) - known)
         if unknown:
-            raise UsageError(
-                f"{self.path} has the key {diff.printable(unknown[0])!r}, which is not known there."
-            )
+            raise UsageError(f"{self.path} has the key {printable(unknown[0])!r}, which is not known there.")
         return self
 
     def _like(self, others: Path) -> dict[str, str]:

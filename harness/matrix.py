@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
+from harness.lib.paths import SUITES
 from harness.verdict import Record, Strength, Verdict
 
-_SUITES = Path(__file__).resolve().parent.parent / "suites"
-REQUIREMENTS = _SUITES / "requirements.toml"
-NOT_COVERED = _SUITES / "not-covered.toml"
+REQUIREMENTS = SUITES / "requirements.toml"
+NOT_COVERED = SUITES / "not-covered.toml"
 
 #: The kernel without any series, then the postings in order; patches/public/ has their message-ids.
 REVISIONS = ("base", "RFC1", "RFC2", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8")

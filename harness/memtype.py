@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
 from harness.guest import Device, Guest
+from harness.lib.errors import HarnessError
 
 LIST = "/sys/kernel/debug/x86/pat_memtype_list"
 # arch/x86/mm/pat/memtype.c: memtype_seq_show(); the end is not part of the range.

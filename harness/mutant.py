@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import diff, mail, series
-from harness.errors import UsageError
+from harness import mail, series
+from harness.lib.errors import UsageError
+from harness.lib.text import printable
 from harness.manifest import MANIFEST
 from harness.matrix import Matrix
 from harness.series import Patch, Series
@@ -84,7 +85,7 @@ def load(patches: Path, rules: Matrix, only: str | None = None) -> list[Mutant]:
     found = [_read(path, rules) for folder in folders for path in sorted(folder.glob("*.patch"))]
     if not found:
         known = ", ".join(sorted(path.name for path in root.glob("*/"))) or "none"
-        of = f" of the series {diff.printable(only)!r}" if only else ""
+        of = f" of the series {printable(only)!r}" if only else ""
         raise UsageError(f"There are no mutants{of} in {root}. Series that have some: {known}.")
     return found
 
@@ -98,7 +99,7 @@ def find(patches: Path, rules: Matrix, whole: str, name: str) -> Mutant:
     near = difflib.get_close_matches(name, [path.stem for path in folder.glob("*.patch")], n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
-        f"The series {diff.printable(whole)} has no mutant {diff.printable(name)!r}.{guess} "
+        f"The series {printable(whole)} has no mutant {printable(name)!r}.{guess} "
         "`python -m harness mutants --list` shows all."
     )
 
@@ -128,7 +129,7 @@ def _read(path: Path, rules: Matrix) -> Mutant:
     shown_by = trailers.get("Shown-by", "")
     if shown_by and shown_by not in SHOWN_BY:
         raise UsageError(
-            f"The mutant {path} is said to be shown by {diff.printable(shown_by)!r}; "
+            f"The mutant {path} is said to be shown by {printable(shown_by)!r}; "
             f"one of these is meant: {', '.join(SHOWN_BY)}."
         )
     return Mutant(path.parent.name, path.stem, patch, message, ids, shown_by, equivalent)
@@ -143,7 +144,7 @@ def _trailers(path: Path, paragraph: str) -> Mapping[str, str]:
         if trailer is None or trailer[1] not in _KEYS:
             raise UsageError(
                 f"The last paragraph of the message of the mutant {path} holds "
-                f"{diff.printable(line.strip(), 80)!r}; what may stand there is {', '.join(_KEYS)}, each "
+                f"{printable(line.strip(), 80)!r}; what may stand there is {', '.join(_KEYS)}, each "
                 "with a colon and a value."
             )
         key, value = trailer[1], trailer[2].strip()
@@ -155,6 +156,6 @@ def _check_ids(path: Path, ids: Iterable[str], rules: Matrix) -> None:
     for name in ids:
         if name not in rules.requirements:
             raise UsageError(
-                f"The mutant {path} names the requirement {diff.printable(name)!r}, which "
+                f"The mutant {path} names the requirement {printable(name)!r}, which "
                 "suites/requirements.toml does not have."
             )

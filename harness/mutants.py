@@ -23,21 +23,22 @@ from pathlib import Path
 from _pytest.mark.expression import Expression
 from filelock import FileLock, Timeout
 
-from harness import command, kconfig, kernel, mutant, options, pipeline, series, store, tree
-from harness.errors import HarnessError, PatchproofError, UsageError
+from harness import kconfig, kernel, mutant, options, pipeline, series, tree
 from harness.kernel import Kernel
+from harness.lib import command, files, paths
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError, PatchproofError, UsageError
+from harness.lib.progress import Progress
 from harness.matrix import Matrix, Scenario
 from harness.mutant import Mutant
-from harness.progress import Progress
 from harness.record import read
 from harness.report.score import line
 from harness.results import LATEST, read_facts
 from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
-from harness.store import Store
 from harness.verdict import Kind, Record, Verdict
 
-DEBUG = options.KCONFIG / "debug.config"
+DEBUG = paths.KCONFIG / "debug.config"
 OUTPUT, STAGES = "output.txt", "stages.txt"
 TAIL_LINES = 10
 BATCH = 20  # mutants, after which their killers are held against the series without a fault
@@ -52,7 +53,7 @@ def load(rules: Matrix, only: str | None, expression: str | None, shard: str | N
     in names and subjects, ``shard`` says "2/4" for the second of four parts.  Raises
     UsageError.
     """
-    found = mutant.load(options.PATCHES, rules, only)
+    found = mutant.load(paths.PATCHES, rules, only)
     # A kernel with a debugging configuration has a build folder of its own, and is slow: last.
     found.sort(key=lambda one: (one.needs_debug_kernel, one.series, one.name))
     if expression is not None:
@@ -127,7 +128,7 @@ class Job:
     @property
     def key(self) -> str:
         """The digest of what is built."""
-        return store.digest(self.series.digest, kconfig.fragment_text(kconfig.requested(self.fragments)))
+        return files.digest(self.series.digest, kconfig.fragment_text(kconfig.requested(self.fragments)))
 
     @property
     def without_fault(self) -> Job:
@@ -137,7 +138,7 @@ class Job:
 
 def job_of(one: Mutant) -> Job:
     """The job that tries a mutant."""
-    return Job(series.load(one.series, options.PATCHES), one.needs_debug_kernel, one)
+    return Job(series.load(one.series, paths.PATCHES), one.needs_debug_kernel, one)
 
 
 def jobs_of(wanted: Sequence[Mutant], unheld: Sequence[Mutant] = ()) -> list[Job]:
@@ -206,7 +207,7 @@ class Trials:
         self.store = cache
         self.folder = folder
         self.ledger = Ledger(folder)
-        self.suites = options.program_digest()
+        self.suites = paths.program_digest()
         self._scenarios = tuple(scenarios)
         self._arguments = tuple(arguments)
         self._say = say
@@ -248,7 +249,7 @@ class Trials:
 
     @property
     def _quick_suites(self) -> str:
-        return store.digest(self.suites, "quick")
+        return files.digest(self.suites, "quick")
 
     def _place(self, job: Job) -> Path:
         if job.mutant is not None:
@@ -318,7 +319,7 @@ class Trials:
                 self._say(f"! {trial.id}: {why}")
 
     def _control_key(self, job: Job) -> str:
-        return store.digest(job.without_fault.key, self.suites)
+        return files.digest(job.without_fault.key, self.suites)
 
     def _hold(self, job: Job, unheld: Sequence[Trial], *selection: str) -> None:
         """Run what is selected on the series without a fault, and take down what passed.

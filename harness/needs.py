@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import UsageError
 from harness.hardware import GIB, MIB, Layout
-from harness.store import digest
+from harness.lib.errors import UsageError
+from harness.lib.files import digest
 
 USUAL = Layout()
 

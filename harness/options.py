@@ -8,26 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UsageError
-from harness.store import digest
+from harness.lib.errors import UsageError
+from harness.lib.paths import KCONFIG
 
-PROJECT = Path(__file__).resolve().parent.parent
-PATCHES = PROJECT / "patches"
-KCONFIG = PROJECT / "vmimage" / "kconfig"
-SUITES = PROJECT / "suites"
 DEFAULT_SERIES = "reference-feature"
 ANY_SEED = "random"
 FRAGMENTS = ("base.config", "vfio.config", "observe.config")
-
-# What a verdict hangs on, beside the kernel.
-PROGRAM = ("suites", "probes", "harness")
-
-
-def program_digest() -> str:
-    """The digest of what tests a kernel: scenarios, probes, and this program."""
-    files = [path for name in PROGRAM for path in sorted((PROJECT / name).rglob("*.*"))]
-    wanted = [path for path in files if path.suffix in (".py", ".c", ".h", ".toml")]
-    return digest(*(part for path in wanted for part in (path.name, path.read_bytes())))
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,18 @@ from harness import (
     stack,
     tree,
 )
-from harness.errors import BootTimeoutError, HarnessError, PatchproofError, UsageError
 from harness.guest import Guest
 from harness.journal import Journal
+from harness.lib.cache import CACHE_VARIABLE, Store
+from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError, UsageError
+from harness.lib.files import digest, write_atomically
+from harness.lib.paths import PATCHES
+from harness.lib.progress import Progress
 from harness.needs import Needs
-from harness.options import PATCHES, Request
-from harness.progress import Progress
+from harness.options import Request
 from harness.results import CONTROL, LEAKS, QEMU, Results
 from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
 from harness.verdict import Entry, Kind, Verdict
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.

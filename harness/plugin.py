@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 
 from harness import matrix, options, pipeline
-from harness.errors import ExitCode, PatchproofError
 from harness.guest import Guest
+from harness.lib.errors import ExitCode, PatchproofError
 from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors
 from harness.probe import Actor

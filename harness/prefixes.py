@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from harness import checks, command, kconfig, mail, tree
+from harness import checks, kconfig, mail, tree
 from harness.base import Base
 from harness.checks import TOOLS, Bench, Tool
-from harness.errors import BuildError, ExitCode
-from harness.progress import Progress
+from harness.lib import command
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, ExitCode
+from harness.lib.progress import Progress
 from harness.record import read
 from harness.results import LATEST
 from harness.series import Series
-from harness.store import Store
 from harness.workbench import Workbench
 
 

@@ -16,11 +16,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from harness import command
-from harness.command import TAIL_LINES, CommandError
-from harness.errors import BuildError, HarnessError, PatchproofError
 from harness.guest import Guest
 from harness.hammer import Blows, Hammer
+from harness.lib import command
+from harness.lib.cache import Store
+from harness.lib.command import TAIL_LINES, CommandError
+from harness.lib.errors import BuildError, HarnessError, PatchproofError
+from harness.lib.files import digest
+from harness.lib.paths import PROBES
 from harness.reply import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -38,7 +41,6 @@ from harness.reply import (
     word_or_fault,
 )
 from harness.ssh import Stream
-from harness.store import Store, digest
 from harness.transcript import Transcript, Wire
 from harness.watch import Watched
 from harness.witness import PAGE, PageTable
@@ -73,7 +75,6 @@ __all__ = [
     "start_python",
 ]
 
-SOURCES = Path(__file__).resolve().parent.parent / "probes"
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
 # The processes that sshd has started, an actor or an interpreter, and that a signal has stopped.
@@ -787,7 +788,7 @@ def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
 
 def python_stream(guest: Guest) -> Stream:
     """A process of the Python probe in the guest.  Raises SshLostError, SshTimeoutError."""
-    remote = guest.push(SOURCES / "probe.py", REMOTE_PYTHON)
+    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
     return guest.machine.ssh.stream(["python3", "-IS", remote], guest.patience)
 
 
@@ -811,10 +812,10 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
     Raises BuildError if those headers do not compile, HarnessError if the
     compiler itself fails.
     """
-    sources = sorted(SOURCES.glob("*.[ch]"))
+    sources = sorted(PROBES.glob("*.[ch]"))
     key = digest(
         command.run(["gcc", "--version"]),
-        (SOURCES / "Makefile").read_bytes(),
+        (PROBES / "Makefile").read_bytes(),
         *(source.read_bytes() for source in sources),
         headers_digest(headers),
     )
@@ -827,7 +828,7 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
 
     def make(folder: Path) -> None:
         settings = ["CC=gcc", f"HEADERS={headers.absolute()}", f"OUT={folder / 'actor'}"]
-        command.run(["make", "-C", str(SOURCES), *settings], log=log, line=look)
+        command.run(["make", "-C", str(PROBES), *settings], log=log, line=look)
 
     try:
         return store.entry("probe", key, make) / "actor"

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
-from harness.store import Store, digest, write_atomically
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
+from harness.lib.files import digest, write_atomically
 
 # The devices that the machine is made of (hardware.py) and that a QEMU may lack.
 DEVICES = (

@@ -16,7 +16,7 @@ from typing import Any
 
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 
 
 class Monitor:

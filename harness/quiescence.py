@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
 from harness.hammer import Blows, Hammer
+from harness.lib.errors import HarnessError
 from harness.probe import PAGE, Fault, Mapping
 from harness.witness import RamBar
 

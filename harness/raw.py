@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.probe import Actor, Buffer, Device
 
 VFIO_DEVICE_FEATURE = 0x3B75  # _IO(';', 100 + 17)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import events
 from harness.detector import Detector, State, blind, counts_leaks, unasked
-from harness.errors import HarnessError
 from harness.journal import EVENTS, PLAN
+from harness.lib import jsonl
+from harness.lib.errors import HarnessError
 from harness.rescan import rescan
 from harness.verdict import STAGES, Entry, Kind, Record, Result, Span, Strength, Verdict
 
@@ -33,7 +33,7 @@ def read(directory: Path) -> Record:
     """
     run, planned = _read_plan(directory)
     joined = _Joined(planned)
-    for number, raw in enumerate(events.whole_lines(directory / EVENTS), 1):
+    for number, raw in enumerate(jsonl.whole_lines(directory / EVENTS), 1):
         try:
             event = json.loads(raw)
         except ValueError:

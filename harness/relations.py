@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.errors import HarnessError
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, Device, Refused
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.errors import HarnessError, PatchproofError
+from harness.lib.errors import HarnessError, PatchproofError
 
 BUS_ADRERR = "adrerr"
 SEGV_MAPERR = "maperr"

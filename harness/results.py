@@ -30,9 +30,9 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from harness import __version__
-from harness.errors import HarnessError
 from harness.journal import PLAN, Journal
-from harness.store import digest, write_atomically
+from harness.lib.errors import HarnessError
+from harness.lib.files import digest, write_atomically
 
 RUN = "run.json"
 LATEST = "latest"

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
 from harness.journal import Journal
+from harness.lib.errors import HarnessError
 from harness.record import read
 from harness.results import Results, read_facts
 from harness.verdict import STAGES, Entry, Kind, Record, Verdict

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 import pytest
 
 from harness import matrix, options, pipeline
-from harness.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.guest import Guest, HeldDeviceError
+from harness.lib import paths
+from harness.lib.cache import Store
+from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
+from harness.lib.progress import Progress
 from harness.machine import LAST_WORDS_SECONDS
 from harness.needs import Needs, needs_of
 from harness.probe import (
@@ -25,7 +28,6 @@ from harness.probe import (
     start_python,
     stopped_actors,
 )
-from harness.progress import Progress
 from harness.record import read
 from harness.report import junit
 from harness.results import Facts, Results, read_facts
@@ -33,7 +35,6 @@ from harness.resume import Past
 from harness.spare import Spare
 from harness.splat import PANIC, Splat
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.store import Store
 from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar
 
@@ -170,7 +171,7 @@ class Run:
             self.results.write_run(digest=self.series.digest, resumed=[])
             self.journal = self.results.journal()
             self.journal.plan(entries)
-        self.results.write_run(program=options.program_digest())
+        self.results.write_run(program=paths.program_digest())
         self.items = items
         store = Store()
         self.progress = Progress(store)

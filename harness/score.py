@@ -25,8 +25,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness import events
-from harness.errors import ExitCode, HarnessError
+from harness.lib import jsonl
+from harness.lib.errors import ExitCode, HarnessError
 from harness.mutant import Mutant
 from harness.verdict import Kind, Record, Result, Verdict
 
@@ -92,8 +92,8 @@ class Ledger:
         self.trials: dict[str, Trial] = {}
         self.controls: dict[str, Control] = {}
         try:
-            events.cut_torn_line(self.path)
-            lines = events.whole_lines(self.path)
+            jsonl.cut_torn_line(self.path)
+            lines = jsonl.whole_lines(self.path)
         except OSError as error:
             raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
         for number, raw in enumerate(lines, 1):
@@ -153,7 +153,7 @@ class Ledger:
                 control.failed |= dict(event["failed"])
 
     def _write(self, event: str, **members: object) -> None:
-        events.append(self.path, event, **members)
+        jsonl.append(self.path, event, **members)
         self._take({"event": event, **members})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from harness.errors import UsageError
+from harness.lib.errors import UsageError
 from harness.matrix import Matrix
 from harness.needs import needs_of, shuffled
 from harness.options import ANY_SEED

@@ -14,9 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import diff, git, mail, store
-from harness.command import CommandError
-from harness.errors import ApplyError, UsageError
+from harness import diff, mail
+from harness.lib import files, git
+from harness.lib.command import CommandError
+from harness.lib.errors import ApplyError, UsageError
+from harness.lib.text import printable
 from harness.manifest import MANIFEST, Manifest, Prefix, group
 from harness.verdict import EXPECTABLE, Verdict
 
@@ -55,7 +57,7 @@ class Series:
     @property
     def digest(self) -> str:
         """SHA-256 over base, dialect and the patches in order; names do not count."""
-        return store.digest(self.base, self.dialect, *(patch.content for patch in self.patches))
+        return files.digest(self.base, self.dialect, *(patch.content for patch in self.patches))
 
     def expected(self, requirement_ids: Iterable[str], scenario_id: str) -> Verdict:
         """The verdict word expected of a scenario.
@@ -129,7 +131,7 @@ def load(argument: str, patches_dir: Path) -> Series:
     near = difflib.get_close_matches(argument, known, n=1)
     guess = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
-        f"There is no series {diff.printable(argument)!r}: it is neither a name below {patches_dir} nor "
+        f"There is no series {printable(argument)!r}: it is neither a name below {patches_dir} nor "
         f"a folder of patches nor an mbox file.{guess} Known names: {', '.join(known) or 'none'}."
     )
 
@@ -153,7 +155,7 @@ def _body(patch: Patch) -> bytes:
             count = git.query(["mailsplit", "-b", f"-o{folder}", "--", str(whole)], env=env, cwd=place)
             if int(count) != 1:
                 raise ApplyError(
-                    f"The patch {diff.printable(patch.name)} is refused: git reads {int(count)} mails in it, "
+                    f"The patch {printable(patch.name)} is refused: git reads {int(count)} mails in it, "
                     "where one is wanted."
                 )
             git.query(
@@ -164,8 +166,8 @@ def _body(patch: Patch) -> bytes:
             )
         except CommandError as error:
             raise ApplyError(
-                f"The patch {diff.printable(patch.name)} is refused: git cannot read it as a mail.",
-                tail=diff.printable(error.tail),
+                f"The patch {printable(patch.name)} is refused: git cannot read it as a mail.",
+                tail=printable(error.tail),
             ) from error
         return (place / "patch").read_bytes()
 
@@ -203,9 +205,9 @@ def _read_patches(folder: Path, names: Sequence[str], roots: Sequence[Path]) -> 
     for name in names:
         path = folder / name
         if not _inside(path, roots):
-            raise UsageError(f"The patch {diff.printable(name)} leads out of the folder {folder}.")
+            raise UsageError(f"The patch {printable(name)} leads out of the folder {folder}.")
         if not path.is_file():
-            raise UsageError(f"There is no patch file {diff.printable(str(path))}.")
+            raise UsageError(f"There is no patch file {printable(str(path))}.")
         with path.open("rb") as stream:
             content = stream.read(room + 1)
         room -= len(content)

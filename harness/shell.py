@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.ssh import Completed, SshLostError, SshTimeoutError, Stream
 
 # The script's own exit, options and redirections stay in the subshell.  What it

@@ -20,7 +20,7 @@ import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness.errors import HarnessError, PatchproofError
+from harness.lib.errors import HarnessError, PatchproofError
 
 USER = "root"
 _CHUNK = 65536

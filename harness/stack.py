@@ -10,8 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import command
-from harness.errors import PatchproofError
+from harness.lib import command
+from harness.lib.errors import PatchproofError
 
 # What decode_stacktrace.sh needs of its tree; decodecode is for the line `Code:`.
 SCRIPTS = ("scripts/decode_stacktrace.sh", "scripts/decodecode")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 
 STATES = Path(__file__).resolve().parent.parent / "suites/states.toml"
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from harness import git
-from harness.command import end_group
-from harness.errors import HarnessError
-from harness.progress import Stage
+from harness.lib import git
+from harness.lib.command import end_group
+from harness.lib.errors import HarnessError
+from harness.lib.progress import Stage
 
 REF = "refs/patchproof/base"
 

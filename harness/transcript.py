@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import PatchproofError
+from harness.lib.errors import PatchproofError
 from harness.reply import ActorDiedError, DeadlineError
 from harness.ssh import SshTimeoutError
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from harness import command, diff, git
 from harness.base import Base
-from harness.command import CommandError
-from harness.errors import HarnessError, UsageError
-from harness.progress import Progress
+from harness.lib import command, git
+from harness.lib.cache import Store
+from harness.lib.command import CommandError
+from harness.lib.errors import HarnessError, UsageError
+from harness.lib.files import digest
+from harness.lib.progress import Progress
+from harness.lib.text import printable
 from harness.series import Series, check
-from harness.store import Store, digest
 from harness.workshop import Done, Workshop
 
 _WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more
@@ -179,7 +181,7 @@ def _kernel_version(directory: Path) -> str:
             f"{directory} is not a kernel source: it has no Makefile with a kernel's version and Kconfig."
         )
     small = f".{sublevel}" if sublevel and sublevel != "0" else ""
-    return diff.printable(f"{version}.{patchlevel}{small}{extra or ''}", 60)
+    return printable(f"{version}.{patchlevel}{small}{extra or ''}", 60)
 
 
 def _locate(directory: Path) -> tuple[Path, Path, Path]:

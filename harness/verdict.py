@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from harness.detector import Detector
-from harness.errors import ExitCode
+from harness.lib.errors import ExitCode
 
 
 class Verdict(StrEnum):

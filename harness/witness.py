@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from harness.errors import HarnessError
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 
 PAGE = 4096
 

@@ -18,12 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from harness import command, kconfig
-from harness.command import CommandError
-from harness.errors import BuildError, HarnessError
+from harness import kconfig
 from harness.kbuild import Output, unplaced
-from harness.progress import Stage
-from harness.store import CACHE_VARIABLE, Store, digest, write_atomically
+from harness.lib import command
+from harness.lib.cache import CACHE_VARIABLE, Store
+from harness.lib.command import CommandError
+from harness.lib.errors import BuildError, HarnessError
+from harness.lib.files import digest, write_atomically
+from harness.lib.progress import Stage
 from harness.tree import Tree
 
 # With less space than this (bytes) a failed build says nothing about the tree.

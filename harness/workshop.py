@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import command, diff, git, mail
+from harness import diff, mail
 from harness.base import Base
-from harness.command import CommandError
-from harness.errors import ApplyError, HarnessError
+from harness.lib import command, git, text
+from harness.lib.cache import Store
+from harness.lib.command import CommandError
+from harness.lib.errors import ApplyError, HarnessError
 from harness.series import Series
-from harness.store import Store
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Workshop:
             modes = about.lstrip(":").split(" ")[:2]
             if path not in announced or not set(modes) <= diff.PLAIN_MODES | {"000000"}:
                 raise ApplyError(
-                    f"The series is refused: applied, it changes {diff.printable(path)} (mode {modes[0]} to "
+                    f"The series is refused: applied, it changes {text.printable(path)} (mode {modes[0]} to "
                     f"{modes[1]}), which is not a plain file that its patches name."
                 )
 
@@ -109,9 +110,9 @@ class Workshop:
         if not (state / "next").exists():
             return HarnessError("git am could not begin.", log=self.log, tail=error.tail)
         at = int((state / "next").read_text()) - 1
-        name = diff.printable(self.patches[at].name) if at < len(self.patches) else "the last patch"
+        name = text.printable(self.patches[at].name) if at < len(self.patches) else "the last patch"
         said = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
-        tail = "\n".join(diff.printable(line) for line in said)
+        tail = "\n".join(text.printable(line) for line in said)
         wheres = [_where(line, self.touched[at]) for line in said] if at < len(self.touched) else []
         where = "; ".join(dict.fromkeys(filter(None, wheres)))
         if self._applies("--reverse", "--cached", str(state / "patch")):
@@ -136,10 +137,10 @@ def _where(line: str, files: Sequence[diff.FileDiff]) -> str:
     failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
     if failed is None:
         about = re.fullmatch(r"error: (.+): (already exists in .*|does not exist in .*|No such file.*)", line)
-        return f"{diff.printable(about[1])} {about[2]}" if about else ""
+        return f"{text.printable(about[1])} {about[2]}" if about else ""
     path, first = failed[1], int(failed[2])
     for file in files:
         if path in file.paths and first in file.hunks:
             hunk = f"hunk {file.hunks.index(first) + 1} of {len(file.hunks)}"
-            return f"{diff.printable(path)}, {hunk} (line {first})"
-    return f"{diff.printable(path)}, line {first}"
+            return f"{text.printable(path)}, {hunk} (line {first})"
+    return f"{text.printable(path)}, line {first}"

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import pytest
 
 from harness import memtype
-from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal

@@ -21,9 +21,9 @@ from typing import TypeVar
 import pytest
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.mm import open_mapped_file
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus, outcome

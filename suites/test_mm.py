@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.mm import (
     Debugger,
     Memory,

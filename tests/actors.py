@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import command
+from harness.lib import command
 from harness.ssh import SshTimeoutError
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,9 +6,9 @@ import functools
 from pathlib import Path
 
 from harness import base, image, kernel, qemu, tree
-from harness.options import KCONFIG
-from harness.progress import Progress
-from harness.store import Store
+from harness.lib.cache import Store
+from harness.lib.paths import KCONFIG
+from harness.lib.progress import Progress
 
 FRAGMENTS = [KCONFIG / name for name in ("base.config", "vfio.config", "observe.config")]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import tarball
 from harness.base import Base
-from harness.progress import Stage
+from harness.lib.progress import Stage
 
 CORE = "".join(f"int line_{number};\n" for number in range(1, 61))
 

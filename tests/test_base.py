@@ -25,11 +25,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from small_kernel import FILES, make_tarball, member
 
-from harness import base, debian, download, git, tarball
-from harness.download import UnreachableError
-from harness.errors import HarnessError, UsageError
-from harness.progress import Progress, Stage
-from harness.store import Store
+from harness import base, debian, download, tarball
+from harness.lib import apt, git
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError, UnreachableError, UsageError
+from harness.lib.progress import Progress, Stage
 
 DATA = Path(__file__).parent / "data" / "series"
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -372,8 +372,8 @@ def test_the_mirror_is_that_of_debian_itself() -> None:
         "Shop|Shop|http://shop.example/apt/",
         "Debian|Debian|",
     ]
-    assert debian.choose_mirrors(lines) == ["http://mirror.example/debian/"]
-    assert debian.choose_mirrors(lines, anyone=True) == [
+    assert apt.choose_mirrors(lines) == ["http://mirror.example/debian/"]
+    assert apt.choose_mirrors(lines, anyone=True) == [
         "http://mirror.example/debian-security/",
         "http://mirror.example/debian/",
         "http://shop.example/apt/",

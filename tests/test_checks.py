@@ -15,9 +15,9 @@ from test_kernel import DMABUF, Yard
 
 from harness import checks, kconfig, prefixes
 from harness.checks import TOOLS, Bench, Tool
-from harness.errors import BuildError, ExitCode, HarnessError
+from harness.lib.errors import BuildError, ExitCode, HarnessError
+from harness.lib.progress import Progress
 from harness.prefixes import Row
-from harness.progress import Progress
 from harness.series import Patch, Series
 
 GCC = TOOLS[0]

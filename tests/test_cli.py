@@ -15,12 +15,12 @@ import pytest
 from small_run import make_checkout, run
 
 from harness import cli, prefixes
-from harness.errors import ExitCode
 from harness.hardware import MIB
 from harness.journal import Journal
-from harness.options import PATCHES, PROJECT
+from harness.lib.cache import CACHE_VARIABLE, Store
+from harness.lib.errors import ExitCode
+from harness.lib.paths import PATCHES, PROJECT
 from harness.prefixes import Row
-from harness.store import CACHE_VARIABLE, Store
 from harness.verdict import Entry, Kind, Verdict
 
 COMMANDS = (

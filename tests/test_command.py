@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from small_run import PATIENCE
 
-from harness import command
-from harness.command import CommandError
-from harness.errors import HarnessError
+from harness.lib import command
+from harness.lib.command import CommandError
+from harness.lib.errors import HarnessError
 
 
 def test_all_that_is_said_is_in_the_log_and_in_the_answer(tmp_path: Path) -> None:

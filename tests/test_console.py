@@ -16,7 +16,7 @@ import pytest
 
 from harness import splat
 from harness.console import Console, pipe
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 
 DATA = Path(__file__).parent / "data" / "consoles"
 RECORDED = sorted(path.stem for path in DATA.glob("*.log"))

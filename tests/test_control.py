@@ -13,11 +13,11 @@ import real
 
 from harness import control, kconfig, leaks, machine
 from harness.detector import Detector, State, counts_leaks
-from harness.errors import BootError, HarnessError
 from harness.guest import Guest
 from harness.hardware import Layout
+from harness.lib.cache import Store
+from harness.lib.errors import BootError, HarnessError
 from harness.probe import build_actor
-from harness.store import Store
 from harness.witness import KernelHealth
 
 # The guest has no mount(8).

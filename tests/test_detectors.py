@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness.detector import Detector, State
-from harness.errors import ExitCode
 from harness.journal import EVENTS
+from harness.lib.errors import ExitCode
 from harness.record import read
 from harness.report import junit, table
 from harness.results import Results

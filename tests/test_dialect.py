@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import dialect
-from harness.errors import BuildError
+from harness.lib.errors import BuildError
 
 LINES = {
     "feature": ("vfio.h", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n"),

@@ -11,8 +11,9 @@ import real
 from small_run import until
 
 from harness import machine
-from harness.errors import HarnessError
 from harness.guest import Device, Guest, HeldDeviceError, _device
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
 from harness.probe import (
     BUS_ADRERR,
     PAGE,
@@ -26,7 +27,6 @@ from harness.probe import (
     start_python,
 )
 from harness.raw import Leftovers
-from harness.store import Store
 from harness.witness import KernelHealth, RamBar
 
 MEMORY_ENABLE = 2  # PCI_COMMAND_MEMORY, include/uapi/linux/pci_regs.h

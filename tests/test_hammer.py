@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from actors import PAGE, Client, Local, argv
 
-from harness.errors import HarnessError
 from harness.hammer import Blows
+from harness.lib.errors import HarnessError
 from harness.probe import Actor, Buffer, DeadlineError, Refused, Transcript
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.transcript import Wire

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from harness import host
-from harness.errors import ExitCode, HarnessError
 from harness.host import Package
-from harness.progress import Progress
-from harness.store import Store
+from harness.lib.cache import Store
+from harness.lib.errors import ExitCode, HarnessError
+from harness.lib.progress import Progress
 
 # dpkg-query's answer on a Debian 12 with one package removed, one purged (not known any more).
 LISTING = """\

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import BuildError, ExitCode, HarnessError
 from harness.journal import EVIDENCE_LIMIT, Journal
+from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.record import read
 from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict, repetition_mark
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
 from harness.journal import Journal
+from harness.lib.errors import HarnessError
+from harness.lib.text import visible
 from harness.report import junit
-from harness.report.text import visible
 from harness.results import Results
 from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 

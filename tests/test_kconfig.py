@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import command, git, kconfig
+from harness import kconfig
 from harness.base import fetch
-from harness.errors import UsageError
-from harness.options import FRAGMENTS, KCONFIG
-from harness.progress import Progress
-from harness.store import Store
+from harness.lib import command, git
+from harness.lib.cache import Store
+from harness.lib.errors import UsageError
+from harness.lib.paths import KCONFIG
+from harness.lib.progress import Progress
+from harness.options import FRAGMENTS
 
 TREE = Path(__file__).parent / "data" / "kbuild" / "kconfig"
 ON = {"X86": "y", "MMU": "y", "PCI": "y", "IOMMU": "y", "CPU_BITS": "48"}

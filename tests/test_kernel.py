@@ -18,15 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from harness import git, kernel
+from harness import kernel
 from harness.base import Base
-from harness.command import CommandError
-from harness.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.kbuild import Output, unplaced
 from harness.kernel import Kernel
-from harness.progress import Progress
+from harness.lib import git
+from harness.lib.cache import Store
+from harness.lib.command import CommandError
+from harness.lib.errors import BuildError, ExitCode, HarnessError, UsageError
+from harness.lib.progress import Progress
 from harness.series import Patch, Series
-from harness.store import Store
 from harness.tree import Tree
 from harness.workbench import Workbench
 

@@ -35,8 +35,8 @@ from small_run import (
     until,
 )
 
-from harness import store
-from harness.errors import ExitCode
+from harness.lib import cache as store
+from harness.lib.errors import ExitCode
 from harness.record import read
 from harness.verdict import Result, Verdict
 

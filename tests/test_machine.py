@@ -23,9 +23,9 @@ import real
 
 from harness import autopsy, launch, machine, splat
 from harness.autopsy import QemuCrashedError
-from harness.errors import BootError, HarnessError
 from harness.hardware import MIB, Layout, Network
 from harness.image import Image
+from harness.lib.errors import BootError, HarnessError
 from harness.machine import Machine
 from harness.qemu import DEVICES, Accelerator
 from harness.ssh import SshLostError

@@ -36,8 +36,8 @@ from small_run import (
     until,
 )
 
-from harness import store
-from harness.errors import ExitCode
+from harness.lib import cache
+from harness.lib.errors import ExitCode
 from harness.results import Facts
 
 SELECTION = "a_dmabuf_reaches_the_memory"  # two scenarios, one for each kind of actor
@@ -327,7 +327,7 @@ def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Si
     assert cases["boot"].verdict == "harness-error"
     assert "interrupted" in cases["boot"].text
     assert_not_reached(cases)
-    assert_locks_free(store.default_root())
+    assert_locks_free(cache.default_root())
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -
     verdicts = [case.verdict for case in scenarios(cases).values()]
     assert verdicts.count("harness-error") == 1
     assert verdicts.count("not-reached") > 1
-    assert_locks_free(store.default_root())
+    assert_locks_free(cache.default_root())
 
 
 @pytest.mark.vm
@@ -371,7 +371,7 @@ def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
     verdicts = [case.verdict for case in scenarios(cases).values()]
     assert verdicts.count("kernel-died") == 1
     assert verdicts.count("not-reached") > 1
-    assert_locks_free(store.default_root())
+    assert_locks_free(cache.default_root())
     code, output = run(*on_a_machine(built, frozen.mark, "-k", SELECTION), mark=frozen.mark)
     assert code == ExitCode.OK, output
 

@@ -11,8 +11,8 @@ import pytest
 from small_run import run
 
 from harness import cli, collect, matrix
-from harness.errors import ExitCode, HarnessError
 from harness.journal import Journal
+from harness.lib.errors import ExitCode, HarnessError
 from harness.matrix import ABSENT, COVERED, EXCUSED, OPEN, Matrix, Reasons, Requirement, Row, Scenario
 from harness.record import read
 from harness.report import coverage

@@ -8,8 +8,8 @@ from typing import cast
 
 import pytest
 
-from harness.errors import HarnessError
 from harness.guest import Device, Guest, _device
+from harness.lib.errors import HarnessError
 from harness.memtype import LIST, MemoryType, of_bar, parse
 
 TEXT = """\

@@ -17,19 +17,21 @@ import pytest
 from small_run import PROJECT, Invocation, run, until
 
 from harness import cli, matrix, mutant, mutants, options, pipeline, selection
-from harness.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
 from harness.journal import Journal
 from harness.kernel import Kernel
+from harness.lib import paths
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
+from harness.lib.paths import PATCHES
 from harness.matrix import Scenario
 from harness.mutant import Mutant
 from harness.mutants import Job, Trials
 from harness.needs import in_order
-from harness.options import PATCHES, Request
+from harness.options import Request
 from harness.record import read
 from harness.report import score as report
 from harness.score import Control, Fate, Ledger, Score, Trial, judge
 from harness.series import Patch
-from harness.store import Store
 from harness.verdict import Entry, Kind, Record, Strength, Verdict
 
 RULES = matrix.load()
@@ -188,7 +190,7 @@ def test_debugging_kernels_come_last_and_series_stay_together(patches: Path) -> 
     jobs = mutants.jobs_of(found)
     assert [job.series.name for job in jobs] == ["one+b", "one+d", "one", "two+c", "two", "one+a", "one"]
     assert [job.debug for job in jobs] == [False] * 5 + [True] * 2
-    assert options.KCONFIG / "debug.config" in jobs[-1].fragments
+    assert paths.KCONFIG / "debug.config" in jobs[-1].fragments
     assert jobs[2].key != jobs[-1].key  # the same series, configured otherwise
 
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from harness.errors import UsageError
 from harness.hardware import GIB, MIB, Layout
+from harness.lib.errors import UsageError
 from harness.needs import WORDS, Needs, in_order, needs_of, shuffled
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness import options
-from harness.errors import UsageError
-from harness.options import DEFAULT_SERIES, FRAGMENTS, KCONFIG, Request
+from harness.lib import paths
+from harness.lib.errors import UsageError
+from harness.lib.paths import KCONFIG
+from harness.options import DEFAULT_SERIES, FRAGMENTS, Request
 
 
 def parsed(*arguments: str) -> Request:
@@ -22,7 +24,7 @@ def parsed(*arguments: str) -> Request:
 
 def test_the_default_is_the_reference_series() -> None:
     assert parsed() == Request(series=DEFAULT_SERIES)
-    assert (options.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
+    assert (paths.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,20 @@ import pytest
 from small_run import CORE, make_checkout, make_series
 
 from harness import machine, pipeline
-from harness.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
 from harness.hardware import Layout
 from harness.image import Image
 from harness.journal import Journal
 from harness.kernel import Kernel
+from harness.lib.cache import Store
+from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
+from harness.lib.files import digest
+from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
 from harness.pipeline import Pipeline, Software
-from harness.progress import Progress
 from harness.qemu import Accelerator
 from harness.record import read
 from harness.results import Results, read_facts
-from harness.store import Store, digest
 from harness.verdict import Kind, Record, Verdict
 
 

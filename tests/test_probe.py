@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import probe
-from harness.errors import BuildError, HarnessError
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, HarnessError
 from harness.probe import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -33,7 +34,6 @@ from harness.probe import (
     Vma,
 )
 from harness.reply import judge
-from harness.store import Store
 from harness.transcript import Wire
 
 KINDS = ["actor", "python"]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from harness import hardware, machine, qemu
-from harness.errors import HarnessError
 from harness.hardware import MIB, Layout
 from harness.launch import Software, Wiring
-from harness.store import Store
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
 
 TCG = qemu.Accelerator("tcg", 4.0, "for this test")
 MEMORY = {role: Path(f"/m/{role}") for role in ("ram", "ram2", "bigram", "pair")}

@@ -12,8 +12,8 @@ import pytest
 from actors import PAGE, Client
 
 from harness import mm
-from harness.errors import HarnessError
 from harness.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, Device, Mapping, Refused, Transcript
 from harness.raw import GET, Abi, Anchor, Argument, Footprint, Leftovers, call, creation, feature, hold
 from harness.relations import Segment, dump, leave, orphan, receive, segments, seized, send

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import __version__
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.results import Results, read_facts
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)

@@ -24,7 +24,7 @@ from small_run import (
     until,
 )
 
-from harness.errors import ExitCode
+from harness.lib.errors import ExitCode
 
 SUITE = "suites/test_map.py"
 SELECTION = "a_dmabuf_reaches_the_memory"

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_run import Invocation, events, junit, make_qemu, run, until
 
-from harness.errors import BootError, ExitCode, HarnessError
 from harness.guest import HeldDeviceError
+from harness.lib.errors import BootError, ExitCode, HarnessError
 from harness.probe import ActorDiedError, DeadlineError, NotOfferedError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.ssh import SshLostError, SshTimeoutError

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import diff, mail, pipeline, series
-from harness.errors import ApplyError, UsageError
+from harness.lib.errors import ApplyError, UsageError
 from harness.options import Request
 from harness.series import Patch, Series
 from harness.verdict import Verdict

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from actors import Local
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.shell import Shell
 from harness.ssh import SshLostError, SshTimeoutError
 

@@ -10,7 +10,7 @@ import pytest
 import real
 
 from harness import machine
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.machine import Machine
 from harness.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
 

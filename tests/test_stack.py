@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from harness import base, stack, tree
-from harness.errors import HarnessError
-from harness.progress import Progress
-from harness.store import Store
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
+from harness.lib.progress import Progress
 
 SOURCE = """\
 int counter;

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.states import load
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from harness.store import Store, digest
+from harness.lib.cache import Store
+from harness.lib.files import digest
 
 KEY, OTHER = digest("key"), digest("other")
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.errors import ExitCode
+from harness.lib.errors import ExitCode
+from harness.lib.text import visible
 from harness.report import report, table
-from harness.report.text import visible
 from harness.results import Results
 from harness.verdict import Entry, Kind, Verdict, repetition_mark
 

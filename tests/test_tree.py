@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from small_kernel import CORE, FILES, make_base
 
-from harness import git, tree
+from harness import tree
 from harness.base import Base
 from harness.diff import FileDiff
-from harness.errors import ApplyError, UsageError
-from harness.progress import Progress
+from harness.lib import git
+from harness.lib.cache import Store
+from harness.lib.errors import ApplyError, UsageError
+from harness.lib.progress import Progress
 from harness.series import Patch, Series
-from harness.store import Store
 from harness.tree import Tree
 from harness.workshop import Done, Workshop
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 from harness.witness import PAGE, KernelHealth, PageTable, RamBar, Slabs, Span
 
 MIB = 1 << 20

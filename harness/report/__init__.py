@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
-from harness.errors import ExitCode
+from harness.lib.errors import ExitCode
 from harness.record import read
 from harness.report import junit, table
 

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
+from harness.lib.text import visible
 from harness.matrix import STATES, Row
-from harness.report.text import visible
 from harness.verdict import Strength
 
 ALL = "all"

@@ -9,10 +9,11 @@ from pathlib import Path
 from junit_xml import TestCase, TestSuite
 
 from harness.detector import sentences
+from harness.lib.files import write_atomically
+from harness.lib.text import visible
 from harness.record import read
-from harness.report.text import deviating, tally, visible
+from harness.report.text import deviating, tally
 from harness.results import STACKS, read_facts
-from harness.store import write_atomically
 from harness.verdict import SERIES_FAULTS, Kind, Record, Result, Verdict
 
 JUNIT = "junit.xml"

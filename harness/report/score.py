@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from harness.lib.text import visible
 from harness.mutant import Mutant
-from harness.report.text import visible
 from harness.score import Fate, Score, Trial
 
 REASON_LIMIT = 160  # characters

@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.detector import sentences
+from harness.lib.text import visible
 from harness.record import read
-from harness.report.text import tally, visible
+from harness.report.text import tally
 from harness.results import STACKS, read_facts
 from harness.verdict import Kind, Record, Result, Verdict
 

@@ -79,3 +79,7 @@ class BootError(SeriesError):
 
 class BootTimeoutError(BootError):
     """The built kernel does not come up in time, and does not say why."""
+
+
+class UnreachableError(HarnessError):
+    """A source does not give the file; another one may."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 
 TAIL_LINES = 20
 WAKE_SECONDS = 1.0

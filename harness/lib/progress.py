@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
-from harness.store import Store, write_atomically
+from harness.lib.cache import Store
+from harness.lib.files import write_atomically
 
 
 class Stage:

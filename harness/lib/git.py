@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.command import CommandError
+from harness.lib.command import CommandError
 
 IDENTITY = "patchproof <patchproof@localhost>"
 DATE = "0 +0000"  # of every commit made here; a clock would make two runs differ

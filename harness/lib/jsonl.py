@@ -7,7 +7,7 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.lib.errors import HarnessError
 
 
 def append(path: Path, event: str, **members: object) -> None:

@@ -1,0 +1,1 @@
+"""The host: processes, files, git, and the cache.  Knows no kernel and imports nothing of harness/."""

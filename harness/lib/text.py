@@ -1,0 +1,32 @@
+"""Show untrusted text: control characters become visible."""
+
+from __future__ import annotations
+
+
+def printable(text: str | bytes, limit: int = 200) -> str:
+    """``text`` with everything that could steer a terminal escaped, at most ``limit`` characters."""
+    decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def visible(text: str) -> str:
+    r"""``text`` with everything that is not plain text spelled out.
+
+    Newlines and tabs stay, CR LF becomes a newline.  Escape sequences, NULs,
+    bidirectional overrides, lone surrogates and non-characters appear as ``\x1b``
+    or ``\u202e``; a byte that was not UTF-8 (decoded with ``surrogateescape``)
+    appears as ``\xff``.
+    """
+    plain = text.replace("\r\n", "\n")
+    if plain.isascii() and plain.isprintable():
+        return plain
+    return "".join(c if c.isprintable() or c in "\n\t" else _spelled(ord(c)) for c in plain)
+
+
+def _spelled(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
