@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import splat
 from harness.console import Console
+from harness.klog import patterns
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.qmp import Monitor
 
@@ -38,9 +38,9 @@ def panic(console: Console) -> BootError:
     """The kernel panicked: the panic's own text, and the splat before it that led to it."""
     console.wait_for(r"---\[ end Kernel panic", LAST_WORDS_SECONDS)
     splats = [one for one in console.splats() if not one.informational]
-    if not any(one.kind == splat.PANIC for one in splats):
+    if not any(one.kind == patterns.PANIC for one in splats):
         return silent(console, "The kernel panicked while it booted.")
-    first = next(number for number, one in enumerate(splats) if one.kind == splat.PANIC)
+    first = next(number for number, one in enumerate(splats) if one.kind == patterns.PANIC)
     text = "\n".join(one.text for one in splats[max(first - 1, 0) : first + 1])
     return BootError(
         f"The kernel panicked while it booted: {splats[first].title}",
@@ -53,7 +53,7 @@ def ended(
     status: int, console: Console, events: Sequence[tuple[str, Mapping[str, Any]]], log: Path
 ) -> PatchproofError:
     """QEMU ended with ``status``: because of the guest, or for a reason of its own, said in ``log``."""
-    if any(one.kind == splat.PANIC for one in console.splats()):
+    if any(one.kind == patterns.PANIC for one in console.splats()):
         return panic(console)
     reasons = [data for name, data in events if name == "SHUTDOWN"]
     if any(data.get("guest") for data in reasons):

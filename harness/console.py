@@ -12,9 +12,9 @@ from pathlib import Path
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
-from harness import splat
+from harness.klog import splat
+from harness.klog.splat import LINE_LIMIT, Splat
 from harness.lib.errors import HarnessError
-from harness.splat import LINE_LIMIT, Splat
 
 _CHUNK = 65536
 _PIPE_SIZE = 1 << 20  # bytes; what Linux lets every user have

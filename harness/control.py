@@ -14,11 +14,11 @@ from pathlib import Path
 
 from harness.detector import KMEMLEAK, Detector, State
 from harness.guest import Guest
+from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
 from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
-from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabufs
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import autopsy, initramfs, qemu, splat
+from harness import autopsy, initramfs, qemu
 from harness.autopsy import QemuCrashedError
 from harness.hardware import Layout
 from harness.image import Image
+from harness.klog import patterns, splat
 from harness.launch import Process, Software, Wiring
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.ssh import KeyPair, Ssh, SshLostError
@@ -325,7 +326,7 @@ class Machine:
             self._news.put(_Ready())
         elif line.startswith(_FATAL):
             self._news.put(_Fatal(line.removeprefix(_FATAL)))
-        elif splat.kind_of(line) == splat.PANIC:
+        elif splat.kind_of(line) == patterns.PANIC:
             self._panicked.set()
             self._news.put(_Panicked())
 

@@ -29,11 +29,12 @@ from harness import (
     probe,
     qemu,
     series,
-    stack,
     tree,
 )
 from harness.guest import Guest
 from harness.journal import Journal
+from harness.klog import decode
+from harness.klog.splat import Splat
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError, UsageError
 from harness.lib.files import digest, write_atomically
@@ -42,7 +43,6 @@ from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
 from harness.results import CONTROL, LEAKS, QEMU, Results
-from harness.splat import Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict import Entry, Kind, Verdict
 
@@ -225,7 +225,7 @@ class Pipeline:
             path = self.results.stack(one.fingerprint)
             if not path.exists():
                 content = self._tree.content if self._tree is not None else None
-                write_atomically(path, stack.decoded(one.text, self._ready().kernel.vmlinux, content))
+                write_atomically(path, decode.decoded(one.text, self._ready().kernel.vmlinux, content))
 
     def spend(self, reason: str, verdict: Verdict | None = None) -> None:
         """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness import splat
-from harness.splat import Splat
+from harness.klog import splat
+from harness.klog.splat import Splat
 from harness.verdict import Complaint, Kind, Result, Verdict
 
 # What a console can take away: that nothing was wrong.

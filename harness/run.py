@@ -12,6 +12,8 @@ import pytest
 
 from harness import matrix, options, pipeline
 from harness.guest import Guest, HeldDeviceError
+from harness.klog.patterns import PANIC
+from harness.klog.splat import Splat
 from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
@@ -33,7 +35,6 @@ from harness.report import junit
 from harness.results import Facts, Results, read_facts
 from harness.resume import Past
 from harness.spare import Spare
-from harness.splat import PANIC, Splat
 from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import splat
 from harness.console import Console, pipe
+from harness.klog import splat
 from harness.lib.errors import HarnessError
 
 DATA = Path(__file__).parent / "data" / "consoles"

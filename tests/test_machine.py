@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import autopsy, launch, machine, splat
+from harness import autopsy, launch, machine
 from harness.autopsy import QemuCrashedError
 from harness.hardware import MIB, Layout, Network
 from harness.image import Image
+from harness.klog import splat
 from harness.lib.errors import BootError, HarnessError
 from harness.machine import Machine
 from harness.qemu import DEVICES, Accelerator

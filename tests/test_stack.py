@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import base, stack, tree
+from harness import base, tree
+from harness.klog import decode
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
@@ -53,7 +54,7 @@ def test_frames_get_their_lines(tmp_path: Path) -> None:
     store = Store()
     progress = Progress(store)
     source = tree.apply(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
-    text = stack.decoded(TRACE, image(tmp_path, "-g"), source.content)
+    text = decode.decoded(TRACE, image(tmp_path, "-g"), source.content)
     assert text.startswith("# decoded by scripts/decode_stacktrace.sh of the tree under test\n")
     assert "RIP: 0010:inner (" in text
     assert f"outer ({tmp_path}/a.c:11)" in text
@@ -72,7 +73,7 @@ def test_what_cannot_be_decoded_is_kept_and_says_why(
     tmp_path: Path, options: tuple[str, ...], known: bool, why: str
 ) -> None:
     vmlinux = image(tmp_path, *options) if known else None
-    text = stack.decoded(TRACE, vmlinux, none)
+    text = decode.decoded(TRACE, vmlinux, none)
     assert text.startswith("# not decoded: ")
     assert why in text.splitlines()[0]
     assert text.endswith(f"\n{TRACE}\n")
