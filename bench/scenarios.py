@@ -21,7 +21,7 @@ from rich.table import Table
 from harness.journal import EVENTS
 from harness.lib.errors import PatchproofError
 from harness.record import read
-from harness.verdict import Result
+from harness.verdict.record import Result
 
 
 def seconds(results: list[Result]) -> list[float]:

@@ -23,7 +23,6 @@ from harness import (
     image,
     kernel,
     machine,
-    matrix,
     mutants,
     options,
     pipeline,
@@ -42,6 +41,7 @@ from harness.record import read
 from harness.report import coverage, junit, score, table
 from harness.run import ARGUMENTS, RUN
 from harness.score import Score
+from harness.verdict import requirements
 
 PROGRAM = "python -m harness"
 Command = Callable[[argparse.Namespace], int]
@@ -230,7 +230,7 @@ def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
 
 
 def _mutants(known: argparse.Namespace) -> int:
-    rules = matrix.load()
+    rules = requirements.load()
     wanted = mutants.load(rules, known.series, known.expression, known.shard)
     if known.list:
         score.show_list(wanted, sys.stdout)
@@ -294,13 +294,13 @@ def _judge(known: argparse.Namespace) -> int:
 
 
 def _matrix(known: argparse.Namespace) -> int:
-    rules = matrix.load()
+    rules = requirements.load()
     if known.group not in (None, *rules.groups):
         raise UsageError(f"There is no group {known.group!r}; the groups are {', '.join(rules.groups)}.")
     if known.results is not None:
-        rows = matrix.join_run(rules, read(known.results))
+        rows = requirements.join_run(rules, read(known.results))
     else:
-        rows = matrix.join(rules, matrix.load_reasons(rules), collect.scenarios())
+        rows = requirements.join(rules, requirements.load_reasons(rules), collect.scenarios())
     chosen = [row for row in rows if known.group in (None, row.requirement.group)]
     show = coverage.write_csv if known.csv else coverage.show
     show(chosen, sys.stdout, only_unchecked=known.uncovered)

@@ -11,8 +11,8 @@ import pytest
 from harness.lib import paths
 from harness.lib.errors import HarnessError
 from harness.manifest import DIALECTS
-from harness.matrix import Scenario
 from harness.run import requirement_ids
+from harness.verdict.requirements import Scenario
 
 #: Those that a kernel can have; ``auto`` is not known until the headers are there.
 SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")

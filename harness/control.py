@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.detector import KMEMLEAK, Detector, State
 from harness.guest import Guest
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
@@ -20,6 +19,7 @@ from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
 from harness.ssh import SshLostError, SshTimeoutError
+from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabufs
 
 # How long the console may lag behind the guest, before the accelerator's time scale.

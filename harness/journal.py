@@ -39,11 +39,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.detector import Detector
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError, PatchproofError, SeriesError
 from harness.lib.files import write_atomically
-from harness.verdict import Entry, Kind, Record, Span, Verdict
+from harness.verdict.detector import Detector
+from harness.verdict.record import Entry, Record, Span
+from harness.verdict.words import Kind, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"

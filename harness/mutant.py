@@ -23,8 +23,8 @@ from harness import mail, series
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
 from harness.manifest import MANIFEST
-from harness.matrix import Matrix
 from harness.series import Patch, Series
+from harness.verdict.requirements import Matrix
 
 FOLDER = "mutants"  # below patches/
 SHOWN_BY = ("second witness", "concurrent fault", "debug kernel")

@@ -29,14 +29,15 @@ from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.matrix import Matrix, Scenario
 from harness.mutant import Mutant
 from harness.record import read
 from harness.report.score import line
 from harness.results import LATEST, read_facts
 from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
-from harness.verdict import Kind, Record, Verdict
+from harness.verdict.record import Record
+from harness.verdict.requirements import Matrix, Scenario
+from harness.verdict.words import Kind, Verdict
 
 DEBUG = paths.KCONFIG / "debug.config"
 OUTPUT, STAGES = "output.txt", "stages.txt"

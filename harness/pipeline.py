@@ -17,14 +17,12 @@ from pathlib import Path
 from harness import (
     base,
     control,
-    detector,
     dialect,
     hardware,
     image,
     kernel,
     leaks,
     machine,
-    matrix,
     mutant,
     probe,
     qemu,
@@ -44,7 +42,9 @@ from harness.needs import Needs
 from harness.options import Request
 from harness.results import CONTROL, LEAKS, QEMU, Results
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.verdict import Entry, Kind, Verdict
+from harness.verdict import detector, requirements
+from harness.verdict.record import Entry
+from harness.verdict.words import Kind, Verdict
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
 SPACE_LEFT = 16 << 20
@@ -83,7 +83,7 @@ def mutant_of(request: Request) -> mutant.Mutant | None:
     """The mutant that is asked for, if any.  Raises UsageError."""
     if request.mutant is None or request.series is None:
         return None
-    return mutant.find(PATCHES, matrix.load(), request.series, request.mutant)
+    return mutant.find(PATCHES, requirements.load(), request.series, request.mutant)
 
 
 def check(request: Request) -> None:

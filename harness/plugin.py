@@ -13,7 +13,7 @@ from functools import partial
 
 import pytest
 
-from harness import matrix, options, pipeline
+from harness import options, pipeline
 from harness.guest import Guest
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.needs import WORDS, in_order
@@ -24,6 +24,7 @@ from harness.results import Facts, read_facts
 from harness.run import ARGUMENTS, RUN, Run, requirement_ids
 from harness.search import Search
 from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split
+from harness.verdict import requirements
 from harness.witness import RamBar
 
 requirement = pytest.mark.requirement
@@ -51,7 +52,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Refuse a scenario that names a requirement that there is not."""
     if ids := requirement_ids(item):
         with _told():
-            matrix.load().check(ids, item.nodeid)
+            requirements.load().check(ids, item.nodeid)
 
 
 @pytest.hookimpl(trylast=True)
@@ -60,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     with _told():
         request = options.request(config.getoption)
         if request.requirement:
-            ids = ids_of(request.requirement, matrix.load())
+            ids = ids_of(request.requirement, requirements.load())
             items[:], others = split(items, ids)
             config.hook.pytest_deselected(items=others)
         if request.variants == "one":

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.detector import Detector, State, blind, counts_leaks, unasked
 from harness.journal import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
 from harness.rescan import rescan
-from harness.verdict import STAGES, Entry, Kind, Record, Result, Span, Strength, Verdict
+from harness.verdict.detector import Detector, State, blind, counts_leaks, unasked
+from harness.verdict.record import Entry, Record, Result, Span
+from harness.verdict.words import STAGES, Kind, Strength, Verdict
 
 
 def read(directory: Path) -> Record:

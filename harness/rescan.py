@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness.klog import splat
 from harness.klog.splat import Splat
-from harness.verdict import Complaint, Kind, Result, Verdict
+from harness.verdict.record import Complaint, Result
+from harness.verdict.words import Kind, Verdict
 
 # What a console can take away: that nothing was wrong.
 _GOOD = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)

@@ -12,7 +12,8 @@ from harness.journal import Journal
 from harness.lib.errors import HarnessError
 from harness.record import read
 from harness.results import Results, read_facts
-from harness.verdict import STAGES, Entry, Kind, Record, Verdict
+from harness.verdict.record import Entry, Record
+from harness.verdict.words import STAGES, Kind, Verdict
 
 NAMED = 5  # of the entries that do not fit; the rest is counted
 OPTION = "--resume"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness import matrix, options, pipeline
+from harness import options, pipeline
 from harness.guest import Guest, HeldDeviceError
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
@@ -36,7 +36,9 @@ from harness.results import Facts, Results, read_facts
 from harness.resume import Past
 from harness.spare import Spare
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
+from harness.verdict import requirements
+from harness.verdict.record import Entry, Span, repetition_mark
+from harness.verdict.words import Kind, Verdict
 from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
@@ -209,7 +211,7 @@ class Run:
             title=text.strip().splitlines()[0],
             requirements=ids,
             expected=self.series.expected(ids, item.nodeid.removesuffix(repetition_mark(number))),
-            strength=matrix.load().strength(ids),
+            strength=requirements.load().strength(ids),
             repetition=number,
             alone=needs_of(item).alone,
         )

@@ -28,7 +28,8 @@ from typing import Any
 from harness.lib import jsonl
 from harness.lib.errors import ExitCode, HarnessError
 from harness.mutant import Mutant
-from harness.verdict import Kind, Record, Result, Verdict
+from harness.verdict.record import Record, Result
+from harness.verdict.words import Kind, Verdict
 
 EVENTS = "events.jsonl"
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.matrix import Matrix
 from harness.needs import needs_of, shuffled
 from harness.options import ANY_SEED
 from harness.run import REPETITION, requirement_ids
-from harness.verdict import repetition_mark
+from harness.verdict.record import repetition_mark
+from harness.verdict.requirements import Matrix
 
 
 def ids_of(words: Sequence[str], rules: Matrix) -> set[str]:

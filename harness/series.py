@@ -20,7 +20,7 @@ from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable
 from harness.manifest import MANIFEST, Manifest, Prefix, group
-from harness.verdict import EXPECTABLE, Verdict
+from harness.verdict.words import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the list have some 2 MiB

@@ -21,7 +21,8 @@ from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
 from harness.prefixes import Row
-from harness.verdict import Entry, Kind, Verdict
+from harness.verdict.record import Entry
+from harness.verdict.words import Kind, Verdict
 
 COMMANDS = (
     "run",

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.detector import Detector, State
 from harness.journal import EVENTS
 from harness.lib.errors import ExitCode
 from harness.record import read
 from harness.report import junit, table
 from harness.results import Results
-from harness.verdict import Entry, Kind, Span, Strength, Verdict
+from harness.verdict.detector import Detector, State
+from harness.verdict.record import Entry, Span
+from harness.verdict.words import Kind, Strength, Verdict
 
 SEEN = Detector("console", State.PROVEN, "a WARN was seen")
 UNSEEN = Detector("console", State.BLIND, "a WARN was not seen")

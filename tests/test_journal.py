@@ -14,7 +14,8 @@ import pytest
 from harness.journal import EVIDENCE_LIMIT, Journal
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.record import read
-from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict, repetition_mark
+from harness.verdict.record import Entry, Record, Result, Span, repetition_mark
+from harness.verdict.words import Kind, Strength, Verdict
 
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")

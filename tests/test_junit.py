@@ -15,7 +15,8 @@ from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.report import junit
 from harness.results import Results
-from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
+from harness.verdict.record import Entry, Span, repetition_mark
+from harness.verdict.words import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))

@@ -38,7 +38,8 @@ from small_run import (
 from harness.lib import cache as store
 from harness.lib.errors import ExitCode
 from harness.record import read
-from harness.verdict import Result, Verdict
+from harness.verdict.record import Result
+from harness.verdict.words import Verdict
 
 SELECTION = "a_dmabuf_reaches"  # short scenarios, by the C actor and the Python probe in turns
 SCENARIOS_FOR_EACH = 3  # attack: time for the harm to show

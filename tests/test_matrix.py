@@ -10,13 +10,25 @@ from pathlib import Path
 import pytest
 from small_run import run
 
-from harness import cli, collect, matrix
+from harness import cli, collect
 from harness.journal import Journal
 from harness.lib.errors import ExitCode, HarnessError
-from harness.matrix import ABSENT, COVERED, EXCUSED, OPEN, Matrix, Reasons, Requirement, Row, Scenario
 from harness.record import read
 from harness.report import coverage
-from harness.verdict import Entry, Kind, Strength, Verdict
+from harness.verdict import requirements
+from harness.verdict.record import Entry
+from harness.verdict.requirements import (
+    ABSENT,
+    COVERED,
+    EXCUSED,
+    OPEN,
+    Matrix,
+    Reasons,
+    Requirement,
+    Row,
+    Scenario,
+)
+from harness.verdict.words import Kind, Strength, Verdict
 
 ROW = """
 [MAP-01]
@@ -59,14 +71,16 @@ def scenarios() -> tuple[Scenario, ...]:
 
 
 def rows() -> tuple[Row, ...]:
-    rules = matrix.load()
-    return matrix.join(rules, matrix.load_reasons(rules), scenarios())
+    rules = requirements.load()
+    return requirements.join(rules, requirements.load_reasons(rules), scenarios())
 
 
 def test_every_row_of_the_matrix_is_there() -> None:
-    every = matrix.load().requirements.values()
+    every = requirements.load().requirements.values()
     counted = Counter((each.group, str(each.strength)) for each in every)
-    assert {group: [counted[group, strength] for strength in Strength] for group in matrix.load().groups} == {
+    assert {
+        group: [counted[group, strength] for strength in Strength] for group in requirements.load().groups
+    } == {
         "LOG": [1, 0, 0],
         "MAP": [11, 2, 1],
         "ALIAS": [7, 0, 0],
@@ -85,7 +99,7 @@ def test_every_row_of_the_matrix_is_there() -> None:
 
 
 def test_a_row_reads_as_it_was_written() -> None:
-    assert matrix.load().requirements["RNG-05"] == Requirement(
+    assert requirements.load().requirements["RNG-05"] == Requirement(
         id="RNG-05",
         strength=Strength.MUST,
         sentence="Splitting the VMA, by munmap() or mprotect() of a page in the middle, leaves every page "
@@ -105,7 +119,7 @@ def test_a_row_reads_as_it_was_written() -> None:
 
 
 def test_sentences_are_sentences() -> None:
-    for each in matrix.load().requirements.values():
+    for each in requirements.load().requirements.values():
         for text in filter(None, (each.sentence, each.expect, each.findings, each.observe)):
             assert text[-1] in ".?", (each.id, text)
             assert text == " ".join(text.split()), (each.id, text)
@@ -128,7 +142,7 @@ def test_a_scenario_runs_where_its_marker_says() -> None:
 def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."})
     assert [
-        (row.requirement.id, row.state, row.reason) for row in matrix.join(RULES, reasons, [ONE, TWO])
+        (row.requirement.id, row.state, row.reason) for row in requirements.join(RULES, reasons, [ONE, TWO])
     ] == [
         ("MAP-01", COVERED, ""),
         ("MAP-02", EXCUSED, "It cannot be seen."),
@@ -139,7 +153,7 @@ def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
 
 def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."}, {"MAP": "Not yet."})
-    first, second, *_ = matrix.join(RULES, reasons, [])
+    first, second, *_ = requirements.join(RULES, reasons, [])
     assert (first.reason, second.reason) == ("Not yet.", "It cannot be seen.")
 
 
@@ -152,13 +166,13 @@ def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
 )
 def test_a_reason_that_is_not_needed_is_an_error(reasons: Reasons, says: str) -> None:
     with pytest.raises(HarnessError, match=says):
-        matrix.join(RULES, reasons, [ONE, TWO])
+        requirements.join(RULES, reasons, [ONE, TWO])
 
 
 def test_a_scenario_of_an_unknown_requirement_is_an_error() -> None:
     stray = Scenario("suites/test_map.py::test_stray", ("MAP-01", "MAP-03"), ("base",))
     with pytest.raises(HarnessError, match="test_stray names the requirement 'MAP-03'"):
-        matrix.join(RULES, Reasons(), [stray])
+        requirements.join(RULES, Reasons(), [stray])
 
 
 @pytest.mark.parametrize(
@@ -200,7 +214,7 @@ def test_the_worst_verdict_is_that_of_the_requirement(
     tmp_path: Path, verdicts: tuple[str, ...], worst: str
 ) -> None:
     record = read(stored_run(tmp_path, *map(Verdict, verdicts)))
-    first, *others = matrix.join_run(RULES, record)
+    first, *others = requirements.join_run(RULES, record)
     assert first.state == worst
     assert [word for word, _ in first.checks] == list(verdicts)
     assert {row.state for row in others} == {ABSENT}
@@ -209,7 +223,7 @@ def test_the_worst_verdict_is_that_of_the_requirement(
 def test_a_run_of_other_requirements_is_an_error(tmp_path: Path) -> None:
     record = read(stored_run(tmp_path, Verdict.CONFORMS, name="MAP-77"))
     with pytest.raises(HarnessError, match="names the requirement 'MAP-77'"):
-        matrix.join_run(RULES, record)
+        requirements.join_run(RULES, record)
 
 
 # --- malformed data
@@ -247,7 +261,7 @@ def test_a_malformed_matrix_is_refused(tmp_path: Path, old: str, new: str, says:
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(HarnessError, match=says) as refusal:
-        matrix.load(path)
+        requirements.load(path)
     assert str(path) in str(refusal.value)
 
 
@@ -255,12 +269,12 @@ def test_a_malformed_matrix_is_refused(tmp_path: Path, old: str, new: str, says:
 def test_revisions_can_be_one_or_a_span(tmp_path: Path, revisions: str) -> None:
     path = tmp_path / "requirements.toml"
     path.write_text(GROUPS + ROW.replace('"all"', f'"{revisions}"'))
-    assert matrix.load(path).requirements["MAP-01"].revisions == revisions
+    assert requirements.load(path).requirements["MAP-01"].revisions == revisions
 
 
 def test_a_missing_matrix_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="There is no file "):
-        matrix.load(tmp_path / "requirements.toml")
+        requirements.load(tmp_path / "requirements.toml")
 
 
 @pytest.mark.parametrize(
@@ -280,13 +294,13 @@ def test_malformed_reasons_are_refused(tmp_path: Path, text: str, says: str) -> 
     path = tmp_path / "not-covered.toml"
     path.write_text(text)
     with pytest.raises(HarnessError, match=says):
-        matrix.load_reasons(RULES, path)
+        requirements.load_reasons(RULES, path)
 
 
 def test_reasons_are_read(tmp_path: Path) -> None:
     path = tmp_path / "not-covered.toml"
     path.write_text("MAP-01 = 'No.'\n[group.REV]\nreason = 'Not yet.'\n")
-    assert matrix.load_reasons(RULES, path) == Reasons({"MAP-01": "No."}, {"REV": "Not yet."})
+    assert requirements.load_reasons(RULES, path) == Reasons({"MAP-01": "No."}, {"REV": "Not yet."})
 
 
 # --- what is printed
@@ -322,7 +336,7 @@ REV-02,info,covered,suites/test_map.py::test_one,base feature,
 
 
 def joined() -> tuple[Row, ...]:
-    return matrix.join(RULES, Reasons({"MAP-02": "It cannot be seen."}), [ONE, TWO])
+    return requirements.join(RULES, Reasons({"MAP-02": "It cannot be seen."}), [ONE, TWO])
 
 
 def test_requirements_scenarios_and_dialects_are_shown() -> None:

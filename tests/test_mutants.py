@@ -16,14 +16,13 @@ from typing import IO, Any, cast
 import pytest
 from small_run import PROJECT, Invocation, run, until
 
-from harness import cli, matrix, mutant, mutants, options, pipeline, selection
+from harness import cli, mutant, mutants, options, pipeline, selection
 from harness.journal import Journal
 from harness.kernel import Kernel
 from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
 from harness.lib.paths import PATCHES
-from harness.matrix import Scenario
 from harness.mutant import Mutant
 from harness.mutants import Job, Trials
 from harness.needs import in_order
@@ -32,7 +31,10 @@ from harness.record import read
 from harness.report import score as report
 from harness.score import Control, Fate, Ledger, Score, Trial, judge
 from harness.series import Patch
-from harness.verdict import Entry, Kind, Record, Strength, Verdict
+from harness.verdict import requirements as matrix
+from harness.verdict.record import Entry, Record
+from harness.verdict.requirements import Scenario
+from harness.verdict.words import Kind, Strength, Verdict
 
 RULES = matrix.load()
 MAIL = """\

@@ -24,7 +24,8 @@ from harness.pipeline import Pipeline, Software
 from harness.qemu import Accelerator
 from harness.record import read
 from harness.results import Results, read_facts
-from harness.verdict import Kind, Record, Verdict
+from harness.verdict.record import Record
+from harness.verdict.words import Kind, Verdict
 
 
 class Prepared:

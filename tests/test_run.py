@@ -13,7 +13,7 @@ from harness.lib.errors import BootError, ExitCode, HarnessError
 from harness.probe import ActorDiedError, DeadlineError, NotOfferedError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.ssh import SshLostError, SshTimeoutError
-from harness.verdict import Verdict
+from harness.verdict.words import Verdict
 
 
 def skipped(reason: str) -> BaseException:

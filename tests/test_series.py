@@ -14,7 +14,7 @@ from harness import diff, mail, pipeline, series
 from harness.lib.errors import ApplyError, UsageError
 from harness.options import Request
 from harness.series import Patch, Series
-from harness.verdict import Verdict
+from harness.verdict.words import Verdict
 
 DATA = Path(__file__).parent / "data" / "series"
 REFUSED = tomllib.loads((DATA / "refused.toml").read_text())

@@ -13,7 +13,8 @@ from harness.lib.errors import ExitCode
 from harness.lib.text import visible
 from harness.report import report, table
 from harness.results import Results
-from harness.verdict import Entry, Kind, Verdict, repetition_mark
+from harness.verdict.record import Entry, repetition_mark
+from harness.verdict.words import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from harness.lib.text import visible
-from harness.matrix import STATES, Row
-from harness.verdict import Strength
+from harness.verdict.requirements import STATES, Row
+from harness.verdict.words import Strength
 
 ALL = "all"
 

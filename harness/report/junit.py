@@ -8,13 +8,14 @@ from pathlib import Path
 
 from junit_xml import TestCase, TestSuite
 
-from harness.detector import sentences
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
 from harness.record import read
 from harness.report.text import deviating, tally
 from harness.results import STACKS, read_facts
-from harness.verdict import SERIES_FAULTS, Kind, Record, Result, Verdict
+from harness.verdict.detector import sentences
+from harness.verdict.record import Record, Result
+from harness.verdict.words import SERIES_FAULTS, Kind, Verdict
 
 JUNIT = "junit.xml"
 TAIL_BYTES = 16 * 1024  # of a transcript or console; the rest is in the results folder

@@ -18,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.detector import sentences
 from harness.lib.text import visible
 from harness.record import read
 from harness.report.text import tally
 from harness.results import STACKS, read_facts
-from harness.verdict import Kind, Record, Result, Verdict
+from harness.verdict.detector import sentences
+from harness.verdict.record import Record, Result
+from harness.verdict.words import Kind, Verdict
 
 NARROW = 90  # columns; below that a table would fold every cell
 REASON_LINES = 4

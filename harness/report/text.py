@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.verdict import Result, Verdict
+from harness.verdict.record import Result
+from harness.verdict.words import Verdict
 
 
 def tally(results: Sequence[Result]) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from harness.lib.errors import HarnessError
 from harness.lib.paths import SUITES
-from harness.verdict import Record, Strength, Verdict
+from harness.verdict.record import Record
+from harness.verdict.words import Strength, Verdict
 
 REQUIREMENTS = SUITES / "requirements.toml"
 NOT_COVERED = SUITES / "not-covered.toml"

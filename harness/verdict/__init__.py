@@ -1,0 +1,1 @@
+"""The vocabulary of a run: requirements, expectations, verdicts, records.  Values only."""
