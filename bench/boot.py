@@ -23,11 +23,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import base, image, kernel, machine, qemu, tree
+from harness import base, kernel, tree
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
+from harness.vm import image, machine
+from harness.vm.accelerator import Accelerator, choose
 
 FRAGMENTS = (
     *(KCONFIG / name for name in ("base.config", "vfio.config", "observe.config")),
@@ -48,7 +50,7 @@ def build_kernel(store: Store, progress: Progress) -> Path:
     ).bzimage
 
 
-def ours(bzimage: Path, guest: image.Image, accelerator: qemu.Accelerator) -> tuple[float, float]:
+def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> tuple[float, float]:
     """Seconds from QEMU's start to the first command done, and to QEMU's end."""
     with tempfile.TemporaryDirectory() as folder:
         with machine.boot(bzimage, guest, run_dir=Path(folder), accelerator=accelerator) as booted:
@@ -57,7 +59,7 @@ def ours(bzimage: Path, guest: image.Image, accelerator: qemu.Accelerator) -> tu
         return done - booted.started, time.monotonic() - booted.started
 
 
-def virtme(bzimage: Path, accelerator: qemu.Accelerator) -> float:
+def virtme(bzimage: Path, accelerator: Accelerator) -> float:
     """Seconds that `vng` takes to run one command.  Raises HarnessError if it does not."""
     vng = Path(sys.executable).with_name("vng")
     if not vng.exists():
@@ -94,7 +96,7 @@ def virtme(bzimage: Path, accelerator: qemu.Accelerator) -> float:
 
 
 def measure(
-    runs: int, bzimage: Path, guest: image.Image, accelerator: qemu.Accelerator, progress: Progress
+    runs: int, bzimage: Path, guest: image.Image, accelerator: Accelerator, progress: Progress
 ) -> dict[str, list[float]]:
     """The seconds of every run, by what was measured."""
     seconds: dict[str, list[float]] = {OURS: [], OURS_ENDED: [], VIRTME: []}
@@ -136,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         bzimage = options.kernel or build_kernel(store, progress)
         guest = image.build(store, progress, store.path("logs", "bench", "image.log"))
-        accelerator = qemu.choose(store, options.accel, "qemu-system-x86_64", bzimage)
+        accelerator = choose(store, options.accel, "qemu-system-x86_64", bzimage)
         seconds = measure(options.runs, bzimage.absolute(), guest, accelerator, progress)
     except PatchproofError as error:
         print(error, file=sys.stderr)

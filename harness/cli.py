@@ -16,22 +16,7 @@ from typing import NoReturn, TextIO
 
 import pytest
 
-from harness import (
-    collect,
-    hardware,
-    host,
-    image,
-    kernel,
-    machine,
-    mutants,
-    options,
-    pipeline,
-    prefixes,
-    qemu,
-    resume,
-    series,
-    tree,
-)
+from harness import collect, host, kernel, mutants, options, pipeline, prefixes, resume, series, tree
 from harness.checks import Bench
 from harness.lib import paths
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -42,6 +27,8 @@ from harness.report import coverage, junit, score, table
 from harness.run import ARGUMENTS, RUN
 from harness.score import Score
 from harness.verdict import requirements
+from harness.vm import hardware, image, machine, qemu
+from harness.vm.accelerator import Accelerator, choose
 
 PROGRAM = "python -m harness"
 Command = Callable[[argparse.Namespace], int]
@@ -145,7 +132,7 @@ def _dry_run(request: options.Request, store: Store) -> int:
         for line in kernel.make_lines(store, request.fragments, bzimage.parent / "include"):
             print(line)
     rootfs = store.root / "image" / "KEY" / "rootfs"
-    accelerator = qemu.Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
+    accelerator = Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
     print(hardware.readable(machine.dry_run(bzimage, rootfs, Path("RUN"), accelerator, request.qemu)))
     return int(ExitCode.OK)
 
@@ -273,7 +260,7 @@ def _boot(known: argparse.Namespace) -> int:
     host.ensure(store, progress)
     built = _built(request, store, progress)
     rootfs = image.build(store, progress, _log(store, "image"))
-    accelerator = qemu.choose(store, request.accel, request.qemu, built.bzimage)
+    accelerator = choose(store, request.accel, request.qemu, built.bzimage)
     run_dir = store.path("boots", str(os.getpid()))
     with (
         progress.stage("boot"),

@@ -15,12 +15,13 @@ from pathlib import Path
 from harness.guest import Guest
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
-from harness.machine import LAST_WORDS_SECONDS
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
 from harness.raw import Footprint
-from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict.detector import KMEMLEAK, Detector, State
-from harness.witness import HEALTH, PAGE, TAINT_WARN, KernelHealth, count_dmabufs
+from harness.vm.hardware import PAGE
+from harness.vm.machine import LAST_WORDS_SECONDS
+from harness.vm.ssh import SshLostError, SshTimeoutError
+from harness.witness import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
 CONSOLE_SECONDS = 3.0

@@ -10,12 +10,12 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
-from harness.hardware import MEMORY_BARS, SLOTS
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
-from harness.machine import Machine
 from harness.shell import Shell
-from harness.ssh import Completed, SshTimeoutError
+from harness.vm.hardware import MEMORY_BARS, SLOTS
+from harness.vm.machine import Machine
+from harness.vm.ssh import Completed, SshTimeoutError
 
 VFIO_DRIVER = "vfio-pci"
 SECONDS = 10.0  # for one small command, before the accelerator's time scale

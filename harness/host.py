@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness import qemu
 from harness.lib import apt, command
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.paths import VMIMAGE
 from harness.lib.progress import Progress
+from harness.vm import accelerator, qemu
 
 PACKAGES = VMIMAGE / "host-packages.txt"
 GIB = 1 << 30
@@ -179,7 +179,7 @@ def _kvm(store: Store, program: str) -> Row:
     if not kernels:
         return Row("KVM", "there is /dev/kvm; no kernel is built yet that could show whether it works")
     try:
-        chosen = qemu.choose(store, "auto", program, kernels[-1])
+        chosen = accelerator.choose(store, "auto", program, kernels[-1])
     except HarnessError as error:
         return Row("KVM", f"not tried: {error.message}")
     return Row("KVM", f"{'works' if chosen.name == 'kvm' else 'does not work'}: {chosen.reason}")

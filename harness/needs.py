@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.hardware import GIB, MIB, Layout
 from harness.lib.errors import UsageError
 from harness.lib.files import digest
+from harness.vm.hardware import GIB, MIB, Layout
 
 USUAL = Layout()
 

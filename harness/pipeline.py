@@ -14,21 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import (
-    base,
-    control,
-    dialect,
-    hardware,
-    image,
-    kernel,
-    leaks,
-    machine,
-    mutant,
-    probe,
-    qemu,
-    series,
-    tree,
-)
+from harness import base, control, dialect, kernel, leaks, mutant, probe, series, tree
 from harness.guest import Guest
 from harness.journal import Journal
 from harness.klog import decode
@@ -41,10 +27,12 @@ from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
 from harness.results import CONTROL, LEAKS, QEMU, Results
-from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict import detector, requirements
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict
+from harness.vm import hardware, image, machine, qemu
+from harness.vm.accelerator import Accelerator, choose
+from harness.vm.ssh import SshLostError, SshTimeoutError
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
 SPACE_LEFT = 16 << 20
@@ -135,7 +123,7 @@ class Software:
     kernel: kernel.Kernel
     image: image.Image
     actor: Path
-    accelerator: qemu.Accelerator
+    accelerator: Accelerator
 
 
 class Pipeline:
@@ -339,8 +327,8 @@ class Pipeline:
             self.results.write_run(config_digest=digest(content))
         return tested
 
-    def _accelerator(self, tested: kernel.Kernel) -> qemu.Accelerator:
-        chosen = qemu.choose(self.store, self.request.accel, self.request.qemu, tested.bzimage)
+    def _accelerator(self, tested: kernel.Kernel) -> Accelerator:
+        chosen = choose(self.store, self.request.accel, self.request.qemu, tested.bzimage)
         self.results.write_run(
             accelerator=chosen.name,
             accelerator_reason=chosen.reason,

@@ -25,7 +25,7 @@ from harness.run import ARGUMENTS, RUN, Run, requirement_ids
 from harness.search import Search
 from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split
 from harness.verdict import requirements
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 requirement = pytest.mark.requirement
 on_dialect = pytest.mark.on_dialect

@@ -40,10 +40,11 @@ from harness.reply import (
     refusal,
     word_or_fault,
 )
-from harness.ssh import Stream
 from harness.transcript import Transcript, Wire
+from harness.vm.hardware import PAGE
+from harness.vm.ssh import Stream
 from harness.watch import Watched
-from harness.witness import PAGE, PageTable
+from harness.witness import PageTable
 
 __all__ = [
     "BUS_ADRERR",

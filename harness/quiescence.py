@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from harness.hammer import Blows, Hammer
 from harness.lib.errors import HarnessError
 from harness.probe import PAGE, Fault, Mapping
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 THEIRS = 0xBAD0BEEF
 OURS = 0x600D0A3E

@@ -18,7 +18,6 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.lib.progress import Progress
-from harness.machine import LAST_WORDS_SECONDS
 from harness.needs import Needs, needs_of
 from harness.probe import (
     Actor,
@@ -35,11 +34,13 @@ from harness.report import junit
 from harness.results import Facts, Results, read_facts
 from harness.resume import Past
 from harness.spare import Spare
-from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict import requirements
 from harness.verdict.record import Entry, Span, repetition_mark
 from harness.verdict.words import Kind, Verdict
-from harness.witness import LOCKDEP_OFF, KernelHealth, RamBar
+from harness.vm.machine import LAST_WORDS_SECONDS
+from harness.vm.ram_bar import RamBar
+from harness.vm.ssh import SshLostError, SshTimeoutError
+from harness.witness import LOCKDEP_OFF, KernelHealth
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from harness.lib.errors import HarnessError
-from harness.ssh import Completed, SshLostError, SshTimeoutError, Stream
+from harness.vm.ssh import Completed, SshLostError, SshTimeoutError, Stream
 
 # The script's own exit, options and redirections stay in the subshell.  What it
 # said on standard error follows what it said on standard output.

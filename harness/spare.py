@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.guest import Guest
 from harness.probe import python_stream
-from harness.ssh import Stream
+from harness.vm.ssh import Stream
 
 
 class Spare:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.lib.errors import PatchproofError
 from harness.reply import ActorDiedError, DeadlineError
-from harness.ssh import SshTimeoutError
+from harness.vm.ssh import SshTimeoutError
 
 MARGIN = 10.0  # seconds after which an actor that should have answered is stuck
 LIMIT = 1 << 24  # bytes of one reply: a word for each page of a BAR of 1 GiB

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.guest import Device as Function
 from harness.plugin import requirement
 from harness.probe import PAGE, Actor, Mapping, Range, Sigbus
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 EDU_MAGIC, MAGIC = 0x00, 0x010000ED
 RAM_BAR = 2

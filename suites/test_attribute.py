@@ -23,7 +23,7 @@ from harness.plugin import machine, on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2
 BLOCK = 2 << 20  # what one PMD maps

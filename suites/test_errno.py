@@ -45,7 +45,7 @@ from harness.raw import (
 )
 from harness.registers import IOVA
 from harness.search import Search
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2
 BAR = 64 << 20  # bytes of the RAM BAR

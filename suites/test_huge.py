@@ -34,7 +34,7 @@ from harness.probe import (
     Sigsegv,
 )
 from harness.search import Search
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2
 MIB, GIB = 1 << 20, 1 << 30

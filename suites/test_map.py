@@ -15,7 +15,7 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Range, Refused, Sigbus
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
 EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04

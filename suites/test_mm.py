@@ -47,7 +47,7 @@ from harness.probe import (
     outcome,
 )
 from harness.relations import Segment, dump
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2
 MIB = 1 << 20

@@ -16,7 +16,8 @@ from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbu
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
-from harness.witness import RamBar, count_dmabufs
+from harness.vm.ram_bar import RamBar
+from harness.witness import count_dmabufs
 
 RAM_BAR = 2
 MIB = 1 << 20

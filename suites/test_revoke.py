@@ -17,7 +17,7 @@ from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.registers import IOVA
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
 EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04

@@ -28,7 +28,7 @@ from harness.registers import (
     VIRTIO_STATUS,
     write_by_dma,
 )
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}

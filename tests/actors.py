@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from harness.lib import command
-from harness.ssh import SshTimeoutError
+from harness.vm.ssh import SshTimeoutError
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBES = ROOT / "probes"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from harness import base, image, kernel, qemu, tree
+from harness import base, kernel, tree
 from harness.lib.cache import Store
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
+from harness.vm import image
+from harness.vm.accelerator import Accelerator, choose
 
 FRAGMENTS = [KCONFIG / name for name in ("base.config", "vfio.config", "observe.config")]
 
@@ -36,6 +38,6 @@ def guest_image() -> image.Image:
 
 
 @functools.cache
-def accelerator() -> qemu.Accelerator:
+def accelerator() -> Accelerator:
     """What `--accel auto` means here."""
-    return qemu.choose(_store(), "auto", "qemu-system-x86_64", base_kernel().bzimage)
+    return choose(_store(), "auto", "qemu-system-x86_64", base_kernel().bzimage)

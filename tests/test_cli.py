@@ -15,7 +15,6 @@ import pytest
 from small_run import make_checkout, run
 
 from harness import cli, prefixes
-from harness.hardware import MIB
 from harness.journal import Journal
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
@@ -23,6 +22,7 @@ from harness.lib.paths import PATCHES, PROJECT
 from harness.prefixes import Row
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict
+from harness.vm.hardware import MIB
 
 COMMANDS = (
     "run",

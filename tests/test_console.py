@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.console import Console, pipe
 from harness.klog import splat
 from harness.lib.errors import HarnessError
+from harness.vm.console import Console, pipe
 
 DATA = Path(__file__).parent / "data" / "consoles"
 RECORDED = sorted(path.stem for path in DATA.glob("*.log"))

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import control, kconfig, leaks, machine
+from harness import control, kconfig, leaks
 from harness.guest import Guest
-from harness.hardware import Layout
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
 from harness.probe import build_actor
 from harness.verdict.detector import Detector, State, counts_leaks
+from harness.vm import machine
+from harness.vm.hardware import Layout
 from harness.witness import KernelHealth
 
 # The guest has no mount(8).

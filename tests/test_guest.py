@@ -10,7 +10,6 @@ import pytest
 import real
 from small_run import until
 
-from harness import machine
 from harness.guest import Device, Guest, HeldDeviceError, _device
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
@@ -27,7 +26,9 @@ from harness.probe import (
     start_python,
 )
 from harness.raw import Leftovers
-from harness.witness import KernelHealth, RamBar
+from harness.vm import machine
+from harness.vm.ram_bar import RamBar
+from harness.witness import KernelHealth
 
 MEMORY_ENABLE = 2  # PCI_COMMAND_MEMORY, include/uapi/linux/pci_regs.h
 RAM_BAR = 2

@@ -16,7 +16,7 @@ from harness.lib.errors import HarnessError
 from harness.probe import Actor, Buffer, DeadlineError, Refused, Transcript
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.transcript import Wire
-from harness.witness import RamBar
+from harness.vm.ram_bar import RamBar
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import image, initramfs
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
+from harness.vm import image, initramfs
 
 
 @pytest.fixture

@@ -21,15 +21,16 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import autopsy, launch, machine
-from harness.autopsy import QemuCrashedError
-from harness.hardware import MIB, Layout, Network
-from harness.image import Image
 from harness.klog import splat
 from harness.lib.errors import BootError, HarnessError
-from harness.machine import Machine
-from harness.qemu import DEVICES, Accelerator
-from harness.ssh import SshLostError
+from harness.vm import diagnose, machine, process
+from harness.vm.accelerator import Accelerator
+from harness.vm.diagnose import QemuCrashedError
+from harness.vm.hardware import MIB, Layout, Network
+from harness.vm.image import Image
+from harness.vm.machine import Machine
+from harness.vm.qemu import DEVICES
+from harness.vm.ssh import SshLostError
 
 pytestmark = pytest.mark.vm
 
@@ -180,7 +181,7 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
 )
 def test_a_processor_that_no_interrupt_reaches_is_known(said: str, fault: str) -> None:
     """From a guest that answered no more after some hundred resets of its devices, on a busy host."""
-    assert autopsy.deaf(said) == fault
+    assert diagnose.deaf(said) == fault
 
 
 def test_the_debugger_can_connect(guest: Machine) -> None:
@@ -280,7 +281,7 @@ def test_a_port_that_is_taken_is_an_error_with_qemus_words(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(launch, "Network", functools.partial(Network, ssh_port=port))
+        monkeypatch.setattr(process, "Network", functools.partial(Network, ssh_port=port))
         with pytest.raises(HarnessError, match="QEMU exited with 1") as caught:
             boot(tmp_path)
     assert "host forwarding rule" in caught.value.tail

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from harness.hardware import GIB, MIB, Layout
 from harness.lib.errors import UsageError
 from harness.needs import WORDS, Needs, in_order, needs_of, shuffled
+from harness.vm.hardware import GIB, MIB, Layout
 
 
 class Item:

@@ -9,9 +9,7 @@ from typing import NoReturn
 import pytest
 from small_run import CORE, make_checkout, make_series
 
-from harness import machine, pipeline
-from harness.hardware import Layout
-from harness.image import Image
+from harness import pipeline
 from harness.journal import Journal
 from harness.kernel import Kernel
 from harness.lib.cache import Store
@@ -21,11 +19,14 @@ from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
 from harness.pipeline import Pipeline, Software
-from harness.qemu import Accelerator
 from harness.record import read
 from harness.results import Results, read_facts
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
+from harness.vm import machine
+from harness.vm.accelerator import Accelerator
+from harness.vm.hardware import Layout
+from harness.vm.image import Image
 
 
 class Prepared:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import hardware, machine, qemu
-from harness.hardware import MIB, Layout
-from harness.launch import Software, Wiring
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
+from harness.vm import accelerator, hardware, machine, qemu
+from harness.vm.hardware import MIB, Layout
+from harness.vm.process import Software, Wiring
 
-TCG = qemu.Accelerator("tcg", 4.0, "for this test")
+TCG = accelerator.Accelerator("tcg", 4.0, "for this test")
 MEMORY = {role: Path(f"/m/{role}") for role in ("ram", "ram2", "bigram", "pair")}
 
 
@@ -63,7 +63,7 @@ def test_words_for_the_kernel_are_added_to_its_command_line() -> None:
 
 
 def test_only_an_emulated_kernel_is_told_its_loops_per_jiffy() -> None:
-    emulated, real = (qemu.Accelerator(name, 1.0, "").kernel_arguments() for name in ("tcg", "kvm"))
+    emulated, real = (accelerator.Accelerator(name, 1.0, "").kernel_arguments() for name in ("tcg", "kvm"))
     assert [word.partition("=")[0] for word in emulated] == ["lpj"]
     assert real == ()
 
@@ -130,7 +130,7 @@ def test_the_qemu_of_this_machine_has_all_devices() -> None:
 def test_a_trial_of_kvm_is_remembered_only_if_the_kernel_is_not_to_blame(
     output: bytes, errors: bytes, hung: bool, works: bool, certain: bool
 ) -> None:
-    trial = qemu.judge_trial(output, errors, hung, 6.0)
+    trial = accelerator.judge_trial(output, errors, hung, 6.0)
     assert (trial.works, trial.certain) == (works, certain)
 
 
@@ -161,8 +161,8 @@ def test_a_kvm_that_hangs_is_left_for_emulation_and_remembered(
     monkeypatch.setattr(qemu, "TRIAL_SECONDS", 0.5)
     program = fake_qemu(tmp_path, "exec sleep 60")
     store = Store(tmp_path / "cache")
-    first = qemu.choose(store, "auto", str(program), tmp_path)
-    again = qemu.choose(store, "auto", str(program), tmp_path)
+    first = accelerator.choose(store, "auto", str(program), tmp_path)
+    again = accelerator.choose(store, "auto", str(program), tmp_path)
     assert first.name == again.name == "tcg"
     assert "hangs under it before its first line" in first.reason
     assert again.reason == f"{first.reason}, as found before on this host"
@@ -173,7 +173,7 @@ def test_a_kvm_that_hangs_is_left_for_emulation_and_remembered(
 @needs_kvm
 def test_kvm_is_chosen_when_a_kernel_boots_under_it(tmp_path: Path) -> None:
     program = fake_qemu(tmp_path, "echo 'Linux version 6'; echo 'Kernel panic - not syncing: VFS'")
-    chosen = qemu.choose(Store(tmp_path / "cache"), "auto", str(program), tmp_path)
+    chosen = accelerator.choose(Store(tmp_path / "cache"), "auto", str(program), tmp_path)
     assert (chosen.name, chosen.time_scale) == ("kvm", 1.0)
 
 
@@ -181,17 +181,17 @@ def test_kvm_is_chosen_when_a_kernel_boots_under_it(tmp_path: Path) -> None:
 def test_a_wish_for_kvm_that_cannot_be_granted_is_an_error(tmp_path: Path) -> None:
     program = fake_qemu(tmp_path, "echo 'error: failed to set MSR 0x10a' >&2; exit 1")
     with pytest.raises(HarnessError, match=r"KVM was requested.*failed to set MSR 0x10a"):
-        qemu.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
+        accelerator.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
 
 
 def test_a_broken_memory_of_a_trial_is_forgotten(tmp_path: Path) -> None:
     note = tmp_path / "note.json"
     for content in ("", "[]", '{"works": true}', json.dumps({"works": False, "reason": "x"})):
         note.write_text(content)
-        recalled = qemu._recall(note)
+        recalled = accelerator._recall(note)
         assert (recalled is not None) == ("reason" in content)
 
 
 def test_emulation_as_requested_asks_nothing_of_the_host(tmp_path: Path) -> None:
-    chosen = qemu.choose(Store(tmp_path), "tcg", "/nonexistent", tmp_path)
+    chosen = accelerator.choose(Store(tmp_path), "tcg", "/nonexistent", tmp_path)
     assert (chosen.name, chosen.reason) == ("tcg", "as requested")

@@ -17,8 +17,8 @@ from harness.lib.errors import HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, Device, Mapping, Refused, Transcript
 from harness.raw import GET, Abi, Anchor, Argument, Footprint, Leftovers, call, creation, feature, hold
 from harness.relations import Segment, dump, leave, orphan, receive, segments, seized, send
-from harness.ssh import Completed
 from harness.transcript import Wire
+from harness.vm.ssh import Completed
 
 FIONBIO = termios.FIONBIO  # takes an int, of any file
 

@@ -12,8 +12,8 @@ from harness.guest import HeldDeviceError
 from harness.lib.errors import BootError, ExitCode, HarnessError
 from harness.probe import ActorDiedError, DeadlineError, NotOfferedError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
-from harness.ssh import SshLostError, SshTimeoutError
 from harness.verdict.words import Verdict
+from harness.vm.ssh import SshLostError, SshTimeoutError
 
 
 def skipped(reason: str) -> BaseException:

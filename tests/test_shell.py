@@ -13,7 +13,7 @@ from actors import Local
 
 from harness.lib.errors import HarnessError
 from harness.shell import Shell
-from harness.ssh import SshLostError, SshTimeoutError
+from harness.vm.ssh import SshLostError, SshTimeoutError
 
 
 class Hung(Local):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import machine
 from harness.lib.errors import HarnessError
-from harness.machine import Machine
-from harness.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
+from harness.vm import machine
+from harness.vm.machine import Machine
+from harness.vm.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
 
 pytestmark = pytest.mark.vm
 

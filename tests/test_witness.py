@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.lib.errors import HarnessError
-from harness.witness import PAGE, KernelHealth, PageTable, RamBar, Slabs, Span
+from harness.vm.hardware import PAGE
+from harness.vm.ram_bar import RamBar
+from harness.witness import KernelHealth, PageTable, Slabs, Span
 
 MIB = 1 << 20
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.console import Console
 from harness.klog import patterns
 from harness.lib.errors import BootError, HarnessError, PatchproofError
-from harness.qmp import Monitor
+from harness.vm.console import Console
+from harness.vm.qmp import Monitor
 
 # How long a panic may take to print what it has to say.
 LAST_WORDS_SECONDS = 0.5

@@ -14,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from harness import autopsy, initramfs, qemu
-from harness.autopsy import QemuCrashedError
-from harness.hardware import Layout
-from harness.image import Image
 from harness.klog import patterns, splat
-from harness.launch import Process, Software, Wiring
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
-from harness.ssh import KeyPair, Ssh, SshLostError
+from harness.vm import diagnose, initramfs, qemu
+from harness.vm.accelerator import Accelerator
+from harness.vm.diagnose import QemuCrashedError
+from harness.vm.hardware import Layout
+from harness.vm.image import Image
+from harness.vm.process import Process, Software, Wiring
+from harness.vm.ssh import KeyPair, Ssh, SshLostError
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a
 # busy host, has been seen to take eighty.
@@ -41,7 +42,7 @@ def dry_run(
     bzimage: Path,
     rootfs: Path,
     run_dir: Path,
-    accelerator: qemu.Accelerator,
+    accelerator: Accelerator,
     program: str,
     layout: Layout | None = None,
 ) -> list[str]:
@@ -57,7 +58,7 @@ def boot(
     image: Image,
     *,
     run_dir: Path,
-    accelerator: qemu.Accelerator,
+    accelerator: Accelerator,
     qemu: str = "qemu-system-x86_64",
     layout: Layout | None = None,
     gdb: bool = False,
@@ -155,7 +156,7 @@ class Machine:
         bzimage: Path,
         image: Image,
         run_dir: Path,
-        accelerator: qemu.Accelerator,
+        accelerator: Accelerator,
         program: str,
         layout: Layout,
         gdb: bool,
@@ -211,23 +212,23 @@ class Machine:
                     ) from None
                 if failed is not None:
                     message = f"The kernel came up, but nobody can log in: {failed}"
-                    raise autopsy.silent(self.console, message, BootTimeoutError) from failed
+                    raise diagnose.silent(self.console, message, BootTimeoutError) from failed
                 message = f"The guest did not come up within {allowed:.0f} s."
-                raise autopsy.silent(self.console, message, BootTimeoutError) from None
+                raise diagnose.silent(self.console, message, BootTimeoutError) from None
             match news:
                 case _Ready():
                     threading.Thread(target=self._log_in, name="login", daemon=True).start()
                 case _Fatal(text):
-                    raise autopsy.silent(
+                    raise diagnose.silent(
                         self.console, f"The kernel came up, but the guest's init gave up: {text}."
                     )
                 case _Panicked():
-                    raise autopsy.panic(self.console)
+                    raise diagnose.panic(self.console)
                 case _Blind():
                     self.console.mark()  # says why
                 case _Exited(status):
                     self._qemu.drain()
-                    raise autopsy.ended(status, self.console, self.events, self._qemu.log)
+                    raise diagnose.ended(status, self.console, self.events, self._qemu.log)
                 case _LoginFailed(error):
                     failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
@@ -260,7 +261,7 @@ class Machine:
         status = self.exit_status()
         if status is not None:
             self.monitor.wait_closed()
-        return autopsy.outside(status, self.events, self.monitor)
+        return diagnose.outside(status, self.events, self.monitor)
 
     def dump_processors(self) -> tuple[Path, str]:
         """Write to ``processors.txt`` where each processor is, three times.
@@ -281,7 +282,7 @@ class Machine:
                 for number in re.findall(r"^CPU#(\d+)", ask("info registers -a"), re.MULTILINE):
                     ask(f"info lapic {number}")
             ask("info registers -a")
-        return path, autopsy.deaf(path.read_text())
+        return path, diagnose.deaf(path.read_text())
 
     def reachable(self) -> bool:
         """Whether somebody can log in anew."""

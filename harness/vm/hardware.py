@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol
 
+PAGE = 4096
+
 MIB = 1 << 20
 GIB = 1 << 30
 

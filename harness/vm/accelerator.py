@@ -1,13 +1,11 @@
-"""The QEMU program on this machine: what it offers, and which accelerator can be used."""
+"""Choose the accelerator by booting a kernel under it."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,17 +14,8 @@ from pathlib import Path
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
+from harness.vm.qemu import probe
 
-# The devices that the machine is made of (hardware.py) and that a QEMU may lack.
-DEVICES = (
-    "edu",
-    "ivshmem-plain",
-    "intel-iommu",
-    "pcie-root-port",
-    "pvpanic-pci",
-    "virtio-blk-pci",
-    "virtio-net-pci",
-)
 # How long a kernel may take under KVM to find that it has no root disk.  It takes
 # less than a second where KVM works.
 TRIAL_SECONDS = 6.0
@@ -59,57 +48,6 @@ class Accelerator:
     def kernel_arguments(self) -> tuple[str, ...]:
         """What the guest kernel's command line needs for it."""
         return () if self.name == "kvm" else (f"lpj={TCG_LOOPS_PER_JIFFY}",)
-
-
-@dataclass(frozen=True)
-class QemuInfo:
-    """A QEMU program: its path, version, and the names of all devices it offers."""
-
-    path: str
-    version: str
-    devices: frozenset[str]
-
-    def missing(self) -> list[str]:
-        """The devices that the machine needs and this QEMU does not have."""
-        return [name for name in DEVICES if name not in self.devices]
-
-    def require(self) -> None:
-        """Raise HarnessError if a device of the machine is missing."""
-        if self.missing():
-            raise HarnessError(
-                f"{self.path} (QEMU {self.version}) does not have the device {', '.join(self.missing())}. "
-                "Use a QEMU that is built with it: Debian's package qemu-system-x86 is; a "
-                "QEMU of your own needs CONFIG_EDU, CONFIG_IVSHMEM_DEVICE and CONFIG_VTD. "
-                "Name it with --qemu PATH."
-            )
-
-
-def probe(qemu: str) -> QemuInfo:
-    """Ask the program ``qemu`` what it is.  Raises HarnessError if it is not a QEMU."""
-    path = shutil.which(qemu)
-    if path is None:
-        raise HarnessError(
-            f"There is no QEMU at `{qemu}`. Install qemu-system-x86, or name another with --qemu PATH."
-        )
-    return _probe(path, Path(path).stat().st_mtime_ns)
-
-
-@functools.cache
-def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - a new program is asked anew
-    """Two starts of QEMU, which every machine would otherwise wait for."""
-    found = re.search(r"^QEMU emulator version (\S+)", _ask(path, "-version"), re.MULTILINE)
-    if found is None:
-        raise HarnessError(f"`{path} -version` does not answer as QEMU does. Name another with --qemu PATH.")
-    devices = re.findall(r'^name "([^"]+)"', _ask(path, "-device", "help"), re.MULTILINE)
-    return QemuInfo(path, found[1], frozenset(devices))
-
-
-def _ask(*argv: str) -> str:
-    try:
-        done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"`{' '.join(argv)}` could not be run: {error}") from error
-    return done.stdout.decode(errors="replace")
 
 
 def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerator:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.console import Console, pipe
-from harness.hardware import (
+from harness.lib.errors import HarnessError
+from harness.vm.accelerator import Accelerator
+from harness.vm.console import Console, pipe
+from harness.vm.hardware import (
     KERNEL_ARGUMENTS,
     MIB,
     Board,
@@ -29,9 +31,7 @@ from harness.hardware import (
     SerialConsole,
     command,
 )
-from harness.lib.errors import HarnessError
-from harness.qemu import Accelerator
-from harness.qmp import Monitor
+from harness.vm.qmp import Monitor
 
 # Two processors: what one revokes, the other can be using.  More than the host has
 # cost a second of boot under emulation.

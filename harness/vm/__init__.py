@@ -1,0 +1,1 @@
+"""One QEMU machine, seen from the host."""

@@ -1,0 +1,76 @@
+"""The memory behind a RAM BAR, seen from the host."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+from types import TracebackType
+
+from harness.vm.hardware import PAGE
+
+
+class RamBar:
+    """The memory behind a RAM BAR, seen from the host: no guest kernel is asked.
+
+    ``path`` is the file behind it; offsets and lengths are bytes of the BAR.
+    Offsets beyond its end are a ValueError, for Python would quietly cut them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self.size = os.fstat(descriptor).st_size
+            self._memory = mmap.mmap(descriptor, self.size)
+        finally:
+            os.close(descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``."""
+        self._check(offset, length)
+        return self._memory[offset : offset + length]
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put ``data`` at ``offset``."""
+        self._check(offset, len(data))
+        self._memory[offset : offset + len(data)] = data
+
+    def word(self, offset: int) -> int:
+        """The 32-bit word at ``offset``."""
+        return int(struct.unpack("<I", self.read(offset, 4))[0])
+
+    def words(self, offset: int = 0, length: int | None = None, stride: int = 4) -> list[int]:
+        """The 32-bit words of a part, one every ``stride`` bytes (a multiple of 4)."""
+        size = self.size - offset if length is None else length
+        return memoryview(self.read(offset, size)).cast("I")[:: stride // 4].tolist()
+
+    def pages(self, offset: int = 0, length: int | None = None) -> list[int]:
+        """The first 32-bit word of every page of a part, as a mapping's ``pages()`` gives them."""
+        return self.words(offset, length, PAGE)
+
+    def stamp(self, seed: int = 0) -> None:
+        """Write page number + ``seed`` in the first 32-bit word of every page."""
+        for page in range(self.size // PAGE):
+            self.write(page * PAGE, struct.pack("<I", (page + seed) & 0xFFFFFFFF))
+
+    def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
+        """Set every byte of a part to ``byte``."""
+        size = self.size - offset if length is None else length
+        self.write(offset, bytes([byte]) * size)
+
+    def close(self) -> None:
+        """Give the mapping back; the file stays."""
+        self._memory.close()
+
+    def __enter__(self) -> RamBar:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ValueError(f"{length:#x} bytes at {offset:#x} are not inside a BAR of {self.size:#x} bytes")
