@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.guest import Guest
+from harness.guest.guest import Guest
+from harness.guest.health import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
@@ -21,7 +22,6 @@ from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
 from harness.vm.machine import LAST_WORDS_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
-from harness.witness import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
 CONSOLE_SECONDS = 3.0

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import base, control, dialect, kernel, leaks, mutant, probe, series, tree
-from harness.guest import Guest
+from harness import base, control, dialect, kernel, mutant, probe, series, tree
+from harness.guest import kmemleak
+from harness.guest.guest import Guest
 from harness.journal import Journal
 from harness.klog import decode
 from harness.klog.splat import Splat
@@ -248,7 +249,7 @@ class Pipeline:
         mark = running.console.mark()
         lost = why = ""
         try:
-            lost = leaks.ask(self.guest)
+            lost = kmemleak.ask(self.guest)
         except (HarnessError, SshLostError, SshTimeoutError) as error:
             why = error.message
         splats = running.console.splats(mark)
@@ -258,7 +259,7 @@ class Pipeline:
         if lost:
             report = running.run_dir / LEAKS
             write_atomically(report, lost)
-            first, where = leaks.first(lost), report.relative_to(self.results.dir)
+            first, where = kmemleak.first(lost), report.relative_to(self.results.dir)
             return f"the kernel has lost memory, first {first}: {where}", Verdict.VIOLATES
         if said:
             return f"asked what it has lost, the kernel said: {said[0].title}", Verdict.VIOLATES

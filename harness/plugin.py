@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from harness import options, pipeline
-from harness.guest import Guest
+from harness.guest.guest import Guest
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors

@@ -16,7 +16,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
-from harness.guest import Guest
+from harness.guest.guest import Guest
+from harness.guest.health import PageTable
 from harness.hammer import Blows, Hammer
 from harness.lib import command
 from harness.lib.cache import Store
@@ -44,7 +45,6 @@ from harness.transcript import Transcript, Wire
 from harness.vm.hardware import PAGE
 from harness.vm.ssh import Stream
 from harness.watch import Watched
-from harness.witness import PageTable
 
 __all__ = [
     "BUS_ADRERR",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.guest import Guest
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, Device, Refused
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 import pytest
 
 from harness import options, pipeline
-from harness.guest import Guest, HeldDeviceError
+from harness.guest.guest import Guest, HeldDeviceError
+from harness.guest.health import LOCKDEP_OFF, KernelHealth
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
 from harness.lib import paths
@@ -40,7 +41,6 @@ from harness.verdict.words import Kind, Verdict
 from harness.vm.machine import LAST_WORDS_SECONDS
 from harness.vm.ram_bar import RamBar
 from harness.vm.ssh import SshLostError, SshTimeoutError
-from harness.witness import LOCKDEP_OFF, KernelHealth
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process let go
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.guest import Guest
+from harness.guest.guest import Guest
 from harness.probe import python_stream
 from harness.vm.ssh import Stream
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.guest import Device, Guest
+from harness.guest.guest import Device, Guest
 from harness.probe import Actor
 from harness.probe import Device as OpenDevice
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.guest import Device as Function
+from harness.guest.guest import Device as Function
 from harness.plugin import requirement
 from harness.probe import PAGE, Actor, Mapping, Range, Sigbus
 from harness.vm.ram_bar import RamBar

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import memtype
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest import pat as memtype
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement

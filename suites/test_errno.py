@@ -21,8 +21,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import strategies as st
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.mm import open_mapped_file
 from harness.plugin import machine, on_dialect, requirement

@@ -15,8 +15,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import strategies as st
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
 from harness.probe import (

@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
+from harness.guest.health import count_dmabufs
+from harness.guest.slabs import Slabs
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.raw import Leftovers
 from harness.vm.ram_bar import RamBar
-from harness.witness import Slabs, count_dmabufs
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
 EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04

@@ -11,8 +11,8 @@ import struct
 
 import pytest
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.plugin import on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Range, Refused, Sigbus
 from harness.vm.ram_bar import RamBar

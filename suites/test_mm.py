@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.mm import (
     Debugger,

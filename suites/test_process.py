@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
+from harness.guest.health import count_dmabufs
 from harness.mm import open_mapped_file, shared_files
 from harness.plugin import requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus, refusal
@@ -17,7 +18,6 @@ from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
 from harness.vm.ram_bar import RamBar
-from harness.witness import count_dmabufs
 
 RAM_BAR = 2
 MIB = 1 << 20

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import strategies as st
 
-from harness.guest import Device as Function
+from harness.guest.guest import Device as Function
 from harness.plugin import requirement
 from harness.probe import (
     BUS_ADRERR,

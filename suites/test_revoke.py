@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from harness.guest import Device as Function
+from harness.guest.guest import Device as Function
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus, refusal

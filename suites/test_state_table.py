@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness import states
-from harness.guest import Device as Function
+from harness.guest.guest import Device as Function
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
 from harness.reach import View

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import strategies as st
 
-from harness.guest import Device as Function
-from harness.guest import Guest
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
 from harness.reach import View, look, views_of

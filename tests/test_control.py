@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import control, kconfig, leaks
-from harness.guest import Guest
+from harness import control, kconfig
+from harness.guest import kmemleak
+from harness.guest.guest import Guest
+from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
 from harness.probe import build_actor
 from harness.verdict.detector import Detector, State, counts_leaks
 from harness.vm import machine
 from harness.vm.hardware import Layout
-from harness.witness import KernelHealth
 
 # The guest has no mount(8).
 LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "
@@ -135,7 +136,7 @@ class TestOneMachine:
 
     def test_a_kernel_without_kmemleak_does_not_say_that_nothing_is_lost(self, lab: Lab) -> None:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
-            leaks.ask(lab.guest)
+            kmemleak.ask(lab.guest)
 
     def test_what_the_kernel_complains_of_meanwhile_was_not_provoked(self, lab: Lab) -> None:
         """It warns while the page table is read, which is later than all that is provoked."""

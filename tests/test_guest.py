@@ -10,7 +10,8 @@ import pytest
 import real
 from small_run import until
 
-from harness.guest import Device, Guest, HeldDeviceError, _device
+from harness.guest.guest import Device, Guest, HeldDeviceError, _device
+from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.probe import (
@@ -28,7 +29,6 @@ from harness.probe import (
 from harness.raw import Leftovers
 from harness.vm import machine
 from harness.vm.ram_bar import RamBar
-from harness.witness import KernelHealth
 
 MEMORY_ENABLE = 2  # PCI_COMMAND_MEMORY, include/uapi/linux/pci_regs.h
 RAM_BAR = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import leaks
+from harness.guest import kmemleak
 
 # Of Linux 6.19.6 with a fault: a DMABUF's record is not freed if its device was closed before.
 REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
@@ -12,17 +12,17 @@ REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
 
 def test_the_first_object_is_told_with_who_asked_for_it() -> None:
     expected = "96 bytes that actor (process 54) had asked for, in vfio_pci_core_feature_dma_buf()"
-    assert leaks.first(REPORT) == expected
+    assert kmemleak.first(REPORT) == expected
 
 
 def test_an_object_without_content_or_trace_is_told() -> None:
     lines = REPORT.splitlines(keepends=True)
     bare = "".join([*lines[:2], "  backtrace (crc 0):\n"])
-    assert leaks.first(bare.replace("object 0x", "object (percpu) 0x")) == (
+    assert kmemleak.first(bare.replace("object 0x", "object (percpu) 0x")) == (
         "96 bytes that actor (process 54) had asked for"
     )
 
 
 def test_a_report_that_is_cut_or_strange_is_no_error() -> None:
-    assert leaks.first(REPORT[:90]) == "one that cannot be told"
-    assert leaks.first("x") == "one that cannot be told"
+    assert kmemleak.first(REPORT[:90]) == "one that cannot be told"
+    assert kmemleak.first("x") == "one that cannot be told"

@@ -8,9 +8,9 @@ from typing import cast
 
 import pytest
 
-from harness.guest import Device, Guest, _device
+from harness.guest.guest import Device, Guest, _device
+from harness.guest.pat import LIST, MemoryType, of_bar, parse
 from harness.lib.errors import HarnessError
-from harness.memtype import LIST, MemoryType, of_bar, parse
 
 TEXT = """\
 PAT memtype list:

@@ -12,7 +12,7 @@ import pytest
 from actors import PAGE, Client
 
 from harness import mm
-from harness.guest import Guest
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.probe import Actor, ActorDiedError, Buffer, Device, Mapping, Refused, Transcript
 from harness.raw import GET, Abi, Anchor, Argument, Footprint, Leftovers, call, creation, feature, hold

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_run import Invocation, events, junit, make_qemu, run, until
 
-from harness.guest import HeldDeviceError
+from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, ExitCode, HarnessError
 from harness.probe import ActorDiedError, DeadlineError, NotOfferedError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from actors import Local
 
+from harness.guest.shell import Shell
 from harness.lib.errors import HarnessError
-from harness.shell import Shell
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 

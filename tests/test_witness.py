@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.guest.health import KernelHealth, PageTable, Span
+from harness.guest.slabs import Slabs
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from harness.witness import KernelHealth, PageTable, Slabs, Span
 
 MIB = 1 << 20
 

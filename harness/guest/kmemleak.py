@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from harness.guest import Guest
+from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
 # One look notes what each unreferenced object holds, the next one reports it if it is the same;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.guest import Device, Guest
+from harness.guest.guest import Device, Guest
 from harness.lib.errors import HarnessError
 
 LIST = "/sys/kernel/debug/x86/pat_memtype_list"
