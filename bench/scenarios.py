@@ -18,9 +18,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness.journal import EVENTS
+from harness.journal.reader import read
+from harness.journal.writer import EVENTS
 from harness.lib.errors import PatchproofError
-from harness.record import read
 from harness.verdict.record import Result
 
 

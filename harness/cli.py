@@ -16,13 +16,14 @@ from typing import NoReturn, TextIO
 
 import pytest
 
-from harness import collect, host, kernel, mutants, options, pipeline, prefixes, resume, series, tree
+from harness import collect, host, kernel, mutants, options, pipeline, prefixes, series, tree
 from harness.checks import Bench
+from harness.journal import resume
+from harness.journal.reader import read
 from harness.lib import paths
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.record import read
 from harness.report import coverage, junit, score, table
 from harness.run import ARGUMENTS, RUN
 from harness.score import Score

@@ -24,15 +24,15 @@ from _pytest.mark.expression import Expression
 from filelock import FileLock, Timeout
 
 from harness import kconfig, kernel, mutant, options, pipeline, series, tree
+from harness.journal.folder import LATEST, read_facts
+from harness.journal.reader import read
 from harness.kernel import Kernel
 from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
 from harness.lib.progress import Progress
 from harness.mutant import Mutant
-from harness.record import read
 from harness.report.score import line
-from harness.results import LATEST, read_facts
 from harness.score import Control, Fate, Ledger, Trial, judge
 from harness.series import Series
 from harness.verdict.record import Record

@@ -17,7 +17,8 @@ from pathlib import Path
 from harness import base, control, dialect, kernel, mutant, probe, series, tree
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
-from harness.journal import Journal
+from harness.journal.folder import CONTROL, LEAKS, QEMU, Results
+from harness.journal.writer import Journal
 from harness.klog import decode
 from harness.klog.splat import Splat
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -27,7 +28,6 @@ from harness.lib.paths import PATCHES
 from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
-from harness.results import CONTROL, LEAKS, QEMU, Results
 from harness.verdict import detector, requirements
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict

@@ -15,12 +15,12 @@ import pytest
 
 from harness import options, pipeline
 from harness.guest.guest import Guest
+from harness.journal.folder import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors
 from harness.probe import Actor
 from harness.report import table
-from harness.results import Facts, read_facts
 from harness.run import ARGUMENTS, RUN, Run, requirement_ids
 from harness.search import Search
 from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split

@@ -12,12 +12,12 @@ from typing import TextIO
 from harness import checks, kconfig, mail, tree
 from harness.base import Base
 from harness.checks import TOOLS, Bench, Tool
+from harness.journal.folder import LATEST
+from harness.journal.reader import read
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
-from harness.record import read
-from harness.results import LATEST
 from harness.series import Series
 from harness.workbench import Workbench
 

@@ -13,6 +13,9 @@ import pytest
 from harness import options, pipeline
 from harness.guest.guest import Guest, HeldDeviceError
 from harness.guest.health import LOCKDEP_OFF, KernelHealth
+from harness.journal.folder import Facts, Results, read_facts
+from harness.journal.reader import read
+from harness.journal.resume import Past
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
 from harness.lib import paths
@@ -30,10 +33,7 @@ from harness.probe import (
     start_python,
     stopped_actors,
 )
-from harness.record import read
 from harness.report import junit
-from harness.results import Facts, Results, read_facts
-from harness.resume import Past
 from harness.spare import Spare
 from harness.verdict import requirements
 from harness.verdict.record import Entry, Span, repetition_mark

@@ -15,7 +15,7 @@ import pytest
 from small_run import make_checkout, run
 
 from harness import cli, prefixes
-from harness.journal import Journal
+from harness.journal.writer import Journal
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT

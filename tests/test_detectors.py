@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal import EVENTS
+from harness.journal.folder import Results
+from harness.journal.reader import read
+from harness.journal.writer import EVENTS
 from harness.lib.errors import ExitCode
-from harness.record import read
 from harness.report import junit, table
-from harness.results import Results
 from harness.verdict.detector import Detector, State
 from harness.verdict.record import Entry, Span
 from harness.verdict.words import Kind, Strength, Verdict

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal import EVIDENCE_LIMIT, Journal
+from harness.journal.reader import read
+from harness.journal.writer import EVIDENCE_LIMIT, Journal
 from harness.lib.errors import BuildError, ExitCode, HarnessError
-from harness.record import read
 from harness.verdict.record import Entry, Record, Result, Span, repetition_mark
 from harness.verdict.words import Kind, Strength, Verdict
 

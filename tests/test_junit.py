@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.journal import Journal
+from harness.journal.folder import Results
+from harness.journal.writer import Journal
 from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.report import junit
-from harness.results import Results
 from harness.verdict.record import Entry, Span, repetition_mark
 from harness.verdict.words import Kind, Verdict
 

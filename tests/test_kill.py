@@ -35,9 +35,9 @@ from small_run import (
     until,
 )
 
+from harness.journal.reader import read
 from harness.lib import cache as store
 from harness.lib.errors import ExitCode
-from harness.record import read
 from harness.verdict.record import Result
 from harness.verdict.words import Verdict
 

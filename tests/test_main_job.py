@@ -36,9 +36,9 @@ from small_run import (
     until,
 )
 
+from harness.journal.folder import Facts
 from harness.lib import cache
 from harness.lib.errors import ExitCode
-from harness.results import Facts
 
 SELECTION = "a_dmabuf_reaches_the_memory"  # two scenarios, one for each kind of actor
 CACHE_KINDS = ("base", "kernel", "image", "probe", "trees", "work")

@@ -11,9 +11,9 @@ import pytest
 from small_run import run
 
 from harness import cli, collect
-from harness.journal import Journal
+from harness.journal.reader import read
+from harness.journal.writer import Journal
 from harness.lib.errors import ExitCode, HarnessError
-from harness.record import read
 from harness.report import coverage
 from harness.verdict import requirements
 from harness.verdict.record import Entry

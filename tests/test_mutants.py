@@ -17,7 +17,8 @@ import pytest
 from small_run import PROJECT, Invocation, run, until
 
 from harness import cli, mutant, mutants, options, pipeline, selection
-from harness.journal import Journal
+from harness.journal.reader import read
+from harness.journal.writer import Journal
 from harness.kernel import Kernel
 from harness.lib import paths
 from harness.lib.cache import Store
@@ -27,7 +28,6 @@ from harness.mutant import Mutant
 from harness.mutants import Job, Trials
 from harness.needs import in_order
 from harness.options import Request
-from harness.record import read
 from harness.report import score as report
 from harness.score import Control, Fate, Ledger, Score, Trial, judge
 from harness.series import Patch

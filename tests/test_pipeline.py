@@ -10,7 +10,9 @@ import pytest
 from small_run import CORE, make_checkout, make_series
 
 from harness import pipeline
-from harness.journal import Journal
+from harness.journal.folder import Results, read_facts
+from harness.journal.reader import read
+from harness.journal.writer import Journal
 from harness.kernel import Kernel
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
@@ -19,8 +21,6 @@ from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
 from harness.pipeline import Pipeline, Software
-from harness.record import read
-from harness.results import Results, read_facts
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
 from harness.vm import machine

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import __version__
+from harness.journal.folder import Results, read_facts
 from harness.lib.errors import HarnessError
-from harness.results import Results, read_facts
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
 

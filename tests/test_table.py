@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.journal.folder import Results
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
 from harness.report import report, table
-from harness.results import Results
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.words import Kind, Verdict
 

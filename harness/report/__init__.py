@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TextIO
 
+from harness.journal.reader import read
 from harness.lib.errors import ExitCode
-from harness.record import read
 from harness.report import junit, table
 
 

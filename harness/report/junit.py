@@ -8,11 +8,11 @@ from pathlib import Path
 
 from junit_xml import TestCase, TestSuite
 
+from harness.journal.folder import STACKS, read_facts
+from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
-from harness.record import read
 from harness.report.text import deviating, tally
-from harness.results import STACKS, read_facts
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.words import SERIES_FAULTS, Kind, Verdict

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.journal.folder import STACKS, read_facts
+from harness.journal.reader import read
 from harness.lib.text import visible
-from harness.record import read
 from harness.report.text import tally
-from harness.results import STACKS, read_facts
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.words import Kind, Verdict

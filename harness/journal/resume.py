@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.journal import Journal
+from harness.journal.folder import Results, read_facts
+from harness.journal.reader import read
+from harness.journal.writer import Journal
 from harness.lib.errors import HarnessError
-from harness.record import read
-from harness.results import Results, read_facts
 from harness.verdict.record import Entry, Record
 from harness.verdict.words import STAGES, Kind, Verdict
 

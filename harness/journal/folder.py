@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from harness import __version__
-from harness.journal import PLAN, Journal
+from harness.journal.writer import PLAN, Journal
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 

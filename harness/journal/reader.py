@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.journal import EVENTS, PLAN
+from harness.journal.rescan import rescan
+from harness.journal.writer import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
-from harness.rescan import rescan
 from harness.verdict.detector import Detector, State, blind, counts_leaks, unasked
 from harness.verdict.record import Entry, Record, Result, Span
 from harness.verdict.words import STAGES, Kind, Strength, Verdict
