@@ -21,7 +21,7 @@ from harness.lib.errors import HarnessError, UnreachableError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.paths import PATCHES
 from harness.lib.progress import Progress, Stage
-from harness.series import DEFAULT_BASE
+from harness.series.series import DEFAULT_BASE
 
 PINNED = PATCHES / "bases.toml"
 ROOM = (

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness import series
 from harness.kbuild import unplaced
 from harness.lib import command, text
 from harness.lib.cache import Store
@@ -17,7 +16,8 @@ from harness.lib.command import CommandError
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Progress
-from harness.series import Patch, Series
+from harness.series import series
+from harness.series.series import Patch, Series
 from harness.tree import Tree
 from harness.workbench import Workbench
 

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 
 import pytest
 
-from harness import collect, host, kernel, mutants, options, pipeline, prefixes, series, tree
+from harness import collect, host, kernel, mutants, options, pipeline, prefixes, tree
 from harness.checks import Bench
 from harness.journal import resume
 from harness.journal.reader import read
@@ -27,6 +27,7 @@ from harness.lib.progress import Progress
 from harness.report import coverage, junit, score, table
 from harness.run import ARGUMENTS, RUN
 from harness.score import Score
+from harness.series import series
 from harness.verdict import requirements
 from harness.vm import hardware, image, machine, qemu
 from harness.vm.accelerator import Accelerator, choose

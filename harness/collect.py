@@ -10,8 +10,8 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import HarnessError
-from harness.manifest import DIALECTS
 from harness.run import requirement_ids
+from harness.series.manifest import DIALECTS
 from harness.verdict.requirements import Scenario
 
 #: Those that a kernel can have; ``auto`` is not known until the headers are there.

@@ -23,7 +23,7 @@ from pathlib import Path
 from _pytest.mark.expression import Expression
 from filelock import FileLock, Timeout
 
-from harness import kconfig, kernel, mutant, options, pipeline, series, tree
+from harness import kconfig, kernel, options, pipeline, tree
 from harness.journal.folder import LATEST, read_facts
 from harness.journal.reader import read
 from harness.kernel import Kernel
@@ -31,10 +31,11 @@ from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.mutant import Mutant
 from harness.report.score import line
 from harness.score import Control, Fate, Ledger, Trial, judge
-from harness.series import Series
+from harness.series import mutant, series
+from harness.series.mutant import Mutant
+from harness.series.series import Series
 from harness.verdict.record import Record
 from harness.verdict.requirements import Matrix, Scenario
 from harness.verdict.words import Kind, Verdict

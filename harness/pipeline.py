@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import base, control, dialect, kernel, mutant, probe, series, tree
+from harness import base, control, dialect, kernel, probe, tree
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.journal.folder import CONTROL, LEAKS, QEMU, Results
@@ -28,6 +28,7 @@ from harness.lib.paths import PATCHES
 from harness.lib.progress import Progress
 from harness.needs import Needs
 from harness.options import Request
+from harness.series import mutant, series
 from harness.verdict import detector, requirements
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from harness import checks, kconfig, mail, tree
+from harness import checks, kconfig, tree
 from harness.base import Base
 from harness.checks import TOOLS, Bench, Tool
 from harness.journal.folder import LATEST
@@ -18,7 +18,8 @@ from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
-from harness.series import Series
+from harness.series import mbox
+from harness.series.series import Series
 from harness.workbench import Workbench
 
 
@@ -58,7 +59,7 @@ def check(
         where = checks.folders(tested, workbench.source)
     rows = []
     for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
-        row = Row(count, mail.bare(patch.subject), {"checkpatch": lines})
+        row = Row(count, mbox.bare(patch.subject), {"checkpatch": lines})
         applied = tree.apply(store, progress, source, tested.first(count), bench.log)
         for tool in tools if where else []:
             row.findings[tool.name] = _asked(bench, tool, applied, base, where)

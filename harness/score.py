@@ -27,7 +27,7 @@ from typing import Any
 
 from harness.lib import jsonl
 from harness.lib.errors import ExitCode, HarnessError
-from harness.mutant import Mutant
+from harness.series.mutant import Mutant
 from harness.verdict.record import Record, Result
 from harness.verdict.words import Kind, Verdict
 

@@ -22,7 +22,7 @@ from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.lib.text import printable
-from harness.series import Series, check
+from harness.series.series import Series, check
 from harness.workshop import Done, Workshop
 
 _WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import diff, mail
 from harness.base import Base
 from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, HarnessError
-from harness.series import Series
+from harness.series import diff, mbox
+from harness.series.series import Series
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Workshop:
         mails = []
         for number, patch in enumerate(self.patches, 1):
             path = self.folder / f"{number:04}"
-            path.write_bytes(mail.dated(patch.content))
+            path.write_bytes(mbox.dated(patch.content))
             mails.append(str(path))
         try:
             command.run(

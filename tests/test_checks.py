@@ -18,7 +18,7 @@ from harness.checks import TOOLS, Bench, Tool
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.lib.progress import Progress
 from harness.prefixes import Row
-from harness.series import Patch, Series
+from harness.series.series import Patch, Series
 
 GCC = TOOLS[0]
 # What -Wextra says and -Wall does not.

@@ -27,7 +27,7 @@ from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.lib.progress import Progress
-from harness.series import Patch, Series
+from harness.series.series import Patch, Series
 from harness.tree import Tree
 from harness.workbench import Workbench
 

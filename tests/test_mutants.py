@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import pytest
 from small_run import PROJECT, Invocation, run, until
 
-from harness import cli, mutant, mutants, options, pipeline, selection
+from harness import cli, mutants, options, pipeline, selection
 from harness.journal.reader import read
 from harness.journal.writer import Journal
 from harness.kernel import Kernel
@@ -24,13 +24,14 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
 from harness.lib.paths import PATCHES
-from harness.mutant import Mutant
 from harness.mutants import Job, Trials
 from harness.needs import in_order
 from harness.options import Request
 from harness.report import score as report
 from harness.score import Control, Fate, Ledger, Score, Trial, judge
-from harness.series import Patch
+from harness.series import mutant
+from harness.series.mutant import Mutant
+from harness.series.series import Patch
 from harness.verdict import requirements as matrix
 from harness.verdict.record import Entry, Record
 from harness.verdict.requirements import Scenario

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import diff, mail, pipeline, series
+from harness import pipeline
 from harness.lib.errors import ApplyError, UsageError
 from harness.options import Request
-from harness.series import Patch, Series
+from harness.series import diff, mbox, series
+from harness.series.series import Patch, Series
 from harness.verdict.words import Verdict
 
 DATA = Path(__file__).parent / "data" / "series"
@@ -428,7 +429,7 @@ def test_one_mail_is_an_mbox_file_too(tmp_path: Path) -> None:
 
 def test_unnumbered_mails_stay_in_the_order_of_the_file() -> None:
     mails = [letter("[PATCH] b"), letter("[PATCH] a")]
-    assert mail.series_of(b"".join(mails)) == ("b", mails)
+    assert mbox.series_of(b"".join(mails)) == ("b", mails)
 
 
 @pytest.mark.parametrize(
@@ -458,8 +459,8 @@ def test_an_mbox_file_that_is_not_one_whole_series_is_refused(
 
 @given(st.binary(max_size=300))
 def test_no_bytes_at_all_break_the_reader_of_mails(junk: bytes) -> None:
-    assert mail.subject(b"Subject: " + junk).isprintable()
+    assert mbox.subject(b"Subject: " + junk).isprintable()
     try:
-        mail.series_of(b"Subject: [PATCH] x\n\n" + junk)
-    except mail.NotASeriesError:
+        mbox.series_of(b"Subject: [PATCH] x\n\n" + junk)
+    except mbox.NotASeriesError:
         return

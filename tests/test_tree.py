@@ -15,12 +15,12 @@ from small_kernel import CORE, FILES, make_base
 
 from harness import tree
 from harness.base import Base
-from harness.diff import FileDiff
 from harness.lib import git
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.progress import Progress
-from harness.series import Patch, Series
+from harness.series.diff import FileDiff
+from harness.series.series import Patch, Series
 from harness.tree import Tree
 from harness.workshop import Done, Workshop
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.lib.text import visible
-from harness.mutant import Mutant
 from harness.score import Fate, Score, Trial
+from harness.series.mutant import Mutant
 
 REASON_LIMIT = 160  # characters
 MARK = "!"  # stands before what is not as it should be

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import diff, mail
 from harness.lib import files, git
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable
-from harness.manifest import MANIFEST, Manifest, Prefix, group
+from harness.series import diff, mbox
+from harness.series.manifest import MANIFEST, Manifest, Prefix, group
 from harness.verdict.words import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
@@ -178,7 +178,7 @@ def _load_folder(folder: Path, patches_dir: Path) -> Series:
     if names is None:
         names = sorted(path.name for path in folder.glob("*.patch"))
     loaded = _read_patches(folder, names, [folder, patches_dir])
-    cover = [patch for patch in loaded if mail.is_cover(patch.subject)]
+    cover = [patch for patch in loaded if mbox.is_cover(patch.subject)]
     patches = tuple(patch for patch in loaded if patch not in cover)
     dialect = manifest.dialect("auto")
     if not patches and not (manifest.table and dialect == "base"):
@@ -189,7 +189,7 @@ def _load_folder(folder: Path, patches_dir: Path) -> Series:
     expect = manifest.expect()
     return Series(
         name=_slug(folder.resolve().name),
-        title=manifest.text("title", mail.bare(cover[0].subject) if cover else folder.resolve().name),
+        title=manifest.text("title", mbox.bare(cover[0].subject) if cover else folder.resolve().name),
         base=manifest.text("base", DEFAULT_BASE),
         dialect=dialect,
         patches=patches,
@@ -213,7 +213,7 @@ def _read_patches(folder: Path, names: Sequence[str], roots: Sequence[Path]) -> 
         room -= len(content)
         if room < 0:
             raise UsageError(f"The patches in {folder} are larger than {MAX_BYTES >> 20} MiB together.")
-        patches.append(Patch(path.name, content, mail.subject(content)))
+        patches.append(Patch(path.name, content, mbox.subject(content)))
     return patches
 
 
@@ -223,11 +223,11 @@ def _load_mbox(path: Path) -> Series:
     if len(content) > MAX_BYTES:
         raise UsageError(f"The mbox file {path} is larger than {MAX_BYTES >> 20} MiB.")
     try:
-        title, mails = mail.series_of(content)
-    except mail.NotASeriesError as reason:
+        title, mails = mbox.series_of(content)
+    except mbox.NotASeriesError as reason:
         raise UsageError(f"The mbox file {path} cannot be tested: {reason}.") from None
     patches = tuple(
-        Patch(f"{number:04}-{_slug(mail.bare(mail.subject(one)), 60)}.patch", one, mail.subject(one))
+        Patch(f"{number:04}-{_slug(mbox.bare(mbox.subject(one)), 60)}.patch", one, mbox.subject(one))
         for number, one in enumerate(mails, 1)
     )
     return Series(_slug(path.stem), title, DEFAULT_BASE, "auto", patches, {}, str(path))

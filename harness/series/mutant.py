@@ -19,11 +19,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import mail, series
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.manifest import MANIFEST
-from harness.series import Patch, Series
+from harness.series import mbox, series
+from harness.series.manifest import MANIFEST
+from harness.series.series import Patch, Series
 from harness.verdict.requirements import Matrix
 
 FOLDER = "mutants"  # below patches/
@@ -54,7 +54,7 @@ class Mutant:
     @property
     def subject(self) -> str:
         """What is broken."""
-        return mail.bare(self.patch.subject)
+        return mbox.bare(self.patch.subject)
 
     @property
     def needs_debug_kernel(self) -> bool:
@@ -110,10 +110,10 @@ def _read(path: Path, rules: Matrix) -> Mutant:
         raise UsageError(f"The mutant {path} is larger than {series.MAX_BYTES >> 20} MiB.")
     if not _NAME.fullmatch(path.stem):
         raise UsageError(f"The mutant {path} must be named by lower-case letters, digits and dashes.")
-    patch = Patch(path.name, content, mail.subject(content))
+    patch = Patch(path.name, content, mbox.subject(content))
     if not patch.subject:
         raise UsageError(f"The mutant {path} has no subject, which says what is broken.")
-    text, _, last = mail.message(content).rpartition("\n\n")
+    text, _, last = mbox.message(content).rpartition("\n\n")
     trailers = _trailers(path, last)
     message = " ".join(text.split())
     if not message:

@@ -1,0 +1,1 @@
+"""What is to be tested: patches, a manifest, a mutant."""
