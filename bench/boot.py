@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import base, kernel, tree
+from harness.kernel import apply, base, build
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.paths import KCONFIG
@@ -44,8 +44,8 @@ PATIENCE = 120.0
 def build_kernel(store: Store, progress: Progress) -> Path:
     """The unpatched base with what virtme-ng needs: one kernel for both."""
     source = base.fetch(store, progress)
-    unpatched = tree.apply(store, progress, source, None, store.path("logs", "bench", "apply.log"))
-    return kernel.build(
+    unpatched = apply.apply(store, progress, source, None, store.path("logs", "bench", "apply.log"))
+    return build.build(
         store, progress, unpatched, FRAGMENTS, store.path("logs", "bench", "build.log")
     ).bzimage
 

@@ -16,10 +16,12 @@ from typing import NoReturn, TextIO
 
 import pytest
 
-from harness import collect, host, kernel, mutants, options, pipeline, prefixes, tree
-from harness.checks import Bench
+from harness import collect, host, mutants, options, pipeline, prefixes
 from harness.journal import resume
 from harness.journal.reader import read
+from harness.kernel import apply, tree
+from harness.kernel import build as kernel
+from harness.kernel.static_checks import Bench
 from harness.lib import paths
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
@@ -159,7 +161,7 @@ def _fetch(known: argparse.Namespace) -> int:
 def _applied(request: options.Request, store: Store, progress: Progress) -> tree.Tree:
     tested = pipeline.load_series(request)
     source = pipeline.get_base(request, store, progress, tested.base)
-    return tree.apply(store, progress, source, tested, _log(store, "apply"))
+    return apply.apply(store, progress, source, tested, _log(store, "apply"))
 
 
 def _apply(known: argparse.Namespace) -> int:
@@ -375,8 +377,8 @@ def _parser() -> argparse.ArgumentParser:
     fetch = add("fetch", _fetch, "get the base source", "fetch")
     fetch.add_argument("--tree", metavar="DIR", type=Path, help="take it from this kernel git checkout")
 
-    apply = add("apply", _apply, "apply a series to the base", "apply --series my-series.mbox")
-    options.add_source(apply.add_argument)
+    applying = add("apply", _apply, "apply a series to the base", "apply --series my-series.mbox")
+    options.add_source(applying.add_argument)
 
     build = add("build", _build, "build the kernel of a series", "build --series baseline")
     options.add_source(build.add_argument)

@@ -16,8 +16,10 @@ from harness.guest.guest import Guest
 from harness.guest.health import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
-from harness.probe import Actor, ActorDiedError, Buffer, DeadlineError, Refused, Transcript, start_actor
+from harness.probe import Actor, Buffer, start_actor
 from harness.raw import Footprint
+from harness.reply import ActorDiedError, DeadlineError, Refused
+from harness.transcript import Transcript
 from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
 from harness.vm.machine import LAST_WORDS_SECONDS

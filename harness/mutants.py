@@ -23,10 +23,12 @@ from pathlib import Path
 from _pytest.mark.expression import Expression
 from filelock import FileLock, Timeout
 
-from harness import kconfig, kernel, options, pipeline, tree
+from harness import options, pipeline
 from harness.journal.folder import LATEST, read_facts
 from harness.journal.reader import read
-from harness.kernel import Kernel
+from harness.kernel import apply, kconfig
+from harness.kernel import build as kernel
+from harness.kernel.build import Kernel
 from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
@@ -273,7 +275,7 @@ class Trials:
             with (place / STAGES).open("w") as said:
                 progress = Progress(self.store, said)
                 base = pipeline.get_base(options.Request(), self.store, progress, job.whole.base)
-                applied = tree.apply(self.store, progress, base, job.series, place / "apply.log")
+                applied = apply.apply(self.store, progress, base, job.series, place / "apply.log")
                 return kernel.build(self.store, progress, applied, job.fragments, place / "build.log")
 
     # -- one run -------------------------------------------------------------------------

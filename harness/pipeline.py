@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import base, control, dialect, kernel, probe, tree
+from harness import control, probe
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.journal.folder import CONTROL, LEAKS, QEMU, Results
 from harness.journal.writer import Journal
+from harness.kernel import apply, base, build, checkout, dialect, tree
 from harness.klog import decode
 from harness.klog.splat import Splat
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -83,7 +84,7 @@ def check(request: Request) -> None:
     """
     qemu.probe(request.qemu).require()
     if request.kernel is not None and request.headers is not None:
-        kernel.prebuilt(request.kernel, request.headers)
+        build.prebuilt(request.kernel, request.headers)
 
 
 @contextlib.contextmanager
@@ -104,7 +105,7 @@ def host_errors(*places: Path) -> Iterator[None]:
 def get_base(request: Request, store: Store, progress: Progress, wanted: str) -> base.Base:
     """The base source: the user's checkout, or the release from cache or network."""
     if request.tree is not None:
-        return tree.checkout(store, progress, request.tree)
+        return checkout.checkout(store, progress, request.tree)
     return base.fetch(store, progress, wanted)
 
 
@@ -122,7 +123,7 @@ def hold(running: machine.Machine, progress: Progress) -> None:
 class Software:
     """All that a machine is started from."""
 
-    kernel: kernel.Kernel
+    kernel: build.Kernel
     image: image.Image
     actor: Path
     accelerator: Accelerator
@@ -296,9 +297,9 @@ class Pipeline:
                     tail=error.tail,
                 ) from error
 
-    def _kernel(self) -> kernel.Kernel:
+    def _kernel(self) -> build.Kernel:
         if self.request.kernel is not None and self.request.headers is not None:
-            tested = kernel.prebuilt(self.request.kernel, self.request.headers)
+            tested = build.prebuilt(self.request.kernel, self.request.headers)
         else:
             with self._stage("fetch"):
                 source = get_base(self.request, self.store, self.progress, self.series.base)
@@ -308,13 +309,13 @@ class Pipeline:
                 if source.note:
                     self.journal.note(source.note)
             with self._stage("apply"):
-                applied = tree.apply(
+                applied = apply.apply(
                     self.store, self.progress, source, self.series, self.results.log("apply")
                 )
                 self._tree = applied
                 self.results.write_run(tree=applied.tree_id)
             with self._stage("build"):
-                tested = kernel.build(
+                tested = build.build(
                     self.store, self.progress, applied, self.request.fragments, self.results.log("build")
                 )
         self.results.write_run(
@@ -329,7 +330,7 @@ class Pipeline:
             self.results.write_run(config_digest=digest(content))
         return tested
 
-    def _accelerator(self, tested: kernel.Kernel) -> Accelerator:
+    def _accelerator(self, tested: build.Kernel) -> Accelerator:
         chosen = choose(self.store, self.request.accel, self.request.qemu, tested.bzimage)
         self.results.write_run(
             accelerator=chosen.name,

@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from harness import checks, kconfig, tree
-from harness.base import Base
-from harness.checks import TOOLS, Bench, Tool
 from harness.journal.folder import LATEST
 from harness.journal.reader import read
+from harness.kernel import apply, kconfig, static_checks, tree
+from harness.kernel.base import Base
+from harness.kernel.builddir import Workbench
+from harness.kernel.static_checks import TOOLS, Bench, Tool
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
 from harness.series import mbox
 from harness.series.series import Series
-from harness.workbench import Workbench
 
 
 @dataclass
@@ -51,16 +51,16 @@ def check(
     Raises ApplyError for a patch that does not apply.
     """
     tools = [tool for tool in TOOLS if tool.program()]
-    base = tree.apply(store, progress, source, None, bench.log)
+    base = apply.apply(store, progress, source, None, bench.log)
     workbench = Workbench(store, bench.request)
     with store.lock("workbench"):
         base.files_into(workbench.source, progress)
-        said = checks.checkpatch(tested.patches, workbench.source)
-        where = checks.folders(tested, workbench.source)
+        said = static_checks.checkpatch(tested.patches, workbench.source)
+        where = static_checks.folders(tested, workbench.source)
     rows = []
     for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
         row = Row(count, mbox.bare(patch.subject), {"checkpatch": lines})
-        applied = tree.apply(store, progress, source, tested.first(count), bench.log)
+        applied = apply.apply(store, progress, source, tested.first(count), bench.log)
         for tool in tools if where else []:
             row.findings[tool.name] = _asked(bench, tool, applied, base, where)
         rows.append(row)

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 from harness.hammer import Blows, Hammer
 from harness.lib.errors import HarnessError
-from harness.probe import PAGE, Fault, Mapping
+from harness.probe import Mapping
+from harness.reply import Fault
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 THEIRS = 0xBAD0BEEF

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, ActorDiedError, Buffer, Device, Refused
+from harness.probe import Actor, Buffer, Device
+from harness.reply import ActorDiedError, Refused
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"
 _CORE = "/run/core-of-an-actor"

@@ -23,18 +23,11 @@ from harness.lib.cache import Store
 from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.lib.progress import Progress
 from harness.needs import Needs, needs_of
-from harness.probe import (
-    Actor,
-    DeadlineError,
-    NotOfferedError,
-    Refused,
-    Transcript,
-    start_actor,
-    start_python,
-    stopped_actors,
-)
+from harness.probe import Actor, NotOfferedError, start_actor, start_python, stopped_actors
+from harness.reply import DeadlineError, Refused
 from harness.report import junit
 from harness.spare import Spare
+from harness.transcript import Transcript
 from harness.verdict import requirements
 from harness.verdict.record import Entry, Span, repetition_mark
 from harness.verdict.words import Kind, Verdict

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from harness.guest.guest import Device as Function
 from harness.plugin import requirement
-from harness.probe import PAGE, Actor, Mapping, Range, Sigbus
+from harness.probe import Actor, Mapping, Range
+from harness.reply import Sigbus
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 EDU_MAGIC, MAGIC = 0x00, 0x010000ED

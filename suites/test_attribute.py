@@ -20,9 +20,11 @@ from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal
+from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
+from harness.reply import Refused, refusal
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

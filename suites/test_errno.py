@@ -26,7 +26,7 @@ from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.mm import open_mapped_file
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Refused, Sigbus, outcome
+from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.raw import (
     BAD_POINTERS,
     GET,
@@ -44,7 +44,9 @@ from harness.raw import (
     hold,
 )
 from harness.registers import IOVA
+from harness.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.search import Search
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

@@ -19,21 +19,10 @@ from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
-from harness.probe import (
-    BUS_ADRERR,
-    PAGE,
-    SEGV_ACCERR,
-    SEGV_MAPERR,
-    Actor,
-    Buffer,
-    Device,
-    Mapping,
-    Range,
-    Refused,
-    Sigbus,
-    Sigsegv,
-)
+from harness.probe import Actor, Buffer, Device, Mapping, Range
+from harness.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, Sigbus, Sigsegv
 from harness.search import Search
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

@@ -17,8 +17,10 @@ from harness.guest.guest import Guest
 from harness.guest.health import count_dmabufs
 from harness.guest.slabs import Slabs
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
+from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.raw import Leftovers
+from harness.reply import BUS_ADRERR, Sigbus, refusal
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.

@@ -14,7 +14,9 @@ import pytest
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.plugin import on_dialect, requirement
-from harness.probe import PAGE, Actor, Buffer, Range, Refused, Sigbus
+from harness.probe import Actor, Buffer, Range
+from harness.reply import Refused, Sigbus
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.

@@ -29,24 +29,20 @@ from harness.mm import (
     watch_faults,
 )
 from harness.plugin import requirement
-from harness.probe import (
+from harness.probe import Actor, Buffer, Device, Mapping, Range
+from harness.relations import Segment, dump
+from harness.reply import (
     BUS_ADRERR,
-    PAGE,
     SEGV_ACCERR,
     SEGV_MAPERR,
-    Actor,
-    Buffer,
     DeadlineError,
-    Device,
     Fault,
-    Mapping,
-    Range,
     Refused,
     Sigbus,
     Sigsegv,
     outcome,
 )
-from harness.relations import Segment, dump
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

@@ -13,10 +13,12 @@ from harness.guest.guest import Guest
 from harness.guest.health import count_dmabufs
 from harness.mm import open_mapped_file, shared_files
 from harness.plugin import requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus, refusal
+from harness.probe import Actor, Buffer, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
+from harness.reply import BUS_ADRERR, Refused, Sigbus, refusal
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

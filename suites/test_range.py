@@ -15,19 +15,10 @@ from hypothesis import strategies as st
 
 from harness.guest.guest import Device as Function
 from harness.plugin import requirement
-from harness.probe import (
-    BUS_ADRERR,
-    PAGE,
-    SEGV_ACCERR,
-    Actor,
-    Device,
-    Mapping,
-    Range,
-    Refused,
-    Sigbus,
-    Sigsegv,
-)
+from harness.probe import Actor, Device, Mapping, Range
+from harness.reply import BUS_ADRERR, SEGV_ACCERR, Refused, Sigbus, Sigsegv
 from harness.search import Search
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

@@ -14,9 +14,11 @@ import pytest
 from harness.guest.guest import Device as Function
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
+from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.registers import IOVA
+from harness.reply import BUS_ADRERR, Sigbus, refusal
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.

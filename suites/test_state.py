@@ -14,7 +14,7 @@ from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus, refusal
+from harness.probe import Actor, Device, Range
 from harness.quiescence import THEIRS, Oracle, landed
 from harness.reach import Reach, View
 from harness.registers import (
@@ -28,6 +28,8 @@ from harness.registers import (
     VIRTIO_STATUS,
     write_by_dma,
 )
+from harness.reply import BUS_ADRERR, Refused, Sigbus, refusal
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 RAM_BAR = 2

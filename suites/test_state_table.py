@@ -10,9 +10,11 @@ import pytest
 from harness import states
 from harness.guest.guest import Device as Function
 from harness.plugin import machine, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
+from harness.probe import Actor, Device, Range
 from harness.reach import View
 from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
+from harness.reply import BUS_ADRERR, Refused, Sigbus
+from harness.vm.hardware import PAGE
 
 D0, D3HOT = 0, 3
 SENTINEL = 0x5A5A0001

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.plugin import machine, requirement
-from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
+from harness.probe import Actor, Buffer, Device, Range
 from harness.reach import View, look, views_of
 from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
+from harness.reply import refusal
 from harness.search import Search
+from harness.vm.hardware import PAGE
 
 RAM_BAR = 2
 D0, D3HOT = 0, 3

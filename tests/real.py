@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from harness import base, kernel, tree
+from harness.kernel import apply, base, build
 from harness.lib.cache import Store
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
@@ -21,13 +21,13 @@ def _store() -> Store:
 
 
 @functools.cache
-def base_kernel() -> kernel.Kernel:
+def base_kernel() -> build.Kernel:
     """The unpatched base, with the configuration that every series is tested with."""
     store, progress = _store(), Progress(_store())
     logs = store.path("logs", "tests")
     source = base.fetch(store, progress)
-    unpatched = tree.apply(store, progress, source, None, logs / "apply.log")
-    return kernel.build(store, progress, unpatched, FRAGMENTS, logs / "build.log")
+    unpatched = apply.apply(store, progress, source, None, logs / "apply.log")
+    return build.build(store, progress, unpatched, FRAGMENTS, logs / "build.log")
 
 
 @functools.cache

@@ -6,8 +6,8 @@ import io
 import tarfile
 from pathlib import Path
 
-from harness import tarball
-from harness.base import Base
+from harness.kernel import tarball
+from harness.kernel.base import Base
 from harness.lib.progress import Stage
 
 CORE = "".join(f"int line_{number};\n" for number in range(1, 61))

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from small_kernel import FILES, make_tarball, member
 
-from harness import base, debian, download, tarball
+from harness.kernel import base, debian, download, tarball
 from harness.lib import apt, git
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UnreachableError, UsageError

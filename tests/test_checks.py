@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from test_kernel import DMABUF, Yard
 
-from harness import checks, kconfig, prefixes
-from harness.checks import TOOLS, Bench, Tool
+from harness import prefixes
+from harness.kernel import kconfig, static_checks
+from harness.kernel.static_checks import TOOLS, Bench, Tool
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.lib.progress import Progress
 from harness.prefixes import Row
@@ -75,7 +76,7 @@ def test_the_folders_are_those_of_the_kernels_c_files(tmp_path: Path) -> None:
     touched = ("drivers/vfio/a.c", "drivers/vfio/pci/b.c", "include/c.h", "tools/d.c", "mm/e.c", "new/f.c")
     for folder in ("drivers/vfio/pci", "include", "tools", "mm"):
         (tmp_path / folder).mkdir(parents=True)
-    assert checks.folders(series_of(patch_of(*touched)), tmp_path) == ["drivers/vfio/", "mm/"]
+    assert static_checks.folders(series_of(patch_of(*touched)), tmp_path) == ["drivers/vfio/", "mm/"]
 
 
 @pytest.mark.build

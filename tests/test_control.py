@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import control, kconfig
+from harness import control
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
+from harness.kernel import kconfig
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
 from harness.probe import build_actor

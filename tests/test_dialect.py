@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import dialect
+from harness.kernel import dialect
 from harness.lib.errors import BuildError
 
 LINES = {

@@ -14,20 +14,12 @@ from harness.guest.guest import Device, Guest, HeldDeviceError, _device
 from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
-from harness.probe import (
-    BUS_ADRERR,
-    PAGE,
-    Actor,
-    Range,
-    Refused,
-    Sigbus,
-    Transcript,
-    build_actor,
-    start_actor,
-    start_python,
-)
+from harness.probe import Actor, Range, build_actor, start_actor, start_python
 from harness.raw import Leftovers
+from harness.reply import BUS_ADRERR, Refused, Sigbus
+from harness.transcript import Transcript
 from harness.vm import machine
+from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
 MEMORY_ENABLE = 2  # PCI_COMMAND_MEMORY, include/uapi/linux/pci_regs.h

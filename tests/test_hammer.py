@@ -13,9 +13,10 @@ from actors import PAGE, Client, Local, argv
 
 from harness.hammer import Blows
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, Buffer, DeadlineError, Refused, Transcript
+from harness.probe import Actor, Buffer
 from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.transcript import Wire
+from harness.reply import DeadlineError, Refused
+from harness.transcript import Transcript, Wire
 from harness.vm.ram_bar import RamBar
 
 

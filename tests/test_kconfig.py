@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import kconfig
-from harness.base import fetch
+from harness.kernel import kconfig, kconfig_why
+from harness.kernel.base import fetch
 from harness.lib import command, git
 from harness.lib.cache import Store
 from harness.lib.errors import UsageError
@@ -80,7 +80,7 @@ REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
 
 @pytest.mark.parametrize(("name", "asked", "more", "reason"), REASONS)
 def test_why_an_option_vanished(name: str, asked: str, more: Mapping[str, str], reason: str) -> None:
-    assert reason in kconfig.Options(TREE).why(name, asked, {**ON, **more})
+    assert reason in kconfig_why.Options(TREE).why(name, asked, {**ON, **more})
 
 
 def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
     (tmp_path / "outside").write_text("config OUTSIDE\n")
     (tmp_path / "tree" / "link").symlink_to("../outside")
     (tmp_path / "tree" / "Kconfig").write_text('source "../outside"\nsource "link"\nsource "/etc/passwd"\n')
-    assert kconfig.Options(tmp_path / "tree").why("OUTSIDE", "y", {}) == "this tree has no such option"
+    assert kconfig_why.Options(tmp_path / "tree").why("OUTSIDE", "y", {}) == "this tree has no such option"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
     ],
 )
 def test_expressions(condition: str, holds: bool) -> None:
-    assert kconfig.holds(condition, {"A": "y", "M": "m", "S": '"text"', "N": "16"}) is holds
+    assert kconfig_why.holds(condition, {"A": "y", "M": "m", "S": '"text"', "N": "16"}) is holds
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_fragments_survive_and_the_reader_agrees_with_kconfig(
         ["make", "-s", "-C", str(source), f"O={tmp_path}", "ARCH=x86_64", "allnoconfig"],
         env={"LC_ALL": "C", "KCONFIG_ALLCONFIG": str(tmp_path / "fragment")},
     )
-    options = kconfig.Options(source)
+    options = kconfig_why.Options(source)
     got = kconfig.values((tmp_path / ".config").read_text())
     lost = kconfig.vanished(asked, got)
     assert [f"{name}: {options.why(name, asked[name], got)}" for name in lost] == []

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import kernel
-from harness.base import Base
-from harness.kbuild import Output, unplaced
-from harness.kernel import Kernel
+from harness.kernel import build as kernel
+from harness.kernel.base import Base
+from harness.kernel.build import Kernel
+from harness.kernel.builddir import Workbench
+from harness.kernel.make_output import Output, unplaced
+from harness.kernel.tree import Tree
 from harness.lib import git
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.lib.progress import Progress
 from harness.series.series import Patch, Series
-from harness.tree import Tree
-from harness.workbench import Workbench
 
 DATA = Path(__file__).parent / "data" / "kbuild"
 SOURCE = Path("/cache/workbench/src")
@@ -291,7 +291,7 @@ def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
 
 
 def test_disk_that_is_full_is_not_the_series_fault(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
+    monkeypatch.setattr("harness.kernel.builddir.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
         yard.build({"drivers/dmabuf.c": "#error broken\n"})
 

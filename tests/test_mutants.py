@@ -19,7 +19,7 @@ from small_run import PROJECT, Invocation, run, until
 from harness import cli, mutants, options, pipeline, selection
 from harness.journal.reader import read
 from harness.journal.writer import Journal
-from harness.kernel import Kernel
+from harness.kernel.build import Kernel
 from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError

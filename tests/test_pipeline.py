@@ -13,7 +13,7 @@ from harness import pipeline
 from harness.journal.folder import Results, read_facts
 from harness.journal.reader import read
 from harness.journal.writer import Journal
-from harness.kernel import Kernel
+from harness.kernel.build import Kernel
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
 from harness.lib.files import digest

@@ -16,25 +16,20 @@ from hypothesis import strategies as st
 from harness import probe
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, HarnessError
-from harness.probe import (
+from harness.probe import Actor, Buffer, Device, Mapping, Range
+from harness.reply import (
     BUS_ADRERR,
     SEGV_ACCERR,
     SEGV_MAPERR,
-    Actor,
     ActorDiedError,
-    Buffer,
     DeadlineError,
-    Device,
-    Mapping,
-    Range,
     Refused,
     Sigbus,
     Sigsegv,
-    Transcript,
     Vma,
+    judge,
 )
-from harness.reply import judge
-from harness.transcript import Wire
+from harness.transcript import Transcript, Wire
 
 KINDS = ["actor", "python"]
 

@@ -14,10 +14,11 @@ from actors import PAGE, Client
 from harness import mm
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, ActorDiedError, Buffer, Device, Mapping, Refused, Transcript
+from harness.probe import Actor, Buffer, Device, Mapping
 from harness.raw import GET, Abi, Anchor, Argument, Footprint, Leftovers, call, creation, feature, hold
 from harness.relations import Segment, dump, leave, orphan, receive, segments, seized, send
-from harness.transcript import Wire
+from harness.reply import ActorDiedError, Refused
+from harness.transcript import Transcript, Wire
 from harness.vm.ssh import Completed
 
 FIONBIO = termios.FIONBIO  # takes an int, of any file

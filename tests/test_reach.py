@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from harness.guest.health import Span
-from harness.probe import BUS_ADRERR, PAGE, Buffer, Fault, Mapping, PageTable, Refused, Sigbus, Sigsegv
+from harness.guest.health import PageTable, Span
+from harness.probe import Buffer, Mapping
 from harness.reach import Reach, View, look
+from harness.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
+from harness.vm.hardware import PAGE
 
 WORDS = [0x10, 0x11]
 PRESENT = PageTable((Span(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import strategies as st
 
 from harness import search as module
-from harness.probe import Actor, ActorDiedError, Refused
+from harness.probe import Actor
+from harness.reply import ActorDiedError, Refused
 from harness.search import Search
 
 

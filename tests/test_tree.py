@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from small_kernel import CORE, FILES, make_base
 
-from harness import tree
-from harness.base import Base
+from harness.kernel import apply, checkout
+from harness.kernel.apply import Done, Workshop
+from harness.kernel.base import Base
+from harness.kernel.tree import Tree
 from harness.lib import git
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.progress import Progress
 from harness.series.diff import FileDiff
 from harness.series.series import Patch, Series
-from harness.tree import Tree
-from harness.workshop import Done, Workshop
 
 DATA = Path(__file__).parent / "data" / "series"
 ACCEPTED = tomllib.loads((DATA / "accepted.toml").read_text())
@@ -94,7 +94,7 @@ def test_without_patches_the_tree_is_the_base(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     for series in (None, made_of()):
-        made = tree.apply(store, progress, base, series, tmp_path / "log")
+        made = apply.apply(store, progress, base, series, tmp_path / "log")
         assert (made.commit, made.series) == (base.commit, series)
 
 
@@ -103,7 +103,7 @@ def test_an_honest_patch_is_applied(
     store: Store, progress: Progress, base: Base, tmp_path: Path, case: str
 ) -> None:
     patch = (DATA / "accepted" / f"{case}.patch").read_bytes()
-    made = tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+    made = apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
     raw = git.query(
         ["diff-tree", "-r", "-z", "--name-only", base.commit, made.commit],
         env=git.environment(base.repository),
@@ -122,7 +122,7 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
         letter(edit(10, "one;", "two;")),
         letter(edit(40, "int line_40;", "x;")),
     )
-    made = tree.apply(store, progress, base, series, tmp_path / "log")
+    made = apply.apply(store, progress, base, series, tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "two;").replace(
         "int line_40;", "x;"
     )
@@ -137,7 +137,7 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere")
     other = make_base(tmp_path / "other")
-    again = tree.apply(Store(tmp_path / "cache2"), progress, other, series, tmp_path / "log")
+    again = apply.apply(Store(tmp_path / "cache2"), progress, other, series, tmp_path / "log")
     assert again.commit == made.commit
     env = git.environment(made.repository)
     dates = git.query(["log", "-3", "--format=%at %ct", made.commit], env=env)
@@ -147,8 +147,8 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
 def test_a_series_that_was_applied_is_not_applied_again(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    first = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
-    second = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "second.log")
+    first = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
+    second = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "second.log")
     assert first == second
     assert (tmp_path / "first.log").exists()
     assert not (tmp_path / "second.log").exists()
@@ -160,10 +160,10 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
     series = made_of(PLAIN)
     leftover = store.path("work", f"apply.{series.digest[:16]}.killed", "tree", "x")
     leftover.write_text("x")
-    tree.apply(store, progress, base, series, tmp_path / "log")
+    apply.apply(store, progress, base, series, tmp_path / "log")
     assert list((store.root / "work").iterdir()) == []
     with pytest.raises(ApplyError):
-        tree.apply(store, progress, base, made_of(PLAIN, PLAIN), tmp_path / "log")
+        apply.apply(store, progress, base, made_of(PLAIN, PLAIN), tmp_path / "log")
     assert list((store.root / "work").iterdir()) == []
 
 
@@ -217,7 +217,7 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
     store: Store, progress: Progress, base: Base, tmp_path: Path, patches: list[bytes], says: str
 ) -> None:
     with pytest.raises(ApplyError) as failure:
-        tree.apply(store, progress, base, made_of(*patches), tmp_path / "log")
+        apply.apply(store, progress, base, made_of(*patches), tmp_path / "log")
     assert says in failure.value.message
     assert failure.value.log == tmp_path / "log"
 
@@ -232,21 +232,21 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         f"@@ -1 +1 @@\n-../scripts\n{end}+/etc\n{end}"
     )
     with pytest.raises(ApplyError, match=r"it changes include/dt-bindings \(mode 120000 to 120000\)"):
-        tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+        apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
 
 
 def test_a_series_and_one_patch_more_begins_where_the_series_ends(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     one, two, three = (letter(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
-    tree.apply(store, progress, base, made_of(one, two), tmp_path / "log")
-    more = tree.apply(store, progress, base, made_of(one, two, three), tmp_path / "more")
+    apply.apply(store, progress, base, made_of(one, two), tmp_path / "log")
+    more = apply.apply(store, progress, base, made_of(one, two, three), tmp_path / "more")
     assert (tmp_path / "log").read_text().count("Applying:") == 2
     assert (tmp_path / "more").read_text().count("Applying:") == 1
     assert content_of(more, "drivers/vfio/pci/core.c").count("int changed;") == 3
     wrong = letter(edit(10, "int line_10;", "int changed;"))
     with pytest.raises(ApplyError, match=r"patch 0003-change\.patch is already in the base"):
-        tree.apply(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
+        apply.apply(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
 
 
 def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
@@ -271,7 +271,7 @@ def test_a_file_is_not_written_through_a_symlink(
         f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
     )
     with pytest.raises(ApplyError, match=r"does not apply"):
-        tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
+        apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
 
 
 # --- laying out
@@ -280,8 +280,8 @@ def test_a_file_is_not_written_through_a_symlink(
 def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    plain = tree.apply(store, progress, base, None, tmp_path / "log")
-    patched = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    plain = apply.apply(store, progress, base, None, tmp_path / "log")
+    patched = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "build" / "src"
     plain.files_into(folder, progress)
     expected = {name: (mode & 0o111, text) for name, (mode, text) in FILES.items()}
@@ -312,7 +312,7 @@ def test_a_users_attributes_do_not_change_the_files(
     (tmp_path / "config" / "git").mkdir(parents=True)
     (tmp_path / "config" / "git" / "attributes").write_text("* text eol=crlf\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    tree.apply(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
+    apply.apply(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
     assert (tmp_path / "src" / "Kconfig").read_bytes() == FILES["Kconfig"][1].encode()
 
 
@@ -320,8 +320,8 @@ def test_a_users_attributes_do_not_change_the_files(
 def test_what_a_killed_run_left_in_the_folder_is_repaired(
     store: Store, progress: Progress, base: Base, tmp_path: Path, damage: str
 ) -> None:
-    plain = tree.apply(store, progress, base, None, tmp_path / "log")
-    patched = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    plain = apply.apply(store, progress, base, None, tmp_path / "log")
+    patched = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "src"
     plain.files_into(folder, progress)
     expected = contents(folder)
@@ -399,12 +399,12 @@ def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
     (users / ".git/info/exclude").write_text("*.private\n")
     (users / "x.private").write_text("secret\n")
     before = state_of(users)
-    found = tree.checkout(store, progress, users)
+    found = checkout.checkout(store, progress, users)
     assert state_of(users) == before
     head = run_git(users, "rev-parse", "HEAD")
     assert (found.version, found.note) == ("6.19.6-rc3", "")
     assert found.source == f"{users} at {head[:12]} with uncommitted changes"
-    made = tree.apply(store, progress, found, None, tmp_path / "log")
+    made = apply.apply(store, progress, found, None, tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
     expected = contents(users)
     del expected["ignored.o"], expected["x.private"]
@@ -412,11 +412,11 @@ def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
 
 
 def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
-    found = tree.checkout(store, progress, users)
-    made = tree.apply(store, progress, found, None, tmp_path / "log")
+    found = checkout.checkout(store, progress, users)
+    made = apply.apply(store, progress, found, None, tmp_path / "log")
     assert made.tree_id == run_git(users, "rev-parse", "HEAD^{tree}")
     assert found.source == f"{users} at {run_git(users, 'rev-parse', 'HEAD')[:12]}"
-    assert tree.checkout(store, progress, users) == found
+    assert checkout.checkout(store, progress, users) == found
 
 
 def test_a_series_is_applied_on_top_of_a_checkout(
@@ -424,8 +424,8 @@ def test_a_series_is_applied_on_top_of_a_checkout(
 ) -> None:
     (users / "Kconfig").write_text("mainmenu 'other'\n")
     before = state_of(users)
-    found = tree.checkout(store, progress, users)
-    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    found = checkout.checkout(store, progress, users)
+    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "long line_10;")
     assert content_of(made, "Kconfig") == "mainmenu 'other'\n"
     assert state_of(users) == before
@@ -452,8 +452,8 @@ def test_any_kind_of_checkout_will_do(
     else:
         shutil.rmtree(users / ".git")
         run_git(users, "init", "--quiet")
-    found = tree.checkout(store, progress, folder)
-    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    found = checkout.checkout(store, progress, folder)
+    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
     for name, (_, text) in FILES.items():
         if not name.endswith("core.c"):
             assert content_of(made, name) == text
@@ -485,13 +485,13 @@ def test_nothing_that_a_checkout_configures_is_run(
     ):
         shutil.copy(trap, tmp_path / "hooks" / hook)
     (users / "drivers/vfio/pci/new.c").write_text("new;\n")
-    found = tree.checkout(store, progress, users)
+    found = checkout.checkout(store, progress, users)
     # Not even what stands in the cached repository itself.
     shutil.copytree(tmp_path / "hooks", found.repository / "hooks")
     run_git(found.repository, "config", "core.fsmonitor", str(trap))
-    made = tree.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
-    assert tree.checkout(store, progress, users) == found
+    assert checkout.checkout(store, progress, users) == found
     assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"
     assert not (tmp_path / "sprung").exists()
 
@@ -500,14 +500,14 @@ def test_a_folder_that_is_no_kernel_checkout_is_a_usage_error(
     store: Store, progress: Progress, users: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="not a kernel source"):
-        tree.checkout(store, progress, tmp_path / "nowhere")
+        checkout.checkout(store, progress, tmp_path / "nowhere")
     plain = tmp_path / "unpacked"
     shutil.copytree(users, plain, ignore=shutil.ignore_patterns(".git"))
     with pytest.raises(UsageError, match="not a git checkout"):
-        tree.checkout(store, progress, plain)
+        checkout.checkout(store, progress, plain)
     inner = users / "inner"
     inner.mkdir()
     for name in ("Makefile", "Kconfig"):
         shutil.copy(users / name, inner)
     with pytest.raises(UsageError, match=f"that is {re.escape(str(users))}"):
-        tree.checkout(store, progress, inner)
+        checkout.checkout(store, progress, inner)

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from harness import kconfig
+from harness.kernel import kconfig
+from harness.kernel.builddir import BZIMAGE, Workbench
+from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
-from harness.tree import Tree
-from harness.workbench import BZIMAGE, Workbench
 
 ARCH = "x86_64"
 # What watches the kernel slows it down: by how much, for those options that count.

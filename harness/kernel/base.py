@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import debian, download, tarball
+from harness.kernel import debian, download, tarball
 from harness.lib import apt, git
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UnreachableError, UsageError

@@ -1,4 +1,4 @@
-"""Apply a series with git am, in a repository that is thrown away afterwards."""
+"""Apply a series to a base in a bare repository."""
 
 from __future__ import annotations
 
@@ -6,16 +6,60 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.base import Base
+from harness.kernel.base import Base
+from harness.kernel.tree import Tree
 from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, HarnessError
+from harness.lib.progress import Progress
 from harness.series import diff, mbox
-from harness.series.series import Series
+from harness.series.series import Series, check
+
+
+def apply(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
+    """The tree that git am makes of ``series`` on ``base``; without patches, the base itself.
+
+    git am demands every context line, so there is no fuzz; a hunk may have
+    moved.  Raises ApplyError that names patch, file and hunk.
+    """
+    if series is None or not series.patches:
+        return _tree(base, base.commit, series)
+    with progress.stage("apply") as stage:
+        touched = check(series)
+        ref = _ref(base, series)
+        with store.lock(f"apply-{series.digest[:32]}"):
+            commit = git.resolve(base.repository, ref)
+            if commit is None:
+                done = _done(base, series)
+                stage.update(f"{len(series.patches) - done.count} patches")
+                with Workshop(store, base, series, touched, log, done) as workshop:
+                    commit = workshop.apply()
+                git.query(["update-ref", ref, commit], env=git.environment(base.repository))
+    return _tree(base, commit, series)
+
+
+def _ref(base: Base, series: Series) -> str:
+    return f"refs/patchproof/series/{base.commit}/{series.digest}"
+
+
+def _done(base: Base, series: Series) -> Done:
+    """What need not be done again: a series may be another one and a patch more."""
+    before = replace(series, patches=series.patches[:-1])
+    commit = git.resolve(base.repository, _ref(base, before)) if before.patches else None
+    return Done(base.commit, 0) if commit is None else Done(commit, len(before.patches))
+
+
+def _tree(base: Base, commit: str, series: Series | None) -> Tree:
+    tree_id = git.resolve(base.repository, f"{commit}^{{tree}}")
+    if tree_id is None:
+        raise HarnessError(
+            f"The cached repository {base.repository} lacks {commit}. Delete it and try again."
+        )
+    return Tree(base.repository, commit, tree_id, base, series)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import download
+from harness.kernel import download
 from harness.lib import command
 from harness.lib.apt import HELPER, KEYRING
 from harness.lib.command import CommandError

@@ -18,15 +18,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from harness import kconfig
-from harness.kbuild import Output, unplaced
+from harness.kernel import kconfig, kconfig_why
+from harness.kernel.make_output import Output, unplaced
+from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Stage
-from harness.tree import Tree
 
 # With less space than this (bytes) a failed build says nothing about the tree.
 SPACE_LEFT = 16 << 20
@@ -239,7 +239,7 @@ class Workbench:
         got = kconfig.values((self.build / ".config").read_text())
         lost = kconfig.vanished(asked, got)
         if lost:
-            options = kconfig.Options(self.source)
+            options = kconfig_why.Options(self.source)
             raise BuildError(
                 "The kernel cannot be configured as the tests need it; asked for and not granted:",
                 log=log,

@@ -1,20 +1,12 @@
-"""The tree: the source that is built, as a commit: a base with a series applied to it.
-
-Nothing here touches the user's files: patches are applied in a throw-away
-repository that shares the objects of the cached one, and a kernel checkout
-given with --tree is only read.
-"""
+"""Take a user's kernel checkout as it is, uncommitted changes included."""
 
 from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock
-
-from harness.base import Base
+from harness.kernel.base import Base
 from harness.lib import command, git
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
@@ -22,95 +14,6 @@ from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.lib.text import printable
-from harness.series.series import Series, check
-from harness.workshop import Done, Workshop
-
-_WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A base with a series applied (``series`` is None for the base alone).
-
-    ``tree_id``, the git tree of ``commit``, is the identity of the content: two
-    trees with the same id build the same kernel.
-    """
-
-    repository: Path
-    commit: str
-    tree_id: str
-    base: Base
-    series: Series | None
-
-    def content(self, path: str) -> bytes:
-        """A file of the tree.  Raises CommandError if there is none."""
-        return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))
-
-    def files_into(self, directory: Path, progress: Progress) -> None:
-        """Make ``directory`` hold exactly this tree; a file that does not differ keeps its time stamp.
-
-        git's notes on what is there (an index) stand beside it, with its lock.  A
-        run that was killed half-way leaves files that do not match those notes,
-        and the next run writes them again.
-        """
-        directory.mkdir(parents=True, exist_ok=True)
-        index, lock = (directory.with_name(directory.name + suffix) for suffix in (".index", ".lock"))
-        with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
-            index.with_name(index.name + ".lock").unlink(missing_ok=True)  # of a killed git: we hold our own
-            env = git.environment(self.repository, work_tree=directory, index=index)
-            # A git that outlived a killed run would write into the folder beside the git of the next.
-            mortal = ["setpriv", "--pdeathsig", "KILL", "git"]
-            read = [*mortal, "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
-            try:
-                command.run(read, env=env, cwd=directory)
-            except CommandError:
-                if not index.exists():
-                    raise
-                index.unlink()  # it may be damaged; without it every file is written
-                command.run(read, env=env, cwd=directory)
-            command.run([*mortal, "clean", "-ffdxq"], env=env, cwd=directory)
-
-
-def apply(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
-    """The tree that git am makes of ``series`` on ``base``; without patches, the base itself.
-
-    git am demands every context line, so there is no fuzz; a hunk may have
-    moved.  Raises ApplyError that names patch, file and hunk.
-    """
-    if series is None or not series.patches:
-        return _tree(base, base.commit, series)
-    with progress.stage("apply") as stage:
-        touched = check(series)
-        ref = _ref(base, series)
-        with store.lock(f"apply-{series.digest[:32]}"):
-            commit = git.resolve(base.repository, ref)
-            if commit is None:
-                done = _done(base, series)
-                stage.update(f"{len(series.patches) - done.count} patches")
-                with Workshop(store, base, series, touched, log, done) as workshop:
-                    commit = workshop.apply()
-                git.query(["update-ref", ref, commit], env=git.environment(base.repository))
-    return _tree(base, commit, series)
-
-
-def _ref(base: Base, series: Series) -> str:
-    return f"refs/patchproof/series/{base.commit}/{series.digest}"
-
-
-def _done(base: Base, series: Series) -> Done:
-    """What need not be done again: a series may be another one and a patch more."""
-    before = replace(series, patches=series.patches[:-1])
-    commit = git.resolve(base.repository, _ref(base, before)) if before.patches else None
-    return Done(base.commit, 0) if commit is None else Done(commit, len(before.patches))
-
-
-def _tree(base: Base, commit: str, series: Series | None) -> Tree:
-    tree_id = git.resolve(base.repository, f"{commit}^{{tree}}")
-    if tree_id is None:
-        raise HarnessError(
-            f"The cached repository {base.repository} lacks {commit}. Delete it and try again."
-        )
-    return Tree(base.repository, commit, tree_id, base, series)
 
 
 def checkout(store: Store, progress: Progress, directory: Path) -> Base:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.kbuild import unplaced
+from harness.kernel.builddir import Workbench
+from harness.kernel.make_output import unplaced
+from harness.kernel.tree import Tree
 from harness.lib import command, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
@@ -18,8 +20,6 @@ from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Progress
 from harness.series import series
 from harness.series.series import Patch, Series
-from harness.tree import Tree
-from harness.workbench import Workbench
 
 # What these folders hold is not compiled by kbuild for the kernel.
 _NOT_KERNEL = ("Documentation", "samples", "scripts", "tools", "usr")

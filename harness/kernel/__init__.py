@@ -1,0 +1,1 @@
+"""From a base and a series to a bzImage."""

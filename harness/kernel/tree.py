@@ -1,0 +1,64 @@
+"""The tree: the source that is built, as a commit: a base with a series applied to it.
+
+Nothing here touches the user's files: patches are applied in a throw-away
+repository that shares the objects of the cached one, and a kernel checkout
+given with --tree is only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from harness.kernel.base import Base
+from harness.lib import command, git
+from harness.lib.command import CommandError
+from harness.lib.progress import Progress
+from harness.series.series import Series
+
+_WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on more
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A base with a series applied (``series`` is None for the base alone).
+
+    ``tree_id``, the git tree of ``commit``, is the identity of the content: two
+    trees with the same id build the same kernel.
+    """
+
+    repository: Path
+    commit: str
+    tree_id: str
+    base: Base
+    series: Series | None
+
+    def content(self, path: str) -> bytes:
+        """A file of the tree.  Raises CommandError if there is none."""
+        return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))
+
+    def files_into(self, directory: Path, progress: Progress) -> None:
+        """Make ``directory`` hold exactly this tree; a file that does not differ keeps its time stamp.
+
+        git's notes on what is there (an index) stand beside it, with its lock.  A
+        run that was killed half-way leaves files that do not match those notes,
+        and the next run writes them again.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        index, lock = (directory.with_name(directory.name + suffix) for suffix in (".index", ".lock"))
+        with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
+            index.with_name(index.name + ".lock").unlink(missing_ok=True)  # of a killed git: we hold our own
+            env = git.environment(self.repository, work_tree=directory, index=index)
+            # A git that outlived a killed run would write into the folder beside the git of the next.
+            mortal = ["setpriv", "--pdeathsig", "KILL", "git"]
+            read = [*mortal, "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
+            try:
+                command.run(read, env=env, cwd=directory)
+            except CommandError:
+                if not index.exists():
+                    raise
+                index.unlink()  # it may be damaged; without it every file is written
+                command.run(read, env=env, cwd=directory)
+            command.run([*mortal, "clean", "-ffdxq"], env=env, cwd=directory)
