@@ -12,14 +12,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.actor.actor import Actor
+from harness.actor.footprint import Footprint
+from harness.actor.handles import Buffer
+from harness.actor.reply import ActorDiedError, DeadlineError, Refused
+from harness.actor.start import start_actor
+from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
 from harness.guest.health import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
-from harness.probe import Actor, Buffer, start_actor
-from harness.raw import Footprint
-from harness.reply import ActorDiedError, DeadlineError, Refused
-from harness.transcript import Transcript
 from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
 from harness.vm.machine import LAST_WORDS_SECONDS

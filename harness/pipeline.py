@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import control, probe
+from harness import control
+from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.journal.folder import CONTROL, LEAKS, QEMU, Results
@@ -180,7 +181,7 @@ class Pipeline:
         with self._stage("probes"):
             self.dialect = dialect.settle(self.series.dialect, tested.headers)
             self.results.write_run(dialect=self.dialect)
-            actor = probe.build_actor(self.store, tested.headers, self.results.log("probes"))
+            actor = build_actor(self.store, tested.headers, self.results.log("probes"))
         with self._stage("boot"):
             self._software = Software(tested, rootfs, actor, self._accelerator(tested))
             if not self.journal.passed("boot"):

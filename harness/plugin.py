@@ -14,12 +14,12 @@ from functools import partial
 import pytest
 
 from harness import options, pipeline
+from harness.actor.actor import Actor
 from harness.guest.guest import Guest
 from harness.journal.folder import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.needs import WORDS, in_order
 from harness.pipeline import host_errors
-from harness.probe import Actor
 from harness.report import table
 from harness.run import ARGUMENTS, RUN, Run, requirement_ids
 from harness.search import Search

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.hammer import Blows, Hammer
+from harness.actor.hammer import Counts, Hammer
+from harness.actor.handles import Mapping
+from harness.actor.reply import Fault
 from harness.lib.errors import HarnessError
-from harness.probe import Mapping
-from harness.reply import Fault
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -23,7 +23,7 @@ OURS = 0x600D0A3E
 WORD = 4  # bytes
 
 
-def landed(blows: Sequence[Blows]) -> int:
+def landed(blows: Sequence[Counts]) -> int:
     """How many accesses of all threads reached the device."""
     return sum(one.landed for one in blows)
 
@@ -49,7 +49,7 @@ class Oracle:
         Who is not shown what arrives says nothing by seeing nothing arrive.
         """
         self.host.fill(0, self.offset, self.view.length)
-        hammer.blows(more=hammer.lap)
+        hammer.counts(more=hammer.lap)
         missing = self._host_sees(THEIRS)
         if missing:
             raise HarnessError(f"The client was to reach all of the range before the revoke, but {missing}.")

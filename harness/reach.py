@@ -10,8 +10,8 @@ from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.probe import Buffer, Device, Mapping, Range
-from harness.reply import BUS_ADRERR, Fault, Refused, Sigbus
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
 from harness.vm.hardware import PAGE
 
 VFIO_REGION_INFO_FLAG_MMAP = 4  # include/uapi/linux/vfio.h; a BAR of I/O ports has none

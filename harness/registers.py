@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.actor.handles import PCI_COMMAND, Device
 from harness.lib.errors import HarnessError
-from harness.probe import PCI_COMMAND, Device
 
 RESETS = {"reset": Device.reset, "hot reset": Device.hot_reset, "function-level reset": Device.reset_function}
 

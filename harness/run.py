@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 import pytest
 
 from harness import options, pipeline
+from harness.actor.actor import Actor, NotOfferedError
+from harness.actor.reply import DeadlineError, Refused
+from harness.actor.start import Spare, start_actor, start_python, stopped_actors
+from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest, HeldDeviceError
 from harness.guest.health import LOCKDEP_OFF, KernelHealth
 from harness.journal.folder import Facts, Results, read_facts
@@ -23,11 +27,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.lib.progress import Progress
 from harness.needs import Needs, needs_of
-from harness.probe import Actor, NotOfferedError, start_actor, start_python, stopped_actors
-from harness.reply import DeadlineError, Refused
 from harness.report import junit
-from harness.spare import Spare
-from harness.transcript import Transcript
 from harness.verdict import requirements
 from harness.verdict.record import Entry, Span, repetition_mark
 from harness.verdict.words import Kind, Verdict

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 from hypothesis import Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
-from harness.probe import Actor
-from harness.reply import Refused
+from harness.actor.actor import Actor
+from harness.actor.reply import Refused
 
 SHRINK_SECONDS = 20.0  # after the first failure; then no case is tried that was not tried before
 DISPROOFS = (AssertionError, Refused)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Device as OpenDevice
 from harness.guest.guest import Device, Guest
-from harness.probe import Actor
-from harness.probe import Device as OpenDevice
 
 Start = Callable[[str], Actor]
 

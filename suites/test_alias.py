@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Mapping, Range
+from harness.actor.reply import Sigbus
 from harness.guest.guest import Device as Function
 from harness.plugin import requirement
-from harness.probe import Actor, Mapping, Range
-from harness.reply import Sigbus
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

@@ -14,16 +14,17 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.ioctl import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
+from harness.actor.mm import remap
+from harness.actor.reply import Refused, refusal
 from harness.guest import pat as memtype
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
-from harness.reply import Refused, refusal
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -369,8 +370,8 @@ def test_no_combined_store_lands_after_a_revoke(c_owner: Actor, device: Device, 
     hammer = client.map(c_owner.give(buffer, client)).hammer(THEIRS, threads=2)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=25_000)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=25_000)
     assert landed(after) == landed(before)
     assert oracle.disturbed() == ""
 

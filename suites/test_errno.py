@@ -21,13 +21,10 @@ from typing import TypeVar
 import pytest
 from hypothesis import strategies as st
 
-from harness.guest.guest import Device as Function
-from harness.guest.guest import Guest
-from harness.lib.errors import HarnessError
-from harness.mm import open_mapped_file
-from harness.plugin import machine, on_dialect, requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
-from harness.raw import (
+from harness.actor.actor import Actor
+from harness.actor.footprint import Leftovers
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.ioctl import (
     BAD_POINTERS,
     GET,
     PROBE,
@@ -36,15 +33,19 @@ from harness.raw import (
     Abi,
     Anchor,
     Argument,
-    Leftovers,
     Target,
     call,
     creation,
     feature,
     hold,
 )
+from harness.actor.mm import open_mapped_file
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
+from harness.lib.errors import HarnessError
+from harness.plugin import machine, on_dialect, requirement
 from harness.registers import IOVA
-from harness.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

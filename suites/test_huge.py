@@ -15,12 +15,13 @@ from itertools import pairwise
 import pytest
 from hypothesis import strategies as st
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, Sigbus, Sigsegv
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
-from harness.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, Sigbus, Sigsegv
 from harness.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

@@ -12,14 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.footprint import Leftovers
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.guest.health import count_dmabufs
 from harness.guest.slabs import Slabs
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
-from harness.raw import Leftovers
-from harness.reply import BUS_ADRERR, Sigbus, refusal
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

@@ -11,11 +11,12 @@ import struct
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Range
+from harness.actor.reply import Refused, Sigbus
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.plugin import on_dialect, requirement
-from harness.probe import Actor, Buffer, Range
-from harness.reply import Refused, Sigbus
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest.guest import Device as Function
-from harness.guest.guest import Guest
-from harness.lib.errors import HarnessError
-from harness.mm import (
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.mm import (
     Debugger,
     Memory,
     advise_process,
@@ -28,10 +27,8 @@ from harness.mm import (
     sync,
     watch_faults,
 )
-from harness.plugin import requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
-from harness.relations import Segment, dump
-from harness.reply import (
+from harness.actor.processes import Segment, dump
+from harness.actor.reply import (
     BUS_ADRERR,
     SEGV_ACCERR,
     SEGV_MAPERR,
@@ -42,6 +39,10 @@ from harness.reply import (
     Sigsegv,
     outcome,
 )
+from harness.guest.guest import Device as Function
+from harness.guest.guest import Guest
+from harness.lib.errors import HarnessError
+from harness.plugin import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

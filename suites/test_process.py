@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Range
+from harness.actor.ioctl import call
+from harness.actor.mm import open_mapped_file, shared_files
+from harness.actor.processes import leave, orphan, receive, seized, send
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.guest.health import count_dmabufs
-from harness.mm import open_mapped_file, shared_files
 from harness.plugin import requirement
-from harness.probe import Actor, Buffer, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.raw import call
-from harness.relations import leave, orphan, receive, seized, send
-from harness.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -263,8 +264,8 @@ def test_a_client_that_hangs_holds_up_no_revoke(
     with hang(c_owner, client):
         assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
         assert oracle.disturbed() == ""
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=2 * hammer.lap)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=2 * hammer.lap)
     assert landed(after) == landed(before)
     for one in after:
         assert one.sigbus > hammer.lap
@@ -292,7 +293,7 @@ def test_a_client_that_is_killed_leaves_nothing(
     assert lent.stamp(seed=0x6F) is None
     assert count_dmabufs(guest) == before + 1
     if busy:
-        lent.hammer(THEIRS, threads=2).blows(more=PAGES)
+        lent.hammer(THEIRS, threads=2).counts(more=PAGES)
     owner.signal(client, "kill")
     assert owner.reap(client) == "signal=9"
     assert count_dmabufs(guest) == before
@@ -315,8 +316,8 @@ def test_every_thread_sees_the_revoke(
     hammer = lent.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=hammer.lap)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=hammer.lap)
     assert landed(after) == landed(before)
     assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
     assert oracle.disturbed() == ""

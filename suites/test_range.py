@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import strategies as st
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Device, Mapping, Range
+from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, Refused, Sigbus, Sigsegv
 from harness.guest.guest import Device as Function
 from harness.plugin import requirement
-from harness.probe import Actor, Device, Mapping, Range
-from harness.reply import BUS_ADRERR, SEGV_ACCERR, Refused, Sigbus, Sigsegv
 from harness.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

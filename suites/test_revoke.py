@@ -11,13 +11,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
 from harness.guest.guest import Device as Function
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, on_dialect, requirement
-from harness.probe import Actor, Buffer, Device, Mapping, Range
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.registers import IOVA
-from harness.reply import BUS_ADRERR, Sigbus, refusal
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -128,7 +129,7 @@ def test_every_word_of_every_mapping_is_gone(c_owner: Actor, ram: Function) -> N
     for mapping in (touched, untouched, lent, half):
         assert mapping.pages() == GONE[: mapping.length // PAGE]
         hammer = mapping.hammer(THEIRS, access="both")
-        hammer.blows(more=hammer.lap)
+        hammer.counts(more=hammer.lap)
         (blows,) = hammer.stop()
         assert blows.sigbus > hammer.lap
         assert (blows.stored, blows.loaded, blows.sigsegv, blows.other) == (0, 0, 0, 0)
@@ -209,8 +210,8 @@ def test_no_store_lands_after_a_revoke(
     hammer = lent.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=STORES // threads)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=STORES // threads)
     assert landed(after) == landed(before)
     assert oracle.disturbed() == ""
 
@@ -230,8 +231,8 @@ def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, r
     oracle.require_reach(hammer)
     assert lent.page_table().mapped("pmd") == 4 * MIB
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=FEWER_STORES)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=FEWER_STORES)
     assert landed(after) == landed(before)
     assert lent.page_table().is_empty()
     assert oracle.disturbed() == ""
@@ -248,12 +249,12 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
     c_owner.pin(first)
     assert view.store32(EDU_LIVENESS, 0) is None
     hammer = lent.hammer(THEIRS, offset=EDU_LIVENESS, length=4, cpus=others)
-    hammer.blows(more=1)
+    hammer.counts(more=1)
     if device.read(0, EDU_LIVENESS, 4) != THEIRS ^ 0xFFFFFFFF:
         raise HarnessError("The client was to reach the register before the revoke, but it does not.")
     assert c_owner.reclaim(buffer, view, OURS, offset=EDU_LIVENESS, stride=PAGE) is None
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=FEWER_STORES)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=FEWER_STORES)
     assert landed(after) == landed(before)
     assert view.load32(EDU_LIVENESS) == device.read(0, EDU_LIVENESS, 4) == OURS ^ 0xFFFFFFFF
 
@@ -295,8 +296,8 @@ def test_a_revoke_waits_for_no_client(
     c_owner.signal(lent.actor, "stop")
     assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
     c_owner.signal(lent.actor, "cont")
-    before = hammer.blows(more=1)
-    after = hammer.blows(more=hammer.lap)
+    before = hammer.counts(more=1)
+    after = hammer.counts(more=hammer.lap)
     assert landed(after) == landed(before)
     for one in after:
         assert one.sigbus > hammer.lap

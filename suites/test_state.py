@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Device, Range
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.plugin import machine, requirement
-from harness.probe import Actor, Device, Range
 from harness.quiescence import THEIRS, Oracle, landed
 from harness.reach import Reach, View
 from harness.registers import (
@@ -28,7 +30,6 @@ from harness.registers import (
     VIRTIO_STATUS,
     write_by_dma,
 )
-from harness.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -223,9 +224,9 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
     hammer = client.map(c_owner.give(buffer, client)).hammer(THEIRS, access="both", threads=2)
     oracle.require_reach(hammer)
     device.enter_low_power()
-    before = hammer.blows(more=1)
+    before = hammer.counts(more=1)
     ram_witness.fill(0x5A, START, LENGTH)
-    after = hammer.blows(more=50_000)
+    after = hammer.counts(more=50_000)
     assert landed(after) == landed(before)
     assert {(one.sigsegv, one.other) for one in after} == {(0, 0)}
     assert set(ram_witness.read(START, LENGTH)) == {0x5A}

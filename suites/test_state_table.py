@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from harness import states
+from harness.actor.actor import Actor
+from harness.actor.handles import Device, Range
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import Device as Function
 from harness.plugin import machine, requirement
-from harness.probe import Actor, Device, Range
 from harness.reach import View
 from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
-from harness.reply import BUS_ADRERR, Refused, Sigbus
 from harness.vm.hardware import PAGE
 
 D0, D3HOT = 0, 3

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import strategies as st
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Range
+from harness.actor.reply import refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.plugin import machine, requirement
-from harness.probe import Actor, Buffer, Device, Range
 from harness.reach import View, look, views_of
 from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
-from harness.reply import refusal
 from harness.search import Search
 from harness.vm.hardware import PAGE
 

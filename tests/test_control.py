@@ -12,13 +12,13 @@ import pytest
 import real
 
 from harness import control
+from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
 from harness.kernel import kconfig
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
-from harness.probe import build_actor
 from harness.verdict.detector import Detector, State, counts_leaks
 from harness.vm import machine
 from harness.vm.hardware import Layout

@@ -10,14 +10,17 @@ import pytest
 import real
 from small_run import until
 
+from harness.actor.actor import Actor
+from harness.actor.build import build_actor
+from harness.actor.footprint import Leftovers
+from harness.actor.handles import Range
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
+from harness.actor.start import start_actor, start_python
+from harness.actor.transcript import Transcript
 from harness.guest.guest import Device, Guest, HeldDeviceError, _device
 from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, Range, build_actor, start_actor, start_python
-from harness.raw import Leftovers
-from harness.reply import BUS_ADRERR, Refused, Sigbus
-from harness.transcript import Transcript
 from harness.vm import machine
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 from actors import PAGE, Client, Local, argv
 
-from harness.hammer import Blows
+from harness.actor.actor import Actor
+from harness.actor.hammer import Counts
+from harness.actor.handles import Buffer
+from harness.actor.reply import DeadlineError, Refused
+from harness.actor.session import Wire
+from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, Buffer
 from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.reply import DeadlineError, Refused
-from harness.transcript import Transcript, Wire
 from harness.vm.ram_bar import RamBar
 
 
@@ -280,26 +282,26 @@ class TestValues:
         mapping = owner.map(buffer)
         hammer = mapping.hammer(THEIRS, access="both", threads=2, cpus=owner.cpus()[:1], offset=PAGE)
         assert hammer.lap == 2 * 3 * 1024
-        first, second = hammer.blows(more=hammer.lap)
+        first, second = hammer.counts(more=hammer.lap)
         assert first.cpu == second.cpu == owner.cpus()[0]
         assert landed((first, second)) == first.stored + first.loaded + second.stored + second.loaded
         client.shrink(0)
-        before, after = hammer.blows(more=1), hammer.blows(more=500)
+        before, after = hammer.counts(more=1), hammer.counts(more=500)
         assert landed(after) == landed(before)
         assert all(one.sigbus > 500 for one in hammer.stop())
         with pytest.raises(HarnessError, match="does not name a hammer"):
-            hammer.blows()
+            hammer.counts()
 
     def test_a_hammer_that_is_late(self, owner: Actor, buffer: Buffer) -> None:
         hammer = owner.map(buffer).hammer()
         with pytest.raises(DeadlineError):
-            hammer.blows(more=0xFFFFFFFF, deadline=1)
+            hammer.counts(more=0xFFFFFFFF, deadline=1)
         hammer.stop()
 
     @pytest.mark.parametrize("said", ["", "cpu=1", "cpu=1,stored=x,loaded=0,sigbus=0,sigsegv=0,other=0", "x"])
     def test_no_answer_about_a_hammer(self, said: str) -> None:
         with pytest.raises((ValueError, LookupError)):
-            Blows.parse(said)
+            Counts.parse(said)
 
     def test_copies(self, client: Client, owner: Actor, buffer: Buffer) -> None:
         mapping = owner.map(buffer)

@@ -13,11 +13,11 @@ from actors import PAGE, Client, Local, actor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import probe
-from harness.lib.cache import Store
-from harness.lib.errors import BuildError, HarnessError
-from harness.probe import Actor, Buffer, Device, Mapping, Range
-from harness.reply import (
+from harness.actor import actor as probe
+from harness.actor import build
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import (
     BUS_ADRERR,
     SEGV_ACCERR,
     SEGV_MAPERR,
@@ -29,7 +29,10 @@ from harness.reply import (
     Vma,
     judge,
 )
-from harness.transcript import Transcript, Wire
+from harness.actor.session import Wire
+from harness.actor.transcript import Transcript
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, HarnessError
 
 KINDS = ["actor", "python"]
 
@@ -325,12 +328,12 @@ class TestBuild:
 
     def test_it_is_built_once_per_headers(self, tmp_path: Path) -> None:
         store, log = Store(tmp_path / "cache"), tmp_path / "log"
-        first = probe.build_actor(store, self.headers(tmp_path / "a"), log)
+        first = build.build_actor(store, self.headers(tmp_path / "a"), log)
         assert subprocess.run([first, "--help"], capture_output=True).returncode == 0
-        assert probe.build_actor(store, self.headers(tmp_path / "b"), log) == first
+        assert build.build_actor(store, self.headers(tmp_path / "b"), log) == first
         assert log.read_text().count("$ make") == 1
         offered = self.headers(tmp_path / "c", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n")
-        second = probe.build_actor(store, offered, log)
+        second = build.build_actor(store, offered, log)
         said = subprocess.run([second], input=b"version\n", capture_output=True).stdout
         assert second != first
         assert b"revoke=feature" in said
@@ -338,7 +341,7 @@ class TestBuild:
     def test_headers_that_do_not_compile_are_the_series_fault(self, tmp_path: Path) -> None:
         headers = self.headers(tmp_path, "this is not C\n")
         with pytest.raises(BuildError, match="does not compile against") as caught:
-            probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+            build.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
         assert "vfio.h" in caught.value.tail
         assert list((tmp_path / "cache/probe").iterdir()) == []
 
@@ -346,9 +349,9 @@ class TestBuild:
         headers = self.headers(tmp_path)
         (headers / "linux/vfio.h").write_text("/* before there was VFIO */\n")
         with pytest.raises(HarnessError, match="Are the headers in") as caught:
-            probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+            build.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
         assert "error:" in caught.value.tail
 
     def test_a_folder_without_headers(self, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match=r"holds no linux/vfio\.h"):
-            probe.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")
+            build.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")

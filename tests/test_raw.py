@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 from actors import PAGE, Client
 
-from harness import mm
+from harness.actor import mm
+from harness.actor.actor import Actor
+from harness.actor.footprint import Footprint, Leftovers
+from harness.actor.handles import Buffer, Device, Mapping
+from harness.actor.ioctl import GET, Abi, Anchor, Argument, call, creation, feature, hold
+from harness.actor.processes import Segment, dump, leave, orphan, receive, segments, seized, send
+from harness.actor.reply import ActorDiedError, Refused
+from harness.actor.session import Wire
+from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, Buffer, Device, Mapping
-from harness.raw import GET, Abi, Anchor, Argument, Footprint, Leftovers, call, creation, feature, hold
-from harness.relations import Segment, dump, leave, orphan, receive, segments, seized, send
-from harness.reply import ActorDiedError, Refused
-from harness.transcript import Transcript, Wire
 from harness.vm.ssh import Completed
 
 FIONBIO = termios.FIONBIO  # takes an int, of any file

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from harness.guest.health import PageTable, Span
-from harness.probe import Buffer, Mapping
+from harness.actor.handles import Buffer, Mapping
+from harness.actor.page_table import PageTable, Span
+from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
 from harness.reach import Reach, View, look
-from harness.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
 from harness.vm.hardware import PAGE
 
 WORDS = [0x10, 0x11]

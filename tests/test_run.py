@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from small_run import Invocation, events, junit, make_qemu, run, until
 
+from harness.actor.actor import NotOfferedError
+from harness.actor.reply import ActorDiedError, DeadlineError, Refused
 from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, ExitCode, HarnessError
-from harness.probe import NotOfferedError
-from harness.reply import ActorDiedError, DeadlineError, Refused
 from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.words import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import strategies as st
 
 from harness import search as module
-from harness.probe import Actor
-from harness.reply import ActorDiedError, Refused
+from harness.actor.actor import Actor
+from harness.actor.reply import ActorDiedError, Refused
 from harness.search import Search
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from actors import PAGE, Client
 
-from harness.watch import Watched
+from harness.actor.reply import Watched
 
 
 @pytest.fixture

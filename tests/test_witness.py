@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guest.health import KernelHealth, PageTable, Span
+from harness.actor.page_table import PageTable, Span
+from harness.guest.health import KernelHealth
 from harness.guest.slabs import Slabs
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE

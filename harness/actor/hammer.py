@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol, TypeVar
 
-T = TypeVar("T")
-
-
-class Asked(Protocol):
-    """Who is asked about a hammer; harness.probe.Actor is one."""
-
-    def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
-        """An operation whose answer ``parse`` understands."""
+from harness.actor.session import Session
 
 
 @dataclass(frozen=True)
-class Blows:
+class Counts:
     """What the thread on ``cpu`` has done: accesses that went through, and those that ended in a signal.
 
     ``sigbus`` were BUS_ADRERR at the very address of the access, ``other`` any
@@ -37,7 +28,7 @@ class Blows:
         return self.stored + self.loaded
 
     @classmethod
-    def parse(cls, word: str) -> Blows:
+    def parse(cls, word: str) -> Counts:
         """From a word of a ``hammered`` reply.  Raises ValueError, LookupError if it is none."""
         counts = dict(pair.split("=") for pair in word.split(","))
         return cls(**{field.name: int(counts[field.name]) for field in fields(cls)})
@@ -50,12 +41,12 @@ class Hammer:
     After ``lap`` accesses a thread has been everywhere and begins anew.
     """
 
-    actor: Asked
+    actor: Session
     name: str
     threads: int
     lap: int
 
-    def blows(self, more: int = 0, deadline: int | None = None) -> tuple[Blows, ...]:
+    def counts(self, more: int = 0, deadline: int | None = None) -> tuple[Counts, ...]:
         """What each thread has done, once it has begun and ended ``more`` accesses from now on.
 
         Raises DeadlineError if that takes it more than ``deadline`` seconds; 1 ms
@@ -64,13 +55,13 @@ class Hammer:
         seconds = deadline or 10 + more * self.threads // 1000
         return self.actor.read(_parse, "hammered", self.name, more=more or None, deadline=seconds)
 
-    def stop(self) -> tuple[Blows, ...]:
+    def stop(self) -> tuple[Counts, ...]:
         """End it; what each thread has done.  DeadlineError if one does not come back from an access."""
         return self.actor.read(_parse, "unhammer", self.name)
 
 
-def _parse(said: str) -> tuple[Blows, ...]:
-    blows = tuple(map(Blows.parse, said.split()))
-    if not blows:
+def _parse(said: str) -> tuple[Counts, ...]:
+    counts = tuple(map(Counts.parse, said.split()))
+    if not counts:
         raise ValueError("a hammer without threads")
-    return blows
+    return counts

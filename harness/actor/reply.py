@@ -125,3 +125,35 @@ def word_or_fault(word: str) -> int | Fault:
     if found := re.fullmatch(r"(sigbus|sigsegv):(\w+):(\w+)", word):
         return _fault(*found.groups())
     return int(word, 16)
+
+
+def hex_number(said: str) -> int:
+    """Parse a number in hexadecimal.  Raises ValueError if it is none."""
+    return int(said, 16)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a watch saw: loads that went through, faults, and the 32-bit values.
+
+    ``more`` is true if there were more than the 16 values that are kept.
+    """
+
+    loads: int
+    sigbus: int
+    sigsegv: int
+    values: frozenset[int]
+    more: bool
+
+    @classmethod
+    def parse(cls, said: str) -> Watched:
+        """From a ``watched`` reply.  Raises ValueError, LookupError if it is none."""
+        words = dict(word.split("=") for word in said.split())
+        values = [word for word in words["values"].split(",") if word]
+        return cls(
+            loads=int(words["loads"]),
+            sigbus=int(words["sigbus"]),
+            sigsegv=int(words["sigsegv"]),
+            values=frozenset(int(value, 16) for value in values if value != "more"),
+            more="more" in values,
+        )

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device
+from harness.actor.reply import ActorDiedError, Refused
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.probe import Actor, Buffer, Device
-from harness.reply import ActorDiedError, Refused
 
 CORE_PATTERN = "/proc/sys/kernel/core_pattern"
 _CORE = "/run/core-of-an-actor"

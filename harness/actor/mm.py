@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from harness.probe import Actor, Buffer, Mapping
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Mapping
 
 
 def remap(mapping: Mapping, length: int, flags: str = "maymove") -> Mapping:

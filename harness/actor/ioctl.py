@@ -10,8 +10,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.lib.errors import HarnessError
-from harness.probe import Actor, Buffer, Device
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device
 
 VFIO_DEVICE_FEATURE = 0x3B75  # _IO(';', 100 + 17)
 GET, SET, PROBE = 1 << 16, 1 << 17, 1 << 18
@@ -127,50 +127,3 @@ class Abi:
             return cls(numbers["export"], numbers.get("revoke"))
 
         return actor.read(parse, "abi")
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What a call can leave behind: descriptors of its process, DMABUFs, records of the kernel log."""
-
-    descriptors: int
-    dmabufs: int
-    log: int
-
-    @classmethod
-    def of(cls, actor: Actor) -> Footprint:
-        """Ask an actor.  HarnessError if it cannot see all of that."""
-        said = actor.say("footprint")
-        found = dict(word.split("=") for word in said.split())
-        try:
-            return cls(*(int(found[name]) for name in ("fds", "dmabufs", "log")))
-        except (KeyError, ValueError) as error:
-            raise HarnessError(
-                f"The actor does not see what a call leaves behind, but only: {said}"
-            ) from error
-
-    def until(self, now: Footprint) -> str:
-        """What there is more of, as a phrase; empty if nothing."""
-        phrases = [
-            f"{count} {what}"
-            for count, what in (
-                (now.descriptors - self.descriptors, "descriptors"),
-                (now.dmabufs - self.dmabufs, "DMABUFs"),
-                (now.log - self.log, "records in the kernel log"),
-            )
-            if count
-        ]
-        return " and ".join(phrases)
-
-
-class Leftovers:
-    """What an actor's calls leave behind, from one look to the next."""
-
-    def __init__(self, actor: Actor) -> None:
-        self._actor = actor
-        self._last = Footprint.of(actor)
-
-    def look(self) -> str:
-        """What there is more of than at the last look, as a phrase; empty if nothing."""
-        before, self._last = self._last, Footprint.of(self._actor)
-        return before.until(self._last)

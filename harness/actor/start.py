@@ -1,0 +1,75 @@
+"""Start actors in the guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.actor.actor import Actor
+from harness.actor.session import Wire
+from harness.actor.transcript import Transcript
+from harness.guest.guest import Guest
+from harness.lib.paths import PROBES
+from harness.vm.ssh import Stream
+
+REMOTE_ACTOR = "/run/actor"
+REMOTE_PYTHON = "/run/probe.py"
+# The processes that sshd has started, an actor or an interpreter, and that a signal has stopped.
+_STOPPED = r"""
+for stat in /proc/[0-9]*/stat; do
+    { read -r pid name state parent rest <"$stat"; } 2>/dev/null || continue
+    case "$name $state" in "(actor) T" | "(python3) T")
+        { read -r _ name rest <"/proc/$parent/stat"; } 2>/dev/null || continue
+        case $name in "(sshd"*) echo "$pid" ;; esac ;;
+    esac
+done
+"""
+
+
+def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
+    """The C actor, in the guest.  Raises SshLostError, SshTimeoutError."""
+    remote = guest.push(binary, REMOTE_ACTOR)
+    return Actor(Wire(guest.machine.ssh.stream([remote], guest.patience), transcript, guest.patience))
+
+
+def python_stream(guest: Guest) -> Stream:
+    """A process of the Python probe in the guest.  Raises SshLostError, SshTimeoutError."""
+    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
+    return guest.machine.ssh.stream(["python3", "-IS", remote], guest.patience)
+
+
+def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
+    """The Python probe, in the guest: a new process, or this one.  Raises SshLostError, SshTimeoutError."""
+    return Actor(Wire(stream or python_stream(guest), transcript, guest.patience))
+
+
+def stopped_actors(guest: Guest) -> list[int]:
+    """The processes of actors, not of those that they spawned, that a signal has stopped.
+
+    Raises SshLostError, SshTimeoutError.
+    """
+    done = guest.script(_STOPPED)
+    return [int(word) for word in done.stdout.split()]
+
+
+class Spare:
+    """The probe that the next scenario to want one will get; it has done nothing yet."""
+
+    def __init__(self) -> None:
+        self._ready: tuple[Guest, Stream] | None = None
+
+    def take(self, guest: Guest) -> Stream:
+        """A probe in this guest; another is started for the next.  Raises SshLostError, SshTimeoutError."""
+        waiting = self._ready
+        self._ready = None
+        stream = waiting[1] if waiting and waiting[0] is guest and waiting[1].running() else None
+        if waiting and stream is None:
+            waiting[1].close()
+        stream = stream or python_stream(guest)
+        self._ready = guest, python_stream(guest)
+        return stream
+
+    def close(self) -> None:
+        """End the one that nobody took."""
+        if self._ready is not None:
+            self._ready[1].close()
+            self._ready = None
