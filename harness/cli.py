@@ -289,9 +289,9 @@ def _matrix(known: argparse.Namespace) -> int:
     if known.group not in (None, *rules.groups):
         raise UsageError(f"There is no group {known.group!r}; the groups are {', '.join(rules.groups)}.")
     if known.results is not None:
-        rows = requirements.join_run(rules, read(known.results))
+        rows = coverage.join_run(rules, read(known.results))
     else:
-        rows = requirements.join(rules, requirements.load_reasons(rules), collect.scenarios())
+        rows = coverage.join(rules, requirements.load_reasons(rules), collect.scenarios())
     chosen = [row for row in rows if known.group in (None, row.requirement.group)]
     show = coverage.write_csv if known.csv else coverage.show
     show(chosen, sys.stdout, only_unchecked=known.uncovered)

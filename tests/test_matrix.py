@@ -15,19 +15,10 @@ from harness.journal.reader import read
 from harness.journal.writer import Journal
 from harness.lib.errors import ExitCode, HarnessError
 from harness.report import coverage
+from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
 from harness.verdict.record import Entry
-from harness.verdict.requirements import (
-    ABSENT,
-    COVERED,
-    EXCUSED,
-    OPEN,
-    Matrix,
-    Reasons,
-    Requirement,
-    Row,
-    Scenario,
-)
+from harness.verdict.requirements import Matrix, Reasons, Requirement, Scenario
 from harness.verdict.words import Kind, Strength, Verdict
 
 ROW = """
@@ -72,7 +63,7 @@ def scenarios() -> tuple[Scenario, ...]:
 
 def rows() -> tuple[Row, ...]:
     rules = requirements.load()
-    return requirements.join(rules, requirements.load_reasons(rules), scenarios())
+    return coverage.join(rules, requirements.load_reasons(rules), scenarios())
 
 
 def test_every_row_of_the_matrix_is_there() -> None:
@@ -142,7 +133,7 @@ def test_a_scenario_runs_where_its_marker_says() -> None:
 def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."})
     assert [
-        (row.requirement.id, row.state, row.reason) for row in requirements.join(RULES, reasons, [ONE, TWO])
+        (row.requirement.id, row.state, row.reason) for row in coverage.join(RULES, reasons, [ONE, TWO])
     ] == [
         ("MAP-01", COVERED, ""),
         ("MAP-02", EXCUSED, "It cannot be seen."),
@@ -153,7 +144,7 @@ def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
 
 def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."}, {"MAP": "Not yet."})
-    first, second, *_ = requirements.join(RULES, reasons, [])
+    first, second, *_ = coverage.join(RULES, reasons, [])
     assert (first.reason, second.reason) == ("Not yet.", "It cannot be seen.")
 
 
@@ -166,13 +157,13 @@ def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
 )
 def test_a_reason_that_is_not_needed_is_an_error(reasons: Reasons, says: str) -> None:
     with pytest.raises(HarnessError, match=says):
-        requirements.join(RULES, reasons, [ONE, TWO])
+        coverage.join(RULES, reasons, [ONE, TWO])
 
 
 def test_a_scenario_of_an_unknown_requirement_is_an_error() -> None:
     stray = Scenario("suites/test_map.py::test_stray", ("MAP-01", "MAP-03"), ("base",))
     with pytest.raises(HarnessError, match="test_stray names the requirement 'MAP-03'"):
-        requirements.join(RULES, Reasons(), [stray])
+        coverage.join(RULES, Reasons(), [stray])
 
 
 @pytest.mark.parametrize(
@@ -214,7 +205,7 @@ def test_the_worst_verdict_is_that_of_the_requirement(
     tmp_path: Path, verdicts: tuple[str, ...], worst: str
 ) -> None:
     record = read(stored_run(tmp_path, *map(Verdict, verdicts)))
-    first, *others = requirements.join_run(RULES, record)
+    first, *others = coverage.join_run(RULES, record)
     assert first.state == worst
     assert [word for word, _ in first.checks] == list(verdicts)
     assert {row.state for row in others} == {ABSENT}
@@ -223,7 +214,7 @@ def test_the_worst_verdict_is_that_of_the_requirement(
 def test_a_run_of_other_requirements_is_an_error(tmp_path: Path) -> None:
     record = read(stored_run(tmp_path, Verdict.CONFORMS, name="MAP-77"))
     with pytest.raises(HarnessError, match="names the requirement 'MAP-77'"):
-        requirements.join_run(RULES, record)
+        coverage.join_run(RULES, record)
 
 
 # --- malformed data
@@ -336,7 +327,7 @@ REV-02,info,covered,suites/test_map.py::test_one,base feature,
 
 
 def joined() -> tuple[Row, ...]:
-    return requirements.join(RULES, Reasons({"MAP-02": "It cannot be seen."}), [ONE, TWO])
+    return coverage.join(RULES, Reasons({"MAP-02": "It cannot be seen."}), [ONE, TWO])
 
 
 def test_requirements_scenarios_and_dialects_are_shown() -> None:

@@ -12,7 +12,7 @@ from harness.journal.folder import STACKS, read_facts
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
-from harness.report.text import deviating, tally
+from harness.report.tally import deviating, tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.words import SERIES_FAULTS, Kind, Verdict

@@ -21,7 +21,7 @@ from rich.text import Text
 from harness.journal.folder import STACKS, read_facts
 from harness.journal.reader import read
 from harness.lib.text import visible
-from harness.report.text import tally
+from harness.report.tally import tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.words import Kind, Verdict

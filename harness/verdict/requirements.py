@@ -9,15 +9,14 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.lib.errors import HarnessError
 from harness.lib.paths import SUITES
-from harness.verdict.record import Record
-from harness.verdict.words import Strength, Verdict
+from harness.verdict.words import Strength
 
 REQUIREMENTS = SUITES / "requirements.toml"
 NOT_COVERED = SUITES / "not-covered.toml"
@@ -26,24 +25,6 @@ NOT_COVERED = SUITES / "not-covered.toml"
 REVISIONS = ("base", "RFC1", "RFC2", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8")
 EVIDENCE = "PRKJE"
 
-#: Of several scenarios of a requirement the one counts that stands last here.
-_WORST = (
-    Verdict.NOT_APPLICABLE,
-    Verdict.CONFORMS,
-    Verdict.NOT_REACHED,
-    Verdict.HARNESS_ERROR,
-    Verdict.UNEXPECTEDLY_CONFORMS,
-    Verdict.VIOLATES,
-    Verdict.KERNEL_DIED,
-)
-
-COVERED = "covered"  # there is a scenario
-EXCUSED = "excused"  # there is a reason why there is none
-OPEN = "open"  # there is neither
-ABSENT = "not-selected"  # no scenario of it is in a run
-
-#: What there is to say of a requirement: of the suites, or of a run.
-STATES = (COVERED, EXCUSED, OPEN, *_WORST, ABSENT)
 
 _ID = re.compile(r"([A-Z]+)(-[0-9]{2})?")
 
@@ -110,19 +91,6 @@ class Reasons:
         return self.ids.get(requirement.id) or self.groups.get(requirement.group, "")
 
 
-@dataclass(frozen=True)
-class Row:
-    """A requirement, its state (one of STATES), and which scenarios check it.
-
-    ``checks`` are pairs: the dialects of a scenario or its verdict, and its id.
-    """
-
-    requirement: Requirement
-    state: str
-    checks: tuple[tuple[str, str], ...] = ()
-    reason: str = ""
-
-
 @functools.cache
 def load(path: Path = REQUIREMENTS) -> Matrix:
     """Read the requirements.  Raises HarnessError that names file and row if they are malformed."""
@@ -154,49 +122,6 @@ def load_reasons(matrix: Matrix, path: Path = NOT_COVERED) -> Reasons:
         if not isinstance(reason, str) or not reason.strip():
             raise HarnessError(f"The reason for {name} in {path} must be a text.")
     return reasons
-
-
-def join(matrix: Matrix, reasons: Reasons, scenarios: Sequence[Scenario]) -> tuple[Row, ...]:
-    """Each requirement with its scenarios or its reason.
-
-    Raises HarnessError for a scenario that names an unknown requirement, a reason
-    for a requirement that has a scenario, and a reason for a group that needs none.
-    """
-    for scenario in scenarios:
-        matrix.check(scenario.requirements, scenario.id)
-    checked = {name for scenario in scenarios for name in scenario.requirements}
-    if stale := [name for name in reasons.ids if name in checked]:
-        raise HarnessError(
-            f"{NOT_COVERED.name} gives a reason why {', '.join(stale)} has no scenario, and there is one. "
-            "Delete the line."
-        )
-    settled = checked | set(reasons.ids)
-    excused = {each.group for name, each in matrix.requirements.items() if name not in settled}
-    if stale := [group for group in reasons.groups if group not in excused]:
-        raise HarnessError(
-            f"{NOT_COVERED.name} gives a reason for the group {', '.join(stale)}, and no requirement of it "
-            "needs one. Delete it."
-        )
-    rows = []
-    for each in matrix.requirements.values():
-        checks = tuple((" ".join(one.dialects), one.id) for one in scenarios if each.id in one.requirements)
-        reason = "" if checks else reasons.of(each)
-        rows.append(Row(each, COVERED if checks else EXCUSED if reason else OPEN, checks, reason))
-    return tuple(rows)
-
-
-def join_run(matrix: Matrix, record: Record) -> tuple[Row, ...]:
-    """Each requirement with the worst verdict of a run; HarnessError if that knows other requirements."""
-    checks: dict[str, list[tuple[Verdict, str]]] = {name: [] for name in matrix.requirements}
-    for result in record.scenarios:
-        matrix.check(result.entry.requirements, f"The run {record.run}")
-        for name in result.entry.requirements:
-            checks[name].append((result.verdict, result.entry.id))
-    rows = []
-    for name, found in checks.items():
-        worst = max((verdict for verdict, _ in found), key=_WORST.index, default=ABSENT)
-        rows.append(Row(matrix.requirements[name], worst, tuple(found)))
-    return tuple(rows)
 
 
 def _toml(path: Path) -> dict[str, Any]:
