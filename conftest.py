@@ -1,3 +1,3 @@
 """pytest meets the harness here, and nowhere else."""
 
-pytest_plugins = ["harness.plugin"]
+pytest_plugins = ["harness.plugin.hooks"]

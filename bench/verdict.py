@@ -20,9 +20,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from harness import options
 from harness.journal.reader import read
 from harness.lib import paths
+from harness.run import options
 
 SERIES = paths.PATCHES / options.DEFAULT_SERIES
 TOUCHED = "drivers/vfio/pci/vfio_pci_dmabuf.c"

@@ -23,7 +23,7 @@ from harness.guest import pat as memtype
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.plugin import machine, on_dialect, requirement
+from harness.plugin.hooks import machine, on_dialect, requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

@@ -44,9 +44,9 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.plugin import machine, on_dialect, requirement
+from harness.plugin.hooks import machine, on_dialect, requirement
+from harness.plugin.search import Search
 from harness.registers import IOVA
-from harness.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

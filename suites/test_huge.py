@@ -21,8 +21,8 @@ from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, S
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.plugin import machine, requirement
-from harness.search import Search
+from harness.plugin.hooks import machine, requirement
+from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

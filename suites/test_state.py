@@ -16,7 +16,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from harness.plugin import machine, requirement
+from harness.plugin.hooks import machine, requirement
 from harness.quiescence import THEIRS, Oracle, landed
 from harness.reach import Reach, View
 from harness.registers import (

@@ -15,10 +15,10 @@ from harness.actor.handles import Buffer, Device, Range
 from harness.actor.reply import refusal
 from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
-from harness.plugin import machine, requirement
+from harness.plugin.hooks import machine, requirement
+from harness.plugin.search import Search
 from harness.reach import View, look, views_of
 from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
-from harness.search import Search
 from harness.vm.hardware import PAGE
 
 RAM_BAR = 2

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from test_kernel import DMABUF, Yard
 
-from harness import prefixes
+from harness.cli import prefixes
+from harness.cli.prefixes import Row
 from harness.kernel import kconfig, static_checks
 from harness.kernel.static_checks import TOOLS, Bench, Tool
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.lib.progress import Progress
-from harness.prefixes import Row
 from harness.series.series import Patch, Series
 
 GCC = TOOLS[0]

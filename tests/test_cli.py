@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from small_run import make_checkout, run
 
-from harness import cli, prefixes
+from harness.cli import commands, prefixes
+from harness.cli.prefixes import Row
 from harness.journal.writer import Journal
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
-from harness.prefixes import Row
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict
 from harness.vm.hardware import MIB
@@ -66,7 +66,7 @@ def text_file(tmp_path: Path) -> Path:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run ``main``, which must fail with exit code 2; the one sentence that it says."""
-    assert cli.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
+    assert commands.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
     said = capsys.readouterr().err.strip()
     assert said.startswith("patchproof: ")
     return said
@@ -78,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        commands.main([command, "--help"])
     assert ended.value.code == 0
     (example,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example:")]
     words = shlex.split(example.removeprefix("example:"))
@@ -87,7 +87,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -
 
 def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--help"])
+        commands.main(["--help"])
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     for command in COMMANDS:
@@ -101,7 +101,7 @@ def test_a_wrong_word_is_answered_with_the_usage(
     capsys: pytest.CaptureFixture[str], cache: Path, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
+        commands.main(arguments)
     assert ended.value.code == ExitCode.HARNESS
     assert "usage: python -m harness" in capsys.readouterr().err
 
@@ -140,9 +140,11 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
 ) -> None:
     seen = []
     rows = [Row(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(cli, "_checked", lambda _request, _tested, first: rows[first - 1 :])
+    monkeypatch.setattr(commands, "_checked", lambda _request, _tested, first: rows[first - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
-    assert cli.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
+    assert (
+        commands.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
+    )
     (((first, *_), series, _, arguments),) = seen
     assert (first.count, series) == (2, "reference-feature")
     assert arguments == ["-k", "map", "--series", "reference-feature", "-x"]
@@ -210,7 +212,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
-    assert cli.main(["run", "--dry-run", "--results", str(results), "-k", "map"]) == ExitCode.OK
+    assert commands.main(["run", "--dry-run", "--results", str(results), "-k", "map"]) == ExitCode.OK
     said = capsys.readouterr().out
     configure, build, qemu = said.split("\n", 2)
     assert shlex.split(configure)[-1] == "allnoconfig"
@@ -226,7 +228,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
 
 @pytest.mark.parametrize("command", ["build", "boot"])
 def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
-    assert cli.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
+    assert commands.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "allnoconfig" in said
     assert "qemu-system-x86_64 " in said
@@ -237,7 +239,7 @@ def test_a_dry_run_with_a_kernel_builds_none(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, tmp_path: Path
 ) -> None:
     arguments = ["--kernel", text_file, "--headers", tmp_path, "--qemu", "/opt/qemu", "--accel", "kvm"]
-    assert cli.main(["run", "--dry-run", *map(str, arguments)]) == ExitCode.OK
+    assert commands.main(["run", "--dry-run", *map(str, arguments)]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "make" not in said
     words = shlex.split(said.replace("\\\n", " "))
@@ -250,9 +252,9 @@ def test_a_dry_run_with_a_kernel_builds_none(
 
 def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
-    assert cli.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
+    assert commands.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("Linux 6.19.6, commit ")
-    assert cli.main(["apply", "--tree", str(checkout)]) == ExitCode.OK
+    assert commands.main(["apply", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("tree ")
 
 
@@ -262,7 +264,7 @@ def test_a_series_that_does_not_apply_is_the_series_fault(
     checkout = make_checkout(tmp_path / "linux")
     series = PATCHES / "reference-feature"
     arguments = ["apply", "--tree", str(checkout), "--series", str(series)]
-    assert cli.main(arguments) == ExitCode.SERIES
+    assert commands.main(arguments) == ExitCode.SERIES
     assert "does not apply to 6.19.6" in capsys.readouterr().err
 
 
@@ -273,7 +275,7 @@ def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_pa
     journal.started("suites/x.py::test_it")
     journal.ended("suites/x.py::test_it", Verdict.VIOLATES, reason="It does not.")
     journal.run_ended()
-    assert cli.main(["judge", str(tmp_path)]) == ExitCode.SERIES
+    assert commands.main(["judge", str(tmp_path)]) == ExitCode.SERIES
     said = capsys.readouterr().out
     assert "It does not." in said
     assert "It does not." in (tmp_path / "junit.xml").read_text()
@@ -283,26 +285,26 @@ def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
-    places = {name: [cache / kind for kind in kinds] for name, kinds in cli.CACHE_KINDS.items()}
+    places = {name: [cache / kind for kind in kinds] for name, kinds in commands.CACHE_KINDS.items()}
     kept = cache / "durations.json"
     for place in [path for paths in places.values() for path in paths]:
         (place / "entry").mkdir(parents=True)
         (place / "entry" / "file").write_bytes(bytes(MIB))
     kept.write_text("{}")
-    assert cli.main(["clean", "kernels", "logs"]) == ExitCode.OK
+    assert commands.main(["clean", "kernels", "logs"]) == ExitCode.OK
     assert capsys.readouterr().out == f"4 MB freed below {cache}\n"
     for name, paths in places.items():
         assert {path.exists() for path in paths} == {name not in ("kernels", "logs")}
-    assert cli.main(["clean"]) == ExitCode.OK
+    assert commands.main(["clean"]) == ExitCode.OK
     assert not any(path.exists() for paths in places.values() for path in paths)
     assert kept.exists()
 
 
 def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
-    assert cli.main(["build", "--tree", str(checkout)]) == ExitCode.OK
+    assert commands.main(["build", "--tree", str(checkout)]) == ExitCode.OK
     assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
-    assert cli.main(["clean"]) == ExitCode.OK
+    assert commands.main(["clean"]) == ExitCode.OK
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
 
 
@@ -312,7 +314,7 @@ def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -
     for path in old:
         path.touch()
     store.path("logs", "build", "20260110T000000-1.log").touch()
-    log = cli._log(store, "build")
+    log = commands._log(store, "build")
     log.touch()
     assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
 

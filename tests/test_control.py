@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import control
 from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
@@ -19,6 +18,7 @@ from harness.guest.health import KernelHealth
 from harness.kernel import kconfig
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
+from harness.run import detectors
 from harness.verdict.detector import Detector, State, counts_leaks
 from harness.vm import machine
 from harness.vm.hardware import Layout
@@ -43,13 +43,13 @@ class Lab:
         assert proof.complaint == ""
         return {one.name: one for one in proof.detectors}
 
-    def proof(self) -> control.Proof:
+    def proof(self) -> detectors.Proof:
         built = real.base_kernel()
         assert built.options
         actor = build_actor(Store(), built.headers, self.folder / "actor.log")
         self.number += 1
         transcript = self.folder / f"control-{self.number}.txt"
-        return control.prove(self.guest, actor, transcript, built.options)
+        return detectors.prove(self.guest, actor, transcript, built.options)
 
     def script(self, text: str) -> None:
         done = self.guest.script(f"set -e\n{text}")
@@ -213,7 +213,7 @@ def test_a_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
         assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 
-def provoked(**changes: object) -> control._Provoked:
+def provoked(**changes: object) -> detectors._Provoked:
     health = KernelHealth(0, None, 0, 0, 0)
     usual: dict[str, object] = {
         "words": ("ARRAY_BOUNDS", "REFCOUNT_INC_ZERO", "WARNING"),
@@ -227,7 +227,7 @@ def provoked(**changes: object) -> control._Provoked:
         "kinds": frozenset({"ubsan", "warning"}),
         "traced": True,
     }
-    return control._Provoked(**(usual | changes))  # type: ignore[arg-type]
+    return detectors._Provoked(**(usual | changes))  # type: ignore[arg-type]
 
 
 Judge = Callable[..., Iterator[Detector]]
@@ -239,7 +239,7 @@ def states(found: Iterator[Detector]) -> dict[str, State]:
 
 def test_what_a_kernel_is_not_built_with_is_said() -> None:
     options = kconfig.values("CONFIG_KASAN=y\nCONFIG_UBSAN_BOUNDS=y\n")
-    found = states(control._by_option(provoked(), options))
+    found = states(detectors._by_option(provoked(), options))
     assert found["ubsan"] is State.PROVEN
     assert found["kasan"] is State.NOT_PROVEN
     assert found["list"] is found["page-table-check"] is found["dma-debug"] is State.NOT_BUILT
@@ -248,27 +248,31 @@ def test_what_a_kernel_is_not_built_with_is_said() -> None:
 def test_a_report_that_does_not_come_is_a_blind_detector() -> None:
     options = kconfig.values("CONFIG_UBSAN_BOUNDS=y\n")
     without = provoked(kinds=frozenset({"warning"}))
-    assert states(control._by_option(without, options))["ubsan"] is State.BLIND
+    assert states(detectors._by_option(without, options))["ubsan"] is State.BLIND
 
 
 def test_of_a_kernel_built_elsewhere_nothing_is_claimed() -> None:
-    assert set(states(control._by_option(provoked(words=("WARNING",)), None)).values()) == {State.NOT_PROVEN}
+    assert set(states(detectors._by_option(provoked(words=("WARNING",)), None)).values()) == {
+        State.NOT_PROVEN
+    }
 
 
 def test_a_kernel_log_without_a_new_record_is_blind() -> None:
-    assert control._kernel_log(0).state is State.BLIND
+    assert detectors._kernel_log(0).state is State.BLIND
 
 
 def test_watchdogs_are_there_on_or_off() -> None:
-    found = {one.name: one.words for one in control._by_files(provoked())}
+    found = {one.name: one.words for one in detectors._by_files(provoked())}
     assert found["hung task"].startswith("it is on")
     assert found["soft lockup"] == "it is off"
     assert found["rcu stall"].startswith("it is on")
-    stalled = {one.name: one.words for one in control._by_files(provoked(watchers=("1", "1", "1", "1", "1")))}
+    stalled = {
+        one.name: one.words for one in detectors._by_files(provoked(watchers=("1", "1", "1", "1", "1")))
+    }
     assert stalled["rcu stall"] == "it is off"  # suppressed
     assert stalled["kmemleak"].startswith("no leak can be provoked")
     assert {
-        name for name, state in states(control._by_files(provoked())).items() if state is State.NOT_BUILT
+        name for name, state in states(detectors._by_files(provoked())).items() if state is State.NOT_BUILT
     } == {
         "kmemleak",
         "hard lockup",
@@ -276,12 +280,12 @@ def test_watchdogs_are_there_on_or_off() -> None:
 
 
 def test_a_refcount_that_saturates_in_silence_is_blind() -> None:
-    assert control._refcount(provoked()).state is State.BLIND
-    assert control._refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
-    assert control._refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN
+    assert detectors._refcount(provoked()).state is State.BLIND
+    assert detectors._refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
+    assert detectors._refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN
 
 
 @pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
 def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
-    found = control._by_files(provoked(watchers=(value, "-", "-", "-", "0")))
+    found = detectors._by_files(provoked(watchers=(value, "-", "-", "-", "0")))
     assert counts_leaks(found) is asked

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import host
-from harness.host import Package
+from harness.cli import doctor
+from harness.cli.doctor import Package
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.progress import Progress
@@ -25,7 +25,7 @@ libelf-dev installed
 
 
 def test_list_names_each_package_once_with_its_program() -> None:
-    listed = host.packages()
+    listed = doctor.packages()
     names = [package.name for package in listed]
     assert Package("squashfs-tools", "sqfstar") in listed
     assert len(names) == len(set(names))
@@ -33,12 +33,12 @@ def test_list_names_each_package_once_with_its_program() -> None:
 
 def test_list_leaves_comments_out(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("# why\n\nbc  bc  # for the timer\nlibelf-dev  -\n")
-    assert host.packages(tmp_path / "list") == [Package("bc", "bc"), Package("libelf-dev", "-")]
+    assert doctor.packages(tmp_path / "list") == [Package("bc", "bc"), Package("libelf-dev", "-")]
 
 
 def test_only_installed_counts() -> None:
     names = ["bc", "lz4", "rsync", "flex", "libelf-dev"]
-    assert host.absent(names, LISTING) == ["lz4", "rsync", "flex"]
+    assert doctor.absent(names, LISTING) == ["lz4", "rsync", "flex"]
 
 
 def test_without_dpkg_programs_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,14 +46,14 @@ def test_without_dpkg_programs_are_looked_for(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "flex").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     listed = [Package("flex", "flex"), Package("bison", "bison"), Package("libelf-dev", "-")]
-    assert host.missing(listed) == ["bison"]
+    assert doctor.missing(listed) == ["bison"]
 
 
 @pytest.fixture
 def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A host whose list names a package that no archive has."""
     (tmp_path / "list").write_text("bc bc\npatchproof-no-such-package patchproof-no-such-program\n")
-    monkeypatch.setattr(host.packages, "__defaults__", (tmp_path / "list",))
+    monkeypatch.setattr(doctor.packages, "__defaults__", (tmp_path / "list",))
     return Store(tmp_path / "cache")
 
 
@@ -61,7 +61,7 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HarnessError) as caught:
-        host.ensure(lacking, Progress(lacking, io.StringIO()))
+        doctor.ensure(lacking, Progress(lacking, io.StringIO()))
     assert caught.value.exit_code == ExitCode.HARNESS
     assert (
         caught.value.message.splitlines()[-1]
@@ -73,20 +73,20 @@ def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyP
 def test_other_distribution_gets_the_names(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HarnessError, match=r"patchproof-no-such-package.*your distribution"):
-        host.ensure(lacking, Progress(lacking, io.StringIO()))
+        doctor.ensure(lacking, Progress(lacking, io.StringIO()))
 
 
 def test_nothing_missing_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("# nothing\n")
-    monkeypatch.setattr(host.packages, "__defaults__", (tmp_path / "list",))
+    monkeypatch.setattr(doctor.packages, "__defaults__", (tmp_path / "list",))
     said = io.StringIO()
-    host.ensure(Store(tmp_path / "cache"), Progress(None, said))
+    doctor.ensure(Store(tmp_path / "cache"), Progress(None, said))
     assert said.getvalue() == ""
 
 
 def test_doctor_finds_what_is_missing(lacking: Store) -> None:
     said = io.StringIO()
-    assert host.doctor(lacking, "qemu-that-is-not-there", said) == ExitCode.HARNESS
+    assert doctor.doctor(lacking, "qemu-that-is-not-there", said) == ExitCode.HARNESS
     text = said.getvalue()
     assert "missing:" in text
     assert "patchproof-no-such-package" in text
@@ -95,7 +95,7 @@ def test_doctor_finds_what_is_missing(lacking: Store) -> None:
 
 
 def test_doctor_shows_every_subject_once(tmp_path: Path) -> None:
-    rows = host.examine(Store(tmp_path), "qemu-system-x86_64")
+    rows = doctor.examine(Store(tmp_path), "qemu-system-x86_64")
     subjects = [row.subject for row in rows]
     assert len(subjects) == len(set(subjects))
     assert {"packages", "QEMU", "KVM", "compiler", "processors", "memory", "disk", "cache"} <= set(subjects)

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from small_run import run
 
-from harness import cli, collect
+from harness.cli import commands
 from harness.journal.reader import read
 from harness.journal.writer import Journal
 from harness.lib.errors import ExitCode, HarnessError
+from harness.plugin import collect
 from harness.report import coverage
 from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
@@ -353,7 +354,7 @@ def test_the_same_as_csv(alone: bool) -> None:
 
 
 def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["matrix", "--group", "MAP"]) == ExitCode.OK
+    assert commands.main(["matrix", "--group", "MAP"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert (
         "\n    base                    suites/test_map.py::test_without_the_series_mmap_is_einval\n" in said
@@ -364,14 +365,14 @@ def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_command_shows_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     stored_run(tmp_path, Verdict.CONFORMS, Verdict.VIOLATES)
-    assert cli.main(["matrix", "--results", str(tmp_path)]) == ExitCode.OK
+    assert commands.main(["matrix", "--results", str(tmp_path)]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "\nMAP-01    must    violates      A DMABUF that " in said
     assert "\n    conforms  test_0\n    violates  test_1\n" in said
 
 
 def test_a_group_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["matrix", "--group", "MAPS"]) == ExitCode.HARNESS
+    assert commands.main(["matrix", "--group", "MAPS"]) == ExitCode.HARNESS
     assert "There is no group 'MAPS'; the groups are LOG, MAP, " in capsys.readouterr().err
 
 

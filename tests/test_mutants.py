@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import pytest
 from small_run import PROJECT, Invocation, run, until
 
-from harness import cli, mutants, options, pipeline, selection
+from harness.cli import commands
 from harness.journal.reader import read
 from harness.journal.writer import Journal
 from harness.kernel.build import Kernel
@@ -24,11 +24,14 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
 from harness.lib.paths import PATCHES
-from harness.mutants import Job, Trials
-from harness.needs import in_order
-from harness.options import Request
-from harness.report import score as report
-from harness.score import Control, Fate, Ledger, Score, Trial, judge
+from harness.mutants import report
+from harness.mutants import trials as mutants
+from harness.mutants.ledger import Control, Fate, Ledger, Score, Trial, judge
+from harness.mutants.trials import Job, Trials
+from harness.plugin import selection
+from harness.run import options, stages
+from harness.run.needs import in_order
+from harness.run.options import Request
 from harness.series import mutant
 from harness.series.mutant import Mutant
 from harness.series.series import Patch
@@ -161,9 +164,9 @@ def test_a_mutant_that_there_is_not(tmp_path: Path, name: str) -> None:
 
 def test_a_mutant_is_the_series_and_one_patch_more(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(patches, "no-zap")
-    monkeypatch.setattr(pipeline, "PATCHES", patches)
-    whole = pipeline.load_series(Request(series="good"))
-    broken = pipeline.load_series(Request(series="good", mutant="no-zap"))
+    monkeypatch.setattr(stages, "PATCHES", patches)
+    whole = stages.load_series(Request(series="good"))
+    broken = stages.load_series(Request(series="good", mutant="no-zap"))
     assert [patch.name for patch in broken.patches] == ["0001-a.patch", "no-zap.patch"]
     assert (broken.name, broken.dialect, broken.expect) == ("good+no-zap", "feature", whole.expect)
     assert broken.digest != whole.digest
@@ -517,7 +520,7 @@ def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> N
 def test_the_list_shows_what_must_catch_each(capsys: pytest.CaptureFixture[str], patches: Path) -> None:
     put(patches, "a", "Caught-by: MAP-01, REV-01\nShown-by: concurrent fault")
     put(patches, "bb", "Equivalent: nobody looks")
-    assert cli.main(["mutants", "--list"]) == ExitCode.OK
+    assert commands.main(["mutants", "--list"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines() == [
         "good/a   MAP-01, REV-01  a [concurrent fault]",
         "good/bb                  bb (equivalent: nobody looks)",
@@ -693,7 +696,7 @@ def test_a_control_that_is_going_on_keeps_its_folder(
     def none(*_: object) -> None:
         raise HarnessError("no base")
 
-    monkeypatch.setattr(pipeline, "get_base", none)
+    monkeypatch.setattr(stages, "get_base", none)
     (tmp_path / "results").mkdir()
     trials = Trials(Store(tmp_path / "cache"), tmp_path / "results", SCENARIOS, (), print)
     job = mutants.job_of(three[0])

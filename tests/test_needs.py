@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.needs import WORDS, Needs, in_order, needs_of, shuffled
+from harness.run.needs import WORDS, Needs, in_order, needs_of, shuffled
 from harness.vm.hardware import GIB, MIB, Layout
 
 

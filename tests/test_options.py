@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import options
 from harness.lib import paths
 from harness.lib.errors import UsageError
 from harness.lib.paths import KCONFIG
-from harness.options import DEFAULT_SERIES, FRAGMENTS, Request
+from harness.run import options
+from harness.run.options import DEFAULT_SERIES, FRAGMENTS, Request
 
 
 def parsed(*arguments: str) -> Request:

@@ -9,7 +9,6 @@ from typing import NoReturn
 import pytest
 from small_run import CORE, make_checkout, make_series
 
-from harness import pipeline
 from harness.journal.folder import Results, read_facts
 from harness.journal.reader import read
 from harness.journal.writer import Journal
@@ -18,9 +17,10 @@ from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
-from harness.needs import Needs
-from harness.options import Request
-from harness.pipeline import Pipeline, Software
+from harness.run import stages
+from harness.run.needs import Needs
+from harness.run.options import Request
+from harness.run.stages import Pipeline, Software
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
 from harness.vm import machine
@@ -36,9 +36,9 @@ class Prepared:
         self.store = Store(folder / "cache")
         self.results = Results.create(folder / "results", "test")
         self.journal = Journal(self.results.dir)
-        self.journal.plan(pipeline.stages_of(request))
+        self.journal.plan(stages.stages_of(request))
         self.journal.run_started()
-        tested = pipeline.load_series(request)
+        tested = stages.load_series(request)
         progress = Progress(self.store, io.StringIO())
         self.pipeline = Pipeline(request, tested, self.store, progress, self.results, self.journal)
 
@@ -57,14 +57,14 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
     given = Request(kernel=Path("bzImage"), headers=Path("include"))
-    assert [entry.id for entry in pipeline.stages_of(given)] == ["image", "probes", "boot"]
-    assert [entry.id for entry in pipeline.stages_of(Request(series="baseline"))] == [
+    assert [entry.id for entry in stages.stages_of(given)] == ["image", "probes", "boot"]
+    assert [entry.id for entry in stages.stages_of(Request(series="baseline"))] == [
         *("fetch", "apply", "build", "image", "probes", "boot")
     ]
 
 
 def test_only_what_the_series_can_fail_is_held_against_it() -> None:
-    kinds = {entry.id: entry.kind for entry in pipeline.STAGES}
+    kinds = {entry.id: entry.kind for entry in stages.STAGES}
     assert {name for name, kind in kinds.items() if kind is Kind.HARNESS} == {"fetch", "image"}
 
 
@@ -72,14 +72,14 @@ def test_only_what_the_series_can_fail_is_held_against_it() -> None:
     "request_", [Request(tree=Path("/src/my linux")), Request(kernel=Path("my linux"), headers=Path("h"))]
 )
 def test_without_a_series_what_is_there_is_tested_as_it_is(request_: Request) -> None:
-    tested = pipeline.load_series(request_)
+    tested = stages.load_series(request_)
     assert (tested.patches, tested.dialect) == ((), "auto")
     assert "my linux" in tested.title
 
 
 def test_a_qemu_without_edu_is_found_before_anything_starts(qemu_without_edu: Path) -> None:
     with pytest.raises(HarnessError, match=r"does not have the device edu\. .*--qemu PATH"):
-        pipeline.check(Request(series="baseline", qemu=str(qemu_without_edu)))
+        stages.check(Request(series="baseline", qemu=str(qemu_without_edu)))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def qemu_without_edu(tmp_path: Path) -> Path:
 def test_a_kernel_that_is_none_is_found_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(4096))
     with pytest.raises(UsageError, match="is not an x86 bzImage"):
-        pipeline.check(Request(kernel=tmp_path / "vmlinux", headers=tmp_path))
+        stages.check(Request(kernel=tmp_path / "vmlinux", headers=tmp_path))
 
 
 def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
 from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, ExitCode, HarnessError
-from harness.run import KernelDiedError, UnhealthyKernelError, observation_of
+from harness.run.run import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.words import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 

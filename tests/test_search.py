@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 from hypothesis import strategies as st
 
-from harness import search as module
 from harness.actor.actor import Actor
 from harness.actor.reply import ActorDiedError, Refused
-from harness.search import Search
+from harness.plugin import search as module
+from harness.plugin.search import Search
 
 
 @dataclass

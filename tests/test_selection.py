@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from harness.selection import one_of_each
+from harness.plugin.selection import one_of_each
 
 
 class Item:

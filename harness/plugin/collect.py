@@ -10,7 +10,7 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import HarnessError
-from harness.run import requirement_ids
+from harness.run.run import requirement_ids
 from harness.series.manifest import DIALECTS
 from harness.verdict.requirements import Scenario
 
@@ -26,7 +26,7 @@ def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
     found = _Found()
     said = io.StringIO()
     where = [f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}"]
-    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", "harness.plugin"]
+    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", "harness.plugin.hooks"]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = pytest.main([*where, *quiet, str(suites)], plugins=[found])
     if code != pytest.ExitCode.OK:

@@ -16,7 +16,8 @@ from typing import NoReturn, TextIO
 
 import pytest
 
-from harness import collect, host, mutants, options, pipeline, prefixes
+from harness.cli import doctor as host
+from harness.cli import prefixes
 from harness.journal import resume
 from harness.journal.reader import read
 from harness.kernel import apply, tree
@@ -26,9 +27,13 @@ from harness.lib import paths
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.report import coverage, junit, score, table
-from harness.run import ARGUMENTS, RUN
-from harness.score import Score
+from harness.mutants import report
+from harness.mutants import trials as mutants
+from harness.mutants.ledger import Score
+from harness.plugin import collect
+from harness.report import coverage, junit, table
+from harness.run import options, stages
+from harness.run.run import ARGUMENTS, RUN
 from harness.series import series
 from harness.verdict import requirements
 from harness.vm import hardware, image, machine, qemu
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # what it has to say comes as an exception
     parser = _parser()
     try:
-        with pipeline.host_errors():
+        with stages.host_errors():
             if arguments[:1] == ["run"]:
                 return _run(parser.parse_known_args(arguments)[0], arguments[1:])
             if arguments[:1] == ["prefixes"]:
@@ -107,18 +112,18 @@ def _run(known: argparse.Namespace, arguments: list[str]) -> int:
         arguments = resume.command(known.resume, options.without(resume.OPTION, arguments))
         known = _parser().parse_known_args(["run", *arguments])[0]
     request = _request(known)
-    tested = pipeline.load_series(request)
+    tested = stages.load_series(request)
     store = Store()
     if known.dry_run:
         return _dry_run(request, store)
     progress = Progress(store)
     host.ensure(store, progress)
-    pipeline.check(request)
+    stages.check(request)
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
     where = [f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}"]
     # -rN: the table at the end says it all, and why.
     suites = _Suites(asked)
-    code = pytest.main([*where, "-p", "harness.plugin", "-rN", *arguments], plugins=[suites])
+    code = pytest.main([*where, "-p", "harness.plugin.hooks", "-rN", *arguments], plugins=[suites])
     if suites.interrupted:
         return int(ExitCode.INTERRUPTED)
     renamed = {
@@ -153,14 +158,14 @@ def _doctor(known: argparse.Namespace) -> int:
 def _fetch(known: argparse.Namespace) -> int:
     store = Store()
     wanted = series.DEFAULT_BASE
-    source = pipeline.get_base(options.Request(tree=known.tree), store, Progress(store), wanted)
+    source = stages.get_base(options.Request(tree=known.tree), store, Progress(store), wanted)
     print(f"Linux {source.version}, commit {source.commit[:12]} in {source.repository}, from {source.source}")
     return int(ExitCode.OK)
 
 
 def _applied(request: options.Request, store: Store, progress: Progress) -> tree.Tree:
-    tested = pipeline.load_series(request)
-    source = pipeline.get_base(request, store, progress, tested.base)
+    tested = stages.load_series(request)
+    source = stages.get_base(request, store, progress, tested.base)
     return apply.apply(store, progress, source, tested, _log(store, "apply"))
 
 
@@ -193,14 +198,14 @@ def _checked(request: options.Request, tested: series.Series, first: int = 1) ->
     store = Store()
     progress = Progress(store)
     host.ensure(store, progress)
-    source = pipeline.get_base(request, store, progress, tested.base)
+    source = stages.get_base(request, store, progress, tested.base)
     bench = Bench(store, progress, prefixes.request_text(request.fragments), _log(store, "check"))
     return prefixes.check(store, progress, tested, source, bench, first)
 
 
 def _check(known: argparse.Namespace) -> int:
     request = _request(known)
-    rows = _checked(request, pipeline.load_series(request))
+    rows = _checked(request, stages.load_series(request))
     prefixes.show(rows, sys.stdout)
     return int(prefixes.exit_code(rows))
 
@@ -210,7 +215,7 @@ def _prefixes(known: argparse.Namespace, arguments: list[str]) -> int:
     request = _request(known)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
-    tested = pipeline.load_series(request)
+    tested = stages.load_series(request)
     count = len(tested.patches)
     if not 1 <= known.first <= count:
         raise UsageError(f"--from counts patches, 1 to {count}; it is {known.first}.")
@@ -224,7 +229,7 @@ def _mutants(known: argparse.Namespace) -> int:
     rules = requirements.load()
     wanted = mutants.load(rules, known.series, known.expression, known.shard)
     if known.list:
-        score.show_list(wanted, sys.stdout)
+        report.show_list(wanted, sys.stdout)
         return int(ExitCode.OK)
     scenarios = collect.scenarios()
     store = Store()
@@ -239,7 +244,7 @@ def _mutants(known: argparse.Namespace) -> int:
         finally:
             reached = Score.of(wanted, trials.ledger.settled)
             by_id = {one.id: one for one in wanted}
-            score.show(reached, by_id, trials.suites, known.results, sys.stdout)
+            report.show(reached, by_id, trials.suites, known.results, sys.stdout)
     return int(reached.exit_code)
 
 
@@ -273,7 +278,7 @@ def _boot(known: argparse.Namespace) -> int:
         ) as booted,
     ):
         progress.say(f"Linux {built.release} is up ({accelerator.name}: {accelerator.reason}).")
-        pipeline.hold(booted, progress)
+        stages.hold(booted, progress)
     return int(ExitCode.OK)
 
 

@@ -13,17 +13,17 @@ from functools import partial
 
 import pytest
 
-from harness import options, pipeline
 from harness.actor.actor import Actor
 from harness.guest.guest import Guest
 from harness.journal.folder import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError
-from harness.needs import WORDS, in_order
-from harness.pipeline import host_errors
+from harness.plugin.search import Search
+from harness.plugin.selection import arranged, first, ids_of, one_of_each, seed_of, split
 from harness.report import table
-from harness.run import ARGUMENTS, RUN, Run, requirement_ids
-from harness.search import Search
-from harness.selection import arranged, first, ids_of, one_of_each, seed_of, split
+from harness.run import options, stages
+from harness.run.needs import WORDS, in_order
+from harness.run.run import ARGUMENTS, RUN, Run, requirement_ids
+from harness.run.stages import host_errors
 from harness.verdict import requirements
 from harness.vm.ram_bar import RamBar
 
@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _first_things_first(request: options.Request, items: list[pytest.Item]) -> list[pytest.Item]:
-    fault = pipeline.mutant_of(request)
+    fault = stages.mutant_of(request)
     return first(items, fault.caught_by) if fault else items
 
 

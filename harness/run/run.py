@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import pytest
 
-from harness import options, pipeline
 from harness.actor.actor import Actor, NotOfferedError
 from harness.actor.reply import DeadlineError, Refused
 from harness.actor.start import Spare, start_actor, start_python, stopped_actors
@@ -26,8 +25,9 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, ExitCode, HarnessError, PatchproofError
 from harness.lib.progress import Progress
-from harness.needs import Needs, needs_of
 from harness.report import junit
+from harness.run import options, stages
+from harness.run.needs import Needs, needs_of
 from harness.verdict import requirements
 from harness.verdict.record import Entry, Span, repetition_mark
 from harness.verdict.words import Kind, Verdict
@@ -153,9 +153,9 @@ class Run:
 
     def __init__(self, request: options.Request, items: list[pytest.Item], asked: Facts) -> None:
         self.request = request
-        self.series = pipeline.load_series(request)
+        self.series = stages.load_series(request)
         self.past = Past.of(request.resume) if request.resume is not None else None
-        entries = [*pipeline.stages_of(request), *(self._entry(item) for item in items)]
+        entries = [*stages.stages_of(request), *(self._entry(item) for item in items)]
         if self.past is not None:
             self.results, self.journal = self.past.results, self.past.journal
             self.results.require(series=self.series.name, digest=self.series.digest)
@@ -172,7 +172,7 @@ class Run:
         self.items = items
         store = Store()
         self.progress = Progress(store)
-        self.pipeline = pipeline.Pipeline(
+        self.pipeline = stages.Pipeline(
             request, self.series, store, self.progress, self.results, self.journal
         )
         self.failures: list[PatchproofError] = []
@@ -445,7 +445,7 @@ class Run:
         guest = self.pipeline.guest
         if self.request.keep_vm and guest is not None and guest.machine.alive():
             self.progress.say("")  # pytest's line of dots is still open
-            pipeline.hold(guest.machine, self.progress)
+            stages.hold(guest.machine, self.progress)
 
     def _aftermath(self) -> Seen | None:
         """The machine of the last scenario, as it was seen last, if nothing has happened to it since.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.lib.text import visible
-from harness.score import Fate, Score, Trial
+from harness.mutants.ledger import Fate, Score, Trial
 from harness.series.mutant import Mutant
 
 REASON_LIMIT = 160  # characters

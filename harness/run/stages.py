@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import control
 from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
@@ -28,8 +27,9 @@ from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError, 
 from harness.lib.files import digest, write_atomically
 from harness.lib.paths import PATCHES
 from harness.lib.progress import Progress
-from harness.needs import Needs
-from harness.options import Request
+from harness.run import detectors
+from harness.run.needs import Needs
+from harness.run.options import Request
 from harness.series import mutant, series
 from harness.verdict import detector, requirements
 from harness.verdict.record import Entry
@@ -151,7 +151,7 @@ class Pipeline:
         self.dialect = tested.dialect  # settled once the headers are there
         self.guest: Guest | None = None
         self._used = False
-        self._proof = control.Proof(())  # what is known of the guest's detectors
+        self._proof = detectors.Proof(())  # what is known of the guest's detectors
         self._software: Software | None = None
         self._tree: tree.Tree | None = None
         self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
@@ -393,7 +393,7 @@ class Pipeline:
             if not complaint.informational and complaint.fingerprint not in self._noted:
                 self._noted.add(complaint.fingerprint)
                 self.journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
-        proof = control.prove(
+        proof = detectors.prove(
             guest, self.actor, guest.machine.run_dir / CONTROL, tested.options, self.slowdown
         )
         self.journal.detectors(name, proof.detectors)

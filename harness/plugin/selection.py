@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.needs import needs_of, shuffled
-from harness.options import ANY_SEED
-from harness.run import REPETITION, requirement_ids
+from harness.run.needs import needs_of, shuffled
+from harness.run.options import ANY_SEED
+from harness.run.run import REPETITION, requirement_ids
 from harness.verdict.record import repetition_mark
 from harness.verdict.requirements import Matrix
 

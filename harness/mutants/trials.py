@@ -23,7 +23,6 @@ from pathlib import Path
 from _pytest.mark.expression import Expression
 from filelock import FileLock, Timeout
 
-from harness import options, pipeline
 from harness.journal.folder import LATEST, read_facts
 from harness.journal.reader import read
 from harness.kernel import apply, kconfig
@@ -33,8 +32,9 @@ from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.report.score import line
-from harness.score import Control, Fate, Ledger, Trial, judge
+from harness.mutants.ledger import Control, Fate, Ledger, Trial, judge
+from harness.mutants.report import line
+from harness.run import options, stages
 from harness.series import mutant, series
 from harness.series.mutant import Mutant
 from harness.series.series import Series
@@ -268,13 +268,13 @@ class Trials:
 
     def _make(self, job: Job) -> Kernel:
         place = self._place(job)
-        with pipeline.host_errors(self.store.root, self.folder):
+        with stages.host_errors(self.store.root, self.folder):
             if job.mutant is not None:  # the last control may still be going on
                 shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True, exist_ok=True)
             with (place / STAGES).open("w") as said:
                 progress = Progress(self.store, said)
-                base = pipeline.get_base(options.Request(), self.store, progress, job.whole.base)
+                base = stages.get_base(options.Request(), self.store, progress, job.whole.base)
                 applied = apply.apply(self.store, progress, base, job.series, place / "apply.log")
                 return kernel.build(self.store, progress, applied, job.fragments, place / "build.log")
 

@@ -1,0 +1,1 @@
+"""Every mutant of a series, tried and scored."""

@@ -1,0 +1,1 @@
+"""One run: stages, machines, detectors, and one scenario at a time.  Does not import pytest."""
