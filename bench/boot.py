@@ -44,8 +44,8 @@ PATIENCE = 120.0
 def build_kernel(store: Store, progress: Progress) -> Path:
     """The unpatched base with what virtme-ng needs: one kernel for both."""
     source = base.fetch(store, progress)
-    unpatched = apply.apply(store, progress, source, None, store.path("logs", "bench", "apply.log"))
-    return build.build(
+    unpatched = apply.apply_series(store, progress, source, None, store.path("logs", "bench", "apply.log"))
+    return build.build_kernel(
         store, progress, unpatched, FRAGMENTS, store.path("logs", "bench", "build.log")
     ).bzimage
 

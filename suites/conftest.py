@@ -9,7 +9,7 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Device as OpenDevice
-from harness.guest.guest import Device, Guest
+from harness.guest.guest import Guest, PciFunction
 
 Start = Callable[[str], Actor]
 
@@ -27,14 +27,14 @@ def c_owner(start: Start) -> Actor:
 
 
 @pytest.fixture
-def registers(guest: Guest) -> Iterator[Device]:
+def registers(guest: Guest) -> Iterator[PciFunction]:
     """The device with the register BAR: QEMU's edu, BAR 0 of 1 MiB."""
     with guest.bind("edu") as device:
         yield device
 
 
 @pytest.fixture(params=["ram", "edu", "display"])
-def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Device]:
+def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[PciFunction]:
     """A device with a BAR of memory, ``memory_bar``: every kind that this QEMU has."""
     device = guest.devices.get(request.param)
     if device is None or device.memory_bar is None:
@@ -44,21 +44,21 @@ def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Device]:
 
 
 @pytest.fixture
-def rng(guest: Guest) -> Iterator[Device]:
+def rng(guest: Guest) -> Iterator[PciFunction]:
     """The device with power management and function-level reset (virtio-rng-pci): @machine(power=True)."""
     with guest.bind("rng") as device:
         yield device
 
 
 @pytest.fixture
-def bigram(guest: Guest) -> Iterator[Device]:
+def bigram(guest: Guest) -> Iterator[PciFunction]:
     """The device with a RAM BAR of 1 GiB, else as ``ram``: @machine(big_ram=True)."""
     with guest.bind("bigram") as device:
         yield device
 
 
 @pytest.fixture
-def ram(guest: Guest) -> Iterator[Device]:
+def ram(guest: Guest) -> Iterator[PciFunction]:
     """The device with the RAM BAR: QEMU's ivshmem-plain, BAR 2; BAR 0 has 256 bytes of registers."""
     with guest.bind("ram") as device:
         yield device
@@ -74,13 +74,13 @@ def second(guest: Guest, c_owner: Actor) -> int:
 
 
 @pytest.fixture
-def second_ram(guest: Guest) -> Iterator[Device]:
+def second_ram(guest: Guest) -> Iterator[PciFunction]:
     """Another device as ``ram``."""
     with guest.bind("ram2") as device:
         yield device
 
 
 @pytest.fixture
-def importer(c_owner: Actor, registers: Device) -> OpenDevice:
+def importer(c_owner: Actor, registers: PciFunction) -> OpenDevice:
     """A device whose iommufd imports DMABUFs of another, and which can do DMA."""
     return c_owner.open(registers.address, "cdev")

@@ -20,8 +20,8 @@ from harness.actor.ioctl import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, ca
 from harness.actor.mm import remap
 from harness.actor.reply import Refused, refusal
 from harness.guest import pat as memtype
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import machine, on_dialect, requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed

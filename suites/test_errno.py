@@ -41,8 +41,8 @@ from harness.actor.ioctl import (
 )
 from harness.actor.mm import open_mapped_file
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import machine, on_dialect, requirement
 from harness.plugin.search import Search

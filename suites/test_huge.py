@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, Sigbus, Sigsegv
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import machine, requirement
 from harness.plugin.search import Search

@@ -16,8 +16,8 @@ from harness.actor.actor import Actor
 from harness.actor.footprint import Leftovers
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
 from harness.guest.slabs import Slabs
 from harness.plugin.hooks import machine, on_dialect, requirement

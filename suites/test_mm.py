@@ -39,8 +39,8 @@ from harness.actor.reply import (
     Sigsegv,
     outcome,
 )
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import requirement
 from harness.vm.hardware import PAGE

@@ -14,8 +14,8 @@ from harness.actor.ioctl import call
 from harness.actor.mm import open_mapped_file, shared_files
 from harness.actor.processes import leave, orphan, receive, seized, send
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
 from harness.plugin.hooks import requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed

@@ -14,7 +14,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
-from harness.guest.guest import Device as Function
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import machine, on_dialect, requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed

@@ -13,8 +13,8 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.hooks import machine, requirement
 from harness.quiescence import THEIRS, Oracle, landed

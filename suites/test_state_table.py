@@ -11,7 +11,7 @@ from harness import states
 from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
-from harness.guest.guest import Device as Function
+from harness.guest.guest import PciFunction as Function
 from harness.plugin.hooks import machine, requirement
 from harness.reach import View
 from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.reply import refusal
-from harness.guest.guest import Device as Function
 from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
 from harness.plugin.hooks import machine, requirement
 from harness.plugin.search import Search
 from harness.reach import View, look, views_of

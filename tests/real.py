@@ -26,8 +26,8 @@ def base_kernel() -> build.Kernel:
     store, progress = _store(), Progress(_store())
     logs = store.path("logs", "tests")
     source = base.fetch(store, progress)
-    unpatched = apply.apply(store, progress, source, None, logs / "apply.log")
-    return build.build(store, progress, unpatched, FRAGMENTS, logs / "build.log")
+    unpatched = apply.apply_series(store, progress, source, None, logs / "apply.log")
+    return build.build_kernel(store, progress, unpatched, FRAGMENTS, logs / "build.log")
 
 
 @functools.cache

@@ -14,9 +14,9 @@ import pytest
 from test_kernel import DMABUF, Yard
 
 from harness.cli import prefixes
-from harness.cli.prefixes import Row
+from harness.cli.prefixes import PrefixResult
 from harness.kernel import kconfig, static_checks
-from harness.kernel.static_checks import TOOLS, Bench, Tool
+from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.lib.progress import Progress
 from harness.series.series import Patch, Series
@@ -40,9 +40,9 @@ def yard(tmp_path: Path) -> Yard:
     return Yard(tmp_path)
 
 
-def bench_of(yard: Yard) -> Bench:
+def bench_of(yard: Yard) -> WarningCheck:
     request = kconfig.fragment_text(kconfig.requested([yard.fragment]))
-    return Bench(yard.store, Progress(yard.store, io.StringIO()), request, yard.log)
+    return WarningCheck(yard.store, Progress(yard.store, io.StringIO()), request, yard.log)
 
 
 def patch_of(*paths: str) -> Patch:
@@ -143,8 +143,10 @@ def test_each_prefix_gets_what_is_new_in_it(yard: Yard, monkeypatch: pytest.Monk
 def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "TOOLS", (Tool("absent", ("no-such-compiler",), True, ()),))
     rows = [
-        Row(1, "first", {"checkpatch": [], "gcc": []}, "3 conforms; all as expected"),
-        Row(2, "second", {"checkpatch": [], "gcc": ["a.c:1: warning: odd"]}, "1 violates", ExitCode.HARNESS),
+        PrefixResult(1, "first", {"checkpatch": [], "gcc": []}, "3 conforms; all as expected"),
+        PrefixResult(
+            2, "second", {"checkpatch": [], "gcc": ["a.c:1: warning: odd"]}, "1 violates", ExitCode.HARNESS
+        ),
     ]
     stream = io.StringIO()
     prefixes.show(rows, stream)
@@ -166,7 +168,7 @@ def test_the_suites_run_on_each_prefix_with_the_users_options(
     program.write_text(f'#!/bin/sh\necho "$@" >>{seen}\n[ "${{10}}" = 2 ] && exit 130\nexit 0\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program))
-    rows = [Row(1, "first"), Row(2, "second"), Row(3, "third")]
+    rows = [PrefixResult(1, "first"), PrefixResult(2, "second"), PrefixResult(3, "third")]
     prefixes.run(rows, "mine", tmp_path / "results", ["-k"])
     assert seen.read_text().splitlines() == [
         f"-m harness run --variants one -k --series mine --patches {n} "

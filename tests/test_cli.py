@@ -15,8 +15,8 @@ import pytest
 from small_run import make_checkout, run
 
 from harness.cli import commands, prefixes
-from harness.cli.prefixes import Row
-from harness.journal.writer import Journal
+from harness.cli.prefixes import PrefixResult
+from harness.journal.writer import JournalWriter
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
@@ -139,7 +139,7 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]
 ) -> None:
     seen = []
-    rows = [Row(count, f"patch {count}") for count in (1, 2, 3)]
+    rows = [PrefixResult(count, f"patch {count}") for count in (1, 2, 3)]
     monkeypatch.setattr(commands, "_checked", lambda _request, _tested, first: rows[first - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert (
@@ -269,7 +269,7 @@ def test_a_series_that_does_not_apply_is_the_series_fault(
 
 
 def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = JournalWriter(tmp_path)
     journal.plan([Entry("suites/x.py::test_it", Kind.SCENARIO, "It holds", ("MAP-01",))])
     journal.run_started()
     journal.started("suites/x.py::test_it")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal.folder import Results
+from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
 from harness.journal.writer import EVENTS
 from harness.lib.errors import ExitCode
 from harness.report import junit, table
 from harness.verdict.detector import Detector, State
-from harness.verdict.record import Entry, Span
+from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.words import Kind, Strength, Verdict
 
 SEEN = Detector("console", State.PROVEN, "a WARN was seen")
@@ -26,7 +26,7 @@ WITHOUT = Detector("kmemleak", State.NOT_BUILT, "the kernel lacks it")
 
 def ran(root: Path, *machines: tuple[Detector, ...]) -> Path:
     """A run with one scenario on each machine, of which each has these detectors."""
-    results = Results.create(root, "example")
+    results = ResultsFolder.create(root, "example")
     journal = results.journal()
     journal.plan([Entry(f"one-{number}", Kind.SCENARIO, "one") for number, _ in enumerate(machines)])
     journal.run_started()
@@ -35,7 +35,9 @@ def ran(root: Path, *machines: tuple[Detector, ...]) -> Path:
         if detectors:
             journal.detectors(f"machine-{number}", detectors)
         journal.started(f"one-{number}")
-        journal.ended(f"one-{number}", Verdict.CONFORMS, console=Span(f"machine-{number}/console.log", 0, 10))
+        journal.ended(
+            f"one-{number}", Verdict.CONFORMS, console=ConsoleRange(f"machine-{number}/console.log", 0, 10)
+        )
     journal.run_ended()
     return results.dir
 
@@ -130,7 +132,7 @@ def stored(
     entry: Entry = SCENARIO,
 ) -> Path:
     """A run of one scenario, of which the console said this."""
-    results = Results.create(root, "example")
+    results = ResultsFolder.create(root, "example")
     (results.dir / "machine-1").mkdir()
     boot = "[    0.000000] Linux version 6.19.6\n"
     (results.dir / "machine-1" / "console.log").write_text(boot + console)
@@ -138,7 +140,7 @@ def stored(
     journal.plan([entry])
     journal.run_started()
     journal.started("one")
-    span = Span("machine-1/console.log", len(boot), len(boot + console))
+    span = ConsoleRange("machine-1/console.log", len(boot), len(boot + console))
     journal.ended("one", verdict, reason="as it was", silent=silent, console=span)
     journal.run_ended()
     return results.dir
@@ -228,7 +230,7 @@ class TestJudgedAgain:
     def test_the_reports_name_the_complaint_and_its_call_trace(self, tmp_path: Path) -> None:
         folder = stored(tmp_path, WARNING)
         (complaint,) = read(folder).results[0].complaints
-        Results(folder).stack(complaint.fingerprint).write_text("# decoded\nf (drivers/vfio/x.c:1)\n")
+        ResultsFolder(folder).stack(complaint.fingerprint).write_text("# decoded\nf (drivers/vfio/x.c:1)\n")
         text = shown(folder)
         assert "The kernel's complaints, by fingerprint:\n" in text
         assert f"  {complaint.fingerprint}  WARNING: drivers/vfio/x.c:1 at f+0x1/0x2" in text

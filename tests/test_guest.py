@@ -17,7 +17,7 @@ from harness.actor.handles import Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.actor.start import start_actor, start_python
 from harness.actor.transcript import Transcript
-from harness.guest.guest import Device, Guest, HeldDeviceError, _device
+from harness.guest.guest import Guest, HeldDeviceError, PciFunction, _device
 from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
@@ -33,8 +33,8 @@ MIB = 1 << 20
 def test_devices_as_a_guest_once_listed_them() -> None:
     lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
     edu, ram = (_device(line, {"0000:00:10.0": "edu", "0000:00:11.0": "ram"}) for line in lines)
-    assert edu == Device("edu", "0000:01:00.0", 0x1234, 0x11E8, "4", "", "", {0: MIB})
-    assert ram == Device(
+    assert edu == PciFunction("edu", "0000:01:00.0", 0x1234, 0x11E8, "4", "", "", {0: MIB})
+    assert ram == PciFunction(
         "ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "vfio-pci", "vfio-pci", {0: 256, 2: 64 * MIB}
     )
 
@@ -50,7 +50,7 @@ def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -
     roles = {"ram": ({0: 256, 2: MIB}, 2), "edu": ({0: MIB}, None), "display": ({0: 16 * MIB, 2: PAGE}, 0)}
     roles |= {"edu2": ({0: MIB, 1: 64 * MIB}, 1), "rng": ({4: PAGE}, None)}
     for role, (bars, memory) in roles.items():
-        assert Device(role, "0000:01:00.0", 0, 0, "1", "", "", bars).memory_bar == memory
+        assert PciFunction(role, "0000:01:00.0", 0, 0, "1", "", "", bars).memory_bar == memory
 
 
 class Told(Guest):
@@ -64,7 +64,7 @@ class Told(Guest):
 
 
 def test_who_has_claimed_a_bar() -> None:
-    device = Device("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
+    device = PciFunction("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
     guest = Told(
         {
             "/sys/bus/pci/devices/0000:02:00.0/resource": "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.journal.reader import read
-from harness.journal.writer import EVIDENCE_LIMIT, Journal
+from harness.journal.writer import EVIDENCE_LIMIT, JournalWriter
 from harness.lib.errors import BuildError, ExitCode, HarnessError
-from harness.verdict.record import Entry, Record, Result, Span, repetition_mark
+from harness.verdict.record import ConsoleRange, Entry, Record, Result, repetition_mark
 from harness.verdict.words import Kind, Strength, Verdict
 
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
@@ -27,8 +27,8 @@ TWO = Entry("suites/test_map.py::test_two", Kind.SCENARIO, "two", ("MAP-02",), V
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    made = Journal(tmp_path)
+def journal(tmp_path: Path) -> JournalWriter:
+    made = JournalWriter(tmp_path)
     made.plan([FETCH, BUILD, ONE, TWO])
     made.run_started()
     return made
@@ -42,7 +42,7 @@ def result_of(directory: Path, entry: Entry) -> Result:
     return next(result for result in read(directory).results if result.entry.id == entry.id)
 
 
-def append(journal: Journal, *lines: str) -> None:
+def append(journal: JournalWriter, *lines: str) -> None:
     with (journal.directory / "events.jsonl").open("a") as stream:
         stream.writelines(f"{line}\n" for line in lines)
 
@@ -51,24 +51,24 @@ def append(journal: Journal, *lines: str) -> None:
 
 
 def test_what_was_planned_is_not_reached(tmp_path: Path) -> None:
-    Journal(tmp_path).plan([BUILD, ONE])
+    JournalWriter(tmp_path).plan([BUILD, ONE])
     assert verdicts(tmp_path) == {"build": "not-reached", ONE.id: "not-reached"}
     assert [result.entry for result in read(tmp_path).results] == [BUILD, ONE]
 
 
-def test_the_plan_says_not_reached_on_disk(journal: Journal) -> None:
+def test_the_plan_says_not_reached_on_disk(journal: JournalWriter) -> None:
     plan = json.loads((journal.directory / "plan.json").read_text())
     assert {entry["verdict"] for entry in plan["entries"]} == {"not-reached"}
 
 
-def test_a_plan_is_written_once(journal: Journal) -> None:
+def test_a_plan_is_written_once(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError, match="a plan is written once"):
         journal.plan([ONE])
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="more than one entry of this name: build"):
-        Journal(tmp_path).plan([BUILD, ONE, BUILD])
+        JournalWriter(tmp_path).plan([BUILD, ONE, BUILD])
     assert not (tmp_path / "plan.json").exists()
 
 
@@ -112,13 +112,13 @@ def test_of_what_is_not_binding_nothing_is_expected() -> None:
     assert TOLD.judge(Verdict.CONFORMS) is Verdict.CONFORMS
 
 
-def test_an_unexpected_pass_is_judged_when_it_is_written(journal: Journal) -> None:
+def test_an_unexpected_pass_is_judged_when_it_is_written(journal: JournalWriter) -> None:
     journal.started(TWO.id)
     assert journal.ended(TWO.id, Verdict.CONFORMS) is Verdict.UNEXPECTEDLY_CONFORMS
     assert result_of(journal.directory, TWO).verdict is Verdict.UNEXPECTEDLY_CONFORMS
 
 
-def test_an_ended_scenario_keeps_its_evidence(journal: Journal) -> None:
+def test_an_ended_scenario_keeps_its_evidence(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.ended(
         ONE.id,
@@ -126,16 +126,19 @@ def test_an_ended_scenario_keeps_its_evidence(journal: Journal) -> None:
         reason="two\nlines, \udcff and \x1b",
         details="evidence",
         transcript=journal.directory / "transcripts" / "one.txt",
-        console=Span("console.log", 17, 4711),
+        console=ConsoleRange("console.log", 17, 4711),
     )
     result = result_of(journal.directory, ONE)
     assert (result.reason, result.details) == ("two\nlines, \udcff and \x1b", "evidence")
-    assert (result.transcript, result.console) == ("transcripts/one.txt", Span("console.log", 17, 4711))
+    assert (result.transcript, result.console) == (
+        "transcripts/one.txt",
+        ConsoleRange("console.log", 17, 4711),
+    )
     assert result.duration is not None
     assert result.ended
 
 
-def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
+def test_endless_evidence_loses_its_middle(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.ended(ONE.id, Verdict.VIOLATES, details="begin" + "x" * 2 * EVIDENCE_LIMIT + "end")
     details = result_of(journal.directory, ONE).details
@@ -149,7 +152,7 @@ def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
 
 @pytest.mark.parametrize("verdict", ["violates", "harness-error", "conforms", "not-applicable"])
 def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, verdict: str) -> None:
-    journal = Journal(tmp_path)
+    journal = JournalWriter(tmp_path)
     journal.plan([ONE, TOLD])
     journal.run_started()
     for entry, observed in ((ONE, "conforms"), (TOLD, verdict)):
@@ -167,7 +170,7 @@ def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, ver
 
 @pytest.mark.parametrize("started", [True, False])
 def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool) -> None:
-    journal = Journal(tmp_path)
+    journal = JournalWriter(tmp_path)
     journal.plan([TOLD])
     journal.run_started()
     if started:
@@ -179,7 +182,7 @@ def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool)
     assert read(tmp_path).exit_code is ExitCode.HARNESS
 
 
-def test_a_scenario_keeps_its_findings_in_order(journal: Journal) -> None:
+def test_a_scenario_keeps_its_findings_in_order(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.finding(ONE.id, "first")
     journal.finding(ONE.id, "second" * EVIDENCE_LIMIT)
@@ -191,7 +194,7 @@ def test_a_scenario_keeps_its_findings_in_order(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_finding_belongs_to_a_scenario_in_progress(journal: Journal, when: str) -> None:
+def test_a_finding_belongs_to_a_scenario_in_progress(journal: JournalWriter, when: str) -> None:
     if when == "after":
         journal.started(ONE.id)
         journal.ended(ONE.id, Verdict.CONFORMS)
@@ -201,7 +204,7 @@ def test_a_finding_belongs_to_a_scenario_in_progress(journal: Journal, when: str
     assert "a finding while it is not in progress" in result.reason
 
 
-def test_a_finding_of_nothing_planned_is_an_error(journal: Journal) -> None:
+def test_a_finding_of_nothing_planned_is_an_error(journal: JournalWriter) -> None:
     journal.finding("suites/test_x.py::test_stray", "who?")
     stray = read(journal.directory).results[-1]
     assert (stray.entry.id, stray.verdict) == ("suites/test_x.py::test_stray", Verdict.HARNESS_ERROR)
@@ -210,7 +213,7 @@ def test_a_finding_of_nothing_planned_is_an_error(journal: Journal) -> None:
 # Stages
 
 
-def test_a_stage_that_fails_by_the_series_violates(journal: Journal) -> None:
+def test_a_stage_that_fails_by_the_series_violates(journal: JournalWriter) -> None:
     log = journal.directory / "build.log"
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.", log=log, tail="error: expected ';'")
@@ -219,20 +222,20 @@ def test_a_stage_that_fails_by_the_series_violates(journal: Journal) -> None:
     assert (result.details, result.transcript) == ("error: expected ';'", "build.log")
 
 
-def test_a_stage_that_fails_by_the_harness_says_nothing_about_the_series(journal: Journal) -> None:
+def test_a_stage_that_fails_by_the_harness_says_nothing_about_the_series(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError), journal.stage("build"):
         raise HarnessError("No space left.", log=Path("/elsewhere/build.log"))
     result = result_of(journal.directory, BUILD)
     assert (result.verdict, result.transcript) == (Verdict.HARNESS_ERROR, "")
 
 
-def test_a_stage_that_succeeds_conforms(journal: Journal) -> None:
+def test_a_stage_that_succeeds_conforms(journal: JournalWriter) -> None:
     with journal.stage("build"):
         assert result_of(journal.directory, BUILD).verdict is Verdict.HARNESS_ERROR
     assert result_of(journal.directory, BUILD).verdict is Verdict.CONFORMS
 
 
-def test_what_was_not_reached_names_the_stage_that_failed(journal: Journal) -> None:
+def test_what_was_not_reached_names_the_stage_that_failed(journal: JournalWriter) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
     assert result_of(journal.directory, ONE).reason == "The run did not get past the stage build (violates)."
@@ -308,7 +311,7 @@ def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -
     assert verdicts(tmp_path) == {"one": "violates"}
 
 
-def test_a_journal_cut_at_any_byte_can_be_read(journal: Journal) -> None:
+def test_a_journal_cut_at_any_byte_can_be_read(journal: JournalWriter) -> None:
     with journal.stage("build"):
         pass
     journal.started(ONE.id)
@@ -327,13 +330,13 @@ def test_a_journal_cut_at_any_byte_can_be_read(journal: Journal) -> None:
         assert conforming == [False, size > ends[0], size > ends[1], False]
 
 
-def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(journal: Journal) -> None:
+def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(journal: JournalWriter) -> None:
     with (journal.directory / "events.jsonl").open("ab") as stream:
         stream.write(bytes(4096))
     assert set(verdicts(journal.directory).values()) == {"not-reached"}
 
 
-def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: Journal) -> None:
+def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     record = read(journal.directory)
@@ -376,7 +379,7 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
     ],
 )
 def test_what_does_not_fit_is_a_harness_error(
-    journal: Journal, lines: list[str], entry: str, reason: str
+    journal: JournalWriter, lines: list[str], entry: str, reason: str
 ) -> None:
     append(journal, *lines)
     found = next(result for result in read(journal.directory).results if result.entry.id == entry)
@@ -388,16 +391,16 @@ def test_what_does_not_fit_is_a_harness_error(
 # A run that is resumed
 
 
-def resumed(journal: Journal) -> Journal:
+def resumed(journal: JournalWriter) -> JournalWriter:
     """Another process that goes on with the run."""
     record = read(journal.directory)
-    again = Journal(journal.directory)
+    again = JournalWriter(journal.directory)
     again.resume(record)
     return again
 
 
 @pytest.fixture
-def cut_off(journal: Journal) -> Journal:
+def cut_off(journal: JournalWriter) -> JournalWriter:
     """Killed in the middle of the first scenario, with half a line in its journal."""
     for stage in (FETCH, BUILD):
         with journal.stage(stage.id):
@@ -408,19 +411,19 @@ def cut_off(journal: Journal) -> Journal:
     return gone(journal)
 
 
-def gone(journal: Journal) -> Journal:
+def gone(journal: JournalWriter) -> JournalWriter:
     """The process that wrote it has ended, and its lock with it."""
     directory = journal.directory
     journal.unlock()
-    return Journal(directory)
+    return JournalWriter(directory)
 
 
-def test_a_run_that_goes_on_is_not_resumed(journal: Journal) -> None:
+def test_a_run_that_goes_on_is_not_resumed(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError, match="is still going on"):
-        Journal(journal.directory).lock()
+        JournalWriter(journal.directory).lock()
 
 
-def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
+def test_only_what_was_not_reached_is_left(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     again.run_started()
     assert not read(again.directory).complete
@@ -442,7 +445,7 @@ def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
     assert [event.get("resumed") for event in told if event["event"] == "run-started"] == [None, True]
 
 
-def test_what_was_reached_cannot_be_rolled_again(cut_off: Journal) -> None:
+def test_what_was_reached_cannot_be_rolled_again(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     again.started(ONE.id)
     again.ended(ONE.id, Verdict.CONFORMS)
@@ -451,7 +454,7 @@ def test_what_was_reached_cannot_be_rolled_again(cut_off: Journal) -> None:
     assert "it was started more than once" in result.reason
 
 
-def test_nothing_is_written_before_something_happens(cut_off: Journal) -> None:
+def test_nothing_is_written_before_something_happens(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     events = again.directory / "events.jsonl"
     before = events.read_bytes()
@@ -467,7 +470,7 @@ def test_nothing_is_written_before_something_happens(cut_off: Journal) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])
-def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) -> None:
+def test_a_stage_that_was_not_passed_begins_again(journal: JournalWriter, how: str) -> None:
     if how == "killed":
         journal.started("build")
     else:
@@ -481,7 +484,7 @@ def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) ->
     assert not read(again.directory).damage
 
 
-def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
+def test_a_stage_that_the_series_failed_stays_failed(journal: JournalWriter) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
     again = resumed(gone(journal))
@@ -492,7 +495,7 @@ def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_only_the_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> None:
+def test_only_the_interruption_of_the_last_part_counts(journal: JournalWriter, last: bool) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     journal.run_ended()
@@ -512,7 +515,7 @@ def test_only_the_interruption_of_the_last_part_counts(journal: Journal, last: b
     assert result_of(again.directory, TWO).reason == told
 
 
-def test_a_note_is_said_once(journal: Journal) -> None:
+def test_a_note_is_said_once(journal: JournalWriter) -> None:
     journal.note("the base is 6.19.6")
     again = resumed(gone(journal))
     again.note("the base is 6.19.6")
@@ -520,7 +523,7 @@ def test_a_note_is_said_once(journal: Journal) -> None:
     assert read(again.directory).notes == ("the base is 6.19.6",)
 
 
-def test_machines_of_all_parts_are_known(journal: Journal) -> None:
+def test_machines_of_all_parts_are_known(journal: JournalWriter) -> None:
     journal.machine_started("machine-1")
     again = resumed(gone(journal))
     again.machine_started("machine-2")
@@ -532,7 +535,7 @@ def test_machines_of_all_parts_are_known(journal: Journal) -> None:
 
 def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
     """A run of one scenario, once for each verdict; what is empty is not reached."""
-    journal = Journal(directory)
+    journal = JournalWriter(directory)
     entries = [
         replace(entry, id=entry.id + repetition_mark(n), repetition=n) for n, _ in enumerate(observed, 1)
     ]

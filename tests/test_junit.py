@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.journal.folder import Results
-from harness.journal.writer import Journal
+from harness.journal.folder import ResultsFolder
+from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.report import junit
-from harness.verdict.record import Entry, Span, repetition_mark
+from harness.verdict.record import ConsoleRange, Entry, repetition_mark
 from harness.verdict.words import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
@@ -68,12 +68,12 @@ def properties(element: ET.Element) -> dict[str, str]:
 
 
 @pytest.fixture
-def results(tmp_path: Path) -> Results:
-    return Results.create(tmp_path, "example")
+def results(tmp_path: Path) -> ResultsFolder:
+    return ResultsFolder.create(tmp_path, "example")
 
 
 def run_one(
-    results: Results, observed: Verdict | None, expected: str = "conforms", **evidence: object
+    results: ResultsFolder, observed: Verdict | None, expected: str = "conforms", **evidence: object
 ) -> ET.Element:
     """The test case of a run with one scenario; ``observed`` None starts it and does not end it."""
     journal = results.journal()
@@ -110,7 +110,7 @@ def test_golden(name: str) -> None:
     ],
 )
 def test_what_a_verdict_is_in_junit(
-    results: Results, observed: Verdict | None, expected: str, verdict: str, tag: str | None
+    results: ResultsFolder, observed: Verdict | None, expected: str, verdict: str, tag: str | None
 ) -> None:
     case = run_one(results, observed, expected)
     assert [child.tag for child in case if child.tag not in ("properties", "system-out")] == (
@@ -125,12 +125,12 @@ def test_what_a_verdict_is_in_junit(
     assert (case.get("classname"), case.get("name")) == ("suites.test_map", "test_one[edu-c]")
 
 
-def test_a_violation_that_was_expected_says_so(results: Results) -> None:
+def test_a_violation_that_was_expected_says_so(results: ResultsFolder) -> None:
     case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
     assert case.find("failure").get("message") == "mmap() failed (as expected)"
 
 
-def test_the_suite_says_what_was_tested(results: Results) -> None:
+def test_the_suite_says_what_was_tested(results: ResultsFolder) -> None:
     results.write_run(digest="ab" * 32, warnings=["a.c:1: one", "a.c:2: two"])
     run_one(results, Verdict.CONFORMS)
     found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
@@ -152,7 +152,7 @@ SPELLED = (
 )
 
 
-def test_hostile_text_is_spelled_out(results: Results) -> None:
+def test_hostile_text_is_spelled_out(results: ResultsFolder) -> None:
     results.write_run(title=HOSTILE, warnings=[HOSTILE])
     case = run_one(results, Verdict.VIOLATES, reason=HOSTILE, details=HOSTILE)
     assert case.find("failure").get("message") == SPELLED
@@ -166,12 +166,12 @@ def test_hostile_text_is_spelled_out(results: Results) -> None:
 def test_any_text_and_any_bytes_make_valid_xml(
     tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes
 ) -> None:
-    results = Results.create(tmp_path_factory.mktemp("run"), text)
+    results = ResultsFolder.create(tmp_path_factory.mktemp("run"), text)
     transcript = results.transcript(text)
     transcript.write_bytes(raw)
     (results.dir / "console.log").write_bytes(raw)
     results.write_run(title=text, origin=text)
-    console = Span("console.log", 0, len(raw))
+    console = ConsoleRange("console.log", 0, len(raw))
     case = run_one(
         results, Verdict.KERNEL_DIED, reason=text, details=text, transcript=transcript, console=console
     )
@@ -180,14 +180,14 @@ def test_any_text_and_any_bytes_make_valid_xml(
         assert case.find("system-out").text.count(shown) >= 2
 
 
-def test_the_console_is_quoted_where_the_scenario_ran(results: Results) -> None:
+def test_the_console_is_quoted_where_the_scenario_ran(results: ResultsFolder) -> None:
     console = results.dir / "console.log"
     console.write_bytes(b"before\n[1.0] BUG: \xff\r\nafter\n")
-    case = run_one(results, Verdict.KERNEL_DIED, console=Span("console.log", 7, 21))
+    case = run_one(results, Verdict.KERNEL_DIED, console=ConsoleRange("console.log", 7, 21))
     assert case.find("system-out").text == "--- console.log\n[1.0] BUG: \\xff\n"
 
 
-def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
+def test_a_long_transcript_is_quoted_at_its_end(results: ResultsFolder) -> None:
     transcript = results.transcript(ONE.id)
     transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
     said = run_one(results, Verdict.VIOLATES, transcript=transcript).find("system-out").text
@@ -197,14 +197,14 @@ def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "link", "missing", "transcripts"])
-def test_only_files_of_the_results_folder_are_quoted(results: Results, name: str) -> None:
+def test_only_files_of_the_results_folder_are_quoted(results: ResultsFolder, name: str) -> None:
     (results.dir.parent / "secret").write_text("hunter2")
     (results.dir / "link").symlink_to("../secret")
-    case = run_one(results, Verdict.KERNEL_DIED, console=Span(name, 0, 100))
+    case = run_one(results, Verdict.KERNEL_DIED, console=ConsoleRange(name, 0, 100))
     assert case.find("system-out").text.endswith("(there is no such file in the results folder)")
 
 
-def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None:
+def test_the_report_of_a_journal_that_lies_is_an_error(results: ResultsFolder) -> None:
     journal = results.journal()
     journal.plan([ONE])
     journal.started("suites/test_map.py::test_stray")
@@ -214,7 +214,7 @@ def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None
 
 
 def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
-    Journal(tmp_path).plan([ONE])
+    JournalWriter(tmp_path).plan([ONE])
     load(junit.render(tmp_path))
 
 
@@ -230,7 +230,7 @@ def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
     ],
 )
 def test_repetitions_that_do_not_agree_are_not_green(
-    results: Results, observed: tuple[str, ...], tags: list[str | None]
+    results: ResultsFolder, observed: tuple[str, ...], tags: list[str | None]
 ) -> None:
     journal = results.journal()
     entries = [

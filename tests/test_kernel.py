@@ -20,8 +20,8 @@ import pytest
 
 from harness.kernel import build as kernel
 from harness.kernel.base import Base
-from harness.kernel.build import Kernel
-from harness.kernel.builddir import Workbench
+from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import Output, unplaced
 from harness.kernel.tree import Tree
 from harness.lib import git
@@ -158,12 +158,12 @@ class Yard:
         """Build the base with ``changes``; ``log`` then holds this build alone."""
         self.log.unlink(missing_ok=True)
         progress = Progress(self.store, io.StringIO())
-        return kernel.build(self.store, progress, self.tree(changes), [self.fragment], self.log)
+        return build_kernel(self.store, progress, self.tree(changes), [self.fragment], self.log)
 
     @property
     def bench(self) -> Path:
         """Where the next build compiles."""
-        return Workbench(self.store, "").build
+        return BuildDir(self.store, "").build
 
     def compiled(self) -> list[str]:
         """What the last build compiled."""
@@ -418,9 +418,9 @@ def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
 
 
 def test_workbench_is_cold_until_something_was_built(yard: Yard) -> None:
-    assert Workbench(yard.store, "").cold
+    assert BuildDir(yard.store, "").cold
     yard.build()
-    assert not Workbench(yard.store, "").cold
+    assert not BuildDir(yard.store, "").cold
 
 
 def options(*numbers: int) -> str:
@@ -431,15 +431,15 @@ def test_configurations_share_a_build_folder_if_they_are_near(tmp_path: Path) ->
     store = Store(tmp_path)
     small, large = options(*range(50)), options(*range(70))
     for request in (small, large):
-        Workbench(store, request)._prepare()
-    assert Workbench(store, small).build != Workbench(store, large).build
-    assert Workbench(store, options(*range(48))).build == Workbench(store, small).build
-    assert Workbench(store, options(*range(66))).build == Workbench(store, large).build
+        BuildDir(store, request)._prepare()
+    assert BuildDir(store, small).build != BuildDir(store, large).build
+    assert BuildDir(store, options(*range(48))).build == BuildDir(store, small).build
+    assert BuildDir(store, options(*range(66))).build == BuildDir(store, large).build
 
 
 def test_only_the_build_folders_last_used_are_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    benches = [Workbench(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
+    benches = [BuildDir(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
     for age, bench in enumerate(benches[:3]):
         bench._prepare()
         os.utime(bench.build, (1000 + age, 1000 + age))

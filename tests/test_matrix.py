@@ -12,7 +12,7 @@ from small_run import run
 
 from harness.cli import commands
 from harness.journal.reader import read
-from harness.journal.writer import Journal
+from harness.journal.writer import JournalWriter
 from harness.lib.errors import ExitCode, HarnessError
 from harness.plugin import collect
 from harness.report import coverage
@@ -181,7 +181,7 @@ def test_the_most_binding_requirement_counts(ids: tuple[str, ...], strength: str
 
 
 def stored_run(folder: Path, *verdicts: Verdict, name: str = "MAP-01") -> Path:
-    journal = Journal(folder)
+    journal = JournalWriter(folder)
     entries = [Entry(f"test_{n}", Kind.SCENARIO, "", (name,)) for n in range(len(verdicts))]
     journal.plan(entries)
     for entry, verdict in zip(entries, verdicts, strict=True):

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from harness.guest.guest import Device, Guest, _device
+from harness.guest.guest import Guest, PciFunction, _device
 from harness.guest.pat import LIST, MemoryType, of_bar, parse
 from harness.lib.errors import HarnessError
 
@@ -37,7 +37,7 @@ class Told:
         return self._files[path]
 
 
-def ram() -> Device:
+def ram() -> PciFunction:
     lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
     return _device(lines[1], {"0000:00:11.0": "ram"})
 

@@ -18,7 +18,7 @@ from small_run import PROJECT, Invocation, run, until
 
 from harness.cli import commands
 from harness.journal.reader import read
-from harness.journal.writer import Journal
+from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
 from harness.lib import paths
 from harness.lib.cache import Store
@@ -26,7 +26,7 @@ from harness.lib.errors import BuildError, ExitCode, HarnessError, PatchproofErr
 from harness.lib.paths import PATCHES
 from harness.mutants import report
 from harness.mutants import trials as mutants
-from harness.mutants.ledger import Control, Fate, Ledger, Score, Trial, judge
+from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, Score, judge
 from harness.mutants.trials import Job, Trials
 from harness.plugin import selection
 from harness.run import options, stages
@@ -327,7 +327,7 @@ def recorded(folder: Path, outcomes: Mapping[str, str], *, ends: bool = True) ->
     An entry that is not among the outcomes was not reached, one with an empty one is left open.
     """
     folder.mkdir(parents=True)
-    journal = Journal(folder)
+    journal = JournalWriter(folder)
     journal.plan(PLAN)
     journal.run_started()
     for entry, outcome in outcomes.items():
@@ -394,9 +394,9 @@ def test_a_run_that_was_killed_after_its_last_scenario_says_nothing(tmp_path: Pa
 # --- what is kept of it
 
 
-def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> Trial:
+def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> MutantTrial:
     known = {"id": one.id, "key": "key", "suites": "suites", "control": "control", "fate": fate}
-    return Trial(**{**known, **more})
+    return MutantTrial(**{**known, **more})
 
 
 def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -407,11 +407,11 @@ def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     ledger.started(named("a"), "key")
     ledger.ended(first)
     ledger.started(named("b"), "key")
-    ledger.controlled("control", Control({MAP.id}, {REV.id: "no"}))
-    ledger.controlled("control", Control({BOOT.id}))
+    ledger.controlled("control", CleanRun({MAP.id}, {REV.id: "no"}))
+    ledger.controlled("control", CleanRun({BOOT.id}))
     for known in (ledger, Ledger(tmp_path)):
         assert known.trials == {"good/a": first}
-        assert known.controls == {"control": Control({MAP.id, BOOT.id}, {REV.id: "no"})}
+        assert known.controls == {"control": CleanRun({MAP.id, BOOT.id}, {REV.id: "no"})}
 
 
 def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
@@ -452,8 +452,8 @@ def test_what_need_not_be_tried_again(
     assert not ledger.is_done(named("a"), key, suites)
     trial = trial_of(named("a"), fate, killer=MAP.id)
     ledger.ended(trial)
-    ledger.controlled("control", Control({MAP.id} if held else {REV.id}))
-    ledger.controlled("another", Control({MAP.id}))
+    ledger.controlled("control", CleanRun({MAP.id} if held else {REV.id}))
+    ledger.controlled("another", CleanRun({MAP.id}))
     assert ledger.is_done(named("a"), key, suites) is done
     assert ledger.is_open(trial) is (trial.killed and not held)
     assert list(ledger.settled) == ([] if ledger.is_open(trial) else ["good/a"])

@@ -9,9 +9,9 @@ from typing import NoReturn
 import pytest
 from small_run import CORE, make_checkout, make_series
 
-from harness.journal.folder import Results, read_facts
+from harness.journal.folder import ResultsFolder, read_facts
 from harness.journal.reader import read
-from harness.journal.writer import Journal
+from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
@@ -20,7 +20,7 @@ from harness.lib.progress import Progress
 from harness.run import stages
 from harness.run.needs import Needs
 from harness.run.options import Request
-from harness.run.stages import Pipeline, Software
+from harness.run.stages import Pipeline, TestedSoftware
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
 from harness.vm import machine
@@ -34,8 +34,8 @@ class Prepared:
 
     def __init__(self, folder: Path, request: Request) -> None:
         self.store = Store(folder / "cache")
-        self.results = Results.create(folder / "results", "test")
-        self.journal = Journal(self.results.dir)
+        self.results = ResultsFolder.create(folder / "results", "test")
+        self.journal = JournalWriter(self.results.dir)
         self.journal.plan(stages.stages_of(request))
         self.journal.run_started()
         tested = stages.load_series(request)
@@ -172,7 +172,7 @@ def test_a_kernel_that_came_up_before_is_not_blamed_for_a_busy_host(
     monkeypatch.setattr(machine, "boot", late)
     run = Prepared(tmp_path, Request(tree=checkout))
     given = Path("given")
-    run.pipeline._software = Software(
+    run.pipeline._software = TestedSoftware(
         Kernel(given, given, None, None, "6.19", "", "gcc"),
         Image(given, given, ""),
         given,

@@ -14,14 +14,14 @@ from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.vm import accelerator, hardware, machine, qemu
 from harness.vm.hardware import MIB, Layout
-from harness.vm.process import Software, Wiring
+from harness.vm.process import BootImage, Wiring
 
 TCG = accelerator.Accelerator("tcg", 4.0, "for this test")
 MEMORY = {role: Path(f"/m/{role}") for role in ("ram", "ram2", "bigram", "pair")}
 
 
 def line(layout: Layout, gdb: int | None = None) -> list[str]:
-    software = Software(Path("/k"), Path("/i"), Path("/r,oot"), TCG)
+    software = BootImage(Path("/k"), Path("/i"), Path("/r,oot"), TCG)
     return software.command("qemu", layout, Wiring(3, 4, gdb, MEMORY))
 
 

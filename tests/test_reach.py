@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from harness.actor.handles import Buffer, Mapping
-from harness.actor.page_table import PageTable, Span
+from harness.actor.page_table import PageSpan, PageTable
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
 from harness.reach import Reach, View, look
 from harness.vm.hardware import PAGE
 
 WORDS = [0x10, 0x11]
-PRESENT = PageTable((Span(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
+PRESENT = PageTable((PageSpan(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness import __version__
-from harness.journal.folder import Results, read_facts
+from harness.journal.folder import ResultsFolder, read_facts
 from harness.lib.errors import HarnessError
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
@@ -18,21 +18,22 @@ NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
 def test_the_folder_is_named_by_series_and_utc_time(tmp_path: Path) -> None:
     here = NOW.astimezone(timezone(timedelta(hours=9)))
     assert (
-        Results.create(tmp_path, "reference-feature", here).dir.name == "reference-feature-20260226T202211Z"
+        ResultsFolder.create(tmp_path, "reference-feature", here).dir.name
+        == "reference-feature-20260226T202211Z"
     )
 
 
 def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: Results.create(tmp_path / "new", "map", NOW).dir, range(16)))
+        made = list(pool.map(lambda _: ResultsFolder.create(tmp_path / "new", "map", NOW).dir, range(16)))
     assert len(set(made)) == 16
     assert (tmp_path / "new" / "latest").resolve() in made
     assert not list((tmp_path / "new").glob(".latest*"))
 
 
 def test_latest_points_to_the_newest(tmp_path: Path) -> None:
-    Results.create(tmp_path, "old", NOW)
-    new = Results.create(tmp_path, "new", NOW)
+    ResultsFolder.create(tmp_path, "old", NOW)
+    new = ResultsFolder.create(tmp_path, "new", NOW)
     latest = tmp_path / "latest"
     assert latest.resolve() == new.dir
     assert latest.readlink() == Path(new.dir.name)  # relative: the results may be moved as a whole
@@ -42,7 +43,7 @@ def test_a_relative_root_gives_a_folder_that_survives_a_change_of_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Results.create(Path("results"), "map", NOW).dir.is_absolute()
+    assert ResultsFolder.create(Path("results"), "map", NOW).dir.is_absolute()
 
 
 @pytest.mark.parametrize("obstacle", ["a file in the place of the root", "a folder in the place of latest"])
@@ -53,7 +54,7 @@ def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, obstacle: str) -> N
     else:
         (root / "latest").mkdir(parents=True)
     with pytest.raises(HarnessError, match=r"results folder .* cannot be made.*--results DIR"):
-        Results.create(root, "map", NOW)
+        ResultsFolder.create(root, "map", NOW)
     assert not list(tmp_path.rglob(".latest*"))
 
 
@@ -61,7 +62,7 @@ def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, obstacle: str) -> N
     "name", ["../../etc", "/", "..", "-rf", "a" * 500, "\x1b[2J", "a\nb", "", "ü/\udcff"]
 )
 def test_a_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> None:
-    folder = Results.create(tmp_path, name, NOW).dir
+    folder = ResultsFolder.create(tmp_path, name, NOW).dir
     assert folder.parent == tmp_path
     assert folder.name.isascii()
     assert folder.name.isprintable()
@@ -69,7 +70,7 @@ def test_a_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> N
 
 
 def test_every_scenario_has_a_transcript_of_its_own(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "map", NOW)
+    results = ResultsFolder.create(tmp_path, "map", NOW)
     ids = ["suites/test_map.py::test_x[a]", "suites/test_map.py::test_x(a)", "suites/test_rng.py::test_x[a]"]
     ids += ["x::../../../etc/passwd", "x::", "", "\x00", "\udcff", "x" * 5000]
     paths = [results.transcript(scenario) for scenario in ids]
@@ -81,7 +82,7 @@ def test_every_scenario_has_a_transcript_of_its_own(tmp_path: Path) -> None:
 
 
 def test_facts_are_added_as_they_come(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "map", NOW)
+    results = ResultsFolder.create(tmp_path, "map", NOW)
     results.write_run(base="6.19.6", accelerator="kvm")
     results.write_run(accelerator="tcg")
     assert read_facts(results.dir) == {
@@ -100,7 +101,7 @@ def test_damaged_facts_are_named(tmp_path: Path, content: str) -> None:
 
 
 def test_console_and_command_line_are_the_newest_machines(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "example")
+    results = ResultsFolder.create(tmp_path, "example")
     for name in ("machine-1", "machine-2"):
         folder = results.machine(name)
         folder.mkdir()

@@ -53,7 +53,7 @@ def none(path: str) -> bytes:
 def test_frames_get_their_lines(tmp_path: Path) -> None:
     store = Store()
     progress = Progress(store)
-    source = apply.apply(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
+    source = apply.apply_series(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
     text = decode.decoded(TRACE, image(tmp_path, "-g"), source.content)
     assert text.startswith("# decoded by scripts/decode_stacktrace.sh of the tree under test\n")
     assert "RIP: 0010:inner (" in text

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.journal.folder import Results
+from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
@@ -61,7 +61,7 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_one(root: Path, text: str, name: str = "test_x") -> Path:
-    results = Results.create(root, "example")
+    results = ResultsFolder.create(root, "example")
     results.write_run(
         title=text, kernel_release=text, accelerator=text, base=text, base_wanted="6.19", digest=text
     )
@@ -102,7 +102,7 @@ def test_a_stream_that_is_not_utf8_gets_what_it_can_show(tmp_path: Path) -> None
 
 
 def test_scenarios_stand_by_requirement(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "example")
+    results = ResultsFolder.create(tmp_path, "example")
     ids = ["REV-10", "MAP-02", "REV-9", "MAP-01"]
     results.journal().plan([Entry(f"test_{name}", Kind.SCENARIO, "", (name,)) for name in ids])
     printed = shown(results.dir, io.StringIO())
@@ -121,7 +121,7 @@ def test_no_foreign_text_makes_a_line_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_run_of_nothing_can_be_shown(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "example")
+    results = ResultsFolder.create(tmp_path, "example")
     results.journal().plan([])
     assert "0 scenarios: none ran" in shown(results.dir, io.StringIO())
 
@@ -141,7 +141,7 @@ def test_plain_text_stays_as_it_is() -> None:
 
 
 def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
-    results = Results.create(tmp_path, "example")
+    results = ResultsFolder.create(tmp_path, "example")
     journal = results.journal()
     names = [f"test_x[{kind}]" for kind in ("c", "python", "odd")]
     journal.plan([Entry(name, Kind.SCENARIO, "It maps", ("MAP-01",)) for name in names])
@@ -155,7 +155,7 @@ def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
 
 def repeated(root: Path, **observed: str) -> Path:
     """A run of scenarios with a verdict for each repetition, as ``name="conforms violates"``."""
-    results = Results.create(root, "example")
+    results = ResultsFolder.create(root, "example")
     results.write_run(random_order="4711")
     journal = results.journal()
     entries = {

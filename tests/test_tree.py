@@ -14,7 +14,7 @@ import pytest
 from small_kernel import CORE, FILES, make_base
 
 from harness.kernel import apply, checkout
-from harness.kernel.apply import Done, Workshop
+from harness.kernel.apply import AmSession, Done
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
 from harness.lib import git
@@ -94,7 +94,7 @@ def test_without_patches_the_tree_is_the_base(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     for series in (None, made_of()):
-        made = apply.apply(store, progress, base, series, tmp_path / "log")
+        made = apply.apply_series(store, progress, base, series, tmp_path / "log")
         assert (made.commit, made.series) == (base.commit, series)
 
 
@@ -103,7 +103,7 @@ def test_an_honest_patch_is_applied(
     store: Store, progress: Progress, base: Base, tmp_path: Path, case: str
 ) -> None:
     patch = (DATA / "accepted" / f"{case}.patch").read_bytes()
-    made = apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
+    made = apply.apply_series(store, progress, base, made_of(patch), tmp_path / "log")
     raw = git.query(
         ["diff-tree", "-r", "-z", "--name-only", base.commit, made.commit],
         env=git.environment(base.repository),
@@ -122,7 +122,7 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
         letter(edit(10, "one;", "two;")),
         letter(edit(40, "int line_40;", "x;")),
     )
-    made = apply.apply(store, progress, base, series, tmp_path / "log")
+    made = apply.apply_series(store, progress, base, series, tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "two;").replace(
         "int line_40;", "x;"
     )
@@ -137,7 +137,7 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere")
     other = make_base(tmp_path / "other")
-    again = apply.apply(Store(tmp_path / "cache2"), progress, other, series, tmp_path / "log")
+    again = apply.apply_series(Store(tmp_path / "cache2"), progress, other, series, tmp_path / "log")
     assert again.commit == made.commit
     env = git.environment(made.repository)
     dates = git.query(["log", "-3", "--format=%at %ct", made.commit], env=env)
@@ -147,8 +147,8 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
 def test_a_series_that_was_applied_is_not_applied_again(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    first = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
-    second = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "second.log")
+    first = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
+    second = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "second.log")
     assert first == second
     assert (tmp_path / "first.log").exists()
     assert not (tmp_path / "second.log").exists()
@@ -160,10 +160,10 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
     series = made_of(PLAIN)
     leftover = store.path("work", f"apply.{series.digest[:16]}.killed", "tree", "x")
     leftover.write_text("x")
-    apply.apply(store, progress, base, series, tmp_path / "log")
+    apply.apply_series(store, progress, base, series, tmp_path / "log")
     assert list((store.root / "work").iterdir()) == []
     with pytest.raises(ApplyError):
-        apply.apply(store, progress, base, made_of(PLAIN, PLAIN), tmp_path / "log")
+        apply.apply_series(store, progress, base, made_of(PLAIN, PLAIN), tmp_path / "log")
     assert list((store.root / "work").iterdir()) == []
 
 
@@ -217,7 +217,7 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
     store: Store, progress: Progress, base: Base, tmp_path: Path, patches: list[bytes], says: str
 ) -> None:
     with pytest.raises(ApplyError) as failure:
-        apply.apply(store, progress, base, made_of(*patches), tmp_path / "log")
+        apply.apply_series(store, progress, base, made_of(*patches), tmp_path / "log")
     assert says in failure.value.message
     assert failure.value.log == tmp_path / "log"
 
@@ -232,21 +232,21 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         f"@@ -1 +1 @@\n-../scripts\n{end}+/etc\n{end}"
     )
     with pytest.raises(ApplyError, match=r"it changes include/dt-bindings \(mode 120000 to 120000\)"):
-        apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
+        apply.apply_series(store, progress, base, made_of(patch), tmp_path / "log")
 
 
 def test_a_series_and_one_patch_more_begins_where_the_series_ends(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     one, two, three = (letter(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
-    apply.apply(store, progress, base, made_of(one, two), tmp_path / "log")
-    more = apply.apply(store, progress, base, made_of(one, two, three), tmp_path / "more")
+    apply.apply_series(store, progress, base, made_of(one, two), tmp_path / "log")
+    more = apply.apply_series(store, progress, base, made_of(one, two, three), tmp_path / "more")
     assert (tmp_path / "log").read_text().count("Applying:") == 2
     assert (tmp_path / "more").read_text().count("Applying:") == 1
     assert content_of(more, "drivers/vfio/pci/core.c").count("int changed;") == 3
     wrong = letter(edit(10, "int line_10;", "int changed;"))
     with pytest.raises(ApplyError, match=r"patch 0003-change\.patch is already in the base"):
-        apply.apply(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
+        apply.apply_series(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
 
 
 def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
@@ -256,7 +256,7 @@ def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
     misread = [[FileDiff(paths={"Makefile"})]]
     nothing = Done(base.commit, 0)
     with (
-        Workshop(store, base, made_of(PLAIN), misread, tmp_path / "log", nothing) as workshop,
+        AmSession(store, base, made_of(PLAIN), misread, tmp_path / "log", nothing) as workshop,
         pytest.raises(ApplyError, match=r"it changes drivers/vfio/pci/core\.c"),
     ):
         workshop.apply()
@@ -271,7 +271,7 @@ def test_a_file_is_not_written_through_a_symlink(
         f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
     )
     with pytest.raises(ApplyError, match=r"does not apply"):
-        apply.apply(store, progress, base, made_of(patch), tmp_path / "log")
+        apply.apply_series(store, progress, base, made_of(patch), tmp_path / "log")
 
 
 # --- laying out
@@ -280,8 +280,8 @@ def test_a_file_is_not_written_through_a_symlink(
 def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    plain = apply.apply(store, progress, base, None, tmp_path / "log")
-    patched = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
+    patched = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "build" / "src"
     plain.files_into(folder, progress)
     expected = {name: (mode & 0o111, text) for name, (mode, text) in FILES.items()}
@@ -312,7 +312,7 @@ def test_a_users_attributes_do_not_change_the_files(
     (tmp_path / "config" / "git").mkdir(parents=True)
     (tmp_path / "config" / "git" / "attributes").write_text("* text eol=crlf\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    apply.apply(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
+    apply.apply_series(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
     assert (tmp_path / "src" / "Kconfig").read_bytes() == FILES["Kconfig"][1].encode()
 
 
@@ -320,8 +320,8 @@ def test_a_users_attributes_do_not_change_the_files(
 def test_what_a_killed_run_left_in_the_folder_is_repaired(
     store: Store, progress: Progress, base: Base, tmp_path: Path, damage: str
 ) -> None:
-    plain = apply.apply(store, progress, base, None, tmp_path / "log")
-    patched = apply.apply(store, progress, base, made_of(PLAIN), tmp_path / "log")
+    plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
+    patched = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "src"
     plain.files_into(folder, progress)
     expected = contents(folder)
@@ -404,7 +404,7 @@ def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
     head = run_git(users, "rev-parse", "HEAD")
     assert (found.version, found.note) == ("6.19.6-rc3", "")
     assert found.source == f"{users} at {head[:12]} with uncommitted changes"
-    made = apply.apply(store, progress, found, None, tmp_path / "log")
+    made = apply.apply_series(store, progress, found, None, tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
     expected = contents(users)
     del expected["ignored.o"], expected["x.private"]
@@ -413,7 +413,7 @@ def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
 
 def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
     found = checkout.checkout(store, progress, users)
-    made = apply.apply(store, progress, found, None, tmp_path / "log")
+    made = apply.apply_series(store, progress, found, None, tmp_path / "log")
     assert made.tree_id == run_git(users, "rev-parse", "HEAD^{tree}")
     assert found.source == f"{users} at {run_git(users, 'rev-parse', 'HEAD')[:12]}"
     assert checkout.checkout(store, progress, users) == found
@@ -425,7 +425,7 @@ def test_a_series_is_applied_on_top_of_a_checkout(
     (users / "Kconfig").write_text("mainmenu 'other'\n")
     before = state_of(users)
     found = checkout.checkout(store, progress, users)
-    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "long line_10;")
     assert content_of(made, "Kconfig") == "mainmenu 'other'\n"
     assert state_of(users) == before
@@ -453,7 +453,7 @@ def test_any_kind_of_checkout_will_do(
         shutil.rmtree(users / ".git")
         run_git(users, "init", "--quiet")
     found = checkout.checkout(store, progress, folder)
-    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     for name, (_, text) in FILES.items():
         if not name.endswith("core.c"):
             assert content_of(made, name) == text
@@ -489,7 +489,7 @@ def test_nothing_that_a_checkout_configures_is_run(
     # Not even what stands in the cached repository itself.
     shutil.copytree(tmp_path / "hooks", found.repository / "hooks")
     run_git(found.repository, "config", "core.fsmonitor", str(trap))
-    made = apply.apply(store, progress, found, made_of(PLAIN), tmp_path / "log")
+    made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
     assert checkout.checkout(store, progress, users) == found
     assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"

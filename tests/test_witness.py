@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.actor.page_table import PageTable, Span
+from harness.actor.page_table import PageSpan, PageTable
 from harness.guest.health import KernelHealth
 from harness.guest.slabs import Slabs
 from harness.lib.errors import HarnessError
@@ -29,7 +29,7 @@ class TestPageTable:
 
     def test_pages_and_huge_pages(self) -> None:
         table = PageTable.parse("0x0-0x200000:pmd:USR,RW,PCD,PSE,NX 0x200000-0x203000:pte:USR,RW,PCD,NX")
-        assert table.spans[1] == Span(
+        assert table.spans[1] == PageSpan(
             2 * MIB, 2 * MIB + 3 * PAGE, "pte", frozenset({"USR", "RW", "PCD", "NX"})
         )
         assert not table.is_empty()

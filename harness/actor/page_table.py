@@ -14,7 +14,7 @@ _CACHING = {
 
 
 @dataclass(frozen=True)
-class Span:
+class PageSpan:
     """A present run of a page table: offsets in the mapping (bytes), level, flags as the kernel says them."""
 
     start: int
@@ -37,7 +37,7 @@ class Span:
 class PageTable:
     """What a process's page table held of one mapping."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[PageSpan, ...]
 
     @classmethod
     def parse(cls, words: str) -> PageTable:
@@ -46,14 +46,14 @@ class PageTable:
         for word in words.split():
             where, level, flags = word.split(":")
             start, end = (int(number, 16) for number in where.split("-"))
-            spans.append(Span(start, end, level, frozenset(flags.split(","))))
+            spans.append(PageSpan(start, end, level, frozenset(flags.split(","))))
         return cls(tuple(spans))
 
     def is_empty(self) -> bool:
         """Nothing of the mapping is present, at any level."""
         return not self.spans
 
-    def huge(self) -> tuple[Span, ...]:
+    def huge(self) -> tuple[PageSpan, ...]:
         """The spans mapped by huge pages."""
         return tuple(span for span in self.spans if span.huge)
 

@@ -22,7 +22,8 @@ from harness.journal import resume
 from harness.journal.reader import read
 from harness.kernel import apply, tree
 from harness.kernel import build as kernel
-from harness.kernel.static_checks import Bench
+from harness.kernel.build import build_kernel
+from harness.kernel.static_checks import WarningCheck
 from harness.lib import paths
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
@@ -166,7 +167,7 @@ def _fetch(known: argparse.Namespace) -> int:
 def _applied(request: options.Request, store: Store, progress: Progress) -> tree.Tree:
     tested = stages.load_series(request)
     source = stages.get_base(request, store, progress, tested.base)
-    return apply.apply(store, progress, source, tested, _log(store, "apply"))
+    return apply.apply_series(store, progress, source, tested, _log(store, "apply"))
 
 
 def _apply(known: argparse.Namespace) -> int:
@@ -180,7 +181,7 @@ def _built(request: options.Request, store: Store, progress: Progress) -> kernel
     if request.kernel is not None and request.headers is not None:
         return kernel.prebuilt(request.kernel, request.headers)
     applied = _applied(request, store, progress)
-    return kernel.build(store, progress, applied, request.fragments, _log(store, "build"))
+    return build_kernel(store, progress, applied, request.fragments, _log(store, "build"))
 
 
 def _build(known: argparse.Namespace) -> int:
@@ -194,12 +195,12 @@ def _build(known: argparse.Namespace) -> int:
     return int(ExitCode.OK)
 
 
-def _checked(request: options.Request, tested: series.Series, first: int = 1) -> list[prefixes.Row]:
+def _checked(request: options.Request, tested: series.Series, first: int = 1) -> list[prefixes.PrefixResult]:
     store = Store()
     progress = Progress(store)
     host.ensure(store, progress)
     source = stages.get_base(request, store, progress, tested.base)
-    bench = Bench(store, progress, prefixes.request_text(request.fragments), _log(store, "check"))
+    bench = WarningCheck(store, progress, prefixes.request_text(request.fragments), _log(store, "check"))
     return prefixes.check(store, progress, tested, source, bench, first)
 
 

@@ -41,7 +41,7 @@ class Package:
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One finding of ``doctor``: ``good`` is None where it is only said, not judged."""
 
     subject: str
@@ -129,7 +129,7 @@ def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
     return ExitCode.HARNESS if any(row.good is False for row in rows) else ExitCode.OK
 
 
-def examine(store: Store, qemu_program: str) -> list[Row]:
+def examine(store: Store, qemu_program: str) -> list[Finding]:
     """Everything that ``doctor`` shows.  Changes nothing but the remembered answer about KVM."""
     return [
         _distribution(),
@@ -145,74 +145,74 @@ def examine(store: Store, qemu_program: str) -> list[Row]:
     ]
 
 
-def _distribution() -> Row:
+def _distribution() -> Finding:
     try:
         name = platform.freedesktop_os_release().get("PRETTY_NAME", "unknown")
     except OSError:
         name = "unknown"
     machine = platform.machine()
-    return Row("system", f"{name}, {machine}", machine == "x86_64")
+    return Finding("system", f"{name}, {machine}", machine == "x86_64")
 
 
-def _packages() -> Row:
+def _packages() -> Finding:
     needed = packages()
     lacking = missing(needed)
     if lacking:
-        return Row("packages", f"missing: {' '.join(lacking)}", False, _how_to_install(lacking))
-    return Row("packages", f"all {len(needed)} installed", True)
+        return Finding("packages", f"missing: {' '.join(lacking)}", False, _how_to_install(lacking))
+    return Finding("packages", f"all {len(needed)} installed", True)
 
 
-def _qemu(program: str) -> Row:
+def _qemu(program: str) -> Finding:
     try:
         info = qemu.probe(program)
         info.require()
     except HarnessError as error:
-        return Row("QEMU", "not usable", False, error.message)
-    return Row("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu.DEVICES)}", True)
+        return Finding("QEMU", "not usable", False, error.message)
+    return Finding("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu.DEVICES)}", True)
 
 
-def _kvm(store: Store, program: str) -> Row:
+def _kvm(store: Store, program: str) -> Finding:
     """KVM is a matter of speed, so it is said and not judged."""
     kernels = sorted((store.root / "kernel").glob("*/bzImage"), key=lambda path: path.stat().st_mtime)
     if not Path("/dev/kvm").exists():
-        return Row("KVM", "there is no /dev/kvm; software emulation is used")
+        return Finding("KVM", "there is no /dev/kvm; software emulation is used")
     if not kernels:
-        return Row("KVM", "there is /dev/kvm; no kernel is built yet that could show whether it works")
+        return Finding("KVM", "there is /dev/kvm; no kernel is built yet that could show whether it works")
     try:
         chosen = accelerator.choose(store, "auto", program, kernels[-1])
     except HarnessError as error:
-        return Row("KVM", f"not tried: {error.message}")
-    return Row("KVM", f"{'works' if chosen.name == 'kvm' else 'does not work'}: {chosen.reason}")
+        return Finding("KVM", f"not tried: {error.message}")
+    return Finding("KVM", f"{'works' if chosen.name == 'kvm' else 'does not work'}: {chosen.reason}")
 
 
-def _compiler() -> Row:
+def _compiler() -> Finding:
     try:
         lines = [command.run([tool, "--version"]).split("\n", 1)[0] for tool in ("gcc", "ld")]
     except HarnessError as error:
-        return Row("compiler", "not usable", False, error.message)
-    return Row("compiler", ", ".join(lines), True)
+        return Finding("compiler", "not usable", False, error.message)
+    return Finding("compiler", ", ".join(lines), True)
 
 
-def _processors() -> Row:
-    return Row("processors", str(len(os.sched_getaffinity(0))))
+def _processors() -> Finding:
+    return Finding("processors", str(len(os.sched_getaffinity(0))))
 
 
-def _memory(meminfo: str) -> Row:
+def _memory(meminfo: str) -> Finding:
     """``meminfo`` is the text of /proc/meminfo (kB, which are KiB)."""
     fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
     total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    return Row(
+    return Finding(
         "memory",
         f"{total / GIB:.1f} GiB, {available / GIB:.1f} available (needs {MEMORY_NEEDED / GIB:.0f})",
         available >= MEMORY_NEEDED,
     )
 
 
-def _disk(store: Store) -> Row:
+def _disk(store: Store) -> Finding:
     free = shutil.disk_usage(store.root).free
     filled = (store.root / "workbench").exists()
     needed = GIB if filled else DISK_NEEDED
-    return Row(
+    return Finding(
         "disk",
         f"{free / GIB:.0f} GiB free at {store.root} (needs {needed / GIB:.0f} more)",
         free >= needed,
@@ -220,15 +220,15 @@ def _disk(store: Store) -> Row:
     )
 
 
-def _mirror() -> Row:
+def _mirror() -> Finding:
     try:
         found = apt.mirrors()
     except HarnessError as error:
-        return Row("Debian mirror", f"not known: {error.message}")
-    return Row("Debian mirror", found[0] if found else "apt names none; the guest image needs one")
+        return Finding("Debian mirror", f"not known: {error.message}")
+    return Finding("Debian mirror", found[0] if found else "apt names none; the guest image needs one")
 
 
-def _cache(store: Store) -> Row:
+def _cache(store: Store) -> Finding:
     kinds = {"base": "base sources", "kernel": "kernels", "image": "images"}
     counted = [f"{len(list((store.root / kind).glob('[!.]*')))} {name}" for kind, name in kinds.items()]
-    return Row("cache", f"{store.root}: {', '.join(counted)}")
+    return Finding("cache", f"{store.root}: {', '.join(counted)}")

@@ -13,8 +13,8 @@ from harness.journal.folder import LATEST
 from harness.journal.reader import read
 from harness.kernel import apply, kconfig, static_checks, tree
 from harness.kernel.base import Base
-from harness.kernel.builddir import Workbench
-from harness.kernel.static_checks import TOOLS, Bench, Tool
+from harness.kernel.builddir import BuildDir
+from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
@@ -24,7 +24,7 @@ from harness.series.series import Series
 
 
 @dataclass
-class Row:
+class PrefixResult:
     """One prefix: ``count`` patches, the last of which has ``subject``.
 
     ``findings`` by the name of who found them; ``outcome`` and ``code`` are those of
@@ -44,37 +44,39 @@ class Row:
 
 
 def check(
-    store: Store, progress: Progress, tested: Series, source: Base, bench: Bench, first: int = 1
-) -> list[Row]:
+    store: Store, progress: Progress, tested: Series, source: Base, bench: WarningCheck, first: int = 1
+) -> list[PrefixResult]:
     """Ask checkpatch, and every compiler that is installed, of each prefix of at least ``first`` patches.
 
     Raises ApplyError for a patch that does not apply.
     """
     tools = [tool for tool in TOOLS if tool.program()]
-    base = apply.apply(store, progress, source, None, bench.log)
-    workbench = Workbench(store, bench.request)
+    base = apply.apply_series(store, progress, source, None, bench.log)
+    workbench = BuildDir(store, bench.request)
     with store.lock("workbench"):
         base.files_into(workbench.source, progress)
         said = static_checks.checkpatch(tested.patches, workbench.source)
         where = static_checks.folders(tested, workbench.source)
     rows = []
     for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
-        row = Row(count, mbox.bare(patch.subject), {"checkpatch": lines})
-        applied = apply.apply(store, progress, source, tested.first(count), bench.log)
+        row = PrefixResult(count, mbox.bare(patch.subject), {"checkpatch": lines})
+        applied = apply.apply_series(store, progress, source, tested.first(count), bench.log)
         for tool in tools if where else []:
             row.findings[tool.name] = _asked(bench, tool, applied, base, where)
         rows.append(row)
     return rows
 
 
-def _asked(bench: Bench, tool: Tool, applied: tree.Tree, base: tree.Tree, where: Sequence[str]) -> list[str]:
+def _asked(
+    bench: WarningCheck, tool: Tool, applied: tree.Tree, base: tree.Tree, where: Sequence[str]
+) -> list[str]:
     try:
         return bench.new_warnings(tool, applied, base, where)
     except BuildError as error:
         return [error.message, *error.tail.splitlines()]
 
 
-def run(rows: Iterable[Row], series: str, results: Path, options: Sequence[str]) -> None:
+def run(rows: Iterable[PrefixResult], series: str, results: Path, options: Sequence[str]) -> None:
     """Run the suites on each prefix, with ``options`` for ``run``; a program of its own for each.
 
     Of a scenario with variants one is run, unless the options say otherwise.
@@ -99,7 +101,7 @@ def _outcome(folder: Path) -> str:
     return f"{said}; {f'{surprises} not as expected' if surprises else 'all as expected'}"
 
 
-def show(rows: Iterable[Row], stream: TextIO) -> None:
+def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:
     """One line for each prefix, and below it what was found."""
     for row in rows:
         found = [f"{len(lines)} {who}" for who, lines in row.findings.items() if lines]
@@ -114,7 +116,7 @@ def show(rows: Iterable[Row], stream: TextIO) -> None:
         print(f"Not asked, as not installed: {', '.join(absent)}.", file=stream)
 
 
-def exit_code(rows: Iterable[Row]) -> ExitCode:
+def exit_code(rows: Iterable[PrefixResult]) -> ExitCode:
     """The first row that is not good decides: the code of its run, else the series' fault."""
     for row in rows:
         if not row.good:

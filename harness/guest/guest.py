@@ -91,7 +91,7 @@ class HeldDeviceError(PatchproofError):
 
 
 @dataclass(frozen=True)
-class Device:
+class PciFunction:
     """A PCI function behind its root port; ``bars`` maps the index of a memory BAR to its size in bytes.
 
     ``driver`` and ``override`` are what was found when the guest was looked at,
@@ -157,14 +157,14 @@ class Guest:
         return remote
 
     @cached_property
-    def devices(self) -> dict[str, Device]:
+    def devices(self) -> dict[str, PciFunction]:
         """The devices of the layout, by role, as they were when first asked for."""
         ports = {f"0000:00:{number:02x}.0": role for role, number in SLOTS.items()}
         done = self.script(_LIST, *ports)
         found = (_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines())
         return {device.role: device for device in found}
 
-    def claims(self, device: Device) -> dict[int, str]:
+    def claims(self, device: PciFunction) -> dict[int, str]:
         """Who has claimed BARs of a device, by BAR, with the name that /proc/iomem has for each."""
         places = self.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
         bars = {int(place.split()[0], 16): bar for bar, place in enumerate(places[:PCI_BARS])}
@@ -188,7 +188,7 @@ class Guest:
             )
 
     @contextmanager
-    def bind(self, role: str, driver: str = VFIO_DRIVER) -> Iterator[Device]:
+    def bind(self, role: str, driver: str = VFIO_DRIVER) -> Iterator[PciFunction]:
         """Give the device to a driver for the time of the ``with`` block, then back as it was found.
 
         Raises HarnessError if there is no such device, or the kernel does not
@@ -206,11 +206,11 @@ class Guest:
             if self.machine.alive():
                 self._give(device, device.driver, device.override)
 
-    def unbind(self, device: Device) -> None:
+    def unbind(self, device: PciFunction) -> None:
         """Take a bound device from its driver, within bind().  Raises HeldDeviceError."""
         self._give(device, "", VFIO_DRIVER)
 
-    def begin_unbind(self, device: Device) -> None:
+    def begin_unbind(self, device: PciFunction) -> None:
         """Have the driver told to let go of a device that is open, within bind().
 
         Until the last descriptor is closed it waits for that, with the device's lock
@@ -219,14 +219,14 @@ class Guest:
         self._ask(_LEAVE, device, "begin to be unbound")
         self._leaving.add(device.address)
 
-    def await_suspend(self, device: Device) -> None:
+    def await_suspend(self, device: PciFunction) -> None:
         """Wait until the kernel has suspended a device, which it does a little after it may.
 
         Raises HarnessError if it does not.
         """
         self._ask(_SUSPENDED, device, "be suspended")
 
-    def _ask(self, script: str, device: Device, what: str) -> None:
+    def _ask(self, script: str, device: PciFunction, what: str) -> None:
         done = self.script(script, device.address)
         if done.status != 0:
             raise HarnessError(
@@ -234,11 +234,11 @@ class Guest:
                 f"{done.stderr.decode(errors='replace').strip()}"
             )
 
-    def rebind(self, device: Device) -> None:
+    def rebind(self, device: PciFunction) -> None:
         """Give a device that was unbound to vfio-pci again."""
         self._give(device, VFIO_DRIVER, VFIO_DRIVER)
 
-    def replug(self, device: Device) -> None:
+    def replug(self, device: PciFunction) -> None:
         """Take a device away as if it was pulled, and find it again, without a driver.
 
         Raises HeldDeviceError if the driver does not let it go.
@@ -252,7 +252,7 @@ class Guest:
             )
 
     @contextmanager
-    def _let_go(self, device: Device) -> Iterator[None]:
+    def _let_go(self, device: PciFunction) -> Iterator[None]:
         try:
             yield
         except SshTimeoutError as error:
@@ -261,7 +261,7 @@ class Guest:
                 f"{self.patience:.0f} s."
             ) from error
 
-    def _give(self, device: Device, driver: str, override: str) -> None:
+    def _give(self, device: PciFunction, driver: str, override: str) -> None:
         with self._let_go(device):
             if device.address in self._leaving:
                 self.script(_LEFT, device.address)
@@ -274,14 +274,14 @@ class Guest:
             )
 
 
-def _device(line: str, ports: Mapping[str, str]) -> Device:
+def _device(line: str, ports: Mapping[str, str]) -> PciFunction:
     port, address, vendor, device, group, driver, override, *resources = line.split()
     bars = {}
     for index, resource in enumerate(resources[:PCI_BARS]):
         start, end, flags = (int(number, 16) for number in resource.split(","))
         if flags & IORESOURCE_MEM:
             bars[index] = end - start + 1
-    return Device(
+    return PciFunction(
         role=ports[port] if address.endswith(".0") else f"{ports[port]}2",
         address=address,
         vendor=int(vendor, 16),

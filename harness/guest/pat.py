@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.guest.guest import Device, Guest
+from harness.guest.guest import Guest, PciFunction
 from harness.lib.errors import HarnessError
 
 LIST = "/sys/kernel/debug/x86/pat_memtype_list"
@@ -31,7 +31,7 @@ def parse(text: str) -> tuple[MemoryType, ...]:
     return tuple(MemoryType(int(one["start"], 16), int(one["end"], 16), one["mode"]) for one in found if one)
 
 
-def of_bar(guest: Guest, device: Device, bar: int) -> frozenset[str]:
+def of_bar(guest: Guest, device: PciFunction, bar: int) -> frozenset[str]:
     """The modes that parts of a BAR are reserved for.  HarnessError on a kernel without PAT."""
     start = int(
         guest.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()[bar].split()[0], 16

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from harness import __version__
-from harness.journal.writer import PLAN, Journal
+from harness.journal.writer import PLAN, JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 
@@ -87,7 +87,7 @@ class Facts(TypedDict, total=False):
 
 
 @dataclass
-class Results:
+class ResultsFolder:
     """The results folder of one run.
 
     ``before`` are the facts that were true when it was resumed, ``held`` those that
@@ -99,7 +99,7 @@ class Results:
     held: dict[str, object] | None = None
 
     @classmethod
-    def create(cls, root: Path, series: str, now: datetime | None = None) -> Results:
+    def create(cls, root: Path, series: str, now: datetime | None = None) -> ResultsFolder:
         """Make a new folder below ``root`` and let ``latest`` point to it.
 
         Two runs that start in the same second get two folders.  Raises
@@ -121,7 +121,7 @@ class Results:
         return results
 
     @classmethod
-    def reopen(cls, folder: Path) -> Results:
+    def reopen(cls, folder: Path) -> ResultsFolder:
         """The folder of an earlier run, in which nothing else may be tested.
 
         HarnessError if it is none, or its ``run.json`` is damaged.
@@ -139,9 +139,9 @@ class Results:
         for unfinished in self.dir.glob(".*.*"):
             unfinished.unlink()
 
-    def journal(self) -> Journal:
+    def journal(self) -> JournalWriter:
         """The journal of this run."""
-        return Journal(self.dir)
+        return JournalWriter(self.dir)
 
     def transcript(self, scenario_id: str) -> Path:
         """The transcript file of a scenario; two ids never share one, whatever they hold."""

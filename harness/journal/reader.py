@@ -13,7 +13,7 @@ from harness.journal.writer import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
 from harness.verdict.detector import Detector, State, blind, counts_leaks, unasked
-from harness.verdict.record import Entry, Record, Result, Span
+from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.words import STAGES, Kind, Strength, Verdict
 
 
@@ -284,8 +284,8 @@ class _Joined:
         return "The run ended before it."
 
 
-def _span(written: Any) -> Span | None:
+def _span(written: Any) -> ConsoleRange | None:
     if written is None:
         return None
     file, start, end = written
-    return Span(str(file), int(start), int(end))
+    return ConsoleRange(str(file), int(start), int(end))

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.journal.folder import Results, read_facts
+from harness.journal.folder import ResultsFolder, read_facts
 from harness.journal.reader import read
-from harness.journal.writer import Journal
+from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.verdict.record import Entry, Record
 from harness.verdict.words import STAGES, Kind, Verdict
@@ -24,7 +24,7 @@ def command(folder: Path, given: list[str]) -> list[str]:
 
     Raises HarnessError if ``folder`` is not that of a run.
     """
-    results = Results.reopen(folder)
+    results = ResultsFolder.reopen(folder)
     started_with, directory = _selection(results.dir)
     try:
         os.chdir(directory)
@@ -45,21 +45,21 @@ def _selection(folder: Path) -> tuple[list[str], str]:
 
 
 @dataclass(frozen=True)
-class Past:
+class EarlierRun:
     """A run so far.  ``facts`` are those of run.json when it was opened."""
 
-    results: Results
-    journal: Journal
+    results: ResultsFolder
+    journal: JournalWriter
     record: Record
     facts: Mapping[str, object]
 
     @classmethod
-    def of(cls, folder: Path) -> Past:
+    def of(cls, folder: Path) -> EarlierRun:
         """Open the run in ``folder`` to go on with it; nothing is written yet.
 
         Raises HarnessError if it is none, is still going on, or is damaged.
         """
-        results = Results.reopen(folder)
+        results = ResultsFolder.reopen(folder)
         journal = results.journal()
         journal.lock()
         record = read(results.dir)

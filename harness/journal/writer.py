@@ -43,7 +43,7 @@ from harness.lib import jsonl
 from harness.lib.errors import HarnessError, PatchproofError, SeriesError
 from harness.lib.files import write_atomically
 from harness.verdict.detector import Detector
-from harness.verdict.record import Entry, Record, Span
+from harness.verdict.record import ConsoleRange, Entry, Record
 from harness.verdict.words import Kind, Verdict
 
 PLAN = "plan.json"
@@ -51,7 +51,7 @@ EVENTS = "events.jsonl"
 EVIDENCE_LIMIT = 64 * 1024  # characters; a guest that never stops talking must not fill the journal
 
 
-class Journal:
+class JournalWriter:
     """Writes the plan and the events of one run into its results folder."""
 
     def __init__(self, directory: Path) -> None:
@@ -61,7 +61,7 @@ class Journal:
         self._passed: frozenset[str] = frozenset()
         self._noted: set[str] = set()
         self._waiting = False  # resumed, and nothing has happened yet
-        self._folder: weakref.finalize[..., Journal] | None = None
+        self._folder: weakref.finalize[..., JournalWriter] | None = None
 
     def plan(self, entries: Iterable[Entry]) -> None:
         """Write the plan.  HarnessError if there is one already, or two entries share an id."""
@@ -166,7 +166,7 @@ class Journal:
         reason: str = "",
         details: str = "",
         transcript: Path | None = None,
-        console: Span | None = None,
+        console: ConsoleRange | None = None,
     ) -> Verdict:
         """An entry ended; returns the verdict on what was observed (see ``Entry.judge``).
 

@@ -20,7 +20,7 @@ from harness.series import diff, mbox
 from harness.series.series import Series, check
 
 
-def apply(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
+def apply_series(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
     """The tree that git am makes of ``series`` on ``base``; without patches, the base itself.
 
     git am demands every context line, so there is no fuzz; a hunk may have
@@ -36,7 +36,7 @@ def apply(store: Store, progress: Progress, base: Base, series: Series | None, l
             if commit is None:
                 done = _done(base, series)
                 stage.update(f"{len(series.patches) - done.count} patches")
-                with Workshop(store, base, series, touched, log, done) as workshop:
+                with AmSession(store, base, series, touched, log, done) as workshop:
                     commit = workshop.apply()
                 git.query(["update-ref", ref, commit], env=git.environment(base.repository))
     return _tree(base, commit, series)
@@ -70,7 +70,7 @@ class Done:
     count: int
 
 
-class Workshop:
+class AmSession:
     """A throw-away repository that shares the objects of the base's and has no files.
 
     git am takes every file it patches from the index, so 90000 others need not
@@ -102,7 +102,7 @@ class Workshop:
             more={"GIT_OBJECT_DIRECTORY": str(base.repository / "objects")},
         )
 
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> AmSession:
         return self
 
     def __exit__(self, *_: object) -> None:

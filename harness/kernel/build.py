@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.kernel import kconfig
-from harness.kernel.builddir import BZIMAGE, Workbench
+from harness.kernel.builddir import BZIMAGE, BuildDir
 from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import Store
@@ -63,7 +63,9 @@ class Kernel:
         return None if self.config is None else kconfig.values(self.config.read_text())
 
 
-def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path) -> Kernel:
+def build_kernel(
+    store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path
+) -> Kernel:
     """The kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
 
     Raises BuildError when the tree does not configure or compile or lacks an
@@ -75,7 +77,7 @@ def build(store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path
     key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
 
     def make(folder: Path) -> None:
-        bench = Workbench(store, request)
+        bench = BuildDir(store, request)
         waiting = partial(progress.say, "build: waiting for the build of another run")
         with store.lock("workbench", waiting=waiting), _disk(bench.root):
             tree.files_into(bench.source, progress)
@@ -156,7 +158,7 @@ def release_of(bzimage: Path) -> str:
 
 def make_lines(store: Store, fragments: Sequence[Path], headers: Path) -> list[str]:
     """The commands that configure and build, quoted for a shell (for ``--dry-run``)."""
-    bench = Workbench(store, kconfig.fragment_text(kconfig.requested(fragments)))
+    bench = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments)))
     return [shlex.join(bench.configure_argv()), shlex.join(bench.build_argv(headers))]
 
 

@@ -69,7 +69,7 @@ def _nearest(root: Path, request: str) -> str:
     return name if name and others[name] <= _NEAR else f"build-{digest(request)[:8]}"
 
 
-class Workbench:
+class BuildDir:
     """The source folder and a build folder, for the configuration ``request`` in a fragment's words.
 
     ``build`` is the name of the build folder, by default the one with the nearest

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from harness.kernel.builddir import Workbench
+from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import unplaced
 from harness.kernel.tree import Tree
 from harness.lib import command, text
@@ -60,7 +60,7 @@ def folders(tested: Series, source: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Bench:
+class WarningCheck:
     """Where compilers are asked; ``request`` is the configuration in a fragment's words."""
 
     store: Store
@@ -85,7 +85,7 @@ class Bench:
 
         def make(folder: Path) -> None:
             compiler = program if tool.compiles else "gcc"
-            bench = Workbench(self.store, self.request, f"check-{tool.name}", compiler)
+            bench = BuildDir(self.store, self.request, f"check-{tool.name}", compiler)
             with self.store.lock("workbench"):
                 tree.files_into(bench.source, self.progress)
                 with self.progress.stage("check", tool.name) as stage:

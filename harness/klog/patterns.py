@@ -10,7 +10,7 @@ REBOOT = "reboot"
 INFORMATIONAL = frozenset({"dmar-fault", "memory-type"})
 # Kinds that say of a detector that it has not seen, or will not see, what there was.
 BLINDING = frozenset({"dropped", "disabled"})
-_TABLE: tuple[tuple[str, str, str], ...] = (
+TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "dropped",
         r"\*\* \d+ printk messages dropped \*\*",
@@ -102,4 +102,4 @@ _TABLE: tuple[tuple[str, str, str], ...] = (
     ("dmar-fault", r"DMAR: \[(DMA|INTR)[^\]]*\] .*", "drivers/iommu/intel/dmar.c: dmar_fault_do_one()"),
     ("memory-type", r"x86/PAT: .*(conflicting|expected mapping type|overlap).*", "arch/x86/mm/pat/memtype.c"),
 )
-_PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern, _ in _TABLE)
+PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern, _ in TABLE)

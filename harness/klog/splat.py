@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
 
-from harness.klog.patterns import _PATTERNS, BLINDING, INFORMATIONAL, PANIC, REBOOT
+from harness.klog.patterns import BLINDING, INFORMATIONAL, PANIC, PATTERNS, REBOOT
 
 # printk's timestamp and, with CONFIG_PRINTK_CALLER, the thread or processor.
 _STAMP = r"\[ *\d+\.\d{6}\](?:\[ *(?:[TC]\d+)\])? ?"
@@ -131,7 +131,7 @@ def message(line: str) -> str:
 def kind_of(line: str) -> str | None:
     """The kind of splat that this line begins, or None."""
     body = message(line)
-    for kind, pattern in _PATTERNS:
+    for kind, pattern in PATTERNS:
         if pattern.match(body):
             return kind
     return None

@@ -47,7 +47,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Trial:
+class MutantTrial:
     """One mutant's trial.
 
     ``key`` is the digest of what was built, ``suites`` that of what tested it,
@@ -75,7 +75,7 @@ class Trial:
 
 
 @dataclass
-class Control:
+class CleanRun:
     """What a series without a fault made of scenarios: their ids, and why those that failed did."""
 
     passed: set[str] = field(default_factory=set)
@@ -90,8 +90,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / EVENTS
-        self.trials: dict[str, Trial] = {}
-        self.controls: dict[str, Control] = {}
+        self.trials: dict[str, MutantTrial] = {}
+        self.controls: dict[str, CleanRun] = {}
         try:
             jsonl.cut_torn_line(self.path)
             lines = jsonl.whole_lines(self.path)
@@ -109,11 +109,11 @@ class Ledger:
         """A trial begins."""
         self._write("trial-started", id=mutant.id, key=key)
 
-    def ended(self, trial: Trial) -> None:
+    def ended(self, trial: MutantTrial) -> None:
         """A trial ended."""
         self._write("trial-ended", **asdict(trial))
 
-    def controlled(self, key: str, control: Control) -> None:
+    def controlled(self, key: str, control: CleanRun) -> None:
         """The series was tried without a fault."""
         self._write(
             "control-ended",
@@ -122,12 +122,12 @@ class Ledger:
             failed=control.failed,
         )
 
-    def is_open(self, trial: Trial) -> bool:
+    def is_open(self, trial: MutantTrial) -> bool:
         """Whether its killer was not seen to pass on the series without a fault."""
-        return trial.killed and trial.killer not in self.controls.get(trial.control, Control()).passed
+        return trial.killed and trial.killer not in self.controls.get(trial.control, CleanRun()).passed
 
     @property
-    def settled(self) -> dict[str, Trial]:
+    def settled(self) -> dict[str, MutantTrial]:
         """The trials of which all is known."""
         return {name: trial for name, trial in self.trials.items() if not self.is_open(trial)}
 
@@ -145,11 +145,11 @@ class Ledger:
     def _take(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "trial-ended":
-                known = {name: event[name] for name in Trial.__dataclass_fields__}
+                known = {name: event[name] for name in MutantTrial.__dataclass_fields__}
                 known |= {"fate": Fate(event["fate"]), "requirements": tuple(event["requirements"])}
-                self.trials[known["id"]] = Trial(**known)
+                self.trials[known["id"]] = MutantTrial(**known)
             case "control-ended":
-                control = self.controls.setdefault(event["key"], Control())
+                control = self.controls.setdefault(event["key"], CleanRun())
                 control.passed |= set(event["passed"])
                 control.failed |= dict(event["failed"])
 
@@ -194,12 +194,12 @@ def _is_right(mutant: Mutant, result: Result) -> bool:
 class Score:
     """What the trials of some mutants add up to; ``untried`` and ``equivalent`` are mutants."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[MutantTrial, ...]
     untried: tuple[Mutant, ...]
     equivalent: tuple[Mutant, ...]
 
     @classmethod
-    def of(cls, mutants: Iterable[Mutant], trials: Mapping[str, Trial]) -> Score:
+    def of(cls, mutants: Iterable[Mutant], trials: Mapping[str, MutantTrial]) -> Score:
         """The score of these mutants, of which ``trials`` has those that are settled, by their ids."""
         counted = list(mutants)
         equivalent = tuple(one for one in counted if one.equivalent)
@@ -210,7 +210,7 @@ class Score:
             equivalent,
         )
 
-    def with_fate(self, *fates: Fate) -> Iterator[Trial]:
+    def with_fate(self, *fates: Fate) -> Iterator[MutantTrial]:
         """The trials that came out in one of these ways."""
         return (trial for trial in self.trials if trial.fate in fates)
 

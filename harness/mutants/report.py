@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.lib.text import visible
-from harness.mutants.ledger import Fate, Score, Trial
+from harness.mutants.ledger import Fate, MutantTrial, Score
 from harness.series.mutant import Mutant
 
 REASON_LIMIT = 160  # characters
 MARK = "!"  # stands before what is not as it should be
 
 
-def line(trial: Trial, number: int, total: int) -> str:
+def line(trial: MutantTrial, number: int, total: int) -> str:
     """How the trial ended, which is the ``number``-th of ``total`` in this run."""
     mark = " " if trial.fate is Fate.KILLED else MARK
     said = "  ".join(filter(None, (_killer(trial), _short(trial.reason))))
@@ -59,7 +59,7 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
     print(f"Results: {folder}", file=stream)
 
 
-def _entry(mark: str, trial: Trial, stream: TextIO) -> None:
+def _entry(mark: str, trial: MutantTrial, stream: TextIO) -> None:
     print(f"{mark} {trial.fate}  {trial.id}", file=stream)
     for text in filter(None, (_killer(trial), _short(trial.reason))):
         print(f"      {text}", file=stream)
@@ -74,7 +74,7 @@ def _about(mutant: Mutant, results: Path, stream: TextIO) -> None:
         print(f"      {text}", file=stream)
 
 
-def _killer(trial: Trial) -> str:
+def _killer(trial: MutantTrial) -> str:
     if not trial.killer:
         return ""
     ids = f" ({', '.join(trial.requirements)})" if trial.requirements else ""

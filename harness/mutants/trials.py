@@ -27,12 +27,12 @@ from harness.journal.folder import LATEST, read_facts
 from harness.journal.reader import read
 from harness.kernel import apply, kconfig
 from harness.kernel import build as kernel
-from harness.kernel.build import Kernel
+from harness.kernel.build import Kernel, build_kernel
 from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
 from harness.lib.progress import Progress
-from harness.mutants.ledger import Control, Fate, Ledger, Trial, judge
+from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, judge
 from harness.mutants.report import line
 from harness.run import options, stages
 from harness.series import mutant, series
@@ -275,8 +275,8 @@ class Trials:
             with (place / STAGES).open("w") as said:
                 progress = Progress(self.store, said)
                 base = stages.get_base(options.Request(), self.store, progress, job.whole.base)
-                applied = apply.apply(self.store, progress, base, job.series, place / "apply.log")
-                return kernel.build(self.store, progress, applied, job.fragments, place / "build.log")
+                applied = apply.apply_series(self.store, progress, base, job.series, place / "apply.log")
+                return build_kernel(self.store, progress, applied, job.fragments, place / "build.log")
 
     # -- one run -------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class Trials:
     def _control_key(self, job: Job) -> str:
         return files.digest(job.without_fault.key, self.suites)
 
-    def _hold(self, job: Job, unheld: Sequence[Trial], *selection: str) -> None:
+    def _hold(self, job: Job, unheld: Sequence[MutantTrial], *selection: str) -> None:
         """Run what is selected on the series without a fault, and take down what passed.
 
         What the kernel did between scenarios, it did on no machine if the record has none.
@@ -336,7 +336,7 @@ class Trials:
                 f"The run of {job.whole.name} itself did not come to its end, so there is nothing to hold "
                 f"mutants against. Its results: {self._place(job)}"
             )
-        control = Control()
+        control = CleanRun()
         for result in record.results:
             if result.ended and result.verdict is Verdict.CONFORMS:
                 control.passed.add(result.entry.id)
@@ -346,9 +346,9 @@ class Trials:
             control.passed |= {trial.killer for trial in unheld if trial.killer.startswith("machine-")}
         self.ledger.controlled(self._control_key(job), control)
 
-    def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> Trial:
+    def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> MutantTrial:
         """Run a mutant until it is killed, and forget its kernel."""
-        trial = Trial(
+        trial = MutantTrial(
             one.id, job.key, self.suites, self._control_key(job), Fate.ERROR, results=f"runs/{one.id}"
         )
         if isinstance(built, PatchproofError):

@@ -16,9 +16,9 @@ from harness.actor.start import Spare, start_actor, start_python, stopped_actors
 from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest, HeldDeviceError
 from harness.guest.health import LOCKDEP_OFF, KernelHealth
-from harness.journal.folder import Facts, Results, read_facts
+from harness.journal.folder import Facts, ResultsFolder, read_facts
 from harness.journal.reader import read
-from harness.journal.resume import Past
+from harness.journal.resume import EarlierRun
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
 from harness.lib import paths
@@ -29,7 +29,7 @@ from harness.report import junit
 from harness.run import options, stages
 from harness.run.needs import Needs, needs_of
 from harness.verdict import requirements
-from harness.verdict.record import Entry, Span, repetition_mark
+from harness.verdict.record import ConsoleRange, Entry, repetition_mark
 from harness.verdict.words import Kind, Verdict
 from harness.vm.machine import LAST_WORDS_SECONDS
 from harness.vm.ram_bar import RamBar
@@ -154,7 +154,7 @@ class Run:
     def __init__(self, request: options.Request, items: list[pytest.Item], asked: Facts) -> None:
         self.request = request
         self.series = stages.load_series(request)
-        self.past = Past.of(request.resume) if request.resume is not None else None
+        self.past = EarlierRun.of(request.resume) if request.resume is not None else None
         entries = [*stages.stages_of(request), *(self._entry(item) for item in items)]
         if self.past is not None:
             self.results, self.journal = self.past.results, self.past.journal
@@ -163,7 +163,7 @@ class Run:
             of_id = {item.nodeid: item for item in items}
             items = [of_id[name] for name in self.past.left]
         else:
-            self.results = Results.create(request.results, self.series.name)
+            self.results = ResultsFolder.create(request.results, self.series.name)
             self.results.write_run(**asked)
             self.results.write_run(digest=self.series.digest, resumed=[])
             self.journal = self.results.journal()
@@ -228,11 +228,11 @@ class Run:
                 self._tell_resumed(self.past)
         return bool(self.items)
 
-    def _resume(self, past: Past) -> None:
+    def _resume(self, past: EarlierRun) -> None:
         past.begin()
         self.pipeline.machines = len(past.record.machines)
 
-    def _tell_resumed(self, past: Past) -> None:
+    def _tell_resumed(self, past: EarlierRun) -> None:
         """Say when, and what is not as it was when the run was cut off; what is tested is the same."""
         self.results.accept()
         facts = read_facts(self.results.dir)
@@ -398,7 +398,7 @@ class Run:
             console = self._guest.machine.console
             self._seen = Seen(self._guest, console.mark(), self._latest)
             complaints = [one for one in console.splats(self._mark) if not one.informational]
-            span = Span(str(console.log.relative_to(self.results.dir)), self._mark, self._seen.mark)
+            span = ConsoleRange(str(console.log.relative_to(self.results.dir)), self._mark, self._seen.mark)
         verdict = self.journal.ended(
             item.nodeid,
             self._worst.verdict,

@@ -17,8 +17,8 @@ from pathlib import Path
 from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
-from harness.journal.folder import CONTROL, LEAKS, QEMU, Results
-from harness.journal.writer import Journal
+from harness.journal.folder import CONTROL, LEAKS, QEMU, ResultsFolder
+from harness.journal.writer import JournalWriter
 from harness.kernel import apply, base, build, checkout, dialect, tree
 from harness.klog import decode
 from harness.klog.splat import Splat
@@ -121,7 +121,7 @@ def hold(running: machine.Machine, progress: Progress) -> None:
 
 
 @dataclass(frozen=True)
-class Software:
+class TestedSoftware:
     """All that a machine is started from."""
 
     kernel: build.Kernel
@@ -139,8 +139,8 @@ class Pipeline:
         tested: series.Series,
         store: Store,
         progress: Progress,
-        results: Results,
-        journal: Journal,
+        results: ResultsFolder,
+        journal: JournalWriter,
     ) -> None:
         self.request = request
         self.series = tested
@@ -152,7 +152,7 @@ class Pipeline:
         self.guest: Guest | None = None
         self._used = False
         self._proof = detectors.Proof(())  # what is known of the guest's detectors
-        self._software: Software | None = None
+        self._software: TestedSoftware | None = None
         self._tree: tree.Tree | None = None
         self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
         self.machines = 0  # how many the run has started
@@ -183,7 +183,7 @@ class Pipeline:
             self.results.write_run(dialect=self.dialect)
             actor = build_actor(self.store, tested.headers, self.results.log("probes"))
         with self._stage("boot"):
-            self._software = Software(tested, rootfs, actor, self._accelerator(tested))
+            self._software = TestedSoftware(tested, rootfs, actor, self._accelerator(tested))
             if not self.journal.passed("boot"):
                 self.guest = self._boot(layout)
 
@@ -310,13 +310,13 @@ class Pipeline:
                 if source.note:
                     self.journal.note(source.note)
             with self._stage("apply"):
-                applied = apply.apply(
+                applied = apply.apply_series(
                     self.store, self.progress, source, self.series, self.results.log("apply")
                 )
                 self._tree = applied
                 self.results.write_run(tree=applied.tree_id)
             with self._stage("build"):
-                tested = build.build(
+                tested = build.build_kernel(
                     self.store, self.progress, applied, self.request.fragments, self.results.log("build")
                 )
         self.results.write_run(
@@ -406,7 +406,7 @@ class Pipeline:
                 log=guest.machine.console.log,
             )
 
-    def _ready(self) -> Software:
+    def _ready(self) -> TestedSoftware:
         if self._software is None:
             raise HarnessError("A machine was asked for before its kernel was there.")
         return self._software

@@ -44,7 +44,7 @@ class FileDiff:
         return min(self.paths, default="")
 
 
-class Refused(Exception):  # noqa: N818 - it says what happened to the patch
+class RefusedPatch(Exception):  # noqa: N818 - it says what happened to the patch
     """The reason why a patch is refused, without the patch's name."""
 
 
@@ -57,8 +57,8 @@ def read(name: str, patch: bytes) -> list[FileDiff]:
     try:
         files = list(reader.files())
         if not files:
-            raise Refused("it changes no file")
-    except Refused as reason:
+            raise RefusedPatch("it changes no file")
+    except RefusedPatch as reason:
         where = f" at {printable(reader.current.path)}" if reader.current and reader.current.path else ""
         raise ApplyError(f"The patch {printable(name)} is refused{where}: {reason}.") from None
     return files
@@ -82,9 +82,9 @@ class _Reader:
                 self.current = FileDiff()
                 self._names_of_both_sides(None)
             elif _HUNK.match(line):
-                raise Refused("a hunk stands before any file header")
+                raise RefusedPatch("a hunk stands before any file header")
             elif line.startswith(b"GIT binary patch"):
-                raise Refused("it holds binary data")
+                raise RefusedPatch("it holds binary data")
             else:
                 self.at += 1  # the diffstat and whatever else a person wrote between two files
                 continue
@@ -124,11 +124,11 @@ class _Reader:
             self.at += 1
         self.current.paths |= named
         if binary:
-            raise Refused("it holds binary data")
+            raise RefusedPatch("it holds binary data")
         if named and of_header and named != of_header:
-            raise Refused("its header and its rename or copy lines name different files")
+            raise RefusedPatch("its header and its rename or copy lines name different files")
         if not named and len(of_header) != 1:
-            raise Refused("its header does not name one file")
+            raise RefusedPatch("its header does not name one file")
         if self.at < len(self.lines) and self.lines[self.at].startswith(b"--- "):
             self._names_of_both_sides(named or of_header)
 
@@ -136,7 +136,7 @@ class _Reader:
         mode = printable(raw.rstrip(b"\r"))
         if mode not in PLAIN_MODES:
             kind = _KINDS.get(mode, "not a plain file's (100644 or 100755)")
-            raise Refused(f"the mode {mode} is {kind}")
+            raise RefusedPatch(f"the mode {mode} is {kind}")
 
     def _names_of_both_sides(self, expected: set[str] | None) -> None:
         assert self.current is not None
@@ -146,16 +146,16 @@ class _Reader:
             new = self.lines[self.at][4:]
             self.at += 1
         else:
-            raise Refused("a --- line has no +++ line after it")
+            raise RefusedPatch("a --- line has no +++ line after it")
         names = {name for side in (old, new) if (name := _side(side)) is not None}
         if not names:
-            raise Refused("both its sides are /dev/null")
+            raise RefusedPatch("both its sides are /dev/null")
         if expected is not None and not names <= expected:
             # The reader of the mail would see one file, and git would change another.
-            raise Refused("its header and its --- and +++ lines name different files")
+            raise RefusedPatch("its header and its --- and +++ lines name different files")
         self.current.paths |= names
         if expected is None and len(names) != 1:
-            raise Refused("its --- and +++ lines name different files")
+            raise RefusedPatch("its --- and +++ lines name different files")
 
     def _hunk(self) -> None:
         assert self.current is not None
@@ -177,7 +177,7 @@ class _Reader:
             elif kind != b"\\":
                 old = -1
             if old < 0 or new < 0:
-                raise Refused(f"hunk {len(self.current.hunks)} is damaged: it is not as long as it says")
+                raise RefusedPatch(f"hunk {len(self.current.hunks)} is damaged: it is not as long as it says")
             self.at += 1
         if self.at < len(self.lines) and self.lines[self.at].startswith(b"\\"):
             self.at += 1  # "No newline at end of file"
@@ -189,7 +189,7 @@ def _header_names(header: bytes) -> set[str]:
     if header.startswith(b'"'):
         end = re.match(rb'"(?:[^"\\]|\\.)*"', header)
         if end is None or header[end.end() : end.end() + 1] != b" ":
-            raise Refused("its header line is not one that git writes")
+            raise RefusedPatch("its header line is not one that git writes")
         sides = [(header[: end.end()], header[end.end() + 1 :])]
     elif header.endswith(b'"'):
         left, _, right = header.partition(b' "')
@@ -217,7 +217,7 @@ def _unquote(raw: bytes) -> bytes:
     if not raw.startswith(b'"'):
         return raw
     if len(raw) < 2 or not raw.endswith(b'"'):
-        raise Refused("a quoted file name has no end")
+        raise RefusedPatch("a quoted file name has no end")
 
     def one(match: re.Match[bytes]) -> bytes:
         escape = match[1]
@@ -225,7 +225,7 @@ def _unquote(raw: bytes) -> bytes:
             return bytes([_ESCAPES[escape]])
         if len(escape) == 3 and int(escape, 8) < 256:
             return bytes([int(escape, 8)])
-        raise Refused("a quoted file name has an escape that git does not know")
+        raise RefusedPatch("a quoted file name has an escape that git does not know")
 
     return re.sub(rb"\\([0-7]{3}|.|$)", one, raw[1:-1], flags=re.DOTALL)
 
@@ -233,10 +233,10 @@ def _unquote(raw: bytes) -> bytes:
 def _stripped(name: bytes) -> bytes:
     """Take the ``a/`` or ``b/`` off."""
     if name.startswith(b"/"):
-        raise Refused(f"the path {printable(name)} is absolute")
+        raise RefusedPatch(f"the path {printable(name)} is absolute")
     prefix, slash, rest = name.partition(b"/")
     if not slash or prefix in (b"", b".", b".."):
-        raise Refused(f"the path {printable(name)} leads out of the tree")
+        raise RefusedPatch(f"the path {printable(name)} leads out of the tree")
     return rest
 
 
@@ -246,15 +246,15 @@ def _checked(name: bytes) -> str:
     try:
         path = name.decode()
     except UnicodeDecodeError:
-        raise Refused(f"the path {shown} is not UTF-8") from None
+        raise RefusedPatch(f"the path {shown} is not UTF-8") from None
     if not path.isprintable():
-        raise Refused(f"the path {shown} holds control characters")
+        raise RefusedPatch(f"the path {shown} holds control characters")
     if path.startswith("/"):
-        raise Refused(f"the path {shown} is absolute")
+        raise RefusedPatch(f"the path {shown} is absolute")
     for part in path.split("/"):
         if part in ("", ".", ".."):
-            raise Refused(f"the path {shown} leads out of the tree")
+            raise RefusedPatch(f"the path {shown} leads out of the tree")
         # Names that some file systems take for .git: other case, a blank or dot at the end, the 8.3 name.
         if part.casefold().rstrip(" .") in (".git", "git~1", ".gitmodules"):
-            raise Refused(f"the path {shown} belongs to git itself")
+            raise RefusedPatch(f"the path {shown} belongs to git itself")
     return path

@@ -70,7 +70,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Span:
+class ConsoleRange:
     """Bytes ``start`` (included) to ``end`` (left out) of ``file`` in the results folder."""
 
     file: str
@@ -110,7 +110,7 @@ class Result:
     reason: str = ""
     details: str = ""
     transcript: str = ""
-    console: Span | None = None
+    console: ConsoleRange | None = None
     duration: float | None = None
     ended: bool = False
     noted: tuple[str, ...] = ()

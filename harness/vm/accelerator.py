@@ -79,7 +79,7 @@ def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerato
 
 
 @dataclass(frozen=True)
-class Trial:
+class KvmTrial:
     """Whether KVM ``works``, why, and whether that is the host's doing for ``certain``.
 
     A kernel that has begun to talk and then stops may have itself to blame, and
@@ -91,12 +91,12 @@ class Trial:
     certain: bool = True
 
 
-def try_kvm(qemu: str, bzimage: Path, timeout: float) -> Trial:
+def try_kvm(qemu: str, bzimage: Path, timeout: float) -> KvmTrial:
     """Boot ``bzimage`` under KVM, without a disk, for at most ``timeout`` seconds."""
     if not Path("/dev/kvm").exists():
-        return Trial(False, "there is no /dev/kvm", certain=False)
+        return KvmTrial(False, "there is no /dev/kvm", certain=False)
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Trial(False, "/dev/kvm is there but may not be opened by this user", certain=False)
+        return KvmTrial(False, "/dev/kvm is there but may not be opened by this user", certain=False)
     argv = [
         *("setpriv", "--pdeathsig", "KILL", qemu, "-accel", "kvm", "-cpu", "max", "-m", "512M"),
         *("-machine", "q35,kernel-irqchip=split,sata=off,smbus=off,usb=off"),
@@ -120,17 +120,19 @@ def try_kvm(qemu: str, bzimage: Path, timeout: float) -> Trial:
     return judge_trial(output, errors, hung, timeout)
 
 
-def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> Trial:
+def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> KvmTrial:
     """What a trial's console ``output`` and QEMU's ``errors`` say about KVM."""
     if b"Kernel panic - not syncing" in output:
-        return Trial(True, "KVM boots a kernel here")
+        return KvmTrial(True, "KVM boots a kernel here")
     silent = b"Linux version" not in output
     if hung:
         how = "before its first line" if silent else "on the way"
-        return Trial(False, f"/dev/kvm is there, but a kernel hangs under it {how} ({timeout:.0f} s)", silent)
+        return KvmTrial(
+            False, f"/dev/kvm is there, but a kernel hangs under it {how} ({timeout:.0f} s)", silent
+        )
     said = _first_line(errors)
     how = f"QEMU ended: {said}" if said else "a kernel resets under it"
-    return Trial(False, f"/dev/kvm is there, but {how}", certain=False)
+    return KvmTrial(False, f"/dev/kvm is there, but {how}", certain=False)
 
 
 def _first_line(text: bytes) -> str:
@@ -138,10 +140,10 @@ def _first_line(text: bytes) -> str:
     return lines[0] if lines else ""
 
 
-def _recall(path: Path) -> Trial | None:
+def _recall(path: Path) -> KvmTrial | None:
     try:
         known = json.loads(path.read_text())
-        return Trial(bool(known["works"]), f"{known['reason']}, as found before on this host")
+        return KvmTrial(bool(known["works"]), f"{known['reason']}, as found before on this host")
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

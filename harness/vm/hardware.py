@@ -182,7 +182,7 @@ class Edu:
 
 
 @dataclass(frozen=True)
-class RamBar:
+class IvshmemDevice:
     """A device whose BAR 2 is memory that the host sees: ``size`` bytes (a power of two) at ``path``."""
 
     size: int
@@ -224,7 +224,7 @@ class Display:
         return ["-device", f"bochs-display,id={role},vgamem={self.size},romfile="]
 
 
-Contents = Edu | RamBar | VirtioRng | Display
+Contents = Edu | IvshmemDevice | VirtioRng | Display
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ class Layout:
     def slots(self, memory: Mapping[str, Path]) -> list[Slot]:
         """The devices, with the files in ``memory`` (by role) behind the RAM BARs."""
         contents: dict[str, Contents] = {"edu": Edu(), "edu2": Edu()}
-        contents |= {role: RamBar(size, memory[role]) for role, size in self.memories().items()}
+        contents |= {role: IvshmemDevice(size, memory[role]) for role, size in self.memories().items()}
         if self.rng:
             contents["rng"] = VirtioRng()
         if self.display:

@@ -21,7 +21,7 @@ from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.hardware import Layout
 from harness.vm.image import Image
-from harness.vm.process import Process, Software, Wiring
+from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.ssh import KeyPair, Ssh, SshLostError
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a
@@ -50,7 +50,7 @@ def dry_run(
     layout = layout or Layout()
     memory = {role: Path(f"/proc/self/fd/{10 + n}") for n, role in enumerate(layout.memories())}
     wiring = Wiring(console=3, monitor=4, gdb=None, memory=memory)
-    return Software(bzimage, run_dir / "initrd.cpio", rootfs, accelerator).command(program, layout, wiring)
+    return BootImage(bzimage, run_dir / "initrd.cpio", rootfs, accelerator).command(program, layout, wiring)
 
 
 def boot(
@@ -179,7 +179,7 @@ class Machine:
         initrd = self.run_dir / "initrd.cpio"
         _write_private(initrd, self._initramfs(image.init))
         self._qemu = Process(
-            Software(bzimage.absolute(), initrd, image.rootfs, accelerator),
+            BootImage(bzimage.absolute(), initrd, image.rootfs, accelerator),
             info.path,
             layout.within(info.devices),
             self.run_dir,

@@ -51,7 +51,7 @@ class Wiring:
 
 
 @dataclass(frozen=True)
-class Software:
+class BootImage:
     """What QEMU starts: the kernel, the initramfs, the root file system, and how."""
 
     bzimage: Path
@@ -92,7 +92,7 @@ class Process:
 
     def __init__(
         self,
-        software: Software,
+        software: BootImage,
         qemu: str,
         layout: Layout,
         run_dir: Path,
