@@ -22,9 +22,9 @@ from rich.table import Table
 
 from harness.journal.reader import read
 from harness.lib import paths
-from harness.run import options
+from harness.run import request
 
-SERIES = paths.PATCHES / options.DEFAULT_SERIES
+SERIES = paths.PATCHES / request.DEFAULT_SERIES
 TOUCHED = "drivers/vfio/pci/vfio_pci_dmabuf.c"
 # What a run does besides its scenarios does not depend on their number: a few will do.
 SELECTION = "test_a_dmabuf_reaches"

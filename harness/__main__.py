@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 
-from harness.cli.commands import main
+from harness.cli.main import main
 from harness.lib.errors import ExitCode
 
 

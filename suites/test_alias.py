@@ -6,7 +6,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Mapping, Range
 from harness.actor.reply import Sigbus
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.hooks import requirement
+from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

@@ -19,11 +19,11 @@ from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.ioctl import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
 from harness.actor.mm import remap
 from harness.actor.reply import Refused, refusal
-from harness.guest import pat as memtype
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
+from harness.guest.pat import of_bar
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import machine, on_dialect, requirement
+from harness.plugin.markers import machine, on_dialect, requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
@@ -158,7 +158,7 @@ def test_the_feature_changes_later_mappings_of_one_buffer(
         assert c_owner.minor_faults() - faults < 4
         mappings += [c_owner.map(buffer), c_owner.map(other)]
     assert {caching(mapping) for mapping in mappings if mapping.pages()} == {control(device, "pte")}
-    assert memtype.of_bar(guest, ram, RAM_BAR) == {"uncached-minus"}
+    assert of_bar(guest, ram, RAM_BAR) == {"uncached-minus"}
 
 
 @requirement("ATTR-05")
@@ -301,7 +301,7 @@ def test_the_page_table_says_the_same_of_all(
         finding(f"{'With' if pat else 'Without'} PAT, at {level} level: {told}.")
         assert len(set(seen.values())) == 1
     if pat:
-        types = memtype.of_bar(guest, ram, RAM_BAR)
+        types = of_bar(guest, ram, RAM_BAR)
         finding(f"The BAR is reserved as {', '.join(sorted(types))}.")
         assert "write-combining" not in types
 
@@ -318,7 +318,7 @@ def test_who_reserved_first_decides_for_all(
         seen = caching(mapping, level)
         finding(f"After a mapping of resource2_wc, at {level} level: default {seen}.")
         assert seen == control(device, level)
-    assert len(memtype.of_bar(guest, second_ram, RAM_BAR)) == 1
+    assert len(of_bar(guest, second_ram, RAM_BAR)) == 1
 
 
 # -- what it leaves as it was ----------------------------------------------------------

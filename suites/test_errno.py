@@ -44,7 +44,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import machine, on_dialect, requirement
+from harness.plugin.markers import machine, on_dialect, requirement
 from harness.plugin.search import Search
 from harness.registers import IOVA
 from harness.vm.hardware import PAGE

@@ -21,7 +21,7 @@ from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, SEGV_MAPERR, Refused, S
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import machine, requirement
+from harness.plugin.markers import machine, requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

@@ -20,7 +20,7 @@ from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
 from harness.guest.slabs import Slabs
-from harness.plugin.hooks import machine, on_dialect, requirement
+from harness.plugin.markers import machine, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

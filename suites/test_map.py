@@ -16,7 +16,7 @@ from harness.actor.handles import Buffer, Range
 from harness.actor.reply import Refused, Sigbus
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.hooks import on_dialect, requirement
+from harness.plugin.markers import on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

@@ -42,7 +42,7 @@ from harness.actor.reply import (
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import requirement
+from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 

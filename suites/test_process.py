@@ -17,7 +17,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
-from harness.plugin.hooks import requirement
+from harness.plugin.markers import requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

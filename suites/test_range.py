@@ -17,7 +17,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, Refused, Sigbus, Sigsegv
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.hooks import requirement
+from harness.plugin.markers import requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar

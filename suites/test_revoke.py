@@ -16,7 +16,7 @@ from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import machine, on_dialect, requirement
+from harness.plugin.markers import machine, on_dialect, requirement
 from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.registers import IOVA
 from harness.vm.hardware import PAGE

@@ -16,7 +16,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.hooks import machine, requirement
+from harness.plugin.markers import machine, requirement
 from harness.quiescence import THEIRS, Oracle, landed
 from harness.reach import Reach, View
 from harness.registers import (

@@ -12,7 +12,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.hooks import machine, requirement
+from harness.plugin.markers import machine, requirement
 from harness.reach import View
 from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
 from harness.vm.hardware import PAGE

@@ -15,7 +15,7 @@ from harness.actor.handles import Buffer, Device, Range
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.hooks import machine, requirement
+from harness.plugin.markers import machine, requirement
 from harness.plugin.search import Search
 from harness.reach import View, look, views_of
 from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR

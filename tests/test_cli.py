@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from small_run import make_checkout, run
 
-from harness.cli import commands, prefixes
+from harness.cli import commands, main, prefixes
 from harness.cli.prefixes import PrefixResult
 from harness.journal.writer import JournalWriter
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -66,7 +66,7 @@ def text_file(tmp_path: Path) -> Path:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """Run ``main``, which must fail with exit code 2; the one sentence that it says."""
-    assert commands.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
+    assert main.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
     said = capsys.readouterr().err.strip()
     assert said.startswith("patchproof: ")
     return said
@@ -78,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        commands.main([command, "--help"])
+        main.main([command, "--help"])
     assert ended.value.code == 0
     (example,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("example:")]
     words = shlex.split(example.removeprefix("example:"))
@@ -87,7 +87,7 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -
 
 def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        commands.main(["--help"])
+        main.main(["--help"])
     assert ended.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
     for command in COMMANDS:
@@ -101,7 +101,7 @@ def test_a_wrong_word_is_answered_with_the_usage(
     capsys: pytest.CaptureFixture[str], cache: Path, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        commands.main(arguments)
+        main.main(arguments)
     assert ended.value.code == ExitCode.HARNESS
     assert "usage: python -m harness" in capsys.readouterr().err
 
@@ -142,9 +142,7 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
     rows = [PrefixResult(count, f"patch {count}") for count in (1, 2, 3)]
     monkeypatch.setattr(commands, "_checked", lambda _request, _tested, first: rows[first - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
-    assert (
-        commands.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
-    )
+    assert main.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
     (((first, *_), series, _, arguments),) = seen
     assert (first.count, series) == (2, "reference-feature")
     assert arguments == ["-k", "map", "--series", "reference-feature", "-x"]
@@ -212,7 +210,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
-    assert commands.main(["run", "--dry-run", "--results", str(results), "-k", "map"]) == ExitCode.OK
+    assert main.main(["run", "--dry-run", "--results", str(results), "-k", "map"]) == ExitCode.OK
     said = capsys.readouterr().out
     configure, build, qemu = said.split("\n", 2)
     assert shlex.split(configure)[-1] == "allnoconfig"
@@ -228,7 +226,7 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
 
 @pytest.mark.parametrize("command", ["build", "boot"])
 def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
-    assert commands.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
+    assert main.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "allnoconfig" in said
     assert "qemu-system-x86_64 " in said
@@ -239,7 +237,7 @@ def test_a_dry_run_with_a_kernel_builds_none(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, tmp_path: Path
 ) -> None:
     arguments = ["--kernel", text_file, "--headers", tmp_path, "--qemu", "/opt/qemu", "--accel", "kvm"]
-    assert commands.main(["run", "--dry-run", *map(str, arguments)]) == ExitCode.OK
+    assert main.main(["run", "--dry-run", *map(str, arguments)]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "make" not in said
     words = shlex.split(said.replace("\\\n", " "))
@@ -252,9 +250,9 @@ def test_a_dry_run_with_a_kernel_builds_none(
 
 def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
-    assert commands.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
+    assert main.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("Linux 6.19.6, commit ")
-    assert commands.main(["apply", "--tree", str(checkout)]) == ExitCode.OK
+    assert main.main(["apply", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("tree ")
 
 
@@ -264,7 +262,7 @@ def test_a_series_that_does_not_apply_is_the_series_fault(
     checkout = make_checkout(tmp_path / "linux")
     series = PATCHES / "reference-feature"
     arguments = ["apply", "--tree", str(checkout), "--series", str(series)]
-    assert commands.main(arguments) == ExitCode.SERIES
+    assert main.main(arguments) == ExitCode.SERIES
     assert "does not apply to 6.19.6" in capsys.readouterr().err
 
 
@@ -275,7 +273,7 @@ def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_pa
     journal.started("suites/x.py::test_it")
     journal.ended("suites/x.py::test_it", Verdict.VIOLATES, reason="It does not.")
     journal.run_ended()
-    assert commands.main(["judge", str(tmp_path)]) == ExitCode.SERIES
+    assert main.main(["judge", str(tmp_path)]) == ExitCode.SERIES
     said = capsys.readouterr().out
     assert "It does not." in said
     assert "It does not." in (tmp_path / "junit.xml").read_text()
@@ -291,20 +289,20 @@ def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: P
         (place / "entry").mkdir(parents=True)
         (place / "entry" / "file").write_bytes(bytes(MIB))
     kept.write_text("{}")
-    assert commands.main(["clean", "kernels", "logs"]) == ExitCode.OK
+    assert main.main(["clean", "kernels", "logs"]) == ExitCode.OK
     assert capsys.readouterr().out == f"4 MB freed below {cache}\n"
     for name, paths in places.items():
         assert {path.exists() for path in paths} == {name not in ("kernels", "logs")}
-    assert commands.main(["clean"]) == ExitCode.OK
+    assert main.main(["clean"]) == ExitCode.OK
     assert not any(path.exists() for paths in places.values() for path in paths)
     assert kept.exists()
 
 
 def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
-    assert commands.main(["build", "--tree", str(checkout)]) == ExitCode.OK
+    assert main.main(["build", "--tree", str(checkout)]) == ExitCode.OK
     assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
-    assert commands.main(["clean"]) == ExitCode.OK
+    assert main.main(["clean"]) == ExitCode.OK
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
 
 

@@ -311,8 +311,9 @@ SHORT = """
 import os, resource, signal, sys
 from pathlib import Path
 
-from harness.console import Console, pipe
-from harness.errors import HarnessError
+from harness.vm.console import Console
+from harness.vm.console import pipe
+from harness.lib.errors import HarnessError
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))

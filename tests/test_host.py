@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import doctor
-from harness.cli.doctor import Package
+from harness.cli import doctor, packages
+from harness.cli.packages import Package
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.progress import Progress
@@ -38,7 +38,7 @@ def test_list_leaves_comments_out(tmp_path: Path) -> None:
 
 def test_only_installed_counts() -> None:
     names = ["bc", "lz4", "rsync", "flex", "libelf-dev"]
-    assert doctor.absent(names, LISTING) == ["lz4", "rsync", "flex"]
+    assert packages.absent(names, LISTING) == ["lz4", "rsync", "flex"]
 
 
 def test_without_dpkg_programs_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_without_dpkg_programs_are_looked_for(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "flex").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     listed = [Package("flex", "flex"), Package("bison", "bison"), Package("libelf-dev", "-")]
-    assert doctor.missing(listed) == ["bison"]
+    assert packages.missing(listed) == ["bison"]
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HarnessError) as caught:
-        doctor.ensure(lacking, Progress(lacking, io.StringIO()))
+        packages.ensure(lacking, Progress(lacking, io.StringIO()))
     assert caught.value.exit_code == ExitCode.HARNESS
     assert (
         caught.value.message.splitlines()[-1]
@@ -73,14 +73,14 @@ def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyP
 def test_other_distribution_gets_the_names(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HarnessError, match=r"patchproof-no-such-package.*your distribution"):
-        doctor.ensure(lacking, Progress(lacking, io.StringIO()))
+        packages.ensure(lacking, Progress(lacking, io.StringIO()))
 
 
 def test_nothing_missing_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("# nothing\n")
     monkeypatch.setattr(doctor.packages, "__defaults__", (tmp_path / "list",))
     said = io.StringIO()
-    doctor.ensure(Store(tmp_path / "cache"), Progress(None, said))
+    packages.ensure(Store(tmp_path / "cache"), Progress(None, said))
     assert said.getvalue() == ""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness.lib import paths
+from harness.kernel import build
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
@@ -20,8 +20,8 @@ from harness.vm import image, initramfs
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the recipe that a test may change."""
     copy = tmp_path / "vmimage"
-    shutil.copytree(paths.VMIMAGE, copy)
-    monkeypatch.setattr(image, "VMIMAGE", copy)
+    shutil.copytree(build.RECIPE, copy)
+    monkeypatch.setattr(image, "RECIPE", copy)
     return copy
 
 
@@ -64,7 +64,7 @@ def test_a_mirror_that_does_not_answer_is_an_error_with_advice(
 
 
 def test_init_says_that_it_is_not_for_people(tmp_path: Path) -> None:
-    subprocess.run(["gcc", *image._CFLAGS, "-o", tmp_path / "init", paths.VMIMAGE / "init.c"], check=True)
+    subprocess.run(["gcc", *image._CFLAGS, "-o", tmp_path / "init", build.RECIPE / "init.c"], check=True)
     done = subprocess.run([tmp_path / "init"], capture_output=True, check=False)
     assert done.returncode == 2
     assert b"first process" in done.stderr

@@ -246,8 +246,9 @@ def test_what_was_not_reached_names_the_stage_that_failed(journal: JournalWriter
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from harness.journal import Journal
-from harness.verdict import Entry, Kind
+from harness.journal.writer import JournalWriter
+from harness.verdict.record import Entry
+from harness.verdict.words import Kind
 journal = Journal(Path(sys.argv[1]))
 scenarios = [Entry("one", Kind.SCENARIO, ""), Entry("two", Kind.SCENARIO, "")]
 journal.plan([Entry("build", Kind.STAGE, ""), *scenarios])
@@ -279,9 +280,11 @@ def test_a_killed_harness_leaves_a_true_record(tmp_path: Path, where: str, expec
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from harness.errors import HarnessError
-from harness.journal import Journal
-from harness.verdict import Entry, Kind, Verdict
+from harness.lib.errors import HarnessError
+from harness.journal.writer import JournalWriter
+from harness.verdict.record import Entry
+from harness.verdict.words import Kind
+from harness.verdict.words import Verdict
 journal = Journal(Path(sys.argv[1]))
 journal.plan([Entry("one", Kind.SCENARIO, "")])
 journal.run_started()

@@ -14,7 +14,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import UsageError
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
-from harness.run.options import FRAGMENTS
+from harness.run.request import FRAGMENTS
 
 TREE = Path(__file__).parent / "data" / "kbuild" / "kconfig"
 ON = {"X86": "y", "MMU": "y", "PCI": "y", "IOMMU": "y", "CPU_BITS": "48"}

@@ -18,9 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernel import build as kernel
 from harness.kernel.base import Base
-from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.build import Kernel, build_kernel, make_lines, prebuilt, release_of
 from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import Output, unplaced
 from harness.kernel.tree import Tree
@@ -291,7 +290,7 @@ def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
 
 
 def test_disk_that_is_full_is_not_the_series_fault(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.kernel.builddir.SPACE_LEFT", 1 << 60)
+    monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
         yard.build({"drivers/dmabuf.c": "#error broken\n"})
 
@@ -356,10 +355,10 @@ def headers(folder: Path) -> Path:
 
 
 def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
-    given = kernel.prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
+    given = prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
     assert given.release == "6.19.0-v4"
     assert given.config is None
-    other = kernel.prebuilt(bzimage(tmp_path / "other", b"6.19.1"), tmp_path / "include")
+    other = prebuilt(bzimage(tmp_path / "other", b"6.19.1"), tmp_path / "include")
     assert other.identity != given.identity
 
 
@@ -369,25 +368,25 @@ def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
 def test_what_is_no_boot_image_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "vmlinux").write_bytes(content)
     with pytest.raises(UsageError, match=said):
-        kernel.prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
+        prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
 
 
 def test_missing_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        kernel.prebuilt(tmp_path / "nowhere", tmp_path)
+        prebuilt(tmp_path / "nowhere", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("release", "pointer"), [(b"", 0x100), (b"6.1\x1b[2J", 0x100), (b"6.19.0", 0), (b"", 0xFFFF)]
 )
 def test_release_that_cannot_be_read_is_unknown(tmp_path: Path, release: bytes, pointer: int) -> None:
-    assert kernel.release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
+    assert release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
 
 
 def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
     nested = headers(tmp_path / "usr" / "include")
     with pytest.raises(UsageError, match=f"Did you mean {nested}"):
-        kernel.prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
+        prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
 
 
 @pytest.mark.parametrize(
@@ -411,7 +410,7 @@ def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
         for word in shlex.split(yard.log.read_text(), comments=False)
         if word.startswith("INSTALL_HDR_PATH=")
     ).partition("=")[2]
-    printed = kernel.make_lines(yard.store, [yard.fragment], Path(headers_of_this_build) / "include")
+    printed = make_lines(yard.store, [yard.fragment], Path(headers_of_this_build) / "include")
     run = [line.removeprefix("$ ") for line in yard.log.read_text().splitlines() if line.startswith("$ ")]
     assert printed == run
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release

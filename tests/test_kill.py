@@ -36,7 +36,7 @@ from small_run import (
 )
 
 from harness.journal.reader import read
-from harness.lib import cache as store
+from harness.lib.cache import default_root
 from harness.lib.errors import ExitCode
 from harness.verdict.record import Result
 from harness.verdict.words import Verdict
@@ -420,7 +420,7 @@ def cache(tmp_path: Path) -> Path:
     image = guest_image().rootfs
     own = tmp_path / "cache"
     own.mkdir()
-    (own / "image").symlink_to(store.default_root() / image.relative_to(store.default_root()).parts[0])
+    (own / "image").symlink_to(default_root() / image.relative_to(default_root()).parts[0])
     return own
 
 

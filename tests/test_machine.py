@@ -345,8 +345,8 @@ def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:
         import time
         from pathlib import Path
         from harness import machine
-        from harness.image import Image
-        from harness.qemu import Accelerator
+        from harness.vm.image import Image
+        from harness.vm.accelerator import Accelerator
         guest = machine.boot(
             Path({str(kernel)!r}),
             Image(Path({str(image.rootfs)!r}), Path({str(image.init)!r}), ""),

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from small_run import run
 
-from harness.cli import commands
+from harness.cli import main
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import ExitCode, HarnessError
-from harness.plugin import collect
+from harness.plugin import collect, items
 from harness.report import coverage
 from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
@@ -125,7 +125,7 @@ def test_every_requirement_has_a_scenario_or_a_reason() -> None:
 def test_a_scenario_runs_where_its_marker_says() -> None:
     places = {one.id: one.dialects for one in scenarios()}
     assert places["suites/test_map.py::test_without_the_series_mmap_is_einval"] == ("base",)
-    assert collect.SETTLED in places.values()
+    assert items.SETTLED in places.values()
 
 
 # --- joining
@@ -354,7 +354,7 @@ def test_the_same_as_csv(alone: bool) -> None:
 
 
 def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["matrix", "--group", "MAP"]) == ExitCode.OK
+    assert main.main(["matrix", "--group", "MAP"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert (
         "\n    base                    suites/test_map.py::test_without_the_series_mmap_is_einval\n" in said
@@ -365,21 +365,21 @@ def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_command_shows_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     stored_run(tmp_path, Verdict.CONFORMS, Verdict.VIOLATES)
-    assert commands.main(["matrix", "--results", str(tmp_path)]) == ExitCode.OK
+    assert main.main(["matrix", "--results", str(tmp_path)]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "\nMAP-01    must    violates      A DMABUF that " in said
     assert "\n    conforms  test_0\n    violates  test_1\n" in said
 
 
 def test_a_group_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert commands.main(["matrix", "--group", "MAPS"]) == ExitCode.HARNESS
+    assert main.main(["matrix", "--group", "MAPS"]) == ExitCode.HARNESS
     assert "There is no group 'MAPS'; the groups are LOG, MAP, " in capsys.readouterr().err
 
 
 # --- collecting
 
 UNKNOWN = '''
-from harness.plugin import requirement
+from harness.plugin.markers import requirement
 
 
 @requirement("MAP-01")

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import pytest
 from small_run import PROJECT, Invocation, run, until
 
-from harness.cli import commands
+from harness.cli import main
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
@@ -27,20 +27,19 @@ from harness.lib.paths import PATCHES
 from harness.mutants import report
 from harness.mutants import trials as mutants
 from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, Score, judge
-from harness.mutants.trials import Job, Trials
+from harness.mutants.trials import Job, Trials, alone, command, job_of, jobs_of, load
 from harness.plugin import selection
-from harness.run import options, stages
-from harness.run.needs import in_order
-from harness.run.options import Request
+from harness.plugin.selection import in_order
+from harness.run import request, stages
+from harness.run.request import Request
 from harness.series import mutant
 from harness.series.mutant import Mutant
 from harness.series.series import Patch
-from harness.verdict import requirements as matrix
 from harness.verdict.record import Entry, Record
-from harness.verdict.requirements import Scenario
+from harness.verdict.requirements import Scenario, load
 from harness.verdict.words import Kind, Strength, Verdict
 
-RULES = matrix.load()
+RULES = load()
 MAIL = """\
 From 0000000000000000000000000000000000000000 Mon Sep 17 00:00:00 2001
 From: patchproof maintainers <maintainers@patchproof.example>
@@ -78,7 +77,7 @@ def put(
 @pytest.fixture
 def patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "patches"
-    monkeypatch.setattr(options, "PATCHES", folder)
+    monkeypatch.setattr(request, "PATCHES", folder)
     return folder
 
 
@@ -165,8 +164,8 @@ def test_a_mutant_that_there_is_not(tmp_path: Path, name: str) -> None:
 def test_a_mutant_is_the_series_and_one_patch_more(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(patches, "no-zap")
     monkeypatch.setattr(stages, "PATCHES", patches)
-    whole = stages.load_series(Request(series="good"))
-    broken = stages.load_series(Request(series="good", mutant="no-zap"))
+    whole = request.load(Request(series="good"))
+    broken = request.load(Request(series="good", mutant="no-zap"))
     assert [patch.name for patch in broken.patches] == ["0001-a.patch", "no-zap.patch"]
     assert (broken.name, broken.dialect, broken.expect) == ("good+no-zap", "feature", whole.expect)
     assert broken.digest != whole.digest
@@ -190,10 +189,10 @@ def test_debugging_kernels_come_last_and_series_stay_together(patches: Path) -> 
     put(patches, "a", "Caught-by: MAP-01\nShown-by: debug kernel", whole="one")
     put(patches, "c", whole="two")
     put(patches, "d", "Caught-by: MAP-02\nShown-by: second witness", whole="one")
-    found = mutants.load(RULES, None, None, None)
+    found = load(RULES, None, None, None)
     assert ids(found) == ["one/b", "one/d", "two/c", "one/a"]
-    assert ids(mutants.load(RULES, "two", None, None)) == ["two/c"]
-    jobs = mutants.jobs_of(found)
+    assert ids(load(RULES, "two", None, None)) == ["two/c"]
+    jobs = jobs_of(found)
     assert [job.series.name for job in jobs] == ["one+b", "one+d", "one", "two+c", "two", "one+a", "one"]
     assert [job.debug for job in jobs] == [False] * 5 + [True] * 2
     assert paths.KCONFIG / "debug.config" in jobs[-1].fragments
@@ -207,10 +206,10 @@ def test_killers_are_held_against_the_series_after_each_batch(
     for name in "abc":
         put(patches, name, whole="one")
     put(patches, "d", whole="two")
-    *wanted, other = mutants.load(RULES, None, None, None)
-    names = [job.series.name for job in mutants.jobs_of(wanted, [other])]
+    *wanted, other = load(RULES, None, None, None)
+    names = [job.series.name for job in jobs_of(wanted, [other])]
     assert names == ["one+a", "one+b", "one", "one+c", "one", "two"]
-    assert [job.series.name for job in mutants.jobs_of(wanted[:1], wanted[1:])] == ["one+a", "one"]
+    assert [job.series.name for job in jobs_of(wanted[:1], wanted[1:])] == ["one+a", "one"]
 
 
 @pytest.mark.parametrize(
@@ -224,22 +223,22 @@ def test_killers_are_held_against_the_series_after_each_batch(
 def test_some_by_their_names(patches: Path, expression: str, found: list[str]) -> None:
     for name in ("fault", "no-zap", "zap-late"):
         put(patches, name)
-    assert [one.name for one in mutants.load(RULES, None, expression, None)] == found
+    assert [one.name for one in load(RULES, None, expression, None)] == found
 
 
 def test_an_expression_that_fits_nothing_or_is_none(patches: Path) -> None:
     put(patches, "no-zap")
     with pytest.raises(UsageError, match="fits -k 'huge'"):
-        mutants.load(RULES, None, "huge", None)
+        load(RULES, None, "huge", None)
     with pytest.raises(UsageError, match=r"'zap and \(' is not an expression"):
-        mutants.load(RULES, None, "zap and (", None)
+        load(RULES, None, "zap and (", None)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_the_parts_are_the_whole_and_no_mutant_is_in_two(patches: Path, parts: int) -> None:
     for name in "abcde":
         put(patches, name)
-    shards = [mutants.load(RULES, None, None, f"{number}/{parts}") for number in range(1, parts + 1)]
+    shards = [load(RULES, None, None, f"{number}/{parts}") for number in range(1, parts + 1)]
     assert sorted(one.name for shard in shards for one in shard) == list("abcde")
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
@@ -248,7 +247,7 @@ def test_the_parts_are_the_whole_and_no_mutant_is_in_two(patches: Path, parts: i
 def test_a_part_that_there_is_not(patches: Path, shard: str) -> None:
     put(patches, "a")
     with pytest.raises(UsageError, match="names no part: the second of four is 2/4"):
-        mutants.load(RULES, None, None, shard)
+        load(RULES, None, None, shard)
 
 
 # --- which scenarios, and in which order
@@ -520,7 +519,7 @@ def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> N
 def test_the_list_shows_what_must_catch_each(capsys: pytest.CaptureFixture[str], patches: Path) -> None:
     put(patches, "a", "Caught-by: MAP-01, REV-01\nShown-by: concurrent fault")
     put(patches, "bb", "Equivalent: nobody looks")
-    assert commands.main(["mutants", "--list"]) == ExitCode.OK
+    assert main.main(["mutants", "--list"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines() == [
         "good/a   MAP-01, REV-01  a [concurrent fault]",
         "good/bb                  bb (equivalent: nobody looks)",
@@ -570,7 +569,7 @@ def three(patches: Path) -> list[Mutant]:
     put(patches, "a", "Caught-by: MAP-01")
     put(patches, "b", "Caught-by: REV-01")
     put(patches, "c", "Equivalent: nobody looks")
-    return mutants.load(RULES, None, None, None)
+    return load(RULES, None, None, None)
 
 
 KILL = until_killed(map="violates: 1 is not 2")
@@ -649,7 +648,7 @@ def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path,
     Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL}).run(three)
     put(patches, "a", "Caught-by: MAP-02")
     again = Recorded(tmp_path / "results", {"good+a": GOOD})
-    again.run(mutants.load(RULES, None, None, None))
+    again.run(load(RULES, None, None, None))
     assert [name for name, _ in again.asked] == ["good+a"]
     assert again.fates()["good/a"] is Fate.SURVIVED
 
@@ -668,7 +667,7 @@ def test_requirements_that_no_scenario_checks_catch_nothing(tmp_path: Path, patc
     put(patches, "a", "Caught-by: RACE-02, RACE-01")
     put(patches, "b", "Caught-by: RACE-02, MAP-01")
     trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
-    trials.run(mutants.load(RULES, None, None, None))
+    trials.run(load(RULES, None, None, None))
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.KILLED}
     why = "No scenario for the dialect feature checks RACE-02, RACE-01."
     assert trials.ledger.trials["good/a"].reason == why
@@ -699,7 +698,7 @@ def test_a_control_that_is_going_on_keeps_its_folder(
     monkeypatch.setattr(stages, "get_base", none)
     (tmp_path / "results").mkdir()
     trials = Trials(Store(tmp_path / "cache"), tmp_path / "results", SCENARIOS, (), print)
-    job = mutants.job_of(three[0])
+    job = job_of(three[0])
     kept = {}
     for one in (job, job.without_fault):
         file = trials._place(one) / "events.jsonl"
@@ -762,7 +761,7 @@ class Started(Recorded):
 def test_what_a_program_left_behind(
     tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch, digest: str, reason: str
 ) -> None:
-    tried = mutants.job_of(three[0]).series.digest
+    tried = job_of(three[0]).series.digest
 
     def wait_for(argv: list[str], output: IO[bytes]) -> int:
         if "--mutant" not in argv or not digest:
@@ -773,7 +772,7 @@ def test_what_a_program_left_behind(
         (folder / "run.json").write_text(json.dumps({"digest": digest.replace("of the mutant", tried)}))
         return 1
 
-    monkeypatch.setattr(mutants.command, "wait_for", wait_for)
+    monkeypatch.setattr(command, "wait_for", wait_for)
     trials = Started(tmp_path / "results", {})
     if digest == "of the mutant":
         with pytest.raises(HarnessError, match=r"The run did not begin\."):  # that of the series itself
@@ -785,9 +784,9 @@ def test_what_a_program_left_behind(
 
 def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
     taken = pytest.raises(HarnessError, match="Another run tries mutants in")
-    with mutants.alone(tmp_path / "results"), taken, mutants.alone(tmp_path / "results"):
+    with alone(tmp_path / "results"), taken, alone(tmp_path / "results"):
         pass
-    with mutants.alone(tmp_path / "results"):
+    with alone(tmp_path / "results"):
         pass
 
 

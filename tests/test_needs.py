@@ -8,7 +8,9 @@ from typing import Any, cast
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import WORDS, Needs, in_order, needs_of, shuffled
+from harness.plugin.items import needs_of
+from harness.plugin.selection import in_order, shuffled
+from harness.run.needs import WORDS, Needs
 from harness.vm.hardware import GIB, MIB, Layout
 
 

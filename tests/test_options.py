@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 
 import pytest
+from harness.errors import UsageError
+from harness.options import DEFAULT_SERIES, FRAGMENTS, KCONFIG, Request
 
-from harness.lib import paths
-from harness.lib.errors import UsageError
-from harness.lib.paths import KCONFIG
-from harness.run import options
-from harness.run.options import DEFAULT_SERIES, FRAGMENTS, Request
+from harness import options
 
 
 def parsed(*arguments: str) -> Request:
@@ -24,7 +22,7 @@ def parsed(*arguments: str) -> Request:
 
 def test_the_default_is_the_reference_series() -> None:
     assert parsed() == Request(series=DEFAULT_SERIES)
-    assert (paths.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
+    assert (options.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCod
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.run import stages
+from harness.run.machines import TestedSoftware
 from harness.run.needs import Needs
-from harness.run.options import Request
-from harness.run.stages import Pipeline, TestedSoftware
+from harness.run.request import Request, load
+from harness.run.stages import Stages
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
 from harness.vm import machine
@@ -38,9 +39,9 @@ class Prepared:
         self.journal = JournalWriter(self.results.dir)
         self.journal.plan(stages.stages_of(request))
         self.journal.run_started()
-        tested = stages.load_series(request)
+        tested = load(request)
         progress = Progress(self.store, io.StringIO())
-        self.pipeline = Pipeline(request, tested, self.store, progress, self.results, self.journal)
+        self.pipeline = Stages(request, tested, self.store, progress, self.results, self.journal)
 
     def record(self) -> Record:
         self.journal.run_ended()
@@ -72,7 +73,7 @@ def test_only_what_the_series_can_fail_is_held_against_it() -> None:
     "request_", [Request(tree=Path("/src/my linux")), Request(kernel=Path("my linux"), headers=Path("h"))]
 )
 def test_without_a_series_what_is_there_is_tested_as_it_is(request_: Request) -> None:
-    tested = stages.load_series(request_)
+    tested = load(request_)
     assert (tested.patches, tested.dialect) == ((), "auto")
     assert "my linux" in tested.title
 

@@ -13,9 +13,8 @@ from actors import PAGE, Client, Local, actor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.actor import actor as probe
 from harness.actor import build
-from harness.actor.actor import Actor
+from harness.actor.actor import Actor, Survivors
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import (
     BUS_ADRERR,
@@ -154,7 +153,7 @@ class TestPlaces:
 
     def test_exec_leaves_names_to_be_given_anew(self, mapping: Mapping) -> None:
         mapping.actor.comment("now it replaces itself")
-        assert mapping.actor.exec() == probe.Survivors(0, ())
+        assert mapping.actor.exec() == Survivors(0, ())
         with pytest.raises(HarnessError, match="does not name"):
             mapping.load32(0)
 

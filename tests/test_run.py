@@ -12,7 +12,7 @@ from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
 from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, ExitCode, HarnessError
-from harness.run.run import KernelDiedError, UnhealthyKernelError, observation_of
+from harness.run.observation import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.words import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -60,9 +60,10 @@ def test_what_an_exception_means(error: BaseException, verdict: Verdict, reason:
 SCENARIOS = """
 import pytest
 
-from harness.guest import Guest
-from harness.plugin import machine, requirement
-from harness.run import RUN
+from harness.guest.guest import Guest
+from harness.plugin.markers import machine
+from harness.plugin.markers import requirement
+from harness.plugin.items import RUN
 
 
 def say(guest: Guest, what: str, path: str) -> None:
@@ -237,7 +238,7 @@ def test_machines_change_as_scenarios_ask(tmp_path: Path) -> None:
 
 
 IDLE = """
-from harness.plugin import requirement
+from harness.plugin.markers import requirement
 
 
 @requirement("MAP-01")
@@ -281,8 +282,8 @@ def test_a_suite_that_cannot_be_read(tmp_path: Path) -> None:
 TOLD = '''
 import pytest
 
-from harness.guest import Guest
-from harness.plugin import requirement
+from harness.guest.guest import Guest
+from harness.plugin.markers import requirement
 
 
 @requirement("ATTR-04")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
 from harness.actor.reply import ActorDiedError, Refused
-from harness.plugin import search as module
+from harness.plugin import search
 from harness.plugin.search import Search
 
 
@@ -114,7 +114,7 @@ def test_after_an_actor_died_nothing_else_is_tried(stage: Stage) -> None:
 
 
 def test_making_it_smaller_ends_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SHRINK_SECONDS", 0.0)
+    monkeypatch.setattr(search, "SHRINK_SECONDS", 0.0)
     failed: list[int] = []
 
     def check(_: Told, case: int) -> None:

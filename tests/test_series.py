@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.lib.errors import ApplyError, UsageError
-from harness.run import stages
-from harness.run.options import Request
+from harness.run import request
+from harness.run.request import Request
 from harness.series import diff, mbox, series
 from harness.series.series import Patch, Series
 from harness.verdict.words import Verdict
@@ -348,9 +348,7 @@ def test_what_is_shared_is_not_said_again(tmp_path: Path) -> None:
 
 
 def test_the_reference_series_share_what_their_manifests_say() -> None:
-    feature, ioctl = (
-        stages.load_series(Request(series=f"reference-{name}")) for name in ("feature", "ioctl")
-    )
+    feature, ioctl = (request.load(Request(series=f"reference-{name}")) for name in ("feature", "ioctl"))
     assert feature.first(11).digest == ioctl.first(11).digest
     assert [ioctl.first(count).expect for count in range(12)] == [
         feature.first(count).expect for count in range(12)
@@ -366,8 +364,8 @@ def test_a_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
 
 
 def test_the_first_patches_of_a_series_are_what_a_run_asks_for() -> None:
-    whole = stages.load_series(Request(series="reference-feature"))
-    prefix = stages.load_series(Request(series="reference-feature", patches=6))
+    whole = request.load(Request(series="reference-feature"))
+    prefix = request.load(Request(series="reference-feature", patches=6))
     assert prefix == whole.first(6)
     assert prefix.patches == whole.patches[:6]
 

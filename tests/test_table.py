@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.journal.folder import ResultsFolder
-from harness.journal.reader import read
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
-from harness.report import junit, table
+from harness.report import report, table
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.words import Kind, Verdict
 
@@ -126,12 +125,10 @@ def test_a_run_of_nothing_can_be_shown(tmp_path: Path) -> None:
     assert "0 scenarios: none ran" in shown(results.dir, io.StringIO())
 
 
-def test_reports_and_exit_code_come_from_the_journal(tmp_path: Path) -> None:
+def test_report_writes_prints_and_tells_the_exit_code(tmp_path: Path) -> None:
     directory = run_one(tmp_path, "reason")
     stream = io.StringIO()
-    junit.write(directory)
-    table.show(directory, stream)
-    assert read(directory).exit_code is ExitCode.SERIES
+    assert report(directory, stream) is ExitCode.SERIES
     assert f"Results: {directory}" in stream.getvalue()
     assert (directory / "junit.xml").exists()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +19,7 @@ from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
+from harness.run.request import Request
 from harness.series import mbox
 from harness.series.series import Series
 
@@ -76,17 +77,13 @@ def _asked(
         return [error.message, *error.tail.splitlines()]
 
 
-def run(rows: Iterable[PrefixResult], series: str, results: Path, options: Sequence[str]) -> None:
-    """Run the suites on each prefix, with ``options`` for ``run``; a program of its own for each.
-
-    Of a scenario with variants one is run, unless the options say otherwise.
-    """
-    start = [sys.executable, "-m", "harness", "run"]
+def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence[str]) -> None:
+    """Run the suites on each prefix as ``request`` asks, in a program of its own for each."""
     for row in rows:
-        folder = results / f"prefix-{row.count}"
-        which = ["--series", series, "--patches", str(row.count), "--results", str(folder)]
-        # Of an option that is given twice the last one counts.
-        row.code = ExitCode(command.wait_for([*start, "--variants", "one", *options, *which]))
+        folder = request.results / f"prefix-{row.count}"
+        asked = replace(request, patches=row.count, results=folder).arguments()
+        argv = [sys.executable, "-m", "harness", "run", *asked, *pytest_options]
+        row.code = ExitCode(command.wait_for(argv))
         latest = folder / LATEST
         row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
         if row.code is ExitCode.INTERRUPTED:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,13 +28,15 @@ from harness.journal.reader import read
 from harness.kernel import apply, kconfig
 from harness.kernel import build as kernel
 from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.fetch import fetch_base
 from harness.lib import command, files, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
+from harness.lib.host import host_errors
 from harness.lib.progress import Progress
 from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, judge
 from harness.mutants.report import line
-from harness.run import options, stages
+from harness.run.request import Request
 from harness.series import mutant, series
 from harness.series.mutant import Mutant
 from harness.series.series import Series
@@ -127,7 +129,7 @@ class Job:
     @property
     def fragments(self) -> tuple[Path, ...]:
         """Its kernel config fragments."""
-        return options.Request(kconfig=(DEBUG,) if self.debug else ()).fragments
+        return Request(kconfig=(DEBUG,) if self.debug else ()).fragments
 
     @property
     def key(self) -> str:
@@ -193,7 +195,7 @@ class Builder:
 
 
 class Trials:
-    """Tries mutants by ``scenarios``, results in ``folder``; ``arguments`` are options of each run.
+    """Tries mutants by ``scenarios``, results in ``folder``; each run is on the machine of ``request``.
 
     ``quick`` leaves out the scenarios that need not catch a mutant.
     """
@@ -203,7 +205,7 @@ class Trials:
         cache: Store,
         folder: Path,
         scenarios: Sequence[Scenario],
-        arguments: Sequence[str],
+        request: Request,
         say: Say,
         *,
         quick: bool = False,
@@ -213,7 +215,7 @@ class Trials:
         self.ledger = Ledger(folder)
         self.suites = paths.program_digest()
         self._scenarios = tuple(scenarios)
-        self._arguments = tuple(arguments)
+        self._request = request
         self._say = say
         self._quick = quick
 
@@ -268,26 +270,30 @@ class Trials:
 
     def _make(self, job: Job) -> Kernel:
         place = self._place(job)
-        with stages.host_errors(self.store.root, self.folder):
+        with host_errors(self.store.root, self.folder):
             if job.mutant is not None:  # the last control may still be going on
                 shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True, exist_ok=True)
             with (place / STAGES).open("w") as said:
                 progress = Progress(self.store, said)
-                base = stages.get_base(options.Request(), self.store, progress, job.whole.base)
+                base = fetch_base(self.store, progress, job.whole.base)
                 applied = apply.apply_series(self.store, progress, base, job.series, place / "apply.log")
                 return build_kernel(self.store, progress, applied, job.fragments, place / "build.log")
 
     # -- one run -------------------------------------------------------------------------
 
-    def _run(self, job: Job, *selection: str) -> Record:
-        """Run the suites on the kernel of a job, in a process of its own.  HarnessError if none began."""
+    def _run(self, job: Job, request: Request, scenarios: Iterable[str] = ()) -> Record:
+        """Run the suites, or the named scenarios, on the kernel of a job, in a process of its own.
+
+        HarnessError if the run did not begin.
+        """
         place = self._place(job)
         place.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "harness", "run", "--series", job.whole.name, "--results", str(place)]
-        argv += ["--kconfig", str(DEBUG)] if job.debug else []
+        kconfig = (DEBUG,) if job.debug else ()
+        asked = replace(request, series=job.whole.name, results=place, kconfig=kconfig).arguments()
+        argv = [sys.executable, "-m", "harness", "run", *asked, *scenarios]
         with (place / OUTPUT).open("ab") as output:
-            command.wait_for([*argv, *self._arguments, *selection], output)
+            command.wait_for(argv, output)
         if (place / LATEST).exists():
             tested = read_facts(place / LATEST).get("digest", job.series.digest)
             if tested != job.series.digest:
@@ -295,10 +301,6 @@ class Trials:
             return read(place / LATEST)
         said = (place / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
         raise HarnessError("The run did not begin.", log=place / OUTPUT, tail="\n".join(said))
-
-    def _own(self, one: Mutant) -> list[str]:
-        """Options that leave out the scenarios which need not catch it."""
-        return ["--requirement", ",".join(one.caught_by)] if self._quick else []
 
     def _control(self, job: Job, built: Kernel | PatchproofError) -> None:
         """See that the scenarios which killed mutants of this kind pass where there is no fault."""
@@ -315,7 +317,7 @@ class Trials:
         killers = dict.fromkeys(trial.killer for trial in unheld if "::" in trial.killer)
         self._say(f"  {job.whole.name} itself: {len(killers)} scenarios that killed mutants of it")
         # A stage that killed one is part of any run.
-        self._hold(job, unheld, *(killers or [next(one.id for one in self._scenarios)]))
+        self._hold(job, unheld, list(killers) or [next(one.id for one in self._scenarios)])
         for trial in unheld:
             if self.ledger.is_open(trial):
                 why = f"{job.whole.name} itself does not pass {trial.killer}, so that shows nothing"
@@ -325,12 +327,12 @@ class Trials:
     def _control_key(self, job: Job) -> str:
         return files.digest(job.without_fault.key, self.suites)
 
-    def _hold(self, job: Job, unheld: Sequence[MutantTrial], *selection: str) -> None:
+    def _hold(self, job: Job, unheld: Sequence[MutantTrial], scenarios: Sequence[str]) -> None:
         """Run what is selected on the series without a fault, and take down what passed.
 
         What the kernel did between scenarios, it did on no machine if the record has none.
         """
-        record = self._run(job, *selection)
+        record = self._run(job, self._request, scenarios)
         if record.interrupted or not record.complete:
             raise HarnessError(
                 f"The run of {job.whole.name} itself did not come to its end, so there is nothing to hold "
@@ -356,7 +358,8 @@ class Trials:
         self.ledger.started(one, job.key)
         begin = time.monotonic()
         try:
-            record = self._run(job, "--mutant", one.name, "--until-violated", *self._own(one))
+            asked = replace(self._request, series=job.whole.name, mutant=one.name, until_violated=True)
+            record = self._run(job, replace(asked, requirement=one.caught_by) if self._quick else asked)
         except HarnessError as error:
             return replace(trial, reason=str(error))
         kernel.forget(self.store, built)  # one that was interrupted will be tried again soon

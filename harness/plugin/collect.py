@@ -10,12 +10,9 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import HarnessError
-from harness.run.run import requirement_ids
-from harness.series.manifest import DIALECTS
+from harness.plugin.items import dialects_of, requirement_ids
+from harness.plugin.start import CONFIGURATION, HOOKS
 from harness.verdict.requirements import Scenario
-
-#: Those that a kernel can have; ``auto`` is not known until the headers are there.
-SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")
 
 
 def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
@@ -25,10 +22,9 @@ def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
     """
     found = _Found()
     said = io.StringIO()
-    where = [f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}"]
-    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", "harness.plugin.hooks"]
+    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", HOOKS]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = pytest.main([*where, *quiet, str(suites)], plugins=[found])
+        code = pytest.main([*CONFIGURATION, *quiet, str(suites)], plugins=[found])
     if code != pytest.ExitCode.OK:
         raise HarnessError(
             f"The scenarios in {suites} cannot be collected (pytest ended with {int(code)}).",
@@ -47,9 +43,4 @@ class _Found:
         """Take them down, in order."""
         for item in session.items:
             if ids := requirement_ids(item):
-                self.scenarios[Scenario(item.nodeid.partition("[")[0], ids, _dialects(item))] = None
-
-
-def _dialects(item: pytest.Item) -> tuple[str, ...]:
-    mark = item.get_closest_marker("on_dialect")
-    return SETTLED if mark is None else tuple(dialect for dialect in SETTLED if dialect in mark.args)
+                self.scenarios[Scenario(item.nodeid.partition("[")[0], ids, dialects_of(item))] = None

@@ -1,78 +1,65 @@
-"""pytest meets the harness: options in, plan and verdicts out.
+"""The hooks of pytest that take the suites through a run: plan, stages, scenarios, reports.
 
-A scenario is a test with the marker ``requirement``; tests without it (the
-harness's own) are none of this plugin's business.
+A scenario is a test with the marker ``requirement``; other tests are left alone.
+The command line hands the run's input over (``items.GIVEN``).  Without it pytest
+can collect scenarios, and not run them.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import pytest
 
-from harness.actor.actor import Actor
-from harness.guest.guest import Guest
 from harness.journal.folder import Facts, read_facts
-from harness.lib.errors import ExitCode, PatchproofError
-from harness.plugin.search import Search
-from harness.plugin.selection import arranged, first, ids_of, one_of_each, seed_of, split
+from harness.lib.errors import ExitCode, PatchproofError, UsageError
+from harness.lib.host import host_errors
+from harness.plugin import markers, outcome
+from harness.plugin.items import (
+    GIVEN,
+    RUN,
+    SCENARIO,
+    entry_of,
+    needs_of,
+    requirement_ids,
+)
+from harness.plugin.selection import arranged, first, ids_of, in_order, one_of_each, seed_of, split
 from harness.report import table
-from harness.run import options, stages
-from harness.run.needs import WORDS, in_order
-from harness.run.run import ARGUMENTS, RUN, Run, requirement_ids
-from harness.run.stages import host_errors
+from harness.run.run import Run
+from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
-from harness.vm.ram_bar import RamBar
 
-requirement = pytest.mark.requirement
-on_dialect = pytest.mark.on_dialect
-machine = pytest.mark.machine
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of a run, in pytest's own --help."""
-    group = parser.getgroup("patchproof", "patchproof: which kernel, which machine")
-    kinds = (options.add_source, options.add_kernel, options.add_machine, options.add_run, options.add_resume)
-    for add in kinds:
-        add(group.addoption)
+pytest_plugins = ("harness.plugin.fixtures",)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the markers of a scenario known."""
-    config.addinivalue_line("markers", "requirement(*ids): the rows of the matrix that a scenario checks")
-    config.addinivalue_line("markers", "on_dialect(*names): a scenario that only these dialects can have")
-    words = "; ".join(f"{word}: {what}" for word, what in WORDS.items())
-    config.addinivalue_line("markers", f"machine(...): what a scenario needs of its machine. {words}")
+    """Register the markers of a scenario."""
+    for line in markers.LINES:
+        config.addinivalue_line("markers", line)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Refuse a scenario that names a requirement that there is not."""
+    """Refuse a scenario that names an unknown requirement."""
     if ids := requirement_ids(item):
-        with _told():
+        with _errors_end_pytest():
             requirements.load().check(ids, item.nodeid)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put together the scenarios that can share a machine, those before them that must see a mutant."""
-    with _told():
-        request = options.request(config.getoption)
-        if request.requirement:
-            ids = ids_of(request.requirement, requirements.load())
-            items[:], others = split(items, ids)
+    """Select the scenarios, and order them so that they need the fewest machines."""
+    with _errors_end_pytest():
+        given = config.stash.get(GIVEN, None)
+        if given is not None and given.request.requirement:
+            items[:], others = split(items, ids_of(given.request.requirement, requirements.load()))
             config.hook.pytest_deselected(items=others)
-        if request.variants == "one":
+        if given is not None and given.request.variants == "one":
             items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
-        items[:] = _first_things_first(request, in_order(items))
-
-
-def _first_things_first(request: options.Request, items: list[pytest.Item]) -> list[pytest.Item]:
-    fault = stages.mutant_of(request)
-    return first(items, fault.caught_by) if fault else items
+        items[:] = first(in_order(items), given.caught_by if given is not None else ())
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -81,45 +68,52 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if not any(requirement_ids(item) for item in session.items):
         return
-    with _told():
-        request = options.request(config.getoption)
+    given = config.stash.get(GIVEN, None)
+    if given is None:
+        if config.option.collectonly:
+            return
+        with _errors_end_pytest():
+            raise UsageError("Scenarios need a kernel and a machine: run them by `python -m harness run`.")
+    with _errors_end_pytest():
+        request = given.request
         seed = seed_of(request.random_order) if request.resume is None else ""
-        order = partial(_first_things_first, request)
+        order = partial(first, ids=given.caught_by)
         session.items[:] = arranged(session.items, request.repeat, seed, order)
         if config.option.collectonly:
             return
         asked = Facts(
-            selection=config.stash.get(ARGUMENTS, [str(each) for each in config.invocation_params.args]),
+            selection=list(given.arguments),
             directory=str(config.invocation_params.dir),
             repeat=request.repeat,
             random_order=seed,
         )
-        scenarios = [item for item in session.items if requirement_ids(item)]
+        scenarios = {item.nodeid: item for item in session.items if requirement_ids(item)}
         others = [item for item in session.items if not requirement_ids(item)]
+        planned = [(entry_of(item, given.series), needs_of(item)) for item in scenarios.values()]
         with host_errors(request.results):
-            run = config.stash[RUN] = Run(request, scenarios, asked)
-    session.items[:] = [*run.items, *others]
-    left = set(run.items)
-    if reached := [item for item in scenarios if item not in left]:
+            run = config.stash[RUN] = Run(given, planned, asked)
+    session.items[:] = [*(scenarios[name] for name in run.left), *others]
+    left = set(run.left)
+    if reached := [item for name, item in scenarios.items() if name not in left]:
         config.hook.pytest_deselected(items=reached)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """What is left of a run that is resumed, and the order of the scenarios if it is by chance."""
+    """Report how much of a resumed run is left, and the seed of a random order."""
     run = config.stash.get(RUN, None)
     if run is None:
         return []
     lines = []
-    if run.past is not None:
-        lines.append(f"resuming {run.results.dir}: {len(run.items) or 'no'} scenarios are left to run")
+    if run.earlier is not None:
+        lines.append(f"resuming {run.results.dir}: {len(run.left) or 'no'} scenarios are left to run")
     if seed := read_facts(run.results.dir).get("random_order"):
         lines.append(f"random order: {seed}")
     return lines
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Say an error before the run as a sentence, and end with its exit code."""
+def _errors_end_pytest() -> Iterator[None]:
+    """Report an error before the run as a sentence, and end with its exit code."""
     try:
         yield
     except PatchproofError as error:
@@ -137,25 +131,24 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A scenario's record says kernel-died from here until it ends."""
+    """Record a scenario as kernel-died until it ends."""
     run = item.config.stash.get(RUN, None)
     if run is None or not requirement_ids(item):
         return (yield)
-    with _record_kept(run):
-        run.begin(item)
+    with _unrecorded_ends_pytest(run):
+        scenario = item.stash[SCENARIO] = run.scenario(item.nodeid)
+        scenario.begin()
     result = yield
-    with _record_kept(run):
-        if run.unrecorded is not None:
-            raise run.unrecorded
-        run.end(item)
+    with _unrecorded_ends_pytest(run):
+        run.end(scenario)
     if run.violated and run.request.until_violated:
         item.session.shouldfail = "the kernel unexpectedly failed a scenario (--until-violated)"
     return result
 
 
 @contextmanager
-def _record_kept(run: Run) -> Iterator[None]:
-    """What cannot be recorded is not run: end the session, with the reason."""
+def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
+    """End the session, with the reason, when the body cannot write to the journal."""
     try:
         with host_errors(run.results.dir):
             yield
@@ -166,47 +159,49 @@ def _record_kept(run: Run) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Leave out what another dialect's kernel cannot have, saying why."""
-    run = item.config.stash.get(RUN, None)
+    """Skip a scenario that the kernel's dialect cannot have, with the reason."""
+    scenario = item.stash.get(SCENARIO, None)
     mark = item.get_closest_marker("on_dialect")
-    if run is not None and mark is not None and run.pipeline.dialect not in mark.args:
-        pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {run.pipeline.dialect}")
-    with _examined(run):
+    if scenario is not None and mark is not None:
+        dialect = item.config.stash[RUN].dialect
+        if dialect not in mark.args:
+            pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {dialect}")
+    with _examined(scenario):
         yield
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Look at the kernel's health when the scenario is through."""
-    run = item.config.stash.get(RUN, None)
-    with _examined(run):
+    """Examine the kernel's health after the body of a scenario."""
+    scenario = item.stash.get(SCENARIO, None)
+    with _examined(scenario):
         yield
-    if run is not None:
-        run.end_actors()
-        run.examine()
+    if scenario is not None:
+        scenario.end_actors()
+        scenario.examine()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """No actor outlives its scenario, whatever became of it; then look at the kernel's health again."""
-    run = item.config.stash.get(RUN, None)
-    if run is not None:
-        run.end_actors()
-    with _examined(run):
+    """End the actors of a scenario, and examine the kernel's health after its clean-up."""
+    scenario = item.stash.get(SCENARIO, None)
+    if scenario is not None:
+        scenario.end_actors()
+    with _examined(scenario):
         yield
-    if run is not None:
-        run.examine()
+    if scenario is not None:
+        scenario.examine()
 
 
 @contextmanager
-def _examined(run: Run | None) -> Iterator[None]:
-    """When the body fails, ask first whether the kernel is to blame."""
+def _examined(scenario: ScenarioRun | None) -> Iterator[None]:
+    """Examine the kernel first when the body fails: the kernel may be to blame."""
     try:
         yield
     except (Exception, pytest.fail.Exception) as error:
-        if run is not None:
-            run.end_actors()
-            run.examine(error)
+        if scenario is not None:
+            scenario.end_actors()
+            scenario.examine(outcome.error_of(error))
         raise
 
 
@@ -214,20 +209,19 @@ def _examined(run: Run | None) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell the journal what was observed, and pytest what was expected of it."""
+    """Record what was observed, and tell pytest what was expected of it."""
     report = yield
-    run = item.config.stash.get(RUN, None)
-    if run is not None and requirement_ids(item):
+    if (scenario := item.stash.get(SCENARIO, None)) is not None:
         try:
-            run.observe(item, call, report)
+            outcome.observe(scenario, item, call, report)
         except PatchproofError as error:
-            run.unrecorded = error  # until its fixtures are gone, too
+            scenario.failure = error  # raised once the fixtures are torn down
     return report
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """End the machine, write the reports; the exit code is the journal's."""
+    """End the machine and write the reports; the exit code is the journal's."""
     run = session.config.stash.get(RUN, None)
     if run is None:
         return
@@ -243,7 +237,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of verdicts, or the sentence that says why there is none."""
+    """Print the table of verdicts, or the sentence that says why there is none."""
     run = config.stash.get(RUN, None)
     if run is None:
         return
@@ -258,37 +252,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for failure in run.failures:
         terminalreporter.line("")
         terminalreporter.line(str(failure))
-
-
-@pytest.fixture
-def guest(request: pytest.FixtureRequest) -> Guest:
-    """The running guest; a fresh one if the last scenario cost the machine."""
-    return request.config.stash[RUN].guest()
-
-
-@pytest.fixture
-def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
-    """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
-    run = request.config.stash[RUN]
-    return lambda kind: run.actor(request.node, kind)
-
-
-@pytest.fixture
-def search(request: pytest.FixtureRequest) -> Search:
-    """Look among random cases, with the C actor, for one that does not hold."""
-    run = request.config.stash[RUN]
-    return Search(lambda: run.actor(request.node, "c"), run.begin_anew)
-
-
-@pytest.fixture
-def finding(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Record a sentence that a reader of the report should see and no verdict hangs on."""
-    journal = request.config.stash[RUN].journal
-    return lambda text: journal.finding(request.node.nodeid, text)
-
-
-@pytest.fixture
-def ram_witness(request: pytest.FixtureRequest) -> Generator[RamBar, None, None]:
-    """The memory behind the RAM BAR as the host sees it."""
-    with request.config.stash[RUN].ram("ram") as bar:
-        yield bar

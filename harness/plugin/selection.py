@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import needs_of, shuffled
-from harness.run.options import ANY_SEED
-from harness.run.run import REPETITION, requirement_ids
+from harness.lib.files import digest
+from harness.plugin.items import REPETITION, needs_of, requirement_ids
+from harness.run.needs import USUAL, Needs
+from harness.run.request import ANY_SEED
 from harness.verdict.record import repetition_mark
 from harness.verdict.requirements import Matrix
+from harness.vm.hardware import Layout
 
 
 def ids_of(words: Sequence[str], rules: Matrix) -> set[str]:
@@ -63,6 +65,28 @@ def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]
     return [*sorted(chosen, key=rank), *others]
 
 
+def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The items as they were, but one layout after the other, the usual one first, and those alone last."""
+    needs = [needs_of(item) for item in items]
+    layouts = list(dict.fromkeys([USUAL, *(one.layout for one in needs)]))
+    ranked = sorted(zip(needs, items, strict=True), key=lambda pair: _rank(pair[0], layouts))
+    return [item for _, item in ranked]
+
+
+def shuffled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
+    """The items that can share a machine in an order that hangs on ``seed`` alone, and so do these groups.
+
+    Two items of one group keep their order when others are left out.
+    """
+
+    def rank(item: pytest.Item) -> tuple[str, str]:
+        needs = needs_of(item)
+        group = f"{needs.layout} {needs.alone}"
+        return digest("group", seed, group), digest("item", seed, item.nodeid)
+
+    return sorted(items, key=rank)
+
+
 def seed_of(asked: str) -> str:
     """The seed that ``--random-order`` asks for; one of its own if any will do."""
     return str(secrets.randbelow(1 << 32)) if asked == ANY_SEED else asked
@@ -109,3 +133,7 @@ def _again(item: pytest.Item, number: int) -> pytest.Item:
 def _machine(item: pytest.Item) -> tuple[object, bool]:
     needs = needs_of(item)
     return needs.layout, needs.alone
+
+
+def _rank(needs: Needs, layouts: list[Layout]) -> tuple[bool, int]:
+    return needs.alone, layouts.index(needs.layout)

@@ -1,0 +1,46 @@
+"""The program's entry: parse the command line, run a command, report an error as a sentence."""
+
+from __future__ import annotations
+
+import logging
+import select
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from harness.cli.parser import parse
+from harness.lib.errors import ExitCode, PatchproofError
+from harness.lib.host import host_errors
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code.  A user's mistake is a sentence, never a traceback."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its errors are raised, too
+    try:
+        with host_errors():
+            known = parse(sys.argv[1:] if argv is None else argv)
+            return int(known.command(known))
+    except PatchproofError as error:
+        if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
+            print(f"patchproof: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("patchproof: interrupted", file=sys.stderr)
+        return int(ExitCode.INTERRUPTED)
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Return whether ``stream`` is a pipe that nobody reads any more, as after ``| head``."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
+def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """End a run on SIGTERM as on Ctrl-C: machine off, journal closed."""
+    # timeout(1) sends it twice, to its child and to the group; the second would cut off the end.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt

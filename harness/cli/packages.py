@@ -1,0 +1,90 @@
+"""The host's Debian packages: list, check, install."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.lib import command
+from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
+from harness.lib.paths import VMIMAGE
+from harness.lib.progress import Progress
+
+PACKAGES = VMIMAGE / "host-packages.txt"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package, and the program it is recognized by on other systems (or ``-``)."""
+
+    name: str
+    program: str
+
+
+def packages(listed: Path = PACKAGES) -> list[Package]:
+    """What the list names, in its order."""
+    lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
+    return [Package(words[0], words[1]) for words in lines if words]
+
+
+def missing(needed: Sequence[Package]) -> list[str]:
+    """The names of the packages that are not installed; without dpkg, whose program is not on PATH."""
+    if not _has_dpkg():
+        return [p.name for p in needed if p.program != "-" and shutil.which(p.program) is None]
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]
+    # It exits with 1 when it does not know a package, which is an answer too.
+    asked = subprocess.run([*query, *(p.name for p in needed)], capture_output=True, text=True, check=False)
+    return absent((p.name for p in needed), asked.stdout)
+
+
+def absent(names: Iterable[str], listing: str) -> list[str]:
+    """Those of ``names`` that dpkg-query's lines of ``name status`` do not call installed."""
+    installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
+    return [name for name in names if name not in installed]
+
+
+def install_argv(names: Sequence[str]) -> list[str]:
+    """The command that installs ``names``."""
+    return ["apt-get", "install", "--yes", "--no-install-recommends", *names]
+
+
+def ensure(store: Store, progress: Progress) -> None:
+    """Install what is missing (as root on Debian), or raise HarnessError that says how to.
+
+    Needs no network when nothing is missing.
+    """
+    lacking = missing(packages())
+    if not lacking:
+        return
+    if not _has_dpkg() or os.geteuid() != 0:
+        raise HarnessError(how_to_install(lacking))
+    log = store.path("logs", "packages.log")
+    quiet = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    with store.lock("packages"), progress.stage("packages") as stage:
+        stage.note("installing " + " ".join(lacking))
+        for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
+            command.run(argv, log=log, env=quiet, line=stage.update)
+    if still := missing(packages()):
+        raise HarnessError(f"Installed, and yet missing: {' '.join(still)}.", log=log)
+
+
+def how_to_install(lacking: Sequence[str]) -> str:
+    named = f"Host packages are missing: {' '.join(lacking)}."
+    if not _has_dpkg():
+        return f"{named} These are Debian's names; install what your distribution calls them."
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return (
+        f"{named} As root this would install them; now do it yourself:\n"
+        f"    {sudo}apt-get update && {sudo}{shlex.join(install_argv(lacking))}"
+    )
+
+
+def _has_dpkg() -> bool:
+    return shutil.which("dpkg-query") is not None and shutil.which("apt-get") is not None

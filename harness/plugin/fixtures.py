@@ -1,0 +1,51 @@
+"""The fixtures that scenarios are written with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import pytest
+
+from harness.actor.actor import Actor
+from harness.guest.guest import Guest
+from harness.plugin.items import SCENARIO
+from harness.plugin.search import Search
+from harness.run.scenario import ScenarioRun
+from harness.vm.ram_bar import RamBar
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest) -> Guest:
+    """The running guest; a fresh one if the last scenario cost the machine."""
+    return _scenario(request).guest()
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
+    """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
+    return _scenario(request).actor
+
+
+@pytest.fixture
+def search(request: pytest.FixtureRequest) -> Search:
+    """Search random cases, with the C actor, for one that fails."""
+    scenario = _scenario(request)
+    return Search(lambda: scenario.actor("c"), scenario.begin_anew)
+
+
+@pytest.fixture
+def finding(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Record a sentence for the report; no verdict depends on it."""
+    return _scenario(request).finding
+
+
+@pytest.fixture
+def ram_witness(request: pytest.FixtureRequest) -> Generator[RamBar, None, None]:
+    """The memory behind the RAM BAR as the host sees it."""
+    with _scenario(request).ram("ram") as bar:
+        yield bar
+
+
+def _scenario(request: pytest.FixtureRequest) -> ScenarioRun:
+    node: pytest.Item = request.node
+    return node.stash[SCENARIO]

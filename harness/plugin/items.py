@@ -1,0 +1,84 @@
+"""A pytest item as a scenario: its requirement ids, repetition, needs, and entry of the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness.lib.errors import UsageError
+from harness.run.needs import WORDS, Needs
+from harness.run.request import RunInput
+from harness.run.run import Run
+from harness.run.scenario import ScenarioRun
+from harness.series.manifest import DIALECTS
+from harness.series.series import Series
+from harness.verdict import requirements
+from harness.verdict.record import Entry, repetition_mark
+from harness.verdict.words import Kind
+from harness.vm.hardware import GIB, MIB, Layout
+
+GIVEN = pytest.StashKey[RunInput]()  # of the config: what the command line asks for
+RUN = pytest.StashKey[Run]()  # of the config, from the plan on
+SCENARIO = pytest.StashKey[ScenarioRun]()  # of an item that runs
+REPETITION = pytest.StashKey[int]()  # of an item that is not the first
+
+#: The dialects that a kernel can have; ``auto`` is none before its headers are there.
+SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")
+
+
+def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
+    """Return the requirement ids that a scenario names, in order, each once; empty for any other test."""
+    named = (str(name) for mark in item.iter_markers("requirement") for name in mark.args)
+    return tuple(dict.fromkeys(named))
+
+
+def repetition_of(item: pytest.Item) -> int:
+    """Return which repetition of its scenario an item is, from 1."""
+    return item.stash.get(REPETITION, 1)
+
+
+def dialects_of(item: pytest.Item) -> tuple[str, ...]:
+    """Return the dialects in which a scenario can run."""
+    mark = item.get_closest_marker("on_dialect")
+    return SETTLED if mark is None else tuple(dialect for dialect in SETTLED if dialect in mark.args)
+
+
+def needs_of(item: pytest.Item) -> Needs:
+    """Return what the ``machine`` markers of a scenario ask for; the marker closest to it decides.
+
+    Raises UsageError for a word that is not in needs.WORDS.
+    """
+    asked: dict[str, Any] = {}
+    for mark in reversed(list(item.iter_markers("machine"))):
+        unknown = [*map(repr, mark.args), *(word for word in mark.kwargs if word not in WORDS)]
+        if unknown:
+            raise UsageError(
+                f"The marker `machine` of {item.nodeid} says {unknown[0]}; it knows {', '.join(WORDS)}."
+            )
+        asked |= mark.kwargs
+    layout = Layout(
+        bigram=GIB if asked.get("big_ram") else 0,
+        rng=bool(asked.get("power")),
+        pair=MIB if asked.get("pair") else 0,
+        arguments=tuple(str(asked.get("kernel", "")).split()),
+    )
+    alone = bool(asked.get("alone"))
+    return Needs(layout, alone or bool(asked.get("fresh")), alone)
+
+
+def entry_of(item: pytest.Item, series: Series) -> Entry:
+    """Return the plan's entry for a scenario, with the verdict that ``series`` expects of it."""
+    ids = requirement_ids(item)
+    number = repetition_of(item)
+    text = getattr(getattr(item, "function", None), "__doc__", None) or item.name
+    return Entry(
+        id=item.nodeid,
+        kind=Kind.SCENARIO,
+        title=text.strip().splitlines()[0],
+        requirements=ids,
+        expected=series.expected(ids, item.nodeid.removesuffix(repetition_mark(number))),
+        strength=requirements.load().strength(ids),
+        repetition=number,
+        alone=needs_of(item).alone,
+    )

@@ -1,0 +1,19 @@
+"""The markers that scenarios bear."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.run.needs import WORDS
+
+requirement = pytest.mark.requirement
+on_dialect = pytest.mark.on_dialect
+machine = pytest.mark.machine
+
+#: For pytest's ``--markers``.
+LINES = (
+    "requirement(*ids): the rows of the matrix that a scenario checks",
+    "on_dialect(*names): a scenario that only these dialects can have",
+    "machine(...): what a scenario needs of its machine. "
+    + "; ".join(f"{word}: {what}" for word, what in WORDS.items()),
+)

@@ -1,0 +1,54 @@
+"""From an observation to pytest's report: passed, failed, or failed as expected."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.actor.actor import NotOfferedError
+from harness.run.observation import NotApplicableError, Observation, Phase, first_line
+from harness.run.scenario import ScenarioRun
+from harness.verdict.record import Entry
+from harness.verdict.words import Verdict
+
+
+def error_of(error: BaseException | None) -> BaseException | None:
+    """Return the error as the run knows it: pytest's own outcomes become errors of the harness or of Python.
+
+    ``pytest.skip()`` becomes NotApplicableError, ``pytest.fail()`` AssertionError.
+    """
+    if isinstance(error, pytest.skip.Exception):
+        return NotApplicableError(str(error.msg))
+    if isinstance(error, pytest.fail.Exception):
+        return AssertionError(str(error)).with_traceback(error.__traceback__)
+    return error
+
+
+def observe(
+    scenario: ScenarioRun, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+) -> None:
+    """Have the scenario take in a phase, and tell pytest what was expected of it.
+
+    Raises PatchproofError if the scenario cannot take it in.
+    """
+    error = error_of(call.excinfo.value) if call.excinfo is not None else None
+    phase = Phase(call.when)
+    details = report.longreprtext if error is not None else ""
+    seen = scenario.observe(phase, error, details)
+    if seen is not None:
+        if _is_welcome(scenario.entry, seen):
+            report.outcome = "skipped"
+            why = "expected" if scenario.entry.binding else "finding"
+            report.wasxfail = f"{why}: {first_line(seen.reason)}"
+        elif isinstance(error, NotOfferedError):
+            report.outcome = "skipped"
+            report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {seen.reason}")
+    elif phase is Phase.CALL and scenario.entry.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
+        report.outcome = "failed"
+        report.longrepr = "This scenario conforms, and the manifest of the series says that it does not."
+
+
+def _is_welcome(planned: Entry, seen: Observation) -> bool:
+    """Return whether a failed phase was expected, or is no more than a finding."""
+    if planned.violated(seen.verdict, seen.told) or seen.verdict is Verdict.NOT_APPLICABLE:
+        return False
+    return seen.verdict is planned.expected or not planned.binding

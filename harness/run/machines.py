@@ -1,0 +1,236 @@
+"""The pool of machines of a run: boot them, prove their detectors, give them up."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.guest import kmemleak
+from harness.guest.guest import Guest
+from harness.journal.folder import CONTROL, LEAKS, QEMU, ResultsFolder
+from harness.journal.writer import JournalWriter
+from harness.kernel.build import Kernel
+from harness.kernel.tree import Tree
+from harness.klog import decode
+from harness.klog.splat import Splat
+from harness.lib.errors import BootTimeoutError, HarnessError
+from harness.lib.files import write_atomically
+from harness.lib.progress import Progress
+from harness.run import detectors
+from harness.run.needs import Needs
+from harness.run.request import Request
+from harness.verdict import detector
+from harness.verdict.words import Verdict
+from harness.vm import hardware, machine
+from harness.vm.accelerator import Accelerator
+from harness.vm.image import Image
+from harness.vm.ssh import SshLostError, SshTimeoutError
+
+
+@dataclass(frozen=True)
+class TestedSoftware:
+    """All that a machine is started from, and what is known of it.
+
+    ``actor`` is the C actor, compiled against the headers of the kernel under test;
+    ``dialect`` one of manifest.DIALECTS but ``auto``; ``tree`` is None for a kernel
+    that was built elsewhere.
+    """
+
+    kernel: Kernel
+    image: Image
+    actor: Path
+    dialect: str
+    accelerator: Accelerator
+    tree: Tree | None = None
+
+
+class Machines:
+    """The machines of a run, one at a time; the next one is booted when a scenario needs it.
+
+    ``guest`` is the running one, if any; ``count`` how many the run has started.
+    ``software`` is None until the stages have made it.
+    """
+
+    def __init__(self, request: Request, results: ResultsFolder, journal: JournalWriter) -> None:
+        self.software: TestedSoftware | None = None
+        self.guest: Guest | None = None
+        self.count = 0
+        self._request = request
+        self._results = results
+        self._journal = journal
+        self._used = False  # by a scenario
+        self._proof = detectors.Proof(())  # what is known of the guest's detectors
+        self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
+
+    @property
+    def ready(self) -> TestedSoftware:
+        """The software under test.  HarnessError before the stages have made it."""
+        if self.software is None:
+            raise HarnessError("A machine was asked for before its kernel was there.")
+        return self.software
+
+    def boot_first(self, layout: hardware.Layout) -> None:
+        """Boot the machine that shows whether the kernel comes up.  Raises BootError, HarnessError."""
+        self.guest = self._boot(layout)
+
+    def guest_for(self, needs: Needs) -> Guest:
+        """The running guest if it will do for the scenario with these needs, else that of a new machine.
+
+        Raises BootError, HarnessError.
+        """
+        if self.guest is not None and self.guest.machine.layout != needs.layout:
+            self.give_up(f"the next scenario needs another layout: {needs.layout}")
+        if self._used and needs.fresh:
+            self.give_up("the next scenario needs a fresh machine")
+        if self.guest is None:
+            self.guest = self._boot_again(needs.layout)
+        self._used = True
+        return self.guest
+
+    def explain(self, complaints: Iterable[Splat]) -> None:
+        """Keep each complaint of the kernel with its call trace, decoded where that can be done."""
+        for one in complaints:
+            path = self._results.stack(one.fingerprint)
+            if not path.exists():
+                software = self.ready
+                content = software.tree.content if software.tree is not None else None
+                write_atomically(path, decode.decoded(one.text, software.kernel.vmlinux, content))
+
+    def end(self, reason: str, verdict: Verdict | None = None) -> None:
+        """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs.
+
+        ``verdict`` as for Journal.machine_ended().
+        """
+        if self.guest is None:
+            return
+        guest, self.guest = self.guest, None
+        self._used = False
+        guest.machine.close()
+        if self._proof.complaint:
+            reason = f"before its first scenario, {self._proof.complaint}; later, {reason}"
+            verdict = verdict or Verdict.VIOLATES
+        self._journal.machine_ended(guest.machine.name, reason, verdict)
+
+    def give_up(self, reason: str, last: Callable[[], None] | None = None) -> None:
+        """End the machine although its kernel is well, as far as is known: it is asked what it has lost.
+
+        ``last`` is called before the machine ends, for whoever wants to have it a while longer.
+        """
+        found = self._lost()
+        if last is not None:
+            last()
+        self.end(*(found or (reason,)))
+
+    def _lost(self) -> tuple[str, Verdict] | None:
+        """Why the kernel is not well after all, or cannot tell; None if nothing is known against it."""
+        if self.guest is None or not detector.counts_leaks(self._proof.detectors):
+            return None
+        running = self.guest.machine
+        mark = running.console.mark()
+        lost = why = ""
+        try:
+            lost = kmemleak.ask(self.guest)
+        except (HarnessError, SshLostError, SshTimeoutError) as error:
+            why = error.message
+        splats = running.console.splats(mark)
+        said = [one for one in splats if one.fault]
+        self.explain(said)
+        why = why or next((one.title for one in splats if one.blinding), "")
+        if lost:
+            report = running.run_dir / LEAKS
+            write_atomically(report, lost)
+            first, where = kmemleak.first(lost), report.relative_to(self._results.dir)
+            return f"the kernel has lost memory, first {first}: {where}", Verdict.VIOLATES
+        if said:
+            return f"asked what it has lost, the kernel said: {said[0].title}", Verdict.VIOLATES
+        if why:
+            return f"its kernel could not be asked what it has lost: {why}", Verdict.HARNESS_ERROR
+        return None
+
+    def close(self) -> None:
+        """End what is still running."""
+        if self.guest is not None and detector.counts_leaks(self._proof.detectors):
+            self._journal.note(detector.unasked(self.guest.machine.name))
+        self.end("the run is over")
+
+    def _boot(self, layout: hardware.Layout) -> Guest:
+        software = self.ready
+        self.count += 1
+        name = f"machine-{self.count}"
+        self._journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
+        booted = machine.boot(
+            software.kernel.bzimage,
+            software.image,
+            run_dir=self._results.machine(name),
+            accelerator=software.accelerator,
+            qemu=self._request.qemu,
+            layout=layout,
+            gdb=self._request.keep_vm,
+        )
+        booted.hangs_up = not self._request.keep_vm
+        try:
+            self._journal.machine_up(name, time.monotonic() - booted.started)
+            if booted.note:
+                self._journal.note(f"{name}: {booted.note}")
+            self._results.write_run(qemu_command=list(booted.command))
+            (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
+            guest = Guest(booted)
+            guest.require_vfio()
+            self._show_detectors(guest)
+            return guest
+        except BaseException:
+            booted.close()
+            raise
+
+    def _boot_again(self, layout: hardware.Layout) -> Guest:
+        """Boot a machine for a scenario: the stage, of this part of the run or an earlier one, was passed."""
+        try:
+            return self._boot(layout)
+        except BootTimeoutError as error:
+            raise HarnessError(
+                f"A kernel that has come up before in this run did not come up now: {error.message} "
+                "That says little about it, if this host is busy. A run of this scenario alone tells.",
+                log=error.log,
+                tail=error.tail,
+            ) from error
+
+    def _show_detectors(self, guest: Guest) -> None:
+        """Have each detector prove that it sees; HarnessError if one does not.
+
+        What the kernel complained of before that is nobody's verdict, and no secret:
+        it is noted, once.
+        """
+        tested, name = self.ready.kernel, guest.machine.name
+        for complaint in guest.machine.console.splats():
+            if not complaint.informational and complaint.fingerprint not in self._noted:
+                self._noted.add(complaint.fingerprint)
+                self._journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
+        proof = detectors.prove(
+            guest,
+            self.ready.actor,
+            guest.machine.run_dir / CONTROL,
+            tested.options,
+            tested.time_scale,
+        )
+        self._journal.detectors(name, proof.detectors)
+        self._proof = proof
+        self.explain(proof.splats)
+        if unseen := detector.blind(proof.detectors):
+            raise HarnessError(
+                f"A detector does not see what it was shown on {name}, so its silence would say nothing: "
+                f"{unseen}",
+                log=guest.machine.console.log,
+            )
+
+
+def hold(running: machine.Machine, progress: Progress) -> None:
+    """Leave the machine to the user until Ctrl-C, or until it ends by itself."""
+    progress.say(f"  ssh: {running.ssh_line}")
+    progress.say(f"  gdb: {running.gdb_line}")
+    progress.say("  Ctrl-C ends the machine.")
+    with contextlib.suppress(KeyboardInterrupt):
+        while not running.wait_ended(timeout=60.0):
+            pass

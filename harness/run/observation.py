@@ -1,0 +1,109 @@
+"""From an exception to an observation: what one phase of a scenario showed of the kernel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from harness.actor.actor import NotOfferedError
+from harness.actor.reply import DeadlineError, Refused
+from harness.guest.guest import HeldDeviceError
+from harness.lib.errors import BootError, HarnessError, PatchproofError
+from harness.verdict.words import Verdict
+from harness.vm.ssh import SshLostError, SshTimeoutError
+
+# From the mildest to the worst; of a scenario's phases the worst one counts.
+SEVERITY = (
+    Verdict.CONFORMS,
+    Verdict.NOT_APPLICABLE,
+    Verdict.VIOLATES,
+    Verdict.HARNESS_ERROR,
+    Verdict.KERNEL_DIED,
+)
+
+
+class Phase(StrEnum):
+    """A part of a scenario: its fixtures, its body, its clean-up."""
+
+    SETUP = "setup"
+    CALL = "call"
+    TEARDOWN = "teardown"
+
+
+class NotApplicableError(PatchproofError):
+    """The scenario cannot be run on this kernel or this machine; the message says why."""
+
+
+class KernelDiedError(PatchproofError):
+    """The guest kernel panicked, or no longer answers."""
+
+
+class UnhealthyKernelError(PatchproofError):
+    """The kernel complained during the scenario: a splat, a new taint bit, a DMABUF left over.
+
+    ``silent`` is the verdict without the console's evidence; None if there is other
+    evidence.  ``told`` is true if the console has evidence.
+    """
+
+    def __init__(self, message: str, silent: Verdict | None = None, *, told: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
+        self.told = told
+
+
+class BlindConsoleError(HarnessError):
+    """The console lost messages, or a detector switched itself off, during the scenario."""
+
+
+# After these errors it is unknown whether the kernel lives.
+LOST = (SshLostError, SshTimeoutError, DeadlineError, HeldDeviceError)
+# The kernel's fault in every phase.
+KERNELS_FAULT = (HeldDeviceError, UnhealthyKernelError)
+# A violation that the scenario itself found.
+VIOLATION = (AssertionError, Refused)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The verdict on one phase of a scenario, with its evidence.
+
+    ``reason`` is a sentence, ``details`` a traceback.  ``silent`` is the verdict
+    without the console's evidence, None if it is the same.  ``told`` is true if the
+    kernel complained on its console.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    details: str = ""
+    silent: Verdict | None = None
+    told: bool = False
+
+
+# For a scenario of which only the fixtures ran.
+UNSEEN = Observation(
+    Verdict.HARNESS_ERROR, "It was set up and not run: pytest was told so (--setup-only, --setup-plan)."
+)
+
+
+def observation_of(error: BaseException, details: str) -> Observation:
+    """Return the observation for a phase that ended with ``error``."""
+    if isinstance(error, (NotApplicableError, NotOfferedError)):
+        return Observation(Verdict.NOT_APPLICABLE, error.message)
+    reason = error.message if isinstance(error, PatchproofError) else str(error)
+    if isinstance(error, (KernelDiedError, BootError)):
+        return Observation(Verdict.KERNEL_DIED, reason, details)
+    if isinstance(error, UnhealthyKernelError):
+        return Observation(Verdict.VIOLATES, reason, details, error.silent, error.told)
+    if isinstance(error, (*VIOLATION, DeadlineError, HeldDeviceError)):
+        return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
+    if isinstance(error, BlindConsoleError):
+        return Observation(Verdict.HARNESS_ERROR, reason, details, Verdict.CONFORMS)
+    if isinstance(error, PatchproofError):
+        return Observation(Verdict.HARNESS_ERROR, reason, details)
+    return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
+
+
+def first_line(text: str) -> str:
+    """Return the first line of ``text`` that is not blank."""
+    return re.split(r"[\r\n]", text.strip(), maxsplit=1)[0]

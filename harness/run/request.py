@@ -1,0 +1,109 @@
+"""What a user asks of a run, as values that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from harness.lib.errors import UsageError
+from harness.lib.paths import KCONFIG, PATCHES
+from harness.series import mutant, series
+from harness.series.series import Series
+from harness.verdict import requirements
+
+DEFAULT_SERIES = "reference-feature"
+ANY_SEED = "random"
+FRAGMENTS = ("base.config", "vfio.config", "observe.config")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The kernel to test, the machine to test it on, and the scenarios to run.
+
+    Raises UsageError for options that contradict each other.
+    """
+
+    series: str | None = None
+    patches: int | None = None
+    mutant: str | None = None
+    tree: Path | None = None
+    kernel: Path | None = None
+    headers: Path | None = None
+    kconfig: tuple[Path, ...] = ()
+    accel: str = "auto"
+    qemu: str = "qemu-system-x86_64"
+    results: Path = Path("results")
+    keep_vm: bool = False
+    resume: Path | None = None
+    repeat: int = 1
+    random_order: str = ""
+    requirement: tuple[str, ...] = ()
+    variants: str = "all"
+    until_violated: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kernel is None) != (self.headers is None):
+            raise UsageError(
+                "--kernel and --headers belong together: the probes are compiled against the "
+                "headers of the kernel under test (`make headers_install`)."
+            )
+        if self.patches is not None and self.series is None:
+            raise UsageError("--patches counts those of --series, and no series is given.")
+        if self.mutant is not None and (self.series is None or self.patches is not None):
+            raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
+        if self.kernel is not None and (self.tree is not None or self.kconfig):
+            raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
+
+    @property
+    def fragments(self) -> tuple[Path, ...]:
+        """The kernel config fragments, the user's last so that they win."""
+        return tuple(KCONFIG / name for name in FRAGMENTS) + self.kconfig
+
+    def arguments(self) -> list[str]:
+        """Return the options of ``python -m harness run`` that make this request."""
+        options: list[str] = []
+        for field in fields(self):
+            value, option = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if value == field.default:
+                continue
+            if value is True:
+                options.append(option)
+            else:
+                options += [f"{option}={one}" for one in (value if isinstance(value, tuple) else [value])]
+        return options
+
+
+@dataclass(frozen=True)
+class RunInput:
+    """All that a run is started from.
+
+    ``caught_by`` are the requirements whose scenarios must see the mutant, if one
+    is asked for; they run first.  ``arguments`` are the options as the user typed
+    them.
+    """
+
+    request: Request
+    series: Series
+    caught_by: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
+    """Read the series that is asked for.  Raises UsageError."""
+    if request.series is None:
+        given = request.kernel.name if request.kernel is not None else _checkout(request).name
+        return RunInput(request, series.unpatched(given, "auto"), arguments=tuple(arguments))
+    tested = series.load(request.series, PATCHES)
+    caught_by: tuple[str, ...] = ()
+    if request.mutant is not None:
+        fault = mutant.find(PATCHES, requirements.load(), request.series, request.mutant)
+        tested, caught_by = fault.of(tested), fault.caught_by
+    elif request.patches is not None:
+        tested = tested.first(request.patches)
+    return RunInput(request, tested, caught_by, tuple(arguments))
+
+
+def _checkout(request: Request) -> Path:
+    assert request.tree is not None
+    return request.tree.absolute()

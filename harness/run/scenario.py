@@ -1,0 +1,180 @@
+"""One scenario of a run: its guest, its actors, its transcript, and its verdict."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from harness.actor.actor import Actor
+from harness.actor.start import Spare, start_actor, start_python
+from harness.actor.transcript import Transcript
+from harness.guest.guest import Guest
+from harness.guest.health import KernelHealth
+from harness.journal.folder import ResultsFolder
+from harness.journal.writer import JournalWriter
+from harness.klog.splat import Splat
+from harness.lib.errors import PatchproofError
+from harness.run.examine import Examiner, Seen
+from harness.run.machines import Machines
+from harness.run.needs import Needs
+from harness.run.observation import (
+    KERNELS_FAULT,
+    SEVERITY,
+    UNSEEN,
+    Observation,
+    Phase,
+    first_line,
+    observation_of,
+)
+from harness.verdict.record import ConsoleRange, Entry
+from harness.verdict.words import Verdict
+from harness.vm.ram_bar import RamBar
+
+
+class ScenarioRun:
+    """A scenario from its first phase to its verdict in the journal.
+
+    From begin() until end() the journal says that the kernel died.  ``failure`` is
+    an error that kept a phase from being recorded, None if there was none.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        needs: Needs,
+        *,
+        machines: Machines,
+        examiner: Examiner,
+        spare: Spare,
+        results: ResultsFolder,
+        journal: JournalWriter,
+    ) -> None:
+        self.entry = entry
+        self.failure: PatchproofError | None = None
+        self._needs = needs
+        self._machines = machines
+        self._examiner = examiner
+        self._spare = spare
+        self._results = results
+        self._journal = journal
+        self._ran = False  # more of the scenario than its fixtures, or one that failed
+        self._worst = Observation(Verdict.CONFORMS)
+        self._silent = Verdict.CONFORMS
+        self._start: Seen | None = None
+        self._latest: KernelHealth | None = None
+        self._transcript: Transcript | None = None
+        self._actors = ExitStack()
+
+    def begin(self) -> None:
+        """Write to the journal that the scenario has started.  Raises HarnessError."""
+        self._journal.started(self.entry.id)
+
+    def guest(self) -> Guest:
+        """Return the guest that the scenario needs; the first call notes its health.
+
+        Raises BootError, HarnessError, SshLostError.
+        """
+        if self._start is None:
+            self._start = self._examiner.begin(self._needs)
+            if self._start.healthy is None:
+                self._start = replace(self._start, healthy=KernelHealth.of(self._start.guest))
+        return self._start.guest
+
+    def actor(self, kind: str) -> Actor:
+        """Start an actor, written in ``c`` or ``python``, that writes to the scenario's transcript.
+
+        Raises SshLostError, SshTimeoutError, and as guest().
+        """
+        guest, software = self.guest(), self._machines.ready
+        if self._transcript is None:
+            self._transcript = Transcript(self._results.transcript(self.entry.id), self.entry.id)
+        if kind == "python":
+            actor = start_python(guest, self._transcript, self._spare.take(guest))
+        else:
+            actor = start_actor(guest, software.actor, self._transcript)
+        if software.dialect in ("feature", "ioctl"):
+            actor.revoke_via = software.dialect
+        elif software.dialect == "map":
+            actor.revoke_via = "none"
+        actor.slowdown = software.kernel.time_scale
+        return self._actors.enter_context(actor)
+
+    def end_actors(self) -> None:
+        """End the actors: before their devices are taken away, and before the kernel is examined."""
+        self._actors.close()
+
+    def begin_anew(self) -> None:
+        """End the actors and set their transcript aside; the next actor begins a new one."""
+        self.end_actors()
+        if self._transcript is not None:
+            self._transcript.close()
+            path = self._transcript.path
+            path.rename(path.with_stem(f"{path.stem}-before"))
+            self._transcript = None
+
+    def ram(self, role: str) -> RamBar:
+        """Return the host's view of the RAM BAR of the device ``role``."""
+        return RamBar(self.guest().machine.ram_bars[role])
+
+    def finding(self, text: str) -> None:
+        """Record a sentence for the report; no verdict depends on it."""
+        self._journal.finding(self.entry.id, text)
+
+    def examine(self, error: BaseException | None = None) -> None:
+        """Examine the kernel's health after a phase, which ``error`` has ended; as Examiner.examine()."""
+        if self._start is not None:
+            passed = self._worst.verdict is Verdict.CONFORMS
+            self._latest = self._examiner.examine(self._start, error, alone=self._needs.alone, passed=passed)
+
+    def observe(self, phase: Phase, error: BaseException | None, details: str) -> Observation | None:
+        """Take in a phase; return what its ``error`` shows, None if it passed.
+
+        ``details`` is the traceback as text.
+        """
+        self._ran = self._ran or phase is Phase.CALL or error is not None
+        if error is None:
+            return None
+        seen = observation_of(error, details)
+        if phase is Phase.TEARDOWN:
+            self._machines.end(f"cleaning up failed: {first_line(seen.reason)}")
+            if seen.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
+                seen = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {seen.reason}", seen.details)
+        self._silent = max(self._silent, seen.silent or seen.verdict, key=SEVERITY.index)
+        worst, here = (SEVERITY.index(one.verdict) for one in (self._worst, seen))
+        if here > worst:
+            self._worst = seen
+        elif here == worst:
+            reason = f"{first_line(self._worst.reason)}; after that, {seen.reason}"
+            self._worst = Observation(seen.verdict, reason, f"{self._worst.details}\n\n{seen.details}")
+        return seen
+
+    def end(self) -> bool:
+        """Write the verdict to the journal; return whether it shows an unexpected fault of the kernel.
+
+        Raises HarnessError.
+        """
+        if not self._ran:
+            self._worst, self._silent = UNSEEN, UNSEEN.verdict
+        if self._transcript is not None:
+            self._transcript.close()
+        console: ConsoleRange | None = None
+        complaints: list[Splat] = []
+        if self._start is not None:
+            log = self._start.guest.machine.console
+            left = Seen(self._start.guest, log.mark(), self._latest)
+            self._examiner.leave(left)
+            complaints = [one for one in log.splats(self._start.mark) if not one.informational]
+            console = ConsoleRange(str(log.log.relative_to(self._results.dir)), self._start.mark, left.mark)
+        verdict = self._journal.ended(
+            self.entry.id,
+            self._worst.verdict,
+            silent=self._silent,
+            reason=first_line(self._worst.reason),
+            details=self._worst.details,
+            transcript=self._transcript.path if self._transcript is not None else None,
+            console=console,
+        )
+        self._machines.explain(complaints)
+        if self._start is not None and self._needs.alone:
+            self._machines.give_up("the scenario had it for itself")
+        return self.entry.violated(verdict, any(one.fault for one in complaints))
