@@ -432,9 +432,11 @@ int main(int argc, char **argv)
 	bool child = argc == 2 && !strcmp(argv[1], "--child");
 
 	faults_init();
-	if (argc == 2 && !strcmp(argv[1], "--resume"))
-		return resume();
-	process_init(child);
+	if (argc == 2 && !strcmp(argv[1], "--resume")) {
+		process_resume(serve);
+		return resume() ? serve() : 1;
+	}
+	process_init(child, serve);
 	if (argc == 1 || child)
 		return serve();
 	if (argc == 2 && !strcmp(argv[1], "--help")) {

@@ -152,9 +152,8 @@ enum line_status {
 
 enum line_status reader_line(struct reader *reader, char **line, int grace);
 bool write_all(int fd, const char *data, size_t length);
-int serve(void);
-void process_init(bool is_child);
-void process_resume(void);
+void process_init(bool is_child, int (*serve)(void));
+void process_resume(int (*serve)(void));
 bool process_is_child(void);
 void relay(char *line, struct reply *r);
 pid_t word_process(const struct args *a, struct reply *r, unsigned int index);
@@ -175,7 +174,7 @@ void reply_tally(struct reply *r, const struct tally *tally);
 
 /* ---- exec.c: an actor that replaced itself ---- */
 
-int resume(void);
+bool resume(void);
 
 /* ---- operations ---- */
 
@@ -205,6 +204,7 @@ extern const struct operation operations[];
 extern const size_t operations_count;
 
 bool execute(char *line, struct reply *r);
+int serve(void);
 int replay(const char *path);
 
 operation_fn op_open, op_info, op_region, op_reset, op_read, op_write;

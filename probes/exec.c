@@ -89,15 +89,14 @@ static void reply_resumed(struct reply *r)
 	reply_add(r, "\n");
 }
 
-/* The image after op_exec(): finish its reply, then serve as before; exit code. */
-int resume(void)
+/* In the image after op_exec(): write its reply; false if nobody reads it. */
+bool resume(void)
 {
 	struct reply reply = { 0 };
+	bool written;
 
-	process_resume();
 	reply_resumed(&reply);
-	if (!write_all(STDOUT_FILENO, reply.text, reply.length))
-		return 1;
+	written = write_all(STDOUT_FILENO, reply.text, reply.length);
 	free(reply.text);
-	return serve();
+	return written;
 }

@@ -38,6 +38,7 @@ struct child {
 
 static struct child *children;
 static bool has_parent;
+static int (*serve_lines)(void); /* the main loop, for a forked child */
 
 /* ---- lines over a descriptor ---- */
 
@@ -128,11 +129,12 @@ bool write_all(int fd, const char *data, size_t length)
 
 /* ---- making children ---- */
 
-void process_init(bool is_child)
+void process_init(bool is_child, int (*serve)(void))
 {
 	int null;
 
 	has_parent = is_child;
+	serve_lines = serve;
 	/* Whoever began us may have left more open than what is ours. */
 	close_range(is_child ? PARCEL_FD + 1 : PARCEL_FD, ~0u, 0);
 	if (is_child)
@@ -144,9 +146,10 @@ void process_init(bool is_child)
 }
 
 /* The same child as before exec(): what was left open is ours. */
-void process_resume(void)
+void process_resume(int (*serve)(void))
 {
 	has_parent = true;
+	serve_lines = serve;
 }
 
 bool process_is_child(void)
@@ -395,7 +398,7 @@ void op_fork(struct args *a, struct reply *r)
 	pid = split(a, r, &line, &parcels);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		_exit(serve());
+		_exit(serve_lines());
 	}
 	if (pid < 0)
 		return;
