@@ -158,7 +158,7 @@ bool process_is_child(void);
 void relay(char *line, struct reply *r);
 pid_t word_process(const struct args *a, struct reply *r, unsigned int index);
 
-/* ---- cycle.c: a DMABUF's life ---- */
+/* ---- lifecycle.c: a DMABUF's life ---- */
 
 struct tally {
 	struct {
