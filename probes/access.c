@@ -301,3 +301,14 @@ void op_compare(struct args *a, struct reply *r)
 		reply_set(r, "ok differs offset=0x%jx value=0x%08x",
 			  (uintmax_t)(offset + 4 * words.done), words.other);
 }
+
+/* Stores that a processor holds back to combine them are out after this. */
+void op_fence(struct args *a, struct reply *r)
+{
+	(void)a;
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#ifdef __x86_64__
+	__builtin_ia32_sfence();
+#endif
+	reply_set(r, "ok");
+}

@@ -189,6 +189,7 @@ struct operation {
 bool revoke_dmabuf(struct args *a, struct reply *r);
 int revoke_by_default(int device, int buffer);
 void hammers_forget(void);
+bool count_fds(struct reply *r, unsigned int *count);
 
 bool is_bdf(const char *text);
 int open_node(struct object *device, const char *bdf, struct reply *r);

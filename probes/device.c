@@ -257,18 +257,6 @@ void op_region(struct args *a, struct reply *r)
 		  (unsigned long long)info.offset, info.flags);
 }
 
-void op_reset(struct args *a, struct reply *r)
-{
-	struct object *device = word_object(a, r, 0, DEVICE);
-
-	if (!device)
-		return;
-	if (ioctl(device->fd, VFIO_DEVICE_RESET))
-		reply_errno(r, errno, "reset");
-	else
-		reply_set(r, "ok");
-}
-
 /* DEV REGION OFFSET WIDTH, as both read and write have it. */
 static struct object *transfer(struct args *a, struct reply *r,
 			       uint64_t *position, uint64_t *width)

@@ -14,24 +14,6 @@
 /* How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path() */
 #define DMABUF "/dmabuf:"
 
-void op_fdflags(struct args *a, struct reply *r)
-{
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
-	static const char *const modes[] = { "rdonly", "wronly", "rdwr",
-					     "none" };
-	int flags, status;
-
-	if (!object)
-		return;
-	flags = fcntl(object->fd, F_GETFD);
-	status = fcntl(object->fd, F_GETFL);
-	if (flags < 0 || status < 0)
-		reply_errno(r, errno, "fdflags");
-	else
-		reply_set(r, "ok cloexec=%d mode=%s", !!(flags & FD_CLOEXEC),
-			  modes[status & O_ACCMODE]);
-}
-
 /*
  * Names begin anew with buf1.  Answered by the image that comes after; only a failure is answered here.
  */

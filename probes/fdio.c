@@ -162,26 +162,55 @@ void op_setfl(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* What this process shares with others by mapping it: file names and sizes. */
-void op_mapped(struct args *a, struct reply *r)
+void op_fdflags(struct args *a, struct reply *r)
 {
-	FILE *maps = must(fopen("/proc/self/maps", "re"));
-	unsigned long long start, end;
-	char sharing, *line = NULL;
-	size_t room = 0;
-	int name;
+	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	static const char *const modes[] = { "rdonly", "wronly", "rdwr",
+					     "none" };
+	int flags, status;
 
-	(void)a;
-	reply_set(r, "ok");
-	while (getline(&line, &room, maps) > 0) {
-		name = 0;
-		if (sscanf(line, "%llx-%llx %*3s%c %*s %*s %*s %n", &start,
-			   &end, &sharing, &name) != 3 ||
-		    sharing != 's')
-			continue;
-		reply_add(r, " %.*s:0x%llx", (int)strcspn(line + name, " \t\n"),
-			  line + name, end - start);
+	if (!object)
+		return;
+	flags = fcntl(object->fd, F_GETFD);
+	status = fcntl(object->fd, F_GETFL);
+	if (flags < 0 || status < 0)
+		reply_errno(r, errno, "fdflags");
+	else
+		reply_set(r, "ok cloexec=%d mode=%s", !!(flags & FD_CLOEXEC),
+			  modes[status & O_ACCMODE]);
+}
+
+/*
+ * Open again what a descriptor of this process stands for.  With O_PATH the new
+ * one holds the dentry, and not the file.
+ */
+void op_reopen(struct args *a, struct reply *r)
+{
+	static const struct token words[] = {
+		{ "path", O_PATH },	  { "rdonly", O_RDONLY },
+		{ "wronly", O_WRONLY },	  { "rdwr", O_RDWR },
+		{ "cloexec", O_CLOEXEC },
+	};
+	struct object *buffer = word_object(a, r, 0, BUFFER), *again;
+	const char *text = option_text(a, "open_flags") ?: "rdwr,cloexec";
+	uint64_t flags;
+	char path[32];
+	int fd;
+
+	if (!buffer)
+		return;
+	if (!parse_tokens(text, words, ARRAY_SIZE(words), &flags) ||
+	    flags > INT32_MAX) {
+		reply_usage(r, "reopen: open_flags=%s", text);
+		return;
 	}
-	free(line);
-	fclose(maps);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", buffer->fd);
+	fd = open(path, (int)flags);
+	if (fd < 0) {
+		reply_errno(r, errno, "reopen");
+		return;
+	}
+	again = object_new(BUFFER);
+	again->fd = fd;
+	reply_set(r, "ok %s", again->name);
 }

@@ -269,14 +269,15 @@ static void add_log(struct reply *r)
 void op_footprint(struct args *a, struct reply *r)
 {
 	struct reply before = { 0 };
+	unsigned int fds;
 
+	(void)a;
 	reply_reset(&before);
 	add_log(&before); /* its descriptor is to be there from the start */
 	free(before.text);
-	op_fds(a, r);
-	if (strncmp(r->text, "ok ", 3))
+	if (!count_fds(r, &fds))
 		return;
-	reply_set(r, "ok fds=%d", atoi(r->text + 3));
+	reply_set(r, "ok fds=%u", fds);
 	add_buffers(r);
 	add_log(r);
 }

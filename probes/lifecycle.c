@@ -262,38 +262,3 @@ void op_attempts(struct args *a, struct reply *r)
 	else
 		reply_tally(r, &tally);
 }
-
-/*
- * Open again what a descriptor of this process stands for.  With O_PATH the new
- * one holds the dentry, and not the file.
- */
-void op_reopen(struct args *a, struct reply *r)
-{
-	static const struct token words[] = {
-		{ "path", O_PATH },	  { "rdonly", O_RDONLY },
-		{ "wronly", O_WRONLY },	  { "rdwr", O_RDWR },
-		{ "cloexec", O_CLOEXEC },
-	};
-	struct object *buffer = word_object(a, r, 0, BUFFER), *again;
-	const char *text = option_text(a, "open_flags") ?: "rdwr,cloexec";
-	uint64_t flags;
-	char path[32];
-	int fd;
-
-	if (!buffer)
-		return;
-	if (!parse_tokens(text, words, ARRAY_SIZE(words), &flags) ||
-	    flags > INT32_MAX) {
-		reply_usage(r, "reopen: open_flags=%s", text);
-		return;
-	}
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", buffer->fd);
-	fd = open(path, (int)flags);
-	if (fd < 0) {
-		reply_errno(r, errno, "reopen");
-		return;
-	}
-	again = object_new(BUFFER);
-	again->fd = fd;
-	reply_set(r, "ok %s", again->name);
-}

@@ -72,33 +72,6 @@ void op_mlockall(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* In KiB; fs/proc/task_mmu.c, task_mem(). */
-void op_memory(struct args *a, struct reply *r)
-{
-	static const struct {
-		const char *field;
-		const char *name;
-	} fields[] = { { "VmLck:", "locked" }, { "VmRSS:", "rss" } };
-	FILE *status = fopen("/proc/self/status", "re");
-	char *line = NULL;
-	size_t room = 0, i;
-
-	(void)a;
-	if (!status) {
-		reply_errno(r, errno, "memory: /proc/self/status");
-		return;
-	}
-	reply_set(r, "ok");
-	while (getline(&line, &room, status) > 0)
-		for (i = 0; i < ARRAY_SIZE(fields); i++)
-			if (!strncmp(line, fields[i].field,
-				     strlen(fields[i].field)))
-				reply_add(r, " %s=%d", fields[i].name,
-					  atoi(line + strlen(fields[i].field)));
-	free(line);
-	fclose(status);
-}
-
 /* Put a part of a buffer where a part of a mapping is. */
 void op_mapover(struct args *a, struct reply *r)
 {
@@ -230,4 +203,26 @@ void op_userfault(struct args *a, struct reply *r)
 	faults = object_new(BUFFER);
 	faults->fd = fd;
 	reply_set(r, "ok %s", faults->name);
+}
+
+/* The file of a mapping, opened anew by way of the mapping. */
+void op_mapfile(struct args *a, struct reply *r)
+{
+	struct object *mapping = word_object(a, r, 0, MAPPING), *buffer;
+	char path[96];
+	int fd;
+
+	if (!mapping)
+		return;
+	snprintf(path, sizeof(path), "/proc/self/map_files/%jx-%jx",
+		 (uintmax_t)(uintptr_t)mapping->base,
+		 (uintmax_t)(uintptr_t)mapping->base + mapping->length);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0) {
+		reply_errno(r, errno, "mapfile");
+		return;
+	}
+	buffer = object_new(BUFFER);
+	buffer->fd = fd;
+	reply_set(r, "ok %s", buffer->name);
 }

@@ -146,6 +146,57 @@ void op_vmas(struct args *a, struct reply *r)
 	fclose(smaps);
 }
 
+/* What this process shares with others by mapping it: file names and sizes. */
+void op_mapped(struct args *a, struct reply *r)
+{
+	FILE *maps = must(fopen("/proc/self/maps", "re"));
+	unsigned long long start, end;
+	char sharing, *line = NULL;
+	size_t room = 0;
+	int name;
+
+	(void)a;
+	reply_set(r, "ok");
+	while (getline(&line, &room, maps) > 0) {
+		name = 0;
+		if (sscanf(line, "%llx-%llx %*3s%c %*s %*s %*s %n", &start,
+			   &end, &sharing, &name) != 3 ||
+		    sharing != 's')
+			continue;
+		reply_add(r, " %.*s:0x%llx", (int)strcspn(line + name, " \t\n"),
+			  line + name, end - start);
+	}
+	free(line);
+	fclose(maps);
+}
+
+/* In KiB; fs/proc/task_mmu.c, task_mem(). */
+void op_memory(struct args *a, struct reply *r)
+{
+	static const struct {
+		const char *field;
+		const char *name;
+	} fields[] = { { "VmLck:", "locked" }, { "VmRSS:", "rss" } };
+	FILE *status = fopen("/proc/self/status", "re");
+	char *line = NULL;
+	size_t room = 0, i;
+
+	(void)a;
+	if (!status) {
+		reply_errno(r, errno, "memory: /proc/self/status");
+		return;
+	}
+	reply_set(r, "ok");
+	while (getline(&line, &room, status) > 0)
+		for (i = 0; i < ARRAY_SIZE(fields); i++)
+			if (!strncmp(line, fields[i].field,
+				     strlen(fields[i].field)))
+				reply_add(r, " %s=%d", fields[i].name,
+					  atoi(line + strlen(fields[i].field)));
+	free(line);
+	fclose(status);
+}
+
 void op_faults(struct args *a, struct reply *r)
 {
 	struct rusage usage;
@@ -187,24 +238,33 @@ void op_fdinfo(struct args *a, struct reply *r)
 	fclose(info);
 }
 
-void op_fds(struct args *a, struct reply *r)
+/* Count the open descriptors but the one that it takes; false with @r set. */
+bool count_fds(struct reply *r, unsigned int *count)
 {
 	struct dirent *entry;
-	unsigned int count = 0;
 	DIR *folder;
 
-	(void)a;
+	*count = 0;
 	folder = opendir("/proc/self/fd");
 	if (!folder) {
 		reply_errno(r, errno, "fds: /proc/self/fd");
-		return;
+		return false;
 	}
 	while ((entry = readdir(folder)))
 		if (isdigit((unsigned char)entry->d_name[0]) &&
 		    atoi(entry->d_name) != dirfd(folder))
-			count++;
+			(*count)++;
 	closedir(folder);
-	reply_set(r, "ok %u", count);
+	return true;
+}
+
+void op_fds(struct args *a, struct reply *r)
+{
+	unsigned int count;
+
+	(void)a;
+	if (count_fds(r, &count))
+		reply_set(r, "ok %u", count);
 }
 
 void op_setrlimit(struct args *a, struct reply *r)

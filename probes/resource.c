@@ -39,14 +39,3 @@ void op_resource(struct args *a, struct reply *r)
 	reply_set(r, "ok %s size=0x%jx", buffer->name,
 		  (uintmax_t)status.st_size);
 }
-
-/* Stores that a processor holds back to combine them are out after this. */
-void op_fence(struct args *a, struct reply *r)
-{
-	(void)a;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-#ifdef __x86_64__
-	__builtin_ia32_sfence();
-#endif
-	reply_set(r, "ok");
-}
