@@ -7,7 +7,12 @@
 #include <signal.h>
 #include <string.h>
 
-#include "actor.h"
+#include "access.h"
+#include "fault.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 void access_load(void *context)
 {

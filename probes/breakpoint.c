@@ -13,7 +13,8 @@
 #include <linux/hw_breakpoint.h>
 #include <linux/perf_event.h>
 
-#include "actor.h"
+#include "operations.h"
+#include "text.h"
 
 static int counter = -1;
 

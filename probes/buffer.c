@@ -11,7 +11,10 @@
 #include <linux/dma-buf.h>
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "buffer.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define RANGES_MAX (1u << 20)
 

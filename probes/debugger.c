@@ -7,18 +7,19 @@
 #include <errno.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "process.h"
+#include "text.h"
 
 /* ---- a debugger ---- */
 

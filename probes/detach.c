@@ -4,14 +4,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "hammer.h"
+#include "operations.h"
+#include "process.h"
+#include "text.h"
 
 /*
  * Whatever is made private here stays so for the actors that this one makes; a

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -14,7 +13,10 @@
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "device.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 /* dddd:bb:dd.f in hexadecimal: it becomes part of a path. */
 bool is_bdf(const char *text)

@@ -3,13 +3,17 @@
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "exec.h"
+#include "fault.h"
+#include "object.h"
+#include "operations.h"
+#include "process.h"
+#include "text.h"
 
 /* How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path() */
 #define DMABUF "/dmabuf:"

@@ -4,13 +4,15 @@
  * an operation that takes too long is interrupted.
  */
 #define _GNU_SOURCE
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/time.h>
 #include <time.h>
 
-#include "actor.h"
+#include "fault.h"
+#include "object.h"
+#include "text.h"
 
 /* Where this thread lands when the guarded access faults. */
 struct landing {

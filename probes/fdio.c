@@ -4,12 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 /* All of these move a few bytes; what the call returned, -1 with errno set. */
 static ssize_t by_read(int fd)

@@ -18,7 +18,14 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "actor.h"
+#include "access.h"
+#include "buffer.h"
+#include "fault.h"
+#include "hammer.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define THREADS_MAX 64
 #define CLONE_STACK (256u << 10)

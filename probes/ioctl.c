@@ -16,7 +16,10 @@
 
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "proc.h"
+#include "text.h"
 
 #define BUFFERS "/sys/kernel/debug/dma_buf/bufinfo"
 #define LOG "/dev/kmsg"

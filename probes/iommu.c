@@ -3,14 +3,15 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "device.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 static int copy_fd(int fd)
 {

@@ -17,7 +17,14 @@
 
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "access.h"
+#include "buffer.h"
+#include "device.h"
+#include "fault.h"
+#include "lifecycle.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define RANGES_MAX 4096
 #define OUTLIVE_MAX 4096

@@ -15,7 +15,9 @@
 #include <linux/dma-heap.h>
 #include <linux/udmabuf.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define UDMABUF "/dev/udmabuf"
 #define HEAP "/dev/dma_heap/system"

@@ -2,12 +2,15 @@
 /* Mappings: making, changing and removing them. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "device.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 static const struct token protections[] = {
 	{ "none", PROT_NONE },

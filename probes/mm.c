@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -13,7 +12,10 @@
 
 #include <linux/userfaultfd.h>
 
-#include "actor.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define SYS_MSEAL 462	   /* include/uapi/asm-generic/unistd.h */
 #define WP_ASYNC (1 << 15) /* UFFD_FEATURE_WP_ASYNC, linux/userfaultfd.h */

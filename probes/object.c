@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "actor.h"
+#include "object.h"
+#include "text.h"
 
 struct object *objects;
 

@@ -11,7 +11,10 @@
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 
-#include "actor.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define DISK "/dev/vda"
 

@@ -2,18 +2,16 @@
 /* What takes the device as a whole away for a time, beside VFIO_DEVICE_RESET. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 static int low_power(const struct object *device, uint32_t number)
 {

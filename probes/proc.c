@@ -4,14 +4,16 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-#include "actor.h"
+#include "buffer.h"
+#include "object.h"
+#include "operations.h"
+#include "proc.h"
+#include "text.h"
 
 /*
  * x86 only: "current_kernel" walks the page table of the process that reads

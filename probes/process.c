@@ -10,7 +10,6 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -18,7 +17,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "fault.h"
+#include "hammer.h"
+#include "object.h"
+#include "operations.h"
+#include "process.h"
+#include "text.h"
 
 #define PARCEL_FD 3
 #define GRACE_MS 2000 /* a child's own deadline speaks before its parent's */

@@ -11,7 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "buffer.h"
+#include "fault.h"
+#include "lifecycle.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define THREADS_MAX 16
 

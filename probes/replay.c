@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "actor.h"
+#include "line.h"
+#include "replay.h"
+#include "text.h"
 
 struct progress {
 	unsigned int line;

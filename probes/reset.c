@@ -11,7 +11,10 @@
 
 #include <linux/vfio.h>
 
-#include "actor.h"
+#include "fault.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 void op_reset(struct args *a, struct reply *r)
 {

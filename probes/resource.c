@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "actor.h"
+#include "device.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 /*
  * A BAR as sysfs offers it, past vfio; with wc=1 write-combining, which reserves

@@ -9,7 +9,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define BYTES_MAX PAGE /* of what fits in a pipe that nobody reads */
 

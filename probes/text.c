@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "actor.h"
+#include "text.h"
 
 /* Out of memory is the machine's failure, not an answer about the kernel. */
 void *must(void *memory)

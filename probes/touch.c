@@ -3,7 +3,11 @@
 #define _GNU_SOURCE
 #include <sys/resource.h>
 
-#include "actor.h"
+#include "fault.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 struct touch {
 	unsigned char *place;

@@ -5,7 +5,6 @@
  * the actor itself waits for its next line, is in there.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -13,7 +12,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "actor.h"
+#include "access.h"
+#include "fault.h"
+#include "mapping.h"
+#include "object.h"
+#include "operations.h"
+#include "text.h"
 
 #define VALUES_MAX 16
 

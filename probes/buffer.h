@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* DMABUFs, and what the headers offer for them. */
+#ifndef BUFFER_H
+#define BUFFER_H
+
+#include <stdbool.h>
+
+#include "text.h"
+
+bool revoke_dmabuf(struct args *a, struct reply *r);
+int revoke_by_default(int device, int buffer);
+const char *revoke_offers(void);
+const char *memattr_offers(void);
+
+#endif

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* VFIO devices. */
+#ifndef DEVICE_H
+#define DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "object.h"
+#include "text.h"
+
+bool is_bdf(const char *text);
+int open_node(struct object *device, const char *bdf, struct reply *r);
+void device_close(struct object *device);
+void reply_bars(const struct object *device, struct reply *r);
+int device_region(const struct object *device, uint64_t index,
+		  uint64_t *position);
+
+#endif
