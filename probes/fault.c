@@ -15,12 +15,12 @@
 #include "text.h"
 
 /* Where this thread lands when the guarded access faults. */
-struct landing {
+struct recovery {
 	sigjmp_buf place;
 	struct fault fault;
 };
 
-static _Thread_local struct landing *landing;
+static _Thread_local struct recovery *recovery;
 static volatile sig_atomic_t expired;
 static struct timespec deadline;
 
@@ -31,23 +31,23 @@ static struct timespec deadline;
 static void on_fault(int number, siginfo_t *info, void *context)
 {
 	(void)context;
-	if (!landing) {
+	if (!recovery) {
 		signal(number, SIG_DFL);
 		return;
 	}
-	landing->fault.signal = number;
-	landing->fault.code = info->si_code;
-	landing->fault.address = (uintptr_t)info->si_addr;
-	siglongjmp(landing->place, 1);
+	recovery->fault.signal = number;
+	recovery->fault.code = info->si_code;
+	recovery->fault.address = (uintptr_t)info->si_addr;
+	siglongjmp(recovery->place, 1);
 }
 
 static void on_alarm(int number)
 {
 	expired = 1;
-	if (!landing)
+	if (!recovery)
 		return; /* the system call it was in returns EINTR */
-	landing->fault.signal = number;
-	siglongjmp(landing->place, 1);
+	recovery->fault.signal = number;
+	siglongjmp(recovery->place, 1);
 }
 
 void faults_init(void)
@@ -74,16 +74,16 @@ void faults_init(void)
  */
 bool attempt(void (*body)(void *), void *context, struct fault *fault)
 {
-	struct landing here = { 0 };
+	struct recovery here = { 0 };
 
 	if (sigsetjmp(here.place, 0)) {
-		landing = NULL;
+		recovery = NULL;
 		*fault = here.fault;
 		return false;
 	}
-	landing = &here;
+	recovery = &here;
 	body(context);
-	landing = NULL;
+	recovery = NULL;
 	return true;
 }
 

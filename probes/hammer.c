@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Who takes back and who does not let go.  A hammer is a set of threads that
- * keep accessing a mapping whatever becomes of it: a fault is counted, and the
- * next place is tried.  They make no system call, so between two accesses there
- * is nothing by which the kernel could hold them back.
+ * Threads that keep accessing a mapping while it is revoked.  A worker counts
+ * each fault and tries the next place.  It makes no system call, so the kernel
+ * cannot delay it between two accesses.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -42,12 +41,12 @@ enum outcome {
 static const char *const outcomes[] = { "stored", "loaded", "sigbus", "sigsegv",
 					"other" };
 
-struct striker {
+struct worker {
 	struct hammer *hammer;
 	pthread_t thread;
 	unsigned int cpu;
 	bool loading; /* the next access is a load */
-	uint64_t at;  /* where it is, from the beginning of the part */
+	uint64_t at;  /* offset of that access in the part */
 	struct access access;
 	/* Written by this thread alone. */
 	_Atomic uint64_t count[OUTCOMES];
@@ -61,93 +60,93 @@ struct hammer {
 	unsigned char *part;
 	uint64_t length;
 	uint64_t stride;
-	const struct station *station; /* from where the blows are struck */
+	const struct context *context; /* in which the workers run */
 	bool stores;
 	bool loads;
-	atomic_bool held; /* not begun yet */
+	atomic_bool held; /* the workers wait for `reclaim` */
 	atomic_bool stop;
 	unsigned int threads;
-	struct striker striker[];
+	struct worker worker[];
 };
 
 static struct hammer *hammers;
 
 /* ---- the threads ---- */
 
-static void advance(struct striker *striker, enum outcome outcome)
+static void advance(struct worker *worker, enum outcome outcome)
 {
-	const struct hammer *hammer = striker->hammer;
-	_Atomic uint64_t *count = &striker->count[outcome];
+	const struct hammer *hammer = worker->hammer;
+	_Atomic uint64_t *count = &worker->count[outcome];
 
-	if (!striker->loading && hammer->loads) {
-		striker->loading = true;
+	if (!worker->loading && hammer->loads) {
+		worker->loading = true;
 	} else {
-		striker->loading = !hammer->stores;
-		striker->at = (striker->at + hammer->stride) % hammer->length;
-		striker->access.place = hammer->part + striker->at;
+		worker->loading = !hammer->stores;
+		worker->at = (worker->at + hammer->stride) % hammer->length;
+		worker->access.place = hammer->part + worker->at;
 	}
 	atomic_store_explicit(
 		count, atomic_load_explicit(count, memory_order_relaxed) + 1,
 		memory_order_release);
 }
 
-static bool told_to_stop(const struct striker *striker)
+static bool should_stop(const struct worker *worker)
 {
-	return atomic_load_explicit(&striker->hammer->stop,
+	return atomic_load_explicit(&worker->hammer->stop,
 				    memory_order_relaxed);
 }
 
-static void strike(void *context)
+static void access_loop(void *argument)
 {
-	struct striker *striker = context;
+	struct worker *worker = argument;
 	struct access load;
 
-	while (!told_to_stop(striker)) {
-		if (striker->loading) {
-			load = striker->access;
+	while (!should_stop(worker)) {
+		if (worker->loading) {
+			load = worker->access;
 			access_load(&load);
-			advance(striker, LOADED);
+			advance(worker, LOADED);
 		} else {
-			access_store(&striker->access);
-			advance(striker, STORED);
+			access_store(&worker->access);
+			advance(worker, STORED);
 		}
 	}
 }
 
-static enum outcome outcome_of(const struct striker *striker,
+static enum outcome outcome_of(const struct worker *worker,
 			       const struct fault *fault)
 {
 	if (fault->signal == SIGSEGV)
 		return SIGSEGVS;
 	if (fault->code == BUS_ADRERR &&
-	    fault->address == (uintptr_t)striker->access.place)
+	    fault->address == (uintptr_t)worker->access.place)
 		return SIGBUSES;
 	return OTHER;
 }
 
-static void strike_on(struct striker *striker)
+static void access_until_stop(struct worker *worker)
 {
 	struct fault fault;
 
-	while (!attempt(strike, striker, &fault))
-		advance(striker, outcome_of(striker, &fault));
+	while (!attempt(access_loop, worker, &fault))
+		advance(worker, outcome_of(worker, &fault));
 }
 
-static _Thread_local struct striker *handling;
+static _Thread_local struct worker *handling;
 
-static void on_call(int number)
+static void on_usr1(int number)
 {
 	(void)number;
-	strike_on(handling);
+	access_until_stop(handling);
 }
 
-/* From a signal handler, which does not return before the end. */
-static void strike_in_handler(struct striker *striker)
+/* Access in a signal handler, which returns when the hammer is to stop. */
+static void access_in_handler(struct worker *worker)
 {
-	const struct sigaction action = { .sa_handler = on_call };
+	const struct sigaction action = { .sa_handler = on_usr1 };
 	sigset_t set;
 
-	handling = striker;
+	handling = worker;
 	sigaction(SIGUSR1, &action, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
@@ -155,51 +154,51 @@ static void strike_in_handler(struct striker *striker)
 	pthread_kill(pthread_self(), SIGUSR1);
 }
 
-static int begin_clone(void *striker)
+static int clone_main(void *worker)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	strike_on(striker);
+	access_until_stop(worker);
 	return 0;
 }
 
 /*
- * From a process of its own in the same memory.  It has the thread's own memory
- * (landing, in fault.c), too: the thread sleeps until it has ended.
+ * Access in a process that shares the memory.  The process uses the thread's
+ * thread-local memory (`recovery` in fault.c), so the thread waits for its end.
  */
-static void strike_in_clone(struct striker *striker)
+static void access_in_clone(struct worker *worker)
 {
 	unsigned char *stack = must(malloc(CLONE_STACK));
 	pid_t clone_pid;
 
-	clone_pid = clone(begin_clone, stack + CLONE_STACK,
-			  CLONE_VM | CLONE_VFORK | SIGCHLD, striker);
+	clone_pid = clone(clone_main, stack + CLONE_STACK,
+			  CLONE_VM | CLONE_VFORK | SIGCHLD, worker);
 	if (clone_pid > 0)
 		waitpid(clone_pid, NULL, 0);
 	free(stack);
 }
 
-static const struct station {
+static const struct context {
 	const char *name;
-	void (*strike)(struct striker *striker);
-} stations[] = {
-	{ "thread", strike_on },
-	{ "handler", strike_in_handler },
-	{ "clone", strike_in_clone },
+	void (*run)(struct worker *worker);
+} contexts[] = {
+	{ "thread", access_until_stop },
+	{ "handler", access_in_handler },
+	{ "clone", access_in_clone },
 };
 
-static void *run(void *context)
+static void *run(void *argument)
 {
-	struct striker *striker = context;
+	struct worker *worker = argument;
 
-	while (atomic_load(&striker->hammer->held) && !told_to_stop(striker))
+	while (atomic_load(&worker->hammer->held) && !should_stop(worker))
 		sched_yield();
-	striker->hammer->station->strike(striker);
-	atomic_store(&striker->ended, true);
+	worker->hammer->context->run(worker);
+	atomic_store(&worker->ended, true);
 	return NULL;
 }
 
-/* A thread on a CPU of its own that no signal but a fault interrupts. */
-static int start(struct striker *striker)
+/* Start a thread on one CPU; of all signals only a fault interrupts it. */
+static int start(struct worker *worker)
 {
 	pthread_attr_t attributes;
 	sigset_t all, before;
@@ -207,14 +206,14 @@ static int start(struct striker *striker)
 	int error;
 
 	CPU_ZERO(&cpus);
-	CPU_SET(striker->cpu, &cpus);
+	CPU_SET(worker->cpu, &cpus);
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
 	sigdelset(&all, SIGSEGV);
 	pthread_attr_init(&attributes);
 	pthread_attr_setaffinity_np(&attributes, sizeof(cpus), &cpus);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	error = pthread_create(&striker->thread, &attributes, run, striker);
+	error = pthread_create(&worker->thread, &attributes, run, worker);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
 	return error;
@@ -227,25 +226,25 @@ static void pause_shortly(void)
 	nanosleep(&moment, NULL);
 }
 
-/* False when a thread is still in an access at the deadline. */
+/* End the threads; false when one is still in an access at the deadline. */
 static bool stop(struct hammer *hammer)
 {
 	unsigned int i;
 
 	atomic_store(&hammer->stop, true);
 	for (i = 0; i < hammer->threads; i++) {
-		while (!atomic_load(&hammer->striker[i].ended)) {
+		while (!atomic_load(&hammer->worker[i].ended)) {
 			if (deadline_passed())
 				return false;
 			pause_shortly();
 		}
 	}
 	for (i = 0; i < hammer->threads; i++)
-		pthread_join(hammer->striker[i].thread, NULL);
+		pthread_join(hammer->worker[i].thread, NULL);
 	return true;
 }
 
-/* In a forked child: the threads stayed with the parent. */
+/* Drop the parent's hammers in a forked child, which has no such threads. */
 void hammers_forget(void)
 {
 	struct hammer *hammer;
@@ -259,7 +258,7 @@ void hammers_forget(void)
 
 /* ---- CPUs ---- */
 
-/* CPU,CPU,... ; those that this actor may run on, the last first, if absent. */
+/* Parse CPU,CPU,...; without @text take the CPUs of this actor, last first. */
 static bool choose_cpus(const struct args *a, struct reply *r, const char *text,
 			unsigned int *cpu, unsigned int *count)
 {
@@ -318,24 +317,24 @@ void op_pin(struct args *a, struct reply *r)
 
 /* ---- operations ---- */
 
-static bool choose_station(struct args *a, struct reply *r,
+static bool choose_context(struct args *a, struct reply *r,
 			   struct hammer *hammer)
 {
 	const char *text = option_text(a, "in") ?: "thread";
 	unsigned int i;
 
-	for (i = 0; i < ARRAY_SIZE(stations); i++)
-		if (!strcmp(stations[i].name, text))
-			hammer->station = &stations[i];
-	if (!hammer->station)
+	for (i = 0; i < ARRAY_SIZE(contexts); i++)
+		if (!strcmp(contexts[i].name, text))
+			hammer->context = &contexts[i];
+	if (!hammer->context)
 		reply_usage(r, "hammer: in=%s is not thread, handler or clone",
 			    text);
-	return hammer->station;
+	return hammer->context;
 }
 
-/* The shape of the blows: width, value, stride, and what of both kinds. */
-static bool shape(struct args *a, struct reply *r, struct hammer *hammer,
-		  struct access *access)
+/* Parse the width, value, stride and kind of the accesses. */
+static bool parse_accesses(struct args *a, struct reply *r,
+			   struct hammer *hammer, struct access *access)
 {
 	static const struct token kinds[] = {
 		{ "store", 1 },
@@ -377,28 +376,28 @@ static bool shape(struct args *a, struct reply *r, struct hammer *hammer,
 	return true;
 }
 
-/* Each thread begins in a part of its own. */
-static void place(struct hammer *hammer, const struct access *access,
-		  const unsigned int *cpu, unsigned int cpus)
+/* Let each thread begin at another place. */
+static void place_workers(struct hammer *hammer, const struct access *access,
+			  const unsigned int *cpu, unsigned int cpus)
 {
 	uint64_t share = hammer->length / hammer->threads;
 	unsigned int i;
 
 	for (i = 0; i < hammer->threads; i++) {
-		struct striker *striker = &hammer->striker[i];
+		struct worker *worker = &hammer->worker[i];
 
-		striker->hammer = hammer;
-		striker->cpu = cpu[i % cpus];
-		striker->loading = !hammer->stores;
-		striker->at = i * share - i * share % hammer->stride;
-		striker->access = *access;
-		striker->access.place = hammer->part + striker->at;
+		worker->hammer = hammer;
+		worker->cpu = cpu[i % cpus];
+		worker->loading = !hammer->stores;
+		worker->at = i * share - i * share % hammer->stride;
+		worker->access = *access;
+		worker->access.place = hammer->part + worker->at;
 	}
 }
 
 static struct hammer *hammer_new(uint64_t threads)
 {
-	size_t size = sizeof(struct hammer) + threads * sizeof(struct striker);
+	size_t size = sizeof(struct hammer) + threads * sizeof(struct worker);
 	struct hammer *hammer = must(calloc(1, size));
 
 	hammer->threads = (unsigned int)threads;
@@ -435,15 +434,15 @@ void op_hammer(struct args *a, struct reply *r)
 	hammer->mapping = mapping_part(a, r, &offset, &hammer->length);
 	if (hammer->mapping)
 		hammer->part = hammer->mapping->base + offset;
-	if (!hammer->mapping || !choose_station(a, r, hammer) ||
-	    !shape(a, r, hammer, &access)) {
+	if (!hammer->mapping || !choose_context(a, r, hammer) ||
+	    !parse_accesses(a, r, hammer, &access)) {
 		free(hammer);
 		return;
 	}
 	hammer->held = held;
-	place(hammer, &access, cpu, cpus);
+	place_workers(hammer, &access, cpu, cpus);
 	for (i = 0; i < threads; i++) {
-		error = start(&hammer->striker[i]);
+		error = start(&hammer->worker[i]);
 		if (error)
 			break;
 	}
@@ -471,21 +470,21 @@ static struct hammer *hammer_find(const struct args *a, struct reply *r,
 	return hammer;
 }
 
-/* Accesses that have come to an end, one way or the other. */
-static uint64_t tried(const struct striker *striker)
+/* Count the accesses that have ended, faults included. */
+static uint64_t tried(const struct worker *worker)
 {
 	uint64_t sum = 0;
 	unsigned int i;
 
 	for (i = 0; i < OUTCOMES; i++)
-		sum += atomic_load_explicit(&striker->count[i],
+		sum += atomic_load_explicit(&worker->count[i],
 					    memory_order_acquire);
 	return sum;
 }
 
 /*
- * Wait until each thread has begun and ended at least @more accesses after this
- * call; one of those that end is the one that was under way.
+ * Wait until each thread has begun and ended @more accesses after this call.
+ * One access may be under way already, hence the one more.
  */
 static bool await(const struct hammer *hammer, uint64_t more)
 {
@@ -493,9 +492,9 @@ static bool await(const struct hammer *hammer, uint64_t more)
 	unsigned int i;
 
 	for (i = 0; i < hammer->threads; i++)
-		goal[i] = tried(&hammer->striker[i]) + more + 1;
+		goal[i] = tried(&hammer->worker[i]) + more + 1;
 	for (i = 0; i < hammer->threads; i++) {
-		while (tried(&hammer->striker[i]) < goal[i]) {
+		while (tried(&hammer->worker[i]) < goal[i]) {
 			if (deadline_passed())
 				return false;
 			pause_shortly();
@@ -510,12 +509,12 @@ static void reply_counts(struct reply *r, const struct hammer *hammer)
 
 	reply_set(r, "ok");
 	for (i = 0; i < hammer->threads; i++) {
-		const struct striker *striker = &hammer->striker[i];
+		const struct worker *worker = &hammer->worker[i];
 
-		reply_add(r, " cpu=%u", striker->cpu);
+		reply_add(r, " cpu=%u", worker->cpu);
 		for (k = 0; k < OUTCOMES; k++)
 			reply_add(r, ",%s=%ju", outcomes[k],
-				  (uintmax_t)atomic_load(&striker->count[k]));
+				  (uintmax_t)atomic_load(&worker->count[k]));
 	}
 }
 
@@ -553,7 +552,7 @@ void op_unhammer(struct args *a, struct reply *r)
 	free(hammer);
 }
 
-/* ---- the owner's part ---- */
+/* ---- revoke and overwrite ---- */
 
 struct words {
 	unsigned char *base;
@@ -563,15 +562,18 @@ struct words {
 	uint32_t value;
 };
 
-static void overwrite(void *context)
+static void overwrite(void *argument)
 {
-	struct words *words = context;
+	struct words *words = argument;
 
 	for (; words->at < words->length; words->at += words->stride)
 		*(volatile uint32_t *)(words->base + words->at) = words->value;
 }
 
-/* Let the threads of a held hammer begin; false at the deadline. */
+/*
+ * Let the threads of a held hammer begin, and wait for @tries accesses of all of
+ * them together; false at the deadline.
+ */
 static bool release(struct hammer *hammer, uint64_t tries)
 {
 	uint64_t sum;
@@ -583,13 +585,13 @@ static bool release(struct hammer *hammer, uint64_t tries)
 			return false;
 		sum = 0;
 		for (i = 0; i < hammer->threads; i++)
-			sum += tried(&hammer->striker[i]);
+			sum += tried(&hammer->worker[i]);
 	} while (sum < tries);
 	return true;
 }
 
-static bool overwritten(const struct args *a, struct reply *r,
-			struct words *words)
+static bool parse_reclaim(const struct args *a, struct reply *r,
+			  struct words *words)
 {
 	const struct object *mapping = word_object(a, r, 2, MAPPING);
 	uint64_t value;
@@ -610,8 +612,8 @@ static bool overwritten(const struct args *a, struct reply *r,
 }
 
 /*
- * Revoke, and in the same breath write over all of a mapping.  Whatever the
- * revoke has left within reach for a moment longer is found in what was written.
+ * Revoke, and at once overwrite the mapping.  A store that still reaches the
+ * memory after the revoke replaces a word of what is written here.
  */
 void op_reclaim(struct args *a, struct reply *r)
 {
@@ -621,7 +623,8 @@ void op_reclaim(struct args *a, struct reply *r)
 	struct fault fault;
 	uint64_t tries;
 
-	if (!overwritten(a, r, &words) || !option_u64(a, r, "tries", 0, &tries))
+	if (!parse_reclaim(a, r, &words) ||
+	    !option_u64(a, r, "tries", 0, &tries))
 		return;
 	if (name && !(hammer = hammer_find(a, r, name)))
 		return;
