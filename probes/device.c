@@ -60,18 +60,18 @@ static int open_group(struct object *device, const char *bdf, struct reply *r)
 	group = strrchr(target, '/');
 	snprintf(node, sizeof(node), "/dev/vfio/%.32s",
 		 group ? group + 1 : target);
-	device->anchor[0] = open(node, O_RDWR | O_CLOEXEC);
-	if (device->anchor[0] < 0)
+	device->iommu_fd[0] = open(node, O_RDWR | O_CLOEXEC);
+	if (device->iommu_fd[0] < 0)
 		return open_failed(r, "group", node);
-	device->anchor[1] = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-	if (device->anchor[1] < 0)
+	device->iommu_fd[1] = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	if (device->iommu_fd[1] < 0)
 		return open_failed(r, "container", "/dev/vfio/vfio");
-	if (ioctl(device->anchor[0], VFIO_GROUP_SET_CONTAINER,
-		  &device->anchor[1]))
+	if (ioctl(device->iommu_fd[0], VFIO_GROUP_SET_CONTAINER,
+		  &device->iommu_fd[1]))
 		return open_failed(r, "VFIO_GROUP_SET_CONTAINER", node);
-	if (ioctl(device->anchor[1], VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
+	if (ioctl(device->iommu_fd[1], VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU))
 		return open_failed(r, "VFIO_SET_IOMMU", node);
-	device->fd = ioctl(device->anchor[0], VFIO_GROUP_GET_DEVICE_FD, bdf);
+	device->fd = ioctl(device->iommu_fd[0], VFIO_GROUP_GET_DEVICE_FD, bdf);
 	if (device->fd < 0)
 		return open_failed(r, "VFIO_GROUP_GET_DEVICE_FD", bdf);
 	return fcntl(device->fd, F_SETFD, FD_CLOEXEC);
@@ -122,13 +122,13 @@ static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 
 	if (open_node(device, bdf, r))
 		return -1;
-	device->anchor[0] = open("/dev/iommu", O_RDWR | O_CLOEXEC);
-	if (device->anchor[0] < 0)
+	device->iommu_fd[0] = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	if (device->iommu_fd[0] < 0)
 		return open_failed(r, "iommufd", "/dev/iommu");
-	bind.iommufd = device->anchor[0];
+	bind.iommufd = device->iommu_fd[0];
 	if (ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
 		return open_failed(r, "VFIO_DEVICE_BIND_IOMMUFD", bdf);
-	if (ioctl(device->anchor[0], IOMMU_IOAS_ALLOC, &alloc))
+	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_ALLOC, &alloc))
 		return open_failed(r, "IOMMU_IOAS_ALLOC", bdf);
 	attach.pt_id = alloc.out_ioas_id;
 	if (ioctl(device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
@@ -142,9 +142,9 @@ void device_close(struct object *device)
 
 	if (device->fd >= 0)
 		close(device->fd);
-	for (i = 0; i < ARRAY_SIZE(device->anchor); i++)
-		if (device->anchor[i] >= 0)
-			close(device->anchor[i]);
+	for (i = 0; i < ARRAY_SIZE(device->iommu_fd); i++)
+		if (device->iommu_fd[i] >= 0)
+			close(device->iommu_fd[i]);
 	if (device->wakeup >= 0)
 		close(device->wakeup);
 	object_drop(device);

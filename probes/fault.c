@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Signals as values: a load that faults is an observation like any other, and
- * an operation that takes too long is interrupted.
+ * Return the signal of a faulting access as a value, and interrupt an operation
+ * at its deadline.
  */
 #define _GNU_SOURCE
 #include <setjmp.h>
@@ -14,7 +14,7 @@
 #include "object.h"
 #include "text.h"
 
-/* Where this thread lands when the guarded access faults. */
+/* Where this thread continues when its guarded access faults. */
 struct recovery {
 	sigjmp_buf place;
 	struct fault fault;
@@ -25,8 +25,8 @@ static volatile sig_atomic_t expired;
 static struct timespec deadline;
 
 /*
- * A fault outside of a guarded access is a bug of the actor's own: die of it
- * as if there were no handler.
+ * Continue after the guarded access.  A fault outside of one is a bug in the
+ * actor: restore the default action, so that the fault repeats and kills it.
  */
 static void on_fault(int number, siginfo_t *info, void *context)
 {
@@ -45,14 +45,14 @@ static void on_alarm(int number)
 {
 	expired = 1;
 	if (!recovery)
-		return; /* the system call it was in returns EINTR */
+		return; /* a system call is interrupted and returns EINTR */
 	recovery->fault.signal = number;
 	siglongjmp(recovery->place, 1);
 }
 
 void faults_init(void)
 {
-	/* SA_NODEFER: siglongjmp() need not restore the mask, which is slow. */
+	/* SA_NODEFER: siglongjmp() need not restore the signal mask (slow). */
 	struct sigaction fault = {
 		.sa_sigaction = on_fault,
 		.sa_flags = SA_SIGINFO | SA_NODEFER,
@@ -69,8 +69,8 @@ void faults_init(void)
 }
 
 /*
- * Run @body, in any thread and whatever the deadline; false when it was left by
- * a signal, which is then in @fault.
+ * Run @body in any thread, regardless of the deadline; false, with @fault set,
+ * if a signal ended it.
  */
 bool attempt(void (*body)(void *), void *context, struct fault *fault)
 {
@@ -87,7 +87,7 @@ bool attempt(void (*body)(void *), void *context, struct fault *fault)
 	return true;
 }
 
-/* The same for an operation, which has a deadline: SIGALRM when it passed. */
+/* Run @body of an operation; @fault is SIGALRM if the deadline has passed. */
 bool guarded(void (*body)(void *), void *context, struct fault *fault)
 {
 	if (!expired)
@@ -123,8 +123,8 @@ const char *fault_code(const struct fault *f, char *buffer, size_t size)
 }
 
 /*
- * The address as an offset in the mapping, which is the same on every run; the
- * bare address only where it lies outside.
+ * Report a fault.  Its address is shown as an offset in the mapping, which is
+ * the same on every run, or as it is if it lies outside.
  */
 void reply_fault(struct reply *r, const struct fault *f,
 		 const struct object *mapping)
@@ -145,8 +145,8 @@ void reply_fault(struct reply *r, const struct fault *f,
 }
 
 /*
- * The timer repeats: a signal that arrives just before a system call would be
- * lost, and the call would sleep for ever.
+ * Start the timer of an operation.  It repeats, because a signal that arrives
+ * just before a system call does not interrupt that call.
  */
 void deadline_start(unsigned int seconds)
 {
@@ -173,7 +173,7 @@ bool deadline_passed(void)
 	return expired;
 }
 
-/* Milliseconds until @grace milliseconds after the deadline, at least 0. */
+/* Return the milliseconds until @grace ms after the deadline, at least 0. */
 int deadline_left(int grace)
 {
 	struct timespec now;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Signals as values, and the deadline of an operation. */
+/* Faults of guarded accesses, and the deadline of an operation. */
 #ifndef FAULT_H
 #define FAULT_H
 

@@ -62,7 +62,7 @@ static bool add_descriptor(struct argument *argument, char *name)
 {
 	char *slash = strchr(name, '/');
 	struct object *object;
-	uint64_t anchor;
+	uint64_t index;
 	int32_t fd;
 
 	if (slash)
@@ -72,10 +72,10 @@ static bool add_descriptor(struct argument *argument, char *name)
 		return false;
 	fd = object->fd;
 	if (slash) {
-		if (!parse_u64(slash, &anchor) ||
-		    anchor >= ARRAY_SIZE(object->anchor))
+		if (!parse_u64(slash, &index) ||
+		    index >= ARRAY_SIZE(object->iommu_fd))
 			return false;
-		fd = object->anchor[anchor];
+		fd = object->iommu_fd[index];
 	}
 	return fd >= 0 && add_bytes(argument, &fd, sizeof(fd));
 }

@@ -22,10 +22,10 @@ static int copy_fd(int fd)
 static int join_group(struct object *device, const struct object *first,
 		      const char *bdf)
 {
-	device->anchor[1] = copy_fd(first->anchor[1]);
-	if (device->anchor[1] < 0)
+	device->iommu_fd[1] = copy_fd(first->iommu_fd[1]);
+	if (device->iommu_fd[1] < 0)
 		return -1;
-	device->fd = ioctl(device->anchor[0], VFIO_GROUP_GET_DEVICE_FD, bdf);
+	device->fd = ioctl(device->iommu_fd[0], VFIO_GROUP_GET_DEVICE_FD, bdf);
 	return device->fd < 0 ? -1 : fcntl(device->fd, F_SETFD, FD_CLOEXEC);
 }
 
@@ -34,7 +34,7 @@ static int join_iommufd(struct object *device)
 {
 	struct vfio_device_bind_iommufd bind = {
 		.argsz = sizeof(bind),
-		.iommufd = device->anchor[0],
+		.iommufd = device->iommu_fd[0],
 	};
 
 	return ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind);
@@ -49,15 +49,15 @@ void op_join(struct args *a, struct reply *r)
 
 	if (!first)
 		return;
-	if (!is_bdf(bdf) || first->anchor[0] < 0) {
+	if (!is_bdf(bdf) || first->iommu_fd[0] < 0) {
 		reply_usage(r,
 			    "join: wants a device that this actor opened, and "
 			    "the like of 0000:02:00.1");
 		return;
 	}
-	by_group = first->anchor[1] >= 0;
+	by_group = first->iommu_fd[1] >= 0;
 	device = object_new(DEVICE);
-	device->anchor[0] = copy_fd(first->anchor[0]);
+	device->iommu_fd[0] = copy_fd(first->iommu_fd[0]);
 	if (!by_group && open_node(device, bdf, r)) {
 		device_close(device);
 		return;
@@ -95,12 +95,12 @@ void op_import(struct args *a, struct reply *r)
 	    !option_u64(a, r, "iova", 0, &iova) ||
 	    !option_u64(a, r, "length", 0, &length))
 		return;
-	if (device->anchor[0] < 0 || device->anchor[1] >= 0) {
+	if (device->iommu_fd[0] < 0 || device->iommu_fd[1] >= 0) {
 		reply_usage(r, "import: %s was not opened by cdev",
 			    device->name);
 		return;
 	}
-	if (ioctl(device->anchor[0], IOMMU_IOAS_ALLOC, &alloc)) {
+	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_ALLOC, &alloc)) {
 		reply_errno(r, errno, "import: IOMMU_IOAS_ALLOC");
 		return;
 	}
@@ -109,7 +109,7 @@ void op_import(struct args *a, struct reply *r)
 	map.length = length;
 	map.iova = iova;
 	attach.pt_id = alloc.out_ioas_id;
-	if (ioctl(device->anchor[0], IOMMU_IOAS_MAP_FILE, &map))
+	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_MAP_FILE, &map))
 		reply_errno(r, errno, "import: IOMMU_IOAS_MAP_FILE");
 	else if (ioctl(device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
 		reply_errno(r, errno, "import: VFIO_DEVICE_ATTACH_IOMMUFD_PT");

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A DMABUF's whole life, from export to close, many times over, with its device or
- * beyond it: what is not given back each time adds up.  And a descriptor that
- * holds less than the DMABUF.
+ * Export, map, revoke and close DMABUFs many times over: whatever the kernel
+ * leaks in each turn adds up.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -29,24 +28,24 @@
 #define RANGES_MAX 4096
 #define OUTLIVE_MAX 4096
 
-struct life {
+struct plan {
 	int device;
 	uint32_t bar;
 	uint64_t length;
 	uint32_t ranges;
 	bool revokes;
 	bool keeps;
-	unsigned char *place; /* of the mapping that something failed with */
+	unsigned char *place; /* the mapping that was loaded from last */
 	struct fault fault;
 };
 
-struct lent {
+struct export {
 	int fd;
 	unsigned char *place;
 };
 
-/* Export so many equal parts of a BAR's beginning; -1 with errno if refused. */
-static int export_parts(int device, uint32_t bar, uint64_t length, uint32_t nr)
+/* Export @nr equal ranges from the start of a BAR; -1 with errno if refused. */
+static int export_ranges(int device, uint32_t bar, uint64_t length, uint32_t nr)
 {
 	struct vfio_device_feature_dma_buf *dmabuf;
 	struct vfio_device_feature *feature;
@@ -75,59 +74,60 @@ static int export_parts(int device, uint32_t bar, uint64_t length, uint32_t nr)
 
 int export_beginning(int device, uint32_t bar, uint64_t length)
 {
-	return export_parts(device, bar, length, 1);
+	return export_ranges(device, bar, length, 1);
 }
 
-static bool loads(struct life *life, const struct lent *lent)
+static bool loads(struct plan *plan, const struct export *export)
 {
-	struct access access = { .place = lent->place, .width = 32 };
+	struct access access = { .place = export->place, .width = 32 };
 
-	life->place = lent->place;
-	return guarded(access_load, &access, &life->fault);
+	plan->place = export->place;
+	return guarded(access_load, &access, &plan->fault);
 }
 
-/* NULL, or what failed: errno says how, or the fault where there is one. */
-static const char *begin(struct life *life, uint64_t turn, struct lent *lent)
+/* Return NULL, or the step that failed; errno or the fault tells why. */
+static const char *begin(struct plan *plan, uint64_t turn,
+			 struct export *export)
 {
-	bool revokes = life->revokes && turn & 2;
+	bool revokes = plan->revokes && turn & 2;
 
-	lent->fd = export_parts(life->device, life->bar, life->length,
-				life->ranges);
-	if (lent->fd < 0)
+	export->fd = export_ranges(plan->device, plan->bar, plan->length,
+				   plan->ranges);
+	if (export->fd < 0)
 		return "export";
-	if (life->keeps)
+	if (plan->keeps)
 		return NULL;
-	lent->place = mmap(NULL, life->length, PROT_READ | PROT_WRITE,
-			   MAP_SHARED, lent->fd, 0);
-	if (lent->place == MAP_FAILED)
+	export->place = mmap(NULL, plan->length, PROT_READ | PROT_WRITE,
+			     MAP_SHARED, export->fd, 0);
+	if (export->place == MAP_FAILED)
 		return "map";
-	if (!loads(life, lent))
+	if (!loads(plan, export))
 		return "load";
-	if (revokes && revoke_by_default(life->device, lent->fd))
+	if (revokes && revoke_by_default(plan->device, export->fd))
 		return "revoke";
 	return NULL;
 }
 
-/* The orders of ending a life take turns. */
-static const char *end(struct life *life, uint64_t turn, struct lent *lent)
+/* Unmap and close; in every other turn close first. */
+static const char *end(struct plan *plan, uint64_t turn, struct export *export)
 {
 	bool close_first = turn & 1;
 
-	if (life->keeps)
+	if (plan->keeps)
 		return NULL;
 	if (close_first)
-		close(lent->fd);
-	if (munmap(lent->place, life->length))
+		close(export->fd);
+	if (munmap(export->place, plan->length))
 		return "unmap";
 	if (!close_first)
-		close(lent->fd);
+		close(export->fd);
 	return NULL;
 }
 
-static void reply_failed(struct reply *r, const struct life *life,
+static void reply_failed(struct reply *r, const struct plan *plan,
 			 uint64_t turn, const char *failed)
 {
-	struct object mapping = { .base = life->place, .length = life->length };
+	struct object mapping = { .base = plan->place, .length = plan->length };
 	int error = errno;
 	char what[64];
 
@@ -135,20 +135,20 @@ static void reply_failed(struct reply *r, const struct life *life,
 		 failed ?: "late");
 	if (deadline_passed())
 		reply_set(r, "timeout");
-	else if (life->fault.signal)
-		reply_fault(r, &life->fault, &mapping);
+	else if (plan->fault.signal)
+		reply_fault(r, &plan->fault, &mapping);
 	else
 		reply_errno(r, error, what);
 }
 
-static struct object *lives(struct args *a, struct reply *r, struct life *life,
-			    uint64_t *count)
+static struct object *parse_plan(struct args *a, struct reply *r,
+				 struct plan *plan, uint64_t *count)
 {
 	struct object *device = word_object(a, r, 0, DEVICE);
 	uint64_t bar, ranges, revokes, keeps;
 
 	if (!device || !option_u64(a, r, "bar", 0, &bar) ||
-	    !option_u64(a, r, "length", 0, &life->length) ||
+	    !option_u64(a, r, "length", 0, &plan->length) ||
 	    !option_u64(a, r, "count", 0, count) ||
 	    !option_u64(a, r, "ranges", 1, &ranges) ||
 	    !option_u64(a, r, "revoke", 0, &revokes) ||
@@ -159,41 +159,42 @@ static struct object *lives(struct args *a, struct reply *r, struct life *life,
 			    a->op, RANGES_MAX);
 		return NULL;
 	}
-	life->device = device->fd;
-	life->bar = (uint32_t)bar;
-	life->ranges = (uint32_t)ranges;
-	life->revokes = revokes;
-	life->keeps = keeps;
+	plan->device = device->fd;
+	plan->bar = (uint32_t)bar;
+	plan->ranges = (uint32_t)ranges;
+	plan->revokes = revokes;
+	plan->keeps = keeps;
 	return device;
 }
 
 void op_cycle(struct args *a, struct reply *r)
 {
-	struct life life = { 0 };
+	struct plan plan = { 0 };
 	const char *failed;
-	struct lent lent;
+	struct export export;
 	uint64_t count, turn;
 
-	if (!lives(a, r, &life, &count))
+	if (!parse_plan(a, r, &plan, &count))
 		return;
 	for (turn = 0; turn < count; turn++) {
-		failed = begin(&life, turn, &lent) ?: end(&life, turn, &lent);
+		failed = begin(&plan, turn, &export)
+				 ?: end(&plan, turn, &export);
 		if (failed || deadline_passed()) {
-			reply_failed(r, &life, turn, failed);
+			reply_failed(r, &plan, turn, failed);
 			return;
 		}
 	}
 	reply_set(r, "ok cycles=%ju", (uintmax_t)count);
 }
 
-/* They all live at once, and the device is closed before any of them ends. */
+/* Close the device while all DMABUFs exist, then load from each. */
 void op_outlive(struct args *a, struct reply *r)
 {
-	uint64_t count, turn, reached, dead = 0;
+	uint64_t count, turn, reached, faulted = 0;
 	const char *failed = NULL;
-	struct life life = { 0 };
-	struct object *device = lives(a, r, &life, &count);
-	struct lent *lent;
+	struct plan plan = { 0 };
+	struct object *device = parse_plan(a, r, &plan, &count);
+	struct export *export;
 
 	if (!device)
 		return;
@@ -201,24 +202,24 @@ void op_outlive(struct args *a, struct reply *r)
 		reply_usage(r, "outlive: count= is at most %u", OUTLIVE_MAX);
 		return;
 	}
-	lent = must(calloc(count + 1, sizeof(*lent)));
+	export = must(calloc(count + 1, sizeof(*export)));
 	for (reached = 0; !failed && reached < count; reached++)
-		failed = begin(&life, reached, &lent[reached]);
+		failed = begin(&plan, reached, &export[reached]);
 	if (!failed)
 		device_close(device);
 	for (turn = 0; !failed && turn < count; turn++) {
-		dead += !loads(&life, &lent[turn]) &&
-			life.fault.signal == SIGBUS;
-		failed = end(&life, turn, &lent[turn]);
+		faulted += !loads(&plan, &export[turn]) &&
+			   plan.fault.signal == SIGBUS;
+		failed = end(&plan, turn, &export[turn]);
 	}
-	free(lent);
+	free(export);
 	if (failed || deadline_passed())
-		reply_failed(r, &life, turn ?: reached, failed);
+		reply_failed(r, &plan, turn ?: reached, failed);
 	else
-		reply_set(r, "ok sigbus=%ju", (uintmax_t)dead);
+		reply_set(r, "ok sigbus=%ju", (uintmax_t)faulted);
 }
 
-/* False where there have been more errors than it has room for. */
+/* Count an errno, 0 for done; false if there is no room for another one. */
 bool tally_count(struct tally *tally, int error)
 {
 	size_t i;

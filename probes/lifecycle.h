@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Many DMABUFs, one after the other, and a count of what became of them. */
+/* Export DMABUFs, and count the outcomes by errno. */
 #ifndef LIFECYCLE_H
 #define LIFECYCLE_H
 
@@ -15,7 +15,7 @@ struct tally {
 	} entry[16];
 };
 
-/* -1 with errno if it is refused */
+/* Export one range from the start of a BAR; -1 with errno if refused. */
 int export_beginning(int device, uint32_t bar, uint64_t length);
 bool tally_count(struct tally *tally, int error);
 void reply_tally(struct reply *r, const struct tally *tally);

@@ -22,8 +22,8 @@ static const struct {
 };
 
 /*
- * Names count up and are never used again, so a transcript means the same
- * thing however often it is replayed.
+ * Make an object with the next name of its kind.  Names are never used again,
+ * so that a replay of a transcript gives the same names.
  */
 struct object *object_new(enum kind kind)
 {
@@ -35,8 +35,8 @@ struct object *object_new(enum kind kind)
 		i++;
 	object->kind = kind;
 	object->fd = -1;
-	object->anchor[0] = -1;
-	object->anchor[1] = -1;
+	object->iommu_fd[0] = -1;
+	object->iommu_fd[1] = -1;
 	object->wakeup = -1;
 	snprintf(object->name, sizeof(object->name), "%s%u",
 		 kinds_known[i].prefix, ++count[i]);
@@ -65,7 +65,7 @@ struct object *object_find(const char *name)
 	return NULL;
 }
 
-/* The object that a word of the line names, if it is one of @kinds. */
+/* Find the object that a word of the line names, if it is of @kinds. */
 struct object *word_object(const struct args *a, struct reply *r,
 			   unsigned int index, unsigned int kinds)
 {

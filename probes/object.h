@@ -20,12 +20,12 @@ struct object {
 	struct object *next;
 	char name[24];
 	enum kind kind;
-	int fd;	       /* DEVICE, BUFFER */
-	int anchor[2]; /* DEVICE: group and container, or the iommufd; else -1 */
-	int wakeup;    /* DEVICE: the eventfd of `lowpower wakeup`, else -1 */
-	unsigned char *base;  /* MAPPING */
-	uint64_t length;      /* MAPPING: rounded up to pages */
-	unsigned int hammers; /* MAPPING: how many are at work on it */
+	int fd;		     /* DEVICE, BUFFER */
+	int iommu_fd[2];     /* DEVICE: group and container, or iommufd */
+	int wakeup;	     /* DEVICE: eventfd of `lowpower wakeup`, else -1 */
+	unsigned char *base; /* MAPPING */
+	uint64_t length;     /* MAPPING: rounded up to pages */
+	unsigned int hammers; /* MAPPING: at work on it */
 };
 
 extern struct object *objects;

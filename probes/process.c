@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Other actors.  A child listens on a stream socket as its stdin and stdout,
- * and gets descriptors through a second one, which is always fd 3.
+ * Child actors.  A child reads and writes lines on a stream socket, its stdin
+ * and stdout.  A second socket, always fd 3, passes descriptors (SCM_RIGHTS).
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -24,18 +24,19 @@
 #include "process.h"
 #include "text.h"
 
-#define PARCEL_FD 3
-#define GRACE_MS 2000 /* a child's own deadline speaks before its parent's */
+#define RIGHTS_FD 3
+#define GRACE_MS \
+	2000 /* a child reports its own timeout before its parent does */
 #define READ_BYTES 65536
 
 struct child {
 	struct child *next;
 	char name[24];
 	pid_t pid;
-	int parcels;
+	int rights;
 	struct reader reader;
-	unsigned int owed; /* replies that came too late, or will */
-	bool deaf; /* took half a line: whatever follows would be garbled */
+	unsigned int pending; /* replies not read yet, late ones included */
+	bool half_line; /* read half a line: the next one would be appended */
 	bool ended;
 	int status;
 };
@@ -46,7 +47,7 @@ static int (*serve_lines)(void); /* the main loop, for a forked child */
 
 /* ---- lines over a descriptor ---- */
 
-/* Take the line that was handed out before out of the buffer. */
+/* Remove the line that the last call returned. */
 static void reader_drop(struct reader *reader)
 {
 	if (!reader->scanned)
@@ -77,8 +78,8 @@ static bool reader_cut(struct reader *reader, char **line,
 }
 
 /*
- * The next line in @line, without its newline and valid until the next call.
- * Waits until @grace milliseconds after the deadline; for ever if negative.
+ * Read the next line into @line, without its newline, valid until the next call.
+ * Wait until @grace milliseconds after the deadline, or for ever if negative.
  */
 enum line_status reader_line(struct reader *reader, char **line, int grace)
 {
@@ -114,7 +115,7 @@ enum line_status reader_line(struct reader *reader, char **line, int grace)
 	return status;
 }
 
-/* False when the reader is gone, or does not read until the deadline. */
+/* Write all; false if the reader is gone or does not read until the deadline. */
 bool write_all(int fd, const char *data, size_t length)
 {
 	ssize_t done;
@@ -139,17 +140,17 @@ void process_init(bool is_child, int (*serve)(void))
 
 	has_parent = is_child;
 	serve_lines = serve;
-	/* Whoever began us may have left more open than what is ours. */
-	close_range(is_child ? PARCEL_FD + 1 : PARCEL_FD, ~0u, 0);
+	/* The parent may have left descriptors open that are not ours. */
+	close_range(is_child ? RIGHTS_FD + 1 : RIGHTS_FD, ~0u, 0);
 	if (is_child)
 		return;
-	/* Keep fd 3 taken, so that become_child() finds no socket there. */
+	/* Occupy fd 3, so that become_child() never gets a socket there. */
 	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	if (null != PARCEL_FD)
+	if (null != RIGHTS_FD)
 		_exit(3);
 }
 
-/* The same child as before exec(): what was left open is ours. */
+/* Continue after exec(), with the descriptors that are still open. */
 void process_resume(int (*serve)(void))
 {
 	has_parent = true;
@@ -182,7 +183,7 @@ static struct child *word_child(const struct args *a, struct reply *r,
 	return child;
 }
 
-/* The process of the child that a word names; -1, with the reply set, if none. */
+/* Return the process of the child that a word names; -1 with the reply set. */
 pid_t word_process(const struct args *a, struct reply *r, unsigned int index)
 {
 	const struct child *child = word_child(a, r, index);
@@ -216,20 +217,20 @@ static bool name_is_free(const struct args *a, struct reply *r)
 	return true;
 }
 
-/* In the new process: its two sockets in their places, the parent's gone. */
-static void become_child(int line, int parcels)
+/* In the new process: put its sockets in place and close the parent's. */
+static void become_child(int line, int rights)
 {
 	struct child *child;
 
 	dup2(line, STDIN_FILENO);
 	dup2(line, STDOUT_FILENO);
-	dup2(parcels, PARCEL_FD);
+	dup2(rights, RIGHTS_FD);
 	close(line);
-	close(parcels);
+	close(rights);
 	while ((child = children)) {
 		children = child->next;
 		close(child->reader.fd);
-		close(child->parcels);
+		close(child->rights);
 		free(child->reader.buffer);
 		free(child);
 	}
@@ -244,14 +245,14 @@ static void become_user(uint64_t uid)
 		_exit(126);
 }
 
-/* A fresh image of the same program that inherits no descriptor but its own. */
+/* Start this program anew, with no inherited descriptor but its sockets. */
 static void exec_actor(int image)
 {
 	char *argv[] = { "actor", "--child", NULL };
 	char *none[] = { NULL };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	close_range(PARCEL_FD + 1, ~0u, CLOSE_RANGE_CLOEXEC);
+	close_range(RIGHTS_FD + 1, ~0u, CLOSE_RANGE_CLOEXEC);
 	fexecve(image, argv, none);
 	_exit(127);
 }
@@ -266,7 +267,7 @@ static void reply_died(struct reply *r, const struct child *child)
 			  WEXITSTATUS(child->status));
 }
 
-/* One line to the child and its answer, unless it is late or dead. */
+/* Send a line to the child and read its reply, unless it is late or dead. */
 static void ask(struct child *child, const char *line, struct reply *r)
 {
 	enum line_status status;
@@ -276,20 +277,21 @@ static void ask(struct child *child, const char *line, struct reply *r)
 		reply_died(r, child);
 		return;
 	}
-	if (!child->deaf && write_all(child->reader.fd, line, strlen(line)) &&
+	if (!child->half_line &&
+	    write_all(child->reader.fd, line, strlen(line)) &&
 	    write_all(child->reader.fd, "\n", 1))
-		child->owed++;
+		child->pending++;
 	else if (errno == EINTR)
-		child->deaf = true;
-	if (child->deaf) {
+		child->half_line = true;
+	if (child->half_line) {
 		reply_set(r, "timeout");
 		return;
 	}
 	do {
 		status = reader_line(&child->reader, &answer, GRACE_MS);
 		if (status == LINE_OK)
-			child->owed--;
-	} while (status == LINE_OK && child->owed);
+			child->pending--;
+	} while (status == LINE_OK && child->pending);
 	if (status == LINE_OK) {
 		reply_set(r, "%s", answer);
 	} else if (status == LINE_LATE) {
@@ -302,22 +304,22 @@ static void ask(struct child *child, const char *line, struct reply *r)
 }
 
 static struct child *child_add(const char *name, pid_t pid, int line,
-			       int parcels)
+			       int rights)
 {
 	struct child *child = must(calloc(1, sizeof(*child)));
 
 	strcpy(child->name, name);
 	child->pid = pid;
 	child->reader.fd = line;
-	child->parcels = parcels;
+	child->rights = rights;
 	child->next = children;
 	children = child;
 	return child;
 }
 
 /*
- * Only a child that answers has begun.  One that was stopped before it asked
- * to die with its parent would stay, and keep the device with it.
+ * Wait for the first reply of a child.  A child that is stopped before its
+ * PR_SET_PDEATHSIG would outlive its parent and keep the device open.
  */
 static void child_begin(struct child *child, struct reply *r)
 {
@@ -326,18 +328,18 @@ static void child_begin(struct child *child, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* Two socket pairs and a fork; 0 in the child, which has its places taken. */
-static pid_t split(const struct args *a, struct reply *r, int *line,
-		   int *parcels)
+/* Make two socket pairs and fork; 0 in the child, whose sockets are in place. */
+static pid_t fork_child(const struct args *a, struct reply *r, int *line,
+			int *rights)
 {
-	int lines[2], boxes[2];
+	int lines[2], passing[2];
 	pid_t pid;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, lines)) {
 		reply_errno(r, errno, a->op);
 		return -1;
 	}
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, boxes)) {
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, passing)) {
 		reply_errno(r, errno, a->op);
 		close(lines[0]);
 		close(lines[1]);
@@ -346,19 +348,19 @@ static pid_t split(const struct args *a, struct reply *r, int *line,
 	pid = fork();
 	if (pid == 0) {
 		close(lines[0]);
-		close(boxes[0]);
-		become_child(lines[1], boxes[1]);
+		close(passing[0]);
+		become_child(lines[1], passing[1]);
 		return 0;
 	}
 	if (pid < 0)
 		reply_errno(r, errno, a->op);
 	close(lines[1]);
-	close(boxes[1]);
+	close(passing[1]);
 	*line = lines[0];
-	*parcels = boxes[0];
+	*rights = passing[0];
 	if (pid < 0) {
 		close(*line);
-		close(*parcels);
+		close(*rights);
 	}
 	return pid;
 }
@@ -366,7 +368,7 @@ static pid_t split(const struct args *a, struct reply *r, int *line,
 void op_spawn(struct args *a, struct reply *r)
 {
 	uint64_t uid;
-	int image, line, parcels;
+	int image, line, rights;
 	pid_t pid;
 
 	if (!name_is_free(a, r) || !option_u64(a, r, "uid", 0, &uid))
@@ -380,7 +382,7 @@ void op_spawn(struct args *a, struct reply *r)
 		reply_errno(r, errno, "spawn: /proc/self/exe");
 		return;
 	}
-	pid = split(a, r, &line, &parcels);
+	pid = fork_child(a, r, &line, &rights);
 	if (pid == 0) {
 		if (uid)
 			become_user(uid);
@@ -389,27 +391,27 @@ void op_spawn(struct args *a, struct reply *r)
 	close(image);
 	if (pid < 0)
 		return;
-	child_begin(child_add(a->word[0], pid, line, parcels), r);
+	child_begin(child_add(a->word[0], pid, line, rights), r);
 }
 
 void op_fork(struct args *a, struct reply *r)
 {
-	int line, parcels;
+	int line, rights;
 	pid_t pid;
 
 	if (!name_is_free(a, r))
 		return;
-	pid = split(a, r, &line, &parcels);
+	pid = fork_child(a, r, &line, &rights);
 	if (pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(serve_lines());
 	}
 	if (pid < 0)
 		return;
-	child_begin(child_add(a->word[0], pid, line, parcels), r);
+	child_begin(child_add(a->word[0], pid, line, rights), r);
 }
 
-/* "@NAME op ...": the rest of the line is the child's. */
+/* Pass on the rest of "@NAME op ..." to the child NAME. */
 void relay(char *line, struct reply *r)
 {
 	size_t length = strcspn(line, " \t");
@@ -430,20 +432,20 @@ void relay(char *line, struct reply *r)
 
 /* ---- descriptors ---- */
 
-static int parcel_socket(const struct args *a, struct reply *r,
+static int rights_socket(const struct args *a, struct reply *r,
 			 const char *name)
 {
 	struct child *child;
 
 	if (!strcmp(name, "parent")) {
 		if (has_parent)
-			return PARCEL_FD;
+			return RIGHTS_FD;
 		reply_usage(r, "%s: this actor has no parent", a->op);
 		return -1;
 	}
 	child = child_find(name);
 	if (child)
-		return child->parcels;
+		return child->rights;
 	reply_usage(r, "%s: there is no actor '%s' here", a->op, name);
 	return -1;
 }
@@ -470,7 +472,7 @@ void op_send(struct args *a, struct reply *r)
 
 	if (!object)
 		return;
-	socket = parcel_socket(a, r, a->word[1]);
+	socket = rights_socket(a, r, a->word[1]);
 	if (socket < 0)
 		return;
 	letter = kind_letter(object->kind);
@@ -505,7 +507,7 @@ void op_recv(struct args *a, struct reply *r)
 	ssize_t got;
 	int socket;
 
-	socket = parcel_socket(a, r, from);
+	socket = rights_socket(a, r, from);
 	if (socket < 0)
 		return;
 	data.iov_base = &letter;
@@ -526,9 +528,9 @@ void op_recv(struct args *a, struct reply *r)
 	reply_set(r, "ok %s", object->name);
 }
 
-/* ---- their ends ---- */
+/* ---- signals and ends ---- */
 
-/* A stop takes effect a little later, and only the last thread completes it. */
+/* Signal a child; wait for a stop, which is complete once all threads stopped. */
 static int signal_child(const struct child *child, int number)
 {
 	siginfo_t info;
@@ -567,7 +569,7 @@ void op_signal(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* Wait for the child's end; its name is free again afterwards. */
+/* Wait for the child's end, and free its name. */
 void op_reap(struct args *a, struct reply *r)
 {
 	struct child *child = word_child(a, r, 0), **link = &children;
@@ -586,7 +588,7 @@ void op_reap(struct args *a, struct reply *r)
 		link = &(*link)->next;
 	*link = child->next;
 	close(child->reader.fd);
-	close(child->parcels);
+	close(child->rights);
 	free(child->reader.buffer);
 	free(child);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Other actors, and lines over a descriptor. */
+/* Child actors, and lines over a descriptor. */
 #ifndef PROCESS_H
 #define PROCESS_H
 
@@ -22,9 +22,9 @@ struct reader {
 
 enum line_status {
 	LINE_OK,
-	LINE_UNFIT, /* too long, or with a NUL inside */
+	LINE_UNFIT, /* too long, or contains NUL */
 	LINE_END,
-	LINE_LATE,
+	LINE_LATE, /* nothing until the deadline */
 };
 
 enum line_status reader_line(struct reader *reader, char **line, int grace);

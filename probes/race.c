@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The same call by several threads at the same time.  They wait for each other
- * without sleeping, so that nothing but the system call itself is between them.
+ * One call in several threads at once.  The threads wait for each other without
+ * sleeping, so that their system calls begin as close together as they can.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -20,113 +20,113 @@
 
 #define THREADS_MAX 16
 
-struct crowd {
+struct race {
 	int device;
 	uint32_t bar;
 	uint64_t length;
 	bool revokes;
 	uint64_t count;
 	unsigned int threads;
-	int shared; /* what all of them revoke in this round */
-	bool over;  /* after the last round, or a failed one */
-	pthread_barrier_t rounds;
-	atomic_uint there; /* in this round */
+	int buffer; /* the DMABUF that all revoke in this round */
+	bool over;  /* no round follows */
+	pthread_barrier_t barrier;
+	atomic_uint arrived; /* threads, in this round */
 };
 
-struct member {
-	struct crowd *crowd;
+struct worker {
+	struct race *race;
 	pthread_t thread;
 	int error; /* of this round; 0: done */
 };
 
-/* The call itself; what it makes is closed when all have made it. */
-static void take_part(struct member *member)
+/* Make the call; close its result once all threads have made theirs. */
+static void make_call(struct worker *worker)
 {
-	struct crowd *crowd = member->crowd;
+	struct race *race = worker->race;
 	int result;
 
-	atomic_fetch_add(&crowd->there, 1);
-	while (atomic_load(&crowd->there) < crowd->threads)
+	atomic_fetch_add(&race->arrived, 1);
+	while (atomic_load(&race->arrived) < race->threads)
 		;
-	if (crowd->revokes)
-		result = revoke_by_default(crowd->device, crowd->shared);
+	if (race->revokes)
+		result = revoke_by_default(race->device, race->buffer);
 	else
-		result = export_beginning(crowd->device, crowd->bar,
-					  crowd->length);
-	member->error = result < 0 ? errno : 0;
-	pthread_barrier_wait(&crowd->rounds);
-	if (!crowd->revokes && result >= 0)
+		result =
+			export_beginning(race->device, race->bar, race->length);
+	worker->error = result < 0 ? errno : 0;
+	pthread_barrier_wait(&race->barrier);
+	if (!race->revokes && result >= 0)
 		close(result);
 }
 
-static void *follow(void *context)
+static void *worker_main(void *argument)
 {
-	struct member *member = context;
+	struct worker *worker = argument;
 
 	for (;;) {
-		pthread_barrier_wait(&member->crowd->rounds);
-		if (member->crowd->over)
+		pthread_barrier_wait(&worker->race->barrier);
+		if (worker->race->over)
 			return NULL;
-		take_part(member);
+		make_call(worker);
 	}
 }
 
-/* One round, led by the first; 0, or what kept it from beginning. */
-static int lead(struct crowd *crowd, struct member *first)
+/* Run a round; 0, or the errno of the export that it needs. */
+static int run_round(struct race *race, struct worker *first)
 {
-	if (crowd->revokes) {
-		crowd->shared = export_beginning(crowd->device, crowd->bar,
-						 crowd->length);
-		if (crowd->shared < 0)
+	if (race->revokes) {
+		race->buffer =
+			export_beginning(race->device, race->bar, race->length);
+		if (race->buffer < 0)
 			return errno;
 	}
-	atomic_store(&crowd->there, 0);
-	pthread_barrier_wait(&crowd->rounds);
-	take_part(first);
-	if (crowd->revokes)
-		close(crowd->shared);
+	atomic_store(&race->arrived, 0);
+	pthread_barrier_wait(&race->barrier);
+	make_call(first);
+	if (race->revokes)
+		close(race->buffer);
 	return 0;
 }
 
-static void start(struct crowd *crowd, struct member *members)
+static void start(struct race *race, struct worker *workers)
 {
 	sigset_t all, before;
 	unsigned int i;
 
-	/* The deadline is for the thread that leads. */
+	/* SIGALRM is for the main thread. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	for (i = 0; i < crowd->threads; i++) {
-		members[i] = (struct member){ .crowd = crowd };
-		if (i && pthread_create(&members[i].thread, NULL, follow,
-					&members[i]))
-			must(NULL); /* short of memory, that is */
+	for (i = 0; i < race->threads; i++) {
+		workers[i] = (struct worker){ .race = race };
+		if (i && pthread_create(&workers[i].thread, NULL, worker_main,
+					&workers[i]))
+			must(NULL); /* short of memory */
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void run(struct crowd *crowd, struct reply *r)
+static void run(struct race *race, struct reply *r)
 {
-	struct member members[THREADS_MAX];
+	struct worker workers[THREADS_MAX];
 	struct tally tally = { 0 };
 	unsigned int i;
 	uint64_t round;
 	int error = 0;
 
-	pthread_barrier_init(&crowd->rounds, NULL, crowd->threads);
-	start(crowd, members);
-	for (round = 0; round < crowd->count && !deadline_passed(); round++) {
-		error = lead(crowd, &members[0]);
+	pthread_barrier_init(&race->barrier, NULL, race->threads);
+	start(race, workers);
+	for (round = 0; round < race->count && !deadline_passed(); round++) {
+		error = run_round(race, &workers[0]);
 		if (error)
 			break;
-		for (i = 0; i < crowd->threads; i++)
-			tally_count(&tally, members[i].error);
+		for (i = 0; i < race->threads; i++)
+			tally_count(&tally, workers[i].error);
 	}
-	crowd->over = true;
-	pthread_barrier_wait(&crowd->rounds);
-	for (i = 1; i < crowd->threads; i++)
-		pthread_join(members[i].thread, NULL);
-	pthread_barrier_destroy(&crowd->rounds);
+	race->over = true;
+	pthread_barrier_wait(&race->barrier);
+	for (i = 1; i < race->threads; i++)
+		pthread_join(workers[i].thread, NULL);
+	pthread_barrier_destroy(&race->barrier);
 	if (deadline_passed())
 		reply_set(r, "timeout");
 	else if (error)
@@ -139,15 +139,15 @@ void op_together(struct args *a, struct reply *r)
 {
 	struct object *device = word_object(a, r, 0, DEVICE);
 	uint64_t bar, threads;
-	struct crowd crowd = { 0 };
+	struct race race = { 0 };
 
 	if (!device || !option_u64(a, r, "bar", 0, &bar) ||
-	    !option_u64(a, r, "length", 0, &crowd.length) ||
-	    !option_u64(a, r, "count", 0, &crowd.count) ||
+	    !option_u64(a, r, "length", 0, &race.length) ||
+	    !option_u64(a, r, "count", 0, &race.count) ||
 	    !option_u64(a, r, "threads", 0, &threads))
 		return;
-	crowd.revokes = !strcmp(a->word[1], "revoke");
-	if (!crowd.revokes && strcmp(a->word[1], "export")) {
+	race.revokes = !strcmp(a->word[1], "revoke");
+	if (!race.revokes && strcmp(a->word[1], "export")) {
 		reply_usage(r, "together: '%s' is not export or revoke",
 			    a->word[1]);
 		return;
@@ -159,8 +159,8 @@ void op_together(struct args *a, struct reply *r)
 			    THREADS_MAX);
 		return;
 	}
-	crowd.device = device->fd;
-	crowd.bar = (uint32_t)bar;
-	crowd.threads = (unsigned int)threads;
-	run(&crowd, r);
+	race.device = device->fd;
+	race.bar = (uint32_t)bar;
+	race.threads = (unsigned int)threads;
+	run(&race, r);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Carry out a transcript again and show where the replies differ. */
+/* Carry out a transcript again and show the replies that differ. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdio.h>
@@ -19,8 +19,8 @@ struct progress {
 	struct reply reply;
 };
 
-/* Run what was asked and compare; without @expected (it never came) show it. */
-static void settle(struct progress *p, const char *expected)
+/* Run the operation and compare the reply; show it if none was recorded. */
+static void run_and_compare(struct progress *p, const char *expected)
 {
 	char *copy;
 
@@ -43,12 +43,12 @@ static void settle(struct progress *p, const char *expected)
 	p->asked = NULL;
 }
 
-static bool take(struct progress *p, char *line)
+static bool take_line(struct progress *p, char *line)
 {
 	p->line++;
 	line[strcspn(line, "\r\n")] = '\0';
 	if (!strncmp(line, "> ", 2)) {
-		settle(p, NULL);
+		run_and_compare(p, NULL);
 		line += 2;
 		line += strspn(line, " \t");
 		if (!*line || *line == '#')
@@ -66,7 +66,7 @@ static bool take(struct progress *p, char *line)
 			p->line);
 		return false;
 	}
-	settle(p, line);
+	run_and_compare(p, line);
 	return true;
 }
 
@@ -83,13 +83,13 @@ int replay(const char *path)
 		return 2;
 	}
 	while (good && !progress.reply.last && getline(&line, &room, file) > 0)
-		good = take(&progress, line);
+		good = take_line(&progress, line);
 	if (good && ferror(file)) {
 		fprintf(stderr, "actor: %s: %s\n", path, strerror(errno));
 		good = false;
 	}
 	if (good)
-		settle(&progress, NULL);
+		run_and_compare(&progress, NULL);
 	free(line);
 	fclose(file);
 	if (!good)

@@ -48,13 +48,13 @@ void op_hotreset(struct args *a, struct reply *r)
 			    by);
 		return;
 	}
-	by_group = proof->anchor[1] >= 0;
+	by_group = proof->iommu_fd[1] >= 0;
 	size = sizeof(*request) + by_group * sizeof(request->group_fds[0]);
 	request = must(calloc(1, size));
 	request->argsz = (uint32_t)size;
 	request->count = by_group;
 	if (by_group)
-		memcpy(request->group_fds, proof->anchor,
+		memcpy(request->group_fds, proof->iommu_fd,
 		       sizeof(request->group_fds[0]));
 	if (ioctl(device->fd, VFIO_DEVICE_PCI_HOT_RESET, request))
 		reply_errno(r, errno, "hotreset");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Lines in, replies out.  Every line is taken as if a stranger had typed it. */
+/* Parse lines, which are not trusted, and compose replies. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <errno.h>
@@ -10,7 +10,7 @@
 
 #include "text.h"
 
-/* Out of memory is the machine's failure, not an answer about the kernel. */
+/* Return @memory; end the actor if it is NULL, which tells nothing of the kernel. */
 void *must(void *memory)
 {
 	if (!memory) {
@@ -63,7 +63,7 @@ void reply_set(struct reply *r, const char *fmt, ...)
 	va_end(values);
 }
 
-/* "error EINVAL map: Invalid argument"; a number that has no name is E524. */
+/* Reply "error EINVAL map: Invalid argument"; an errno without a name is E524. */
 void reply_errno(struct reply *r, int error, const char *what)
 {
 	const char *name = strerrorname_np(error);
@@ -76,7 +76,7 @@ void reply_errno(struct reply *r, int error, const char *what)
 	reply_set(r, "error %s %s: %s", name, what, strerror(error));
 }
 
-/* The user's own words come back in it, so they are cut and made printable. */
+/* Reply to a wrong line; the user's words in it are cut and made printable. */
 void reply_usage(struct reply *r, const char *fmt, ...)
 {
 	char text[400];
@@ -99,7 +99,7 @@ static bool is_option(const char *word)
 	return equals && equals != word && islower((unsigned char)*word);
 }
 
-/* Cut a line into operation, words and key=value options. */
+/* Split a line into operation, words and key=value options. */
 bool parse_line(char *line, struct args *a, struct reply *r)
 {
 	char *rest = line, *word;
@@ -130,7 +130,7 @@ bool parse_line(char *line, struct args *a, struct reply *r)
 	return true;
 }
 
-/* Decimal or 0x hexadecimal, with an optional K, M or G; nothing else. */
+/* Parse a decimal or 0x hexadecimal number with an optional K, M or G. */
 bool parse_u64(const char *text, uint64_t *value)
 {
 	static const char suffixes[] = "KMG";
@@ -144,7 +144,7 @@ bool parse_u64(const char *text, uint64_t *value)
 		base = 16;
 	}
 	if (!isxdigit((unsigned char)text[0]) || text[1] == 'x')
-		return false; /* strtoull() takes blanks, signs and 0x */
+		return false; /* strtoull() accepts blanks, signs and 0x */
 	errno = 0;
 	*value = strtoull(text, &end, base);
 	if (errno || end == text)
@@ -194,7 +194,7 @@ bool option_u64(const struct args *a, struct reply *r, const char *key,
 	return false;
 }
 
-/* A plain number, or names of the table joined by commas, or-ed together. */
+/* Parse a number, or names of the table joined by commas, or-ed together. */
 bool parse_tokens(const char *text, const struct token *table, size_t size,
 		  uint64_t *value)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Lines in, replies out. */
+/* Parse lines and compose replies. */
 #ifndef TEXT_H
 #define TEXT_H
 
@@ -52,7 +52,7 @@ bool word_u64(const struct args *a, struct reply *r, unsigned int index,
 bool option_u64(const struct args *a, struct reply *r, const char *key,
 		uint64_t absent, uint64_t *value);
 
-/* A name and the number that the kernel knows it by. */
+/* A name and the kernel's number for it. */
 struct token {
 	const char *name;
 	uint64_t value;
