@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Touching what a mapping shows: one instruction of exactly the asked width (a
- * device may decode no other), and loops for what concerns every page.
+ * Access a mapping: one instruction of exactly the asked width, as a device may
+ * decode no other, and loops over pages and words.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -52,7 +52,7 @@ void access_store(void *context)
 	}
 }
 
-/* MAP OFFSET of load32 and its like, the width being part of the name. */
+/* Parse MAP OFFSET of load32 and the like; the name contains the width. */
 static struct object *access_at(struct args *a, struct reply *r,
 				struct access *access)
 {
@@ -111,8 +111,8 @@ void op_store(struct args *a, struct reply *r)
 }
 
 /*
- * Add the first word of the page at @offset to the reply, or how it faulted;
- * false, with the reply set, once the deadline has passed.
+ * Add the 32-bit word at @offset, or its fault, to the reply; false, with the
+ * reply set, once the deadline has passed.
  */
 static bool add_word(struct reply *r, const struct object *mapping,
 		     uint64_t offset)
@@ -153,7 +153,7 @@ void op_loadpages(struct args *a, struct reply *r)
 	}
 }
 
-/* The same at places of the user's choice, in the user's order. */
+/* Load the words at a list of offsets, in its order. */
 void op_loadlist(struct args *a, struct reply *r)
 {
 	struct object *mapping = word_object(a, r, 0, MAPPING);
@@ -178,7 +178,7 @@ void op_loadlist(struct args *a, struct reply *r)
 	}
 }
 
-/* The same in several mappings. */
+/* Load the words at a list of offsets in several mappings. */
 void op_loadeach(struct args *a, struct reply *r)
 {
 	char *rest = a->word[0], *word, *offset;
@@ -307,7 +307,7 @@ void op_compare(struct args *a, struct reply *r)
 			  (uintmax_t)(offset + 4 * words.done), words.other);
 }
 
-/* Stores that a processor holds back to combine them are out after this. */
+/* Flush the write-combining buffers of the processor. */
 void op_fence(struct args *a, struct reply *r)
 {
 	(void)a;

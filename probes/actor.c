@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The actor: its arguments, and its help.  PROTOCOL.md describes what it reads. */
+/*
+ * The actor: a process in the guest that opens, exports, maps, accesses and
+ * revokes on request.  It reports what it observes and judges nothing.
+ */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
@@ -19,12 +22,12 @@ static void help(void)
 	     "Reads one operation per line and answers each with one line:\n"
 	     "ok, error, sigbus, sigsegv, timeout or died. Lines that begin\n"
 	     "with # and empty lines are skipped. '@NAME operation' has the\n"
-	     "actor NAME do it. Every operation takes deadline=SECONDS\n"
-	     "(10 unless said). Numbers are decimal or 0x hexadecimal and may\n"
+	     "actor NAME do it. Every operation takes deadline=SECONDS,\n"
+	     "10 by default. Numbers are decimal or 0x hexadecimal and may\n"
 	     "end in K, M or G.\n\n"
-	     "  --replay FILE  carry out a transcript ('> operation', then the\n"
-	     "                 reply it had) and show the replies that differ;\n"
-	     "                 exit 1 if any does, 2 if FILE is no transcript\n\n"
+	     "  --replay FILE  carry out a transcript ('> operation', then its\n"
+	     "                 reply) and show the replies that differ; exit\n"
+	     "                 1 if any does, 2 if FILE is no transcript\n\n"
 	     "operations:");
 	for (i = 0; i < operations_count; i++)
 		printf("  %s\n      %s\n", operations[i].usage,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * How often the kernel calls one of its functions on behalf of this actor: a
- * breakpoint of the processor's, which needs no tracing to be built in.
+ * Count the calls of a kernel function by this thread with a hardware
+ * breakpoint, which needs no tracing in the kernel.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 static int counter = -1;
 
-/* Zero where the kernel has no such function. */
+/* Return the address of a kernel function, 0 if there is none. */
 static uint64_t address_of(const char *function)
 {
 	uint64_t address = 0;

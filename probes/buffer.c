@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* DMABUFs of a device: export, revoke, and what the fd answers by itself. */
+/* DMABUFs of a device: export, revoke, memory attribute, dup() and lseek(). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 #define RANGES_MAX (1u << 20)
 
-/* VFIO_DEVICE_FEATURE with @payload; what comes back is what ioctl() returned. */
+/* Call VFIO_DEVICE_FEATURE with @payload; return what ioctl() returned. */
 static int feature(int fd, uint32_t flags, const void *payload, size_t size)
 {
 	struct vfio_device_feature *request;
@@ -36,7 +36,7 @@ static int feature(int fd, uint32_t flags, const void *payload, size_t size)
 	return result;
 }
 
-/* OFFSET:LENGTH or OFFSET:LENGTH*TIMES, which @text is cut into. */
+/* Parse OFFSET:LENGTH or OFFSET:LENGTH*TIMES; @text is cut. */
 static bool parse_range(char *text, struct vfio_region_dma_range *range,
 			uint64_t *times)
 {
@@ -58,8 +58,8 @@ static bool parse_range(char *text, struct vfio_region_dma_range *range,
 }
 
 /*
- * Separated by commas, none for an empty text.  @range is NULL when they are
- * only to be counted.
+ * Parse ranges separated by commas; none in an empty text.  With @range NULL
+ * only count them.
  */
 static bool parse_ranges(const char *text, struct vfio_region_dma_range *range,
 			 uint32_t *count)
@@ -136,9 +136,9 @@ void op_export(struct args *a, struct reply *r)
 }
 
 /*
- * How a user revokes differs between the revisions of the series, and so do the
- * headers: each way is here when its constant is.  The payloads are declared
- * by hand, because their names changed more often than their shape.
+ * The call that revokes differs between the revisions of the series.  Each one
+ * is compiled if the headers have its constant.  The payloads are declared by
+ * hand, because their names changed more often than their layout.
  */
 static int revoke_feature(int device, int buffer)
 {
@@ -208,7 +208,7 @@ static const struct way {
 #endif
 };
 
-/* The first way that the headers offer; what `version` shows. */
+/* Return the first way that the headers offer, which `version` shows. */
 const char *revoke_offers(void)
 {
 	unsigned int i;
@@ -230,7 +230,7 @@ int revoke_by_default(int device, int buffer)
 	return -1;
 }
 
-/* DEV BUF [via=]; false when it was not revoked, and @r says why. */
+/* Revoke by DEV BUF [via=]; false with @r set if it was not revoked. */
 bool revoke_dmabuf(struct args *a, struct reply *r)
 {
 	struct object *device = word_object(a, r, 0, DEVICE), *buffer;

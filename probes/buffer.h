@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* DMABUFs, and what the headers offer for them. */
+/* Revoke DMABUFs; the calls that the headers offer. */
 #ifndef BUFFER_H
 #define BUFFER_H
 

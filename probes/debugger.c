@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Ways to the pages of a mapping that are no load and no store: a debugger's,
- * and those of the parts of the kernel that want to pin them.
+ * Access to another process as a debugger has it: stop its threads, read and
+ * write its memory, and advise on its mappings.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -21,9 +21,9 @@
 #include "process.h"
 #include "text.h"
 
-/* ---- a debugger ---- */
+/* ---- stop and release ---- */
 
-/* Stop one thread as a debugger does; it is ours until PTRACE_DETACH. */
+/* Stop one thread until PTRACE_DETACH. */
 static int seize(pid_t thread)
 {
 	int status;
@@ -34,12 +34,12 @@ static int seize(pid_t thread)
 	return waitpid(thread, &status, __WALL) == thread ? 0 : -1;
 }
 
-static int let_go(pid_t thread)
+static int detach(pid_t thread)
 {
 	return (int)ptrace(PTRACE_DETACH, thread, NULL, NULL);
 }
 
-/* Do the same to each thread of a process; -1 at the first that refuses. */
+/* Call @act for each thread of a process; -1 at the first that fails. */
 static int each_thread(pid_t process, int (*act)(pid_t thread))
 {
 	char path[32];
@@ -77,10 +77,10 @@ void op_seize(struct args *a, struct reply *r)
 
 void op_release(struct args *a, struct reply *r)
 {
-	trace(a, r, let_go);
+	trace(a, r, detach);
 }
 
-/* ---- one word of another process ---- */
+/* ---- read and write a word ---- */
 
 struct word {
 	pid_t process;
@@ -89,7 +89,7 @@ struct word {
 	uint32_t value;
 };
 
-/* All of these: 0, or -1 with errno set. */
+/* Each way returns 0, or -1 with errno set. */
 static int by_mem(struct word *word)
 {
 	char path[32];
@@ -110,7 +110,7 @@ static int by_mem(struct word *word)
 	return done == 4 ? 0 : -1;
 }
 
-/* ptrace() knows words of 64 bits only. */
+/* ptrace() transfers 64 bits, so a poke writes zeros to the upper half. */
 static int by_ptrace(struct word *word)
 {
 	int failed, error;
@@ -130,7 +130,7 @@ static int by_ptrace(struct word *word)
 		word->value = (uint32_t)found;
 	}
 	error = errno;
-	let_go(word->process);
+	detach(word->process);
 	errno = error;
 	return failed;
 }
@@ -148,7 +148,7 @@ static int by_vm(struct word *word)
 	return done == 4 ? 0 : -1;
 }
 
-/* The mapping is where it was when the child was forked. */
+/* Parse NAME MAP OFFSET; a forked child has the mapping at our address. */
 static bool find_word(struct args *a, struct reply *r, struct word *word)
 {
 	struct object *mapping = word_object(a, r, 1, MAPPING);
@@ -162,11 +162,11 @@ static bool find_word(struct args *a, struct reply *r, struct word *word)
 	return word->process >= 0;
 }
 
-static void reach(struct args *a, struct reply *r, struct word *word)
+static void access_word(struct args *a, struct reply *r, struct word *word)
 {
 	static const struct {
 		const char *name;
-		int (*reach)(struct word *word);
+		int (*access_word)(struct word *word);
 	} ways[] = {
 		{ "mem", by_mem },
 		{ "ptrace", by_ptrace },
@@ -181,7 +181,7 @@ static void reach(struct args *a, struct reply *r, struct word *word)
 	if (i == ARRAY_SIZE(ways))
 		reply_usage(r, "%s: via=%s is not mem, ptrace or vm", a->op,
 			    via);
-	else if (ways[i].reach(word))
+	else if (ways[i].access_word(word))
 		reply_errno(r, errno, a->op);
 	else if (word->storing)
 		reply_set(r, "ok");
@@ -194,7 +194,7 @@ void op_peek(struct args *a, struct reply *r)
 	struct word word = { 0 };
 
 	if (find_word(a, r, &word))
-		reach(a, r, &word);
+		access_word(a, r, &word);
 }
 
 void op_poke(struct args *a, struct reply *r)
@@ -205,10 +205,10 @@ void op_poke(struct args *a, struct reply *r)
 	if (!find_word(a, r, &word) || !word_u64(a, r, 3, &value))
 		return;
 	word.value = (uint32_t)value;
-	reach(a, r, &word);
+	access_word(a, r, &word);
 }
 
-/* madvise() of another process, or of this one as if it was another. */
+/* process_madvise() for another process, or for this one. */
 void op_advise(struct args *a, struct reply *r)
 {
 	struct object *mapping = word_object(a, r, 1, MAPPING);

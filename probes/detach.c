@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* An actor in another state than that in which it was made. */
+/* Leave namespaces, continue as an orphan, abort with a core dump. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,8 +15,8 @@
 #include "text.h"
 
 /*
- * Whatever is made private here stays so for the actors that this one makes; a
- * new PID namespace is only theirs.
+ * Leave namespaces.  Later children inherit the new ones; a new PID namespace
+ * is for the children only.
  */
 void op_unshare(struct args *a, struct reply *r)
 {
@@ -40,9 +40,8 @@ void op_unshare(struct args *a, struct reply *r)
 }
 
 /*
- * The process that goes on is a child, to which its parent has left all that it
- * had.  To whoever asks it is the same actor; only its end is not the end of
- * the process that is asked.
+ * Fork, continue in the child, and end this process.  The actor keeps its names
+ * and its sockets, but the process that its parent knows has ended.
  */
 void op_orphan(struct args *a, struct reply *r)
 {
@@ -77,7 +76,10 @@ static bool write_file(const char *path, const char *text)
 	return done;
 }
 
-/* Die, with a core of all that may be in one: Documentation/filesystems/proc.rst, 3.7 */
+/*
+ * Abort with a core dump of all that may be in one: coredump_filter in
+ * Documentation/filesystems/proc.rst, 3.7.
+ */
 void op_abort(struct args *a, struct reply *r)
 {
 	const struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };

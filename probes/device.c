@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* VFIO devices: both ways in, regions, and what the device fd is asked for. */
+/* VFIO devices: open by group or cdev, regions, reads and writes. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
@@ -18,7 +18,7 @@
 #include "operations.h"
 #include "text.h"
 
-/* dddd:bb:dd.f in hexadecimal: it becomes part of a path. */
+/* Check for dddd:bb:dd.f in hexadecimal, which becomes part of a path. */
 bool is_bdf(const char *text)
 {
 	static const char shape[] = "xxxx:xx:xx.x";
@@ -44,7 +44,7 @@ static int open_failed(struct reply *r, const char *step, const char *path)
 	return -1;
 }
 
-/* The legacy way: group, container, a type 1 IOMMU, and the device of it. */
+/* Open by group and container, with a type 1 IOMMU. */
 static int open_group(struct object *device, const char *bdf, struct reply *r)
 {
 	char path[64], target[256], node[64];
@@ -98,7 +98,7 @@ static bool find_cdev(const char *bdf, char *node, size_t size)
 	return found;
 }
 
-/* The device's own node as it is when it is opened: bound to nothing. */
+/* Open the node of the device without binding it to an iommufd. */
 int open_node(struct object *device, const char *bdf, struct reply *r)
 {
 	char node[64];
@@ -111,7 +111,7 @@ int open_node(struct object *device, const char *bdf, struct reply *r)
 	return device->fd < 0 ? open_failed(r, "device", node) : 0;
 }
 
-/* The newer way: the device's own node, bound to an iommufd with one IOAS. */
+/* Open the node of the device and bind it to an iommufd with one IOAS. */
 static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 {
 	struct vfio_device_bind_iommufd bind = { .argsz = sizeof(bind) };
@@ -259,7 +259,7 @@ void op_region(struct args *a, struct reply *r)
 		  (unsigned long long)info.offset, info.flags);
 }
 
-/* DEV REGION OFFSET WIDTH, as both read and write have it. */
+/* Parse DEV REGION OFFSET WIDTH of read and write. */
 static struct object *transfer(struct args *a, struct reply *r,
 			       uint64_t *position, uint64_t *width)
 {

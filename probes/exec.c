@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What outlives exec(): descriptors that are not close-on-exec, nothing else. */
+/* exec() of this program: only descriptors without close-on-exec remain. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <errno.h>
@@ -15,12 +15,10 @@
 #include "process.h"
 #include "text.h"
 
-/* How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path() */
+/* The path of each DMABUF in /proc begins so: fs/dcache.c, d_path() */
 #define DMABUF "/dmabuf:"
 
-/*
- * Names begin anew with buf1.  Answered by the image that comes after; only a failure is answered here.
- */
+/* Only a failure is answered here; the new image answers a success. */
 void op_exec(struct args *a, struct reply *r)
 {
 	char *argv[] = { "actor", "--resume", NULL };
@@ -32,7 +30,8 @@ void op_exec(struct args *a, struct reply *r)
 			       "go on with the transcript");
 		return;
 	}
-	deadline_stop(); /* a timer outlives exec(), a signal handler does not */
+	/* A timer survives exec(), a signal handler does not. */
+	deadline_stop();
 	execve("/proc/self/exe", argv, none);
 	reply_errno(r, errno, "exec");
 }
@@ -51,7 +50,7 @@ static unsigned int dmabuf_vmas(void)
 	return count;
 }
 
-/* Take up what is still open; what was mapped is not, but let the count say so. */
+/* Name the DMABUFs that are still open; count those still mapped. */
 static void reply_resumed(struct reply *r)
 {
 	DIR *folder = must(opendir("/proc/self/fd"));
@@ -75,7 +74,7 @@ static void reply_resumed(struct reply *r)
 	reply_add(r, "\n");
 }
 
-/* In the image after op_exec(): write its reply; false if nobody reads it. */
+/* Write the pending reply of op_exec(); false if nobody reads it. */
 bool resume(void)
 {
 	struct reply reply = { 0 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* An actor that has replaced itself by exec(). */
+/* The image after exec(). */
 #ifndef EXEC_H
 #define EXEC_H
 

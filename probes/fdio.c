@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What a descriptor can be asked for that is neither mmap() nor an ioctl. */
+/* Read, write, copy, truncate, fcntl() and reopen a descriptor. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,7 +12,7 @@
 #include "operations.h"
 #include "text.h"
 
-/* All of these move a few bytes; what the call returned, -1 with errno set. */
+/* Each way returns what its system call returned, -1 with errno set. */
 static ssize_t by_read(int fd)
 {
 	char bytes[16];
@@ -37,7 +37,7 @@ static ssize_t by_pwrite(int fd)
 	return pwrite(fd, "0123456789abcdef", 16, 0);
 }
 
-/* Between the descriptor and a pipe, in one direction or the other. */
+/* Move bytes between the descriptor and a pipe, either way. */
 static ssize_t with_pipe(int fd, ssize_t (*move)(int fd, const int *ends))
 {
 	int ends[2], error;
@@ -182,8 +182,8 @@ void op_fdflags(struct args *a, struct reply *r)
 }
 
 /*
- * Open again what a descriptor of this process stands for.  With O_PATH the new
- * one holds the dentry, and not the file.
+ * Open the file of a descriptor again by /proc/self/fd.  An O_PATH descriptor
+ * holds the dentry without opening the file.
  */
 void op_reopen(struct args *a, struct reply *r)
 {

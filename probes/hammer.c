@@ -571,8 +571,8 @@ static void overwrite(void *argument)
 }
 
 /*
- * Let the threads of a held hammer begin, and wait for @tries accesses of all of
- * them together; false at the deadline.
+ * Let the threads of a held hammer begin, and wait until they have tried @tries
+ * accesses together; false at the deadline.
  */
 static bool release(struct hammer *hammer, uint64_t tries)
 {

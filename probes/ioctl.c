@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Calls as no library would make them: any request with any argument.  And what
- * they leave behind: a call that is refused is to leave nothing.
+ * Raw ioctls, any request with any argument, and the footprint of a call: one
+ * that is refused leaves no descriptor, DMABUF or log record behind.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -57,7 +57,7 @@ static bool add_hex(struct argument *argument, const char *text)
 	return true;
 }
 
-/* The descriptor of an object, or with NAME/N one that keeps its IOMMU. */
+/* Add the descriptor of an object, or with NAME/N one of its IOMMU. */
 static bool add_descriptor(struct argument *argument, char *name)
 {
 	char *slash = strchr(name, '/');
@@ -80,7 +80,7 @@ static bool add_descriptor(struct argument *argument, char *name)
 	return fd >= 0 && add_bytes(argument, &fd, sizeof(fd));
 }
 
-/* A name, or the number of a descriptor that nobody needs to have. */
+/* Parse a name, or a descriptor number, which need not be open. */
 static bool parse_target(const char *word, int *fd)
 {
 	struct argument named = { 0 };
@@ -98,7 +98,7 @@ static bool parse_target(const char *word, int *fd)
 	return parse_u64(word, &number) && number <= UINT32_MAX;
 }
 
-/* Pairs of hexadecimal digits and names of objects, separated by commas. */
+/* Parse pairs of hexadecimal digits and names of objects, between commas. */
 static bool parse_argument(const char *text, struct argument *argument)
 {
 	char *copy = must(strdup(text)), *rest = copy, *part, *name;
@@ -115,8 +115,8 @@ static bool parse_argument(const char *text, struct argument *argument)
 }
 
 /*
- * Two pages, of which the second cannot be touched: zeros follow the argument
- * up to the end of the first, or with @guard nothing does.
+ * Call ioctl() with an argument in front of an inaccessible page.  Zeros fill
+ * the page after the argument; with @guard the argument ends where it ends.
  */
 static void call(struct reply *r, int fd, uint64_t request,
 		 const struct argument *argument, bool guard)
@@ -181,7 +181,7 @@ void op_ioctl(struct args *a, struct reply *r)
 		reply_set(r, "ok 0x%x", (unsigned int)result);
 }
 
-/* The numbers that the headers give: they differ between the revisions. */
+/* Reply with the feature numbers of the headers, which differ by revision. */
 void op_abi(struct args *a, struct reply *r)
 {
 	(void)a;
@@ -191,7 +191,7 @@ void op_abi(struct args *a, struct reply *r)
 #endif
 }
 
-/* A descriptor that came as the result of a raw call gets a name. */
+/* Name a descriptor that a raw call returned. */
 void op_hold(struct args *a, struct reply *r)
 {
 	struct object *buffer;
@@ -214,7 +214,10 @@ void op_hold(struct args *a, struct reply *r)
 	reply_set(r, "ok %s size=0x%jx", buffer->name, (uintmax_t)size);
 }
 
-/* "Total 3 objects, 12288 bytes" is the last that drivers/dma-buf/ says. */
+/*
+ * Add the number of DMABUFs.  bufinfo ends with "Total 3 objects, 12288 bytes":
+ * drivers/dma-buf/dma-buf.c.
+ */
 static void add_buffers(struct reply *r)
 {
 	FILE *info = fopen(BUFFERS, "re");
@@ -231,8 +234,8 @@ static void add_buffers(struct reply *r)
 }
 
 /*
- * What kernel/time/clocksource.c says of a clock that was read late, which
- * happens to a virtual machine whenever its host is busy.
+ * Recognize the messages of kernel/time/clocksource.c on a clock read late, as
+ * happens in a virtual machine on a busy host.
  */
 static bool of_the_clock(const char *record)
 {
@@ -242,9 +245,9 @@ static bool of_the_clock(const char *record)
 }
 
 /*
- * Records of the kernel log since this was first asked, but of the clock; what
- * the log has lost in the meantime (EPIPE) counts as one.
- * Documentation/ABI/testing/dev-kmsg
+ * Add the number of log records since the first call, those of the clock left
+ * out.  Records that the log has lost since (EPIPE) count as one:
+ * Documentation/ABI/testing/dev-kmsg.
  */
 static void add_log(struct reply *r)
 {
@@ -268,7 +271,7 @@ static void add_log(struct reply *r)
 	reply_add(r, " log=%u", count);
 }
 
-/* What a call could leave behind; what cannot be seen here is left out. */
+/* Count what a call could leave behind, as far as this process can see it. */
 void op_footprint(struct args *a, struct reply *r)
 {
 	struct reply before = { 0 };
@@ -276,7 +279,7 @@ void op_footprint(struct args *a, struct reply *r)
 
 	(void)a;
 	reply_reset(&before);
-	add_log(&before); /* its descriptor is to be there from the start */
+	add_log(&before); /* opens the log, whose descriptor is counted */
 	free(before.text);
 	if (!count_fds(r, &fds))
 		return;

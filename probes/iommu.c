@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A second device behind the IOMMU context of the first, and what that imports. */
+/* Share the IOMMU context of a device with another one, or with a DMABUF. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@ static int copy_fd(int fd)
 	return fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
-/* A group can be opened once only, so who wants its second device shares it. */
+/* A group can be opened only once, so both devices share its descriptor. */
 static int join_group(struct object *device, const struct object *first,
 		      const char *bdf)
 {
@@ -29,7 +29,7 @@ static int join_group(struct object *device, const struct object *first,
 	return device->fd < 0 ? -1 : fcntl(device->fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* Bound and nothing more: a device that does no DMA needs no IOAS. */
+/* Bind the device; it does no DMA, so it needs no IOAS. */
 static int join_iommufd(struct object *device)
 {
 	struct vfio_device_bind_iommufd bind = {
@@ -73,10 +73,7 @@ void op_join(struct args *a, struct reply *r)
 	reply_bars(device, r);
 }
 
-/*
- * A DMABUF as iommufd imports it: in an address space of its own, which becomes
- * the device's.
- */
+/* Have iommufd import a DMABUF into a new IOAS, and attach the device to it. */
 void op_import(struct args *a, struct reply *r)
 {
 	struct object *device = word_object(a, r, 0, DEVICE), *buffer;

@@ -32,7 +32,7 @@ static const char *next_word(const char *usage, size_t *length)
 	return usage;
 }
 
-/* Does @usage have the option @key ("[key=..." or "key=...")? */
+/* Look for the option @key in @usage: "[key=..." or "key=...". */
 static bool usage_takes(const char *usage, const char *key)
 {
 	size_t length;
@@ -89,7 +89,7 @@ static bool check_usage(const struct operation *operation, const struct args *a,
 	return true;
 }
 
-/* The deadline= that a line asks for, wherever it stands; seconds. */
+/* Find the deadline= of a line, in seconds, before the line is parsed. */
 static bool line_deadline(const char *line, struct reply *r,
 			  unsigned int *seconds)
 {
@@ -137,8 +137,8 @@ static void run_line(char *line, struct reply *r)
 }
 
 /*
- * Carry out one line; false when it asked for nothing (blank, comment).  A call
- * that the deadline interrupted says EINTR, which is not the kernel's answer.
+ * Carry out one line; false if it is blank or a comment.  A call that SIGALRM
+ * interrupts returns EINTR, which is no answer of the kernel's: a timeout.
  */
 bool execute(char *line, struct reply *r)
 {
@@ -158,7 +158,7 @@ bool execute(char *line, struct reply *r)
 	return true;
 }
 
-/* Serve stdin until it ends; the exit code. */
+/* Serve stdin until its end; return the exit code. */
 int serve(void)
 {
 	struct reader reader = { .fd = STDIN_FILENO };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Buffers of other origin: what an operation for DMABUFs of VFIO must not take
- * for one.  A memfd is no DMABUF at all.
+ * Make buffers that are not of VFIO, for calls that must refuse them.  A memfd
+ * and an eventfd are no DMABUFs at all.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -31,7 +31,7 @@ static void close_keeping_errno(int fd)
 	errno = error;
 }
 
-/* Sealed as drivers/dma-buf/udmabuf.c asks for it: it shall not shrink. */
+/* Make a memfd that cannot shrink, as drivers/dma-buf/udmabuf.c requires. */
 static int make_memfd(uint64_t length)
 {
 	int fd = memfd_create("buffer", MFD_CLOEXEC | MFD_ALLOW_SEALING);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Mappings: making, changing and removing them. */
+/* Make, change and remove mappings. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sys/mman.h>
@@ -22,7 +22,7 @@ static const struct token protections[] = {
 	{ "rwx", PROT_READ | PROT_WRITE | PROT_EXEC },
 };
 
-/* The C library would refuse some of what the kernel is to refuse. */
+/* mmap() without the C library, which refuses some calls itself. */
 static void *map_raw(void *place, uint64_t length, int protection, int flags,
 		     int fd, uint64_t offset)
 {
@@ -48,9 +48,8 @@ static bool parse_protection(const struct args *a, struct reply *r,
 }
 
 /*
- * An address that is @congruent modulo @align: huge pages need the virtual
- * address to go with the physical one.  The reservation around it is given
- * back once the mapping stands in it.
+ * Map at an address that is @congruent modulo @align: huge pages need a virtual
+ * address aligned as the physical one.  Unmap the rest of the reservation.
  */
 static void *map_placed(uint64_t length, int protection, int flags, int fd,
 			uint64_t offset, uint64_t align, uint64_t congruent)
@@ -85,7 +84,7 @@ static void *map_placed(uint64_t length, int protection, int flags, int fd,
 	return result;
 }
 
-/* Where in the fd the mapping starts; a device fd wants to know the BAR. */
+/* Compute the file offset of the mapping; for a device fd it needs the BAR. */
 static bool map_offset(struct args *a, struct reply *r,
 		       const struct object *object, uint64_t *offset)
 {
@@ -160,7 +159,7 @@ void op_map(struct args *a, struct reply *r)
 	reply_set(r, "ok %s", mapping->name);
 }
 
-/* The part of a mapping that offset= and length= choose; all of it if absent. */
+/* Parse offset= and length=, a part of a mapping; without them all of it. */
 struct object *mapping_part(struct args *a, struct reply *r, uint64_t *offset,
 			    uint64_t *length)
 {
@@ -183,7 +182,7 @@ struct object *mapping_part(struct args *a, struct reply *r, uint64_t *offset,
 	return mapping;
 }
 
-/* Whatever came to lie in its place, a hammer would go on storing to it. */
+/* Refuse if a hammer is at work, which would store to the next mapping here. */
 static bool is_hammered(const struct args *a, struct reply *r,
 			const struct object *mapping)
 {
@@ -268,7 +267,7 @@ void op_madvise(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* What is mapped there now is what MREMAP_FIXED is to put something in place of. */
+/* Map inaccessible pages, which MREMAP_FIXED is to replace. */
 static void *reserve(uint64_t length)
 {
 	return mmap(NULL, length, PROT_NONE,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Parts of mappings. */
+/* The part of a mapping that a line names. */
 #ifndef MAPPING_H
 #define MAPPING_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What else the kernel can be asked to do with a mapping. */
+/* Less common operations of mm/ on a mapping. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +74,7 @@ void op_mlockall(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* Put a part of a buffer where a part of a mapping is. */
+/* Map a part of a buffer over a part of a mapping. */
 void op_mapover(struct args *a, struct reply *r)
 {
 	uint64_t offset, length, from, keep;
@@ -94,7 +94,7 @@ void op_mapover(struct args *a, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* At an address of the user's choice, if nothing is there. */
+/* Map at an address of the user's choice, if nothing is mapped there. */
 void op_mapat(struct args *a, struct reply *r)
 {
 	struct object *buffer = word_object(a, r, 0, BUFFER), *mapping;
@@ -156,7 +156,7 @@ static int userfaultfd(uint64_t features)
 	return fd;
 }
 
-/* The userfaultfd is a descriptor like any other, and its close() undoes all. */
+/* Register a mapping; close() of the userfaultfd, a buffer, unregisters it. */
 void op_userfault(struct args *a, struct reply *r)
 {
 	static const struct token modes[] = {
@@ -207,7 +207,7 @@ void op_userfault(struct args *a, struct reply *r)
 	reply_set(r, "ok %s", faults->name);
 }
 
-/* The file of a mapping, opened anew by way of the mapping. */
+/* Open the file of a mapping by /proc/self/map_files. */
 void op_mapfile(struct args *a, struct reply *r)
 {
 	struct object *mapping = word_object(a, r, 0, MAPPING), *buffer;

@@ -20,12 +20,13 @@ struct object {
 	struct object *next;
 	char name[24];
 	enum kind kind;
-	int fd;		     /* DEVICE, BUFFER */
-	int iommu_fd[2];     /* DEVICE: group and container, or iommufd */
+	int fd; /* DEVICE, BUFFER */
+	/* DEVICE: group and container; or iommufd and -1; or both -1 */
+	int iommu_fd[2];
 	int wakeup;	     /* DEVICE: eventfd of `lowpower wakeup`, else -1 */
 	unsigned char *base; /* MAPPING */
 	uint64_t length;     /* MAPPING: rounded up to pages */
-	unsigned int hammers; /* MAPPING: at work on it */
+	unsigned int hammers; /* MAPPING: hammers at work on it */
 };
 
 extern struct object *objects;

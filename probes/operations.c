@@ -4,8 +4,8 @@
 #include "text.h"
 
 /*
- * The usage is also what a line is checked against: plain words are positional,
- * key=VALUE are options, brackets make either optional.
+ * A line is checked against its usage: plain words are positional, key=VALUE is
+ * an option, and brackets make either optional.
  */
 const struct operation operations[] = {
 	{ "open vfio BDF [via=group|cdev|node]",

@@ -10,7 +10,8 @@
 typedef void operation_fn(struct args *a, struct reply *r);
 
 struct operation {
-	const char *usage; /* name, arguments; also what validation goes by */
+	const char *
+		usage; /* name and arguments, which a line is checked against */
 	const char *help;
 	operation_fn *run;
 };

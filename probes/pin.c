@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Parts of the kernel that pin the pages of a mapping. */
+/* Have parts of the kernel pin the pages of a mapping. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 #define DISK "/dev/vda"
 
-/* All of these: what the call returned, -1 with errno set. */
+/* Each way returns what its system call returned, -1 with errno set. */
 static long pin_direct(unsigned char *place, size_t length)
 {
 	int fd = open(DISK, O_RDONLY | O_DIRECT | O_CLOEXEC), error;
@@ -67,7 +67,7 @@ static long pin_uring(unsigned char *place, size_t length)
 	return done;
 }
 
-/* Not FUTEX_PRIVATE_FLAG: what is shared is known by its page. */
+/* Without FUTEX_PRIVATE_FLAG: the key of a shared futex is its page. */
 static long pin_futex(unsigned char *place, size_t length)
 {
 	(void)length;

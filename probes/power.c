@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What takes the device as a whole away for a time, beside VFIO_DEVICE_RESET. */
+/* Put a device into low power, and count its wakeups. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static int low_power(const struct object *device, uint32_t number)
 	return ioctl(device->fd, VFIO_DEVICE_FEATURE, &feature);
 }
 
-/* With an eventfd that is signalled when something wakes the device up. */
+/* Enter low power; a wakeup of the device signals the eventfd. */
 static int low_power_wakeup(struct object *device)
 {
 	struct {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the kernel says about this very process: page table, VMAs, fds. */
+/* Report what /proc and debugfs tell of this process: page table, VMAs, fds. */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
@@ -16,15 +16,15 @@
 #include "text.h"
 
 /*
- * x86 only: "current_kernel" walks the page table of the process that reads
- * it, user half included (arch/x86/mm/debug_pagetables.c), so nobody else can
- * look for us.
+ * x86 only: "current_kernel" walks the page table of the process that reads it,
+ * user half included (arch/x86/mm/debug_pagetables.c), so each actor has to
+ * read it itself.
  */
 #define PAGE_TABLE "/sys/kernel/debug/page_tables/current_kernel"
 
 /*
- * One line of the dump: "0xSTART-0xEND  64M USR RW PCD NX pte".  A span that is
- * not present has only the level.  Reply: 0xFROM-0xTO:LEVEL:USR,RW,PCD,NX with
+ * Parse a line of the dump, "0xSTART-0xEND  64M USR RW PCD NX pte"; a span that
+ * is not present has only the level.  Add 0xFROM-0xTO:LEVEL:USR,RW,PCD,NX with
  * offsets in the mapping, cut to it.
  */
 static void add_span(char *line, const struct object *mapping, struct reply *r)
@@ -76,7 +76,7 @@ void op_pagetable(struct args *a, struct reply *r)
 	fclose(dump);
 }
 
-/* A field that may hold anything becomes one word without commas. */
+/* Add a field as one word without commas, whatever bytes it holds. */
 static void add_word(struct reply *r, const char *text)
 {
 	for (; *text && *text != '\n'; text++) {
@@ -87,7 +87,7 @@ static void add_word(struct reply *r, const char *text)
 	}
 }
 
-/* The flags line comes last of a VMA in smaps: "VmFlags: rd wr sh". */
+/* Add the last line of a VMA in smaps, "VmFlags: rd wr sh". */
 static void add_flags(struct reply *r, char *line)
 {
 	char *rest = line + strlen("VmFlags:"), *word;
@@ -102,9 +102,8 @@ static void add_flags(struct reply *r, char *line)
 }
 
 /*
- * Every VMA inside the mapping: FROM-TO,PERMS,PGOFF,NAME,FLAG+FLAG with offsets
- * in the mapping.  Device and inode numbers are left out: they are different
- * on every run.
+ * Report each VMA of a mapping as FROM-TO,PERMS,PGOFF,NAME,FLAG+FLAG, by offsets
+ * in it.  Device and inode numbers differ on every run and are left out.
  */
 void op_vmas(struct args *a, struct reply *r)
 {
@@ -148,7 +147,7 @@ void op_vmas(struct args *a, struct reply *r)
 	fclose(smaps);
 }
 
-/* What this process shares with others by mapping it: file names and sizes. */
+/* Report names and sizes of the files that are mapped shared. */
 void op_mapped(struct args *a, struct reply *r)
 {
 	FILE *maps = must(fopen("/proc/self/maps", "re"));
@@ -172,7 +171,7 @@ void op_mapped(struct args *a, struct reply *r)
 	fclose(maps);
 }
 
-/* In KiB; fs/proc/task_mmu.c, task_mem(). */
+/* Report VmLck and VmRSS in KiB: fs/proc/task_mmu.c, task_mem(). */
 void op_memory(struct args *a, struct reply *r)
 {
 	static const struct {
@@ -209,7 +208,7 @@ void op_faults(struct args *a, struct reply *r)
 		  usage.ru_majflt);
 }
 
-/* The lines of fdinfo as key=value; the offset and flags of any fd included. */
+/* Report the lines of fdinfo as key=value, without inode and mount. */
 void op_fdinfo(struct args *a, struct reply *r)
 {
 	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
@@ -240,7 +239,7 @@ void op_fdinfo(struct args *a, struct reply *r)
 	fclose(info);
 }
 
-/* Count the open descriptors but the one that it takes; false with @r set. */
+/* Count the open descriptors, except the one used here; false with @r set. */
 bool count_fds(struct reply *r, unsigned int *count)
 {
 	struct dirent *entry;

@@ -25,9 +25,8 @@
 #include "text.h"
 
 #define RIGHTS_FD 3
-#define GRACE_MS \
-	2000 /* a child reports its own timeout before its parent does */
 #define READ_BYTES 65536
+#define GRACE_MS 2000 /* so that a child reports its timeout itself */
 
 struct child {
 	struct child *next;
@@ -78,7 +77,7 @@ static bool reader_cut(struct reader *reader, char **line,
 }
 
 /*
- * Read the next line into @line, without its newline, valid until the next call.
+ * Read the next line into @line, without newline; valid until the next call.
  * Wait until @grace milliseconds after the deadline, or for ever if negative.
  */
 enum line_status reader_line(struct reader *reader, char **line, int grace)
@@ -115,7 +114,7 @@ enum line_status reader_line(struct reader *reader, char **line, int grace)
 	return status;
 }
 
-/* Write all; false if the reader is gone or does not read until the deadline. */
+/* Write all; false if the reader is gone, or full until the deadline. */
 bool write_all(int fd, const char *data, size_t length)
 {
 	ssize_t done;
@@ -328,7 +327,7 @@ static void child_begin(struct child *child, struct reply *r)
 		reply_set(r, "ok");
 }
 
-/* Make two socket pairs and fork; 0 in the child, whose sockets are in place. */
+/* Make two socket pairs and fork; 0 in the child, which has them in place. */
 static pid_t fork_child(const struct args *a, struct reply *r, int *line,
 			int *rights)
 {
@@ -530,7 +529,7 @@ void op_recv(struct args *a, struct reply *r)
 
 /* ---- signals and ends ---- */
 
-/* Signal a child; wait for a stop, which is complete once all threads stopped. */
+/* Signal a child; wait until a stop has reached all its threads. */
 static int signal_child(const struct child *child, int number)
 {
 	siginfo_t info;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Resets of a device: one, many in a thread, and that of the slot or bus. */
+/* Reset a device once, many times in a thread, or with its slot or bus. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -29,8 +29,8 @@ void op_reset(struct args *a, struct reply *r)
 }
 
 /*
- * The reset of the whole slot or bus.  That all on it is the caller's is proven
- * by a group, or by the iommufd where no group is given.
+ * Reset the whole slot or bus.  A group, or else the iommufd, proves that the
+ * caller owns all devices on it.
  */
 void op_hotreset(struct args *a, struct reply *r)
 {
@@ -63,7 +63,7 @@ void op_hotreset(struct args *a, struct reply *r)
 	free(request);
 }
 
-/* A thread that resets a device again and again while the actor does other things. */
+/* The thread that resets a device while the actor serves other lines. */
 static struct {
 	bool begun;
 	pthread_t thread;

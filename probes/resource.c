@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the memory attribute of a DMABUF is compared with, and what it asks for. */
+/* The BAR file of sysfs, to compare the memory attribute of a DMABUF with. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -12,8 +12,8 @@
 #include "text.h"
 
 /*
- * A BAR as sysfs offers it, past vfio; with wc=1 write-combining, which reserves
- * the range as such (drivers/pci/mmap.c).
+ * Open a BAR by sysfs, without vfio.  With wc=1 its mapping is write-combining
+ * and reserves the range as such (drivers/pci/mmap.c).
  */
 void op_resource(struct args *a, struct reply *r)
 {

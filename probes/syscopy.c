@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The kernel as the one who touches a mapping, on behalf of a system call:
- * where a load would raise a signal, the call fails with EFAULT.
+ * Have the kernel access a mapping in a system call, which fails with EFAULT
+ * where a load would raise a signal.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -13,9 +13,9 @@
 #include "operations.h"
 #include "text.h"
 
-#define BYTES_MAX PAGE /* of what fits in a pipe that nobody reads */
+#define BYTES_MAX PAGE /* fits in a pipe that nobody reads */
 
-/* write() from the mapping; what arrived is the reply's data. */
+/* write() from the mapping to a pipe; reply with what arrived. */
 static void copy_out(const unsigned char *place, size_t bytes, const int *ends,
 		     struct reply *r)
 {
@@ -33,7 +33,7 @@ static void copy_out(const unsigned char *place, size_t bytes, const int *ends,
 		reply_add(r, "%02x", arrived[i]);
 }
 
-/* read() into the mapping, of @value again and again. */
+/* read() repetitions of @value into the mapping. */
 static void copy_in(unsigned char *place, size_t bytes, uint32_t value,
 		    const int *ends, struct reply *r)
 {

@@ -10,7 +10,7 @@
 
 #include "text.h"
 
-/* Return @memory; end the actor if it is NULL, which tells nothing of the kernel. */
+/* Return @memory; end the actor if it is NULL, for no reply would be right. */
 void *must(void *memory)
 {
 	if (!memory) {
@@ -63,7 +63,7 @@ void reply_set(struct reply *r, const char *fmt, ...)
 	va_end(values);
 }
 
-/* Reply "error EINVAL map: Invalid argument"; an errno without a name is E524. */
+/* Reply "error EINVAL map: Invalid argument"; E524 for an unnamed errno. */
 void reply_errno(struct reply *r, int error, const char *what)
 {
 	const char *name = strerrorname_np(error);

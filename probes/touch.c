@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What it costs to reach a mapping: page faults, counted where they happen. */
+/* Count the page faults that the accesses to a mapping take. */
 #define _GNU_SOURCE
 #include <sys/resource.h>
 
@@ -37,7 +37,7 @@ static long faults_so_far(void)
 	return usage.ru_minflt;
 }
 
-/* Nothing is printed and no memory taken between the two looks at the count. */
+/* Print and allocate nothing between the two counts: either may fault. */
 void op_touch(struct args *a, struct reply *r)
 {
 	uint64_t offset, length, value;

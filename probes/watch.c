@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * A watch: a thread that loads from a mapping over and over, whatever becomes of
- * it, and keeps every value it has ever seen.  What shows for a moment only, while
- * the actor itself waits for its next line, is in there.
+ * A thread that loads from a mapping over and over and keeps every value seen.
+ * It sees a value that is there only while the actor waits for its next line.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -22,12 +21,12 @@
 #define VALUES_MAX 16
 
 static struct watch {
-	pid_t owner; /* a forked child has the memory, and not the thread */
+	pid_t owner; /* a forked child has this memory, but not the thread */
 	pthread_t thread;
 	unsigned char *part;
 	uint64_t length;
 	atomic_bool begun, stop, ended;
-	/* The thread's own while it runs. */
+	/* Only the thread writes these while it runs. */
 	uint64_t loads, sigbus, sigsegv;
 	uint32_t value[VALUES_MAX];
 	unsigned int values;
@@ -47,7 +46,7 @@ static void remember(uint32_t value)
 		watch.more = true;
 }
 
-static void look(struct access *access)
+static void load_once(struct access *access)
 {
 	struct fault fault;
 
@@ -61,7 +60,7 @@ static void look(struct access *access)
 	}
 }
 
-/* The last round begins after the stop, so nothing before it goes unseen. */
+/* Begin the last round after the stop, so that no earlier value is missed. */
 static void *run(void *context)
 {
 	struct access access = { .width = 32 };
@@ -74,7 +73,7 @@ static void *run(void *context)
 		last = atomic_load(&watch.stop);
 		for (at = 0; at < watch.length; at += PAGE) {
 			access.place = watch.part + at;
-			look(&access);
+			load_once(&access);
 		}
 		atomic_store(&watch.begun, true);
 	} while (!last);
@@ -82,7 +81,7 @@ static void *run(void *context)
 	return NULL;
 }
 
-/* False when it did not come true until the deadline. */
+/* Wait for a flag; false at the deadline. */
 static bool await(atomic_bool *flag)
 {
 	struct timespec moment = { .tv_nsec = 500000 };
