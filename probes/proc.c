@@ -102,8 +102,8 @@ static void add_flags(struct reply *r, char *line)
 }
 
 /*
- * Report each VMA of a mapping as FROM-TO,PERMS,PGOFF,NAME,FLAG+FLAG, by offsets
- * in it.  Device and inode numbers differ on every run and are left out.
+ * Report each VMA of a mapping: FROM-TO,PERMS,PGOFF,NAME,FLAG+FLAG, offsets in
+ * the mapping.  Device and inode numbers differ on every run and are left out.
  */
 void op_vmas(struct args *a, struct reply *r)
 {
