@@ -49,7 +49,7 @@ void op_count(struct args *a, struct reply *r)
 	};
 
 	if (counter >= 0) {
-		reply_usage(r, "count: something is counted; ask counted");
+		reply_usage(r, "count: a count is at work; counted ends it");
 		return;
 	}
 	if (!event.bp_addr) {

@@ -285,7 +285,7 @@ void op_memattr(struct args *a, struct reply *r)
 	if (!parse_tokens(a->word[2], attributes, ARRAY_SIZE(attributes),
 			  &attribute) ||
 	    attribute > UINT32_MAX) {
-		reply_usage(r, "memattr: wants nc, wc or a 32-bit number");
+		reply_usage(r, "memattr: takes nc, wc or a 32-bit number");
 		return;
 	}
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR

@@ -49,8 +49,8 @@ void op_orphan(struct args *a, struct reply *r)
 
 	(void)a;
 	if (!process_is_child()) {
-		reply_usage(r, "orphan: this actor has no parent that would "
-			       "wait for its process");
+		reply_usage(r, "orphan: this actor has no parent to wait for "
+			       "its process");
 		return;
 	}
 	child = fork();
@@ -86,8 +86,8 @@ void op_abort(struct args *a, struct reply *r)
 
 	(void)a;
 	if (!process_is_child()) {
-		reply_usage(r, "abort: this actor has no parent, which could "
-			       "go on with the transcript");
+		reply_usage(r, "abort: this actor has no parent, so the "
+			       "transcript would end here");
 		return;
 	}
 	if (setrlimit(RLIMIT_CORE, &limit) ||

@@ -337,7 +337,7 @@ void op_probe(struct args *a, struct reply *r)
 		return;
 	if (number > VFIO_DEVICE_FEATURE_MASK ||
 	    !parse_tokens(a->word[2], ways, ARRAY_SIZE(ways), &way)) {
-		reply_usage(r, "probe: wants a 16-bit number, then get or set");
+		reply_usage(r, "probe: takes a 16-bit number, then get or set");
 		return;
 	}
 	feature.flags = (uint32_t)(number | way | VFIO_DEVICE_FEATURE_PROBE);

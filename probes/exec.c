@@ -26,8 +26,8 @@ void op_exec(struct args *a, struct reply *r)
 
 	(void)a;
 	if (!process_is_child()) {
-		reply_usage(r, "exec: this actor has no parent, which could "
-			       "go on with the transcript");
+		reply_usage(r, "exec: this actor has no parent, so the "
+			       "transcript would end here");
 		return;
 	}
 	/* A timer survives exec(), a signal handler does not. */

@@ -130,7 +130,7 @@ void op_fdio(struct args *a, struct reply *r)
 		if (!strcmp(ways[i].name, a->word[1]))
 			break;
 	if (i == ARRAY_SIZE(ways)) {
-		reply_usage(r, "fdio: '%s' is no way that is known here",
+		reply_usage(r, "fdio: '%s' is no known way to move bytes",
 			    a->word[1]);
 		return;
 	}

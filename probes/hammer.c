@@ -367,7 +367,7 @@ static bool parse_accesses(struct args *a, struct reply *r,
 	    (uintptr_t)hammer->part % (width / 8) || !hammer->stride ||
 	    hammer->stride % (width / 8)) {
 		reply_usage(r, "hammer: offset=, length= and stride= are whole "
-			       "accesses, and not none");
+			       "accesses; length= and stride= at least one");
 		return false;
 	}
 	access->width = (unsigned int)width;

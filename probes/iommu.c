@@ -51,8 +51,8 @@ void op_join(struct args *a, struct reply *r)
 		return;
 	if (!is_bdf(bdf) || first->iommu_fd[0] < 0) {
 		reply_usage(r,
-			    "join: wants a device that this actor opened, and "
-			    "the like of 0000:02:00.1");
+			    "join: takes a device that this actor opened, and "
+			    "an address like 0000:02:00.1");
 		return;
 	}
 	by_group = first->iommu_fd[1] >= 0;

@@ -94,7 +94,7 @@ static bool map_offset(struct args *a, struct reply *r,
 	    !option_u64(a, r, "bar", 0, &bar))
 		return false;
 	if (!option_text(a, "bar") == (object->kind == DEVICE)) {
-		reply_usage(r, "map: bar= belongs to a device, and only there");
+		reply_usage(r, "map: bar= is for a device, and required there");
 		return false;
 	}
 	if (object->kind == BUFFER)
@@ -131,7 +131,8 @@ void op_map(struct args *a, struct reply *r)
 	if (!parse_tokens(flag_text, flag_words, ARRAY_SIZE(flag_words),
 			  &flags) ||
 	    flags > INT32_MAX || flags & MAP_FIXED) {
-		reply_usage(r, "map: flags=%s (MAP_FIXED is not yours)",
+		reply_usage(r,
+			    "map: flags=%s is unknown, or contains MAP_FIXED",
 			    flag_text);
 		return;
 	}
@@ -257,8 +258,7 @@ void op_madvise(struct args *a, struct reply *r)
 		return;
 	if (!parse_tokens(a->word[1], advices, ARRAY_SIZE(advices), &advice) ||
 	    advice > INT32_MAX) {
-		reply_usage(r, "madvise: '%s' is no advice known here",
-			    a->word[1]);
+		reply_usage(r, "madvise: '%s' is no known advice", a->word[1]);
 		return;
 	}
 	if (madvise(mapping->base + offset, length, (int)advice))

@@ -95,7 +95,8 @@ void op_resets(struct args *a, struct reply *r)
 	if (!device || !option_u64(a, r, "count", 0, &count))
 		return;
 	if (resets.begun) {
-		reply_usage(r, "resets: there are some; ask resetsdone");
+		reply_usage(r,
+			    "resets: a thread is at work; resetsdone ends it");
 		return;
 	}
 	resets.fd = device->fd;

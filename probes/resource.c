@@ -26,8 +26,8 @@ void op_resource(struct args *a, struct reply *r)
 	if (!word_u64(a, r, 1, &bar) || !option_u64(a, r, "wc", 0, &combining))
 		return;
 	if (!is_bdf(a->word[0]) || bar > 5) {
-		reply_usage(r, "resource: wants the like of 0000:02:00.0, and "
-			       "a BAR");
+		reply_usage(r, "resource: wants an address like 0000:02:00.0, "
+			       "and a BAR");
 		return;
 	}
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/resource%u%s",

@@ -49,7 +49,7 @@ void op_touch(struct args *a, struct reply *r)
 	if (!mapping || !option_u64(a, r, "value", 0, &value))
 		return;
 	if ((offset | length) & (PAGE - 1) || value > UINT32_MAX) {
-		reply_usage(r, "touch: wants whole pages, and a value of 32 "
+		reply_usage(r, "touch: takes whole pages, and a value of 32 "
 			       "bits");
 		return;
 	}

@@ -121,8 +121,7 @@ void op_watch(struct args *a, struct reply *r)
 		return;
 	}
 	if (offset % 4 || length < 4 || length % PAGE % 4) {
-		reply_usage(r, "watch: looks at whole 32-bit words, and at one "
-			       "at least");
+		reply_usage(r, "watch: loads whole 32-bit words, at least one");
 		return;
 	}
 	memset(&watch, 0, sizeof(watch));
