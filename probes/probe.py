@@ -111,8 +111,130 @@ PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
 DMABUF = "/dmabuf:"
 
 
+# ---- text ----
+
+
 class UsageError(Exception):
     """The line is not one that can be carried out."""
+
+
+def printable(text: str) -> str:
+    """The user's own words, cut and without anything a terminal would obey."""
+    return re.sub(r"[^ -~]", "?", text)[:400]
+
+
+def number(text: str) -> int:
+    """Decimal or 0x hexadecimal of at most 64 bits, with an optional K, M or G."""
+    match = re.fullmatch(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", text, re.ASCII)
+    if match:
+        value = int(match[1], 16) if match[1] else int(match[2])
+        value <<= {"": 0, "K": 10, "M": 20, "G": 30}[match[3]]
+        if value < 1 << 64:
+            return value
+    raise UsageError(f"'{text}' is not a number of at most 64 bits")
+
+
+# ---- object ----
+
+
+class Device:
+    """An open VFIO device and the descriptors that keep its IOMMU."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.anchors: list[int] = []
+
+
+class Buffer:
+    """A DMABUF."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+
+class Mapping:
+    """A mapping; ``length`` in whole pages."""
+
+    def __init__(self, address: int, length: int, protection: int) -> None:
+        self.address = address
+        self.length = length
+        self.protection = protection
+
+
+PREFIXES: dict[type, str] = {Device: "dev", Buffer: "buf", Mapping: "map"}
+held: dict[str, Device | Buffer | Mapping] = {}
+counts: dict[type, int] = {}
+
+
+def keep(thing: Device | Buffer | Mapping) -> str:
+    """Give it the next name of its kind."""
+    counts[type(thing)] = counts.get(type(thing), 0) + 1
+    name = f"{PREFIXES[type(thing)]}{counts[type(thing)]}"
+    held[name] = thing
+    return name
+
+
+class Line:
+    """The words and options of one line."""
+
+    def __init__(self, words: list[str], options: dict[str, str]) -> None:
+        self.words = words
+        self.options = options
+
+    def number(self, index: int) -> int:
+        """The word as a number."""
+        return number(self.words[index])
+
+    def option(self, key: str, absent: int) -> int:
+        """The option as a number."""
+        return number(self.options[key]) if key in self.options else absent
+
+    def choice(self, key: str, absent: str, table: dict[str, int]) -> int:
+        """The option as names of ``table`` joined by commas, or as a number."""
+        value = 0
+        for word in self.options.get(key, absent).split(","):
+            value |= table[word] if word in table else number(word)
+        return value
+
+    def device(self, index: int) -> Device:
+        """The device that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Device):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a device of this actor")
+
+    def buffer(self, index: int) -> Buffer:
+        """The buffer that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Buffer):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a buffer of this actor")
+
+    def descriptor(self, index: int) -> Device | Buffer:
+        """The device or buffer that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Device | Buffer):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a device or a buffer of this actor")
+
+    def mapping(self, index: int) -> Mapping:
+        """The mapping that the word names."""
+        thing = held.get(self.words[index])
+        if isinstance(thing, Mapping):
+            return thing
+        raise UsageError(f"'{self.words[index]}' does not name a mapping of this actor")
+
+    def part(self) -> tuple[Mapping, int, int]:
+        """The mapping and the part of it that offset= and length= choose."""
+        mapping = self.mapping(0)
+        offset = self.option("offset", 0)
+        length = self.option("length", max(mapping.length - offset, 0))
+        if offset > mapping.length or length > mapping.length - offset:
+            raise UsageError(f"{self.words[0]} ends at {mapping.length:#x}")
+        return mapping, offset, length
+
+
+# ---- fault ----
 
 
 class DeadlineError(Exception):
@@ -134,7 +256,22 @@ class FaultError(Exception):
         return signal.Signals(self.number).name.lower()
 
 
-# ---- memory ----
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise DeadlineError in the body after ``seconds``."""
+
+    def late(_number: int, _frame: object) -> None:
+        raise DeadlineError
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+# ---- access ----
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -230,123 +367,131 @@ class Touch:
 
 touch = Touch()
 
-# ---- what the probe holds ----
+
+def accessor(bits: int, storing: bool) -> Callable[[Line], str]:
+    """The operation load32 and its like."""
+
+    def run(line: Line) -> str:
+        mapping, offset = line.mapping(0), line.number(1)
+        if offset + bits // 8 > mapping.length:
+            raise UsageError(f"{line.words[0]} ends at {mapping.length:#x}")
+        if not storing:
+            return f"ok {touch(mapping, offset, bits):#0{2 + bits // 4}x}"
+        value = line.number(2)
+        if value >> bits:
+            raise UsageError(f"{line.words[2]} does not fit in {bits} bits")
+        touch(mapping, offset, bits, value)
+        return "ok"
+
+    return run
 
 
-class Device:
-    """An open VFIO device and the descriptors that keep its IOMMU."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.anchors: list[int] = []
-
-
-class Buffer:
-    """A DMABUF."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+def op_loadpages(line: Line) -> str:
+    mapping, start, length = line.part()
+    words = ["ok"]
+    for offset in range(start, start + length, PAGE):
+        try:
+            words.append(f"{touch(mapping, offset, 32):#010x}")
+        except FaultError as fault:
+            words.append(f"{fault.name}:{fault.code}:{fault.address - mapping.address:#x}")
+    return " ".join(words)
 
 
-class Mapping:
-    """A mapping; ``length`` in whole pages."""
-
-    def __init__(self, address: int, length: int, protection: int) -> None:
-        self.address = address
-        self.length = length
-        self.protection = protection
-
-
-PREFIXES: dict[type, str] = {Device: "dev", Buffer: "buf", Mapping: "map"}
-held: dict[str, Device | Buffer | Mapping] = {}
-counts: dict[type, int] = {}
+def op_stamp(line: Line) -> str:
+    mapping, start, length = line.part()
+    seed = line.option("seed", 0)
+    pages = range(start, start + length, PAGE)
+    for offset in pages:
+        touch(mapping, offset, 32, (offset // PAGE + seed) % (1 << 32))
+    return f"ok pages={len(pages)}"
 
 
-def keep(thing: Device | Buffer | Mapping) -> str:
-    """Give it the next name of its kind."""
-    counts[type(thing)] = counts.get(type(thing), 0) + 1
-    name = f"{PREFIXES[type(thing)]}{counts[type(thing)]}"
-    held[name] = thing
-    return name
+# ---- buffer ----
 
 
-def printable(text: str) -> str:
-    """The user's own words, cut and without anything a terminal would obey."""
-    return re.sub(r"[^ -~]", "?", text)[:400]
+def op_export(line: Line) -> str:
+    device = line.device(0)
+    ranges = b""
+    listed = line.options["ranges"].split(",") if line.options["ranges"] else []
+    for one in listed:
+        offset, colon, rest = one.partition(":")
+        length, star, times = rest.partition("*")
+        count = number(times) if star else 1
+        if not colon or not 0 < count <= RANGES_MAX - len(ranges) // 16:
+            raise UsageError(
+                f"ranges= is a list of at most {RANGES_MAX} OFFSET:LENGTH or OFFSET:LENGTH*TIMES"
+            )
+        ranges += struct.pack("=QQ", number(offset), number(length)) * count
+    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
+    fields = (line.option("bar", 0), flags, line.option("flags", 0))
+    if max(fields) >= 1 << 32:
+        raise UsageError("bar=, flags= and open_flags= have 32 bits")
+    head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(ranges) // 16)
+    fd = fcntl.ioctl(device.fd, VFIO_DEVICE_FEATURE, bytearray(head + ranges))
+    return f"ok {keep(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
 
 
-def number(text: str) -> int:
-    """Decimal or 0x hexadecimal of at most 64 bits, with an optional K, M or G."""
-    match = re.fullmatch(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", text, re.ASCII)
-    if match:
-        value = int(match[1], 16) if match[1] else int(match[2])
-        value <<= {"": 0, "K": 10, "M": 20, "G": 30}[match[3]]
-        if value < 1 << 64:
-            return value
-    raise UsageError(f"'{text}' is not a number of at most 64 bits")
+def op_revoke(line: Line) -> str:
+    device, buffer = line.device(0).fd, line.buffer(1).fd
+    via = line.options.get("via", "feature")
+    if via == "feature":
+        request = struct.pack("=IIi", 12, FEATURE_SET | FEATURE_DMA_BUF_REVOKE, buffer)
+        fcntl.ioctl(device, VFIO_DEVICE_FEATURE, bytearray(request))
+    elif via == "pci":
+        fcntl.ioctl(device, VFIO_DEVICE_PCI_DMABUF_REVOKE, bytearray(struct.pack("=Ii", 8, buffer)))
+    elif via == "ioctl":
+        fcntl.ioctl(buffer, DMA_BUF_IOCTL_REVOKE)
+    else:
+        raise UsageError(f"via={via} is not feature, pci or ioctl")
+    return "ok"
 
 
-class Line:
-    """The words and options of one line."""
-
-    def __init__(self, words: list[str], options: dict[str, str]) -> None:
-        self.words = words
-        self.options = options
-
-    def number(self, index: int) -> int:
-        """The word as a number."""
-        return number(self.words[index])
-
-    def option(self, key: str, absent: int) -> int:
-        """The option as a number."""
-        return number(self.options[key]) if key in self.options else absent
-
-    def choice(self, key: str, absent: str, table: dict[str, int]) -> int:
-        """The option as names of ``table`` joined by commas, or as a number."""
-        value = 0
-        for word in self.options.get(key, absent).split(","):
-            value |= table[word] if word in table else number(word)
-        return value
-
-    def device(self, index: int) -> Device:
-        """The device that the word names."""
-        thing = held.get(self.words[index])
-        if isinstance(thing, Device):
-            return thing
-        raise UsageError(f"'{self.words[index]}' does not name a device of this actor")
-
-    def buffer(self, index: int) -> Buffer:
-        """The buffer that the word names."""
-        thing = held.get(self.words[index])
-        if isinstance(thing, Buffer):
-            return thing
-        raise UsageError(f"'{self.words[index]}' does not name a buffer of this actor")
-
-    def descriptor(self, index: int) -> Device | Buffer:
-        """The device or buffer that the word names."""
-        thing = held.get(self.words[index])
-        if isinstance(thing, Device | Buffer):
-            return thing
-        raise UsageError(f"'{self.words[index]}' does not name a device or a buffer of this actor")
-
-    def mapping(self, index: int) -> Mapping:
-        """The mapping that the word names."""
-        thing = held.get(self.words[index])
-        if isinstance(thing, Mapping):
-            return thing
-        raise UsageError(f"'{self.words[index]}' does not name a mapping of this actor")
-
-    def part(self) -> tuple[Mapping, int, int]:
-        """The mapping and the part of it that offset= and length= choose."""
-        mapping = self.mapping(0)
-        offset = self.option("offset", 0)
-        length = self.option("length", max(mapping.length - offset, 0))
-        if offset > mapping.length or length > mapping.length - offset:
-            raise UsageError(f"{self.words[0]} ends at {mapping.length:#x}")
-        return mapping, offset, length
+def op_dup(line: Line) -> str:
+    old, via = line.buffer(0).fd, line.options.get("via", "fcntl")
+    if via not in ("fcntl", "dup"):
+        raise UsageError(f"via={via} is not fcntl or dup")
+    fd = fcntl.fcntl(old, fcntl.F_DUPFD_CLOEXEC, 0) if via == "fcntl" else libc.dup(old)
+    if fd < 0:
+        raise last_error()
+    return f"ok {keep(Buffer(fd))}"
 
 
-# ---- VFIO ----
+def op_seek(line: Line) -> str:
+    whence = {"set": os.SEEK_SET, "cur": os.SEEK_CUR, "end": os.SEEK_END}.get(
+        line.options.get("whence", "end")
+    )
+    if whence is None:
+        raise UsageError("whence= is set, cur or end")
+    offset = ctypes.c_long(line.option("offset", 0)).value
+    return f"ok {os.lseek(line.buffer(0).fd, offset, whence):#x}"
+
+
+# ---- detach ----
+
+
+def op_unshare(line: Line) -> str:
+    flags = 0
+    for word in line.words[0].split(","):
+        if word not in NAMESPACES:
+            raise UsageError(f"'{word}' is not {', '.join(NAMESPACES)}")
+        flags |= NAMESPACES[word]
+    if libc.unshare(flags):
+        raise last_error()
+    return "ok"
+
+
+def op_orphan(_line: Line) -> str:
+    if parent is None:
+        raise UsageError("this actor has no parent that would wait for its process")
+    before = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == before:
+        time.sleep(0.001)
+    return "ok"
+
+
+# ---- device ----
 
 
 def region(fd: int, index: int) -> tuple[int, int, int]:
@@ -438,16 +583,6 @@ def place(line: Line) -> tuple[int, int, int]:
     return device.fd, (region(device.fd, index)[1] + offset) % (1 << 63), width
 
 
-def op_lowpower(line: Line) -> str:
-    number_ = FEATURE_LOW_POWER.get(line.words[1])
-    if number_ is None:
-        raise UsageError(f"'{line.words[1]}' is not {' or '.join(FEATURE_LOW_POWER)}")
-    fcntl.ioctl(
-        line.device(0).fd, VFIO_DEVICE_FEATURE, bytearray(struct.pack("=II", 8, FEATURE_SET | number_))
-    )
-    return "ok"
-
-
 def op_read(line: Line) -> str:
     fd, offset, width = place(line)
     data = os.pread(fd, width, offset)
@@ -465,44 +600,67 @@ def op_write(line: Line) -> str:
     return "ok" if done == width else f"error EIO write: only {done} bytes"
 
 
-def op_export(line: Line) -> str:
-    device = line.device(0)
-    ranges = b""
-    listed = line.options["ranges"].split(",") if line.options["ranges"] else []
-    for one in listed:
-        offset, colon, rest = one.partition(":")
-        length, star, times = rest.partition("*")
-        count = number(times) if star else 1
-        if not colon or not 0 < count <= RANGES_MAX - len(ranges) // 16:
-            raise UsageError(
-                f"ranges= is a list of at most {RANGES_MAX} OFFSET:LENGTH or OFFSET:LENGTH*TIMES"
-            )
-        ranges += struct.pack("=QQ", number(offset), number(length)) * count
-    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
-    fields = (line.option("bar", 0), flags, line.option("flags", 0))
-    if max(fields) >= 1 << 32:
-        raise UsageError("bar=, flags= and open_flags= have 32 bits")
-    head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(ranges) // 16)
-    fd = fcntl.ioctl(device.fd, VFIO_DEVICE_FEATURE, bytearray(head + ranges))
-    return f"ok {keep(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
-
-
-def op_revoke(line: Line) -> str:
-    device, buffer = line.device(0).fd, line.buffer(1).fd
-    via = line.options.get("via", "feature")
-    if via == "feature":
-        request = struct.pack("=IIi", 12, FEATURE_SET | FEATURE_DMA_BUF_REVOKE, buffer)
-        fcntl.ioctl(device, VFIO_DEVICE_FEATURE, bytearray(request))
-    elif via == "pci":
-        fcntl.ioctl(device, VFIO_DEVICE_PCI_DMABUF_REVOKE, bytearray(struct.pack("=Ii", 8, buffer)))
-    elif via == "ioctl":
-        fcntl.ioctl(buffer, DMA_BUF_IOCTL_REVOKE)
+def op_close(line: Line) -> str:
+    thing = line.descriptor(0)
+    del held[line.words[0]]
+    if isinstance(thing, Device):
+        release(thing)
     else:
-        raise UsageError(f"via={via} is not feature, pci or ioctl")
+        os.close(thing.fd)
     return "ok"
 
 
-# ---- calls as no library would make them ----
+# ---- exec ----
+
+
+def op_exec(_line: Line) -> str:
+    """Answered by the image that comes after; only a failure is answered here."""
+    if parent is None:
+        raise UsageError("this actor has no parent, which could go on with the transcript")
+    # A timer outlives exec(), its handler does not.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    parent.set_inheritable(True)
+    try:
+        arguments = [sys.executable, "-IS", __file__, "--resume", str(parent.fileno())]
+        os.execv(sys.executable, arguments)  # noqa: S606 - no shell, on purpose
+    finally:
+        parent.set_inheritable(False)
+
+
+def resumed() -> str:
+    """What op_exec() is answered: the DMABUFs that are still mapped, and those still open by new names."""
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        words = ["ok", f"vmas={sum(f' {DMABUF}' in text for text in maps)}"]
+    for entry in sorted(os.listdir("/proc/self/fd"), key=int):
+        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+            if os.readlink(f"/proc/self/fd/{entry}").startswith(DMABUF):
+                words.append(keep(Buffer(int(entry))))
+    return " ".join(words)
+
+
+# ---- fdio ----
+
+
+def op_setfl(line: Line) -> str:
+    if line.words[1] not in OPEN_FLAGS:
+        raise UsageError(f"'{line.words[1]}' is not rdonly, wronly or rdwr")
+    fcntl.fcntl(line.buffer(0).fd, fcntl.F_SETFL, OPEN_FLAGS[line.words[1]])
+    return "ok"
+
+
+def op_fdflags(line: Line) -> str:
+    fd = line.descriptor(0).fd
+    closes = bool(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
+    mode = ACCESS_MODES[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]
+    return f"ok cloexec={closes:d} mode={mode}"
+
+
+def op_reopen(line: Line) -> str:
+    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
+    return f"ok {keep(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
+
+
+# ---- ioctl ----
 
 
 def descriptor_of(name: str) -> bytes | None:
@@ -606,11 +764,6 @@ class Log:
             cls._count += not record.partition(b";")[2].startswith(b"clocksource: ")
 
 
-def open_descriptors() -> int:
-    """How many this process has; the folder itself is open while it is read."""
-    return len(os.listdir("/proc/self/fd")) - 1
-
-
 def op_footprint(_line: Line) -> str:
     logged = Log.count()
     reply = f"ok fds={open_descriptors()}"
@@ -622,158 +775,7 @@ def op_footprint(_line: Line) -> str:
     return reply if logged is None else f"{reply} log={logged}"
 
 
-# ---- mappings ----
-
-
-class Places:
-    """Where the next mapping is asked for: far from where Python maps its own memory.
-
-    Next to that, a page that was unmapped may hold something of Python's a moment
-    later, and what should fault does not.
-    """
-
-    following = 1 << 44
-
-
-def op_map(line: Line) -> str:
-    thing = line.descriptor(0)
-    length, offset = line.option("length", 0), line.option("offset", 0)
-    protection = line.choice("prot", "rw", PROT)
-    flags = line.choice("flags", "shared", MAP_FLAGS)
-    if ("bar" in line.options) != isinstance(thing, Device):
-        raise UsageError("bar= belongs to a device, and only there")
-    if flags & MAP_FIXED or max(flags, protection) >= 1 << 31:
-        raise UsageError("flags= or prot= is out of range")
-    if isinstance(thing, Device):
-        offset += region(thing.fd, line.option("bar", 0))[1]
-    signed = ctypes.c_long(offset).value
-    address = libc.mmap(Places.following, length, protection, flags, thing.fd, signed)
-    if address == ctypes.c_void_p(-1).value:
-        raise last_error()
-    mapping = Mapping(address, -(-length // PAGE) * PAGE, protection)
-    Places.following = max(Places.following, address + mapping.length + PAGE)
-    return f"ok {keep(mapping)}"
-
-
-def op_unmap(line: Line) -> str:
-    mapping, offset, length = line.part()
-    if libc.munmap(mapping.address + offset, length):
-        raise last_error()
-    if length == mapping.length:
-        del held[line.words[0]]
-    return "ok"
-
-
-def accessor(bits: int, storing: bool) -> Callable[[Line], str]:
-    """The operation load32 and its like."""
-
-    def run(line: Line) -> str:
-        mapping, offset = line.mapping(0), line.number(1)
-        if offset + bits // 8 > mapping.length:
-            raise UsageError(f"{line.words[0]} ends at {mapping.length:#x}")
-        if not storing:
-            return f"ok {touch(mapping, offset, bits):#0{2 + bits // 4}x}"
-        value = line.number(2)
-        if value >> bits:
-            raise UsageError(f"{line.words[2]} does not fit in {bits} bits")
-        touch(mapping, offset, bits, value)
-        return "ok"
-
-    return run
-
-
-def op_loadpages(line: Line) -> str:
-    mapping, start, length = line.part()
-    words = ["ok"]
-    for offset in range(start, start + length, PAGE):
-        try:
-            words.append(f"{touch(mapping, offset, 32):#010x}")
-        except FaultError as fault:
-            words.append(f"{fault.name}:{fault.code}:{fault.address - mapping.address:#x}")
-    return " ".join(words)
-
-
-def op_stamp(line: Line) -> str:
-    mapping, start, length = line.part()
-    seed = line.option("seed", 0)
-    pages = range(start, start + length, PAGE)
-    for offset in pages:
-        touch(mapping, offset, 32, (offset // PAGE + seed) % (1 << 32))
-    return f"ok pages={len(pages)}"
-
-
-def op_pagetable(line: Line) -> str:
-    mapping = line.mapping(0)
-    low, high = mapping.address, mapping.address + mapping.length
-    words = ["ok"]
-    with open(PAGE_TABLE, encoding="ascii") as dump:
-        for text in dump:
-            match = re.match(r"0x([0-9a-f]+)-0x([0-9a-f]+)\s+\S+\s+(\S.*\S)\s+(\S+)$", text)
-            if not match:
-                continue  # a marker, or a span that is not present
-            start, end = max(int(match[1], 16), low), min(int(match[2], 16), high)
-            if start < end:
-                words.append(f"{start - low:#x}-{end - low:#x}:{match[4]}:{','.join(match[3].split())}")
-    return " ".join(words)
-
-
-def op_mapfile(line: Line) -> str:
-    mapping = line.mapping(0)
-    name = f"{mapping.address:x}-{mapping.address + mapping.length:x}"
-    return f"ok {keep(Buffer(os.open(f'/proc/self/map_files/{name}', os.O_RDWR)))}"
-
-
-# ---- descriptors ----
-
-
-def op_seek(line: Line) -> str:
-    whence = {"set": os.SEEK_SET, "cur": os.SEEK_CUR, "end": os.SEEK_END}.get(
-        line.options.get("whence", "end")
-    )
-    if whence is None:
-        raise UsageError("whence= is set, cur or end")
-    offset = ctypes.c_long(line.option("offset", 0)).value
-    return f"ok {os.lseek(line.buffer(0).fd, offset, whence):#x}"
-
-
-def op_dup(line: Line) -> str:
-    old, via = line.buffer(0).fd, line.options.get("via", "fcntl")
-    if via not in ("fcntl", "dup"):
-        raise UsageError(f"via={via} is not fcntl or dup")
-    fd = fcntl.fcntl(old, fcntl.F_DUPFD_CLOEXEC, 0) if via == "fcntl" else libc.dup(old)
-    if fd < 0:
-        raise last_error()
-    return f"ok {keep(Buffer(fd))}"
-
-
-def op_reopen(line: Line) -> str:
-    flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
-    return f"ok {keep(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
-
-
-def op_fdflags(line: Line) -> str:
-    fd = line.descriptor(0).fd
-    closes = bool(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
-    mode = ACCESS_MODES[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]
-    return f"ok cloexec={closes:d} mode={mode}"
-
-
-def op_fds(_line: Line) -> str:
-    return f"ok {open_descriptors()}"
-
-
-def op_setrlimit(line: Line) -> str:
-    limit = line.option("nofile", 0)
-    if libc.setrlimit(RLIMIT_NOFILE, struct.pack("=QQ", limit, limit)):
-        raise last_error()
-    return "ok"
-
-
-def op_setfl(line: Line) -> str:
-    if line.words[1] not in OPEN_FLAGS:
-        raise UsageError(f"'{line.words[1]}' is not rdonly, wronly or rdwr")
-    fcntl.fcntl(line.buffer(0).fd, fcntl.F_SETFL, OPEN_FLAGS[line.words[1]])
-    return "ok"
+# ---- make ----
 
 
 def make_memfd(length: int) -> int:
@@ -818,6 +820,88 @@ def op_make(line: Line) -> str:
     return f"ok {keep(Buffer(make(length)))} size={length:#x}"
 
 
+# ---- mapping ----
+
+
+class Places:
+    """Where the next mapping is asked for: far from where Python maps its own memory.
+
+    Next to that, a page that was unmapped may hold something of Python's a moment
+    later, and what should fault does not.
+    """
+
+    following = 1 << 44
+
+
+def op_map(line: Line) -> str:
+    thing = line.descriptor(0)
+    length, offset = line.option("length", 0), line.option("offset", 0)
+    protection = line.choice("prot", "rw", PROT)
+    flags = line.choice("flags", "shared", MAP_FLAGS)
+    if ("bar" in line.options) != isinstance(thing, Device):
+        raise UsageError("bar= belongs to a device, and only there")
+    if flags & MAP_FIXED or max(flags, protection) >= 1 << 31:
+        raise UsageError("flags= or prot= is out of range")
+    if isinstance(thing, Device):
+        offset += region(thing.fd, line.option("bar", 0))[1]
+    signed = ctypes.c_long(offset).value
+    address = libc.mmap(Places.following, length, protection, flags, thing.fd, signed)
+    if address == ctypes.c_void_p(-1).value:
+        raise last_error()
+    mapping = Mapping(address, -(-length // PAGE) * PAGE, protection)
+    Places.following = max(Places.following, address + mapping.length + PAGE)
+    return f"ok {keep(mapping)}"
+
+
+def op_unmap(line: Line) -> str:
+    mapping, offset, length = line.part()
+    if libc.munmap(mapping.address + offset, length):
+        raise last_error()
+    if length == mapping.length:
+        del held[line.words[0]]
+    return "ok"
+
+
+# ---- mm ----
+
+
+def op_mapfile(line: Line) -> str:
+    mapping = line.mapping(0)
+    name = f"{mapping.address:x}-{mapping.address + mapping.length:x}"
+    return f"ok {keep(Buffer(os.open(f'/proc/self/map_files/{name}', os.O_RDWR)))}"
+
+
+# ---- power ----
+
+
+def op_lowpower(line: Line) -> str:
+    number_ = FEATURE_LOW_POWER.get(line.words[1])
+    if number_ is None:
+        raise UsageError(f"'{line.words[1]}' is not {' or '.join(FEATURE_LOW_POWER)}")
+    fcntl.ioctl(
+        line.device(0).fd, VFIO_DEVICE_FEATURE, bytearray(struct.pack("=II", 8, FEATURE_SET | number_))
+    )
+    return "ok"
+
+
+# ---- proc ----
+
+
+def op_pagetable(line: Line) -> str:
+    mapping = line.mapping(0)
+    low, high = mapping.address, mapping.address + mapping.length
+    words = ["ok"]
+    with open(PAGE_TABLE, encoding="ascii") as dump:
+        for text in dump:
+            match = re.match(r"0x([0-9a-f]+)-0x([0-9a-f]+)\s+\S+\s+(\S.*\S)\s+(\S+)$", text)
+            if not match:
+                continue  # a marker, or a span that is not present
+            start, end = max(int(match[1], 16), low), min(int(match[2], 16), high)
+            if start < end:
+                words.append(f"{start - low:#x}-{end - low:#x}:{match[4]}:{','.join(match[3].split())}")
+    return " ".join(words)
+
+
 def op_mapped(_line: Line) -> str:
     words = ["ok"]
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
@@ -829,17 +913,27 @@ def op_mapped(_line: Line) -> str:
     return " ".join(words)
 
 
-def op_close(line: Line) -> str:
-    thing = line.descriptor(0)
-    del held[line.words[0]]
-    if isinstance(thing, Device):
-        release(thing)
-    else:
-        os.close(thing.fd)
+def open_descriptors() -> int:
+    """How many this process has; the folder itself is open while it is read."""
+    return len(os.listdir("/proc/self/fd")) - 1
+
+
+def op_fds(_line: Line) -> str:
+    return f"ok {open_descriptors()}"
+
+
+def op_setrlimit(line: Line) -> str:
+    limit = line.option("nofile", 0)
+    if libc.setrlimit(RLIMIT_NOFILE, struct.pack("=QQ", limit, limit)):
+        raise last_error()
     return "ok"
 
 
-# ---- other probes ----
+def op_version(_line: Line) -> str:
+    return f"ok protocol={PROTOCOL} probe=python revoke=feature memattr=none"
+
+
+# ---- process ----
 
 
 class Forked:
@@ -989,28 +1083,6 @@ def become_child(lines: socket.socket, parcels: socket.socket) -> None:
         os._exit(0)
 
 
-def op_signal(line: Line) -> str:
-    names = {"stop": signal.SIGSTOP, "cont": signal.SIGCONT, "term": signal.SIGTERM, "kill": signal.SIGKILL}
-    if line.words[1] not in names:
-        raise UsageError(f"'{line.words[1]}' is not stop, cont, term or kill")
-    pid = child_named(line.words[0]).process.pid
-    os.kill(pid, names[line.words[1]])
-    if line.words[1] == "stop":
-        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    return "ok"
-
-
-def op_unshare(line: Line) -> str:
-    flags = 0
-    for word in line.words[0].split(","):
-        if word not in NAMESPACES:
-            raise UsageError(f"'{word}' is not {', '.join(NAMESPACES)}")
-        flags |= NAMESPACES[word]
-    if libc.unshare(flags):
-        raise last_error()
-    return "ok"
-
-
 def parcels_of(name: str) -> socket.socket:
     """The socket for descriptors to that actor."""
     if name == "parent":
@@ -1040,40 +1112,15 @@ def op_recv(line: Line) -> str:
     return f"ok {keep(Device(fds[0]) if letter == b'd' else Buffer(fds[0]))}"
 
 
-def op_orphan(_line: Line) -> str:
-    if parent is None:
-        raise UsageError("this actor has no parent that would wait for its process")
-    before = os.getpid()
-    if os.fork():
-        os._exit(0)
-    while os.getppid() == before:
-        time.sleep(0.001)
+def op_signal(line: Line) -> str:
+    names = {"stop": signal.SIGSTOP, "cont": signal.SIGCONT, "term": signal.SIGTERM, "kill": signal.SIGKILL}
+    if line.words[1] not in names:
+        raise UsageError(f"'{line.words[1]}' is not stop, cont, term or kill")
+    pid = child_named(line.words[0]).process.pid
+    os.kill(pid, names[line.words[1]])
+    if line.words[1] == "stop":
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     return "ok"
-
-
-def op_exec(_line: Line) -> str:
-    """Answered by the image that comes after; only a failure is answered here."""
-    if parent is None:
-        raise UsageError("this actor has no parent, which could go on with the transcript")
-    # A timer outlives exec(), its handler does not.
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    parent.set_inheritable(True)
-    try:
-        arguments = [sys.executable, "-IS", __file__, "--resume", str(parent.fileno())]
-        os.execv(sys.executable, arguments)  # noqa: S606 - no shell, on purpose
-    finally:
-        parent.set_inheritable(False)
-
-
-def resumed() -> str:
-    """What op_exec() is answered: the DMABUFs that are still mapped, and those still open by new names."""
-    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
-        words = ["ok", f"vmas={sum(f' {DMABUF}' in text for text in maps)}"]
-    for entry in sorted(os.listdir("/proc/self/fd"), key=int):
-        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
-            if os.readlink(f"/proc/self/fd/{entry}").startswith(DMABUF):
-                words.append(keep(Buffer(int(entry))))
-    return " ".join(words)
 
 
 def op_reap(line: Line) -> str:
@@ -1085,15 +1132,11 @@ def op_reap(line: Line) -> str:
     return f"ok {ending(status)}"
 
 
-def op_version(_line: Line) -> str:
-    return f"ok protocol={PROTOCOL} probe=python revoke=feature memattr=none"
-
-
 def op_exit(_line: Line) -> str:
     return "ok"
 
 
-# ---- lines ----
+# ---- operations ----
 
 Operation = tuple[str, Callable[[Line], str]]
 OPERATIONS: list[Operation] = [
@@ -1141,6 +1184,9 @@ OPERATIONS: list[Operation] = [
 BY_NAME = {usage.split()[0]: (usage, run) for usage, run in OPERATIONS}
 
 
+# ---- line ----
+
+
 def parse(text: str) -> tuple[str, Line, int]:
     """Operation, its words, and the deadline; checked against the usage text."""
     name, *rest = text.split()
@@ -1166,21 +1212,6 @@ def parse(text: str) -> tuple[str, Line, int]:
     if not len(required) <= len(words) <= len(positional) or not needed <= options.keys() <= known:
         raise UsageError(usage)
     return name, Line(words, options), deadline
-
-
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raise DeadlineError in the body after ``seconds``."""
-
-    def late(_number: int, _frame: object) -> None:
-        raise DeadlineError
-
-    signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def relay(text: str) -> str:
@@ -1230,6 +1261,9 @@ def serve(stream: BinaryIO) -> None:
         say(execute(text))
         if text.split()[0] == "exit":
             break
+
+
+# ---- actor ----
 
 
 def main(arguments: list[str]) -> int:
