@@ -187,7 +187,7 @@ const struct operation operations[] = {
 	  "count times",
 	  op_cycle },
 	{ "outlive DEV bar=N length=N count=N [ranges=N] [revoke=1]",
-	  "make count DMABUFs, close the device, load from each; the SIGBUS",
+	  "make count DMABUFs, close the device, load from each; faults",
 	  op_outlive },
 	{ "attempts DEV bar=N length=N count=N",
 	  "export and close count times; number of times by errno",

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""The second opinion: the core operations of the actor in Python, with an ABI of its own.
+"""A second implementation: the core operations of the actor in Python, with an ABI of its own.
 
-Nothing here comes from a kernel header: every number stands below as this file
-was written against Linux 6.19, so a header that changed by mistake does not
-carry the test with it.  Standard library only; runs on Python 3.11 or later.
+No number here comes from a kernel header; each is that of Linux 6.19.  A header
+that is changed by mistake changes the C actor, but not this probe.  Standard
+library only; runs on Python 3.11 or later.
 
-The protocol is the actor's (PROTOCOL.md).  How a fault is seen without dying of
-it is not: before each access one byte is copied to a pipe by write(2), which
-answers EFAULT where a load would have raised a signal, and otherwise leaves the
-page mapped here.  Only what is known to fault, or may (a store through a
-read-only mapping), is done in a forked child, which reports its signal and ends.
+The protocol is the actor's (PROTOCOL.md), but faults are seen another way.
+Before each access write(2) copies one byte of the page to a pipe.  The call fails
+with EFAULT where a load would raise a signal, and otherwise maps the page here.
+A forked child does each access that is known to fault, and each store through a
+read-only mapping; it reports its signal and ends.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-# To import socket and subprocess takes as long as all the rest, and few scenarios
-# need them: where they are needed they are imported.
+# The import of socket and subprocess takes as long as all others together, and few
+# scenarios need them, so the functions that use them import them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
@@ -39,7 +39,7 @@ PAGE = 4096
 DEADLINE = 10  # seconds
 DEADLINE_MAX = 86400
 RANGES_MAX = 1 << 20
-GRACE = 2  # seconds: a child's own deadline speaks before its parent's
+GRACE = 2  # seconds, so that a child reports its timeout itself
 
 # include/uapi/linux/vfio.h: _IO(';', 100 + n)
 VFIO_SET_IOMMU = 0x3B66
@@ -56,7 +56,7 @@ FEATURE_GET = 1 << 16
 FEATURE_SET = 1 << 17
 FEATURE_LOW_POWER = {"enter": 3, "exit": 5}
 FEATURE_DMA_BUF = 11
-FEATURE_DMA_BUF_REVOKE = 13  # on a 6.19 base; taken by something else from 7.2 on
+FEATURE_DMA_BUF_REVOKE = 13  # on a 6.19 base; another feature has this number from 7.2 on
 # include/uapi/linux/iommufd.h: _IO(';', 0x81)
 IOMMU_IOAS_ALLOC = 0x3B81
 # include/uapi/linux/dma-buf.h: _IO('b', 4), revision RFC1 only
@@ -98,7 +98,7 @@ UDMABUF_CREATE, UDMABUF_FLAGS_CLOEXEC = 0x40187542, 1
 # include/uapi/linux/dma-heap.h: _IOWR('H', 0, struct dma_heap_allocation_data)
 DMA_HEAP_IOCTL_ALLOC = 0xC0184800
 F_ADD_SEALS, F_SEAL_SHRINK = 1033, 2
-# Of two names of a number the one that the C library prefers, and the C actor with it.
+# Of two names of an errno the one of strerrorname_np(), which the C actor uses.
 ERRNO_NAMES = {
     **errno.errorcode,
     errno.EOPNOTSUPP: "EOPNOTSUPP",
@@ -107,7 +107,7 @@ ERRNO_NAMES = {
 }
 BUFFERS = "/sys/kernel/debug/dma_buf/bufinfo"
 PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
-# How a DMABUF is called in /proc, whatever its own name: fs/dcache.c, d_path()
+# The path of each DMABUF in /proc begins so: fs/dcache.c, d_path()
 DMABUF = "/dmabuf:"
 
 
@@ -115,16 +115,16 @@ DMABUF = "/dmabuf:"
 
 
 class UsageError(Exception):
-    """The line is not one that can be carried out."""
+    """The line is wrong."""
 
 
 def printable(text: str) -> str:
-    """The user's own words, cut and without anything a terminal would obey."""
+    """Cut the user's words, and replace what a terminal would interpret."""
     return re.sub(r"[^ -~]", "?", text)[:400]
 
 
 def number(text: str) -> int:
-    """Decimal or 0x hexadecimal of at most 64 bits, with an optional K, M or G."""
+    """Parse a decimal or 0x hexadecimal number of at most 64 bits, with an optional K, M or G."""
     match = re.fullmatch(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", text, re.ASCII)
     if match:
         value = int(match[1], 16) if match[1] else int(match[2])
@@ -138,15 +138,15 @@ def number(text: str) -> int:
 
 
 class Device:
-    """An open VFIO device and the descriptors that keep its IOMMU."""
+    """An open VFIO device, and its group and container or its iommufd."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.anchors: list[int] = []
+        self.iommu_fds: list[int] = []
 
 
 class Buffer:
-    """A DMABUF."""
+    """A descriptor, in most cases of a DMABUF."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -162,15 +162,15 @@ class Mapping:
 
 
 PREFIXES: dict[type, str] = {Device: "dev", Buffer: "buf", Mapping: "map"}
-held: dict[str, Device | Buffer | Mapping] = {}
+objects: dict[str, Device | Buffer | Mapping] = {}
 counts: dict[type, int] = {}
 
 
-def keep(thing: Device | Buffer | Mapping) -> str:
-    """Give it the next name of its kind."""
+def name_object(thing: Device | Buffer | Mapping) -> str:
+    """Give an object the next name of its kind; return the name."""
     counts[type(thing)] = counts.get(type(thing), 0) + 1
     name = f"{PREFIXES[type(thing)]}{counts[type(thing)]}"
-    held[name] = thing
+    objects[name] = thing
     return name
 
 
@@ -182,50 +182,50 @@ class Line:
         self.options = options
 
     def number(self, index: int) -> int:
-        """The word as a number."""
+        """Return a word as a number."""
         return number(self.words[index])
 
     def option(self, key: str, absent: int) -> int:
-        """The option as a number."""
+        """Return an option as a number, ``absent`` without it."""
         return number(self.options[key]) if key in self.options else absent
 
     def choice(self, key: str, absent: str, table: dict[str, int]) -> int:
-        """The option as names of ``table`` joined by commas, or as a number."""
+        """Return an option given as names of ``table`` joined by commas, or as a number."""
         value = 0
         for word in self.options.get(key, absent).split(","):
             value |= table[word] if word in table else number(word)
         return value
 
     def device(self, index: int) -> Device:
-        """The device that the word names."""
-        thing = held.get(self.words[index])
+        """Return the device that a word names."""
+        thing = objects.get(self.words[index])
         if isinstance(thing, Device):
             return thing
         raise UsageError(f"'{self.words[index]}' does not name a device of this actor")
 
     def buffer(self, index: int) -> Buffer:
-        """The buffer that the word names."""
-        thing = held.get(self.words[index])
+        """Return the buffer that a word names."""
+        thing = objects.get(self.words[index])
         if isinstance(thing, Buffer):
             return thing
         raise UsageError(f"'{self.words[index]}' does not name a buffer of this actor")
 
     def descriptor(self, index: int) -> Device | Buffer:
-        """The device or buffer that the word names."""
-        thing = held.get(self.words[index])
+        """Return the device or buffer that a word names."""
+        thing = objects.get(self.words[index])
         if isinstance(thing, Device | Buffer):
             return thing
         raise UsageError(f"'{self.words[index]}' does not name a device or a buffer of this actor")
 
     def mapping(self, index: int) -> Mapping:
-        """The mapping that the word names."""
-        thing = held.get(self.words[index])
+        """Return the mapping that a word names."""
+        thing = objects.get(self.words[index])
         if isinstance(thing, Mapping):
             return thing
         raise UsageError(f"'{self.words[index]}' does not name a mapping of this actor")
 
     def part(self) -> tuple[Mapping, int, int]:
-        """The mapping and the part of it that offset= and length= choose."""
+        """Return a mapping, and the offset and length of its part that the options choose."""
         mapping = self.mapping(0)
         offset = self.option("offset", 0)
         length = self.option("length", max(mapping.length - offset, 0))
@@ -238,7 +238,7 @@ class Line:
 
 
 class DeadlineError(Exception):
-    """The operation took too long."""
+    """The deadline of the operation has passed."""
 
 
 class FaultError(Exception):
@@ -252,12 +252,12 @@ class FaultError(Exception):
 
     @property
     def name(self) -> str:
-        """The first word of the reply."""
+        """Return the first word of the reply."""
         return signal.Signals(self.number).name.lower()
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def deadline_after(seconds: float) -> Iterator[None]:
     """Raise DeadlineError in the body after ``seconds``."""
 
     def late(_number: int, _frame: object) -> None:
@@ -290,13 +290,13 @@ HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def last_error() -> OSError:
-    """errno as Python raises it."""
+    """Return errno as the exception that Python raises."""
     number = ctypes.get_errno()
     return OSError(number, os.strerror(number))
 
 
 def access(address: int, bits: int, value: int | None) -> int:
-    """One load, or one store of ``value``.
+    """Do one load, or one store of ``value``.
 
     A memoryview item of a native format is copied by one instruction of its
     width (Objects/memoryobject.c: unpack_single, pack_single); a ctypes integer
@@ -309,17 +309,17 @@ def access(address: int, bits: int, value: int | None) -> int:
     return 0
 
 
-class Touch:
+class Guarded:
     """Accesses that may fault."""
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
 
     def __call__(self, mapping: Mapping, offset: int, bits: int, value: int | None = None) -> int:
-        """Load, or store ``value``.  Raises FaultError."""
+        """Load, or store ``value``; raise FaultError."""
         address = mapping.address + offset
-        blind = value is not None and not mapping.protection & PROT_WRITE
-        if not blind and self._readable(address):
+        write_protected = value is not None and not mapping.protection & PROT_WRITE
+        if not write_protected and self._readable(address):
             return access(address, bits, value)
         return self._in_child(address, bits, value)
 
@@ -337,13 +337,13 @@ class Touch:
         pid = os.fork()
         if pid == 0:
 
-            def caught(number: int, info: int, _context: int) -> None:
+            def on_fault(number: int, info: int, _context: int) -> None:
                 # siginfo_t: signo, errno, code, (padding), address
                 _, _, code, _, place = struct.unpack("=iiiiQ", ctypes.string_at(info, 24))
                 os.write(writer, struct.pack("=iiQ", number, code, place))
                 os._exit(0)
 
-            handler = HANDLER(caught)
+            handler = HANDLER(on_fault)
             # glibc's struct sigaction: handler, 128 bytes of mask, flags, restorer
             entry = ctypes.cast(handler, ctypes.c_void_p).value
             action = struct.pack("@P128xiP", entry, SA_SIGINFO, 0)
@@ -355,32 +355,32 @@ class Touch:
                 os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as stream:
-            told = stream.read()
+            report = stream.read()
         _, status = os.waitpid(pid, 0)
-        if len(told) != 16:
+        if len(report) != 16:
             raise FaultError(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, 0, address)
-        number, code, place = struct.unpack("=iiQ", told)
+        number, code, place = struct.unpack("=iiQ", report)
         if number:
             raise FaultError(number, code, place)
         return int(place)
 
 
-touch = Touch()
+guarded = Guarded()
 
 
 def accessor(bits: int, storing: bool) -> Callable[[Line], str]:
-    """The operation load32 and its like."""
+    """Make the operation load32 or the like."""
 
     def run(line: Line) -> str:
         mapping, offset = line.mapping(0), line.number(1)
         if offset + bits // 8 > mapping.length:
             raise UsageError(f"{line.words[0]} ends at {mapping.length:#x}")
         if not storing:
-            return f"ok {touch(mapping, offset, bits):#0{2 + bits // 4}x}"
+            return f"ok {guarded(mapping, offset, bits):#0{2 + bits // 4}x}"
         value = line.number(2)
         if value >> bits:
             raise UsageError(f"{line.words[2]} does not fit in {bits} bits")
-        touch(mapping, offset, bits, value)
+        guarded(mapping, offset, bits, value)
         return "ok"
 
     return run
@@ -391,7 +391,7 @@ def op_loadpages(line: Line) -> str:
     words = ["ok"]
     for offset in range(start, start + length, PAGE):
         try:
-            words.append(f"{touch(mapping, offset, 32):#010x}")
+            words.append(f"{guarded(mapping, offset, 32):#010x}")
         except FaultError as fault:
             words.append(f"{fault.name}:{fault.code}:{fault.address - mapping.address:#x}")
     return " ".join(words)
@@ -402,7 +402,7 @@ def op_stamp(line: Line) -> str:
     seed = line.option("seed", 0)
     pages = range(start, start + length, PAGE)
     for offset in pages:
-        touch(mapping, offset, 32, (offset // PAGE + seed) % (1 << 32))
+        guarded(mapping, offset, 32, (offset // PAGE + seed) % (1 << 32))
     return f"ok pages={len(pages)}"
 
 
@@ -428,7 +428,7 @@ def op_export(line: Line) -> str:
         raise UsageError("bar=, flags= and open_flags= have 32 bits")
     head = struct.pack("=IIIIII", 24 + len(ranges), FEATURE_GET | FEATURE_DMA_BUF, *fields, len(ranges) // 16)
     fd = fcntl.ioctl(device.fd, VFIO_DEVICE_FEATURE, bytearray(head + ranges))
-    return f"ok {keep(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
+    return f"ok {name_object(Buffer(fd))} size={os.lseek(fd, 0, os.SEEK_END):#x}"
 
 
 def op_revoke(line: Line) -> str:
@@ -453,7 +453,7 @@ def op_dup(line: Line) -> str:
     fd = fcntl.fcntl(old, fcntl.F_DUPFD_CLOEXEC, 0) if via == "fcntl" else libc.dup(old)
     if fd < 0:
         raise last_error()
-    return f"ok {keep(Buffer(fd))}"
+    return f"ok {name_object(Buffer(fd))}"
 
 
 def op_seek(line: Line) -> str:
@@ -482,7 +482,7 @@ def op_unshare(line: Line) -> str:
 
 def op_orphan(_line: Line) -> str:
     if parent is None:
-        raise UsageError("this actor has no parent that would wait for its process")
+        raise UsageError("this actor has no parent to wait for its process")
     before = os.getpid()
     if os.fork():
         os._exit(0)
@@ -495,7 +495,7 @@ def op_orphan(_line: Line) -> str:
 
 
 def region(fd: int, index: int) -> tuple[int, int, int]:
-    """Size, file offset and flags."""
+    """Return size, file offset and flags of a region."""
     if index >= 1 << 32:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     info = bytearray(REGION_INFO.pack(REGION_INFO.size, 0, index, 0, 0, 0))
@@ -505,11 +505,11 @@ def region(fd: int, index: int) -> tuple[int, int, int]:
 
 
 def open_group(device: Device, address: str) -> None:
-    """The legacy way: group, container, a type 1 IOMMU, and the device of it."""
+    """Open by group and container, with a type 1 IOMMU."""
     group = os.path.basename(os.readlink(f"/sys/bus/pci/devices/{address}/iommu_group"))
-    device.anchors.append(os.open(f"/dev/vfio/{group}", os.O_RDWR))
-    device.anchors.append(os.open("/dev/vfio/vfio", os.O_RDWR))
-    group_fd, container = device.anchors
+    device.iommu_fds.append(os.open(f"/dev/vfio/{group}", os.O_RDWR))
+    device.iommu_fds.append(os.open("/dev/vfio/vfio", os.O_RDWR))
+    group_fd, container = device.iommu_fds
     fcntl.ioctl(group_fd, VFIO_GROUP_SET_CONTAINER, bytearray(struct.pack("=i", container)))
     fcntl.ioctl(container, VFIO_SET_IOMMU, VFIO_TYPE1V2_IOMMU)
     device.fd = fcntl.ioctl(group_fd, VFIO_GROUP_GET_DEVICE_FD, bytearray(address.encode() + b"\0"))
@@ -517,16 +517,16 @@ def open_group(device: Device, address: str) -> None:
 
 
 def open_node(device: Device, address: str) -> None:
-    """The device's own node as it is when it is opened: bound to nothing."""
+    """Open the node of the device without binding it to an iommufd."""
     (name,) = os.listdir(f"/sys/bus/pci/devices/{address}/vfio-dev")
     device.fd = os.open(f"/dev/vfio/devices/{name}", os.O_RDWR)
 
 
 def open_cdev(device: Device, address: str) -> None:
-    """The newer way: the node, bound to an iommufd with one IOAS."""
+    """Open the node of the device and bind it to an iommufd with one IOAS."""
     open_node(device, address)
     iommufd = os.open("/dev/iommu", os.O_RDWR)
-    device.anchors.append(iommufd)
+    device.iommu_fds.append(iommufd)
     fcntl.ioctl(device.fd, VFIO_DEVICE_BIND_IOMMUFD, bytearray(struct.pack("=IIiI", 16, 0, iommufd, 0)))
     alloc = bytearray(struct.pack("=III", 12, 0, 0))
     fcntl.ioctl(iommufd, IOMMU_IOAS_ALLOC, alloc)
@@ -534,9 +534,9 @@ def open_cdev(device: Device, address: str) -> None:
     fcntl.ioctl(device.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, bytearray(struct.pack("=III", 12, 0, ioas)))
 
 
-def release(device: Device) -> None:
-    """Close all that belongs to a device."""
-    for fd in (device.fd, *device.anchors):
+def close_device(device: Device) -> None:
+    """Close all descriptors of a device."""
+    for fd in (device.fd, *device.iommu_fds):
         if fd >= 0:
             os.close(fd)
 
@@ -555,17 +555,17 @@ def op_open(line: Line) -> str:
     try:
         via(device, address)
     except BaseException:
-        release(device)
+        close_device(device)
         raise
     bars = []
     for index in range(6):
         try:
             size = region(device.fd, index)[0]
         except OSError:
-            continue  # a device that is bound to nothing says nothing
+            continue  # a device that is not bound has no regions yet
         if size:
             bars.append(f"{index}:{size:#x}")
-    return f"ok {keep(device)} bars={','.join(bars)}"
+    return f"ok {name_object(device)} bars={','.join(bars)}"
 
 
 def op_region(line: Line) -> str:
@@ -573,8 +573,8 @@ def op_region(line: Line) -> str:
     return f"ok size={size:#x} offset={offset:#x} flags={flags:#x}"
 
 
-def place(line: Line) -> tuple[int, int, int]:
-    """DEV INDEX OFFSET BYTES as descriptor, file offset and width."""
+def transfer(line: Line) -> tuple[int, int, int]:
+    """Parse DEV INDEX OFFSET BYTES; return descriptor, file offset and width."""
     device = line.device(0)
     index = VFIO_PCI_CONFIG_REGION if line.words[1] == "config" else line.number(1)
     offset, width = line.number(2), line.number(3)
@@ -584,7 +584,7 @@ def place(line: Line) -> tuple[int, int, int]:
 
 
 def op_read(line: Line) -> str:
-    fd, offset, width = place(line)
+    fd, offset, width = transfer(line)
     data = os.pread(fd, width, offset)
     if len(data) != width:
         return f"error EIO read: only {len(data)} bytes"
@@ -592,7 +592,7 @@ def op_read(line: Line) -> str:
 
 
 def op_write(line: Line) -> str:
-    fd, offset, width = place(line)
+    fd, offset, width = transfer(line)
     value = line.number(4)
     if value >> (8 * width):
         raise UsageError(f"{line.words[4]} does not fit in {width} bytes")
@@ -602,9 +602,9 @@ def op_write(line: Line) -> str:
 
 def op_close(line: Line) -> str:
     thing = line.descriptor(0)
-    del held[line.words[0]]
+    del objects[line.words[0]]
     if isinstance(thing, Device):
-        release(thing)
+        close_device(thing)
     else:
         os.close(thing.fd)
     return "ok"
@@ -614,10 +614,10 @@ def op_close(line: Line) -> str:
 
 
 def op_exec(_line: Line) -> str:
-    """Answered by the image that comes after; only a failure is answered here."""
+    """Reply to a failure only; the new image replies to a success."""
     if parent is None:
-        raise UsageError("this actor has no parent, which could go on with the transcript")
-    # A timer outlives exec(), its handler does not.
+        raise UsageError("this actor has no parent, so the transcript would end here")
+    # A timer survives exec(), its handler does not.
     signal.setitimer(signal.ITIMER_REAL, 0)
     parent.set_inheritable(True)
     try:
@@ -627,14 +627,14 @@ def op_exec(_line: Line) -> str:
         parent.set_inheritable(False)
 
 
-def resumed() -> str:
-    """What op_exec() is answered: the DMABUFs that are still mapped, and those still open by new names."""
+def reply_after_exec() -> str:
+    """Return the reply of op_exec(): VMAs of DMABUFs, and new names for the DMABUFs still open."""
     with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
         words = ["ok", f"vmas={sum(f' {DMABUF}' in text for text in maps)}"]
     for entry in sorted(os.listdir("/proc/self/fd"), key=int):
-        with contextlib.suppress(FileNotFoundError):  # that of the folder itself
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listed folder
             if os.readlink(f"/proc/self/fd/{entry}").startswith(DMABUF):
-                words.append(keep(Buffer(int(entry))))
+                words.append(name_object(Buffer(int(entry))))
     return " ".join(words)
 
 
@@ -657,29 +657,29 @@ def op_fdflags(line: Line) -> str:
 
 def op_reopen(line: Line) -> str:
     flags = line.choice("open_flags", "rdwr,cloexec", OPEN_FLAGS)
-    return f"ok {keep(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
+    return f"ok {name_object(Buffer(os.open(f'/proc/self/fd/{line.buffer(0).fd}', flags)))}"
 
 
 # ---- ioctl ----
 
 
 def descriptor_of(name: str) -> bytes | None:
-    """The descriptor of what is named; with NAME/N one that keeps its IOMMU."""
-    name, _, anchor = name.partition("/")
-    thing = held.get(name)
+    """Return the descriptor of an object, or with NAME/N one of its IOMMU."""
+    name, _, index = name.partition("/")
+    thing = objects.get(name)
     if not isinstance(thing, Device | Buffer):
         return None
     fd = thing.fd
-    if anchor:
-        anchors = thing.anchors if isinstance(thing, Device) else []
-        if number(anchor) >= len(anchors):
+    if index:
+        iommu_fds = thing.iommu_fds if isinstance(thing, Device) else []
+        if number(index) >= len(iommu_fds):
             return None
-        fd = anchors[number(anchor)]
+        fd = iommu_fds[number(index)]
     return struct.pack("=i", fd)
 
 
 def argument_of(text: str) -> bytes:
-    """Pairs of hexadecimal digits and names, separated by commas."""
+    """Parse pairs of hexadecimal digits and names, separated by commas."""
     data = b""
     for part in text.split(","):
         found = descriptor_of(part)
@@ -709,7 +709,7 @@ def op_ioctl(line: Line) -> str:
     if "argument" in line.options:
         raise UsageError("either data= or argument=")
     data = argument_of(line.options["data"])
-    # Two pages, of which the second cannot be touched.
+    # The second page is inaccessible.
     pages = libc.mmap(None, 2 * PAGE, PROT["rw"], MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if pages == ctypes.c_void_p(-1).value or libc.mprotect(pages + PAGE, PAGE, 0):
         raise last_error()
@@ -732,14 +732,14 @@ def op_abi(_line: Line) -> str:
 def op_hold(line: Line) -> str:
     fd = line.number(0)
     size = os.lseek(fd, 0, os.SEEK_END)
-    return f"ok {keep(Buffer(fd))} size={size:#x}"
+    return f"ok {name_object(Buffer(fd))} size={size:#x}"
 
 
-class Log:
-    """Records of the kernel log since this was first asked; None where it cannot be read.
+class KernelLog:
+    """The number of kernel log records since the first count.
 
-    But those of kernel/time/clocksource.c of a clock that was read late, which
-    happens to a virtual machine whenever its host is busy.
+    Messages of kernel/time/clocksource.c on a clock read late do not count: they
+    happen in a virtual machine on a busy host.
     """
 
     _fd: int | None = None
@@ -747,7 +747,7 @@ class Log:
 
     @classmethod
     def count(cls) -> int | None:
-        """How many there are by now; what the log has lost in the meantime counts as one."""
+        """Return the number, None without access to the log; records lost since count as one."""
         if cls._fd is None:
             try:
                 cls._fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -765,8 +765,8 @@ class Log:
 
 
 def op_footprint(_line: Line) -> str:
-    logged = Log.count()
-    reply = f"ok fds={open_descriptors()}"
+    logged = KernelLog.count()
+    reply = f"ok fds={count_fds()}"
     with contextlib.suppress(OSError), open(BUFFERS, encoding="ascii", errors="replace") as info:
         for text in info:
             match = re.match(r"Total (\d+) objects", text)
@@ -817,20 +817,20 @@ def op_make(line: Line) -> str:
     if make is None:
         raise UsageError(f"'{line.words[0]}' is not {', '.join(makers)}")
     length = line.option("length", 0)
-    return f"ok {keep(Buffer(make(length)))} size={length:#x}"
+    return f"ok {name_object(Buffer(make(length)))} size={length:#x}"
 
 
 # ---- mapping ----
 
 
-class Places:
-    """Where the next mapping is asked for: far from where Python maps its own memory.
+class NextAddress:
+    """The hint for the next mmap(), far from the memory of Python.
 
-    Next to that, a page that was unmapped may hold something of Python's a moment
-    later, and what should fault does not.
+    Near it, Python may soon map a page where one was unmapped, and an access that
+    has to fault would succeed.
     """
 
-    following = 1 << 44
+    value = 1 << 44
 
 
 def op_map(line: Line) -> str:
@@ -839,18 +839,18 @@ def op_map(line: Line) -> str:
     protection = line.choice("prot", "rw", PROT)
     flags = line.choice("flags", "shared", MAP_FLAGS)
     if ("bar" in line.options) != isinstance(thing, Device):
-        raise UsageError("bar= belongs to a device, and only there")
+        raise UsageError("bar= is for a device, and required there")
     if flags & MAP_FIXED or max(flags, protection) >= 1 << 31:
         raise UsageError("flags= or prot= is out of range")
     if isinstance(thing, Device):
         offset += region(thing.fd, line.option("bar", 0))[1]
     signed = ctypes.c_long(offset).value
-    address = libc.mmap(Places.following, length, protection, flags, thing.fd, signed)
+    address = libc.mmap(NextAddress.value, length, protection, flags, thing.fd, signed)
     if address == ctypes.c_void_p(-1).value:
         raise last_error()
     mapping = Mapping(address, -(-length // PAGE) * PAGE, protection)
-    Places.following = max(Places.following, address + mapping.length + PAGE)
-    return f"ok {keep(mapping)}"
+    NextAddress.value = max(NextAddress.value, address + mapping.length + PAGE)
+    return f"ok {name_object(mapping)}"
 
 
 def op_unmap(line: Line) -> str:
@@ -858,7 +858,7 @@ def op_unmap(line: Line) -> str:
     if libc.munmap(mapping.address + offset, length):
         raise last_error()
     if length == mapping.length:
-        del held[line.words[0]]
+        del objects[line.words[0]]
     return "ok"
 
 
@@ -868,7 +868,7 @@ def op_unmap(line: Line) -> str:
 def op_mapfile(line: Line) -> str:
     mapping = line.mapping(0)
     name = f"{mapping.address:x}-{mapping.address + mapping.length:x}"
-    return f"ok {keep(Buffer(os.open(f'/proc/self/map_files/{name}', os.O_RDWR)))}"
+    return f"ok {name_object(Buffer(os.open(f'/proc/self/map_files/{name}', os.O_RDWR)))}"
 
 
 # ---- power ----
@@ -913,13 +913,13 @@ def op_mapped(_line: Line) -> str:
     return " ".join(words)
 
 
-def open_descriptors() -> int:
-    """How many this process has; the folder itself is open while it is read."""
+def count_fds() -> int:
+    """Count the open descriptors, except that of the listed folder."""
     return len(os.listdir("/proc/self/fd")) - 1
 
 
 def op_fds(_line: Line) -> str:
-    return f"ok {open_descriptors()}"
+    return f"ok {count_fds()}"
 
 
 def op_setrlimit(line: Line) -> str:
@@ -937,30 +937,30 @@ def op_version(_line: Line) -> str:
 
 
 class Forked:
-    """A process that fork() made; to be waited for as one of subprocess is."""
+    """A process made by fork(), with the wait() of subprocess.Popen."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._status: int | None = None
 
     def wait(self) -> int:
-        """Its exit code, or the negative number of its signal."""
+        """Wait for the end; return the exit code, or the negative number of the signal."""
         if self._status is None:
             self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self._status
 
 
 class Child:
-    """Another probe, talked to through a socket, given descriptors through another."""
+    """Another probe, with a socket for lines and one for descriptors (SCM_RIGHTS)."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes] | Forked, lines: socket.socket, parcels: socket.socket
+        self, process: subprocess.Popen[bytes] | Forked, lines: socket.socket, rights: socket.socket
     ) -> None:
         self.process = process
         self.lines = lines
-        self.parcels = parcels
+        self.rights = rights
         self.buffer = b""
-        self.owed = 0  # replies that came too late, or will
+        self.pending = 0  # replies not read yet, late ones included
 
 
 children: dict[str, Child] = {}
@@ -968,29 +968,29 @@ parent: socket.socket | None = None
 
 
 def child_named(name: str) -> Child:
-    """The child of this name."""
+    """Return the child of this name."""
     if name in children:
         return children[name]
     raise UsageError(f"there is no actor '{name}' here")
 
 
 def ask(name: str, text: str, seconds: float) -> str:
-    """One line to the child and its answer, unless it is late or dead."""
+    """Send a line to the child and return its reply, unless it is late or dead."""
     child = child_named(name)
     child.lines.settimeout(seconds + GRACE)
     try:
         child.lines.sendall(text.encode(errors="surrogateescape") + b"\n")
-        child.owed += 1
+        child.pending += 1
     except BrokenPipeError:
-        pass  # it has ended; what it left to read says so
+        pass  # the child has ended, as recv() shows
     except TimeoutError:
         return "timeout"
     while True:
         answer, newline, rest = child.buffer.partition(b"\n")
         if newline:
             child.buffer = rest
-            child.owed -= 1
-            if not child.owed:
+            child.pending -= 1
+            if not child.pending:
                 return answer.decode(errors="replace")
             continue
         try:
@@ -1001,25 +1001,25 @@ def ask(name: str, text: str, seconds: float) -> str:
             data = b""
         if not data:
             status = child.process.wait()
-            return f"died {name} {ending(status)}"
+            return f"died {name} {exit_text(status)}"
         child.buffer += data
 
 
-def ending(status: int) -> str:
-    """How a process ended."""
+def exit_text(status: int) -> str:
+    """Describe how a process ended."""
     return f"signal={-status}" if status < 0 else f"exit={status}"
 
 
-def free_name(line: Line) -> str:
-    """The name that the line has for a new probe."""
+def parse_new_name(line: Line) -> str:
+    """Return the name of a new probe, which must be free."""
     (name,) = line.words
     if not re.fullmatch(r"[a-z0-9]{1,23}", name) or name == "parent" or name in children:
         raise UsageError(f"'{name}' is taken, or no name of up to 23 letters and digits")
     return name
 
 
-def began(name: str, child: Child) -> str:
-    """The reply once the new probe answers."""
+def first_reply(name: str, child: Child) -> str:
+    """Wait for the first reply of a new probe; return the reply of spawn or fork."""
     children[name] = child
     answer = ask(name, "version", DEADLINE)
     return "ok" if answer.startswith("ok ") else answer
@@ -1029,50 +1029,50 @@ def op_spawn(line: Line) -> str:
     import socket
     import subprocess
 
-    name = free_name(line)
+    name = parse_new_name(line)
     uid = line.option("uid", 0)
     if uid >= 1 << 31:
         raise UsageError("uid= is out of range")
     lines, far_lines = socket.socketpair()
-    parcels, far_parcels = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with far_lines, far_parcels:
+    rights, far_rights = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    with far_lines, far_rights:
         process = subprocess.Popen(
-            [sys.executable, "-IS", __file__, "--child", str(far_parcels.fileno())],
+            [sys.executable, "-IS", __file__, "--child", str(far_rights.fileno())],
             stdin=far_lines.fileno(),
             stdout=far_lines.fileno(),
-            pass_fds=[far_parcels.fileno()],
+            pass_fds=[far_rights.fileno()],
             user=uid or None,
             group=uid or None,
             extra_groups=[] if uid else None,
         )
-    return began(name, Child(process, lines, parcels))
+    return first_reply(name, Child(process, lines, rights))
 
 
 def op_fork(line: Line) -> str:
     import socket
 
-    name = free_name(line)
+    name = parse_new_name(line)
     lines, far_lines = socket.socketpair()
-    parcels, far_parcels = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    rights, far_rights = socket.socketpair(type=socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         lines.close()
-        parcels.close()
-        become_child(far_lines, far_parcels)
+        rights.close()
+        become_child(far_lines, far_rights)
     far_lines.close()
-    far_parcels.close()
-    return began(name, Child(Forked(pid), lines, parcels))
+    far_rights.close()
+    return first_reply(name, Child(Forked(pid), lines, rights))
 
 
-def become_child(lines: socket.socket, parcels: socket.socket) -> None:
-    """In a forked process: serve these sockets to the end, with all that there was but the children."""
-    global parent, touch
+def become_child(lines: socket.socket, rights: socket.socket) -> None:
+    """Serve these sockets in a forked process, which keeps all objects, but not the children."""
+    global parent, guarded
     for child in children.values():
         child.lines.close()
-        child.parcels.close()
+        child.rights.close()
     children.clear()
-    parent, touch = parcels, Touch()
+    parent, guarded = rights, Guarded()
     os.dup2(lines.fileno(), 0)
     os.dup2(lines.fileno(), 1)
     lines.close()
@@ -1083,13 +1083,13 @@ def become_child(lines: socket.socket, parcels: socket.socket) -> None:
         os._exit(0)
 
 
-def parcels_of(name: str) -> socket.socket:
-    """The socket for descriptors to that actor."""
+def rights_socket(name: str) -> socket.socket:
+    """Return the socket that passes descriptors to this actor."""
     if name == "parent":
         if parent is None:
             raise UsageError("this actor has no parent")
         return parent
-    return child_named(name).parcels
+    return child_named(name).rights
 
 
 def op_send(line: Line) -> str:
@@ -1097,7 +1097,7 @@ def op_send(line: Line) -> str:
 
     thing = line.descriptor(0)
     letter = b"d" if isinstance(thing, Device) else b"b"
-    socket.send_fds(parcels_of(line.words[1]), [letter], [thing.fd])
+    socket.send_fds(rights_socket(line.words[1]), [letter], [thing.fd])
     return "ok"
 
 
@@ -1105,11 +1105,11 @@ def op_recv(line: Line) -> str:
     import socket
 
     name = line.words[0] if line.words else "parent"
-    letter, fds, _, _ = socket.recv_fds(parcels_of(name), 1, 1)
+    letter, fds, _, _ = socket.recv_fds(rights_socket(name), 1, 1)
     if len(fds) != 1 or letter not in (b"d", b"b"):
         return f"error EPIPE recv: {name} sent no descriptor"
     os.set_inheritable(fds[0], False)
-    return f"ok {keep(Device(fds[0]) if letter == b'd' else Buffer(fds[0]))}"
+    return f"ok {name_object(Device(fds[0]) if letter == b'd' else Buffer(fds[0]))}"
 
 
 def op_signal(line: Line) -> str:
@@ -1127,9 +1127,9 @@ def op_reap(line: Line) -> str:
     child = child_named(line.words[0])
     status = child.process.wait()
     child.lines.close()
-    child.parcels.close()
+    child.rights.close()
     del children[line.words[0]]
-    return f"ok {ending(status)}"
+    return f"ok {exit_text(status)}"
 
 
 def op_exit(_line: Line) -> str:
@@ -1188,7 +1188,7 @@ BY_NAME = {usage.split()[0]: (usage, run) for usage, run in OPERATIONS}
 
 
 def parse(text: str) -> tuple[str, Line, int]:
-    """Operation, its words, and the deadline; checked against the usage text."""
+    """Return operation, words and deadline of a line; check them against the usage."""
     name, *rest = text.split()
     if name not in BY_NAME:
         raise UsageError(f"there is no operation '{name}'; --help lists them")
@@ -1215,22 +1215,22 @@ def parse(text: str) -> tuple[str, Line, int]:
 
 
 def relay(text: str) -> str:
-    """'@NAME operation': the rest of the line is the child's."""
+    """Pass on the rest of '@NAME operation' to the child NAME."""
     words = text[1:].split(None, 1)
     if len(words) != 2 or words[1].startswith("#"):
-        raise UsageError("@NAME wants an operation for it")
+        raise UsageError("@NAME takes an operation")
     match = re.search(r" deadline=(\d{1,5})(?!\S)", words[1], re.ASCII)
     return ask(words[0], words[1], int(match[1]) if match else DEADLINE)
 
 
 def execute(text: str) -> str:
-    """Carry out one line; the reply."""
+    """Carry out one line; return the reply."""
     name = text.split()[0]
     try:
         if name.startswith("@"):
             return relay(text)
         name, line, deadline = parse(text)
-        with limited(deadline):
+        with deadline_after(deadline):
             return BY_NAME[name][1](line)
     except UsageError as error:
         return f"error usage: {printable(f'{name}: {error}')}"
@@ -1246,19 +1246,19 @@ def execute(text: str) -> str:
         return f"error {ERRNO_NAMES.get(number_, f'E{number_}')} {name}: {os.strerror(number_)}"
 
 
-def say(reply: str) -> None:
-    """Answer a line."""
+def write_reply(reply: str) -> None:
+    """Write a reply to stdout."""
     sys.stdout.write(f"{reply}\n")
     sys.stdout.flush()
 
 
 def serve(stream: BinaryIO) -> None:
-    """Carry out the lines of ``stream`` until it ends."""
+    """Carry out the lines of ``stream`` until its end."""
     for raw in stream:
         text = raw.decode(errors="surrogateescape").strip()
         if not text or text.startswith("#"):
             continue
-        say(execute(text))
+        write_reply(execute(text))
         if text.split()[0] == "exit":
             break
 
@@ -1267,7 +1267,7 @@ def serve(stream: BinaryIO) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Serve stdin until it ends."""
+    """Serve stdin until its end; return the exit code."""
     global parent
     if arguments == ["--help"]:
         print(__doc__)
@@ -1281,7 +1281,7 @@ def main(arguments: list[str]) -> int:
         parent = socket.socket(fileno=int(arguments[1]))
         parent.set_inheritable(False)
         if arguments[0] == "--resume":
-            say(resumed())
+            write_reply(reply_after_exec())
     elif arguments:
         print("probe.py: unknown arguments; see --help", file=sys.stderr)
         return 2
