@@ -44,7 +44,7 @@ void op_count(struct args *a, struct reply *r)
 		.bp_type = HW_BREAKPOINT_X,
 		.bp_addr = address_of(a->word[0]),
 		.bp_len =
-			sizeof(long), /* what an instruction is said to have */
+			sizeof(long), /* perf_event_open(2), HW_BREAKPOINT_X */
 		.exclude_user = 1,
 	};
 

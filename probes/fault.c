@@ -14,7 +14,7 @@
 #include "object.h"
 #include "text.h"
 
-/* Where this thread continues when its guarded access faults. */
+/* The place where this thread continues after a fault of a guarded access. */
 struct recovery {
 	sigjmp_buf place;
 	struct fault fault;

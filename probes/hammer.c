@@ -484,7 +484,7 @@ static uint64_t tried(const struct worker *worker)
 
 /*
  * Wait until each thread has begun and ended @more accesses after this call.
- * One access may be under way already, hence the one more.
+ * The goal is one higher, as an access may be under way already.
  */
 static bool await(const struct hammer *hammer, uint64_t more)
 {
@@ -612,8 +612,8 @@ static bool parse_reclaim(const struct args *a, struct reply *r,
 }
 
 /*
- * Revoke, and at once overwrite the mapping.  A store that still reaches the
- * memory after the revoke replaces a word of what is written here.
+ * Revoke, and at once overwrite the mapping.  A worker's store that reaches the
+ * memory after the revoke is then found as a word that differs.
  */
 void op_reclaim(struct args *a, struct reply *r)
 {

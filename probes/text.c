@@ -10,7 +10,7 @@
 
 #include "text.h"
 
-/* Return @memory; end the actor if it is NULL, for no reply would be right. */
+/* Return @memory; NULL ends the actor, as it tells nothing about the kernel. */
 void *must(void *memory)
 {
 	if (!memory) {
