@@ -9,14 +9,15 @@ from harness.lib.errors import ExitCode
 
 
 def _main() -> int:
-    """main(); a fault of the host if it cannot say what it has to say, as to a full disk.
+    """Run main() and flush its output; return the exit code.
 
-    Somebody who has read enough (``| head``) is no fault.  Left to itself, the
-    interpreter tries once more to write at its end, and exits with 120.
+    Output that cannot be written (a full disk) is a fault of the host, except EPIPE:
+    the reader of a pipe has gone (``| head``).  A stream that fails is replaced by
+    /dev/null; otherwise the interpreter flushes it again at exit and exits with 120.
     """
     try:
         code = main()
-    except OSError:  # main() says all others; this one is from saying it
+    except OSError:  # main() reports every other one; this one comes from the report itself
         code = ExitCode.HARNESS
     for stream in (sys.stdout, sys.stderr):
         try:

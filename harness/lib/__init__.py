@@ -1,1 +1,4 @@
-"""The host: processes, files, git, and the cache.  Knows no kernel and imports nothing of harness/."""
+"""The host: processes, files, git, apt, and the cache.
+
+Nothing here depends on a kernel or on another package of harness/.
+"""

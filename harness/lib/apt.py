@@ -11,16 +11,21 @@ from harness.lib import command
 from harness.lib.command import CommandError
 from harness.lib.errors import UnreachableError
 
+#: Downloads a file with apt's own proxy settings (package apt).
 HELPER = "/usr/lib/apt/apt-helper"
 
+#: The archive's public keys (package debian-archive-keyring).
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
 def mirrors() -> list[str]:
-    """The addresses of archives that apt uses on this machine, the likeliest first.
+    """Return the URLs of the Debian archives that apt uses on this machine, in apt's order.
 
-    A machine whose lists were never fetched cannot say which of them is
-    Debian's; then all are named, and the archive's signature tells.
+    Without fetched package lists (``apt-get update`` never ran) apt does not know which
+    source is Debian's.  Then all URLs are returned, and the archive's signature decides.
+
+    Raises UnreachableError if apt or the Debian keyring is not installed, or if
+    ``apt-get indextargets`` fails.
     """
     if shutil.which("apt-get") is None or not Path(HELPER).exists():
         raise UnreachableError("This machine has no apt, so the Debian archive cannot be asked.")
@@ -38,10 +43,13 @@ def mirrors() -> list[str]:
 
 
 def choose_mirrors(lines: Sequence[str], *, anyone: bool = False) -> list[str]:
-    """The distinct addresses in lines of ``ORIGIN|LABEL|ADDRESS``; of Debian's own archive, or of anyone."""
+    """Return the distinct URLs in ``lines`` of ``ORIGIN|LABEL|URL``, in the same order.
+
+    Only Debian's own archive counts, or, with ``anyone``, every origin.
+    """
     found: dict[str, None] = {}
     for line in lines:
-        who, _, address = line.rpartition("|")
-        if "://" in address and not re.search(r"\s", address) and (anyone or who == "Debian|Debian"):
+        origin, _, address = line.rpartition("|")
+        if "://" in address and not re.search(r"\s", address) and (anyone or origin == "Debian|Debian"):
             found[address] = None
     return list(found)

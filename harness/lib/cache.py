@@ -1,9 +1,9 @@
 """Cache folders, locks and digests.
 
-Everything that is expensive lives below one cache folder, under a key that is a
-digest of what went in.  An entry is made in a temporary folder beside its final
-place and renamed when it is whole, so a reader sees all of it or nothing, and a
-process killed half-way leaves only a folder that the next run sweeps away.
+Expensive results are kept below one cache folder, under a key that is a digest of
+their inputs.  An entry is made in a temporary folder beside its final path and
+renamed when it is complete, so a reader sees a whole entry or none.  A killed process
+leaves only a temporary folder, which the next run removes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ CACHE_VARIABLE = "PATCHPROOF_CACHE"
 
 
 def default_root() -> Path:
-    """The cache folder: ``$PATCHPROOF_CACHE``, else ``$XDG_CACHE_HOME/patchproof``."""
+    """Return the cache folder.
+
+    In this order: ``$PATCHPROOF_CACHE``, ``$XDG_CACHE_HOME/patchproof``, ``~/.cache/patchproof``.
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).absolute()
@@ -33,7 +36,10 @@ def default_root() -> Path:
 
 
 class Store:
-    """The cache folder of one user, shared by any number of runs at once."""
+    """The cache folder of one user, shared by any number of simultaneous runs.
+
+    Raises HarnessError if the folder cannot be made.
+    """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root if root is not None else default_root()
@@ -46,10 +52,10 @@ class Store:
             ) from error
 
     def path(self, *parts: str) -> Path:
-        """A place below the cache folder; its parent folder exists afterwards."""
-        place = self.root.joinpath(*parts)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return place
+        """Return a path below the cache folder, and make its parent folder."""
+        path = self.root.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     @contextmanager
     def lock(
@@ -57,9 +63,11 @@ class Store:
     ) -> Iterator[None]:
         """Hold the inter-process lock ``name``.
 
-        ``waiting`` is called once if another run holds it; ``timeout`` is in
-        seconds, negative waits for ever.  The kernel drops the lock when its
+        ``waiting`` is called once if another run holds the lock.  ``timeout`` is in
+        seconds; a negative one waits for ever.  The kernel releases the lock when its
         holder dies, so a killed run leaves nothing to clean up.
+
+        Raises HarnessError if the lock is still held after ``timeout``.
         """
         lock = FileLock(self.path("locks", f"{name}.lock"))
         try:
@@ -80,47 +88,51 @@ class Store:
             lock.release()
 
     def entry(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The folder ``kind/key``, made by ``make(folder)`` if it is not there yet.
+        """Return the folder ``kind/key``; make it with ``make(folder)`` if it is absent.
 
-        Two runs that want the same entry wait for each other; the second one
-        finds it made.
+        If two runs want the same entry, one makes it and the other waits for it.  An
+        exception of ``make`` is passed on, and no entry is left.
         """
-        place = self.path(kind, key)
-        if place.is_dir():
-            return place
+        folder = self.path(kind, key)
+        if folder.is_dir():
+            return folder
         with self.lock(f"{kind}-{key[:32]}"):
-            if place.is_dir():
-                return place
-            self._sweep(kind, place)
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=place.parent))
+            if folder.is_dir():
+                return folder
+            self._sweep(kind, folder)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=folder.parent))
             try:
-                make(unfinished)
-                unfinished.chmod(0o755)
-                unfinished.replace(place)
+                make(temporary)
+                temporary.chmod(0o755)
+                temporary.replace(folder)
             except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                shutil.rmtree(temporary, ignore_errors=True)
                 raise
-        return place
+        return folder
 
-    def _sweep(self, kind: str, place: Path) -> None:
-        """Remove what killed runs left of this entry (its lock is held), and of any that nobody makes now."""
-        for leftover in place.parent.glob(".*.*"):
+    def _sweep(self, kind: str, folder: Path) -> None:
+        """Remove the temporary folders that killed runs left beside ``folder``.
+
+        The caller holds the lock of the entry ``folder``.  A temporary folder of another
+        entry is removed only if no run holds that entry's lock.
+        """
+        for leftover in folder.parent.glob(".*.*"):
             key = leftover.name.split(".")[1]
-            locks = [] if place.name.startswith(key) else self.root.glob(f"locks/{kind}-{key}*.lock")
+            locks = [] if folder.name.startswith(key) else self.root.glob(f"locks/{kind}-{key}*.lock")
             with contextlib.ExitStack() as held, contextlib.suppress(Timeout):
                 for path in locks:
                     held.enter_context(FileLock(path).acquire(timeout=0))
                 shutil.rmtree(leftover, ignore_errors=True)
 
     def remove(self, kinds: Iterable[str]) -> int:
-        """Delete whole kinds of entries; returns the number of bytes freed."""
+        """Delete all entries of these kinds; return the number of bytes freed."""
         freed = 0
         for kind in kinds:
-            place = self.root / kind
-            if not place.exists():
+            folder = self.root / kind
+            if not folder.exists():
                 continue
-            for path in place.rglob("*"):
+            for path in folder.rglob("*"):
                 if path.is_file() and not path.is_symlink():
                     freed += path.stat().st_size
-            shutil.rmtree(place)
+            shutil.rmtree(folder)
         return freed

@@ -1,4 +1,4 @@
-"""Run a host program: its output in a log, its progress to the user, its end certain."""
+"""Run a host program: log its output, report its progress, end it with its whole process group."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ from typing import IO
 
 from harness.lib.errors import HarnessError
 
+#: Lines of output that an error shows.
 TAIL_LINES = 20
+#: The longest wait without a check for signals (see _lines()).
 WAKE_SECONDS = 1.0
 _CHUNK = 65536  # bytes
 
 
 class CommandError(HarnessError):
-    """A program exited with an error; ``returncode`` and ``tail`` tell how."""
+    """A program failed.
+
+    ``returncode`` is its exit status, or minus the number of the signal that killed
+    it.  ``tail`` holds its last TAIL_LINES lines of output.
+    """
 
     def __init__(self, argv: Sequence[str], returncode: int, log: Path | None, tail: str) -> None:
-        ended = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with {returncode}"
-        super().__init__(f"The command `{shlex.join(argv)}` {ended}.", log=log, tail=tail)
+        end = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with {returncode}"
+        super().__init__(f"The command `{shlex.join(argv)}` {end}.", log=log, tail=tail)
         self.argv = tuple(argv)
         self.returncode = returncode
 
@@ -41,25 +47,24 @@ def run(
 ) -> str:
     """Run ``argv`` to its end and return its standard output and error, mixed.
 
-    ``log`` gets all output as it comes (appended); ``line`` is called with each
-    line.  ``env`` is added to the environment; None takes a variable out.  The
-    program runs in a process group of its own, which is ended as a whole when
-    this call is left by an exception (Ctrl-C included): no make or gcc goes on
-    behind the user's back.
+    All output is appended to ``log`` as it comes, and ``line`` is called with each
+    line.  ``env`` is added to the environment; None removes a variable.  The program
+    runs in a process group of its own.  If an exception leaves this call (Ctrl-C
+    included), the whole group is ended, so that no make or gcc keeps running.
 
-    Raises CommandError when the program fails, HarnessError when it is not there
+    Raises CommandError if the program fails, and HarnessError if it is not installed
     or the log cannot be written.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     output: list[str] = []
     with _log(log) as write:
         write(f"$ {shlex.join(argv)}\n".encode())
-        whole = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
+        merged = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
         try:
             process = subprocess.Popen(
                 list(argv),
                 cwd=cwd,
-                env=whole,
+                env=merged,
                 stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -76,7 +81,7 @@ def run(
                     process.stdin.write(stdin)
                     process.stdin.close()
                 except BrokenPipeError:
-                    pass  # the program has ended; its exit status says why
+                    pass  # the program has ended; its exit status reports the cause
             assert process.stdout is not None
             for raw in _lines(process.stdout):
                 write(raw)
@@ -95,10 +100,11 @@ def run(
 
 
 def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Its lines, as they come.
+    """Yield the lines of ``stream`` as they come, each with its newline.
 
-    A signal that comes in the moment before a read does not interrupt it, and its
-    handler waits until that returns.  So none waits for long.
+    A signal that arrives just before a read does not interrupt that read, and its
+    Python handler runs only when the read returns.  So no wait is longer than
+    WAKE_SECONDS.
     """
     poll = select.poll()
     poll.register(stream, select.POLLIN)
@@ -116,17 +122,24 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
-    """Run a program of ours to its end, which it comes to in order when this call is left by an exception.
+    """Run another instance of this program to its end and return its exit status.
 
-    Returns its exit status; ``output`` takes all that it says, by default the user's terminal.
+    Its standard output and error go to ``output``, by default to the user's terminal.
+    If an exception leaves this call, or this process dies, the program gets SIGTERM and
+    so can end in order.
     """
-    mortal = ["setpriv", "--pdeathsig", "TERM", *argv]
-    said = None if output is None else subprocess.STDOUT
-    quiet = None if output is None else subprocess.DEVNULL
-    # Ctrl-C is for us alone.
-    program = subprocess.Popen(mortal, stdin=quiet, stdout=output, stderr=said, start_new_session=True)
+    stdin = None if output is None else subprocess.DEVNULL
+    stderr = None if output is None else subprocess.STDOUT
+    # A session of its own: Ctrl-C goes to this process only, which then ends the other one.
+    program = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "TERM", *argv],
+        stdin=stdin,
+        stdout=output,
+        stderr=stderr,
+        start_new_session=True,
+    )
     try:
-        while True:  # as in _lines()
+        while True:  # in short waits, as in _lines()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return program.wait(WAKE_SECONDS)
     finally:
@@ -136,17 +149,17 @@ def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
 
 @contextlib.contextmanager
 def _log(path: Path | None) -> Iterator[Callable[[bytes], None]]:
-    """What appends to the log, or nothing where there is to be none."""
+    """Yield a function that appends to the log ``path``; without a path it does nothing."""
     if path is None:
         yield lambda _data: None
         return
 
-    with _told(path):
+    with _as_harness_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         stream = path.open("ab", buffering=0)
 
     def write(data: bytes) -> None:
-        with _told(path):
+        with _as_harness_error(path):
             stream.write(data)
 
     with stream:
@@ -154,7 +167,8 @@ def _log(path: Path | None) -> Iterator[Callable[[bytes], None]]:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _as_harness_error(path: Path) -> Iterator[None]:
+    """Raise HarnessError for an OSError of the body, which writes the log ``path``."""
     try:
         yield
     except OSError as error:
@@ -164,7 +178,7 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def end_group(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
-    """End a process started in its own group, children included; SIGKILL after ``grace`` seconds."""
+    """End the process group of ``process``, which leads it: SIGTERM, and after ``grace`` seconds SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

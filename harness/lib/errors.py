@@ -1,7 +1,7 @@
-"""The errors of the harness, sorted by whose fault they are.
+"""The errors of the harness, one branch of classes for each party at fault.
 
 Every message is a sentence or two: what was tried, what happened, what to do.
-A caller never has to guess the exit code: the class knows it.
+Each class has the exit code that it leads to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """Exit codes of ``tox -e vm`` and ``python -m harness``."""
+    """The exit codes of ``tox -e vm`` and ``python -m harness``; Record.exit_code has the rules."""
 
     OK = 0
     SERIES = 1
@@ -23,8 +23,8 @@ class ExitCode(IntEnum):
 class PatchproofError(Exception):
     """Base of all errors that are shown to a user as a sentence, not a traceback.
 
-    ``log`` names the file that holds the whole story; ``tail`` holds its last
-    lines, which are printed below the message.
+    ``log`` is the file with the whole output; ``tail`` holds its last lines, which
+    are printed below the message.
     """
 
     exit_code: ExitCode = ExitCode.HARNESS
@@ -45,15 +45,15 @@ class PatchproofError(Exception):
 
 
 class UsageError(PatchproofError):
-    """The user asked for something that cannot be: unknown series, bad option."""
+    """The user asked for something impossible: an unknown series, a bad option."""
 
 
 class HarnessError(PatchproofError):
-    """The harness or the machine it runs on failed; nothing is said about the series."""
+    """The harness or its host failed; the series is not judged."""
 
 
 class SeriesError(PatchproofError):
-    """The series under test failed; ``stage`` says where (``apply``, ``build``, ``boot``)."""
+    """The series under test failed in ``stage``: ``apply``, ``build`` or ``boot``."""
 
     exit_code = ExitCode.SERIES
     stage: str = "series"
@@ -78,8 +78,8 @@ class BootError(SeriesError):
 
 
 class BootTimeoutError(BootError):
-    """The built kernel does not come up in time, and does not say why."""
+    """The built kernel does not come up before the deadline, and its console does not show why."""
 
 
 class UnreachableError(HarnessError):
-    """A source does not give the file; another one may."""
+    """One source does not provide the file; a caller may try the next source."""

@@ -1,11 +1,10 @@
-"""Run git so that only what is said here decides what it does.
+"""Run git independently of the configuration, hooks and filters on this machine.
 
-The configuration, the hooks and the filters of the user or of a repository
-under test would make the same series give different trees on two machines, or
-run a program that a patch brought along.  So every call names its repository,
-reads no configuration but that repository's own, runs no hook, and has one
-identity and one date: the same patches on the same base are the same commit
-everywhere.
+Those of the user or of a repository under test could make one series give
+different trees on two machines, or run a program that a patch brought along.  So
+every call names its repository, reads no configuration but that repository's own,
+and runs no hook.  All commits have one identity and one date, so the same patches
+on the same base are the same commit everywhere.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from pathlib import Path
 from harness.lib.command import CommandError
 
 IDENTITY = "patchproof <patchproof@localhost>"
-DATE = "0 +0000"  # of every commit made here; a clock would make two runs differ
+DATE = "0 +0000"  # of every commit made here; the real time would make two runs differ
 
-# Given in the environment, where no configuration file can override them.
+# They are passed in the environment, where no configuration file can override them.
 _SETTINGS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.attributesFile=/dev/null",  # else ~/.config/git/attributes, whatever the configuration says
     "gc.auto=0",
-    # A checkout that belongs to another user is only read, and nothing of its
-    # configuration is run (see tree.checkout).
+    # A checkout that belongs to another user is only read, and no program that its
+    # configuration names is run (see harness/kernel/checkout.py).
     "safe.directory=*",
 )
 
@@ -39,18 +38,19 @@ def environment(
     index: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, str | None]:
-    """What to add to the environment of git; None means: take it out.
+    """Return the variables to set for git; None removes a variable.
 
-    Git variables that we inherit (we may run below ``git rebase --exec`` or a
-    hook) name the caller's repository, so all of them go.
+    ``repository``, ``work_tree`` and ``index`` become GIT_DIR, GIT_WORK_TREE and
+    GIT_INDEX_FILE; ``more`` is added last.  Inherited GIT_ variables name the caller's
+    repository (under ``git rebase --exec`` or in a hook), so all of them are removed.
     """
     result: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("GIT_"))
     name, _, mail = IDENTITY.partition(" <")
-    for who in ("AUTHOR", "COMMITTER"):
+    for role in ("AUTHOR", "COMMITTER"):
         result |= {
-            f"GIT_{who}_NAME": name,
-            f"GIT_{who}_EMAIL": mail.rstrip(">"),
-            f"GIT_{who}_DATE": f"@{DATE}",
+            f"GIT_{role}_NAME": name,
+            f"GIT_{role}_EMAIL": mail.rstrip(">"),
+            f"GIT_{role}_DATE": f"@{DATE}",
         }
     result |= {
         "GIT_CONFIG_GLOBAL": "/dev/null",
@@ -77,21 +77,20 @@ def query(
     cwd: Path | None = None,
     stdin: bytes = b"",
 ) -> bytes:
-    """Standard output of a git call that takes no time to speak of.
+    """Run a short git command and return its standard output.
 
-    Raises CommandError with git's own words when it fails.
+    Raises CommandError, with git's standard error as its tail, if git fails.
     """
     argv = ["git", *arguments]
-    whole = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
-    done = subprocess.run(argv, cwd=cwd, env=whole, input=stdin, capture_output=True, check=False)
+    merged = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
+    done = subprocess.run(argv, cwd=cwd, env=merged, input=stdin, capture_output=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()
-        raise CommandError(argv, done.returncode, None, said)
+        raise CommandError(argv, done.returncode, None, done.stderr.decode(errors="replace").strip())
     return done.stdout
 
 
 def resolve(repository: Path, name: str) -> str | None:
-    """The object id that ``name`` stands for in ``repository``, or None."""
+    """Return the object id of ``name`` in ``repository``, or None if there is no such object."""
     try:
         found = query(
             ["rev-parse", "--quiet", "--verify", "--end-of-options", name], env=environment(repository)

@@ -1,4 +1,4 @@
-"""A file of events: one JSON object per line, each on the disk before its writer goes on."""
+"""A file of events: one JSON object per line, each synced to the disk before its writer goes on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness.lib.errors import HarnessError
 
 
 def append(path: Path, event: str, **members: object) -> None:
-    """Add an event with the time and ``members``, all of it on the disk when this returns, or nothing of it.
+    """Append an event with the UTC time (ISO 8601) and ``members``, and sync it to the disk.
 
-    Raises HarnessError if it cannot be written.
+    Raises HarnessError if the event cannot be written; the file is then as before.
     """
     line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
     try:
@@ -26,7 +26,10 @@ def append(path: Path, event: str, **members: object) -> None:
 
 
 def whole_lines(path: Path) -> list[bytes]:
-    """The lines of the file, none if there is no file; what follows the last newline was never finished."""
+    """Return the lines of the file that end with a newline; an empty list if there is no file.
+
+    An unfinished last line, which a killed writer leaves, is not among them.
+    """
     try:
         return path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
@@ -34,7 +37,7 @@ def whole_lines(path: Path) -> list[bytes]:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Take away what follows the last newline: a killed writer never finished it, and more is to come."""
+    """Remove the unfinished last line that a killed writer left, so that more lines can be appended."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -47,7 +50,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def _append(path: Path, data: bytes) -> None:
-    """Half a line in the middle of the file would spoil all that follows it."""
+    """Append ``data`` whole, or restore the old length: half a line would make the next one unreadable."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         before = os.fstat(handle).st_size

@@ -1,4 +1,4 @@
-"""The project's own folders, and the digest of what tests a kernel."""
+"""The project's own folders, and the digest of the files that decide a verdict."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ SUITES = PROJECT / "suites"
 VMIMAGE = PROJECT / "vmimage"
 KCONFIG = VMIMAGE / "kconfig"
 
-# What decides a verdict, beside the kernel.
+# The folders whose content decides a verdict, apart from the kernel.
 PROGRAM = ("suites", "probes", "harness")
 
 
 def program_digest() -> str:
-    """The digest of what tests a kernel: scenarios, probes, and this program."""
+    """Return the digest (64 hex digits) of the scenarios, the probes and this program.
+
+    The digest covers the names and contents of .py, .c, .h and .toml files.
+    """
     files = [path for name in PROGRAM for path in sorted((PROJECT / name).rglob("*.*"))]
     wanted = [path for path in files if path.suffix in (".py", ".c", ".h", ".toml")]
     return digest(*(part for path in wanted for part in (path.name, path.read_bytes())))

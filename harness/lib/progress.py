@@ -1,8 +1,7 @@
 """Live progress on a terminal, plain lines in a log.
 
-A stage is a piece of work a user waits for: fetch, apply, build, image, boot.
-How long each took is remembered in the cache, so the next run can say how long
-it will probably take.
+A stage is a piece of work that a user waits for: fetch, apply, build, image, boot.
+The cache keeps the duration of each, so that the next run can show an estimate.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ from harness.lib.files import write_atomically
 
 
 class Stage:
-    """One piece of work in progress; ``detail`` is what it does at the moment."""
+    """One stage in progress.
+
+    ``estimate`` is in seconds; ``detail`` is the current step, for example a file name.
+    """
 
     def __init__(self, name: str, estimate: float | None, log: TextIO | None) -> None:
         self.name = name
@@ -43,7 +45,7 @@ class Stage:
         self.detail = detail
 
     def note(self, line: str) -> None:
-        """Say ``line`` aloud: it stays on the screen and in the log."""
+        """Print ``line`` below the name of the stage; it stays on the screen and in the log."""
         if self._log is not None:
             print(f"{self.name}: {line}", file=self._log, flush=True)
 
@@ -65,8 +67,8 @@ class Progress:
     def stage(self, name: str, key: str | None = None) -> Iterator[Stage]:
         """Run the body as stage ``name``.
 
-        ``key`` tells apart the ways a stage can go (a cold and a warm build do
-        not take the same time); a stage that raises is not remembered.
+        ``key`` separates durations that are not comparable, such as those of a cold and
+        a warm build.  The duration of a stage that raises is not kept.
         """
         remembered = f"{name}/{key}" if key else name
         estimate = self._durations().get(remembered)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 
 def printable(text: str | bytes, limit: int = 200) -> str:
-    """``text`` with everything that could steer a terminal escaped, at most ``limit`` characters."""
+    """Return ``text`` on one line with all unprintable characters escaped.
+
+    The result has at most ``limit`` characters; a longer one ends with an ellipsis.
+    """
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def visible(text: str) -> str:
-    r"""``text`` with everything that is not plain text spelled out.
+    r"""Return ``text`` with every character that is not plain text escaped.
 
     Newlines and tabs stay, CR LF becomes a newline.  Escape sequences, NULs,
     bidirectional overrides, lone surrogates and non-characters appear as ``\x1b``
@@ -21,10 +24,11 @@ def visible(text: str) -> str:
     plain = text.replace("\r\n", "\n")
     if plain.isascii() and plain.isprintable():
         return plain
-    return "".join(c if c.isprintable() or c in "\n\t" else _spelled(ord(c)) for c in plain)
+    return "".join(c if c.isprintable() or c in "\n\t" else _escaped(ord(c)) for c in plain)
 
 
-def _spelled(code: int) -> str:
+def _escaped(code: int) -> str:
+    """Return the escape of one code point; U+DC80 to U+DCFF are bytes of surrogateescape."""
     if 0xDC80 <= code <= 0xDCFF:
         code -= 0xDC00
     if code <= 0xFF:
