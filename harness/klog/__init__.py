@@ -1,1 +1,1 @@
-"""What a kernel writes to its console: splats, their fingerprints, and decoded call traces."""
+"""The kernel log: find splats in a console, give them fingerprints, decode their call traces."""

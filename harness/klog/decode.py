@@ -1,7 +1,7 @@
-"""Call traces with source lines, by the scripts of the kernel that printed them.
+"""Add source lines to call traces, with the scripts of the kernel that printed them.
 
-Without line numbers in vmlinux the scripts know no more than the trace says
-itself, so then nothing is run, and the reason stands where the lines would.
+Without line numbers in vmlinux the scripts add nothing to the trace.  Then they are
+not run, and the first line of the result gives the reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.lib import command
 from harness.lib.errors import PatchproofError
 
-# What decode_stacktrace.sh needs of its tree; decodecode is for the line `Code:`.
+# decode_stacktrace.sh, and the script that it calls for the line `Code:`.
 SCRIPTS = ("scripts/decode_stacktrace.sh", "scripts/decodecode")
 NO_LINES = (
     "the kernel was built without line numbers (`--kconfig vmimage/kconfig/lines.config` asks for them)"
@@ -21,17 +21,19 @@ NO_LINES = (
 
 
 def decoded(text: str, vmlinux: Path | None, content: Callable[[str], bytes] | None) -> str:
-    """``text`` with the source lines of its frames, or as it is below a line that says why not.
+    """Return ``text`` with the source lines of its frames.
 
-    ``content`` gives a file of the kernel's tree by its path there; it and ``vmlinux``
-    are None for a kernel that was built elsewhere.  The scripts are programs of that
-    tree, as its makefiles are.
+    If that is impossible, return ``text`` unchanged below a line ``# not decoded: REASON``.
+
+    ``content`` returns a file of the kernel's tree by its path in the tree.  ``content``
+    and ``vmlinux`` are None for a kernel that was built elsewhere.  The scripts come from
+    the tree under test, which is trusted with them as with its makefiles.
     """
     if vmlinux is None or content is None:
-        return _as_it_is(text, "the kernel was built elsewhere, and its vmlinux is not known")
+        return _not_decoded(text, "the kernel was built elsewhere, and its vmlinux is not known")
     try:
         if ".debug_line" not in command.run(["readelf", "-WS", str(vmlinux)]):
-            return _as_it_is(text, NO_LINES)
+            return _not_decoded(text, NO_LINES)
         with tempfile.TemporaryDirectory(prefix="patchproof-stack-") as folder:
             for name in SCRIPTS:
                 path = Path(folder, name)
@@ -41,9 +43,9 @@ def decoded(text: str, vmlinux: Path | None, content: Callable[[str], bytes] | N
             program = ["bash", str(Path(folder, SCRIPTS[0])), str(vmlinux), "auto"]
             lines = command.run(program, stdin=f"{text}\n".encode(errors="replace"))
     except PatchproofError as error:
-        return _as_it_is(text, error.message)
+        return _not_decoded(text, error.message)
     return f"# decoded by {SCRIPTS[0]} of the tree under test\n{lines.rstrip()}\n"
 
 
-def _as_it_is(text: str, why: str) -> str:
-    return f"# not decoded: {why}\n{text}\n"
+def _not_decoded(text: str, reason: str) -> str:
+    return f"# not decoded: {reason}\n{text}\n"

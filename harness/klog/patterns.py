@@ -1,4 +1,9 @@
-"""The table of a kernel's complaints: one anchored pattern a row, with the reason for it."""
+"""The table of splats: kind, pattern, and the place in the kernel that prints it.
+
+A pattern is matched at the start of a message, behind the timestamp.  The first row
+that matches decides, so a row stands before every row that would match the same
+message less precisely.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,11 @@ import re
 
 PANIC = "panic"
 REBOOT = "reboot"
-# Kinds that are evidence for a scenario, not a fault of the kernel.
+#: Kinds that are evidence for a scenario, and no fault of the kernel.
 INFORMATIONAL = frozenset({"dmar-fault", "memory-type"})
-# Kinds that say of a detector that it has not seen, or will not see, what there was.
+#: Kinds that report a detector as disabled, or messages as lost: a fault may have gone unseen.
 BLINDING = frozenset({"dropped", "disabled"})
+#: Rows of kind, pattern, and the kernel file (with the function, or other remarks) that prints it.
 TABLE: tuple[tuple[str, str, str], ...] = (
     (
         "dropped",
@@ -32,7 +38,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "kernel/reboot.c",
     ),
     (REBOOT, r"sysrq: (Resetting|Power Off)", "drivers/tty/sysrq.c"),
-    (REBOOT, r"Linux version \d.*", "init/version.c: a kernel that begins where one was running"),
+    (REBOOT, r"Linux version \d.*", "init/version.c: a kernel that starts while another one was running"),
     (PANIC, r"Kernel panic - not syncing: .*", "kernel/panic.c: vpanic()"),
     ("kasan", r"BUG: KASAN: .*", "mm/kasan/report.c"),
     ("kfence", r"BUG: KFENCE: .*", "mm/kfence/report.c"),
@@ -92,8 +98,8 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "arch/x86",
     ),
     ("oops", r"traps: PANIC: .*", "arch/x86/kernel/traps.c, double fault"),
-    ("bug", r"BUG: .*", "sleeping while atomic, bad spinlock, scheduling while atomic and others"),
-    ("warning", r"WARNING: .*", "kernel/panic.c: __warn(), and what has no row of its own"),
+    ("bug", r"BUG: .*", "sleeping while atomic, bad spinlock, scheduling while atomic, and others"),
+    ("warning", r"WARNING: .*", "kernel/panic.c: __warn(), and every WARNING without a row of its own"),
     ("memtype", r"x86/PAT: .*freeing invalid memtype.*", "arch/x86/mm/pat/memtype.c: memtype_free()"),
     ("resource", r"(resource: )?Trying to free nonexistent resource.*", "kernel/resource.c"),
     ("iommufd", r"iommufd: Time out waiting for iommufd object.*", "drivers/iommu/iommufd/main.c"),
@@ -102,4 +108,5 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("dmar-fault", r"DMAR: \[(DMA|INTR)[^\]]*\] .*", "drivers/iommu/intel/dmar.c: dmar_fault_do_one()"),
     ("memory-type", r"x86/PAT: .*(conflicting|expected mapping type|overlap).*", "arch/x86/mm/pat/memtype.c"),
 )
+#: The kinds and the compiled patterns of TABLE, in the same order.
 PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern, _ in TABLE)
