@@ -1,4 +1,8 @@
-"""What is known of a detector: whether its silence on a machine means anything."""
+"""The state of a detector on one machine.
+
+A detector that reports no fault is believed only if it has seen a real fault on the
+same machine before (a positive control).
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,21 @@ KMEMLEAK = "kmemleak"
 
 
 class State(StrEnum):
-    """Whether a detector can be believed when it says nothing."""
+    """The result of a detector's positive control."""
 
     PROVEN = "proven"
-    """It was shown something on this machine, and saw it."""
+    """The detector was shown a fault on this machine, and reported it."""
     NOT_PROVEN = "not proven"
-    """Nothing that it could see could be provoked on this machine."""
+    """No fault that the detector could report could be provoked on this machine."""
     NOT_BUILT = "not built"
-    """The kernel does not have it."""
+    """The kernel does not have the detector."""
     BLIND = "blind"
-    """It was shown something, and did not see it: the machine gives no verdicts."""
+    """The detector was shown a fault, and did not report it: the machine gives no verdicts."""
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A detector on one machine; ``words`` say how it is known to be in this state."""
+    """A detector on one machine; ``words`` give the evidence for its state."""
 
     name: str
     state: State
@@ -32,22 +36,28 @@ class Detector:
 
 
 def blind(detectors: tuple[Detector, ...]) -> str:
-    """What the blind ones of a machine did not see, as a clause; empty if none is blind."""
+    """Return what the blind ones of ``detectors`` did not report, as ``NAME: WORDS; NAME: WORDS``.
+
+    The result is empty if none is blind.
+    """
     return "; ".join(f"{one.name}: {one.words}" for one in detectors if one.state is State.BLIND)
 
 
 def counts_leaks(detectors: Iterable[Detector]) -> bool:
-    """Whether the kernel has kmemleak."""
+    """Return whether the kernel of these detectors has kmemleak."""
     return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in detectors)
 
 
 def unasked(machine: str) -> str:
-    """What to tell of a machine that ended before it was asked what its kernel has lost."""
+    """Return the note on a machine that ended before its kernel was scanned for leaks (kmemleak)."""
     return f"{machine} was not asked what memory its kernel has lost: the run was cut off."
 
 
 def by_name(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, dict[Detector, list[str]]]:
-    """For each detector's name what was found of it, and on which machines."""
+    """Group the detectors of all machines: detector name -> detector -> names of the machines.
+
+    Two machines share an inner key if the detector has the same state and words on both.
+    """
     found: dict[str, dict[Detector, list[str]]] = {}
     for machine, detectors in machines.items():
         for one in detectors:
@@ -56,11 +66,14 @@ def by_name(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, dict[Dete
 
 
 def sentences(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, str]:
-    """A line for each detector's name: its state, how that is known, and where, if it differs."""
+    """Return a line for each detector's name: its state and words.
+
+    If machines differ, the line has each variant with its machines.
+    """
     lines = {}
     for name, variants in by_name(machines).items():
         lines[name] = "; ".join(
-            f"{one.state}: {one.words}" + (f" ({', '.join(where)})" if len(variants) > 1 else "")
-            for one, where in variants.items()
+            f"{one.state}: {one.words}" + (f" ({', '.join(names)})" if len(variants) > 1 else "")
+            for one, names in variants.items()
         )
     return lines

@@ -1,4 +1,4 @@
-"""The record of a run as values: entries, results, complaints."""
+"""The record of a run: its entries, results, and splats (complaints); values only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from harness.verdict.words import SERIES_FAULTS, Kind, Strength, Verdict
 
 
 def repetition_mark(number: int) -> str:
-    """What tells a repetition from the others of its scenario; nothing for the first."""
+    """Return the suffix of the id of repetition ``number`` (from 1); it is empty for the first."""
     return f" #{number}" if number > 1 else ""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the plan; ``id`` is unique in it (a pytest node id for a scenario).
+    """One entry of the plan; ``id`` is unique in the plan (a pytest node id for a scenario).
 
     ``strength`` is that of the most binding requirement.  ``repetition`` counts from
     1; the id of every repetition but the first ends with it: ``test_x[c] #2``.
-    ``alone`` says that it has its machine for itself, since it may break the kernel.
+    ``alone`` means that no other scenario runs on its machine, because this one may
+    break the kernel.
     """
 
     id: str
@@ -35,20 +36,23 @@ class Entry:
 
     @property
     def scenario(self) -> str:
-        """What all repetitions of it have in common: the id without its number."""
+        """The id without the number of the repetition; all repetitions share it."""
         return self.id.removesuffix(repetition_mark(self.repetition))
 
     @property
     def binding(self) -> bool:
-        """Whether a violation is held against the series; else it is a finding, if the kernel is well."""
+        """Return whether a violation is a fault of the series.
+
+        A violation of an ``info`` requirement is a finding if the kernel has no fault.
+        """
         return self.strength is not Strength.INFO
 
     def violated(self, verdict: Verdict, complained: bool) -> bool:
-        """Whether this verdict shows a fault of the kernel that nobody expected.
+        """Return whether ``verdict`` shows an unexpected fault of the kernel.
 
-        ``complained`` tells whether the kernel said so itself, on its console.  Who
-        expects a wrong answer expects no complaint, unless the scenario may break the
-        kernel; and no answer is so open that the kernel may complain or die of it.
+        ``complained`` means that the console shows a splat.  An expected violation does
+        not cover a splat, unless the scenario may break the kernel (``alone``).  A splat or
+        the kernel's death is a fault for a requirement of every strength.
         """
         if verdict not in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
             return False
@@ -57,12 +61,11 @@ class Entry:
         return self.binding or complained or verdict is Verdict.KERNEL_DIED
 
     def judge(self, observed: Verdict) -> Verdict:
-        """The verdict on what was observed.
+        """Return the verdict for ``observed``.
 
-        A pass that nobody expected is as wrong as a failure: either the manifest
-        or the scenario is mistaken about this kernel.  All else is told as observed;
-        a violation that was expected stays ``violates``, and of what is not binding
-        nothing is expected.
+        An unexpected pass is as wrong as a failure: the manifest or the scenario is
+        mistaken about this kernel.  It becomes ``unexpectedly-conforms``, except for an
+        entry that is not binding.  Every other verdict stays, an expected violation too.
         """
         if self.binding and observed is Verdict.CONFORMS and self.expected is not Verdict.CONFORMS:
             return Verdict.UNEXPECTEDLY_CONFORMS
@@ -71,7 +74,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class ConsoleRange:
-    """Bytes ``start`` (included) to ``end`` (left out) of ``file`` in the results folder."""
+    """Bytes ``start`` to ``end`` (excluded) of ``file``, a path relative to the results folder."""
 
     file: str
     start: int
@@ -80,10 +83,10 @@ class ConsoleRange:
 
 @dataclass(frozen=True)
 class Complaint:
-    """What the kernel complained of: its kind, first telling line and whole text.
+    """A splat on the console of an entry; see ``harness.klog.splat.Splat`` for the members.
 
-    The same complaint of another run has the same ``fingerprint``.  ``fault`` is
-    false if it only says that a detector could not see.
+    The same splat in another run has the same ``fingerprint``.  ``fault`` is false if
+    the splat only reports a detector as disabled, or messages as lost.
     """
 
     kind: str
@@ -95,14 +98,16 @@ class Complaint:
 
 @dataclass(frozen=True)
 class Result:
-    """An entry of the plan and what became of it.
+    """An entry of the plan and its result.
 
-    ``reason`` is a sentence, ``details`` the evidence; both may quote the guest.
-    ``transcript`` is a path relative to the results folder, ``duration`` is in
-    seconds and None for what did not end, ``ended`` tells whether the verdict was
-    given or is the one that stands until it is given; ``noted`` are the scenario's
-    own findings; ``complaints`` what was found on the console, and ``silent`` the
-    verdict had nothing been there, if it is another.
+    - ``reason`` is a sentence, ``details`` the evidence; both may quote the guest.
+    - ``transcript`` is a path relative to the results folder.
+    - ``console`` is the part of the console that was written while the entry ran.
+    - ``duration`` is in seconds, and None if the entry did not end.
+    - ``ended`` is true if the verdict is final; otherwise it is the provisional one.
+    - ``noted`` holds the scenario's own findings.
+    - ``complaints`` are the splats on the console.  ``silent`` is the verdict without
+      the console's evidence, and None if that is the same verdict.
     """
 
     entry: Entry
@@ -119,49 +124,53 @@ class Result:
 
     @property
     def violated(self) -> bool:
-        """Whether it shows a fault of the kernel that nobody expected."""
+        """Return whether the result shows an unexpected fault of the kernel."""
         return self.ended and self.entry.violated(self.verdict, any(one.fault for one in self.complaints))
 
     @property
     def is_finding(self) -> bool:
-        """Whether the verdict is to be told and held against nobody: the entry ended, and is not binding."""
-        told = self.verdict not in (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
-        return self.ended and not self.entry.binding and told and not self.violated
+        """Return whether the verdict is reported as a finding: the entry ended and is not binding."""
+        notable = self.verdict not in (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
+        return self.ended and not self.entry.binding and notable and not self.violated
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What to tell a reader beside the verdict: what was noted, and the verdict if it is a finding."""
+        """The findings: those that the scenario noted, and the verdict if it is one."""
         if not self.is_finding:
             return self.noted
-        why = f" ({self.reason})" if self.reason else ""
-        return (*self.noted, f"{self.verdict}: {self.entry.title}{why}")
+        reason = f" ({self.reason})" if self.reason else ""
+        return (*self.noted, f"{self.verdict}: {self.entry.title}{reason}")
 
     @property
     def as_expected(self) -> bool:
-        """Whether nobody needs to look at this.
+        """Return whether nobody needs to look at the result.
 
-        ``not-applicable`` never surprises: it carries its reason, and whether it
-        is seen may hang on the machine (a QEMU without the device).  What did not
-        end never is as expected: ``kernel-died`` is then only the pessimistic guess.
-        What is not binding has to end, and to leave the kernel well.
+        - ``not-applicable`` is always as expected: it has its reason, and may depend on
+          the machine (a QEMU without the device).
+        - An entry that did not end is never as expected: its ``kernel-died`` is only
+          the pessimistic default.
+        - An entry that is not binding only has to end without a fault of the kernel.
         """
-        well = not self.entry.binding or self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
-        return self.ended and well and not self.violated
+        acceptable = not self.entry.binding or self.verdict in (self.entry.expected, Verdict.NOT_APPLICABLE)
+        return self.ended and acceptable and not self.violated
 
 
 @dataclass(frozen=True)
 class Record:
     """A whole run: plan joined with events, in the order of the plan.
 
-    ``results`` ends with what the journal holds beyond the plan, as
-    ``harness-error``.  ``interrupted`` says by what (a signal), or is empty;
-    ``complete`` tells whether the run came to its own end; both are about its last
-    part, if it was resumed.  ``started`` is the UTC time of its beginning in ISO
-    8601, empty if it never started, ``resumed`` those of its other parts;
-    ``machines`` are the names of all that it ever started; ``damage`` says where plan
-    and journal contradict each other, if they do.
-    ``detectors`` are what is known of each machine's, by its name; nothing of one
-    that was up and whose detectors were shown nothing.
+    - ``run`` is the name of the run.
+    - ``results`` ends with the entries that only the journal has: machines whose kernel
+      had a fault between scenarios, and events without a planned entry (``harness-error``).
+    - ``interrupted`` names the signal that interrupted the run, or is empty.
+      ``complete`` is true if the run came to its own end.  In a resumed run both are
+      about the last part.
+    - ``started`` is the UTC time of the start in ISO 8601, or empty if the run never
+      started; ``resumed`` are those of its other parts.
+    - ``machines`` are the names of all machines that were started.
+    - ``damage`` lists the contradictions between plan and journal, or is empty.
+    - ``detectors`` are the detectors of each machine that came up, by the machine's
+      name; the tuple is empty if they had no positive control.
     """
 
     run: str
@@ -182,9 +191,9 @@ class Record:
 
     @property
     def differing(self) -> dict[str, tuple[Result, ...]]:
-        """The scenarios whose repetitions got more than one verdict: those that got one, in order.
+        """The scenarios whose repetitions got more than one verdict, by the scenario's id.
 
-        What was not reached, or did not end, got none.
+        Each value has the repetitions that ended, in order; the others have no verdict.
         """
         given: dict[str, list[Result]] = {}
         for result in self.scenarios:
@@ -198,17 +207,17 @@ class Record:
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit code of the run.  The first that holds, in this order:
+        """The exit code of the run: the first of this list that applies.
 
-        1. 130: the run was interrupted; the user knows why it says little.
-        2. 1: something is the series' fault.  It stays proven whatever else went
-           wrong, and it explains why the rest was not reached (a series that does
-           not apply leaves every scenario ``not-reached``).  Only a verdict that was
-           given proves it: a scenario left open may have died with the harness.
-        3. 2: something has no verdict, or not the same in each repetition, or the run
-           did not come to its end.
+        1. 130: the run was interrupted.
+        2. 1: an unexpected result is a fault of the series.  It stays proven whatever
+           else went wrong, and it explains why other entries were not reached: a series
+           that does not apply leaves every scenario ``not-reached``.  Only an entry that
+           ended proves a fault; a scenario left open may have died with the harness.
+        3. 2: another result is not as expected, repetitions of a scenario differ, or
+           the run did not come to its own end.
         4. 3: no scenario was applicable, or none was selected.
-        5. 0: all as expected.
+        5. 0: every result is as expected.
         """
         unexpected = [result for result in self.results if not result.as_expected]
         if self.interrupted:

@@ -1,7 +1,6 @@
-"""The conformance matrix: the requirements, which scenarios check them, and why some have none.
+"""The conformance matrix: the requirements, and the reasons why some have no scenario.
 
-Values and two files, ``suites/requirements.toml`` and ``suites/not-covered.toml``;
-neither pytest nor a machine is known here.
+They are read from ``suites/requirements.toml`` and ``suites/not-covered.toml``.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ NOT_COVERED = SUITES / "not-covered.toml"
 
 #: The kernel without any series, then the postings in order; patches/public/ has their message-ids.
 REVISIONS = ("base", "RFC1", "RFC2", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8")
+#: The letters of a requirement's ``evidence``; suites/requirements.toml explains them.
 EVIDENCE = "PRKJE"
-
 
 _ID = re.compile(r"([A-Z]+)(-[0-9]{2})?")
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """A row of the matrix; suites/requirements.toml says what each member means."""
+    """A row of the matrix; suites/requirements.toml explains each member."""
 
     id: str
     strength: Strength
@@ -52,7 +51,11 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario of the suites: its pytest node id without parameters, and the dialects that it is for."""
+    """A scenario of the suites.
+
+    ``id`` is its pytest node id without parameters, ``requirements`` the ids that it
+    checks, and ``dialects`` the names of the dialects that it applies to.
+    """
 
     id: str
     requirements: tuple[str, ...]
@@ -61,39 +64,43 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Matrix:
-    """All requirements, in the order of the file; ``groups`` maps each group to what it is about."""
+    """All requirements by id, in the order of the file; ``groups`` maps each group to its title."""
 
     groups: Mapping[str, str]
     requirements: Mapping[str, Requirement]
 
-    def check(self, requirement_ids: Iterable[str], where: str) -> None:
-        """Raise HarnessError if one of these ids, which stand in ``where``, is unknown."""
+    def check(self, requirement_ids: Iterable[str], source: str) -> None:
+        """Raise HarnessError if one of these ids, which ``source`` names, is unknown."""
         for name in requirement_ids:
             if name not in self.requirements:
                 raise HarnessError(
-                    f"{where} names the requirement {name!r}, which suites/{REQUIREMENTS.name} does not have."
+                    f"{source} names the requirement {name!r}, "
+                    f"which suites/{REQUIREMENTS.name} does not have."
                 )
 
     def strength(self, requirement_ids: Iterable[str]) -> Strength:
-        """That of the most binding of these requirements: at least one, all of them known."""
+        """Return the strength of the most binding of these requirements.
+
+        Raises ValueError without any id, and KeyError for an unknown one.
+        """
         return min((self.requirements[name].strength for name in requirement_ids), key=list(Strength).index)
 
 
 @dataclass(frozen=True)
 class Reasons:
-    """Why a requirement has no scenario: a sentence by id, or else one for its whole group."""
+    """The reasons why requirements have no scenario: sentences by requirement id and by group."""
 
     ids: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, requirement: Requirement) -> str:
-        """The reason, empty if none is given."""
+        """Return the reason for ``requirement``, or else the one for its group; empty without either."""
         return self.ids.get(requirement.id) or self.groups.get(requirement.group, "")
 
 
 @functools.cache
 def load(path: Path = REQUIREMENTS) -> Matrix:
-    """Read the requirements.  Raises HarnessError that names file and row if they are malformed."""
+    """Read the requirements; raise HarnessError with file and row if one is malformed."""
     content = _toml(path)
     groups = content.pop("groups", None)
     if not isinstance(groups, dict) or not all(isinstance(title, str) for title in groups.values()):
@@ -105,7 +112,7 @@ def load(path: Path = REQUIREMENTS) -> Matrix:
 
 
 def load_reasons(matrix: Matrix, path: Path = NOT_COVERED) -> Reasons:
-    """Read why requirements have no scenario; HarnessError for what is malformed or unknown in it."""
+    """Read why requirements have no scenario; raise HarnessError for a malformed or unknown entry."""
     content = _toml(path)
     groups = content.pop("group", {})
     if not isinstance(groups, dict) or not all(
@@ -134,7 +141,7 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _requirement(path: Path, name: str, row: object) -> Requirement:
-    """One row, or HarnessError that says what is wrong with it."""
+    """Return the requirement of one row; raise HarnessError with what is wrong in the row."""
 
     def wrong(what: str) -> HarnessError:
         return HarnessError(f"{path}: the requirement {name!r} {what}.")
@@ -172,7 +179,7 @@ def _requirement(path: Path, name: str, row: object) -> Requirement:
 
 
 def _is_span(text: str) -> bool:
-    """Whether ``text`` is "all", a revision, or "FROM..TO" where TO may be left out."""
+    """Return whether ``text`` is "all", a revision, or "FROM..TO" where TO may be missing."""
     first, dots, last = text.partition("..")
     if not dots:
         return text == "all" or text in REVISIONS

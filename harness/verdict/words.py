@@ -1,7 +1,7 @@
-"""The words of a verdict, and what a whole run says: values only, no files.
+"""The vocabulary of a run: verdicts, strengths of requirements, kinds of plan entries.
 
-A run is a list of entries that were planned (stages and scenarios), each with
-the verdict it was expected to get, and a record of the verdict each one got.
+A run is a list of planned entries (stages and scenarios), each with its expected
+verdict, and a record of the verdict that each one got.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a stage or a scenario says about the series."""
+    """The verdict of a stage or a scenario on the series."""
 
     CONFORMS = "conforms"
     VIOLATES = "violates"
@@ -21,15 +21,16 @@ class Verdict(StrEnum):
     HARNESS_ERROR = "harness-error"
 
 
-#: What a manifest may expect, from the mildest to the worst.  The other words are about the run itself.
+#: The verdicts that a manifest may expect, from the mildest to the worst.
+#: The others are about the run itself.
 EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES, Verdict.KERNEL_DIED)
 
-#: What a series can be blamed for, where it was not expected.
+#: The verdicts that are faults of the series where they were not expected.
 SERIES_FAULTS = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
 
 
 class Strength(StrEnum):
-    """How binding a requirement is, the most binding first; suites/requirements.toml says what each means."""
+    """The strength of a requirement, the most binding first; suites/requirements.toml defines each."""
 
     MUST = "must"
     SHOULD = "should"
@@ -37,15 +38,18 @@ class Strength(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an entry of the plan is about."""
+    """The kind of an entry of the plan."""
 
     HARNESS = "harness"
-    """A stage that says nothing about the series: fetching the base, building the image."""
+    """A stage that does not depend on the series: fetching the base, building the image."""
     STAGE = "stage"
     """A stage the series can fail: ``apply``, ``build``, ``boot``."""
     SCENARIO = "scenario"
     MACHINE = "machine"
-    """A machine whose kernel was not well between two scenarios, or after the last: no plan has it."""
+    """A machine whose kernel had a fault between two scenarios or after the last.
+
+    No plan has such an entry; the journal adds it.
+    """
 
 
 STAGES = (Kind.HARNESS, Kind.STAGE)
