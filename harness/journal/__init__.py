@@ -1,1 +1,1 @@
-"""The record of a run on disk: write it, read it back, judge it again, resume from it."""
+"""The files of a run: write plan and events, read them back, search the consoles again, resume the run."""

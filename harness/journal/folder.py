@@ -1,21 +1,21 @@
-"""The results folder of one run, ``results/<series>-<UTC time>/``, and what lies in it.
+"""The results folder of one run, ``results/<series>-<UTC time>/``, and its files.
 
 ===================  =========================================================
-``plan.json``        what was to be done, written before the first machine starts
-``events.jsonl``     what happened, see ``harness.journal``
+``plan.json``        the planned entries, written before the first machine starts
+``events.jsonl``     the events, see ``harness.journal.writer``
 ``run.json``         digests and versions, see ``Facts``
 ``junit.xml``        the report for a CI system, made from the files above
 ``transcripts/``     one file per scenario: every operation of every actor
 ``machine-N/``       each machine: its console from power-on, QEMU's command line
-                     (``qemu.txt``, an option to a line) and messages; what its
-                     kernel has lost (``leaks.txt``), if kmemleak found anything
-``stacks/``          what the kernel complained of, by fingerprint, with source
-                     lines where vmlinux has them
-``console.log``, ``qemu.txt``  point to the newest machine's
+                     (``qemu.txt``, one option per line) and messages; the leaks
+                     that kmemleak found, if any (``leaks.txt``)
+``stacks/``          one file per fingerprint of a splat, with source lines where
+                     vmlinux has them
+``console.log``, ``qemu.txt``  symbolic links to those of the newest machine
 ``*.log``            one file per stage
 ===================  =========================================================
 
-``results/latest`` points to the newest folder.
+``results/latest`` is a symbolic link to the newest folder.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ QEMU = "qemu.txt"
 CONTROL = "control.txt"
 LEAKS = "leaks.txt"
 STACKS = "stacks"
-#: The facts that make a run what it is, in words.
+#: The facts that stay equal in all parts of a resumed run, and their descriptions for a message.
 IDENTITY = {
     "series": "the name of the series",
     "digest": "the digest of the series",
@@ -49,13 +49,13 @@ IDENTITY = {
     "kernel": "the identity of the kernel",
     "config_digest": "the digest of its configuration",
 }
-NAME_LIMIT = 80  # characters of a foreign name that go into a file name
+NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
 
 
 class Facts(TypedDict, total=False):
     """The members of ``run.json``: what exactly was tested, and with what.
 
-    They come in as the stages go by; a run that does not get far lacks some.
+    Each stage adds its facts, so a run that ended early lacks some.
     """
 
     harness: str  # version of this program
@@ -66,7 +66,7 @@ class Facts(TypedDict, total=False):
     digest: str  # of the series, 64 hex digits
     program: str  # digest of suites, probes and harness
     base_wanted: str  # "6.19"
-    base: str  # what was used instead, if it had to be: "6.19.6"
+    base: str  # the version that was used, "6.19.6" if 6.19 was not available
     base_source: str  # where the base came from
     tree: str  # git tree id of base plus series
     kernel_release: str  # uname -r
@@ -79,19 +79,20 @@ class Facts(TypedDict, total=False):
     accelerator_reason: str
     qemu: str  # version
     qemu_command: list[str]
-    selection: list[str]  # what the user asked for: options and arguments
-    directory: str  # where; their paths are relative to it
-    repeat: int  # how often each scenario runs
-    random_order: str  # the seed, empty if the scenarios stand as in the suites
-    resumed: list[str]  # when the run was resumed, UTC
+    selection: list[str]  # the options and arguments that the user gave
+    directory: str  # the working directory, to which paths in ``selection`` are relative
+    repeat: int  # the number of repetitions of each scenario
+    random_order: str  # the seed; empty if the scenarios run in the order of the suites
+    resumed: list[str]  # UTC times at which the run was resumed
 
 
 @dataclass
 class ResultsFolder:
     """The results folder of one run.
 
-    ``before`` are the facts that were true when it was resumed, ``held`` those that
-    are not any more and wait for accept().
+    In a resumed run ``before`` are the facts of the earlier parts, and ``held`` those
+    that have changed since; accept() writes them.  ``held`` is None in a new run and
+    after accept().
     """
 
     dir: Path
@@ -100,18 +101,19 @@ class ResultsFolder:
 
     @classmethod
     def create(cls, root: Path, series: str, now: datetime | None = None) -> ResultsFolder:
-        """Make a new folder below ``root`` and let ``latest`` point to it.
+        """Make a new folder below ``root``, and make ``latest`` a link to it.
 
-        Two runs that start in the same second get two folders.  Raises
-        HarnessError if ``root`` cannot be written to.
+        Two runs that start in the same second get two folders.
+
+        Raises HarnessError if the folder cannot be made.
         """
         when = (now if now is not None else datetime.now(UTC)).astimezone(UTC)
-        name = f"{_safe(series) or 'series'}-{when:%Y%m%dT%H%M%SZ}"
+        name = f"{_file_name(series) or 'series'}-{when:%Y%m%dT%H%M%SZ}"
         try:
             root.mkdir(parents=True, exist_ok=True)
             results = cls(_new_folder(root.absolute(), name))
             (results.dir / "transcripts").mkdir()
-            _point(results.dir.parent / LATEST, results.dir.name)
+            _replace_link(results.dir.parent / LATEST, results.dir.name)
         except OSError as error:
             raise HarnessError(
                 f"The results folder {root / name} cannot be made: {error.filename}: {error.strerror}. "
@@ -122,44 +124,48 @@ class ResultsFolder:
 
     @classmethod
     def reopen(cls, folder: Path) -> ResultsFolder:
-        """The folder of an earlier run, in which nothing else may be tested.
+        """Return the folder of an earlier run, in which require() allows only the same kernel.
 
-        HarnessError if it is none, or its ``run.json`` is damaged.
+        Raises HarnessError if ``folder`` has no plan, or its ``run.json`` is damaged.
         """
-        place = folder.resolve()
-        if not (place / PLAN).is_file():
+        path = folder.resolve()
+        if not (path / PLAN).is_file():
             raise HarnessError(
                 f"{folder} cannot be resumed: it holds no {PLAN}, so it is not the results folder of a run, "
                 "or the run was ended before its plan was made. Start a new run."
             )
-        return cls(place, read_facts(place), {})
+        return cls(path, read_facts(path), {})
 
     def sweep(self) -> None:
-        """Remove what a killed run was about to put in its place."""
-        for unfinished in self.dir.glob(".*.*"):
-            unfinished.unlink()
+        """Remove the temporary files and links that a killed run left."""
+        for temporary in self.dir.glob(".*.*"):
+            temporary.unlink()
 
     def journal(self) -> JournalWriter:
-        """The journal of this run."""
+        """Return a writer of this run's journal."""
         return JournalWriter(self.dir)
 
     def transcript(self, scenario_id: str) -> Path:
-        """The transcript file of a scenario; two ids never share one, whatever they hold."""
-        name = _safe(scenario_id.rsplit("::", 1)[-1])
+        """Return the path of a scenario's transcript; no two ids share one, whatever characters they hold."""
+        name = _file_name(scenario_id.rsplit("::", 1)[-1])
         tail = digest(scenario_id.encode(errors="surrogatepass"))[:8]
         return self.dir / "transcripts" / f"{name}-{tail}.txt"
 
     def stack(self, fingerprint: str) -> Path:
-        """The file of a complaint of the kernel; its folder is made."""
+        """Return the path of a splat's file, and make its folder."""
         (self.dir / STACKS).mkdir(exist_ok=True)
         return self.dir / STACKS / f"{fingerprint}.txt"
 
     def log(self, stage: str) -> Path:
-        """The log file of a stage."""
+        """Return the path of a stage's log."""
         return self.dir / f"{stage}.log"
 
     def write_run(self, **facts: Unpack[Facts]) -> None:
-        """Add facts to ``run.json``.  HarnessError if one says that something else is tested now."""
+        """Add facts to ``run.json``.
+
+        In a resumed run the facts that differ from those of the earlier parts are held back
+        until accept().  Raises HarnessError as require() does.
+        """
         self.require(**facts)
         known = dict(facts)
         if self.held is not None:
@@ -169,14 +175,14 @@ class ResultsFolder:
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
     def accept(self) -> None:
-        """Let the facts that have changed since the run was resumed be written: it goes on."""
+        """Write the facts that were held back, because the resumed run now continues."""
         changed, self.held = self.held, None
         if changed:
             merged = {**read_facts(self.dir), **changed}
             write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
     def require(self, **facts: Unpack[Facts]) -> None:
-        """Raise HarnessError if one of these facts says that something else is tested than before."""
+        """Raise HarnessError if a fact of IDENTITY differs from that of the earlier parts of the run."""
         for name, words in IDENTITY.items():
             then, now = self.before.get(name), facts.get(name)
             if then is not None and now is not None and then != now:
@@ -186,14 +192,14 @@ class ResultsFolder:
                 )
 
     def machine(self, name: str) -> Path:
-        """The folder of a machine; ``console.log`` and ``qemu.txt`` point to the newest one's."""
+        """Return the folder of a new machine, and link ``console.log`` and ``qemu.txt`` to its files."""
         for file in (CONSOLE, QEMU):
-            _point(self.dir / file, f"{name}/{file}")
+            _replace_link(self.dir / file, f"{name}/{file}")
         return self.dir / name
 
 
 def read_facts(directory: Path) -> Mapping[str, object]:
-    """The facts in ``run.json``, none if there is no such file; HarnessError if it is damaged."""
+    """Return the facts in ``run.json``, none without that file; raise HarnessError if it is damaged."""
     path = directory / RUN
     try:
         facts = json.loads(path.read_bytes())
@@ -206,18 +212,19 @@ def read_facts(directory: Path) -> Mapping[str, object]:
     return facts
 
 
-def _point(link: Path, target: str) -> None:
-    """Let the symbolic link ``link`` lead to ``target``, in one step."""
-    unfinished = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
-    unfinished.symlink_to(target)
+def _replace_link(link: Path, target: str) -> None:
+    """Make ``link`` a symbolic link to ``target``; an older one is replaced in one step."""
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(8)}")
+    temporary.symlink_to(target)
     try:
-        unfinished.replace(link)
+        temporary.replace(link)
     except OSError:
-        unfinished.unlink()
+        temporary.unlink()
         raise
 
 
 def _new_folder(root: Path, name: str) -> Path:
+    """Make ``root/NAME``, or ``root/NAME-2`` and so on if it exists, and return it."""
     number = 1
     while True:
         folder = root / (name if number == 1 else f"{name}-{number}")
@@ -229,6 +236,6 @@ def _new_folder(root: Path, name: str) -> Path:
             return folder
 
 
-def _safe(name: str) -> str:
-    """``name`` as part of a file name: no separators, no leading dot or dash, not too long."""
+def _file_name(name: str) -> str:
+    """Return ``name`` as part of a file name: no separators, no leading dot or dash, at most NAME_LIMIT."""
     return re.sub(r"[^A-Za-z0-9._+]+", "-", name).strip("-.")[:NAME_LIMIT]

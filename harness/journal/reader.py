@@ -1,4 +1,4 @@
-"""Read a run back: plan joined with events, whatever became of the run that wrote them."""
+"""Read a run back: join its plan with its events, also those of a killed or resumed run."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from harness.verdict.words import STAGES, Kind, Strength, Verdict
 def read(directory: Path) -> Record:
     """Join plan and events of the run in ``directory``.
 
-    A torn last line is what a killed run leaves, and is as if never written.  All
-    else that does not fit together becomes a ``harness-error`` of the entry it is
-    about, or of an entry ``events.jsonl`` if that cannot be told.
+    An unfinished last line, which a killed run leaves, is ignored.  Every other
+    contradiction becomes a ``harness-error`` of the entry that it is about, or of an
+    entry ``events.jsonl`` if that is unknown.
 
-    A run that was resumed has several parts, each beginning with ``run-started``.
-    What a part left open keeps the verdict that is true then; only a stage that got
-    none, through no fault of the series, may begin again in a later part.
+    A resumed run has several parts, each beginning with ``run-started``.  An entry that
+    a part left open keeps its provisional verdict; it is ``harness-error`` if the part
+    was interrupted.  Only a stage with ``harness-error`` may start again in a later part.
 
-    What the consoles hold is looked at again, with the detectors of today (see rescan()).
+    The consoles are searched for splats again, with the present table (see rescan()).
 
     Raises HarnessError if there is no readable plan.
     """
     run, planned = _read_plan(directory)
-    joined = _Joined(planned)
+    joined = _Join(planned)
     for number, raw in enumerate(jsonl.whole_lines(directory / EVENTS), 1):
         try:
             event = json.loads(raw)
@@ -48,6 +48,7 @@ def read(directory: Path) -> Record:
 
 
 def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
+    """Return the name of the run and the entries of its plan."""
     path = directory / PLAN
     try:
         content = json.loads(path.read_bytes())
@@ -74,29 +75,30 @@ def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
         raise HarnessError(f"{path} is not a plan that can be read ({error!r}).") from error
 
 
-class _Joined:
-    """Plan joined with events, while the events are being read."""
+class _Join:
+    """The plan and the events that have been read so far."""
 
     def __init__(self, planned: Iterable[Entry]) -> None:
         self.results = {entry.id: Result(entry) for entry in planned}
         self.open: set[str] = set()
-        self.begun: set[str] = set()  # in this part
+        self.started_now: set[str] = set()  # entries that started in this part of the run
         self.machines: list[str] = []
         self.resumed: list[str] = []
         self.faults: dict[str, list[str]] = {}
         self.notes: list[str] = []
         self.detectors: dict[str, tuple[Detector, ...]] = {}
-        self.spent: set[str] = set()  # machines
+        self.ended_machines: set[str] = set()
         self.interrupted = ""
         self.started = ""
         self.complete = False
 
     def fault(self, entry_id: str, sentence: str) -> None:
+        """Note a contradiction about an entry; an entry that is not in the plan is added."""
         self.faults.setdefault(entry_id, []).append(sentence)
         self.results.setdefault(entry_id, Result(Entry(entry_id, Kind.HARNESS, "Not in the plan")))
 
     def add(self, event: dict[str, Any], number: int) -> None:
-        """Take in one event; ``number`` is its line."""
+        """Apply one event; ``number`` is its line in the file, from 1."""
         match event.get("event"):
             case "started":
                 self._started(event)
@@ -117,7 +119,7 @@ class _Joined:
             case "machine-up":
                 self.detectors.setdefault(str(event.get("machine")), ())
             case "detectors":
-                self._shown(event, number)
+                self._detectors(event, number)
             case "machine-started":
                 self.machines.append(str(event.get("machine", "")))
             case "machine-ended":
@@ -127,7 +129,7 @@ class _Joined:
 
     def _machine_ended(self, event: dict[str, Any]) -> None:
         name = str(event.get("machine"))
-        self.spent.add(name)
+        self.ended_machines.add(name)
         if "verdict" not in event:
             return
         self.results[name] = Result(Entry(name, Kind.MACHINE, "Its kernel is well when no scenario is on"))
@@ -136,14 +138,16 @@ class _Joined:
             reason = str(event.get("reason", ""))
             self.results[name] = replace(self.results[name], verdict=verdict, reason=reason, ended=True)
 
-    def _known(self, event: dict[str, Any]) -> str:
+    def _entry_id(self, event: dict[str, Any]) -> str:
+        """Return the id of an event's entry; an unknown entry is a contradiction."""
         entry_id = str(event.get("id"))
         if entry_id not in self.results:
             self.fault(entry_id, "the journal has events for it, the plan does not know it")
         return entry_id
 
     def _entry(self, event: dict[str, Any]) -> tuple[str, Verdict | None]:
-        entry_id = self._known(event)
+        """Return the id and the verdict of an event; an unreadable verdict is a contradiction, and None."""
+        entry_id = self._entry_id(event)
         try:
             return entry_id, Verdict(event.get("verdict", ""))
         except ValueError:
@@ -153,23 +157,23 @@ class _Joined:
     def _started(self, event: dict[str, Any]) -> None:
         entry_id, verdict = self._entry(event)
         result = self.results[entry_id]
-        if result.verdict is not Verdict.NOT_REACHED and not self._may_begin_again(result):
+        if result.verdict is not Verdict.NOT_REACHED and not self._may_restart(result):
             self.fault(entry_id, "it was started more than once")
         elif verdict is not None:
             self.open.add(entry_id)
-            self.begun.add(entry_id)
+            self.started_now.add(entry_id)
             self.results[entry_id] = Result(result.entry, verdict)
 
-    def _may_begin_again(self, result: Result) -> bool:
-        """Whether it is a stage that an earlier part did not get through, through no fault of the series."""
+    def _may_restart(self, result: Result) -> bool:
+        """Return whether it is a stage that failed in an earlier part through no fault of the series."""
         stage = result.entry.kind in STAGES
-        return stage and result.entry.id not in self.begun and result.verdict is Verdict.HARNESS_ERROR
+        return stage and result.entry.id not in self.started_now and result.verdict is Verdict.HARNESS_ERROR
 
     def _resumed(self, time: str) -> None:
-        """Another part begins: what the last one left open has the verdict that it keeps."""
-        self._settle()
+        """Begin another part of the run; the entries that the last one left open do not end any more."""
+        self._close_open()
         self.resumed.append(time)
-        self.begun.clear()
+        self.started_now.clear()
         self.interrupted = ""
         self.complete = False
 
@@ -198,13 +202,13 @@ class _Joined:
                 self.fault(entry_id, f"its end cannot be read ({error!r})")
 
     def _finding(self, event: dict[str, Any]) -> None:
-        entry_id = self._known(event)
+        entry_id = self._entry_id(event)
         result = self.results[entry_id]
         if entry_id not in self.open:
             self.fault(entry_id, "it has a finding while it is not in progress")
         self.results[entry_id] = replace(result, noted=(*result.noted, str(event.get("text", ""))))
 
-    def _shown(self, event: dict[str, Any], number: int) -> None:
+    def _detectors(self, event: dict[str, Any], number: int) -> None:
         try:
             self.detectors[str(event["machine"])] = tuple(
                 Detector(str(name), State(state), str(words)) for name, state, words in event["detectors"]
@@ -212,26 +216,28 @@ class _Joined:
         except (KeyError, TypeError, ValueError) as error:
             self.fault(EVENTS, f"line {number} does not say what the detectors saw ({error!r})")
 
-    def _unseen(self) -> None:
-        """No verdict stands that was given on a machine with a blind detector."""
+    def _void_on_blind_machines(self) -> None:
+        """Replace every verdict that was given on a machine with a blind detector by ``harness-error``."""
         for entry_id, result in self.results.items():
             machine = result.console.file.partition("/")[0] if result.console else ""
-            if unseen := blind(self.detectors.get(machine, ())):
+            if clause := blind(self.detectors.get(machine, ())):
                 self.results[entry_id] = replace(
                     result,
                     verdict=Verdict.HARNESS_ERROR,
-                    reason=f"On {machine} a detector is blind, so this says nothing. {unseen}",
+                    reason=f"On {machine} a detector is blind, so this says nothing. {clause}",
                     ended=False,
                 )
 
-    def _settle(self) -> None:
+    def _close_open(self) -> None:
+        """Give every open entry the result that it keeps (see _left_open())."""
         for entry_id in self.open:
             self.results[entry_id] = self._left_open(self.results[entry_id])
         self.open.clear()
 
     def record(self, run: str) -> Record:
-        self._settle()
-        self._unseen()
+        """Return the record, after the last event."""
+        self._close_open()
+        self._void_on_blind_machines()
         for entry_id, sentences in self.faults.items():
             self.results[entry_id] = replace(
                 self.results[entry_id],
@@ -239,17 +245,17 @@ class _Joined:
                 reason=f"The journal contradicts itself: {'; '.join(sentences)}.",
                 ended=False,
             )
-        why = self._why_not_reached()
+        not_reached = self._reason_not_reached()
         if self.complete:
             self.notes += [
                 unasked(name)
                 for name, detectors in self.detectors.items()
-                if name not in self.spent and counts_leaks(detectors)
+                if name not in self.ended_machines and counts_leaks(detectors)
             ]
         return Record(
             run=run,
             results=tuple(
-                replace(result, reason=why) if result.verdict is Verdict.NOT_REACHED else result
+                replace(result, reason=not_reached) if result.verdict is Verdict.NOT_REACHED else result
                 for result in self.results.values()
             ),
             notes=tuple(self.notes),
@@ -258,21 +264,24 @@ class _Joined:
             started=self.started,
             resumed=tuple(self.resumed),
             machines=tuple(self.machines),
-            damage="; ".join(f"{name}: {', '.join(said)}" for name, said in self.faults.items()),
+            damage="; ".join(f"{name}: {', '.join(sentences)}" for name, sentences in self.faults.items()),
             detectors=self.detectors,
         )
 
     def _left_open(self, result: Result) -> Result:
-        what = "scenario" if result.entry.kind is Kind.SCENARIO else "stage"
+        """Return the result of an entry that started and did not end."""
+        scenario = result.entry.kind is Kind.SCENARIO
         if self.interrupted:
-            # Written by a harness that was alive and in charge: the kernel is not to blame.
-            reason = f"The run was interrupted ({self.interrupted}) during this {what}."
+            # The harness was alive and wrote this event, so the kernel is not to blame.
+            noun = "scenario" if scenario else "stage"
+            reason = f"The run was interrupted ({self.interrupted}) during this {noun}."
             return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
-        if what == "scenario":
+        if scenario:
             return replace(result, reason="It started and never ended: the kernel died, or the harness did.")
         return replace(result, reason="The harness ended during this stage.")
 
-    def _why_not_reached(self) -> str:
+    def _reason_not_reached(self) -> str:
+        """Return why the remaining entries were not reached."""
         if self.interrupted:
             return f"The run was interrupted ({self.interrupted}) before it."
         for result in self.results.values():
@@ -284,8 +293,9 @@ class _Joined:
         return "The run ended before it."
 
 
-def _span(written: Any) -> ConsoleRange | None:
-    if written is None:
+def _span(member: Any) -> ConsoleRange | None:
+    """Return the range of an event's ``console``; raise TypeError or ValueError if that is malformed."""
+    if member is None:
         return None
-    file, start, end = written
+    file, start, end = member
     return ConsoleRange(str(file), int(start), int(end))

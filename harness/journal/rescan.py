@@ -1,4 +1,8 @@
-"""What the present detectors make of a stored console: no verdict outlives the detectors that gave it."""
+"""Search stored consoles for splats again.
+
+The table of splats grows, so the verdict of a stored run depends on the present
+table, not on that of the day of the run.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,18 @@ from harness.klog.splat import Splat
 from harness.verdict.record import Complaint, Result
 from harness.verdict.words import Kind, Verdict
 
-# What a console can take away: that nothing was wrong.
+# The verdicts that a splat on the console contradicts.
 _GOOD = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)
 
 
 def rescan(result: Result, directory: Path) -> Result:
-    """A scenario's result with what its console shows today, and the verdict that follows from it.
+    """Return ``result`` with the splats that its console holds today, and the verdict that follows.
 
-    Where the record says what the verdict were without the console, a complaint
-    that is none any more does not count either.  A console that is not in
-    ``directory`` changes nothing.
+    If the console holds none, and the record has the verdict without the console's
+    evidence (``silent``), that verdict replaces the recorded one.  An entry that is no
+    scenario, did not end, or has no console in ``directory``, is returned unchanged.
     """
-    raw = _said(result, directory)
+    raw = _console(result, directory)
     if raw is None:
         return result
     splats = [one for one in splat.extract(splat.clean(raw), up=True) if not one.informational]
@@ -41,7 +45,8 @@ def rescan(result: Result, directory: Path) -> Result:
     return result
 
 
-def _said(result: Result, directory: Path) -> bytes | None:
+def _console(result: Result, directory: Path) -> bytes | None:
+    """Return the console output during a scenario that ended, from the start of its first line; else None."""
     span = result.console
     if result.entry.kind is not Kind.SCENARIO or not result.ended or span is None:
         return None
@@ -56,5 +61,5 @@ def _said(result: Result, directory: Path) -> bytes | None:
         return stream.read(max(span.end - start, 0))
 
 
-def _complaint(one: Splat) -> Complaint:
-    return Complaint(one.kind, one.title, one.fingerprint, one.text, one.fault)
+def _complaint(found: Splat) -> Complaint:
+    return Complaint(found.kind, found.title, found.fingerprint, found.text, found.fault)

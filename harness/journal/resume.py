@@ -1,4 +1,4 @@
-"""Going on with a run that was cut off: the same kernel, the same plan, and only what was never reached."""
+"""Resume a run that was cut off: the same kernel, the same plan, only the scenarios never reached."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from harness.lib.errors import HarnessError
 from harness.verdict.record import Entry, Record
 from harness.verdict.words import STAGES, Kind, Verdict
 
-NAMED = 5  # of the entries that do not fit; the rest is counted
+NAMED = 5  # entries that an error names; the others are counted
 OPTION = "--resume"
 
 
 def command(folder: Path, given: list[str]) -> list[str]:
-    """What the run in ``folder`` was started with, and what is ``given`` now besides; where it was started.
+    """Return the command line that resumes the run in ``folder``, and enter its working directory.
 
-    Raises HarnessError if ``folder`` is not that of a run.
+    It has the arguments that the run was started with, those ``given`` now (unless
+    they are the same), and ``--resume FOLDER``.
+
+    Raises HarnessError if ``folder`` is not that of a run, its ``run.json`` has no
+    arguments, or the directory cannot be entered.
     """
     results = ResultsFolder.reopen(folder)
     started_with, directory = _selection(results.dir)
@@ -37,6 +41,7 @@ def command(folder: Path, given: list[str]) -> list[str]:
 
 
 def _selection(folder: Path) -> tuple[list[str], str]:
+    """Return the arguments that a run was started with, and its working directory."""
     facts = read_facts(folder)
     arguments, directory = facts.get("selection"), facts.get("directory")
     if not isinstance(arguments, list) or not isinstance(directory, str):
@@ -46,7 +51,7 @@ def _selection(folder: Path) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class EarlierRun:
-    """A run so far.  ``facts`` are those of run.json when it was opened."""
+    """An earlier run that can be resumed; ``facts`` are those of run.json when it was opened."""
 
     results: ResultsFolder
     journal: JournalWriter
@@ -55,9 +60,9 @@ class EarlierRun:
 
     @classmethod
     def of(cls, folder: Path) -> EarlierRun:
-        """Open the run in ``folder`` to go on with it; nothing is written yet.
+        """Open the run in ``folder`` and take its lock; nothing is written yet.
 
-        Raises HarnessError if it is none, is still going on, or is damaged.
+        Raises HarnessError if it is no run, still runs, or has a damaged journal.
         """
         results = ResultsFolder.reopen(folder)
         journal = results.journal()
@@ -72,12 +77,15 @@ class EarlierRun:
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to go on with, and no end to be written."""
+        """Return whether the run came to its own end, uninterrupted, and no scenario is left."""
         return self.record.complete and not self.record.interrupted and not self.left
 
     @property
     def left(self) -> tuple[str, ...]:
-        """The scenarios that were never reached, in the order of the plan; none of a series that failed."""
+        """The ids of the scenarios that were never reached, in the order of the plan.
+
+        It is empty if the series failed in a stage.
+        """
         stages = [result for result in self.record.results if result.entry.kind in STAGES]
         if any(result.verdict is Verdict.VIOLATES for result in stages):
             return ()
@@ -85,7 +93,7 @@ class EarlierRun:
         return tuple(result.entry.id for result in scenarios if result.verdict is Verdict.NOT_REACHED)
 
     def check(self, entries: Sequence[Entry]) -> None:
-        """Raise HarnessError unless this is the plan that the run was started with."""
+        """Raise HarnessError if ``entries`` differ from the plan that the run was started with."""
         results = self.record.results
         planned = {one.entry.id: one.entry for one in results if one.entry.kind is not Kind.MACHINE}
         now = {entry.id: entry for entry in entries}
@@ -105,7 +113,7 @@ class EarlierRun:
                 )
 
     def begin(self) -> None:
-        """Make the folder ready for what comes."""
+        """Remove the leftovers of the killed part, and prepare the journal for the next one."""
         self.results.sweep()
         self.journal.resume(self.record)
 

@@ -1,7 +1,7 @@
-"""Plan and events of a run: a record that stays true when the harness is killed.
+"""Write the plan and the events of a run: a record that stays true if the harness is killed.
 
 ``plan.json`` is written once, before the first machine starts.  ``events.jsonl``
-grows by one JSON object per line, each on the disk before the run goes on::
+grows by one JSON object per line; each is synced to the disk before the run goes on::
 
     {"time": "2026-02-26T20:22:11+00:00", "event": "started", "id": "boot", "verdict": "harness-error"}
 
@@ -9,23 +9,24 @@ grows by one JSON object per line, each on the disk before the run goes on::
 event              further members
 =================  ===========================================================
 ``run-started``    ``resumed``: true, where an earlier part of the run was cut off
-``started``        ``id``, ``verdict`` (what is true until ``ended`` replaces it)
+``started``        ``id``, ``verdict`` (provisional, until ``ended`` replaces it)
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
                    ``console`` (file, start, end), ``duration`` (seconds), and
-                   ``silent``, the verdict had the console said nothing, if another
+                   ``silent``, the verdict without the console's evidence, if another
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
-``machine-ended``  ``machine``, ``reason``; ``verdict`` on a kernel that was not well
-                   when no scenario was on
-``finding``        ``id``, ``text``: what a scenario in progress observed, judged by nobody
+``machine-ended``  ``machine``, ``reason``; ``verdict`` if the kernel had a fault
+                   while no scenario ran
+``finding``        ``id``, ``text``: an observation of a running scenario, not judged
 ``note``           ``text``
 ``interrupted``    ``reason``
 ``run-ended``
 =================  ===========================================================
 
-A scenario that started and did not end is ``kernel-died``; a stage is
-``harness-error``: only our own death leaves one open.  ``harness.record`` reads it back.
+A scenario that started and did not end is ``kernel-died``.  A stage that did not end
+is ``harness-error``, because only the harness's own death leaves a stage open.
+``harness.journal.reader`` reads the files back.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ from harness.verdict.words import Kind, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
-EVIDENCE_LIMIT = 64 * 1024  # characters; a guest that never stops talking must not fill the journal
+#: Characters of one text in an event; endless output of a guest must not fill the journal.
+EVIDENCE_LIMIT = 64 * 1024
 
 
 class JournalWriter:
@@ -57,14 +59,17 @@ class JournalWriter:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._plan: dict[str, Entry] = {}
-        self._began: dict[str, float] = {}
+        self._start_times: dict[str, float] = {}  # by entry id, of time.monotonic()
         self._passed: frozenset[str] = frozenset()
         self._noted: set[str] = set()
-        self._waiting = False  # resumed, and nothing has happened yet
-        self._folder: weakref.finalize[..., JournalWriter] | None = None
+        self._unwritten = False  # resumed, and no event has been written since
+        self._lock: weakref.finalize[..., JournalWriter] | None = None
 
     def plan(self, entries: Iterable[Entry]) -> None:
-        """Write the plan.  HarnessError if there is one already, or two entries share an id."""
+        """Write the plan, all entries ``not-reached``, and take the lock.
+
+        Raises HarnessError if the folder has a plan already, or two entries share an id.
+        """
         planned = tuple(entries)
         self._plan = {entry.id: entry for entry in planned}
         if len(self._plan) != len(planned):
@@ -93,12 +98,14 @@ class JournalWriter:
         write_atomically(self.directory / PLAN, json.dumps(content, indent=1) + "\n")
 
     def lock(self) -> None:
-        """Make sure that nobody else writes here until this process ends.
+        """Keep other processes from writing this journal until this process ends.
 
-        The kernel drops the lock with its holder, and there is no file to it.  Raises
-        HarnessError if another process has it.
+        The folder itself is locked (flock()), so there is no lock file, and the kernel
+        releases the lock when its holder dies.
+
+        Raises HarnessError if another process holds the lock.
         """
-        if self._folder is not None:
+        if self._lock is not None:
             return
         folder = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -108,20 +115,20 @@ class JournalWriter:
             raise HarnessError(
                 f"The run in {self.directory} is still going on. Wait for its end, or end it."
             ) from error
-        self._folder = weakref.finalize(self, os.close, folder)
+        self._lock = weakref.finalize(self, os.close, folder)
 
     def unlock(self) -> None:
-        """Let others write here."""
-        if self._folder is not None:
-            self._folder()
-            self._folder = None
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock()
+            self._lock = None
 
     def resume(self, record: Record) -> None:
-        """Go on with the run of which ``record`` was read after lock().
+        """Continue the run of ``record``, which was read after lock().
 
-        A line that was never finished is cut off.  Nothing is written until something
-        happens: then first that the run was resumed.  A stage that was passed is gone
-        through again without a word.
+        An unfinished last line is removed.  The first event that is written afterwards
+        is preceded by ``run-started`` with ``resumed``.  A stage that an earlier part
+        passed runs again without events.
         """
         self.lock()
         jsonl.cut_torn_line(self.directory / EVENTS)
@@ -132,27 +139,27 @@ class JournalWriter:
             if result.entry.kind is not Kind.SCENARIO and result.verdict is Verdict.CONFORMS
         )
         self._noted = set(record.notes)
-        self._waiting = True
+        self._unwritten = True
 
     def passed(self, stage: str) -> bool:
-        """Whether an earlier part of the run got through this stage."""
+        """Return whether an earlier part of the run passed this stage."""
         return stage in self._passed
 
     @property
     def silent(self) -> bool:
-        """Whether the run was resumed and nothing has been written since."""
-        return self._waiting
+        """Return whether the run was resumed and no event has been written since."""
+        return self._unwritten
 
     def run_started(self) -> None:
-        """The run begins."""
-        if not self._waiting:
+        """Record the start of the run; a resumed run gets this event with its first other one."""
+        if not self._unwritten:
             self._write("run-started")
 
     def started(self, entry_id: str) -> None:
-        """An entry begins; until ``ended`` is called its record holds the worst."""
+        """Record the start of an entry, with the pessimistic verdict that holds until ended() is called."""
         entry = self._plan.get(entry_id)
         scenario = entry is None or entry.kind is Kind.SCENARIO
-        self._began[entry_id] = time.monotonic()
+        self._start_times[entry_id] = time.monotonic()
         self._write(
             "started", id=entry_id, verdict=Verdict.KERNEL_DIED if scenario else Verdict.HARNESS_ERROR
         )
@@ -168,19 +175,19 @@ class JournalWriter:
         transcript: Path | None = None,
         console: ConsoleRange | None = None,
     ) -> Verdict:
-        """An entry ended; returns the verdict on what was observed (see ``Entry.judge``).
+        """Record the end of an entry; return its verdict, which is ``Entry.judge(observed)``.
 
-        ``silent`` is what had been observed if the console had said nothing,
-        ``transcript`` a file in the results folder (one elsewhere is not named
-        in the journal), ``console`` what the console said meanwhile.
+        ``silent`` is the observation without the console's evidence.  ``transcript`` is a
+        file in the results folder; one elsewhere is not named in the journal.
+        ``console`` is the part of the console that was written meanwhile.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
         event: dict[str, object] = {"id": entry_id, "verdict": verdict}
         if silent is not None and silent is not observed:
             event["silent"] = silent
-        if entry_id in self._began:
-            event["duration"] = round(time.monotonic() - self._began[entry_id], 6)
+        if entry_id in self._start_times:
+            event["duration"] = round(time.monotonic() - self._start_times[entry_id], 6)
         event |= {name: _shortened(text) for name, text in (("reason", reason), ("details", details)) if text}
         if transcript is not None and transcript.is_relative_to(self.directory):
             event["transcript"] = str(transcript.relative_to(self.directory))
@@ -191,10 +198,10 @@ class JournalWriter:
 
     @contextmanager
     def stage(self, entry_id: str) -> Iterator[None]:
-        """Run the body as a planned stage; its error becomes the verdict and goes on.
+        """Run the body as a planned stage; a PatchproofError becomes its verdict and is raised again.
 
-        Anything but an error of ours (Ctrl-C, a defect of the harness) leaves the
-        stage open, which is ``harness-error``.
+        SeriesError gives ``violates``, every other one ``harness-error``.  Another exception
+        (Ctrl-C, a defect of the harness) leaves the stage open, which means ``harness-error``.
         """
         if self.passed(entry_id):
             yield
@@ -209,54 +216,54 @@ class JournalWriter:
         self.ended(entry_id, Verdict.CONFORMS)
 
     def machine_started(self, machine: str, **facts: str | float) -> None:
-        """A machine of this name is about to be started."""
+        """Record that a machine of this name is about to start."""
         self._write("machine-started", machine=machine, **facts)
 
     def machine_up(self, machine: str, seconds: float) -> None:
-        """Somebody can log in, ``seconds`` after the machine was started."""
+        """Record the first login, ``seconds`` after the start of the machine."""
         self._write("machine-up", machine=machine, seconds=round(seconds, 3))
 
     def detectors(self, machine: str, detectors: Iterable[Detector]) -> None:
-        """What each detector made of what it was shown on this machine, before the first scenario there."""
-        told = [[one.name, one.state, _shortened(one.words)] for one in detectors]
-        self._write("detectors", machine=machine, detectors=told)
+        """Record the detectors' positive controls on this machine, before its first scenario."""
+        rows = [[one.name, one.state, _shortened(one.words)] for one in detectors]
+        self._write("detectors", machine=machine, detectors=rows)
 
     def machine_ended(self, machine: str, reason: str, verdict: Verdict | None = None) -> None:
-        """The machine is gone: powered off, panicked, killed.
+        """Record the end of a machine: powered off, panicked, killed.
 
-        ``verdict`` is for what its kernel did when no scenario was on, and so none is to blame.
+        ``verdict`` is given for a fault of its kernel while no scenario ran.
         """
-        judged = {} if verdict is None else {"verdict": verdict}
-        self._write("machine-ended", machine=machine, reason=_shortened(reason), **judged)
+        members = {} if verdict is None else {"verdict": verdict}
+        self._write("machine-ended", machine=machine, reason=_shortened(reason), **members)
 
     def finding(self, entry_id: str, text: str) -> None:
-        """What a scenario observed, between its start and its end; no verdict hangs on it."""
+        """Record an observation of a running scenario; no verdict depends on it."""
         self._write("finding", id=entry_id, text=_shortened(text))
 
     def note(self, text: str) -> None:
-        """Something a reader of the report should know, said by no stage or scenario; said once."""
+        """Record a note for the reader of the report; the same text is recorded once."""
         if text not in self._noted:
             self._noted.add(text)
             self._write("note", text=_shortened(text))
 
     def interrupted(self, reason: str) -> None:
-        """The user ended the run; ``reason`` says how (``SIGINT``)."""
+        """Record that the user ended the run; ``reason`` is the signal (``SIGINT``)."""
         self._write("interrupted", reason=reason)
 
     def run_ended(self) -> None:
-        """The run came to its own end, good or bad."""
+        """Record that the run came to its own end, with whatever result."""
         self._write("run-ended")
 
     def _write(self, event: str, **members: object) -> None:
         path = self.directory / EVENTS
-        if self._waiting:
+        if self._unwritten:
             jsonl.append(path, "run-started", resumed=True)
-            self._waiting = False
+            self._unwritten = False
         jsonl.append(path, event, **members)
 
 
 def _shortened(text: str) -> str:
-    """``text`` with its middle left out if it is longer than the journal should hold."""
+    """Return ``text``; if it is longer than EVIDENCE_LIMIT, without its middle."""
     if len(text) <= EVIDENCE_LIMIT:
         return text
     half = EVIDENCE_LIMIT // 2
