@@ -1,1 +1,1 @@
-"""Reports, made from the journal alone."""
+"""The reports of a run, made from its journal alone."""

@@ -1,4 +1,8 @@
-"""The conformance matrix as text: what is checked, where and by which scenario; what is not, and why."""
+"""The coverage of the conformance matrix, as text or CSV.
+
+It joins the requirements with the scenarios of the suites, or with the verdicts of a
+run, and shows the reasons why the other requirements have no scenario.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from harness.verdict.record import Record
 from harness.verdict.requirements import NOT_COVERED, Matrix, Reasons, Requirement, Scenario
 from harness.verdict.words import Strength, Verdict
 
-#: Of several scenarios of a requirement the one counts that stands last here.
+# Verdicts in rising order; the last one among the scenarios of a requirement is its state.
 _WORST = (
     Verdict.NOT_APPLICABLE,
     Verdict.CONFORMS,
@@ -24,26 +28,29 @@ _WORST = (
     Verdict.VIOLATES,
     Verdict.KERNEL_DIED,
 )
-COVERED = "covered"  # there is a scenario
-EXCUSED = "excused"  # there is a reason why there is none
-OPEN = "open"  # there is neither
-ABSENT = "not-selected"  # no scenario of it is in a run
-#: What there is to say of a requirement: of the suites, or of a run.
+COVERED = "covered"  # a scenario checks it
+EXCUSED = "excused"  # suites/not-covered.toml gives the reason why no scenario checks it
+OPEN = "open"  # neither a scenario nor a reason
+ABSENT = "not-selected"  # a run has no scenario of it
+#: The states of a requirement: the first three for the suites, the others for a run.
 STATES = (COVERED, EXCUSED, OPEN, *_WORST, ABSENT)
 
-ALL = "all"
+ALL = "all"  # stands for all groups in totals()
 
 
 def show(rows: Sequence[Row], stream: TextIO, *, only_unchecked: bool) -> None:
-    """Print each requirement and below it its scenarios, or why there is none; then the totals of all."""
+    """Print each requirement with its scenarios, or the reason why it has none, and the totals of all rows.
+
+    With ``only_unchecked`` the requirements that have scenarios are left out, but counted.
+    """
     shown = [row for row in rows if not (only_unchecked and row.checks)]
     states = max((len(row.state) for row in shown), default=0)
-    words = max((len(word) for row in shown for word, _ in row.checks), default=0)
+    width = max((len(label) for row in shown for label, _ in row.checks), default=0)
     for row in shown:
-        each = row.requirement
-        print(f"{each.id:8}  {each.strength:6}  {row.state:{states}}  {each.sentence}", file=stream)
-        for word, scenario in row.checks:
-            print(f"    {word:{words}}  {visible(scenario)}", file=stream)
+        one = row.requirement
+        print(f"{one.id:8}  {one.strength:6}  {row.state:{states}}  {one.sentence}", file=stream)
+        for label, scenario in row.checks:
+            print(f"    {label:{width}}  {visible(scenario)}", file=stream)
         if row.reason:
             print(f"    {row.reason}", file=stream)
     if shown:
@@ -53,20 +60,23 @@ def show(rows: Sequence[Row], stream: TextIO, *, only_unchecked: bool) -> None:
 
 
 def write_csv(rows: Iterable[Row], stream: TextIO, *, only_unchecked: bool) -> None:
-    """Write a line for each pair of requirement and scenario, and one for a requirement without any."""
+    """Write a header, a line for each pair of requirement and scenario, and one for each other requirement.
+
+    With ``only_unchecked`` only the requirements without a scenario are written.
+    """
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["requirement", "strength", "state", "scenario", "where", "reason"])
     for row in rows:
         if only_unchecked and row.checks:
             continue
-        for where, scenario in row.checks or (("", ""),):
+        for label, scenario in row.checks or (("", ""),):
             writer.writerow(
-                [row.requirement.id, row.requirement.strength, row.state, scenario, where, row.reason]
+                [row.requirement.id, row.requirement.strength, row.state, scenario, label, row.reason]
             )
 
 
 def totals(rows: Sequence[Row]) -> Iterator[str]:
-    """How many requirements there are of each state, by group and strength, and of all groups together."""
+    """Yield the lines of a table: the number of requirements in each state, by group and strength."""
     counted = Counter(
         (group, row.requirement.strength, row.state) for row in rows for group in (row.requirement.group, ALL)
     )
@@ -83,9 +93,10 @@ def totals(rows: Sequence[Row]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Row:
-    """A requirement, its state (one of STATES), and which scenarios check it.
+    """A requirement, its state (one of STATES), and the scenarios that check it.
 
-    ``checks`` are pairs: the dialects of a scenario or its verdict, and its id.
+    ``checks`` are pairs of a label and a scenario's id.  The label is the scenario's
+    dialects, or in a run its verdict.
     """
 
     requirement: Requirement
@@ -95,10 +106,10 @@ class Row:
 
 
 def join(matrix: Matrix, reasons: Reasons, scenarios: Sequence[Scenario]) -> tuple[Row, ...]:
-    """Each requirement with its scenarios or its reason.
+    """Return each requirement with its scenarios, or the reason why it has none.
 
-    Raises HarnessError for a scenario that names an unknown requirement, a reason
-    for a requirement that has a scenario, and a reason for a group that needs none.
+    Raises HarnessError for a scenario that names an unknown requirement, a reason for a
+    requirement that has a scenario, and a reason for a group that needs none.
     """
     for scenario in scenarios:
         matrix.check(scenario.requirements, scenario.id)
@@ -124,7 +135,10 @@ def join(matrix: Matrix, reasons: Reasons, scenarios: Sequence[Scenario]) -> tup
 
 
 def join_run(matrix: Matrix, record: Record) -> tuple[Row, ...]:
-    """Each requirement with the worst verdict of a run; HarnessError if that knows other requirements."""
+    """Return each requirement with the worst verdict of its scenarios in a run.
+
+    Raises HarnessError if the run names an unknown requirement.
+    """
     checks: dict[str, list[tuple[Verdict, str]]] = {name: [] for name in matrix.requirements}
     for result in record.scenarios:
         matrix.check(result.entry.requirements, f"The run {record.run}")

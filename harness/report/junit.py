@@ -1,4 +1,4 @@
-"""``junit.xml``: the run as a CI system reads it, made from the results folder alone."""
+"""Write ``junit.xml``, the report for a CI system, from the results folder alone."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from harness.verdict.record import Record, Result
 from harness.verdict.words import SERIES_FAULTS, Kind, Verdict
 
 JUNIT = "junit.xml"
-TAIL_BYTES = 16 * 1024  # of a transcript or console; the rest is in the results folder
+TAIL_BYTES = 16 * 1024  # of a transcript or console; the results folder has all of it
 
 _ERRORS = (Verdict.NOT_REACHED, Verdict.HARNESS_ERROR)
 
 
 def write(directory: Path) -> Path:
-    """Make ``junit.xml`` in the results folder ``directory`` anew; returns its path.
+    """Write ``junit.xml`` in the results folder ``directory`` and return its path.
 
-    Raises HarnessError if the folder holds no plan.
+    An older one is replaced.  Raises HarnessError if the folder holds no plan.
     """
     path = directory / JUNIT
     write_atomically(path, render(directory))
@@ -34,21 +34,24 @@ def write(directory: Path) -> Path:
 
 
 def render(directory: Path) -> bytes:
-    """The XML document, UTF-8, valid whatever the guest said.
+    """Return the XML document in UTF-8; it is valid whatever characters the guest printed.
 
-    A violation is a failure also where it was expected: the file says what the
-    kernel does.  A finding is passed.  Of repetitions that do not agree those with
-    the less frequent verdicts are errors, if they are no failures.  The properties
-    ``verdict``, ``expected``, ``strength``, ``differs`` and ``findings`` of each test
-    case hold the exact words.
+    - A violation is a failure even if it was expected: the file reports what the kernel does.
+    - A finding is passed.
+    - If repetitions of a scenario differ, those with the less frequent verdicts are
+      errors, unless they are failures.
+    - The properties ``verdict``, ``expected``, ``strength``, ``differs`` and ``findings``
+      of each test case hold the exact words.
+
+    Raises HarnessError if ``directory`` holds no plan.
     """
     record = read(directory)
     differs = {result.entry.id: tally(each) for each in record.differing.values() for result in each}
-    unusual = {result.entry.id for each in record.differing.values() for result in deviating(each)}
+    outliers = {result.entry.id for each in record.differing.values() for result in deviating(each)}
     suite = TestSuite(
         visible(f"patchproof.{record.run}"),
         test_cases=[
-            _test_case(result, directory, differs[result.entry.id] if result.entry.id in unusual else "")
+            _test_case(result, directory, differs[result.entry.id] if result.entry.id in outliers else "")
             for result in record.results
         ],
         timestamp=visible(record.started[: len("2026-02-26T20:22:11")]),
@@ -57,7 +60,7 @@ def render(directory: Path) -> bytes:
     element = suite.build_xml_doc()
     element.set("time", f"{float(element.get('time', 0)):.6f}")
     for case, result in zip(element.iter("testcase"), record.results, strict=True):
-        # The library has no properties of a test case; they come first, as pytest writes them.
+        # junit_xml has no properties of a test case.  They come first, as pytest writes them.
         case.insert(0, _properties(_case_properties(result, differs.get(result.entry.id, ""))))
     root = ET.Element(
         "testsuites", {name: element.get(name, "0") for name in ("tests", "failures", "errors", "time")}
@@ -68,7 +71,11 @@ def render(directory: Path) -> bytes:
     return document + b"\n"
 
 
-def _test_case(result: Result, directory: Path, unusual: str) -> TestCase:
+def _test_case(result: Result, directory: Path, deviation: str) -> TestCase:
+    """Return the test case of a result.
+
+    ``deviation`` is the tally of its repetitions if their most frequent verdict is another one.
+    """
     entry = result.entry
     file, _, name = entry.id.rpartition("::")
     classname = file.removesuffix(".py").replace("/", ".").replace("::", ".") or entry.kind
@@ -81,8 +88,8 @@ def _test_case(result: Result, directory: Path, unusual: str) -> TestCase:
         case.add_failure_info(message, details, result.verdict)
     elif result.verdict in _ERRORS and not result.is_finding:
         case.add_error_info(message, details, result.verdict)
-    elif unusual:
-        case.add_error_info(f"Its verdict is not that of most repetitions: {unusual}", details, "differs")
+    elif deviation:
+        case.add_error_info(f"Most repetitions have another verdict: {deviation}", details, "differs")
     elif result.verdict is Verdict.NOT_APPLICABLE:
         case.add_skipped_info(message, details)
     if result.verdict in SERIES_FAULTS + _ERRORS:
@@ -117,8 +124,8 @@ def _case_properties(result: Result, differs: str) -> dict[str, str]:
     if result.findings:
         properties["findings"] = "\n".join(result.findings)
     if result.complaints:
-        told = (f"{one.fingerprint} {one.kind} {one.title}" for one in result.complaints)
-        properties["complaints"] = "\n".join(told)
+        lines = (f"{one.fingerprint} {one.kind} {one.title}" for one in result.complaints)
+        properties["complaints"] = "\n".join(lines)
     if result.transcript:
         properties["transcript"] = result.transcript
     return properties
@@ -132,7 +139,7 @@ def _properties(pairs: Mapping[str, str]) -> ET.Element:
 
 
 def _evidence(result: Result, directory: Path) -> list[str]:
-    """The ends of the transcript and of what the console said meanwhile, and the call traces in it."""
+    """Return the call traces of a result's splats, and the ends of its transcript and console output."""
     parts = []
     for name in dict.fromkeys(f"{STACKS}/{one.fingerprint}.txt" for one in result.complaints):
         if (directory / name).is_file():
@@ -146,7 +153,7 @@ def _evidence(result: Result, directory: Path) -> list[str]:
 
 
 def _excerpt(directory: Path, name: str, start: int, end: int | None) -> str:
-    """The last bytes of ``start`` to ``end`` of a file in the results folder, as plain text."""
+    """Return the last TAIL_BYTES of ``start`` to ``end`` of a file in the results folder, as plain text."""
     path = (directory / name).resolve()
     if not path.is_relative_to(directory.resolve()) or not path.is_file():
         return "(there is no such file in the results folder)"

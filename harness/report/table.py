@@ -1,7 +1,7 @@
-"""The end of a run on the screen: scenarios and verdicts, what was tested, where the results lie.
+"""Print the report of a run on the screen: verdicts, findings, splats, detectors, and what was tested.
 
-On a terminal that is wide enough it is a table, else lines that can be read by
-grep.  Nothing a guest or a patch said reaches the terminal raw.
+On a wide terminal the verdicts are a table, elsewhere one line per scenario, for
+grep.  Control characters of a guest or a patch are escaped.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.words import Kind, Verdict
 
-NARROW = 90  # columns; below that a table would fold every cell
+NARROW = 90  # columns; on a narrower terminal a table would fold every cell
 REASON_LINES = 4
-MARK = "!"  # stands before what is not as expected
+MARK = "!"  # before a result that is not as expected
 
 _STYLES = {
     Verdict.CONFORMS: "green",
@@ -54,7 +54,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
     def plain(text: str) -> str:
         return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
-    # One scenario with several parameters, or several times.
+    # Rows are equal for one scenario with several parameters, or in several repetitions.
     repeated = any(result.entry.repetition > 1 for result in record.results)
     rows = _merged((_row(result, plain) for result in _ordered(record)), "runs" if repeated else "variants")
     if console.is_terminal and console.width >= NARROW:
@@ -76,7 +76,11 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
 
 
 def _ordered(record: Record) -> list[Result]:
-    """Stages first, then the scenarios by their first requirement, its groups as the plan has them."""
+    """Return the results in the order of the report: stages, then scenarios.
+
+    Scenarios are ordered by their first requirement: by its group in the order of the
+    plan, then by its number.
+    """
     groups: dict[str, int] = {}
 
     def key(result: Result) -> tuple[int, int, int]:
@@ -92,7 +96,7 @@ def _ordered(record: Record) -> list[Result]:
 
 @dataclass(frozen=True)
 class _Row:
-    """One result as it is shown, all of it harmless; ``subject`` is a stage or the requirements."""
+    """One row of the report, without control characters; ``subject`` is a stage or the requirement ids."""
 
     mark: str
     verdict: str
@@ -108,14 +112,14 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
     word = str(verdict)
     remarks: list[str] = []
     if result.is_finding:
-        word += " (finding)"  # the list of findings tells it
+        word += " (finding)"  # the list of findings has its text
     elif result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
         word += " (expected)"
         remarks = _first_lines(result.reason)
     elif verdict is Verdict.NOT_APPLICABLE:
         remarks = _first_lines(result.reason)
     elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
-        # What was not reached has one reason for all, and the stage that failed tells it.
+        # All entries that were not reached have one reason, which stands at the stage that failed.
         remarks = [_one_line(entry.id)] if scenario and entry.title else []
         if entry.expected is not Verdict.CONFORMS:
             remarks.append(f"expected: {entry.expected}")
@@ -130,10 +134,10 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
     )
 
 
-def _merged(rows: Iterable[_Row], many: str) -> list[_Row]:
-    """The rows, where those that say the same are counted in one; ``many`` is what they are."""
-    counted = Counter(rows)  # a dict: it keeps the order
-    return [row if n == 1 else replace(row, name=f"{row.name} ({n} {many})") for row, n in counted.items()]
+def _merged(rows: Iterable[_Row], noun: str) -> list[_Row]:
+    """Return the rows with equal ones merged into one, which has their number and ``noun``."""
+    counted = Counter(rows)  # a dict, so it keeps the order of the rows
+    return [row if n == 1 else replace(row, name=f"{row.name} ({n} {noun})") for row, n in counted.items()]
 
 
 def _first_lines(text: str) -> list[str]:
@@ -166,7 +170,7 @@ def _lines(rows: Sequence[_Row]) -> Iterator[str]:
 
 
 def _differing(record: Record) -> Iterator[str]:
-    """The scenarios whose repetitions do not agree: how often each verdict, and which got the rarer ones."""
+    """Yield the scenarios whose repetitions differ, with the tally of their verdicts."""
     if record.differing:
         yield "Verdicts that differ between repetitions:"
     for results in record.differing.values():
@@ -178,56 +182,56 @@ def _differing(record: Record) -> Iterator[str]:
 
 
 def _findings(record: Record) -> Iterator[str]:
-    """What the scenarios observed and nobody judges, one line each; the same from several of them is one."""
-    told = Counter(
+    """Yield the findings, one line each; equal ones of several scenarios are one line with their number."""
+    counted = Counter(
         (_one_line(", ".join(result.entry.requirements)), _one_line(text))
         for result in _ordered(record)
         for text in result.findings
     )
-    if not told:
+    if not counted:
         return
     yield "Findings:"
-    width = max(len(subject) for subject, _ in told)
-    for (subject, text), count in told.items():
+    width = max(len(subject) for subject, _ in counted)
+    for (subject, text), count in counted.items():
         yield f"  {subject:{width}}  {text}" + (f" ({count} times)" if count > 1 else "")
     yield ""
 
 
 def _complaints(record: Record, directory: Path) -> Iterator[str]:
-    """What the consoles show, a line for each fingerprint, and where its call trace is."""
-    told = {one.fingerprint: one for result in record.results for one in result.complaints}
-    if not told:
+    """Yield the splats on the consoles, a line for each fingerprint, with the file of its call trace."""
+    complaints = {one.fingerprint: one for result in record.results for one in result.complaints}
+    if not complaints:
         return
     counts = Counter(
         name for result in record.results for name in {one.fingerprint for one in result.complaints}
     )
     yield "The kernel's complaints, by fingerprint:"
-    for name, one in told.items():
+    for name, one in complaints.items():
         trace = f"{STACKS}/{name}.txt"
-        where = f"; {trace}" if (directory / trace).is_file() else ""
-        yield f"  {name}  {_one_line(one.title)} ({_number(counts[name], 'scenario')}{where})"
+        file = f"; {trace}" if (directory / trace).is_file() else ""
+        yield f"  {name}  {_one_line(one.title)} ({_number(counts[name], 'scenario')}{file})"
     yield ""
 
 
 def _detectors(record: Record) -> Iterator[str]:
-    """Which detectors proved themselves alive, a line each, and the machines where none did."""
+    """Yield the state of each detector, and the machines on which none had its positive control."""
     shown = {machine: found for machine, found in record.detectors.items() if found}
     if shown:
-        where = _number(len(shown), "machine")
-        yield f"Detectors, shown something to see on {where} before the first scenario:"
+        machines = _number(len(shown), "machine")
+        yield f"Detectors, shown something to see on {machines} before the first scenario:"
     lines = sentences(shown)
     width = max(map(len, lines), default=0)
     for name, text in lines.items():
         yield f"  {_one_line(name):{width}}  {_one_line(text)}"
     if missing := [machine for machine in record.detectors if machine not in shown]:
-        where = ", ".join(map(_one_line, missing))
-        yield f"No detector was shown anything on {where}: silence says nothing there."
+        machines = ", ".join(map(_one_line, missing))
+        yield f"No detector was shown anything on {machines}: silence says nothing there."
     if record.detectors:
         yield ""
 
 
 def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> Iterator[str]:
-    """Counts, warnings about the run, what was tested, where the results lie."""
+    """Yield the counts of verdicts, notes and warnings, the results folder, and what was tested."""
     scenarios = record.scenarios
     counts = Counter(result.verdict for result in scenarios)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
@@ -244,8 +248,8 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
     if record.resumed:
-        begun = ", ".join(_one_line(start.partition(".")[0]) for start in record.resumed)
-        yield f"The run was resumed at {begun} (UTC)."
+        starts = ", ".join(_one_line(start.partition(".")[0]) for start in record.resumed)
+        yield f"The run was resumed at {starts} (UTC)."
     for note in record.notes:
         yield f"Note: {_one_line(note)}"
     warnings = facts.get("warnings")
@@ -256,7 +260,7 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
 
 
 def _tested(facts: Mapping[str, object]) -> str:
-    """One line: kernel, series, base, accelerator, and the seed if the order was by chance."""
+    """Return one line: kernel, series, base, accelerator, and the seed if the order was random."""
     seed = facts.get("random_order")
     wanted, used = facts.get("base_wanted"), facts.get("base")
     base = (
@@ -271,7 +275,7 @@ def _tested(facts: Mapping[str, object]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """So that a guest cannot write a line of its own among ours."""
+    """Return ``text`` on one line, so that a guest cannot forge a line of the report."""
     return " ".join(text.split())
 
 
