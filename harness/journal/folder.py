@@ -206,9 +206,9 @@ def read_facts(directory: Path) -> Mapping[str, object]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise HarnessError(f"{path} is not JSON ({error}).") from error
+        raise HarnessError(f"The facts of the run cannot be read: {path} is not JSON ({error}).") from error
     if not isinstance(facts, dict):
-        raise HarnessError(f"{path} holds no JSON object.")
+        raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object.")
     return facts
 
 

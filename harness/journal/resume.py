@@ -45,7 +45,9 @@ def _selection(folder: Path) -> tuple[list[str], str]:
     facts = read_facts(folder)
     arguments, directory = facts.get("selection"), facts.get("directory")
     if not isinstance(arguments, list) or not isinstance(directory, str):
-        raise HarnessError(f"{folder} cannot be resumed: its run.json does not say how the run was started.")
+        raise HarnessError(
+            f"{folder} cannot be resumed: its run.json does not hold the run's arguments. Start a new run."
+        )
     return [str(argument) for argument in arguments], directory
 
 

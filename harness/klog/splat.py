@@ -43,7 +43,7 @@ _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objec
 # A reliable frame of a call trace (one without ``?``), or the kernel's instruction pointer.
 _FRAME = re.compile(r"(?:RIP: 0010:| )([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 # Functions that print the splat or lead to the printing (exception entry): the same in many splats.
-_PLUMBING = re.compile(
+_REPORTING = re.compile(
     r"(dump_stack|show_stack|show_trace|print_|kasan_|__asan_|check_panic|warn_slowpath|__warn|report_bug|handle_bug"
     r"|exc_|asm_|entry_|do_syscall|x64_sys|ret_from|die|oops|page_fault|panic|__might|bad_page|sysvec"
     r"|__sysvec|nmi_|lock_acquire|_raw_|ubsan_|__ubsan|refcount_warn|__list_|debug_dma).*"
@@ -96,7 +96,7 @@ class Splat:
         """
         found = (_FRAME.match(message(line)) for line in self.text.splitlines())
         names = (_SUFFIX.sub("", match[1]) for match in found if match)
-        return tuple(dict.fromkeys(name for name in names if not _PLUMBING.fullmatch(name)))[:_FRAMES]
+        return tuple(dict.fromkeys(name for name in names if not _REPORTING.fullmatch(name)))[:_FRAMES]
 
     @cached_property
     def fingerprint(self) -> str:

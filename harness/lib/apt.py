@@ -38,7 +38,9 @@ def mirrors() -> list[str]:
         known = command.run(query)
         unknown = command.run([*query[:2], "--no-release-info", *query[2:]])
     except CommandError as error:
-        raise UnreachableError("apt does not say which mirror it uses.", tail=error.tail) from error
+        raise UnreachableError(
+            "The Debian mirrors of this machine are unknown: `apt-get indextargets` failed.", tail=error.tail
+        ) from error
     return choose_mirrors(known.splitlines()) or choose_mirrors(unknown.splitlines(), anyone=True)
 
 

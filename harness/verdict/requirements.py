@@ -162,11 +162,13 @@ def _requirement(path: Path, name: str, row: object) -> Requirement:
         if not (of_texts if key in lists else isinstance(value, str) and value.strip()):
             raise wrong(f"has a `{key}` that is no {'list of texts' if key in lists else 'text'}")
     if row["strength"] not in list(Strength):
-        raise wrong(f"has the strength {row['strength']!r}; one of {', '.join(Strength)} is meant")
+        raise wrong(f"has the strength {row['strength']!r}; one of {', '.join(Strength)} is allowed")
     if not set(row["evidence"]) <= set(EVIDENCE):
-        raise wrong(f"has the evidence {row['evidence']!r}; letters of {EVIDENCE} are meant")
+        raise wrong(f"has the evidence {row['evidence']!r}; letters of {EVIDENCE} are allowed")
     if not _is_span(row["revisions"]):
-        raise wrong(f"has the revisions {row['revisions']!r}; all, one, or FROM..TO of {REVISIONS} is meant")
+        raise wrong(
+            f"has the revisions {row['revisions']!r}; all, one, or FROM..TO of {REVISIONS} is allowed"
+        )
     if strange := sorted(set(row.get("broken_in", ())) - set(REVISIONS)):
         raise wrong(f"is broken in {strange[0]!r}, which is none of {', '.join(REVISIONS)}")
     return Requirement(
