@@ -1,3 +1,3 @@
-"""patchproof: does this kernel do what the series promises?"""
+"""patchproof: a conformance test harness for kernel patch series."""
 
 __version__ = "0.1.0"
