@@ -128,7 +128,7 @@ class TestKernelHealth:
         assert before.worse_than(before) == []
         assert KernelHealth(0, True, 1, 0, 0).worse_than(before) == []
         worse = KernelHealth(1 << 12 | 1 << 9 | 1 << 40, False, 3, 1, 3).worse_than(before)
-        assert worse == [
+        assert [one.text for one in worse] == [
             "new taint bit 9 (WARN)",
             "new taint bit 40 (see tainted-kernels.rst)",
             "warn_count has gone up by 2",
@@ -140,7 +140,7 @@ class TestKernelHealth:
     def test_a_warning_shows_though_the_taint_has_its_bit_already(self) -> None:
         before = KernelHealth(1 << 9, None, 1, 0, 0)
         after = KernelHealth(1 << 9, None, 2, 0, 0)
-        assert after.worse_than(before) == ["warn_count has gone up by 1"]
+        assert [one.text for one in after.worse_than(before)] == ["warn_count has gone up by 1"]
 
     def test_what_was_off_or_is_not_built_is_no_news(self) -> None:
         off, without = KernelHealth(0, False, 0, 0, 0), KernelHealth(0, None, None, None, 0)

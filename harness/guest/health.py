@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from enum import StrEnum, auto
 
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
@@ -60,9 +61,24 @@ def count_dmabufs(guest: Guest) -> int:
     return int(said)
 
 
-# It found something, which it says on the console; or it ran out of room, which it says only at the
-# level of debugging (kernel/locking/lockdep.c, print_lockdep_off()).
-LOCKDEP_OFF = "lockdep has turned itself off"
+class Symptom(StrEnum):
+    """One way in which a kernel's state gets worse."""
+
+    TAINT = auto()
+    WARN_COUNT = auto()
+    OOPS_COUNT = auto()
+    # Lockdep reported something, which the console shows; or it ran out of room, which it prints
+    # only at debug level (kernel/locking/lockdep.c, print_lockdep_off()).
+    LOCKDEP = auto()
+    DMABUFS = auto()
+
+
+@dataclass(frozen=True)
+class Deterioration:
+    """One difference for the worse between two states of a kernel; ``text`` describes it as a clause."""
+
+    symptom: Symptom
+    text: str
 
 
 @dataclass(frozen=True)
@@ -104,21 +120,23 @@ class KernelHealth:
         lockdep, warnings, oopses = (None if word == "-" else int(word) for word in optional)
         return cls(int(taint), None if lockdep is None else lockdep != 0, warnings, oopses, int(dmabufs))
 
-    def worse_than(self, before: KernelHealth) -> list[str]:
-        """What has gone wrong since ``before``, as phrases; empty if nothing has."""
-        phrases = []
+    def worse_than(self, before: KernelHealth) -> list[Deterioration]:
+        """Return what got worse since ``before``, in the order of the fields; empty if nothing did."""
+        found = []
         fresh = self.taint & ~before.taint
         for bit in range(fresh.bit_length()):
             if fresh >> bit & 1:
-                phrases.append(f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})")
-        for count, now, then in (
-            ("warn_count", self.warnings, before.warnings),
-            ("oops_count", self.oopses, before.oopses),
+                text = f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})"
+                found.append(Deterioration(Symptom.TAINT, text))
+        for symptom, now, then in (
+            (Symptom.WARN_COUNT, self.warnings, before.warnings),
+            (Symptom.OOPS_COUNT, self.oopses, before.oopses),
         ):
             if now is not None and then is not None and now > then:
-                phrases.append(f"{count} has gone up by {now - then}")
+                found.append(Deterioration(symptom, f"{symptom} has gone up by {now - then}"))
         if before.lockdep and not self.lockdep:
-            phrases.append(LOCKDEP_OFF)
+            found.append(Deterioration(Symptom.LOCKDEP, "lockdep has turned itself off"))
         if self.dmabufs > before.dmabufs:
-            phrases.append(f"{self.dmabufs - before.dmabufs} DMABUFs are left over")
-        return phrases
+            text = f"{self.dmabufs - before.dmabufs} DMABUFs are left over"
+            found.append(Deterioration(Symptom.DMABUFS, text))
+        return found

@@ -122,7 +122,7 @@ class _Provoked:
 class Proof:
     """What is known of a machine's detectors.
 
-    ``splats`` and ``worse`` (as KernelHealth.worse_than() says it) are what the kernel
+    ``splats`` and ``worse`` (the texts of KernelHealth.worse_than()) are what the kernel
     complained of although nothing of that kind was provoked.
     """
 
@@ -171,9 +171,8 @@ def prove(
         )
         splats = guest.machine.console.splats(provoked.mark)
         guest.script(_WARN_AGAIN)
-        return Proof(
-            detectors, tuple(one for one in splats if one.fault), tuple(health.worse_than(provoked.after))
-        )
+        worse = tuple(one.text for one in health.worse_than(provoked.after))
+        return Proof(detectors, tuple(one for one in splats if one.fault), worse)
     except LOST as error:
         if guest.machine.wait_ended(LAST_WORDS_SECONDS) or not guest.machine.alive():
             splats = guest.machine.console.splats()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from harness.actor.reply import DeadlineError
 from harness.actor.start import stopped_actors
 from harness.guest.guest import Guest
-from harness.guest.health import LOCKDEP_OFF, KernelHealth
+from harness.guest.health import Deterioration, KernelHealth, Symptom
 from harness.journal.folder import ResultsFolder
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
@@ -118,13 +118,15 @@ class Examiner:
             self._raise(splats, [], error, passed)
             return None
         worse: list[str] = []
+        changes: list[Deterioration] = []
         unread: PatchproofError | None = None
         latest: KernelHealth | None = None
         lost = isinstance(error, LOST) or not guest.machine.alive()
         if not lost and start.healthy is not None:
             try:
                 latest = _settled(guest, start.healthy)
-                worse = latest.worse_than(start.healthy)
+                changes = latest.worse_than(start.healthy)
+                worse = [one.text for one in changes]
             except SshTimeoutError as stuck:
                 lost = True
                 worse = [f"the kernel's state cannot be read: {stuck.message}"]
@@ -138,9 +140,9 @@ class Examiner:
             self._machines.end(f"an operation did not end: {error or unread or worse[0]}")
         # The console last: a kernel that is damaged may show it only when it is asked.
         splats = _faults(start)
-        if worse == [LOCKDEP_OFF] and not splats and error is None:
-            self._machines.end(LOCKDEP_OFF)
-            raise HarnessError(f"{LOCKDEP_OFF.capitalize()} and has found nothing: it has no room left.")
+        if [one.symptom for one in changes] == [Symptom.LOCKDEP] and not splats and error is None:
+            self._machines.end(worse[0])
+            raise HarnessError(f"{worse[0].capitalize()} and has found nothing: it has no room left.")
         if worse and not splats and not lost and (fault := self._stopped(guest)):
             self._machines.end(fault)
             raise HarnessError(f"The scenario was cut off: {fault}.") from error
