@@ -21,7 +21,7 @@ from harness.lib.errors import BootError, HarnessError
 from harness.run import detectors
 from harness.verdict.detector import Detector, State, counts_leaks
 from harness.vm import machine
-from harness.vm.hardware import Layout
+from harness.vm.layout import Layout
 
 # The guest has no mount(8).
 LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "

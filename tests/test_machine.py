@@ -26,8 +26,9 @@ from harness.lib.errors import BootError, HarnessError
 from harness.vm import diagnose, machine, process
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
-from harness.vm.hardware import MIB, Layout, Network
+from harness.vm.hardware import MIB, Network
 from harness.vm.image import Image
+from harness.vm.layout import Layout
 from harness.vm.machine import Machine
 from harness.vm.qemu import DEVICES
 from harness.vm.ssh import SshLostError

@@ -26,8 +26,8 @@ from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
 from harness.vm import machine
 from harness.vm.accelerator import Accelerator
-from harness.vm.hardware import Layout
 from harness.vm.image import Image
+from harness.vm.layout import Layout
 
 
 class Prepared:

@@ -13,7 +13,8 @@ import pytest
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.vm import accelerator, hardware, machine, qemu
-from harness.vm.hardware import MIB, Layout
+from harness.vm.hardware import MIB
+from harness.vm.layout import Layout
 from harness.vm.process import BootImage, Wiring
 
 TCG = accelerator.Accelerator("tcg", 4.0, "for this test")

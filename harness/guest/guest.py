@@ -13,7 +13,7 @@ from pathlib import Path
 from harness.guest.shell import Shell
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
-from harness.vm.hardware import MEMORY_BARS, SLOTS
+from harness.vm.layout import MEMORY_BARS, SLOTS
 from harness.vm.machine import Machine
 from harness.vm.ssh import Completed, SshTimeoutError
 

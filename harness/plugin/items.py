@@ -16,7 +16,8 @@ from harness.series.series import Series
 from harness.verdict import requirements
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.words import Kind
-from harness.vm.hardware import GIB, MIB, Layout
+from harness.vm.hardware import GIB, MIB
+from harness.vm.layout import Layout
 
 GIVEN = pytest.StashKey[RunInput]()  # of the config: what the command line asks for
 RUN = pytest.StashKey[Run]()  # of the config, from the plan on

@@ -14,7 +14,7 @@ from harness.run.needs import USUAL, Needs
 from harness.run.request import ANY_SEED
 from harness.verdict.record import repetition_mark
 from harness.verdict.requirements import Matrix
-from harness.vm.hardware import Layout
+from harness.vm.layout import Layout
 
 
 def ids_of(words: Sequence[str], rules: Matrix) -> set[str]:

@@ -27,6 +27,7 @@ from harness.verdict.words import Verdict
 from harness.vm import hardware, machine
 from harness.vm.accelerator import Accelerator
 from harness.vm.image import Image
+from harness.vm.layout import Layout
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 
@@ -72,7 +73,7 @@ class Machines:
             raise HarnessError("A machine was asked for before its kernel was there.")
         return self.software
 
-    def boot_first(self, layout: hardware.Layout) -> None:
+    def boot_first(self, layout: Layout) -> None:
         """Boot the machine that shows whether the kernel comes up.  Raises BootError, HarnessError."""
         self.guest = self._boot(layout)
 
@@ -156,7 +157,7 @@ class Machines:
             self._journal.note(detector.unasked(self.guest.machine.name))
         self.end("the run is over")
 
-    def _boot(self, layout: hardware.Layout) -> Guest:
+    def _boot(self, layout: Layout) -> Guest:
         software = self.ready
         self.count += 1
         name = f"machine-{self.count}"
@@ -185,7 +186,7 @@ class Machines:
             booted.close()
             raise
 
-    def _boot_again(self, layout: hardware.Layout) -> Guest:
+    def _boot_again(self, layout: Layout) -> Guest:
         """Boot a machine for a scenario: the stage, of this part of the run or an earlier one, was passed."""
         try:
             return self._boot(layout)

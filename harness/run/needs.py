@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.vm.hardware import Layout
+from harness.vm.layout import Layout
 
 USUAL = Layout()
 

@@ -29,8 +29,9 @@ from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import Request, RunInput
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind
-from harness.vm import hardware, image, qemu
+from harness.vm import image, qemu
 from harness.vm.accelerator import Accelerator, choose
+from harness.vm.layout import Layout
 
 # With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
 SPACE_LEFT = 16 << 20
@@ -80,7 +81,7 @@ class Stages:
         self._results = results
         self._journal = journal
 
-    def prepare(self, machines: Machines, layout: hardware.Layout) -> None:
+    def prepare(self, machines: Machines, layout: Layout) -> None:
         """Run every stage up to the first booted machine, which has this layout.
 
         Where an earlier part of the run has booted one, the first scenario boots its own.
@@ -105,7 +106,7 @@ class Stages:
             self._results.write_run(config_digest=digest(content))
         return tested, tree
 
-    def _prepare(self, machines: Machines, layout: hardware.Layout) -> None:
+    def _prepare(self, machines: Machines, layout: Layout) -> None:
         series = self._series
         self._results.write_run(
             title=series.title, origin=series.origin, dialect=series.dialect, digest=series.digest

@@ -19,8 +19,8 @@ from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.vm import diagnose, initramfs, qemu
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
-from harness.vm.hardware import Layout
 from harness.vm.image import Image
+from harness.vm.layout import Layout
 from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.ssh import KeyPair, Ssh, SshLostError
 

@@ -22,7 +22,6 @@ from harness.vm.hardware import (
     Boot,
     GdbStub,
     Iommu,
-    Layout,
     MonitorPort,
     Network,
     Part,
@@ -31,6 +30,7 @@ from harness.vm.hardware import (
     SerialConsole,
     command,
 )
+from harness.vm.layout import Layout
 from harness.vm.qmp import Monitor
 
 # Two processors: what one revokes, the other can be using.  More than the host has
