@@ -1,1 +1,1 @@
-"""The booted system, seen from inside: commands, devices, and the health of the kernel."""
+"""The booted system, seen from inside: commands, PCI devices, and the health of the kernel."""

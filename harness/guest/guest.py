@@ -1,4 +1,4 @@
-"""The booted guest: files pushed into it, commands run in it, its devices bound and given back."""
+"""The booted guest: copy files into it, run commands in it, bind and restore its PCI devices."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VFIO_DRIVER = "vfio-pci"
 SECONDS = 10.0  # for one small command, before the accelerator's time scale
 
 # One line per device below a root port: port, address, vendor, device, driver, driver_override,
-# then start,end,flags of each resource.  One process, for each costs tens of milliseconds here.
+# then start,end,flags of each resource.  One process lists all: each costs tens of milliseconds here.
 _LIST = r"""
 cd /sys/bus/pci/devices || exit
 for port in "$@"; do
@@ -38,8 +38,8 @@ for port in "$@"; do
 done
 """
 
-# Give the device $1 to the driver $2 with the override $3; "-" means none.  Builtins
-# only: to start a program costs more than all of this.
+# Bind the device $1 to the driver $2 with the driver_override $3; "-" means none.
+# Shell builtins only: starting one program takes longer than the whole script.
 _BIND = r"""
 dir=/sys/bus/pci/devices/$1
 set -e
@@ -56,8 +56,8 @@ dir=/sys/bus/pci/devices/$1
 echo 1 >"$dir/remove" && echo 1 >/sys/bus/pci/rescan && [ -e "$dir" ]
 """
 
-# Until the kernel has suspended the device $1.
-_SUSPENDED = r"""
+# Wait until the kernel has runtime-suspended the device $1.
+_AWAIT_SUSPEND = r"""
 tries=0
 until read -r state <"/sys/bus/pci/devices/$1/power/runtime_status" && [ "$state" = suspended ]; do
     tries=$((tries + 1))
@@ -65,8 +65,8 @@ until read -r state <"/sys/bus/pci/devices/$1/power/runtime_status" && [ "$state
 done
 """
 
-# Have the driver let go of $1 while somebody has it open, and come back when it waits for that.
-_LEAVE = r"""
+# Start to unbind $1 while it is open, and return once the driver waits for the last close.
+_BEGIN_UNBIND = r"""
 dir=/sys/bus/pci/devices/$1
 (echo "$1" >"$dir/driver/unbind") >/dev/null 2>&1 &
 tries=0
@@ -76,8 +76,8 @@ while [ -e "$dir/vfio-dev" ]; do
 done
 """
 
-# Until it has.
-_LEFT = r"""
+# Wait until that unbind is complete.
+_AWAIT_UNBOUND = r"""
 while [ -e "/sys/bus/pci/devices/$1/driver" ]; do :; done
 """
 
@@ -87,15 +87,15 @@ PCI_BARS = 6
 
 
 class HeldDeviceError(PatchproofError):
-    """The kernel did not let go of a device in time: something still counts as using it."""
+    """The kernel did not unbind a device in time: something still holds a reference to it."""
 
 
 @dataclass(frozen=True)
 class PciFunction:
     """A PCI function behind its root port; ``bars`` maps the index of a memory BAR to its size in bytes.
 
-    ``driver`` and ``override`` are what was found when the guest was looked at,
-    empty for none; ``group`` is the IOMMU group.
+    ``driver`` and ``override`` (driver_override) are as found when the guest was
+    first asked, empty for none; ``group`` is the IOMMU group's number.
     """
 
     role: str
@@ -109,27 +109,27 @@ class PciFunction:
 
     @property
     def memory_bar(self) -> int | None:
-        """The index of the BAR that is memory, if it has one."""
+        """The index of the BAR that is memory; None if there is no such BAR."""
         bar = MEMORY_BARS.get(self.role)
         return bar if bar in self.bars else None
 
 
 class Guest:
-    """What a scenario may ask of a running machine."""
+    """The operations that a scenario may use on a running machine."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._pushed: dict[str, str] = {}
-        self._leaving: set[str] = set()
+        self._unbinding: set[str] = set()  # addresses that begin_unbind() was called for
         self._shell = Shell(machine.ssh)
 
     @property
     def patience(self) -> float:
-        """Seconds that a small command may take here."""
+        """The deadline of a small command in this machine, in seconds."""
         return SECONDS * self.machine.accelerator.time_scale
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command to its end.  Raises SshTimeoutError, SshLostError."""
+        """Run a command to its end.  Raises SshTimeoutError after ``patience`` seconds, SshLostError."""
         return self.machine.ssh.run(argv, self.patience, stdin)
 
     def script(self, text: str, *arguments: str) -> Completed:
@@ -140,7 +140,7 @@ class Guest:
         return self._shell.run(text, arguments, self.patience)
 
     def read(self, path: str) -> str:
-        """The content of a text file in the guest.  HarnessError if it cannot be read."""
+        """Return the content of a text file in the guest.  Raises HarnessError if it cannot be read."""
         done = self.script('cat "$1"', path)
         if done.status != 0:
             raise HarnessError(
@@ -149,7 +149,7 @@ class Guest:
         return done.stdout.decode(errors="replace")
 
     def push(self, local: Path, remote: str, mode: int = 0o755) -> str:
-        """Copy a file into the guest, once per content; returns ``remote``."""
+        """Copy a file into the guest, unless its content was pushed there before; return ``remote``."""
         content = file_digest(local)
         if self._pushed.get(remote) != content:
             self.machine.ssh.put(local, remote, mode, timeout=self.patience)
@@ -158,16 +158,16 @@ class Guest:
 
     @cached_property
     def devices(self) -> dict[str, PciFunction]:
-        """The devices of the layout, by role, as they were when first asked for."""
+        """The devices of the layout by role, as found at the first use of this property."""
         ports = {f"0000:00:{number:02x}.0": role for role, number in SLOTS.items()}
         done = self.script(_LIST, *ports)
         found = (_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines())
         return {device.role: device for device in found}
 
     def claims(self, device: PciFunction) -> dict[int, str]:
-        """Who has claimed BARs of a device, by BAR, with the name that /proc/iomem has for each."""
-        places = self.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
-        bars = {int(place.split()[0], 16): bar for bar, place in enumerate(places[:PCI_BARS])}
+        """Return the claimed BARs of a device: BAR index to the claimant's name in /proc/iomem."""
+        resources = self.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
+        bars = {int(line.split()[0], 16): bar for bar, line in enumerate(resources[:PCI_BARS])}
         lines = [_IOMEM.fullmatch(line) for line in self.read("/proc/iomem").splitlines()]
         found = {}
         for outer, inner in pairwise(line for line in lines if line):
@@ -176,11 +176,11 @@ class Guest:
         return found
 
     def has_driver(self, name: str) -> bool:
-        """Whether this kernel has a PCI driver of this name."""
+        """Return whether this kernel has a PCI driver of this name."""
         return self.script('test -d "$1"', f"/sys/bus/pci/drivers/{name}").status == 0
 
     def require_vfio(self) -> None:
-        """Raise BootError if this kernel cannot do what every scenario needs."""
+        """Raise BootError if this kernel has no vfio-pci driver, which every scenario needs."""
         if not self.has_driver(VFIO_DRIVER):
             raise BootError(
                 f"The kernel is up, but it has no {VFIO_DRIVER} driver. Build it with "
@@ -189,10 +189,10 @@ class Guest:
 
     @contextmanager
     def bind(self, role: str, driver: str = VFIO_DRIVER) -> Iterator[PciFunction]:
-        """Give the device to a driver for the time of the ``with`` block, then back as it was found.
+        """Bind the device to a driver during the ``with`` block, then restore its driver and override.
 
-        Raises HarnessError if there is no such device, or the kernel does not
-        take it; HeldDeviceError if it does not let it go.
+        Raises HarnessError if there is no such device, or the bind fails;
+        HeldDeviceError if the kernel does not unbind it in time.
         """
         if role not in self.devices:
             raise HarnessError(
@@ -200,50 +200,50 @@ class Guest:
             )
         device = self.devices[role]
         try:
-            self._give(device, driver, driver)
+            self._bind(device, driver, driver)
             yield device
         finally:
             if self.machine.alive():
-                self._give(device, device.driver, device.override)
+                self._bind(device, device.driver, device.override)
 
     def unbind(self, device: PciFunction) -> None:
-        """Take a bound device from its driver, within bind().  Raises HeldDeviceError."""
-        self._give(device, "", VFIO_DRIVER)
+        """Unbind a device from its driver, within bind().  Raises HeldDeviceError."""
+        self._bind(device, "", VFIO_DRIVER)
 
     def begin_unbind(self, device: PciFunction) -> None:
-        """Have the driver told to let go of a device that is open, within bind().
+        """Start to unbind a device that is open, within bind(); return once its driver waits.
 
-        Until the last descriptor is closed it waits for that, with the device's lock
+        The driver waits for the close of the last descriptor, with the device's lock
         held (drivers/vfio/vfio_main.c, vfio_unregister_group_dev()).
         """
-        self._ask(_LEAVE, device, "begin to be unbound")
-        self._leaving.add(device.address)
+        self._run_on(_BEGIN_UNBIND, device, "begin to be unbound")
+        self._unbinding.add(device.address)
 
     def await_suspend(self, device: PciFunction) -> None:
-        """Wait until the kernel has suspended a device, which it does a little after it may.
+        """Wait until the kernel has runtime-suspended a device, which is a moment after the last use.
 
-        Raises HarnessError if it does not.
+        Raises HarnessError if the device does not suspend.
         """
-        self._ask(_SUSPENDED, device, "be suspended")
+        self._run_on(_AWAIT_SUSPEND, device, "be suspended")
 
-    def _ask(self, script: str, device: PciFunction, what: str) -> None:
+    def _run_on(self, script: str, device: PciFunction, purpose: str) -> None:
         done = self.script(script, device.address)
         if done.status != 0:
             raise HarnessError(
-                f"The device {device.address} ({device.role}) was to {what}: "
+                f"The device {device.address} ({device.role}) was to {purpose}: "
                 f"{done.stderr.decode(errors='replace').strip()}"
             )
 
     def rebind(self, device: PciFunction) -> None:
-        """Give a device that was unbound to vfio-pci again."""
-        self._give(device, VFIO_DRIVER, VFIO_DRIVER)
+        """Bind a device to vfio-pci again after unbind()."""
+        self._bind(device, VFIO_DRIVER, VFIO_DRIVER)
 
     def replug(self, device: PciFunction) -> None:
-        """Take a device away as if it was pulled, and find it again, without a driver.
+        """Remove a device from the PCI bus and rescan; the device comes back without a driver.
 
-        Raises HeldDeviceError if the driver does not let it go.
+        Raises HeldDeviceError if the driver does not release it, HarnessError if it does not come back.
         """
-        with self._let_go(device):
+        with self._timeout_as_held(device):
             done = self.script(_REPLUG, device.address)
         if done.status != 0:
             raise HarnessError(
@@ -252,7 +252,7 @@ class Guest:
             )
 
     @contextmanager
-    def _let_go(self, device: PciFunction) -> Iterator[None]:
+    def _timeout_as_held(self, device: PciFunction) -> Iterator[None]:
         try:
             yield
         except SshTimeoutError as error:
@@ -261,11 +261,11 @@ class Guest:
                 f"{self.patience:.0f} s."
             ) from error
 
-    def _give(self, device: PciFunction, driver: str, override: str) -> None:
-        with self._let_go(device):
-            if device.address in self._leaving:
-                self.script(_LEFT, device.address)
-                self._leaving.discard(device.address)
+    def _bind(self, device: PciFunction, driver: str, override: str) -> None:
+        with self._timeout_as_held(device):
+            if device.address in self._unbinding:
+                self.script(_AWAIT_UNBOUND, device.address)
+                self._unbinding.discard(device.address)
             done = self.script(_BIND, device.address, driver or "-", override or "-")
         if done.status != 0:
             raise HarnessError(

@@ -1,8 +1,4 @@
-"""Witnesses: what can be seen independently of the actor that acted.
-
-A page table as the kernel dumps it, the bytes behind a RAM BAR as the host sees
-them, and the state of the guest kernel itself.
-"""
+"""The health of the guest kernel: taint, lockdep, warnings, oopses and leftover DMABUFs."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from enum import StrEnum, auto
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
-# Documentation/admin-guide/tainted-kernels.rst; the bits that a scenario's misfortune can set.
+# Documentation/admin-guide/tainted-kernels.rst; the bits that a fault during a scenario can set.
 TAINT_WARN = 9
 TAINTS = {
     1: "a module was forced",
@@ -25,8 +21,8 @@ TAINTS = {
     18: "a test of the kernel's own ran",
 }
 
-# The shell's own commands where they do: to start a program costs more than all of this.  They read
-# byte by byte, and of a sysctl only the first byte can be read so; of a kernel without taint that is all.
+# Shell builtins where possible: starting one program takes longer than the whole script.  `read` reads
+# byte by byte, and a sysctl yields only its first byte that way; without taint that byte is the whole value.
 _TAINT = r"""
 read -r taint </proc/sys/kernel/tainted
 if [ "$taint" = 0 ]; then echo 0; else cat /proc/sys/kernel/tainted; fi
@@ -54,11 +50,11 @@ HEALTH = f"{_TAINT}{_LOCKDEP}{_COUNTS}{_DMABUFS}"
 
 
 def count_dmabufs(guest: Guest) -> int:
-    """How many DMABUFs there are, as KernelHealth counts them.  Raises HarnessError, SshLostError."""
-    said = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
-    if not said.isdecimal():
-        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo says {said[:80]!r}.")
-    return int(said)
+    """Return the number of DMABUFs that exist, as in KernelHealth.  Raises HarnessError, SshLostError."""
+    output = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
+    if not output.isdecimal():
+        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo says {output[:80]!r}.")
+    return int(output)
 
 
 class Symptom(StrEnum):
@@ -85,11 +81,11 @@ class Deterioration:
 class KernelHealth:
     """The guest kernel's state at one moment.
 
-    ``taint`` is the bit mask of /proc/sys/kernel/tainted; ``lockdep`` says
-    whether lockdep still watches (None where it is not built in; it turns itself
-    off at its first report, and when it has no room left); ``warnings`` and ``oopses`` count those since the
-    boot, of which the taint shows only the first (kernel/panic.c, warn_count;
-    kernel/exit.c, oops_count; None before Linux 6.2); ``dmabufs`` counts the
+    ``taint`` is the bit mask of /proc/sys/kernel/tainted.  ``lockdep`` is true while
+    lockdep watches, None where it is not built in; it turns itself off at its first
+    report, and when it has no room left.  ``warnings`` and ``oopses`` count those
+    since boot (kernel/panic.c, warn_count; kernel/exit.c, oops_count), None before
+    Linux 6.2; the taint shows only the first of each.  ``dmabufs`` is the number of
     DMABUFs that exist.
     """
 
@@ -101,7 +97,10 @@ class KernelHealth:
 
     @classmethod
     def of(cls, guest: Guest) -> KernelHealth:
-        """Ask the guest.  Raises HarnessError if it does not say; SshLostError if it is gone."""
+        """Read the state from the guest.
+
+        Raises HarnessError if the answer is not one; SshTimeoutError, SshLostError.
+        """
         done = guest.script(HEALTH)
         try:
             return cls.parse(done.stdout.decode(errors="replace"))
@@ -113,7 +112,7 @@ class KernelHealth:
 
     @classmethod
     def parse(cls, text: str) -> KernelHealth:
-        """From a line each, in the order of the fields, ``-`` for what there is not.  Raises ValueError."""
+        """Parse one line for each field, in their order, ``-`` if absent.  Raises ValueError."""
         if not re.fullmatch(r"\d+\n((-|\d+)\n){3}\d+\n", text):
             raise ValueError(f"no kernel state: {text!r}")
         taint, *optional, dmabufs = text.split()
@@ -121,7 +120,7 @@ class KernelHealth:
         return cls(int(taint), None if lockdep is None else lockdep != 0, warnings, oopses, int(dmabufs))
 
     def worse_than(self, before: KernelHealth) -> list[Deterioration]:
-        """Return what got worse since ``before``, in the order of the fields; empty if nothing did."""
+        """Return what got worse since ``before``; empty if nothing did."""
         found = []
         fresh = self.taint & ~before.taint
         for bit in range(fresh.bit_length()):

@@ -1,7 +1,8 @@
-"""Memory that the kernel has lost: kmemleak (mm/kmemleak.c), asked by hand.
+"""Memory leaks of the kernel, found by scans of kmemleak (mm/kmemleak.c).
 
-It calls an object lost that no memory points to, twice in a row and unchanged
-(kmemleak_scan()), once it is five seconds old (MSECS_MIN_AGE).
+kmemleak reports an object if no memory points to it in two scans in a row, if it
+did not change between them (kmemleak_scan()), and if it is at least five seconds
+old (MSECS_MIN_AGE).
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import re
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
-# One look notes what each unreferenced object holds, the next one reports it if it is the same;
-# and what a stale pointer hid from the first has two more.  No more of the report is kept than
-# anybody would read.
+# One scan records the checksum of each unreferenced object, the next one reports the object if it is
+# unchanged.  The third scan is for an object that a stale pointer hid from the first.  The report is
+# cut at 64 KiB, more than anybody reads.
 _FILE = "/sys/kernel/debug/kmemleak"
-_LOOK = f"echo scan >{_FILE}"
-_ASK = (_LOOK, "sleep 6", _LOOK, _LOOK, f"head -c 65536 {_FILE}")
+_SCAN = f"echo scan >{_FILE}"
+_STEPS = (_SCAN, "sleep 6", _SCAN, _SCAN, f"head -c 65536 {_FILE}")
 _OBJECT = re.compile(
     r"^unreferenced object(?: \(\w+\))? 0x[0-9a-f]+ \(size (\d+)\):\n"
     r' +comm "(.*)", pid (\d+),.*\n'
@@ -28,29 +29,29 @@ _ALLOCATORS = re.compile(r"_*(k|kv|v|p|kmem_cache_|devm_k)(malloc|zalloc|calloc|
 
 
 def ask(guest: Guest) -> str:
-    """What the kernel has lost since it booted, as kmemleak tells it; empty if nothing.
+    """Scan and return kmemleak's report of all leaks since boot, at most 64 KiB; empty if there are none.
 
-    Takes some seconds of the guest's time.  Raises HarnessError if kmemleak does not
-    look, as after it has switched itself off; SshTimeoutError, SshLostError.
+    Takes more than six seconds.  Raises HarnessError if kmemleak does not scan,
+    for example after it has disabled itself; SshTimeoutError, SshLostError.
     """
-    said = ""
-    for step in _ASK:
+    report = ""
+    for step in _STEPS:
         done = guest.script(step)
         if done.status != 0:
             raise HarnessError(
-                "kmemleak does not look for what the kernel has lost; has it switched itself off? "
+                "kmemleak did not scan for leaks; look on the console whether it has disabled itself. "
                 f"{done.stderr.decode(errors='replace').strip()}"
             )
-        said += done.stdout.decode(errors="replace")
-    return said
+        report += done.stdout.decode(errors="replace")
+    return report
 
 
 def first(report: str) -> str:
-    """Which object stands first in what ask() returned, as a phrase."""
+    """Describe the first object in a report of ask(), as a noun phrase."""
     found = _OBJECT.search(report)
     if found is None:
         return "one that cannot be told"
     size, command, process, trace = found.groups()
     names = [name for name in _FRAME.findall(trace) if not _ALLOCATORS.match(name)]
-    where = f", in {names[0]}()" if names else ""
-    return f"{size} bytes that {command} (process {process}) had asked for{where}"
+    caller = f", in {names[0]}()" if names else ""
+    return f"{size} bytes that {command} (process {process}) had asked for{caller}"

@@ -1,4 +1,4 @@
-"""The memory types that x86 keeps for ranges of physical addresses, which decide how a BAR is cached."""
+"""The memory types that x86 reserves for ranges of physical addresses; they decide how a BAR is cached."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from harness.guest.guest import Guest, PciFunction
 from harness.lib.errors import HarnessError
 
 LIST = "/sys/kernel/debug/x86/pat_memtype_list"
-# arch/x86/mm/pat/memtype.c: memtype_seq_show(); the end is not part of the range.
+# arch/x86/mm/pat/memtype.c: memtype_seq_show(); the end is exclusive.
 _LINE = re.compile(r"PAT: \[mem 0x(?P<start>[0-9a-f]+)-0x(?P<end>[0-9a-f]+)\] (?P<mode>\S+)")
 
 
 @dataclass(frozen=True)
 class MemoryType:
-    """A range of physical addresses and the mode that it is reserved for (``write-combining``)."""
+    """A range of physical addresses and its reserved mode (``write-combining``); ``end`` is exclusive."""
 
     start: int
     end: int
@@ -23,7 +23,7 @@ class MemoryType:
 
 
 def parse(text: str) -> tuple[MemoryType, ...]:
-    """From the kernel's list.  Raises HarnessError if a line is none of it."""
+    """Parse the kernel's list.  Raises HarnessError if a line has another form."""
     first, *lines = text.splitlines() or [""]
     found = [_LINE.fullmatch(line) for line in lines]
     if first != "PAT memtype list:" or None in found:
@@ -32,7 +32,7 @@ def parse(text: str) -> tuple[MemoryType, ...]:
 
 
 def of_bar(guest: Guest, device: PciFunction, bar: int) -> frozenset[str]:
-    """The modes that parts of a BAR are reserved for.  HarnessError on a kernel without PAT."""
+    """Return the modes that parts of a BAR are reserved for.  Raises HarnessError on a kernel without PAT."""
     start = int(
         guest.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()[bar].split()[0], 16
     )

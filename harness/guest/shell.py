@@ -1,4 +1,4 @@
-"""A shell in the guest that stays: a small script costs neither a new SSH channel nor a new login."""
+"""A persistent shell in the guest: a small script costs neither a new SSH channel nor a new process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Protocol
 from harness.lib.errors import HarnessError
 from harness.vm.ssh import Completed, SshLostError, SshTimeoutError, Stream
 
-# The script's own exit, options and redirections stay in the subshell.  What it
-# said on standard error follows what it said on standard output.
+# The subshell contains the script's exit, options and redirections.  Standard error is
+# printed after standard output.
 _FRAME = """\
 (set -- {arguments}
 {script}
@@ -22,19 +22,19 @@ printf '\\n{nonce}\\n'; [ ! -s {errors} ] || cat {errors}; printf '\\n{nonce} %d
 
 
 class Way(Protocol):
-    """The way into the guest: harness.ssh.Ssh."""
+    """A connection into the guest; harness.vm.ssh.Ssh is one."""
 
     def stream(self, argv: Sequence[str], timeout: float) -> Stream:
-        """Start a command and talk to it."""
+        """Start a command in the guest and return its streams."""
         ...
 
     def alive(self) -> bool:
-        """Whether the connection still stands."""
+        """Return whether the connection still stands."""
         ...
 
 
 class Shell:
-    """One ``sh`` for many scripts, started when the first one comes and again after one that hung."""
+    """One ``sh`` that runs many scripts; started for the first one, and again after one that timed out."""
 
     def __init__(self, ssh: Way, errors: str = "/run/script-errors") -> None:
         self._ssh = ssh
@@ -49,31 +49,31 @@ class Shell:
         """
         deadline = time.monotonic() + timeout
         stream = self._stream or self._ssh.stream(["sh"], timeout)
-        self._stream = None  # unless all goes well
+        self._stream = None  # kept only if the script ends as it should
         nonce = f"n{secrets.token_hex(8)}"
         text = _FRAME.format(arguments=shlex.join(arguments), script=script, nonce=nonce, errors=self._errors)
-        what = script.strip().splitlines()[0]
+        name = script.strip().splitlines()[0]
         try:
             stream.write(text.encode(), timeout)
-            stdout, _ = _until(stream, nonce.encode(), deadline)
-            stderr, status = _until(stream, nonce.encode(), deadline)
+            stdout, _ = _read_until(stream, nonce.encode(), deadline)
+            stderr, status = _read_until(stream, nonce.encode(), deadline)
         except SshTimeoutError as error:
             stream.close()
             raise SshTimeoutError(
-                f"The script that begins with `{what}` did not end in the guest within {timeout:.0f} s.",
+                f"The script that begins with `{name}` did not end in the guest within {timeout:.0f} s.",
                 error.stdout,
             ) from error
         except EOFError as error:
             stream.close()
             if not self._ssh.alive():
-                raise SshLostError(f"The connection broke while `{what}` ran in the guest.") from error
-            raise HarnessError(f"The guest's shell ended while it ran `{what}`.") from error
+                raise SshLostError(f"The connection broke while `{name}` ran in the guest.") from error
+            raise HarnessError(f"The guest's shell ended while it ran `{name}`.") from error
         self._stream = stream
         return Completed(int(status), stdout, stderr)
 
 
-def _until(stream: Stream, nonce: bytes, deadline: float) -> tuple[bytes, bytes]:
-    """What is said up to the line with the nonce, and what follows the nonce in that line."""
+def _read_until(stream: Stream, nonce: bytes, deadline: float) -> tuple[bytes, bytes]:
+    """Return the output before the line that begins with the nonce, and the rest of that line."""
     lines: list[bytes] = []
     while True:
         line = stream.read_line(max(deadline - time.monotonic(), 0.0))
