@@ -16,25 +16,25 @@ from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.vm.qemu import probe
 
-# How long a kernel may take under KVM to find that it has no root disk.  It takes
-# less than a second where KVM works.
+# Deadline for a kernel under KVM to panic because it has no root disk.  Where KVM
+# works, that takes less than a second.
 TRIAL_SECONDS = 6.0
-# Software emulation runs guest code some ten times slower than KVM does; the kernel's
-# own compile-time debugging adds to that.
+# Software emulation runs guest code some ten times slower than KVM does; the debug options
+# of the kernel add to that.
 TCG_TIME_SCALE = 4.0
-# An emulated processor does not tell the frequency of its time stamp counter, and the kernel measures
-# it anew on each (init/calibrate.c, calibrate_delay_direct()): 0.3 s of a boot.  With this many cycles
-# per jiffy delays are as long as asked for with up to 4.2 GHz at 250 Hz, and longer with less; at
-# 1000 Hz it is about the most that __const_udelay() can multiply (arch/x86/lib/delay.c).
+# An emulated processor does not report the frequency of its time stamp counter, so the kernel measures
+# it on each processor (init/calibrate.c, calibrate_delay_direct()): 0.3 s of a boot.  With this
+# many cycles per jiffy and HZ=250 no delay is too short up to 4.2 GHz; below that delays are longer.
+# With HZ=1000 it is about the most that __const_udelay() can multiply (arch/x86/lib/delay.c).
 TCG_LOOPS_PER_JIFFY = 17_000_000
 
 
 @dataclass(frozen=True)
 class Accelerator:
-    """How the guest's instructions are run.
+    """The way to run the guest's instructions: ``name`` is ``kvm`` or ``tcg``.
 
-    ``time_scale`` is what a deadline, written for KVM, is multiplied by;
-    ``reason`` says why this one was chosen.
+    ``time_scale`` is the factor for a deadline that was written for KVM;
+    ``reason`` explains the choice.
     """
 
     name: str
@@ -42,33 +42,33 @@ class Accelerator:
     reason: str
 
     def args(self) -> list[str]:
-        """QEMU's arguments."""
+        """Return QEMU's arguments."""
         return ["-accel", "kvm" if self.name == "kvm" else "tcg,thread=multi"]
 
     def kernel_arguments(self) -> tuple[str, ...]:
-        """What the guest kernel's command line needs for it."""
+        """Return the arguments that the guest's kernel command line needs with this accelerator."""
         return () if self.name == "kvm" else (f"lpj={TCG_LOOPS_PER_JIFFY}",)
 
 
 def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerator:
-    """The accelerator for ``requested``: ``kvm``, ``tcg``, or ``auto``, which prefers KVM.
+    """Return the accelerator for ``requested``: ``kvm``, ``tcg``, or ``auto``, which prefers KVM.
 
-    That /dev/kvm opens, and even that it creates a machine, proves nothing; KVM
-    is taken only if it brings ``bzimage`` as far as looking for a root disk.  The
-    answer is remembered for this boot of the host, this processor and this QEMU.
+    A /dev/kvm that opens, and even one that creates a machine, may not run a kernel.
+    KVM is chosen only if ``bzimage`` boots under it until it looks for a root disk.
+    The result is cached for this boot of the host, this processor and this QEMU.
 
-    Raises HarnessError if ``kvm`` was requested and does not work.
+    Raises HarnessError if ``kvm`` was requested and does not work, or ``qemu`` is not a QEMU.
     """
     if requested == "tcg":
         return Accelerator("tcg", TCG_TIME_SCALE, "as requested")
     info = probe(qemu)
-    remembered = store.path("accelerator", digest(_host(), info.path, info.version) + ".json")
-    trial = _recall(remembered)
-    # An explicit wish is worth a new trial: the user may have repaired something.
+    cached = store.path("accelerator", digest(_host_identity(), info.path, info.version) + ".json")
+    trial = _recall(cached)
+    # For an explicit request KVM is tried again: the user may have repaired it.
     if trial is None or (requested == "kvm" and not trial.works):
         trial = try_kvm(info.path, bzimage, TRIAL_SECONDS)
         if trial.certain:
-            write_atomically(remembered, json.dumps(asdict(trial)))
+            write_atomically(cached, json.dumps(asdict(trial)))
     if trial.works:
         return Accelerator("kvm", 1.0, trial.reason)
     if requested == "kvm":
@@ -80,10 +80,11 @@ def choose(store: Store, requested: str, qemu: str, bzimage: Path) -> Accelerato
 
 @dataclass(frozen=True)
 class KvmTrial:
-    """Whether KVM ``works``, why, and whether that is the host's doing for ``certain``.
+    """The result of a boot under KVM: true in ``works`` if KVM can be used, and the ``reason``.
 
-    A kernel that has begun to talk and then stops may have itself to blame, and
-    a QEMU that ends at once is quickly asked again: neither is remembered.
+    ``certain`` is true if the result depends on the host alone; only then it is cached.
+    A kernel that prints something and then hangs may itself be the cause.  A QEMU that
+    ends at once costs little to try again.
     """
 
     works: bool
@@ -92,7 +93,7 @@ class KvmTrial:
 
 
 def try_kvm(qemu: str, bzimage: Path, timeout: float) -> KvmTrial:
-    """Boot ``bzimage`` under KVM, without a disk, for at most ``timeout`` seconds."""
+    """Boot ``bzimage`` under KVM without a disk, for at most ``timeout`` seconds, and judge the trial."""
     if not Path("/dev/kvm").exists():
         return KvmTrial(False, "there is no /dev/kvm", certain=False)
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
@@ -121,7 +122,7 @@ def try_kvm(qemu: str, bzimage: Path, timeout: float) -> KvmTrial:
 
 
 def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> KvmTrial:
-    """What a trial's console ``output`` and QEMU's ``errors`` say about KVM."""
+    """Judge a trial by its console ``output``, QEMU's ``errors``, and whether it ``hung``."""
     if b"Kernel panic - not syncing" in output:
         return KvmTrial(True, "KVM boots a kernel here")
     silent = b"Linux version" not in output
@@ -130,8 +131,8 @@ def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> Kvm
         return KvmTrial(
             False, f"/dev/kvm is there, but a kernel hangs under it {how} ({timeout:.0f} s)", silent
         )
-    said = _first_line(errors)
-    how = f"QEMU ended: {said}" if said else "a kernel resets under it"
+    message = _first_line(errors)
+    how = f"QEMU ended: {message}" if message else "a kernel resets under it"
     return KvmTrial(False, f"/dev/kvm is there, but {how}", certain=False)
 
 
@@ -148,8 +149,8 @@ def _recall(path: Path) -> KvmTrial | None:
         return None
 
 
-def _host() -> str:
-    """This boot of this host: a new kernel or a new container may change what KVM does."""
+def _host_identity() -> str:
+    """Identify this boot of this host, as a new kernel or container may change how KVM behaves."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     identity = boot.read_text().strip() if boot.exists() else platform.node()
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

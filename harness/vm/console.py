@@ -1,4 +1,4 @@
-"""The serial console: every byte logged as it comes, every line looked at."""
+"""The serial console: log every byte as it arrives, and pass on every line."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.klog.splat import LINE_LIMIT, Splat
 from harness.lib.errors import HarnessError
 
 _CHUNK = 65536
-_PIPE_SIZE = 1 << 20  # bytes; what Linux lets every user have
-# How often the reader looks whether it should stop although the far end is open.
+_PIPE_SIZE = 1 << 20  # bytes; the default of /proc/sys/fs/pipe-max-size, allowed to every user
+# Interval at which the reader checks for close() while the write end is still open.
 _POLL_SECONDS = 1.0
 
 
 def pipe() -> tuple[int, int]:
-    """A pipe for a console: the end to read, the end to write.
+    """Make a pipe for a console; return the descriptors of its read end and its write end.
 
-    It holds a whole boot, so that the guest never waits for us.
+    The pipe holds the output of a whole boot, so that the guest never waits for the reader.
     """
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
@@ -33,11 +33,11 @@ def pipe() -> tuple[int, int]:
 
 
 class Console:
-    """Reads the guest's console from the pipe ``fd``, which it takes over, until the far end closes it.
+    """The console of one machine, read from the pipe ``fd`` until its write end is closed.
 
-    ``log`` gets every byte, unchanged.  ``line`` is called, in the console's
-    thread, with each line as soon as it is whole, cleaned as splat.clean() does;
-    ``blind`` when the log cannot be written, after which nothing is read.
+    The console owns ``fd``.  Every byte goes to the file ``log``, unchanged.  The
+    console's thread calls ``line`` with each complete line, cleaned by splat.clean().
+    It calls ``blind`` if the log cannot be written, and then stops reading.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class Console:
         self._thread.start()
 
     def mark(self) -> int:
-        """This moment, to be given to since(), splats() or wait_for().
+        """Return the number of bytes logged so far, as a mark for since(), splats() or wait_for().
 
-        Like these it raises HarnessError if the log could not be written: what is
-        not on the disk was not seen.
+        Raises HarnessError, as these do, if the log could not be written: a splat
+        that is not in the log would go unseen.
         """
         with self._changed:
             if self._failed is not None:
@@ -75,39 +75,40 @@ class Console:
             return self._size
 
     def since(self, mark: int = 0) -> str:
-        """What the console has said since ``mark``, cleaned."""
+        """Return the console's output since ``mark``, cleaned by splat.clean()."""
         return splat.clean(self._raw(mark))
 
     def splats(self, mark: int = 0) -> list[Splat]:
-        """The splats since ``mark``, oldest first; those that are only informational too.
+        """Return the splats since ``mark``, oldest first, informational ones too.
 
-        A line that was not whole at ``mark`` counts as said since.
+        A line that was incomplete at ``mark`` belongs to the output since then.
         """
         with self.log.open("rb") as stream:
             start = splat.line_start(stream, mark)
         return splat.extract(self.since(start), up=mark > 0)
 
     def wait_for(self, pattern: str, timeout: float, mark: int = 0) -> re.Match[str] | None:
-        """Wait until ``pattern`` is found in what was said since ``mark``; None after ``timeout`` seconds.
+        """Wait until the output since ``mark`` matches ``pattern``; return the first match.
 
-        Also None, without waiting, once the console has ended without it.
+        ``^`` and ``$`` match at lines.  Returns None after ``timeout`` seconds, or as
+        soon as the console has ended without a match.
         """
         expression = re.compile(pattern, re.MULTILINE)
         found: re.Match[str] | None = None
 
-        def settled() -> bool:
+        def found_or_ended() -> bool:
             nonlocal found
             found = expression.search(self.since(mark))
             return found is not None or self._ended
 
         with self._changed:
-            self._changed.wait_for(settled, timeout)
+            self._changed.wait_for(found_or_ended, timeout)
         return found
 
     def close(self, timeout: float = 5.0) -> None:
-        """Read what is left and close.  Call it when QEMU has ended.
+        """Read the remaining output and close the log.  Call it when QEMU has ended.
 
-        If someone else holds the far end open, reading stops after ``timeout`` seconds.
+        If another process holds the write end open, reading stops after ``timeout`` seconds.
         """
         self._thread.join(timeout)
         self._closing.set()
@@ -115,14 +116,14 @@ class Console:
         self._spawn.close()
 
     def _raw(self, mark: int) -> bytes:
-        # Never more than mark() would count: what was seen once must lie before the next mark.
+        # No more than mark() counts: output that was returned once must lie before the next mark.
         size = self.mark()
         with self.log.open("rb") as stream:
             stream.seek(mark)
             return stream.read(max(size - mark, 0))
 
     def _read(self) -> None:
-        rest = b""
+        incomplete = b""  # the last line, as long as its newline has not arrived
         try:
             while not self._closing.is_set():
                 try:
@@ -132,9 +133,9 @@ class Console:
                 except pexpect.EOF:
                     return
                 try:
-                    left = memoryview(data)
-                    while left:
-                        left = left[self._stream.write(left) :]
+                    unwritten = memoryview(data)
+                    while unwritten:
+                        unwritten = unwritten[self._stream.write(unwritten) :]
                 except OSError as error:
                     self._failed = error
                     if self._blind is not None:
@@ -143,11 +144,11 @@ class Console:
                 with self._changed:
                     self._size += len(data)
                     self._changed.notify_all()
-                *whole, rest = (rest + data).split(b"\n")
-                if len(rest) > LINE_LIMIT:
-                    whole, rest = [*whole, rest], b""
+                *complete, incomplete = (incomplete + data).split(b"\n")
+                if len(incomplete) > LINE_LIMIT:
+                    complete, incomplete = [*complete, incomplete], b""
                 if self._line is not None:
-                    for raw in whole:
+                    for raw in complete:
                         for line in splat.clean(raw).splitlines():
                             self._line(line)
         finally:

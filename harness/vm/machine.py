@@ -1,8 +1,7 @@
-"""One running virtual machine: from QEMU's start to its certain end."""
+"""One virtual machine, from the start of QEMU to its end."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import re
@@ -25,12 +24,12 @@ from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.ssh import KeyPair, Ssh, SshLostError
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a
-# busy host, has been seen to take eighty.
+# busy host, took eighty.
 BOOT_SECONDS = 45.0
 SSH_SECONDS = 10.0
-# A guest that dies loses its connection a moment before it is known to be dead.
+# A guest that dies loses its connection a moment before the panic or QEMU's end is seen.
 GRACE_SECONDS = 1.0
-LAST_WORDS_SECONDS = 2.0  # between the end of SSH and that of QEMU, when a kernel dies
+LAST_WORDS_SECONDS = 2.0  # from the end of SSH to the end of QEMU when a kernel dies
 
 ATTEMPTS = 2
 
@@ -46,7 +45,7 @@ def dry_run(
     program: str,
     layout: Layout | None = None,
 ) -> list[str]:
-    """The QEMU command line that boot() would use; its file descriptors are only examples."""
+    """Return the QEMU command line that boot() would use, with examples for the file descriptors."""
     layout = layout or Layout()
     memory = {role: Path(f"/proc/self/fd/{10 + n}") for n, role in enumerate(layout.memories())}
     wiring = Wiring(console=3, monitor=4, gdb=None, memory=memory)
@@ -63,21 +62,21 @@ def boot(
     layout: Layout | None = None,
     gdb: bool = False,
 ) -> Machine:
-    """Start QEMU and wait until the guest lets us in.
+    """Start QEMU and wait until a login over SSH succeeds.
 
-    Everything of the machine lies in ``run_dir``: ``console.log``, ``qemu.log``,
-    ``id_ed25519``.  ``gdb`` opens a debugger's port.
+    All files of the machine are in ``run_dir``: ``console.log``, ``qemu.log``,
+    ``id_ed25519``.  ``gdb`` opens a port for a debugger.
 
-    Call it from a thread that outlives the machine: the kernel ends QEMU when the
-    thread that started it ends, which is how QEMU dies with its parent.
+    Call it from a thread that outlives the machine: the host's kernel kills QEMU when
+    the thread that started it ends (prctl PR_SET_PDEATHSIG).
 
-    A QEMU that crashes is started once more: nothing has been tested yet, and
-    before version 8.2 QEMU may crash when one processor moves a BAR while another
-    uses its interrupt controller (fixed by "softmmu: Use async_run_on_cpu in
-    tcg_commit").  ``note`` of the machine says so.
+    A QEMU that crashes is started once more, as no scenario has run yet.  QEMU before
+    version 8.2 may crash when one processor moves a BAR while another uses its
+    interrupt controller (fixed by "softmmu: Use async_run_on_cpu in tcg_commit").  The
+    machine's ``note`` reports the crash.
 
-    Raises BootError if the kernel panics, resets, powers off or is silent too
-    long; HarnessError if QEMU does not run.
+    Raises BootError if the kernel panics, resets or powers off; BootTimeoutError if the
+    guest is not up in time; HarnessError if QEMU does not run.
     """
     crash: QemuCrashedError | None = None
     for _ in range(ATTEMPTS):
@@ -87,7 +86,7 @@ def boot(
         except QemuCrashedError as error:
             machine.close()
             crash = error
-            _set_aside(machine.run_dir)
+            _rename_logs(machine.run_dir)
         except BaseException:
             machine.close()
             raise
@@ -100,53 +99,55 @@ def boot(
 
 @dataclass(frozen=True)
 class _Ready:
-    """The guest takes SSH connections."""
+    """The guest accepts SSH connections."""
 
 
 @dataclass(frozen=True)
 class _Fatal:
-    """The guest's init gave up."""
+    """The guest's init gave up, for the reason ``text``."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class _Panicked:
-    """The guest's kernel has begun to panic."""
+    """The guest's kernel panicked."""
 
 
 @dataclass(frozen=True)
-class _Blind:
-    """Nobody sees the console any more."""
+class _ConsoleLost:
+    """The console's log cannot be written."""
 
 
 @dataclass(frozen=True)
 class _Exited:
-    """QEMU has ended."""
+    """QEMU has ended with the exit ``status``, negative for a signal."""
 
     status: int
 
 
 @dataclass(frozen=True)
 class _LoginFailed:
-    """SSH did not work although the guest said it would."""
+    """The login over SSH failed although the guest was ready for it."""
 
     error: PatchproofError
 
 
-_News = _Ready | _Fatal | _Panicked | _Blind | _Exited | _LoginFailed | Ssh
+_BootEvent = _Ready | _Fatal | _Panicked | _ConsoleLost | _Exited | _LoginFailed | Ssh
 
 
 class Machine:
     """One virtual machine, running from its construction until close().
 
-    ``ssh`` is there once it is up.  ``events`` are QEMU's events so far.
-    ``ram_bar`` and ``ram_bars`` (by role) are the host's view of the memory behind
-    the RAM BARs, valid until close().  ``command`` is QEMU's command line;
-    ``note`` is what a reader of the results should know about the start, if anything.
-    With ``hangs_up`` the connection is closed when the processors are stopped from
-    outside: a guest that stands still, or did for a while, keeps no deadline, and
-    whoever waits for it learns from outside_fault() why.  A debugger stops them, too.
+    ``ssh`` is the connection, set once the guest is up.  ``events`` are QEMU's events
+    so far, name and data.  ``ram_bars`` maps a role to the file behind its RAM BAR,
+    valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is QEMU's
+    command line.  ``note`` is a sentence about an unusual start for the results,
+    empty if there is none.
+
+    With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
+    debugger causes too.  A guest that was stopped misses its deadlines, and
+    outside_fault() gives the reason.
     """
 
     ssh: Ssh
@@ -169,7 +170,7 @@ class Machine:
         self.ssh_line = ""
         self.note = ""
         self.hangs_up = False
-        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._user, self._host = KeyPair.generate(), KeyPair.generate()
         info = qemu.probe(program)
@@ -185,7 +186,7 @@ class Machine:
             self.run_dir,
             gdb=gdb,
             line=self._on_line,
-            blind=lambda: self._news.put(_Blind()),
+            blind=lambda: self._boot_events.put(_ConsoleLost()),
             event=self._on_event,
         )
         self.command = self._qemu.command
@@ -197,13 +198,16 @@ class Machine:
         threading.Thread(target=self._wait, name="qemu", daemon=True).start()
 
     def wait_until_up(self) -> None:
-        """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline."""
+        """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline.
+
+        Raises BootError, BootTimeoutError, HarnessError, QemuCrashedError as boot() does.
+        """
         allowed = BOOT_SECONDS * self.accelerator.time_scale
         deadline = self._qemu.started + allowed
         failed: PatchproofError | None = None
         while True:
             try:
-                news = self._news.get(timeout=max(deadline - time.monotonic(), 0.0))
+                event = self._boot_events.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
                 if fault := self.outside_fault():
                     raise HarnessError(
@@ -212,80 +216,68 @@ class Machine:
                     ) from None
                 if failed is not None:
                     message = f"The kernel came up, but nobody can log in: {failed}"
-                    raise diagnose.silent(self.console, message, BootTimeoutError) from failed
+                    raise diagnose.boot_error(self.console, message, BootTimeoutError) from failed
                 message = f"The guest did not come up within {allowed:.0f} s."
-                raise diagnose.silent(self.console, message, BootTimeoutError) from None
-            match news:
+                raise diagnose.boot_error(self.console, message, BootTimeoutError) from None
+            match event:
                 case _Ready():
                     threading.Thread(target=self._log_in, name="login", daemon=True).start()
                 case _Fatal(text):
-                    raise diagnose.silent(
+                    raise diagnose.boot_error(
                         self.console, f"The kernel came up, but the guest's init gave up: {text}."
                     )
                 case _Panicked():
-                    raise diagnose.panic(self.console)
-                case _Blind():
-                    self.console.mark()  # says why
+                    raise diagnose.panic_error(self.console)
+                case _ConsoleLost():
+                    self.console.mark()  # raises HarnessError with the reason
                 case _Exited(status):
                     self._qemu.drain()
-                    raise diagnose.ended(status, self.console, self.events, self._qemu.log)
+                    raise diagnose.exit_error(status, self.console, self.events, self._qemu.log)
                 case _LoginFailed(error):
                     failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
-                    self.ssh = news
+                    self.ssh = event
                     return
 
     @property
     def started(self) -> float:
-        """When QEMU was started, on the clock of time.monotonic()."""
+        """The time of QEMU's start, on the clock of time.monotonic()."""
         return self._qemu.started
 
     def exit_status(self) -> int | None:
-        """QEMU's exit status, negative for a signal; None while it runs.
+        """Return QEMU's exit status, negative for a signal; None while it runs.
 
-        0 says that the guest asked for its end: it powered off, reset, or panicked.
+        0 means that the guest powered off, reset, or panicked, or that QEMU was told to quit.
         """
         return self._qemu.wait(0)
 
     def alive(self) -> bool:
-        """Whether QEMU runs and its kernel has not panicked."""
+        """Return whether QEMU runs and its kernel has not panicked."""
         return self._qemu.running and not self._panicked.is_set()
 
     def outside_fault(self) -> str:
-        """Why a machine that does not answer is not its kernel's fault, as a clause; empty if it may be.
+        """Describe, as a clause, a fault outside of the guest's kernel; empty if there is none.
 
-        Call it of a machine that has ended, or that has not answered for long.
+        Call it for a machine that has ended, or that has missed a deadline.
         """
         if self._panicked.is_set():
             return ""
         status = self.exit_status()
         if status is not None:
             self.monitor.wait_closed()
-        return diagnose.outside(status, self.events, self.monitor)
+        return diagnose.outside_fault(status, self.events, self.monitor)
 
     def dump_processors(self) -> tuple[Path, str]:
-        """Write to ``processors.txt`` where each processor is, three times.
+        """Write the state of each processor to ``processors.txt``, see diagnose.dump_processors().
 
-        Returns the file, and what autopsy.deaf() makes of it.
-        A processor that spins is at other places each time, one that waits for an
-        interrupt at the same.  What QEMU does not tell is missing.
+        Returns the file, and what diagnose.deaf() finds in it.
         """
         path = self.run_dir / "processors.txt"
-        with path.open("w") as stream, contextlib.suppress(HarnessError):
-
-            def ask(command: str) -> str:
-                said = str(self.monitor.execute("human-monitor-command", {"command-line": command}))
-                stream.write(f"{said}\n")
-                return said
-
-            for _ in range(2):
-                for number in re.findall(r"^CPU#(\d+)", ask("info registers -a"), re.MULTILINE):
-                    ask(f"info lapic {number}")
-            ask("info registers -a")
+        diagnose.dump_processors(self.monitor, path)
         return path, diagnose.deaf(path.read_text())
 
     def reachable(self) -> bool:
-        """Whether somebody can log in anew."""
+        """Return whether a new login over SSH succeeds."""
         try:
             Ssh(self.ssh.port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale).close()
         except SshLostError:
@@ -293,14 +285,14 @@ class Machine:
         return True
 
     def wait_ended(self, timeout: float) -> bool:
-        """Wait for QEMU to end, at most ``timeout`` seconds; whether it has.
+        """Wait at most ``timeout`` seconds for QEMU to end; return whether it has.
 
-        A kernel that dies takes SSH with it a moment before QEMU ends.
+        When a kernel dies, SSH ends a moment before QEMU does.
         """
         return self._qemu.wait(timeout) is not None
 
     def close(self) -> None:
-        """End QEMU, for certain, and what belongs to it.  The files in ``run_dir`` stay."""
+        """End QEMU and close its connections.  The files in ``run_dir`` stay."""
         if hasattr(self, "ssh"):
             self.ssh.close()
         self._qemu.close()
@@ -324,58 +316,59 @@ class Machine:
 
     def _on_line(self, line: str) -> None:
         if line.startswith(_READY):
-            self._news.put(_Ready())
+            self._boot_events.put(_Ready())
         elif line.startswith(_FATAL):
-            self._news.put(_Fatal(line.removeprefix(_FATAL)))
+            self._boot_events.put(_Fatal(line.removeprefix(_FATAL)))
         elif splat.kind_of(line) == patterns.PANIC:
             self._panicked.set()
-            self._news.put(_Panicked())
+            self._boot_events.put(_Panicked())
 
     def _on_event(self, name: str, data: Mapping[str, Any]) -> None:
         self.events.append((name, data))
         if name == "GUEST_PANICKED":
             self._panicked.set()
-            self._news.put(_Panicked())
+            self._boot_events.put(_Panicked())
         if name == "STOP" and self.hangs_up and hasattr(self, "ssh"):
             threading.Thread(target=self.ssh.close, name="hang up", daemon=True).start()
 
     def _wait(self) -> None:
         status = self._qemu.wait()
         assert status is not None
-        self._news.put(_Exited(status))
+        self._boot_events.put(_Exited(status))
 
     def _log_in(self) -> None:
         try:
             port = self._ssh_port()
-            self._describe(port)
-            self._news.put(Ssh(port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale))
+            self._write_ssh_line(port)
+            self._boot_events.put(
+                Ssh(port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale)
+            )
         except (SshLostError, HarnessError) as error:
-            self._news.put(_LoginFailed(error))
+            self._boot_events.put(_LoginFailed(error))
 
     def _ssh_port(self) -> int:
-        """Which loopback port QEMU was given for the guest's sshd."""
+        """Return the loopback port that QEMU forwards to the guest's sshd.  Raises HarnessError."""
         answer = str(self.monitor.execute("human-monitor-command", {"command-line": "info usernet"}))
         found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", answer)
         if found is None:
             raise HarnessError(f"QEMU does not say on which port the guest can be reached:\n{answer}")
         return int(found[1])
 
-    def _describe(self, port: int) -> None:
-        known = self.run_dir / "known_hosts"
-        known.write_text(f"[127.0.0.1]:{port} {self._host.public}\n")
-        self.ssh_line = (
-            f"ssh -p {port} -i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known} root@127.0.0.1"
-        )
+    def _write_ssh_line(self, port: int) -> None:
+        known_hosts = self.run_dir / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{port} {self._host.public}\n")
+        options = f"-i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known_hosts}"
+        self.ssh_line = f"ssh -p {port} {options} root@127.0.0.1"
 
 
-def _set_aside(run_dir: Path) -> None:
-    """Keep the logs of a QEMU that crashed from being overwritten by the next one's."""
+def _rename_logs(run_dir: Path) -> None:
+    """Rename the logs of a QEMU that crashed, so that the next one does not overwrite them."""
     for name in ("console.log", "qemu.log"):
         (run_dir / name).replace(run_dir / f"crashed-{name}")
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
+    """Write a file with mode 0600 from its creation on."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(content)
