@@ -1,4 +1,4 @@
-"""What the virtual machine is made of: small values, each of which knows its QEMU arguments."""
+"""The fixed parts of a virtual machine, each with its QEMU arguments; see layout.py for the devices."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ PAGE = 4096
 MIB = 1 << 20
 GIB = 1 << 30
 
-# Needed in every guest.  What a series under test logs decides its verdict, so
-# the kernel's default log level stays; a panic restarts at once, which ends QEMU.
-# iommu=nopt: a device that was not told otherwise gets a translated domain.
+# Needed in every guest.  The kernel's default log level stays, as the log decides
+# verdicts.
+# panic=-1: a panic restarts at once, which ends QEMU.
+# iommu=nopt: a device gets a translated domain by default.
 # no_timer_check: the kernel counts timer interrupts against its delay loop and
 # panics when some are missing (arch/x86/kernel/apic/io_apic.c, timer_irq_works);
 # an emulated processor on a busy host misses some.
-# nohz, highres: a one-shot timer that is not set, as a write to the interrupt
-# controller was lost (docs/findings.md), leaves a processor asleep for good.
+# nohz, highres: with a one-shot timer, one lost write to the interrupt controller
+# (docs/findings.md) means that a processor sleeps for ever.
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
     "intel_iommu=on",
@@ -30,27 +31,26 @@ KERNEL_ARGUMENTS = (
     "no_timer_check",
     "nohz=off",
     "highres=off",
-    # With five levels the shadow of vmalloc has 1.5 million PUD entries under KASAN.  A page-table
-    # dump, which walks the kernel's half too, goes through all of them: a soft lockup.
+    # With five levels and KASAN the shadow of vmalloc has 1.5 million PUD entries.  A page-table
+    # dump walks the kernel's half too, and so long a walk is a soft lockup.
     "no5lvl",
 )
 
 
 class Part(Protocol):
-    """Anything that adds arguments to the QEMU command line."""
+    """A part of the machine that adds arguments to the QEMU command line."""
 
     def args(self) -> list[str]:
-        """The arguments, in the order in which QEMU wants them."""
+        """Return the arguments, in the order that QEMU requires."""
         ...
 
 
 @dataclass(frozen=True)
 class Board:
-    """The mainboard: q35 without the devices that nobody here uses.
+    """The mainboard: q35 without the devices that no scenario uses.
 
-    The split interrupt chip is what interrupt remapping needs; SATA, SMBus and
-    USB off (and no default devices) leave nothing that the guest would have to
-    wait for and that would stand in the way of a snapshot.
+    Interrupt remapping needs the split interrupt chip.  Without SATA, SMBus, USB and
+    the default devices the guest boots faster, and a snapshot is possible.
     """
 
     cpus: int
@@ -63,8 +63,8 @@ class Board:
             *("-smp", str(self.cpus)),
             *("-m", f"{self.memory // MIB}M"),
             *("-nodefaults", "-no-user-config", "-display", "none"),
-            # A restart is the guest's way to say that it is over, whoever asked for it.  After a
-            # panic the guest goes on until then, so that its last words reach the console.
+            # A restart of the guest ends QEMU, whoever asked for it.  After a panic the guest runs
+            # on until its restart, so that all of the panic's text reaches the console.
             *("-no-reboot", "-action", "panic=none"),
         ]
 
@@ -87,10 +87,10 @@ class Boot:
 
 @dataclass(frozen=True)
 class Iommu:
-    """Intel's IOMMU.  QEMU wants it before any device that is to stand behind it.
+    """Intel's IOMMU.  On the command line it precedes every device behind it.
 
-    Caching mode makes the guest tell of every new mapping, without which vfio
-    in QEMU would miss them; 48 bits of address is what present hardware has.
+    In caching mode the guest reports every new mapping, which vfio in QEMU needs.
+    48 bits of address is the width of present hardware.
     """
 
     def args(self) -> list[str]:
@@ -101,9 +101,8 @@ class Iommu:
 class SerialConsole:
     """The first serial port, written to the pipe that QEMU inherits as ``fd``.
 
-    A pipe, because it packs the bytes that come one by one: a socket is full after
-    300 of them, and a kernel that finds its serial port busy for 10 ms drops what
-    it has to say.
+    QEMU writes byte by byte.  A pipe packs these bytes, but a socket is full after 300
+    of them, and a kernel drops output if its serial port is busy for 10 ms.
     """
 
     fd: int
@@ -115,7 +114,7 @@ class SerialConsole:
 
 @dataclass(frozen=True)
 class MonitorPort:
-    """QMP, on a connected socket that QEMU inherits as ``fd``."""
+    """The QMP monitor, on a connected socket that QEMU inherits as ``fd``."""
 
     fd: int
 
@@ -150,9 +149,9 @@ class RootDisk:
 
 @dataclass(frozen=True)
 class Network:
-    """One network card that reaches nothing, and is reached through one loopback port.
+    """One network card without access to any network; a loopback port of the host leads to its port 22.
 
-    Port 0 lets the kernel choose, so two machines never want the same one.
+    With ``ssh_port`` 0 the host's kernel chooses a free port, so that machines never collide.
     """
 
     ssh_port: int = 0
@@ -166,19 +165,19 @@ class Network:
 
 @dataclass(frozen=True)
 class Pvpanic:
-    """Through which the guest kernel tells QEMU, and QEMU us, that it panicked."""
+    """The device that reports a panic of the guest's kernel to QEMU, which sends GUEST_PANICKED."""
 
     def args(self) -> list[str]:
         return ["-device", "pvpanic-pci"]
 
 
 def command(qemu: str, parts: Sequence[Part]) -> list[str]:
-    """The whole command line."""
+    """Return the whole command line: the path of QEMU and the arguments of all parts, in order."""
     return [qemu, *(argument for part in parts for argument in part.args())]
 
 
 def readable(argv: Sequence[str]) -> str:
-    """A command line for people: one option per line, quoted for a shell."""
+    """Format a command line for a reader: one option per line, quoted for a shell."""
     lines = [shlex.quote(argv[0])]
     for argument in argv[1:]:
         if argument.startswith("-"):

@@ -19,9 +19,9 @@ from harness.lib.paths import VMIMAGE
 from harness.lib.progress import Progress, Stage
 
 SUITE = "bookworm"
-# All times in the image: nothing in a guest that lives for minutes should depend on them.
+# The time stamp of all files in the image; a fixed one makes the image reproducible.
 EPOCH = 1_700_000_000
-# Essential packages are configured with Debian's merged /usr from the start; this comes with mmdebstrap.
+# This hook comes with mmdebstrap; with it the essential packages are configured on a merged /usr.
 _MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
 _APT_SETTINGS = (
     "Acquire::http::Proxy",
@@ -29,7 +29,7 @@ _APT_SETTINGS = (
     "Acquire::Check-Valid-Until",
     "Acquire::Check-Date",
 )
-# What nobody reads in a guest, and what differs between two builds.
+# Files that no guest needs; some differ between two builds.
 _EXCLUDED = (
     "/usr/share/man/*",
     "/usr/share/doc/*",
@@ -38,9 +38,9 @@ _EXCLUDED = (
     "/usr/share/lintian/*",
 )
 _CUSTOMIZE = (
-    # dash starts in a third of the time bash takes, and every command over SSH waits for it.
+    # dash starts in a third of the time of bash, and every command over SSH waits for the shell.
     'chroot "$1" usermod --shell /bin/sh root',
-    # The keys of a run are made for it; those that the package made are nobody's.
+    # Each run makes its own host key; the keys that the package made are not used.
     'rm -f "$1"/etc/ssh/ssh_host_* "$1"/etc/machine-id "$1"/etc/hostname "$1"/etc/resolv.conf',
     'rm -rf "$1"/var/log/* "$1"/var/cache/*',
     'mkdir -p "$1"/proc "$1"/sys "$1"/dev "$1"/run "$1"/tmp',
@@ -48,17 +48,17 @@ _CUSTOMIZE = (
 # lz4 halves the size; a guest starts as fast from it as from uncompressed files, even emulated.
 _PACK = (
     *("-comp", "lz4", "-no-xattrs", "-no-progress", "-quiet"),
-    # mmdebstrap's archive does not describe the root folder itself; without this it is the caller's.
+    # mmdebstrap's archive has no entry for the root folder; without this the caller would own it.
     *("-root-mode", "755", "-root-uid", "0", "-root-gid", "0"),
 )
-# How packages were had is not part of what they are.
+# The settings of apt depend on the host's mirror.
 _LEFT_OUT = ("etc/apt",)
 _CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 @dataclass(frozen=True)
 class Image:
-    """A root file system (squashfs) and the init that mounts it; ``identity`` is their digest."""
+    """A root file system (squashfs) and the init that mounts it; ``identity`` is the digest of both."""
 
     rootfs: Path
     init: Path
@@ -66,9 +66,9 @@ class Image:
 
 
 def build(store: Store, progress: Progress, log: Path) -> Image:
-    """The image of this recipe, made if the cache does not have it.
+    """Return the image of this recipe from the cache, or build it.
 
-    Raises HarnessError when the packages cannot be had or a host program fails.
+    Raises HarnessError if the packages cannot be downloaded or a host program fails.
     """
 
     def make_rootfs(folder: Path) -> None:
@@ -87,23 +87,23 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
 
 
 def rootfs_recipe() -> str:
-    """Digest over everything that decides what the root file system becomes."""
+    """Return the digest of all inputs of the root file system."""
     files = [(VMIMAGE / name).read_bytes() for name in ("packages", "sshd_config")]
     return digest(SUITE, str(EPOCH), *_EXCLUDED, *_CUSTOMIZE, *_PACK, *_LEFT_OUT, *files)
 
 
 def init_recipe() -> str:
-    """Digest over everything that decides what the guest's first process becomes."""
+    """Return the digest of all inputs of the guest's init."""
     return digest(*_CFLAGS, (VMIMAGE / "init.c").read_bytes())
 
 
 def _write_digest(path: Path) -> None:
-    """The name of an entry says what went in; this says what came out."""
+    """Write the digest of a file next to it; the name of a cache entry is the digest of its inputs only."""
     path.with_name("digest").write_text(file_digest(path))
 
 
 def packages() -> list[str]:
-    """The packages of the guest beside the essential ones."""
+    """Return the packages of the guest in addition to the essential ones."""
     lines = (VMIMAGE / "packages").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -137,7 +137,7 @@ def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
 
 
 def debootstrap_argv(archive: Path, mirror: str) -> list[str]:
-    """The mmdebstrap command that writes the root file system from ``mirror`` to the tar file ``archive``."""
+    """Return the mmdebstrap command that makes the tar file ``archive`` from the packages of ``mirror``."""
     return [
         *("mmdebstrap", "--variant=essential", f"--include={','.join(packages())}"),
         f"--hook-directory={_MERGED_USR}",
@@ -150,12 +150,12 @@ def debootstrap_argv(archive: Path, mirror: str) -> list[str]:
 
 
 def _apt_settings() -> list[str]:
-    """How this machine's apt reaches its mirror; mmdebstrap's apt does not read the host's settings."""
+    """Return the host's apt settings for its mirror, which mmdebstrap's apt does not read by itself."""
     dumped = command.run(["apt-config", "dump", *_APT_SETTINGS])
     return [line.rstrip(";") for line in dumped.splitlines() if not line.endswith('"";')]
 
 
 def _show(stage: Stage, line: str) -> None:
-    """mmdebstrap marks what it is about to do with ``I:``."""
+    """Show a line in which mmdebstrap announces a step: it begins with ``I:``."""
     if line.startswith("I: "):
         stage.update(line[3:])

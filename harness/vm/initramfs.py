@@ -1,4 +1,4 @@
-"""The small archive that carries the guest's first process and the keys of one run."""
+"""The initramfs: a cpio archive with the guest's init and the SSH keys of one run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _TRAILER = "TRAILER!!!"
 
 
 def archive(files: Mapping[str, tuple[bytes, int]]) -> bytes:
-    """A "newc" cpio archive of regular files: name to content and permission bits.
+    """Return a "newc" cpio archive of regular files: name to content and permission bits.
 
-    The folders of a name are made too.  Owners are root, times are 0: the same
-    files give the same bytes.
+    The folders of each name are included.  Owners are root and times are 0, so that
+    equal files give equal bytes.
     """
     folders = sorted(
         {"/".join(parts[:n]) for name in files for parts in [name.split("/")] for n in range(1, len(parts))}
     )
     entries = [(name, b"", stat.S_IFDIR | 0o700) for name in folders]
     entries += [(name, content, stat.S_IFREG | mode) for name, (content, mode) in files.items()]
-    whole = b"".join(_entry(number, *entry) for number, entry in enumerate(entries, 1))
-    return whole + _entry(0, _TRAILER, b"", 0)
+    entries_data = b"".join(_entry(number, *entry) for number, entry in enumerate(entries, 1))
+    return entries_data + _entry(0, _TRAILER, b"", 0)
 
 
 def _entry(number: int, name: str, content: bytes, mode: int) -> bytes:

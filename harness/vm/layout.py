@@ -11,22 +11,22 @@ from harness.vm.hardware import MIB
 
 @dataclass(frozen=True)
 class Edu:
-    """QEMU's teaching device: the register BAR."""
+    """QEMU's educational device, whose BAR 0 is registers (docs/specs/edu)."""
 
     def device(self, role: str) -> list[str]:
-        """The arguments of this device as ``role``, but for the bus it sits on."""
+        """Return the arguments of this device as ``role``, without its bus."""
         return ["-device", f"edu,id={role}"]
 
 
 @dataclass(frozen=True)
 class IvshmemDevice:
-    """A device whose BAR 2 is memory that the host sees: ``size`` bytes (a power of two) at ``path``."""
+    """A device whose BAR 2 is shared memory: ``size`` bytes, a power of two, in the host's file ``path``."""
 
     size: int
     path: Path
 
     def device(self, role: str) -> list[str]:
-        """The arguments of this device as ``role``, but for the bus it sits on."""
+        """Return the arguments of this device as ``role``, without its bus."""
         return [
             "-object",
             f"memory-backend-file,id={role}-memory,size={self.size},share=on,mem-path={self.path}",
@@ -37,10 +37,10 @@ class IvshmemDevice:
 
 @dataclass(frozen=True)
 class VirtioRng:
-    """A device with what the others lack: power management, function-level reset, a BAR of I/O ports."""
+    """A device with power management, function-level reset and a BAR of I/O ports, which the others lack."""
 
     def device(self, role: str) -> list[str]:
-        """The arguments of this device as ``role``, but for the bus it sits on."""
+        """Return the arguments of this device as ``role``, without its bus."""
         return [
             *("-object", f"rng-random,id={role}-source,filename=/dev/urandom"),
             *("-device", f"virtio-rng-pci,id={role},rng={role}-source,disable-legacy=off"),
@@ -54,9 +54,9 @@ class Display:
     size: int
 
     def device(self, role: str) -> list[str]:
-        """The arguments of this device as ``role``, but for the bus it sits on.
+        """Return the arguments of this device as ``role``, without its bus.
 
-        Without its BIOS, for which the firmware needs a quarter of a second under emulation.
+        The device has no BIOS: the firmware would spend 0.25 s on it under emulation.
         """
         return ["-device", f"bochs-display,id={role},vgamem={self.size},romfile="]
 
@@ -68,9 +68,9 @@ Contents = Edu | IvshmemDevice | VirtioRng | Display
 class Slot:
     """A device in its ``role`` behind a root port of its own, at ``0000:00:<number>.0``.
 
-    A port of its own puts a device into an IOMMU group of its own, and its place
-    does not depend on which other devices there are.  ``second`` is its function 1,
-    in the same group, if it has one: the role of that ends in ``2``.
+    With its own port a device has its own IOMMU group, and an address that does not
+    depend on the other devices.  ``second``, if not None, is function 1 of the device,
+    in the same group; the role of that function ends in ``2``.
     """
 
     role: str
@@ -80,25 +80,25 @@ class Slot:
 
     @property
     def port(self) -> str:
-        """The root port's address in the guest; the device is the only one below it."""
+        """The address of the root port in the guest; the device is the only one below it."""
         return f"0000:00:{self.number:02x}.0"
 
     def args(self) -> list[str]:
-        *before, device = self.contents.device(self.role)
+        *backend, device = self.contents.device(self.role)
         port = f"{self.role}-port"
-        # Of a faster port Linux expects that its link comes up again after a bus reset, which it
-        # does not in QEMU 7.2 (drivers/pci/pci.c, pci_bridge_wait_for_secondary_bus()).
+        # After a bus reset Linux waits for the link of a faster port to come up again
+        # (drivers/pci/pci.c, pci_bridge_wait_for_secondary_bus()).  In QEMU 7.2 it does not.
         root = f"pcie-root-port,id={port},bus=pcie.0,addr={self.number:#x},chassis={self.number},x-speed=5"
         if self.second is None:
-            return ["-device", root, *before, f"{device},bus={port}"]
-        *before_second, second = self.second.device(f"{self.role}2")
+            return ["-device", root, *backend, f"{device},bus={port}"]
+        *second_backend, second = self.second.device(f"{self.role}2")
         return [
-            *("-device", root, *before, f"{device},bus={port},addr=0.0,multifunction=on"),
-            *(*before_second, f"{second},bus={port},addr=0.1"),
+            *("-device", root, *backend, f"{device},bus={port},addr=0.0,multifunction=on"),
+            *(*second_backend, f"{second},bus={port},addr=0.1"),
         ]
 
 
-# Where each role sits.  The numbers below are taken by devices without a role.
+# The slot of each role on bus 0.  Devices without a role have the lower numbers.
 SLOTS = {
     "edu": 0x10,
     "ram": 0x11,
@@ -110,19 +110,19 @@ SLOTS = {
     "pair": 0x17,
 }
 
-# Which BAR of a role's device is memory.  An edu has one only in a QEMU that was changed so: 64 MiB, BAR 1.
+# The memory BAR of each role's device.  Only a patched QEMU gives one to edu: BAR 1, 64 MiB.
 MEMORY_BARS = {"ram": 2, "ram2": 2, "bigram": 2, "edu": 1, "edu2": 1, "display": 0, "pair": 2}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which devices the machine has; sizes in bytes, powers of two, at least 4096.
+    """The choice of devices of a machine; sizes in bytes, powers of two, at least 4096.
 
-    ``bigram`` adds a second kind of RAM BAR when it is not 0, ``rng`` a virtio
-    device with power management and function-level reset, ``display`` one that
-    has this much memory as a BAR, ``pair`` a device of two functions, the first with
-    a RAM BAR of this size, the second like ``rng``.  ``arguments`` are added to the
-    kernel's command line.
+    A size of 0 leaves the device out.  ``ram``, ``ram2`` and ``bigram`` are the sizes
+    of RAM BARs.  ``rng`` adds a virtio device with power management and function-level
+    reset, ``display`` a display with this much memory as a BAR.  ``pair`` adds a device
+    of two functions: the first has a RAM BAR of this size, the second is like ``rng``.
+    ``arguments`` are added to the kernel's command line.
     """
 
     ram: int = 64 * MIB
@@ -134,16 +134,16 @@ class Layout:
     arguments: tuple[str, ...] = ()
 
     def within(self, devices: Set[str]) -> Layout:
-        """What of it a QEMU with these devices can have: the display may be missing."""
+        """Return this layout without a display if QEMU's ``devices`` do not include one."""
         return self if "bochs-display" in devices else replace(self, display=0)
 
     def memories(self) -> dict[str, int]:
-        """Role to size of each RAM BAR."""
+        """Return the size in bytes of each RAM BAR, by role."""
         sizes = {"ram": self.ram, "ram2": self.ram2, "bigram": self.bigram, "pair": self.pair}
         return {role: size for role, size in sizes.items() if size}
 
     def __str__(self) -> str:
-        """How it differs from the usual one, ``usual`` if it does not."""
+        """Return the differences from the default layout (``display=0 rng=True``), ``usual`` if none."""
         usual = Layout()
         different = [
             f"{one.name}={value}"
@@ -153,7 +153,7 @@ class Layout:
         return " ".join(different) or "usual"
 
     def slots(self, memory: Mapping[str, Path]) -> list[Slot]:
-        """The devices, with the files in ``memory`` (by role) behind the RAM BARs."""
+        """Return the devices in slot order, with the files in ``memory`` (by role) behind the RAM BARs."""
         contents: dict[str, Contents] = {"edu": Edu(), "edu2": Edu()}
         contents |= {role: IvshmemDevice(size, memory[role]) for role, size in self.memories().items()}
         if self.rng:

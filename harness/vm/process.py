@@ -1,4 +1,4 @@
-"""QEMU as a process, and the wires to it: console, monitor, debugger, the memory behind the RAM BARs."""
+"""The QEMU process and its connections: console, monitor, debugger, memory behind the RAM BARs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from harness.vm.hardware import (
 from harness.vm.layout import Layout
 from harness.vm.qmp import Monitor
 
-# Two processors: what one revokes, the other can be using.  More than the host has
+# Two processors: one revokes a DMABUF while the other accesses it.  More than the host has
 # cost a second of boot under emulation.
 CPUS = 2
 MEMORY = 1024 * MIB
@@ -52,7 +52,7 @@ class Wiring:
 
 @dataclass(frozen=True)
 class BootImage:
-    """What QEMU starts: the kernel, the initramfs, the root file system, and how."""
+    """The kernel, initramfs and root file system that QEMU boots, and the accelerator to run them."""
 
     bzimage: Path
     initrd: Path
@@ -60,7 +60,7 @@ class BootImage:
     accelerator: Accelerator
 
     def command(self, qemu: str, layout: Layout, wiring: Wiring) -> list[str]:
-        """The whole QEMU command line, its parts in the order in which QEMU wants them."""
+        """Return the whole QEMU command line, with the parts in the order that QEMU requires."""
         parts: list[Part] = [
             self.accelerator,
             Board(CPUS, MEMORY),
@@ -84,15 +84,15 @@ class BootImage:
 class Process:
     """QEMU, running from the construction of this object until close().
 
-    ``line`` is called with each line of the console, ``blind`` when there will be no
-    more because its log cannot be written, ``event`` with each QMP event, all in
-    threads of their own.  Raises HarnessError if it cannot be
-    started at all.
+    ``line`` is called with each line of the console; ``blind`` if the console's log
+    cannot be written, after which no line follows; ``event`` with the name and the data
+    of each QMP event.  The calls come from other threads.  ``memory`` maps a role to the
+    file behind its RAM BAR.  Raises OSError if no process can be started.
     """
 
     def __init__(
         self,
-        software: BootImage,
+        boot_image: BootImage,
         qemu: str,
         layout: Layout,
         run_dir: Path,
@@ -104,26 +104,26 @@ class Process:
     ) -> None:
         self.log = run_dir / "qemu.log"
         self.gdb_port: int | None = None
-        self._open = contextlib.ExitStack()
-        with contextlib.ExitStack() as undo, contextlib.ExitStack() as given:
-            undo.enter_context(self._open)
-            console, far_console = pipe()
-            given.callback(os.close, far_console)
-            monitor, far_monitor = socket.socketpair()
-            given.enter_context(far_monitor)
-            debugger = given.enter_context(self._debugger()) if gdb else None
-            memory = {role: self._memory(role, size) for role, size in layout.memories().items()}
-            # Where this process, and anyone of the same user, finds them.
+        self._resources = contextlib.ExitStack()
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as inherited:
+            undo.enter_context(self._resources)
+            console, qemu_console = pipe()
+            inherited.callback(os.close, qemu_console)
+            monitor, qemu_monitor = socket.socketpair()
+            inherited.enter_context(qemu_monitor)
+            debugger = inherited.enter_context(self._listen_for_debugger()) if gdb else None
+            memory = {role: self._create_memory(role, size) for role, size in layout.memories().items()}
+            # Paths that every process of the same user can open.
             self.memory = {role: Path(f"/proc/{os.getpid()}/fd/{fd}") for role, fd in memory.items()}
             wiring = Wiring(
-                far_console,
-                far_monitor.fileno(),
+                qemu_console,
+                qemu_monitor.fileno(),
                 debugger.fileno() if debugger else None,
                 {role: Path(f"/proc/self/fd/{fd}") for role, fd in memory.items()},
             )
-            self.command = software.command(qemu, layout, wiring)
-            inherited = [far_console, far_monitor.fileno(), *memory.values()]
-            self._process = self._launch([*inherited, *([wiring.gdb] if wiring.gdb is not None else [])])
+            self.command = boot_image.command(qemu, layout, wiring)
+            descriptors = [qemu_console, qemu_monitor.fileno(), *memory.values()]
+            self._process = self._launch([*descriptors, *([wiring.gdb] if wiring.gdb is not None else [])])
             undo.callback(self.kill)
             self.console = Console(console, run_dir / "console.log", line, blind)
             self.monitor = Monitor(monitor, event)
@@ -131,28 +131,28 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether QEMU has not ended yet."""
+        """True until QEMU has ended."""
         return self._process.poll() is None
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """QEMU's exit status, negative for a signal; None if it still runs after ``timeout`` seconds."""
+        """Return QEMU's exit status, negative for a signal; None if it runs on after ``timeout`` s."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return None
 
     def kill(self) -> None:
-        """End QEMU at once."""
+        """Kill QEMU and wait for its end."""
         self._process.kill()
         self._process.wait()
 
     def drain(self) -> None:
-        """Take in all that QEMU, which has ended, said on its console and its monitor."""
+        """Read the rest of the console and the monitor.  Call it when QEMU has ended."""
         self.console.close()
         self.monitor.wait_closed()
 
     def close(self) -> None:
-        """End QEMU, in order if it still listens, and close all wires."""
+        """End QEMU, by its ``quit`` command if it still answers, and close all connections."""
         if self.running:
             with contextlib.suppress(HarnessError):
                 self.monitor.execute("quit", timeout=CLOSE_SECONDS)
@@ -160,30 +160,30 @@ class Process:
                 self.kill()
         self.console.close()
         self.monitor.close()
-        self._open.close()
+        self._resources.close()
 
-    def _launch(self, inherited: list[int]) -> subprocess.Popen[bytes]:
+    def _launch(self, descriptors: list[int]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             self.started = time.monotonic()
             return subprocess.Popen(
-                # The kernel ends QEMU when the thread that started it ends, however that came.
+                # The kernel kills QEMU when the thread that started it ends, for whatever reason.
                 ["setpriv", "--pdeathsig", "KILL", *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=inherited,
-                # Ctrl-C is for us; we end QEMU in order.
+                pass_fds=descriptors,
+                # Ctrl-C must not reach QEMU: close() ends it.
                 start_new_session=True,
             )
 
-    def _debugger(self) -> socket.socket:
+    def _listen_for_debugger(self) -> socket.socket:
         listening = socket.create_server(("127.0.0.1", 0))
         self.gdb_port = int(listening.getsockname()[1])
         return listening
 
-    def _memory(self, role: str, size: int) -> int:
-        """Memory without a file: nothing to clean up, no disk to fill."""
+    def _create_memory(self, role: str, size: int) -> int:
+        """Make a memfd, which uses no disk and needs no cleaning up; return its descriptor."""
         fd = os.memfd_create(f"patchproof-{role}")
-        self._open.callback(os.close, fd)
+        self._resources.callback(os.close, fd)
         os.truncate(fd, size)
         return fd

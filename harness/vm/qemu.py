@@ -1,4 +1,4 @@
-"""The QEMU program on this machine: what it offers, and which accelerator can be used."""
+"""The QEMU program on the host: its version, and the devices that it offers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class QemuInfo:
     devices: frozenset[str]
 
     def missing(self) -> list[str]:
-        """The devices that the machine needs and this QEMU does not have."""
+        """Return the devices of DEVICES that this QEMU lacks."""
         return [name for name in DEVICES if name not in self.devices]
 
     def require(self) -> None:
@@ -47,7 +47,7 @@ class QemuInfo:
 
 
 def probe(qemu: str) -> QemuInfo:
-    """Ask the program ``qemu`` what it is.  Raises HarnessError if it is not a QEMU."""
+    """Run ``qemu`` to get its version and devices.  Raises HarnessError if it is not a QEMU."""
     path = shutil.which(qemu)
     if path is None:
         raise HarnessError(
@@ -57,16 +57,16 @@ def probe(qemu: str) -> QemuInfo:
 
 
 @functools.cache
-def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - a new program is asked anew
-    """Two starts of QEMU, which every machine would otherwise wait for."""
-    found = re.search(r"^QEMU emulator version (\S+)", _ask(path, "-version"), re.MULTILINE)
+def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - part of the cache's key
+    """Start QEMU twice; cached, as every machine would otherwise wait for that."""
+    found = re.search(r"^QEMU emulator version (\S+)", _output(path, "-version"), re.MULTILINE)
     if found is None:
         raise HarnessError(f"`{path} -version` does not answer as QEMU does. Name another with --qemu PATH.")
-    devices = re.findall(r'^name "([^"]+)"', _ask(path, "-device", "help"), re.MULTILINE)
+    devices = re.findall(r'^name "([^"]+)"', _output(path, "-device", "help"), re.MULTILINE)
     return QemuInfo(path, found[1], frozenset(devices))
 
 
-def _ask(*argv: str) -> str:
+def _output(*argv: str) -> str:
     try:
         done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -1,7 +1,7 @@
 """QEMU's machine protocol: commands to QEMU, events from it.
 
-``qemu.qmp`` is written for asyncio; the rest of the harness is not.  A thread
-of its own runs its loop.
+The package ``qemu.qmp`` needs asyncio, which the rest of the harness does not use.
+So each Monitor runs an event loop in a thread of its own.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from harness.lib.errors import HarnessError
 
 
 class Monitor:
-    """The QMP connection of one machine on the connected socket ``sock``, which it takes over.
+    """The QMP connection of one machine, on the connected socket ``sock``, which the monitor owns.
 
-    ``event`` is called, in the monitor's thread, with the name and the data of
-    every event.
+    The monitor's thread calls ``event`` with the name and the data of every event.
     """
 
     def __init__(self, sock: socket.socket, event: Callable[[str, Mapping[str, Any]], None]) -> None:
@@ -31,16 +30,16 @@ class Monitor:
         self._client = QMPClient("patchproof")
         self._loop = asyncio.new_event_loop()
         self._connected = threading.Event()
-        self._ended = asyncio.Event()
+        self._close_requested = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(sock,), name="qmp", daemon=True)
         self._thread.start()
 
     def execute(
         self, command: str, arguments: Mapping[str, Any] | None = None, timeout: float = 5.0
     ) -> object:
-        """Execute a command and return its answer.
+        """Execute a command and return the value of its ``return``.
 
-        Raises HarnessError if QEMU is gone, refuses, or is silent for ``timeout`` seconds.
+        Raises HarnessError if QEMU has ended, refuses, or does not answer in ``timeout`` seconds.
         """
         if not self._connected.wait(timeout) or not self._thread.is_alive():
             raise HarnessError(f"QEMU cannot be asked for `{command}`: its monitor is not connected.")
@@ -55,13 +54,13 @@ class Monitor:
             raise HarnessError(f"QEMU did not carry out `{command}`: {error}") from error
 
     def wait_closed(self, timeout: float = 5.0) -> None:
-        """Wait until QEMU, which has ended, has been heard to the end."""
+        """Wait at most ``timeout`` seconds until all events were delivered.  Call it when QEMU has ended."""
         self._thread.join(timeout)
 
     def close(self) -> None:
-        """Hang up.  Call it when QEMU has ended, or no more is wanted of it."""
+        """Close the connection."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._ended.set)
+            self._loop.call_soon_threadsafe(self._close_requested.set)
             self._thread.join()
 
     def _run(self, sock: socket.socket) -> None:
@@ -78,25 +77,25 @@ class Monitor:
             try:
                 await self._client.connect(sock)
             except (QMPError, OSError, EOFError):
-                return  # QEMU ended before it spoke; whoever waits for its exit knows why
+                return  # QEMU ended before it sent a greeting; its exit status explains why
             self._connected.set()
-            pump = asyncio.ensure_future(self._pump(listener))
-            await self._over()
-            pump.cancel()
+            delivery = asyncio.ensure_future(self._deliver_all(listener))
+            await self._until_closed()
+            delivery.cancel()
             for message in listener.clear():
-                self._tell(message)
-            with contextlib.suppress(QMPError, OSError, EOFError):  # QEMU may have hung up first
+                self._deliver(message)
+            with contextlib.suppress(QMPError, OSError, EOFError):  # QEMU may have closed it first
                 await self._client.disconnect()
         finally:
             sock.close()
 
-    async def _pump(self, listener: EventListener) -> None:
+    async def _deliver_all(self, listener: EventListener) -> None:
         async for message in listener:
-            self._tell(message)
+            self._deliver(message)
 
-    async def _over(self) -> None:
-        """Wait until close() is called or QEMU hangs up."""
-        closed = asyncio.ensure_future(self._ended.wait())
+    async def _until_closed(self) -> None:
+        """Wait until close() is called or QEMU closes the connection."""
+        closed = asyncio.ensure_future(self._close_requested.wait())
         try:
             while self._client.runstate == Runstate.RUNNING and not closed.done():
                 changed = asyncio.ensure_future(self._client.runstate_changed())
@@ -105,6 +104,6 @@ class Monitor:
         finally:
             closed.cancel()
 
-    def _tell(self, message: Message) -> None:
+    def _deliver(self, message: Message) -> None:
         data = message.get("data")
         self._event(str(message["event"]), data if isinstance(data, dict) else {})

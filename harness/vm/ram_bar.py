@@ -1,4 +1,4 @@
-"""The memory behind a RAM BAR, seen from the host."""
+"""The host's access to the memory behind a RAM BAR."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from harness.vm.hardware import PAGE
 
 
 class RamBar:
-    """The memory behind a RAM BAR, seen from the host: no guest kernel is asked.
+    """The memory behind a RAM BAR, mapped in the host, independent of the guest's kernel.
 
-    ``path`` is the file behind it; offsets and lengths are bytes of the BAR.
-    Offsets beyond its end are a ValueError, for Python would quietly cut them.
+    ``path`` is the file behind the BAR.  Offsets and lengths are bytes of the BAR.
+    An offset beyond its end raises ValueError, as a slice of Python would be cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,26 +27,26 @@ class RamBar:
             os.close(descriptor)
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``."""
+        """Return ``length`` bytes from ``offset``."""
         self._check(offset, length)
         return self._memory[offset : offset + length]
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put ``data`` at ``offset``."""
+        """Write ``data`` at ``offset``."""
         self._check(offset, len(data))
         self._memory[offset : offset + len(data)] = data
 
     def word(self, offset: int) -> int:
-        """The 32-bit word at ``offset``."""
+        """Return the 32-bit word at ``offset``, little-endian."""
         return int(struct.unpack("<I", self.read(offset, 4))[0])
 
     def words(self, offset: int = 0, length: int | None = None, stride: int = 4) -> list[int]:
-        """The 32-bit words of a part, one every ``stride`` bytes (a multiple of 4)."""
+        """Return the 32-bit words of a part of the BAR, one every ``stride`` bytes (a multiple of 4)."""
         size = self.size - offset if length is None else length
         return memoryview(self.read(offset, size)).cast("I")[:: stride // 4].tolist()
 
     def pages(self, offset: int = 0, length: int | None = None) -> list[int]:
-        """The first 32-bit word of every page of a part, as a mapping's ``pages()`` gives them."""
+        """Return the first 32-bit word of every page of a part, as ``Mapping.pages()`` does."""
         return self.words(offset, length, PAGE)
 
     def stamp(self, seed: int = 0) -> None:
@@ -60,7 +60,7 @@ class RamBar:
         self.write(offset, bytes([byte]) * size)
 
     def close(self) -> None:
-        """Give the mapping back; the file stays."""
+        """Unmap the memory; the file stays."""
         self._memory.close()
 
     def __enter__(self) -> RamBar:
