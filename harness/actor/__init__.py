@@ -1,1 +1,1 @@
-"""The Python side of probes/PROTOCOL.md."""
+"""The harness's side of the actor protocol, probes/PROTOCOL.md."""

@@ -1,4 +1,4 @@
-"""Actors: processes in the guest that do what one line asks, and say what they saw.
+"""Actors: processes in the guest that carry out one operation for each line and report the result.
 
 The C actor and the Python probe speak one protocol (probes/PROTOCOL.md), so one
 class serves both.
@@ -27,31 +27,31 @@ from harness.vm.hardware import PAGE
 
 @dataclass(frozen=True)
 class Survivors:
-    """What outlived an exec(): the number of VMAs of DMABUFs, and the DMABUFs still open."""
+    """The state after an exec(): the number of VMAs of DMABUFs, and the DMABUFs still open."""
 
     vmas: int
     buffers: tuple[Buffer, ...]
 
 
 class NotOfferedError(PatchproofError):
-    """The user-space interface of this kernel has no call for what a scenario asks for."""
+    """The user-space interface of this kernel lacks the call for an operation."""
 
 
 class Actor(Session):
-    """A process in the guest, and what it can do; a session with it under the names of the operations."""
+    """A process in the guest: one method for each operation of the protocol, over a Session."""
 
     def open(self, address: str, via: str = "group") -> Device:
-        """Open a device bound to vfio-pci; ``via`` the legacy ``group`` or the ``cdev`` with iommufd."""
-        return self.read(lambda said: _device(self, address, said), "open", "vfio", address, via=via)
+        """Open a device bound to vfio-pci ``via`` the legacy ``group`` or, with iommufd, the ``cdev``."""
+        return self.read(lambda reply: _device(self, address, reply), "open", "vfio", address, via=via)
 
     def join(self, device: Device, address: str) -> Device:
-        """Open another device of the same IOMMU group, by the same way as ``device``."""
-        return self.read(lambda said: _device(self, address, said), "join", device.name, address)
+        """Open another device of the same IOMMU group, through the group or iommufd of ``device``."""
+        return self.read(lambda reply: _device(self, address, reply), "join", device.name, address)
 
     def resource(self, address: str, bar: int, write_combining: bool = False) -> Buffer:
-        """A BAR as sysfs offers it, which is not vfio's doing; ``write_combining`` if it is prefetchable."""
+        """Open the sysfs file of a BAR, not VFIO's; ``write_combining`` needs a prefetchable BAR."""
         return self.read(
-            lambda said: _buffer(self, said, None),
+            lambda reply: _buffer(self, reply, None),
             *("resource", address, bar),
             wc=1 if write_combining else None,
         )
@@ -65,10 +65,13 @@ class Actor(Session):
         flags: int | None = None,
         open_flags: str | None = None,
     ) -> Buffer:
-        """Make a DMABUF of ``ranges`` of a BAR, in this order; of all of it if not said."""
+        """Export ``ranges`` of a BAR, in this order, as a DMABUF; by default the whole BAR.
+
+        ``flags`` and ``open_flags`` are those of struct vfio_device_feature_dma_buf.
+        """
         listed = _ranges([Range(0, device.bars[bar])] if ranges is None else ranges)
-        options = {"ranges": listed, "flags": flags, "open_flags": open_flags}
-        return self.read(lambda said: _buffer(self, said, device), "export", device.name, bar=bar, **options)
+        options = {"bar": bar, "ranges": listed, "flags": flags, "open_flags": open_flags}
+        return self.read(lambda reply: _buffer(self, reply, device), "export", device.name, **options)
 
     def map(
         self,
@@ -82,9 +85,9 @@ class Actor(Session):
         align: int | None = None,
         congruent: int | None = None,
     ) -> Mapping:
-        """mmap() a buffer, or a BAR of a device; by default all of it from ``offset`` on.
+        """mmap() ``length`` bytes of a buffer, or of a BAR of a device; by default all from ``offset`` on.
 
-        With ``align`` the address is ``congruent`` modulo ``align``.
+        With ``align`` the address is ``congruent`` modulo ``align`` (bytes).
         """
         if length is None:
             whole = source.size if isinstance(source, Buffer) else source.bars[bar or 0]
@@ -103,7 +106,7 @@ class Actor(Session):
         return Mapping(self, name, -(-length // PAGE) * PAGE)
 
     def revoke(self, buffer: Buffer, via: str | None = None, device: Device | None = None) -> None:
-        """Revoke a DMABUF through ``device``, the one it was exported from if not said."""
+        """Revoke a DMABUF through ``device``, by default the one that it was exported from."""
         owner = device or buffer.device
         if owner is None:
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to revoke it.")
@@ -122,30 +125,30 @@ class Actor(Session):
         tries: int | None = None,
         deadline: int | None = None,
     ) -> Fault | None:
-        """Revoke a DMABUF and in the same breath store ``value`` in every word of ``view``.
+        """Revoke a DMABUF and at once store ``value`` in every word of ``view``, in one operation.
 
-        The words begin at ``offset`` and are ``stride`` bytes apart, 4 unless said.  Before that,
-        ``release`` a held hammer and wait until its threads have tried ``tries`` times together.
-        ``deadline`` as for do().
+        The words begin at ``offset`` and are ``stride`` bytes apart, by default 4.  Before the
+        revoke, ``release`` a held hammer and wait until its threads have tried ``tries`` accesses
+        in total.  ``deadline`` as for do().  Returns the fault of a store, None without one.
         """
         if buffer.device is None:
             raise HarnessError(f"The buffer {buffer.name} was received; its device is not known.")
         self._need_revoke()
         words = (buffer.device.name, buffer.name, view.name, value)
-        held = None if release is None else release.name
+        hammer = None if release is None else release.name
         part = {"offset": offset, "stride": stride}
-        options = {**part, "release": held, "tries": tries, "via": self.revoke_via, "deadline": deadline}
+        options = {**part, "release": hammer, "tries": tries, "via": self.revoke_via, "deadline": deadline}
         answer = self.do("reclaim", *words, **options)
         return answer if isinstance(answer, Fault) else None
 
     def make(self, kind: str, length: int) -> Buffer:
-        """A buffer of ``length`` bytes that is not of VFIO: ``udmabuf``, ``heap``, or ``memfd``."""
-        return self.read(lambda said: _buffer(self, said, None), "make", kind, length=length)
+        """Make a buffer of ``length`` bytes that is not VFIO's: ``udmabuf``, ``heap``, or ``memfd``."""
+        return self.read(lambda reply: _buffer(self, reply, None), "make", kind, length=length)
 
     def set_attribute(self, buffer: Buffer, attribute: str | int, device: Device | None = None) -> None:
-        """Give later mappings of a DMABUF the memory attribute ``nc``, ``wc``, or a number, by the feature.
+        """Set the memory attribute of later mappings of a DMABUF: ``nc``, ``wc``, or a number.
 
-        It is done through ``device``, the one that the buffer was exported from if not said.
+        Uses VFIO_DEVICE_FEATURE on ``device``, by default the one that the buffer was exported from.
         """
         owner = device or buffer.device
         if owner is None:
@@ -153,79 +156,79 @@ class Actor(Session):
         self.say("memattr", owner.name, buffer.name, attribute)
 
     def offers(self) -> dict[str, str]:
-        """What the kernel's headers offer: ``revoke`` and ``memattr`` by ``feature``, ..., or ``none``."""
-        return self.read(lambda said: dict(word.split("=") for word in said.split()), "version")
+        """Return the offers of the headers: ``revoke`` and ``memattr`` to ``feature``, ... or ``none``."""
+        return self.read(lambda reply: dict(word.split("=") for word in reply.split()), "version")
 
     def fence(self) -> None:
-        """Let no store be held back any longer."""
+        """Execute a barrier that drains write-combining buffers."""
         self.say("fence")
 
     def count(self, function: str) -> None:
-        """Count the kernel's calls of one of its functions in this actor; Refused (ENOENT) without it."""
+        """Start to count this actor's calls of a kernel function; Refused (ENOENT) if it is absent."""
         self.say("count", function)
 
     def counted(self) -> int:
-        """End that; how many there were."""
+        """End the count of count(); return the number of calls."""
         return self.read(int, "counted")
 
     def cpus(self) -> tuple[int, ...]:
-        """The CPUs that it may run on."""
-        return self.read(lambda said: tuple(map(int, said.split(","))), "pin")
+        """Return the CPUs that the actor may run on."""
+        return self.read(lambda reply: tuple(map(int, reply.split(","))), "pin")
 
     def pin(self, *cpus: int) -> None:
-        """Run on these CPUs only; its hammers are not bound by that."""
+        """Run on these CPUs only; hammers are not affected."""
         self.say("pin", ",".join(map(str, cpus)))
 
     def page_table(self, mapping: Mapping) -> PageTable:
-        """What this actor's page table holds of its mapping."""
+        """Return the entries of this actor's page table for its mapping."""
         return self.read(PageTable.parse, "pagetable", mapping.name)
 
     def vmas(self, mapping: Mapping) -> tuple[Vma, ...]:
-        """The VMAs of a mapping, as /proc/self/smaps has them."""
-        return self.read(lambda said: tuple(map(Vma.parse, said.split())), "vmas", mapping.name)
+        """Return the VMAs of a mapping, from /proc/self/smaps."""
+        return self.read(lambda reply: tuple(map(Vma.parse, reply.split())), "vmas", mapping.name)
 
     def minor_faults(self) -> int:
-        """Minor page faults of the process so far."""
-        return self.read(lambda said: int(said.split()[0].removeprefix("minor=")), "faults")
+        """Return the number of minor page faults of the process so far."""
+        return self.read(lambda reply: int(reply.split()[0].removeprefix("minor=")), "faults")
 
     def load_each(self, places: Sequence[tuple[Mapping, int]]) -> list[int | Fault]:
-        """The 32-bit words at these offsets in mappings of its own, or how each load faulted."""
+        """Load the 32-bit word at each (mapping, offset) in order; return each word or fault."""
         listed = ",".join(f"{mapping.name}:{offset:#x}" for mapping, offset in places)
-        return self.read(lambda said: list(map(word_or_fault, said.split())), "loadeach", listed)
+        return self.read(lambda reply: list(map(word_or_fault, reply.split())), "loadeach", listed)
 
     def spawn(self, name: str, uid: int | None = None) -> Actor:
-        """Start a fresh actor that inherits no descriptor, as user ``uid``."""
+        """Start a new actor that inherits no descriptor, as user ``uid`` if given."""
         self.say("spawn", name, uid=uid)
         return self._child(name)
 
     def fork(self, name: str) -> Actor:
-        """Fork; ``adopt()`` gives what this actor has by the same name in the child."""
+        """Fork; adopt() returns the child's handle of a mapping of this actor."""
         self.say("fork", name)
         return self._child(name)
 
     def give(self, buffer: Buffer, child: Actor) -> Buffer:
-        """Send a descriptor over a UNIX socket to an actor of one's own, which receives it."""
+        """Send a buffer's descriptor to a child over a UNIX socket; return the child's handle."""
         self.say("send", buffer.name, child.name)
         return replace(buffer, actor=child, name=child.say("recv"), device=None)
 
     def take(self, buffer: Buffer, device: Device | None = None) -> Buffer:
-        """Have a child send a descriptor over a UNIX socket, and receive it; it is of ``device``."""
+        """Receive a buffer's descriptor from a child over a UNIX socket; ``device`` is its exporter here."""
         child = buffer.actor
         child.say("send", buffer.name, "parent")
         return replace(buffer, actor=self, name=self.say("recv", child.name), device=device)
 
     def lend(self, device: Device, child: Actor) -> Device:
-        """Send a device's descriptor, without the group or iommufd, to an actor of one's own."""
+        """Send a device's descriptor, without its group or iommufd, to a child; return the child's handle."""
         self.say("send", device.name, child.name)
         return replace(device, actor=child, name=child.say("recv"))
 
     def cycle(
         self, device: Device, bar: int, length: int, count: int, *, revoke: bool = False, keep: bool = False
     ) -> Fault | None:
-        """Export, map, load, unmap and close so many times; the fault of a load, if one faulted.
+        """Export, map, load, unmap and close ``count`` DMABUFs in turn; return the fault of a load, if any.
 
-        ``revoke`` half of them; ``keep`` only exports, and closes nothing.  They may
-        take 50 ms each, which a kernel with KASAN on a busy host does.
+        ``revoke`` half of them; with ``keep`` only export them, and close none.  The deadline
+        allows 50 ms for each, which a kernel with KASAN on a busy host needs.
         """
         if revoke:
             self._need_revoke()
@@ -234,47 +237,47 @@ class Actor(Session):
         return answer if isinstance(answer, Fault) else None
 
     def outlive(self, device: Device, bar: int, ranges: int, count: int) -> int:
-        """cycle() with ``count`` DMABUFs of ``ranges`` pages, the device closed before any of them ends.
+        """Map ``count`` DMABUFs of ``ranges`` pages, revoke half, close the device, then load from each.
 
-        Half of them are revoked.  How many of the mappings were dead after the close.
+        Returns how many of these loads ended in SIGBUS.
         """
         self._need_revoke()
         options = {"bar": bar, "length": ranges * PAGE, "ranges": ranges, "count": count, "revoke": 1}
         return self.read(
-            lambda said: int(said.removeprefix("sigbus=")),
+            lambda reply: int(reply.removeprefix("sigbus=")),
             *("outlive", device.name),
             deadline=10 + count // 20,
             **options,
         )
 
     def attempts(self, device: Device, bar: int, length: int, count: int) -> dict[str, int]:
-        """Export so many times, closing each at once: how often it was ``done`` or refused, by errno."""
+        """Export ``count`` times and close each at once; return the number ``done``, and refused by errno."""
         options = {"bar": bar, "length": length, "count": count}
         return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
 
     def together(
         self, device: Device, call: str, bar: int, length: int, count: int, threads: int = 2
     ) -> dict[str, int]:
-        """``export`` in threads at once, or ``revoke`` one DMABUF, so many times; like ``attempts``."""
+        """``export``, or ``revoke`` one DMABUF, in several threads at once; results as of attempts()."""
         if call == "revoke":
             self._need_revoke()
         options = {"bar": bar, "length": length, "count": count, "threads": threads}
         return self.read(Actor._tally, "together", device.name, call, deadline=10 + count // 20, **options)
 
     @staticmethod
-    def _tally(said: str) -> dict[str, int]:
-        return {how: int(times) for how, times in (word.split("=") for word in said.split())}
+    def _tally(reply: str) -> dict[str, int]:
+        return {result: int(times) for result, times in (word.split("=") for word in reply.split())}
 
     def watched(self) -> Watched:
-        """End the watch; what it saw until then, and in one more round after this call."""
+        """End the watch; return what it saw until then, and in one more round after this call."""
         return self.read(Watched.parse, "watched")
 
     def descriptors(self) -> int:
-        """How many descriptors it has open."""
+        """Return the number of open descriptors of the actor."""
         return self.read(int, "fds")
 
     def limit_descriptors(self, limit: int) -> None:
-        """RLIMIT_NOFILE: no descriptor of this number or above is opened any more."""
+        """Set RLIMIT_NOFILE: descriptors of this number and above cannot be opened any more."""
         self.say("setrlimit", nofile=limit)
 
     def _need_revoke(self) -> None:
@@ -288,14 +291,14 @@ class Actor(Session):
         return child
 
     def adopt(self, mapping: Mapping) -> Mapping:
-        """A parent's mapping as this forked child has it."""
+        """Return the handle of a parent's mapping in this forked child."""
         return replace(mapping, actor=self)
 
     def exec(self) -> Survivors:
-        """exec(); only for an actor that another has made.  What it had of names is gone."""
+        """Call exec(), only in a child; all names of the actor are gone.  Return what survived it."""
 
-        def parse(said: str) -> tuple[int, list[str]]:
-            vmas, *names = said.split()
+        def parse(reply: str) -> tuple[int, list[str]]:
+            vmas, *names = reply.split()
             return int(vmas.removeprefix("vmas=")), names
 
         vmas, names = self.read(parse, "exec")
@@ -303,32 +306,32 @@ class Actor(Session):
         buffers = tuple(Buffer(self, name, size, None) for name, size in zip(names, sizes, strict=True))
         return Survivors(vmas, buffers)
 
-    def signal(self, child: Actor, what: str) -> None:
-        """``stop``, ``cont``, ``term`` or ``kill`` an actor of one's own."""
-        self.say("signal", child.name, what)
+    def signal(self, child: Actor, name: str) -> None:
+        """Send a child a signal: ``stop``, ``cont``, ``term`` or ``kill``."""
+        self.say("signal", child.name, name)
 
     def reap(self, child: Actor) -> str:
-        """Wait for the end of an actor of one's own: ``exit=0``, ``signal=9``."""
+        """Wait for the end of a child; return its status, such as ``exit=0`` or ``signal=9``."""
         return self.say("reap", child.name)
 
     def exit(self) -> None:
-        """Ask it to end."""
+        """Ask the actor to end."""
         self.say("exit")
 
 
-def _device(actor: Actor, address: str, said: str) -> Device:
-    name, bars = said.split()
+def _device(actor: Actor, address: str, reply: str) -> Device:
+    name, bars = reply.split()
     sizes = (entry.split(":") for entry in bars.removeprefix("bars=").split(",") if entry)
     return Device(actor, name, address, {int(bar): int(size, 16) for bar, size in sizes})
 
 
-def _buffer(actor: Actor, said: str, device: Device | None) -> Buffer:
-    name, size = said.split()
+def _buffer(actor: Actor, reply: str, device: Device | None) -> Buffer:
+    name, size = reply.split()
     return Buffer(actor, name, int(size.removeprefix("size="), 16), device)
 
 
 def _ranges(ranges: Sequence[Range]) -> str:
-    """As the protocol wants them, equal neighbours as one."""
+    """Format ranges for the protocol, with equal neighbours joined (``0x0:0x1000*4``)."""
     counted = [(one, len(list(group))) for one, group in groupby(ranges)]
     return ",".join(
         f"{one.offset:#x}:{one.length:#x}{f'*{times}' if times > 1 else ''}" for one, times in counted

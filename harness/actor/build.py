@@ -14,7 +14,7 @@ from harness.lib.paths import PROBES
 
 
 def build_actor(store: Store, headers: Path, log: Path) -> Path:
-    """The actor, compiled against a kernel's installed headers, from the cache if it is there.
+    """Return the path of the C actor, compiled against a kernel's installed headers; cached.
 
     Raises BuildError if those headers do not compile, HarnessError if the
     compiler itself fails.
@@ -27,28 +27,31 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
         headers_digest(headers),
     )
 
-    blamed: list[str] = []
+    header_errors: list[str] = []
 
-    def look(line: str) -> None:
+    def collect(line: str) -> None:
         if re.match(r"(In file included from )?" + re.escape(f"{headers.absolute()}/"), line):
-            blamed.append(line)
+            header_errors.append(line)
 
     def make(folder: Path) -> None:
         settings = ["CC=gcc", f"HEADERS={headers.absolute()}", f"OUT={folder / 'actor'}"]
-        command.run(["make", "-C", str(PROBES), *settings], log=log, line=look)
+        command.run(["make", "-C", str(PROBES), *settings], log=log, line=collect)
 
     try:
         return store.entry("probe", key, make) / "actor"
     except CommandError as error:
-        if blamed:
+        if header_errors:
             message = "The actor does not compile against the installed headers of this kernel."
-            raise BuildError(message, log=log, tail="\n".join(blamed[:TAIL_LINES])) from error
+            raise BuildError(message, log=log, tail="\n".join(header_errors[:TAIL_LINES])) from error
         message = f"The actor does not compile. Are the headers in {headers} those of a Linux 6.19 or later?"
         raise HarnessError(message, log=log, tail=error.tail) from error
 
 
 def headers_digest(headers: Path) -> str:
-    """A digest of all headers below a folder, names and contents.  HarnessError if there are none."""
+    """Return the digest of all headers below a folder, names and contents.
+
+    Raises HarnessError if the folder holds no linux/vfio.h.
+    """
     files = sorted(headers.rglob("*.h"))
     if not (headers / "linux/vfio.h").is_file():
         raise HarnessError(

@@ -10,7 +10,7 @@ from harness.lib.errors import HarnessError
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a call can leave behind: descriptors of its process, DMABUFs, records of the kernel log."""
+    """The resources that a call can leak: descriptors of its process, DMABUFs, kernel log records."""
 
     descriptors: int
     dmabufs: int
@@ -18,21 +18,21 @@ class Footprint:
 
     @classmethod
     def of(cls, actor: Actor) -> Footprint:
-        """Ask an actor.  HarnessError if it cannot see all of that."""
-        said = actor.say("footprint")
-        found = dict(word.split("=") for word in said.split())
+        """Count these in an actor.  Raises HarnessError if the actor cannot count all of them."""
+        reply = actor.say("footprint")
+        found = dict(word.split("=") for word in reply.split())
         try:
             return cls(*(int(found[name]) for name in ("fds", "dmabufs", "log")))
         except (KeyError, ValueError) as error:
             raise HarnessError(
-                f"The actor does not see what a call leaves behind, but only: {said}"
+                f"The actor does not see what a call leaves behind, but only: {reply}"
             ) from error
 
     def until(self, now: Footprint) -> str:
-        """What there is more of, as a phrase; empty if nothing."""
+        """Return the differences to ``now`` as a phrase (``2 DMABUFs``); empty if there are none."""
         phrases = [
-            f"{count} {what}"
-            for count, what in (
+            f"{count} {name}"
+            for count, name in (
                 (now.descriptors - self.descriptors, "descriptors"),
                 (now.dmabufs - self.dmabufs, "DMABUFs"),
                 (now.log - self.log, "records in the kernel log"),
@@ -43,13 +43,13 @@ class Footprint:
 
 
 class Leftovers:
-    """What an actor's calls leave behind, from one look to the next."""
+    """The changes of an actor's footprint from one look() to the next."""
 
     def __init__(self, actor: Actor) -> None:
         self._actor = actor
         self._last = Footprint.of(actor)
 
     def look(self) -> str:
-        """What there is more of than at the last look, as a phrase; empty if nothing."""
+        """Return the differences since the last look as a phrase; empty if there are none."""
         before, self._last = self._last, Footprint.of(self._actor)
         return before.until(self._last)

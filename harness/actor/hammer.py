@@ -1,4 +1,4 @@
-"""Hammers: threads of an actor that keep accessing a mapping whatever becomes of it."""
+"""Hammers: threads of an actor that keep accessing a mapping, even after it was revoked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from harness.actor.session import Session
 
 @dataclass(frozen=True)
 class Counts:
-    """What the thread on ``cpu`` has done: accesses that went through, and those that ended in a signal.
+    """The accesses of one hammer thread, on ``cpu``: successful ones, and those that ended in a signal.
 
-    ``sigbus`` were BUS_ADRERR at the very address of the access, ``other`` any
+    ``sigbus`` counts BUS_ADRERR at the exact address of the access, ``other`` any
     other SIGBUS.
     """
 
@@ -24,21 +24,21 @@ class Counts:
 
     @property
     def landed(self) -> int:
-        """How many reached the device."""
+        """The number of accesses that reached the device."""
         return self.stored + self.loaded
 
     @classmethod
     def parse(cls, word: str) -> Counts:
-        """From a word of a ``hammered`` reply.  Raises ValueError, LookupError if it is none."""
+        """Parse a word of a ``hammered`` reply.  Raises ValueError, LookupError."""
         counts = dict(pair.split("=") for pair in word.split(","))
         return cls(**{field.name: int(counts[field.name]) for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class Hammer:
-    """A running hammer of so many ``threads``, by the name that its actor gave it.
+    """A running hammer of ``threads`` threads; ``name`` is its name in the actor.
 
-    After ``lap`` accesses a thread has been everywhere and begins anew.
+    ``lap`` is the number of accesses in which a thread visits every place once.
     """
 
     actor: Session
@@ -47,21 +47,21 @@ class Hammer:
     lap: int
 
     def counts(self, more: int = 0, deadline: int | None = None) -> tuple[Counts, ...]:
-        """What each thread has done, once it has begun and ended ``more`` accesses from now on.
+        """Return the counts of each thread, after each has begun and ended ``more`` further accesses.
 
-        Raises DeadlineError if that takes it more than ``deadline`` seconds; 1 ms
-        an access if not said, which is fifty times what a fault takes under emulation.
+        Raises DeadlineError if that takes more than ``deadline`` seconds.  The default is
+        10 s and 1 ms for each access, fifty times what a fault takes under emulation.
         """
         seconds = deadline or 10 + more * self.threads // 1000
         return self.actor.read(_parse, "hammered", self.name, more=more or None, deadline=seconds)
 
     def stop(self) -> tuple[Counts, ...]:
-        """End it; what each thread has done.  DeadlineError if one does not come back from an access."""
+        """End the hammer; return the counts of each thread.  DeadlineError if one is stuck in an access."""
         return self.actor.read(_parse, "unhammer", self.name)
 
 
-def _parse(said: str) -> tuple[Counts, ...]:
-    counts = tuple(map(Counts.parse, said.split()))
+def _parse(reply: str) -> tuple[Counts, ...]:
+    counts = tuple(map(Counts.parse, reply.split()))
     if not counts:
         raise ValueError("a hammer without threads")
     return counts

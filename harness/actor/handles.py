@@ -34,7 +34,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Region:
-    """A region of a VFIO device: bytes, position in the device fd, VFIO_REGION_INFO_FLAG_*."""
+    """A region of a VFIO device: size in bytes, offset in the device fd, VFIO_REGION_INFO_FLAG_*."""
 
     size: int
     offset: int
@@ -51,36 +51,36 @@ class Device:
     bars: dict[int, int]
 
     def region(self, index: int) -> Region:
-        """VFIO_DEVICE_GET_REGION_INFO."""
+        """Call VFIO_DEVICE_GET_REGION_INFO."""
 
-        def parse(said: str) -> Region:
-            words = dict(word.split("=") for word in said.split())
+        def parse(reply: str) -> Region:
+            words = dict(word.split("=") for word in reply.split())
             return Region(*(int(words[key], 16) for key in ("size", "offset", "flags")))
 
         return self.actor.read(parse, "region", self.name, index)
 
     def read(self, region: int | str, offset: int, width: int) -> int:
-        """pread() of 1, 2, 4 or 8 bytes of a region; ``config`` is the configuration space."""
+        """pread() 1, 2, 4 or 8 bytes (``width``) of a region by index, or of the ``config`` space."""
         return self.actor.read(hex_number, "read", self.name, region, offset, width)
 
     def write(self, region: int | str, offset: int, width: int, value: int) -> None:
-        """pwrite() of 1, 2, 4 or 8 bytes of a region."""
+        """pwrite() 1, 2, 4 or 8 bytes (``width``) of a region, as for read()."""
         self.actor.say("write", self.name, region, offset, width, value)
 
     def decode_memory(self, on: bool, width: int = 2) -> None:
-        """Have it answer at its memory addresses or not: PCI_COMMAND_MEMORY, in 1, 2 or 4 bytes."""
-        # The upper half of four bytes is the status, where a 1 clears.
+        """Switch memory decoding on or off by a write of PCI_COMMAND_MEMORY in 1, 2 or 4 bytes."""
+        # The upper half of a 4-byte access is PCI_STATUS, where writing a 1 clears a bit.
         command = self.read("config", PCI_COMMAND, width) & 0xFFFF & ~PCI_COMMAND_MEMORY
         self.write("config", PCI_COMMAND, width, command | (PCI_COMMAND_MEMORY if on else 0))
 
     def power(self, state: int) -> None:
-        """Put it into D0 (0) to D3hot (3).  HarnessError if it has no power management."""
+        """Set the power state from D0 (0) to D3hot (3).  HarnessError if there is no power management."""
         control = self._capability(PCI_CAP_ID_PM) + PCI_PM_CTRL
         now = self.read("config", control, 2)
         self.write("config", control, 2, now & ~PCI_PM_CTRL_STATE_MASK | state)
 
     def reset_function(self) -> None:
-        """Function-level reset by PCI Express' device control.  HarnessError if it is no such device."""
+        """Start a function-level reset (PCI_EXP_DEVCTL_BCR_FLR).  HarnessError if not PCI Express."""
         control = self._capability(PCI_CAP_ID_EXP) + PCI_EXP_DEVCTL
         now = self.read("config", control, 2)
         self.write("config", control, 2, now | PCI_EXP_DEVCTL_BCR_FLR)
@@ -88,11 +88,11 @@ class Device:
     @cached_property
     def _capabilities(self) -> dict[int, int]:
         found = {}
-        place = self.read("config", PCI_CAPABILITY_LIST, 1)
-        while place:
-            entry = self.read("config", place, 2)
-            found[entry & 0xFF] = place
-            place = entry >> 8
+        offset = self.read("config", PCI_CAPABILITY_LIST, 1)
+        while offset:
+            entry = self.read("config", offset, 2)
+            found[entry & 0xFF] = offset
+            offset = entry >> 8
         return found
 
     def _capability(self, identity: int) -> int:
@@ -101,48 +101,48 @@ class Device:
         return self._capabilities[identity]
 
     def reset(self) -> None:
-        """VFIO_DEVICE_RESET."""
+        """Call VFIO_DEVICE_RESET."""
         self.actor.say("reset", self.name)
 
     @contextmanager
     def resetting(self, count: int) -> Iterator[None]:
-        """VFIO_DEVICE_RESET ``count`` times by a thread of the actor's; when this ends they are done."""
+        """Call VFIO_DEVICE_RESET ``count`` times in a thread of the actor, done when the block ends."""
         self.actor.say("resets", self.name, count=count)
         yield
         self.actor.say("resetsdone")
 
     def hot_reset(self, by: Device | None = None) -> None:
-        """VFIO_DEVICE_PCI_HOT_RESET of all on its bus; its group proves the right to, or that of ``by``."""
+        """Call VFIO_DEVICE_PCI_HOT_RESET, with this device's group, or that of ``by``, as proof."""
         self.actor.say("hotreset", self.name, by=None if by is None else by.name)
 
     def enter_low_power(self, wakeup: bool = False) -> None:
-        """VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, or with ``wakeup`` ..._ENTRY_WITH_WAKEUP, see wakeups()."""
+        """Use VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, or ..._ENTRY_WITH_WAKEUP, see wakeups()."""
         self.actor.say("lowpower", self.name, "wakeup" if wakeup else "enter")
 
     def wakeups(self) -> int:
-        """How often it has told that it was woken up, since this was last asked."""
+        """Return how often the wakeup eventfd was signalled since the last call."""
         return self.actor.read(int, "wakeups", self.name)
 
     def info(self) -> None:
-        """VFIO_DEVICE_GET_INFO."""
+        """Call VFIO_DEVICE_GET_INFO."""
         self.actor.say("info", self.name)
 
     def import_buffer(self, buffer: Buffer, iova: int) -> None:
-        """Have iommufd import a DMABUF at ``iova``, alone in an address space that becomes the device's."""
+        """Map a DMABUF at ``iova`` in a new IOAS of iommufd (IOMMU_IOAS_MAP_FILE), and attach the device."""
         self.actor.say("import", self.name, buffer.name, length=buffer.size, iova=iova)
 
     def exit_low_power(self) -> None:
-        """VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
+        """Use VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
         self.actor.say("lowpower", self.name, "exit")
 
     def close(self) -> None:
-        """Close it and what kept its IOMMU."""
+        """Close the device with its group and container, or its iommufd."""
         self.actor.say("close", self.name)
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A DMABUF of ``size`` bytes; ``device`` is the one it was exported from, if this actor has it."""
+    """A DMABUF of ``size`` bytes; ``device`` is its exporter, None if this actor does not have it."""
 
     actor: Actor
     name: str
@@ -150,30 +150,30 @@ class Buffer:
     device: Device | None
 
     def seek(self, whence: str = "end", offset: int = 0) -> int:
-        """lseek()."""
+        """lseek() and return the new position; by default the size."""
         return self.actor.read(hex_number, "seek", self.name, whence=whence, offset=offset or None)
 
     def dup(self, via: str | None = None) -> Buffer:
-        """A second descriptor; ``via`` dup() or ``fcntl`` F_DUPFD_CLOEXEC."""
+        """Make a second descriptor ``via`` dup() or ``fcntl`` F_DUPFD_CLOEXEC."""
         return replace(self, name=self.actor.say("dup", self.name, via=via))
 
     def ioctl(self, request: int, argument: bytes | None = None) -> None:
-        """Any ioctl, without an argument or with a pointer to ``argument``."""
+        """Call any ioctl, without an argument or with a pointer to ``argument``."""
         self.actor.say("ioctl", self.name, request, data=None if argument is None else argument.hex())
 
     def closes_on_exec(self) -> bool:
-        """FD_CLOEXEC."""
+        """Return whether FD_CLOEXEC is set."""
         answers = {"cloexec=0": False, "cloexec=1": True}
-        return self.actor.read(lambda said: answers[said.split()[0]], "fdflags", self.name)
+        return self.actor.read(lambda reply: answers[reply.split()[0]], "fdflags", self.name)
 
     def fdinfo(self) -> dict[str, str]:
-        """The lines of /proc/self/fdinfo, without inode and mount."""
+        """Return the lines of /proc/self/fdinfo, without inode and mount."""
         return self.actor.read(
-            lambda said: dict(word.split("=", 1) for word in said.split()), "fdinfo", self.name
+            lambda reply: dict(word.split("=", 1) for word in reply.split()), "fdinfo", self.name
         )
 
     def reopen(self, open_flags: str | None = None) -> Buffer:
-        """Open it again through /proc/self/fd; ``path`` (O_PATH), ``rdonly``, ``wronly``, ``rdwr``."""
+        """Open the file again through /proc/self/fd; ``path`` (O_PATH), ``rdonly``, ``wronly``, ``rdwr``."""
         return replace(self, name=self.actor.say("reopen", self.name, open_flags=open_flags))
 
     def close(self) -> None:
@@ -196,7 +196,7 @@ class Mapping:
     length: int
 
     def load(self, bits: int, offset: int) -> int | Fault:
-        """One load of 8, 16, 32 or 64 bits."""
+        """Load 8, 16, 32 or 64 bits; return the value, or the fault."""
         answer = self.actor.do(f"load{bits}", self.name, offset)
         if isinstance(answer, Fault):
             return answer
@@ -206,69 +206,69 @@ class Mapping:
             raise HarnessError(f"The answer to `load{bits}` is no number: {answer[:200]!r}") from error
 
     def store(self, bits: int, offset: int, value: int) -> Fault | None:
-        """One store of 8, 16, 32 or 64 bits; None if it went through."""
+        """Store 8, 16, 32 or 64 bits; return the fault, None if there was none."""
         answer = self.actor.do(f"store{bits}", self.name, offset, value)
         return answer if isinstance(answer, Fault) else None
 
     def load32(self, offset: int) -> int | Fault:
-        """One load of 32 bits."""
+        """Load 32 bits."""
         return self.load(32, offset)
 
     def store32(self, offset: int, value: int) -> Fault | None:
-        """One store of 32 bits."""
+        """Store 32 bits."""
         return self.store(32, offset, value)
 
     def pages(self, offset: int | None = None, length: int | None = None) -> list[int | Fault]:
-        """The first 32-bit word of every page, or how its load faulted."""
+        """Load the first 32-bit word of every page; return each word, or its fault."""
         options = {"offset": offset, "length": length}
         return self.actor.read(
-            lambda said: [word_or_fault(word) for word in said.split()], "loadpages", self.name, **options
+            lambda reply: [word_or_fault(word) for word in reply.split()], "loadpages", self.name, **options
         )
 
     def at(self, offsets: Iterable[int]) -> list[int | Fault]:
-        """The 32-bit words at these offsets, loaded in this order, or how each load faulted."""
+        """Load the 32-bit words at these offsets, in this order; return each word, or its fault."""
         listed = ",".join(map(hex, offsets))
         return self.actor.read(
-            lambda said: list(map(word_or_fault, said.split())), "loadlist", self.name, listed
+            lambda reply: list(map(word_or_fault, reply.split())), "loadlist", self.name, listed
         )
 
     def touch(
         self, value: int | None = None, offset: int | None = None, length: int | None = None
     ) -> int | Fault:
-        """Load from every page in turn, or store ``value`` there; the minor page faults that it took."""
+        """Load from every page, or store ``value`` there; return the number of page faults, or the fault."""
         answer = self.actor.do("touch", self.name, value=value, offset=offset, length=length)
         return answer if isinstance(answer, Fault) else int(answer.partition("faults=")[2])
 
     def stamp(self, seed: int = 0) -> Fault | None:
-        """Write page number + ``seed`` in the first 32-bit word of every page; the first fault ends it."""
+        """Store page number + ``seed`` in the first 32-bit word of every page; stop at the first fault."""
         answer = self.actor.do("stamp", self.name, seed=seed or None)
         return answer if isinstance(answer, Fault) else None
 
     def fill(self, value: int, offset: int | None = None, length: int | None = None) -> Fault | None:
-        """Store ``value`` in every 32-bit word."""
+        """Store ``value`` in every 32-bit word; stop at the first fault."""
         answer = self.actor.do("fill", self.name, value, offset=offset, length=length)
         return answer if isinstance(answer, Fault) else None
 
     def differs(self, value: int, offset: int | None = None, length: int | None = None) -> str | Fault:
-        """Where a 32-bit word is not ``value`` (``offset=0x4 value=0x...``), empty if nowhere."""
+        """Return the first 32-bit word that is not ``value`` (``offset=0x4 value=0x...``), empty if none."""
         answer = self.actor.do("compare", self.name, value, offset=offset, length=length)
         return answer if isinstance(answer, Fault) else answer.removeprefix("differs ").replace("equal", "")
 
     def page_table(self) -> PageTable:
-        """What the actor's page table holds of it."""
+        """Return the entries of the actor's page table for this mapping."""
         return self.actor.page_table(self)
 
     def copy_out(self, offset: int, length: int = 4) -> bytes:
-        """write() of up to a page from it to a pipe; what arrived.  Refused (EFAULT) where a load faults."""
+        """write() up to a page to a pipe; return the bytes.  Refused (EFAULT) where a load faults."""
         return self.actor.read(
-            lambda said: bytes.fromhex(said.partition(" data=")[2]),
+            lambda reply: bytes.fromhex(reply.partition(" data=")[2]),
             *("syscopy", self.name, "out"),
             offset=offset,
             bytes=length,
         )
 
     def copy_in(self, offset: int, value: int, length: int = 4) -> int:
-        """read() from a pipe into it of a 32-bit value again and again; the bytes copied."""
+        """read() a repeated 32-bit value from a pipe into the mapping; return the number of bytes copied."""
         return self.actor.read(int, "syscopy", self.name, "in", offset=offset, bytes=length, value=value)
 
     def hammer(
@@ -284,12 +284,13 @@ class Mapping:
         held: bool = False,
         inside: str | None = None,
     ) -> Hammer:
-        """Start threads that keep storing the 32-bit ``value`` whatever becomes of the mapping.
+        """Start threads that keep accessing the mapping, even after it was revoked.
 
-        ``access`` is ``store``, ``load``, or ``both``; ``cpus`` are where the threads
-        are pinned, in turn; ``stride`` is how many bytes each goes on.  ``held`` has
-        them wait for the reclaim() that releases them; ``inside`` a signal ``handler``
-        they stay in it, ``clone`` makes them processes that share the actor's memory.
+        ``access`` is ``store`` of the 32-bit ``value``, ``load``, or ``both``.  The threads
+        are pinned to ``cpus`` in turn.  Places are ``stride`` bytes apart.  With ``held``
+        the threads wait for the reclaim() that releases them.  ``inside`` is ``handler``
+        for accesses from within a signal handler, ``clone`` for processes that share the
+        actor's memory (CLONE_VM).
         """
         listed = None if cpus is None else ",".join(map(str, cpus))
         part = {"offset": offset, "length": length, "stride": stride}
@@ -300,17 +301,17 @@ class Mapping:
         return Hammer(self.actor, name, threads, 2 * places if access == "both" else places)
 
     def protect(self, protection: str, offset: int | None = None, length: int | None = None) -> None:
-        """mprotect() all or a part: ``none``, ``r``, ``rw``."""
+        """mprotect() all or a part to ``none``, ``r``, ``rw``, ..."""
         self.actor.say("mprotect", self.name, protection, offset=offset, length=length)
 
     def advise(self, advice: str, offset: int | None = None, length: int | None = None) -> None:
-        """madvise() all or a part: ``hugepage``, ``dontneed``."""
+        """madvise() all or a part with ``hugepage``, ``dontneed``, ..."""
         self.actor.say("madvise", self.name, advice, offset=offset, length=length)
 
     def watch(self, offset: int | None = None, length: int | None = None) -> None:
-        """Start a thread that loads the first 32-bit word of every page over and over; one per actor.
+        """Start a thread that loads the first 32-bit word of every page repeatedly; one per actor.
 
-        Each has been loaded once when this returns.  Actor.watched() ends it.
+        Every page has been loaded once when this returns.  Actor.watched() ends the thread.
         """
         self.actor.say("watch", self.name, offset=offset, length=length)
 

@@ -1,4 +1,4 @@
-"""A mapping's page table entries, as ptdump shows them."""
+"""The page table entries of a mapping, from the kernel's ptdump."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CACHING = {
 
 @dataclass(frozen=True)
 class PageSpan:
-    """A present run of a page table: offsets in the mapping (bytes), level, flags as the kernel says them."""
+    """A present run of a page table: offsets in the mapping (bytes), level, flags in ptdump's words."""
 
     start: int
     end: int
@@ -24,45 +24,45 @@ class PageSpan:
 
     @property
     def huge(self) -> bool:
-        """Whether one entry maps more than a page (``PSE``; 2 MiB at ``pmd``, 1 GiB at ``pud``)."""
+        """True if an entry maps more than a page (``PSE``; 2 MiB at ``pmd``, 1 GiB at ``pud``)."""
         return "PSE" in self.flags
 
     @property
     def caching(self) -> str:
-        """``write-back``, ``write-combining``, ``uncached-minus`` or ``uncached``."""
+        """The cache mode: ``write-back``, ``write-combining``, ``uncached-minus`` or ``uncached``."""
         return _CACHING["PWT" in self.flags, "PCD" in self.flags]
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """What a process's page table held of one mapping."""
+    """The present entries of a process's page table for one mapping."""
 
     spans: tuple[PageSpan, ...]
 
     @classmethod
     def parse(cls, words: str) -> PageTable:
-        """From the words of a ``pagetable`` reply.  Raises ValueError if they are none."""
+        """Parse the words of a ``pagetable`` reply.  Raises ValueError."""
         spans = []
         for word in words.split():
-            where, level, flags = word.split(":")
-            start, end = (int(number, 16) for number in where.split("-"))
+            extent, level, flags = word.split(":")
+            start, end = (int(number, 16) for number in extent.split("-"))
             spans.append(PageSpan(start, end, level, frozenset(flags.split(","))))
         return cls(tuple(spans))
 
     def is_empty(self) -> bool:
-        """Nothing of the mapping is present, at any level."""
+        """Return whether nothing of the mapping is present, at any level."""
         return not self.spans
 
     def huge(self) -> tuple[PageSpan, ...]:
-        """The spans mapped by huge pages."""
+        """Return the spans that are mapped by huge pages."""
         return tuple(span for span in self.spans if span.huge)
 
     def mapped(self, level: str | None = None) -> int:
-        """Bytes present, at ``level`` (``pte``, ``pmd``, ``pud``) or at any."""
+        """Return the number of present bytes at ``level`` (``pte``, ``pmd``, ``pud``), by default at any."""
         return sum(span.end - span.start for span in self.spans if level in (None, span.level))
 
     def where(self, level: str) -> tuple[tuple[int, int], ...]:
-        """What is mapped at ``level``: start and end (bytes) of each run."""
+        """Return the runs that are present at ``level``: start and end of each, in bytes."""
         runs: list[tuple[int, int]] = []
         for span in self.spans:
             if span.level != level:
@@ -74,5 +74,5 @@ class PageTable:
         return tuple(runs)
 
     def caching(self) -> frozenset[str]:
-        """The cache modes found; more than one is worth a look."""
+        """Return all cache modes of the mapping; more than one is suspicious."""
         return frozenset(span.caching for span in self.spans)

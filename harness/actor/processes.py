@@ -1,4 +1,4 @@
-"""What actors are to one another beside parent and child: debugger, orphan, stranger; and how they end."""
+"""Relations of actors as processes: queued descriptors, orphans, namespaces, debugging, core dumps."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _CORE = "/run/core-of-an-actor"
 
 
 def send(thing: Buffer | Device, to: Actor) -> None:
-    """Put a descriptor into the queue of a child's UNIX socket, where it stays until receive()."""
+    """Send a descriptor to a child's UNIX socket, where it stays queued until receive()."""
     thing.actor.say("send", thing.name, to.name)
 
 
 def receive(actor: Actor, like: Buffer) -> Buffer:
-    """Take what its parent has sent out of an actor's queue; it is a buffer ``like`` that one."""
+    """Receive the descriptor that an actor's parent has sent, as a buffer of the size of ``like``."""
     return Buffer(actor, actor.say("recv"), like.size, None)
 
 
 def orphan(actor: Actor) -> None:
-    """Let it go on in a child of its process, and that process end."""
+    """Continue an actor in a child of its process, and end that process."""
     actor.say("orphan")
 
 
 def leave(actor: Actor, *namespaces: str) -> None:
-    """unshare() ``user``, ``mount``, ``pid`` (for those it makes later), ``net``, ``ipc``, ``uts``.
+    """unshare() namespaces: ``user``, ``mount``, ``pid`` (of later children), ``net``, ``ipc``, ``uts``.
 
-    HarnessError if this kernel has no such namespaces.
+    Raises HarnessError if the kernel refuses.
     """
     try:
         actor.say("unshare", ",".join(namespaces))
@@ -45,7 +45,7 @@ def leave(actor: Actor, *namespaces: str) -> None:
 
 @contextmanager
 def seized(parent: Actor, child: Actor) -> Iterator[None]:
-    """All threads of a child are stopped as by a debugger meanwhile."""
+    """Stop all threads of a child during the block, by PTRACE_SEIZE and PTRACE_INTERRUPT."""
     parent.say("seize", child.name)
     yield
     parent.say("release", child.name)
@@ -53,16 +53,16 @@ def seized(parent: Actor, child: Actor) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Segment:
-    """A PT_LOAD of a core dump: how many bytes of memory it stands for, and how many are in the file."""
+    """A PT_LOAD of a core dump: its bytes of ``memory`` (p_memsz) and in the ``file`` (p_filesz)."""
 
     memory: int
     file: int
 
 
 def dump(guest: Guest, child: Actor) -> list[Segment]:
-    """End an actor by SIGABRT, with all in its core dump that may be in one; the dump's segments.
+    """End an actor by SIGABRT with a coredump_filter of 0x7f; return the segments of its core dump.
 
-    HarnessError if there is no dump.
+    Raises HarnessError if the actor does not end, or there is no dump.
     """
     before = guest.read(CORE_PATTERN).strip()
     _write(guest, CORE_PATTERN, _CORE)
@@ -79,10 +79,10 @@ def dump(guest: Guest, child: Actor) -> list[Segment]:
 
 
 def segments(core: bytes) -> list[Segment]:
-    """The PT_LOADs of a core dump in ELF64.  HarnessError if it is none."""
+    """Parse the PT_LOADs of a core dump in ELF64.  Raises HarnessError for other bytes."""
     try:
         magic, kind = core[:5], struct.unpack_from("<H", core, 16)[0]
-        start, size, count = (struct.unpack_from(form, core, at)[0] for form, at in _PLACES)
+        start, size, count = (struct.unpack_from(form, core, offset)[0] for form, offset in _FIELDS)
         if magic != b"\x7fELF\x02" or kind != _ET_CORE:
             raise HarnessError(f"What should be a core dump begins with {core[:16]!r}.")
         headers = [struct.unpack_from("<IIQQQQQQ", core, start + index * size) for index in range(count)]
@@ -92,7 +92,7 @@ def segments(core: bytes) -> list[Segment]:
 
 
 # include/uapi/linux/elf.h: e_phoff, e_phentsize, e_phnum
-_PLACES = (("<Q", 32), ("<H", 54), ("<H", 56))
+_FIELDS = (("<Q", 32), ("<H", 54), ("<H", 56))
 _ET_CORE, _PT_LOAD = 4, 1
 
 

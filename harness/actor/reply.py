@@ -1,7 +1,7 @@
-"""What an actor answers, as values and exceptions.
+"""An actor's replies, as values and exceptions.
 
-A fault is a value, for it is what a scenario waits for; a refusal by the kernel
-is an exception with its errno; an actor that is late or dead is another.
+A fault is a value, as a scenario compares it.  A refusal by the kernel is an
+exception with its errno.  An actor that misses its deadline or dies is another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SEGV_ACCERR = "accerr"
 
 
 class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of the harness
-    """The kernel refused an operation; ``errno`` is the name of its reason (``EINVAL``)."""
+    """The kernel refused an operation; ``errno`` is the name of the errno (``EINVAL``)."""
 
     def __init__(self, errno: str, operation: str, message: str) -> None:
         super().__init__(f"{operation}: {errno} ({message})")
@@ -27,7 +27,7 @@ class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of t
 
 
 def outcome(attempt: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses, ``success`` if it does not."""
+    """Return the errno by which the kernel refuses, ``success`` if it does not refuse."""
     try:
         attempt()
     except Refused as refused:
@@ -36,22 +36,22 @@ def outcome(attempt: Callable[[], object]) -> str:
 
 
 def refusal(attempt: Callable[[], object]) -> str:
-    """The errno by which the kernel refuses.  AssertionError if it does not."""
+    """Return the errno by which the kernel refuses.  Raises AssertionError if it does not refuse."""
     errno = outcome(attempt)
     assert errno != "success", "The kernel did not refuse."
     return errno
 
 
 class DeadlineError(PatchproofError):
-    """An operation took too long.
+    """An operation missed its deadline.
 
-    ``answered`` is true if the actor could still say so; otherwise it is stuck in
-    the kernel, and whoever asks again only waits again.
+    ``answered`` is true if the actor itself reported that.  Otherwise the actor is
+    stuck in the kernel, and a further operation would wait in vain.
     """
 
     def __init__(self, operation: str, seconds: float, answered: bool) -> None:
-        how = "the actor gave it up" if answered else "the actor does not even say that it gave it up"
-        super().__init__(f"The operation `{operation}` did not end within {seconds:.0f} s; {how}.")
+        end = "the actor gave it up" if answered else "the actor does not even say that it gave it up"
+        super().__init__(f"The operation `{operation}` did not end within {seconds:.0f} s; {end}.")
         self.answered = answered
 
 
@@ -61,7 +61,7 @@ class ActorDiedError(PatchproofError):
 
 @dataclass(frozen=True)
 class Fault:
-    """An access that ended in a signal; ``offset`` in the mapping (bytes), None if outside of it."""
+    """An access that ended in a signal; ``offset`` is in bytes of the mapping, None outside of it."""
 
     code: str
     offset: int | None
@@ -69,17 +69,17 @@ class Fault:
 
 @dataclass(frozen=True)
 class Sigbus(Fault):
-    """SIGBUS with its si_code: ``adrerr`` means that nothing is there any more."""
+    """A SIGBUS with its si_code; ``adrerr`` (BUS_ADRERR) means that no memory is mapped there any more."""
 
 
 @dataclass(frozen=True)
 class Sigsegv(Fault):
-    """SIGSEGV with its si_code: ``maperr`` no VMA, ``accerr`` a VMA that forbids the access."""
+    """A SIGSEGV with its si_code: ``maperr`` without a VMA, ``accerr`` if the VMA forbids the access."""
 
 
 @dataclass(frozen=True)
 class Vma:
-    """A VMA of a mapping: offsets in it, ``rw-s``, the file offset, the name, and smaps' VmFlags."""
+    """A VMA of a mapping: offsets in it (bytes), ``rw-s``, file offset (bytes), name, smaps' VmFlags."""
 
     start: int
     end: int
@@ -90,21 +90,25 @@ class Vma:
 
     @classmethod
     def parse(cls, word: str) -> Vma:
-        """From a word of a ``vmas`` reply.  Raises ValueError if it is none."""
-        where, permissions, file_offset, name, flags = word.split(",")
-        start, end = (int(number, 16) for number in where.split("-"))
+        """Parse a word of a ``vmas`` reply.  Raises ValueError."""
+        extent, permissions, file_offset, name, flags = word.split(",")
+        start, end = (int(number, 16) for number in extent.split("-"))
         return cls(start, end, permissions, int(file_offset, 16), name, frozenset(flags.split("+")))
 
 
 def judge(line: str, reply: str, seconds: float) -> str | Fault:
-    """A reply as a value or an exception; the words after ``ok``."""
+    """Return the words after ``ok``, or the fault, of the ``reply`` to ``line``.
+
+    ``seconds`` is the deadline of the operation.  Raises Refused, DeadlineError,
+    ActorDiedError; HarnessError if the actor did not understand the line.
+    """
     kind, _, rest = reply.partition(" ")
     match kind:
         case "ok":
             return rest
         case "sigbus" | "sigsegv":
-            code, _, where = rest.partition(" ")
-            return _fault(kind, code.removeprefix("code="), where.removeprefix("offset="))
+            code, _, place = rest.partition(" ")
+            return _fault(kind, code.removeprefix("code="), place.removeprefix("offset="))
         case "timeout":
             raise DeadlineError(line, seconds, answered=True)
         case "died":
@@ -114,29 +118,29 @@ def judge(line: str, reply: str, seconds: float) -> str | Fault:
     raise HarnessError(f"The actor did not understand `{line}`: {reply}")
 
 
-def _fault(kind: str, code: str, where: str) -> Fault:
-    """``where`` is an offset in hexadecimal, or anything else if it is outside of the mapping."""
-    offset = int(where, 16) if re.fullmatch(r"0x[0-9a-f]{1,16}", where) else None
+def _fault(kind: str, code: str, place: str) -> Fault:
+    """Return a fault; ``place`` is a hexadecimal offset, or anything else if outside of the mapping."""
+    offset = int(place, 16) if re.fullmatch(r"0x[0-9a-f]{1,16}", place) else None
     return Sigbus(code, offset) if kind == "sigbus" else Sigsegv(code, offset)
 
 
 def word_or_fault(word: str) -> int | Fault:
-    """A word of a ``loadpages`` reply.  Raises ValueError if it is none."""
+    """Parse a word of a ``loadpages`` reply.  Raises ValueError."""
     if found := re.fullmatch(r"(sigbus|sigsegv):(\w+):(\w+)", word):
         return _fault(*found.groups())
     return int(word, 16)
 
 
-def hex_number(said: str) -> int:
-    """Parse a number in hexadecimal.  Raises ValueError if it is none."""
-    return int(said, 16)
+def hex_number(reply: str) -> int:
+    """Parse a number in hexadecimal.  Raises ValueError."""
+    return int(reply, 16)
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What a watch saw: loads that went through, faults, and the 32-bit values.
+    """The result of a watch: successful loads, faults by signal, and the 32-bit values loaded.
 
-    ``more`` is true if there were more than the 16 values that are kept.
+    ``more`` is true if there were more values than the 16 that an actor keeps.
     """
 
     loads: int
@@ -146,9 +150,9 @@ class Watched:
     more: bool
 
     @classmethod
-    def parse(cls, said: str) -> Watched:
-        """From a ``watched`` reply.  Raises ValueError, LookupError if it is none."""
-        words = dict(word.split("=") for word in said.split())
+    def parse(cls, reply: str) -> Watched:
+        """Parse a ``watched`` reply.  Raises ValueError, LookupError."""
+        words = dict(word.split("=") for word in reply.split())
         values = [word for word in words["values"].split(",") if word]
         return cls(
             loads=int(words["loads"]),

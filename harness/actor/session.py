@@ -1,4 +1,4 @@
-"""One conversation with an actor: the wire, the deadlines, the replies."""
+"""The connection to an actor: requests, deadlines, and replies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.actor.transcript import LIMIT, MARGIN, Channel, Transcript
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.vm.ssh import SshTimeoutError
 
-DEADLINE = 10  # seconds, the actor's own for one operation
+DEADLINE = 10  # seconds, the actor's default for one operation
 T = TypeVar("T")
 
 
 class Wire:
-    """One top-level actor's channel, shared with the actors that it spawns."""
+    """The channel of a top-level actor, shared with all its descendants."""
 
     def __init__(self, channel: Channel, transcript: Transcript, margin: float = MARGIN) -> None:
         self._channel = channel
@@ -25,11 +25,11 @@ class Wire:
         self._lost: PatchproofError | None = None
 
     def ask(self, line: str, seconds: float) -> str:
-        """One line and its reply.
+        """Send one line and return its reply; the actor's own deadline is ``seconds``.
 
         Raises DeadlineError, ActorDiedError, and SshLostError if the guest is gone.
-        A line that was never answered leaves nothing to talk to: asking again
-        raises the same error at once.
+        After one of these errors the wire is unusable: every further call raises the
+        same error at once.
         """
         if self._lost is not None:
             raise self._lost
@@ -42,7 +42,7 @@ class Wire:
             self._transcript.comment(f"no answer: {self._lost}")
             raise self._lost from error
         except EOFError as error:
-            self._lost = ActorDiedError(f"The actor ended while it did `{line}`: {self._last_words()}")
+            self._lost = ActorDiedError(f"The actor ended while it did `{line}`: {self._end_report()}")
             self._transcript.comment(str(self._lost))
             raise self._lost from error
         except PatchproofError as error:
@@ -54,11 +54,11 @@ class Wire:
         return reply
 
     def comment(self, text: str) -> None:
-        """A line for people in the transcript."""
+        """Write a comment line into the transcript."""
         self._transcript.comment(text)
 
     def close(self) -> None:
-        """End the actor, which sees the end of its input, and wait until it is gone with all it held."""
+        """Close the actor's input and wait for its end, after which all its resources are released."""
         try:
             if self._lost is None:
                 self._channel.end_input()
@@ -68,26 +68,26 @@ class Wire:
         finally:
             self._channel.close()
 
-    def _last_words(self) -> str:
+    def _end_report(self) -> str:
         try:
             status = self._channel.wait(self._margin)
         except SshTimeoutError:
             return "it closed its output, but did not exit."
-        said = self._channel.read_errors().decode(errors="backslashreplace").strip()
-        how = f"exit status {status}" if status >= 0 else "killed by a signal"
-        return f"{how}{f'; it said: {said}' if said else ''}."
+        errors = self._channel.read_errors().decode(errors="backslashreplace").strip()
+        end = f"exit status {status}" if status >= 0 else "killed by a signal"
+        return f"{end}{f'; it said: {errors}' if errors else ''}."
 
 
 class Session:
-    """A conversation with one actor; ``name`` is empty for the first, else what spawn() called it.
+    """The operations of one actor; ``name`` is its name from spawn() or fork(), empty for the first.
 
-    ``revoke_via`` is the call that revokes, where the probe cannot know it from the
-    headers: ``feature``, ``ioctl``, or ``none`` if there is none.
-    ``slowdown`` is what every deadline is multiplied by.
+    ``revoke_via`` is the call that revokes, for a probe that does not know it from the
+    headers: ``feature``, ``ioctl``, or ``none`` if the kernel offers none.
+    Every deadline is multiplied by ``slowdown``.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
-    NotOfferedError where it would take a call that this kernel does not have;
-    HarnessError where the actor found the line itself wrong.
+    NotOfferedError if this kernel lacks the call; HarnessError if the actor rejects
+    the line itself.
     """
 
     def __init__(self, wire: Wire, name: str = "", prefix: str = "") -> None:
@@ -98,14 +98,14 @@ class Session:
         self.slowdown = 1.0
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
-        """Any line at all, and the reply as it came; ``seconds`` is the deadline that the line asks for."""
+        """Send any line and return the unparsed reply; ``seconds`` is the deadline that the line sets."""
         return self._wire.ask(self._prefix + line, seconds)
 
     def do(self, *words: object, **options: object) -> str | Fault:
-        """An operation: the words of its ``ok``, or the fault.
+        """Carry out an operation; return the words after ``ok``, or the fault.
 
-        An option that is None is left out; ``deadline`` is in whole seconds, for a
-        kernel that nothing slows down.
+        An option that is None is left out.  ``deadline`` is in whole seconds, before the
+        multiplication by ``slowdown``.
         """
         given = {key: value for key, value in options.items() if value is not None}
         seconds = math.ceil(int(str(given.pop("deadline", DEADLINE))) * self.slowdown)
@@ -115,26 +115,26 @@ class Session:
         return judge(line, self.raw(line, seconds), seconds)
 
     def say(self, *words: object, **options: object) -> str:
-        """An operation that cannot fault."""
+        """Carry out an operation that cannot fault; return the words after ``ok``."""
         answer = self.do(*words, **options)
         if isinstance(answer, Fault):
             raise HarnessError(f"The operation `{words[0]}` was answered by a fault: {answer}.")
         return answer
 
     def comment(self, text: str) -> None:
-        """A line for people in the transcript."""
+        """Write a comment line into the transcript."""
         self._wire.comment(text)
 
     def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
-        """An operation whose answer ``parse`` understands; HarnessError if it does not."""
-        said = self.say(*words, **options)
+        """Carry out an operation and parse the words after ``ok``.  HarnessError if ``parse`` fails."""
+        reply = self.say(*words, **options)
         try:
-            return parse(said)
+            return parse(reply)
         except (ValueError, LookupError) as error:
-            raise HarnessError(f"The answer to `{words[0]}` cannot be understood: {said[:200]!r}") from error
+            raise HarnessError(f"The answer to `{words[0]}` cannot be understood: {reply[:200]!r}") from error
 
     def close(self) -> None:
-        """Hang up on it and on all it has spawned."""
+        """End the top-level actor and all its descendants."""
         self._wire.close()
 
     def __enter__(self) -> Self:
@@ -145,5 +145,5 @@ class Session:
 
 
 def _word(value: object) -> str:
-    """As a transcript shows it: addresses and sizes in hexadecimal."""
+    """Format a value for a line: numbers above 9 in hexadecimal."""
     return hex(value) if isinstance(value, int) and value > 9 else str(value)

@@ -13,7 +13,7 @@ from harness.vm.ssh import Stream
 
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
-# The processes that sshd has started, an actor or an interpreter, and that a signal has stopped.
+# List the children of sshd that are an actor or a Python probe, and that a signal has stopped.
 _STOPPED = r"""
 for stat in /proc/[0-9]*/stat; do
     { read -r pid name state parent rest <"$stat"; } 2>/dev/null || continue
@@ -26,24 +26,27 @@ done
 
 
 def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
-    """The C actor, in the guest.  Raises SshLostError, SshTimeoutError."""
+    """Start the C actor in the guest.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(binary, REMOTE_ACTOR)
     return Actor(Wire(guest.machine.ssh.stream([remote], guest.patience), transcript, guest.patience))
 
 
 def python_stream(guest: Guest) -> Stream:
-    """A process of the Python probe in the guest.  Raises SshLostError, SshTimeoutError."""
+    """Start a Python probe in the guest; return its streams.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
     return guest.machine.ssh.stream(["python3", "-IS", remote], guest.patience)
 
 
 def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
-    """The Python probe, in the guest: a new process, or this one.  Raises SshLostError, SshTimeoutError."""
+    """Return an actor for the Python probe on ``stream``, or for a new one.
+
+    Raises SshLostError, SshTimeoutError.
+    """
     return Actor(Wire(stream or python_stream(guest), transcript, guest.patience))
 
 
 def stopped_actors(guest: Guest) -> list[int]:
-    """The processes of actors, not of those that they spawned, that a signal has stopped.
+    """Return the process ids of top-level actors that a signal has stopped.
 
     Raises SshLostError, SshTimeoutError.
     """
@@ -52,13 +55,13 @@ def stopped_actors(guest: Guest) -> list[int]:
 
 
 class Spare:
-    """The probe that the next scenario to want one will get; it has done nothing yet."""
+    """A Python probe that was started in advance for the next scenario; unused so far."""
 
     def __init__(self) -> None:
         self._ready: tuple[Guest, Stream] | None = None
 
     def take(self, guest: Guest) -> Stream:
-        """A probe in this guest; another is started for the next.  Raises SshLostError, SshTimeoutError."""
+        """Return a probe in this guest and start the next one.  Raises SshLostError, SshTimeoutError."""
         waiting = self._ready
         self._ready = None
         stream = waiting[1] if waiting and waiting[0] is guest and waiting[1].running() else None
@@ -69,7 +72,7 @@ class Spare:
         return stream
 
     def close(self) -> None:
-        """End the one that nobody took."""
+        """End the unused probe."""
         if self._ready is not None:
             self._ready[1].close()
             self._ready = None

@@ -1,4 +1,4 @@
-"""Talking to an actor line by line, and the record of it that can be replayed."""
+"""The channel to an actor, and the transcript of its operations, which can be replayed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-MARGIN = 10.0  # seconds after which an actor that should have answered is stuck
-LIMIT = 1 << 24  # bytes of one reply: a word for each page of a BAR of 1 GiB
+MARGIN = 10.0  # seconds after the actor's own deadline until it counts as stuck
+LIMIT = 1 << 24  # maximum bytes of one reply: a word for each page of a 1 GiB BAR
 
 
 class Channel(Protocol):
-    """A running program that is talked to line by line; harness.ssh.Stream is one."""
+    """The input and output of a running program; harness.vm.ssh.Stream is one."""
 
     def write(self, data: bytes, timeout: float) -> None:
-        """Send to its standard input.  Raises SshTimeoutError, SshLostError."""
+        """Write to the program's standard input.  Raises SshTimeoutError, SshLostError."""
 
     def read_line(self, timeout: float, limit: int) -> bytes:
-        """The next line of its output.  Raises EOFError, SshTimeoutError, SshLostError."""
+        """Return the next line of the program's output, at most ``limit`` bytes, without the newline.
+
+        Raises EOFError, SshTimeoutError, SshLostError.
+        """
 
     def read_errors(self) -> bytes:
-        """What came on standard error."""
+        """Return the standard error that arrived since the last call."""
 
     def end_input(self) -> None:
-        """Close its standard input."""
+        """Close the program's standard input."""
 
     def wait(self, timeout: float) -> int:
-        """Its exit status, negative for a signal.  Raises SshTimeoutError."""
+        """Return the exit status, negative for a signal, once there is one.  Raises SshTimeoutError."""
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the channel."""
 
 
 class Transcript:
-    """What was said to one actor, written as it is said: ``actor --replay`` takes the file."""
+    """The operations and replies of one actor, written line by line for ``actor --replay``."""
 
     def __init__(self, path: Path, title: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,19 +46,19 @@ class Transcript:
             self.comment(title)
 
     def comment(self, text: str) -> None:
-        """A line for people."""
+        """Write a comment, which a replay ignores."""
         self._line("# " + re.sub(r"[\x00-\x1f\x7f]", " ", text))
 
     def operation(self, line: str) -> None:
-        """What was asked."""
+        """Write an operation."""
         self._line("> " + re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line))
 
     def reply(self, line: str) -> None:
-        """What was answered."""
+        """Write a reply."""
         self._line(re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line))
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._stream.close()
 
     def _line(self, text: str) -> None:
