@@ -295,7 +295,7 @@ class Actor(Session):
         return replace(mapping, actor=self)
 
     def exec(self) -> Survivors:
-        """Call exec(), only in a child; all names of the actor are gone.  Return what survived it."""
+        """Call exec(), only in a child; all names of the actor are gone.  Return the survivors."""
 
         def parse(reply: str) -> tuple[int, list[str]]:
             vmas, *names = reply.split()

@@ -1,4 +1,4 @@
-"""Count what a call leaves behind: descriptors, DMABUFs, kernel log records."""
+"""Count the descriptors, DMABUFs and kernel log records that a call leaks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Footprint:
             return cls(*(int(found[name]) for name in ("fds", "dmabufs", "log")))
         except (KeyError, ValueError) as error:
             raise HarnessError(
-                f"The actor does not see what a call leaves behind, but only: {reply}"
+                f"The actor could not count descriptors, DMABUFs and log records; its reply was: {reply}"
             ) from error
 
     def until(self, now: Footprint) -> str:

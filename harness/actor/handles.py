@@ -1,4 +1,4 @@
-"""Handles for what an actor holds: devices, buffers, mappings."""
+"""Handles for the devices, buffers and mappings of an actor."""
 
 from __future__ import annotations
 

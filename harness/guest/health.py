@@ -53,7 +53,7 @@ def count_dmabufs(guest: Guest) -> int:
     """Return the number of DMABUFs that exist, as in KernelHealth.  Raises HarnessError, SshLostError."""
     output = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
     if not output.isdecimal():
-        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo says {output[:80]!r}.")
+        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo's total is {output[:80]!r}.")
     return int(output)
 
 

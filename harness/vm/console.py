@@ -69,8 +69,8 @@ class Console:
         with self._changed:
             if self._failed is not None:
                 raise HarnessError(
-                    f"The console's log {self.log} cannot be written ({self._failed.strerror}), so nobody "
-                    "would see the kernel complain. Make room on that disk."
+                    f"The console's log {self.log} cannot be written ({self._failed.strerror}), so splats "
+                    "would go unseen. Make room on that disk."
                 )
             return self._size
 

@@ -94,7 +94,7 @@ def outside_fault(
         return f"QEMU was killed ({_signal(status)})" if status < 0 else f"QEMU exited with {status}"
     reasons = [data for name, data in events if name == "SHUTDOWN"]
     if reasons and not reasons[-1].get("guest"):
-        return f"QEMU was told to end ({reasons[-1].get('reason')})"
+        return f"QEMU was ended from outside ({reasons[-1].get('reason')})"
     return ""
 
 

@@ -124,7 +124,7 @@ def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
         except CommandError as error:
             if mirror == mirrors[-1]:
                 raise HarnessError(
-                    "The guest's root file system could not be made. If packages could not be had, "
+                    "The guest's root file system could not be made. If a package could not be downloaded, "
                     "check that `apt-get update` works on this machine.",
                     log=log,
                     tail=error.tail,

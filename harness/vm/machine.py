@@ -215,7 +215,7 @@ class Machine:
                         log=self._qemu.log,
                     ) from None
                 if failed is not None:
-                    message = f"The kernel came up, but nobody can log in: {failed}"
+                    message = f"The kernel came up, but the login over SSH failed: {failed}"
                     raise diagnose.boot_error(self.console, message, BootTimeoutError) from failed
                 message = f"The guest did not come up within {allowed:.0f} s."
                 raise diagnose.boot_error(self.console, message, BootTimeoutError) from None
@@ -351,7 +351,9 @@ class Machine:
         answer = str(self.monitor.execute("human-monitor-command", {"command-line": "info usernet"}))
         found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", answer)
         if found is None:
-            raise HarnessError(f"QEMU does not say on which port the guest can be reached:\n{answer}")
+            raise HarnessError(
+                f"QEMU's `info usernet` lists no forwarded port for the guest's sshd:\n{answer}"
+            )
         return int(found[1])
 
     def _write_ssh_line(self, port: int) -> None:

@@ -42,7 +42,9 @@ class Monitor:
         Raises HarnessError if QEMU has ended, refuses, or does not answer in ``timeout`` seconds.
         """
         if not self._connected.wait(timeout) or not self._thread.is_alive():
-            raise HarnessError(f"QEMU cannot be asked for `{command}`: its monitor is not connected.")
+            raise HarnessError(
+                f"The command `{command}` cannot be sent to QEMU: its monitor is not connected."
+            )
         call = self._client.execute(command, dict(arguments or {}))
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
         try:

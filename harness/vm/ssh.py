@@ -99,7 +99,7 @@ class Stream:
         deadline = time.monotonic() + timeout
         while b"\n" not in self._buffer:
             if len(self._buffer) > limit:
-                raise SshTimeoutError(f"`{self.command}` said {limit} bytes without a newline.")
+                raise SshTimeoutError(f"`{self.command}` printed more than {limit} bytes without a newline.")
             self._channel.settimeout(_seconds_left(deadline) + 0.001)
             try:
                 data = self._channel.recv(_CHUNK)
@@ -291,4 +291,4 @@ def _write_input(channel: paramiko.Channel, data: bytes) -> None:
             channel.sendall(data)
         channel.shutdown_write()
     except OSError:
-        pass  # the command has ended without reading all input; its status tells why
+        pass  # the command has ended without reading all input; its status shows why
