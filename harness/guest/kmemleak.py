@@ -39,7 +39,7 @@ def ask(guest: Guest) -> str:
         done = guest.script(step)
         if done.status != 0:
             raise HarnessError(
-                "kmemleak did not scan for leaks; look on the console whether it has disabled itself. "
+                "kmemleak does not look for what the kernel has lost; has it switched itself off? "
                 f"{done.stderr.decode(errors='replace').strip()}"
             )
         report += done.stdout.decode(errors="replace")
