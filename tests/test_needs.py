@@ -8,16 +8,11 @@ from typing import Any, cast
 import pytest
 
 from harness.lib.errors import UsageError
-<<<<<<< HEAD
 from harness.plugin.items import needs_of
 from harness.plugin.selection import in_order, shuffled
 from harness.run.needs import WORDS, Needs
-from harness.vm.hardware import GIB, MIB, Layout
-=======
-from harness.run.needs import WORDS, Needs, in_order, needs_of, shuffled
 from harness.vm.hardware import GIB, MIB
 from harness.vm.layout import Layout
->>>>>>> bf9c37d (harness/vm/layout: the PCI layout in a file of its own)
 
 
 class Item:
