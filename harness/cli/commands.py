@@ -23,9 +23,11 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
 from harness.mutants import report as score
-from harness.mutants import trials
+from harness.mutants import selection
 from harness.mutants.ledger import Score
+from harness.mutants.trials import Trials, alone
 from harness.plugin import collect
+from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
 from harness.report import coverage, junit, table
 from harness.run import request as requests
@@ -151,7 +153,8 @@ def prefixes(known: argparse.Namespace) -> ExitCode:
 
 def mutants(known: argparse.Namespace) -> ExitCode:
     """Try the mutants of the reference series."""
-    wanted = trials.load(requirements.load(), known.series, known.expression, known.shard)
+    matches = None if known.expression is None else KeywordExpression.parse(known.expression)
+    wanted = selection.load(requirements.load(), known.series, matches, known.shard)
     if known.list:
         score.show_list(wanted, sys.stdout)
         return ExitCode.OK
@@ -159,9 +162,9 @@ def mutants(known: argparse.Namespace) -> ExitCode:
     store = Store()
     packages.ensure(store, Progress(store))
     qemu.probe(known.qemu).require()
-    with trials.alone(known.results):
+    with alone(known.results):
         machine_of = Request(accel=known.accel, qemu=known.qemu)
-        tried = trials.Trials(store, known.results, scenarios, machine_of, _say, quick=known.quick)
+        tried = Trials(store, known.results, scenarios, machine_of, _say, quick=known.quick)
         try:
             tried.run(wanted)
         finally:

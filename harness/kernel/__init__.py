@@ -1,1 +1,1 @@
-"""From a base and a series to a bzImage."""
+"""The kernel under test: fetch a base, apply a series, build a bzImage."""

@@ -21,10 +21,10 @@ from harness.series.series import Series, check
 
 
 def apply_series(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
-    """The tree that git am makes of ``series`` on ``base``; without patches, the base itself.
+    """Return the tree that git am makes of ``series`` on ``base``; without patches, the base itself.
 
-    git am demands every context line, so there is no fuzz; a hunk may have
-    moved.  Raises ApplyError that names patch, file and hunk.
+    git am requires every context line, so nothing is applied with fuzz; a hunk may
+    apply at another line.  Raises ApplyError that names patch, file and hunk.
     """
     if series is None or not series.patches:
         return _tree(base, base.commit, series)
@@ -34,10 +34,10 @@ def apply_series(store: Store, progress: Progress, base: Base, series: Series | 
         with store.lock(f"apply-{series.digest[:32]}"):
             commit = git.resolve(base.repository, ref)
             if commit is None:
-                done = _done(base, series)
+                done = _longest_applied(base, series)
                 stage.update(f"{len(series.patches) - done.count} patches")
-                with AmSession(store, base, series, touched, log, done) as workshop:
-                    commit = workshop.apply()
+                with AmSession(store, base, series, touched, log, done) as session:
+                    commit = session.apply()
                 git.query(["update-ref", ref, commit], env=git.environment(base.repository))
     return _tree(base, commit, series)
 
@@ -46,8 +46,8 @@ def _ref(base: Base, series: Series) -> str:
     return f"refs/patchproof/series/{base.commit}/{series.digest}"
 
 
-def _done(base: Base, series: Series) -> Done:
-    """What need not be done again: a series may be another one and a patch more."""
+def _longest_applied(base: Base, series: Series) -> Done:
+    """Return how much of ``series`` is applied already: all patches but the last (a mutant), or none."""
     before = replace(series, patches=series.patches[:-1])
     commit = git.resolve(base.repository, _ref(base, before)) if before.patches else None
     return Done(base.commit, 0) if commit is None else Done(commit, len(before.patches))
@@ -64,18 +64,18 @@ def _tree(base: Base, commit: str, series: Series | None) -> Tree:
 
 @dataclass(frozen=True)
 class Done:
-    """The first ``count`` patches of a series are in ``commit``."""
+    """The ``commit`` that has the first ``count`` patches of a series."""
 
     commit: str
     count: int
 
 
 class AmSession:
-    """A throw-away repository that shares the objects of the base's and has no files.
+    """A git am in a temporary repository that shares the objects of the base's and has no files.
 
-    git am takes every file it patches from the index, so 90000 others need not
-    be written first.  It is not a git worktree of the base's repository: that
-    would leave its records there when a run is killed.
+    git am takes every file that it patches from the index, so the 90000 others need
+    not be written first.  The repository is not a git worktree of the base's, since
+    the records of a worktree would stay behind in the base's when a run is killed.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class AmSession:
         self.base, self.log, self.start = base, log, done.commit
         self.patches, self.touched = series.patches[done.count :], touched[done.count :]
         prefix = f"apply.{series.digest[:16]}."
-        room = store.path("work", prefix).parent
-        for leftover in room.glob(f"{prefix}*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a killed run: its lock is ours now
-        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=room))
+        work = store.path("work", prefix).parent
+        for leftover in work.glob(f"{prefix}*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a killed run: this process holds its lock now
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix, dir=work))
         self.files = self.folder / "tree"
         self.git_dir = self.files / ".git"
         self.env = git.environment(
@@ -109,7 +109,7 @@ class AmSession:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def apply(self) -> str:
-        """The commit after the last patch.  Raises ApplyError."""
+        """Apply the patches, and return the last commit.  Raises ApplyError."""
         git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
         git.query(["update-ref", "--no-deref", "HEAD", self.start], env=self.env)
         git.query(["read-tree", "HEAD"], env=self.env, cwd=self.files)
@@ -131,7 +131,7 @@ class AmSession:
         return git.query(["rev-parse", "HEAD"], env=self.env).decode().strip()
 
     def _verify(self) -> None:
-        """Compare what git did with what was read before: the second fence against hostile patches."""
+        """Raise ApplyError unless git changed only what diff.read() found in the patches."""
         commits = git.query(["rev-list", "--count", "HEAD", f"^{self.start}"], env=self.env)
         if int(commits) != len(self.patches):
             raise ApplyError(
@@ -149,23 +149,26 @@ class AmSession:
                 )
 
     def _failure(self, error: CommandError) -> HarnessError | ApplyError:
-        """What git am's failure means: which patch, which file, which hunk, and why."""
+        """Return the error for a failed git am: which patch, which file, which hunk, and why."""
         state = self.git_dir / "rebase-apply"
         if not (state / "next").exists():
             return HarnessError("git am could not begin.", log=self.log, tail=error.tail)
-        at = int((state / "next").read_text()) - 1
-        name = text.printable(self.patches[at].name) if at < len(self.patches) else "the last patch"
-        said = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
-        tail = "\n".join(text.printable(line) for line in said)
-        wheres = [_where(line, self.touched[at]) for line in said] if at < len(self.touched) else []
-        where = "; ".join(dict.fromkeys(filter(None, wheres)))
+        index = int((state / "next").read_text()) - 1
+        name = text.printable(self.patches[index].name) if index < len(self.patches) else "the last patch"
+        errors = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
+        tail = "\n".join(text.printable(line) for line in errors)
+        known = index < len(self.touched)
+        locations = [_location(line, self.touched[index]) for line in errors] if known else []
+        location = "; ".join(dict.fromkeys(filter(None, locations)))
         if self._applies("--reverse", "--cached", str(state / "patch")):
             message = (
                 f"The patch {name} is already in the base {self.base.version}, or in a patch before it"
-                f"{': ' if where else ''}{where}."
+                f"{': ' if location else ''}{location}."
             )
             return ApplyError(message, log=self.log, tail=tail)
-        message = f"The patch {name} does not apply to {self.base.version}: {where or 'git am refuses it'}."
+        message = (
+            f"The patch {name} does not apply to {self.base.version}: {location or 'git am refuses it'}."
+        )
         return ApplyError(message, log=self.log, tail=tail)
 
     def _applies(self, *arguments: str) -> bool:
@@ -176,8 +179,8 @@ class AmSession:
         return True
 
 
-def _where(line: str, files: Sequence[diff.FileDiff]) -> str:
-    """File and hunk of one of git's error lines; empty for a line that repeats what another says."""
+def _location(line: str, files: Sequence[diff.FileDiff]) -> str:
+    """Return file and hunk of one of git's error lines; empty for a line that names neither."""
     failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
     if failed is None:
         about = re.fullmatch(r"error: (.+): (already exists in .*|does not exist in .*|No such file.*)", line)

@@ -1,8 +1,8 @@
 """The base: the kernel source that a series is applied to.
 
 It comes from the cache, else from kernel.org, else from the Debian archive,
-which holds 6.19.y when kernel.org cannot be reached.  What was taken in place
-of what was wanted is always said.
+which has 6.19.y when kernel.org cannot be reached.  A version other than the
+wanted one is always reported.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from harness.lib.progress import Progress, Stage
 from harness.series.series import DEFAULT_BASE
 
 PINNED = PATCHES / "bases.toml"
-ROOM = (
-    600 << 20
-)  # bytes for one base: tarball 160 MB, repository 190 MB, and what git puts beside it meanwhile
+# Bytes for one base: tarball 160 MB, repository 190 MB, and git's temporary files.
+ROOM = 600 << 20
 _RECORD = "base.json"  # beside the files of the bare repository; git ignores it
 
 
@@ -34,9 +33,9 @@ _RECORD = "base.json"  # beside the files of the bare repository; git ignores it
 class Base:
     """A kernel source in git.
 
-    ``version`` is what it is ("6.19.6"), ``wanted`` what the series asked for
-    ("6.19"), ``source`` where it came from, for humans; ``commit`` is in
-    ``repository``, a bare repository.
+    ``version`` is its version ("6.19.6"), ``wanted`` the release that the series
+    asks for ("6.19"), ``source`` its origin, for people.  ``commit`` is in the bare
+    repository ``repository``.
     """
 
     version: str
@@ -47,13 +46,13 @@ class Base:
 
     @property
     def note(self) -> str:
-        """What must be said aloud: "6.19.6 instead of 6.19", or nothing."""
+        """Return "6.19.6 instead of 6.19" for a version other than the wanted one, else nothing."""
         return f"{self.version} instead of {self.wanted}" if self.version != self.wanted else ""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """One entry of bases.toml; ``url`` or ``archive`` is empty, ``sha256`` and ``tree`` may be."""
+    """One entry of bases.toml: either ``url`` or ``archive`` is empty; ``sha256`` and ``tree`` may be."""
 
     release: str
     version: str
@@ -64,7 +63,7 @@ class Pin:
 
 
 def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: Path = PINNED) -> Base:
-    """The base for ``wanted``, from the cache or from the first source that has it.
+    """Return the base for ``wanted``, from the cache or from the first source that has it.
 
     Raises UsageError for a release that ``pinned`` does not know, HarnessError
     when no source gives it or a source gives something else.
@@ -72,9 +71,7 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
     pins = [pin for pin in read_pins(pinned) if pin.release == wanted]
     if not pins:
         known = ", ".join(sorted({pin.release for pin in read_pins(pinned)}))
-        raise UsageError(
-            f"The base {wanted!r} is not one that is known here ({known}). Use --tree DIR for another."
-        )
+        raise UsageError(f"The base {wanted!r} is not known here ({known}). Use --tree DIR for another.")
     base = _cached(store, pins)
     if base is None:
         with progress.stage("fetch") as stage:
@@ -87,7 +84,7 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
 
 
 def read_pins(path: Path) -> list[Pin]:
-    """The entries of bases.toml, in order."""
+    """Return the entries of bases.toml, in order."""
     return [Pin(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["tarball"]]
 
 
@@ -100,34 +97,34 @@ def _cached(store: Store, pins: Iterable[Pin]) -> Base | None:
 
 
 def _fetch(store: Store, pins: Iterable[Pin], stage: Stage) -> Base:
-    """Ask one source after another; one that cannot be reached is named and passed over."""
+    """Try one source after another; a source that cannot be reached is reported and skipped."""
     download.demand_room(store.root, ROOM)
     log = store.path("logs", "fetch.log")
     log.unlink(missing_ok=True)
     pins = list(pins)
-    troubles: list[str] = []
+    failures: list[str] = []
     for pin in (pin for pin in pins if pin.url):
         try:
             return _from_url(store, pin, stage)
         except UnreachableError as error:
             stage.note(error.message)
-            troubles.append(error.message)
+            failures.append(error.message)
     try:
         mirrors = apt.mirrors() if any(pin.archive == "debian" for pin in pins) else []
     except UnreachableError as error:
         mirrors = []
-        troubles.append(error.message)
+        failures.append(error.message)
     for mirror in mirrors:
         try:
             return _from_debian(store, [pin for pin in pins if pin.archive == "debian"], mirror, log, stage)
         except UnreachableError as error:
             stage.note(error.message)
-            troubles.append(f"{error.message}\n{error.tail}".strip())
+            failures.append(f"{error.message}\n{error.tail}".strip())
     raise HarnessError(
         f"No source has the base {pins[0].release}. Connect this machine to the network or name a kernel "
         "checkout with --tree DIR.",
         log=log if log.exists() else None,
-        tail="\n".join(troubles),
+        tail="\n".join(failures),
     )
 
 
@@ -141,14 +138,14 @@ def _from_url(store: Store, pin: Pin, stage: Stage) -> Base:
         sha256 = published_digest(download.text(f"{folder}/sha256sums.asc"), name)
         source = f"{pin.url} (digest as published there over TLS, not pinned here)"
         stage.note(f"the digest of {name} is not pinned; the one that its server publishes over TLS is used")
-    place = store.path("downloads", name)
-    if not place.exists():
-        download.fetch(pin.url, place, sha256, stage)
-    return _import(store, pin, place, sha256, source, stage)
+    path = store.path("downloads", name)
+    if not path.exists():
+        download.fetch(pin.url, path, sha256, stage)
+    return _import(store, pin, path, sha256, source, stage)
 
 
 def published_digest(listing: str, name: str) -> str:
-    """The SHA-256 of ``name`` in the text of a sha256sums file.  Raises UnreachableError."""
+    """Return the SHA-256 of ``name`` in the text of a sha256sums file.  Raises UnreachableError."""
     found = re.findall(rf"^([0-9a-f]{{64}}) [ *]{re.escape(name)}$", listing, re.MULTILINE)
     if len(found) != 1:
         raise UnreachableError(f"The list of digests beside {name} has {len(found)} entries for it.")
@@ -159,7 +156,7 @@ def _from_debian(store: Store, pins: Iterable[Pin], mirror: str, log: Path, stag
     stage.update("reading the Debian archive's index")
     archive = debian.Archive(mirror, store.path("apt", digest(mirror)[:16]), log)
     tarballs = archive.tarballs()
-    trouble = UnreachableError(
+    failure = UnreachableError(
         f"The index of {debian.SUITE} lists none of the pinned kernel tarballs.", log=log
     )
     for pin in pins:
@@ -171,29 +168,29 @@ def _from_debian(store: Store, pins: Iterable[Pin], mirror: str, log: Path, stag
                 f"The Debian archive's index gives {entry.sha256} as the digest of Linux {pin.version}; "
                 f"pinned is {pin.sha256}. Nothing was fetched."
             )
-        place = store.path("downloads", entry.url.rpartition("/")[2])
+        path = store.path("downloads", entry.url.rpartition("/")[2])
         try:
-            if not place.exists():
-                archive.download(entry, place, pin.sha256, stage)
+            if not path.exists():
+                archive.download(entry, path, pin.sha256, stage)
         except UnreachableError as error:
             stage.note(error.message)
-            trouble = error
+            failure = error
             continue
-        source = f"{place.name} of the Debian archive ({debian.SUITE})"
-        return _import(store, pin, place, pin.sha256, source, stage)
-    raise trouble
+        source = f"{path.name} of the Debian archive ({debian.SUITE})"
+        return _import(store, pin, path, pin.sha256, source, stage)
+    raise failure
 
 
-def _import(store: Store, pin: Pin, place: Path, sha256: str, source: str, stage: Stage) -> Base:
-    """Import the tarball at ``place`` and delete it: all that it holds is in git then."""
+def _import(store: Store, pin: Pin, path: Path, sha256: str, source: str, stage: Stage) -> Base:
+    """Import the tarball at ``path`` into git, and delete it."""
 
     def make(folder: Path) -> None:
-        if file_digest(place) != sha256:
-            place.unlink()
+        if file_digest(path) != sha256:
+            path.unlink()
             raise HarnessError(
-                f"The downloaded {place.name} has changed on the disk and was deleted. Try again."
+                f"The downloaded {path.name} has changed on the disk and was deleted. Try again."
             )
-        commit = tarball.into_repository(place, folder, f"Linux {pin.version}\n\nsha256: {sha256}\n", stage)
+        commit = tarball.into_repository(path, folder, f"Linux {pin.version}\n\nsha256: {sha256}\n", stage)
         tree = git.resolve(folder, f"{commit}^{{tree}}")
         if pin.tree and tree != pin.tree:
             raise HarnessError(
@@ -203,7 +200,7 @@ def _import(store: Store, pin: Pin, place: Path, sha256: str, source: str, stage
         write_atomically(folder / _RECORD, json.dumps(record, indent=1) + "\n")
 
     repository = store.entry("base", f"{pin.version}-{sha256[:16]}", make)
-    place.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
     base = _cached(store, [pin])
     assert base is not None, repository
     return base

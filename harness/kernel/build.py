@@ -1,8 +1,7 @@
-"""Configure and build the kernel under test, or take one that is built.
+"""Configure and build the kernel under test, or take a kernel that the user built.
 
-A tree is built on the workbench, and what comes out is copied to a cache entry
-of its own under (tree, configuration, toolchain), so a tree that was built once
-is never built again.
+A tree is built in a build folder, and the result is copied to a cache entry for
+(tree, configuration, toolchain), so no tree is built twice.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
 
 ARCH = "x86_64"
-# What watches the kernel slows it down: by how much, for those options that count.
+# The factors by which debugging options slow the kernel down; other options hardly do.
 _SLOWDOWN = {"KASAN": 4.0, "PROVE_LOCKING": 2.0}
-# Goes into every key: change it when the way of building changes what comes out.
+# A part of every key: change it when a change of the recipe changes the kernel.
 RECIPE = "1"
 
 
@@ -38,8 +37,9 @@ class Kernel:
     """A kernel image with the user-space headers that belong to it.
 
     ``headers`` is the folder that holds ``linux/vfio.h``.  ``config`` and
-    ``vmlinux`` (symbols, no debug info) are known only for a kernel built here.
-    ``warnings`` are the compiler's about this tree that the base does not have.
+    ``vmlinux`` (symbols, no debug info) are None for a kernel built elsewhere.
+    ``identity`` is the digest of the kernel's cache key, or of a prebuilt image.
+    ``warnings`` are the compiler's warnings about this tree that the base does not have.
     """
 
     bzimage: Path
@@ -53,20 +53,20 @@ class Kernel:
 
     @property
     def time_scale(self) -> float:
-        """What a deadline, written for an ordinary kernel, is multiplied by; 1 for one built elsewhere."""
+        """Return the factor for deadlines of an ordinary kernel; 1 for a kernel built elsewhere."""
         options = self.options or {}
         return max((factor for name, factor in _SLOWDOWN.items() if options.get(name) == "y"), default=1.0)
 
     @property
     def options(self) -> dict[str, str] | None:
-        """Its configuration by option (without ``CONFIG_``); None for one built elsewhere."""
+        """Return its configuration by option (without ``CONFIG_``); None for a kernel built elsewhere."""
         return None if self.config is None else kconfig.values(self.config.read_text())
 
 
 def build_kernel(
     store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path
 ) -> Kernel:
-    """The kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
+    """Return the kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
 
     Raises BuildError when the tree does not configure or compile or lacks an
     option that a fragment asks for, UsageError for a malformed fragment, and
@@ -77,29 +77,29 @@ def build_kernel(
     key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
 
     def make(folder: Path) -> None:
-        bench = BuildDir(store, request)
+        build_dir = BuildDir(store, request)
         waiting = partial(progress.say, "build: waiting for the build of another run")
-        with store.lock("workbench", waiting=waiting), _disk(bench.root):
-            tree.files_into(bench.source, progress)
-            with progress.stage("build", "cold" if bench.cold else "incremental") as stage:
-                bench.make(stage, log, folder / "include")
-            warnings = bench.new_warnings(tree)
+        with store.lock("workbench", waiting=waiting), _disk(build_dir.root):
+            tree.files_into(build_dir.source, progress)
+            with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
+                build_dir.make(stage, log, folder / "include")
+            warnings = build_dir.new_warnings(tree)
             for text in warnings:
                 progress.say(f"build: {text}")
-            shutil.copyfile(bench.build / BZIMAGE, folder / "bzImage")
-            shutil.copyfile(bench.build / "vmlinux", folder / "vmlinux")
-            shutil.copyfile(bench.build / ".config", folder / "config")
+            shutil.copyfile(build_dir.build / BZIMAGE, folder / "bzImage")
+            shutil.copyfile(build_dir.build / "vmlinux", folder / "vmlinux")
+            shutil.copyfile(build_dir.build / ".config", folder / "config")
             shutil.copyfile(log, folder / "build.log")
             meta = {"release": release_of(folder / "bzImage"), "compiler": toolchain, "warnings": warnings}
             write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
 
-    place = store.entry("kernel", key, make)
-    meta = json.loads((place / "meta.json").read_text())
+    entry = store.entry("kernel", key, make)
+    meta = json.loads((entry / "meta.json").read_text())
     return Kernel(
-        bzimage=place / "bzImage",
-        headers=place / "include",
-        config=place / "config",
-        vmlinux=place / "vmlinux",
+        bzimage=entry / "bzImage",
+        headers=entry / "include",
+        config=entry / "config",
+        vmlinux=entry / "vmlinux",
         release=meta["release"],
         identity=key,
         compiler=meta["compiler"],
@@ -108,12 +108,12 @@ def build_kernel(
 
 
 def forget(store: Store, built: Kernel) -> None:
-    """Take a kernel that was built here out of the cache."""
+    """Remove a kernel that was built here from the cache."""
     shutil.rmtree(store.path("kernel", built.identity), ignore_errors=True)
 
 
 def prebuilt(bzimage: Path, headers: Path) -> Kernel:
-    """A kernel that the user built; raises UsageError when it is not an x86 bzImage with its headers."""
+    """Return a kernel that the user built.  Raises UsageError unless it is an x86 bzImage with headers."""
     release = release_of(bzimage)
     if not (headers / "linux" / "vfio.h").is_file():
         nested = headers / "include"
@@ -134,10 +134,10 @@ def prebuilt(bzimage: Path, headers: Path) -> Kernel:
 
 
 def release_of(bzimage: Path) -> str:
-    """The release (``6.19.0``) that an x86 boot image names in its setup header.
+    """Return the release (``6.19.0``) in the setup header of an x86 boot image; ``unknown`` without one.
 
     The layout is that of Documentation/arch/x86/boot.rst: ``HdrS`` at 0x202, at
-    0x20e the place of the version text less 0x200.  Raises UsageError for a file
+    0x20e the offset of the version text less 0x200.  Raises UsageError for a file
     that is not such an image.
     """
     try:
@@ -157,24 +157,24 @@ def release_of(bzimage: Path) -> str:
 
 
 def make_lines(store: Store, fragments: Sequence[Path], headers: Path) -> list[str]:
-    """The commands that configure and build, quoted for a shell (for ``--dry-run``)."""
-    bench = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments)))
-    return [shlex.join(bench.configure_argv()), shlex.join(bench.build_argv(headers))]
+    """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
+    build_dir = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments)))
+    return [shlex.join(build_dir.configure_argv()), shlex.join(build_dir.build_argv(headers))]
 
 
 def _toolchain() -> str:
-    """The compiler and linker, as they name themselves."""
+    """Return the versions of compiler and linker, as these print them."""
     return ", ".join(command.run([tool, "--version"]).split("\n", 1)[0].strip() for tool in ("gcc", "ld"))
 
 
 @contextmanager
-def _disk(place: Path) -> Iterator[None]:
-    """Turn a failing write into the sentence that says what to do."""
+def _disk(folder: Path) -> Iterator[None]:
+    """Raise HarnessError, which says what to do, for a failing write below ``folder``."""
     try:
         yield
     except OSError as error:
         raise HarnessError(
-            f"Building below {place} failed: {error.strerror or error}"
+            f"Building below {folder} failed: {error.strerror or error}"
             + (f" ({error.filename})" if error.filename else "")
             + ". `python -m harness clean` empties the cache."
         ) from error

@@ -1,11 +1,11 @@
-"""The workbench: where kernels are configured and compiled.
+"""The folders in which kernels are configured and compiled.
 
-There is one in the cache: a source folder that is made to hold the tree under
-test, and build folders beside it: one for each configuration that differs in more
-than a few options, one for each compiler that is only asked for its warnings.
-Make compiles only what differs from the tree and the configuration that were
-there before, and ccache brings back what any earlier ones had.  The caller holds
-the lock ``workbench``.
+The folder ``workbench`` of the cache has one source folder, which receives the
+tree under test, and build folders beside it: one for each configuration that
+differs in more than a few options, and one for each compiler that only checks
+for warnings.  Make compiles only the differences to the tree and configuration
+before, and ccache has the objects of earlier ones.  The caller holds the lock
+``workbench``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Stage
 
-# With less space than this (bytes) a failed build says nothing about the tree.
+# With less free space (bytes) than this, a failed build proves nothing about the tree.
 SPACE_LEFT = 16 << 20
 BZIMAGE = Path("arch/x86/boot/bzImage")
 # Three kernels of this configuration with all their objects take 0.2 GB.
@@ -36,17 +36,17 @@ CCACHE_SIZE = "2G"
 
 _WARNINGS = ".patchproof-warnings.json"
 _FRAGMENT = ".patchproof-fragment"
-# A configuration with this many other options at most is built in the same folder, where make compiles
-# what depends on them; one with more of them would compile everything, and again on the way back.
+# Configurations that differ in at most this many options share a folder, where make compiles what depends
+# on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
 _FOLDERS = 3  # of configurations, 0.3 GB each, or 1.5 GB with a debugging kernel
 _AT_ONCE = (f"-j{len(os.sched_getaffinity(0))}", "--output-sync=target")
 
-# ccache's depend mode spares the preprocessor run on a miss, which would make a
+# ccache's depend mode saves the preprocessor run on a miss, which would make a
 # cold build half as long again.  It takes the dependencies from the compiler's
-# list, and a file that the assembler reads by .incbin is not on it: piggy.S would
-# be found in the cache although the kernel inside has changed.  So assembler
-# files, and whatever else says .incbin, never go through ccache.
+# list, which lacks a file that the assembler reads by .incbin: piggy.S would be
+# found in the cache although the kernel inside has changed.  So assembler files,
+# and C files with .incbin, never go through ccache.
 _COMPILER = """\
 #!/bin/sh
 for source; do :; done
@@ -59,7 +59,7 @@ exec ccache {compiler} "$@"
 
 
 def _nearest(root: Path, request: str) -> str:
-    """The name of the build folder for a configuration."""
+    """Return the name of the build folder for a configuration: the nearest one, or a new one."""
     wanted = set(request.splitlines())
     others = {
         path.parent.name: len(wanted ^ set(path.read_text().splitlines()))
@@ -70,10 +70,11 @@ def _nearest(root: Path, request: str) -> str:
 
 
 class BuildDir:
-    """The source folder and a build folder, for the configuration ``request`` in a fragment's words.
+    """The source folder and one build folder, for a configuration.
 
-    ``build`` is the name of the build folder, by default the one with the nearest
-    configuration; each belongs to one ``compiler``.
+    ``request`` is the configuration as the text of a fragment.  ``build`` is the
+    name of the build folder, by default that with the nearest configuration; each
+    build folder belongs to one ``compiler``.
     """
 
     def __init__(self, store: Store, request: str, build: str = "", compiler: str = "gcc") -> None:
@@ -87,49 +88,49 @@ class BuildDir:
         self._compiler = self.root / f"{build}.cc"
         self._wrapper = _COMPILER.format(compiler=compiler)
         self._ccache = store.root / "ccache"
-        # How many objects a cold build compiled the last time, for the progress line.
+        # The number of objects that the last cold build compiled, for the progress line.
         self._objects = self.root / "objects"
 
     @property
     def cold(self) -> bool:
-        """Whether nothing was built to its end yet, so that every file has to be compiled."""
+        """Return whether no build has ended here, so that every file must be compiled."""
         return self._unfinished.exists() or not (self.build / "vmlinux").exists()
 
     def _prepare(self) -> None:
-        """Make the build folder; throw one away whose last build was cut off."""
+        """Make the build folder; first remove it if its last build was killed."""
         if re.search(r"[\s:]", str(self.root)):
             raise HarnessError(
                 f"The kernel cannot be built in {self.root}: its makefiles do not work below a path "
                 f"with spaces or colons. Set {CACHE_VARIABLE} to another folder."
             )
         if self._unfinished.exists():
-            # Whatever was being written then may be half a file with a fresh date.
-            # ccache still has most of it, so starting over costs little.
+            # A file that was being written then may be half a file with a new time stamp.
+            # ccache has most objects, so a new build costs little.
             shutil.rmtree(self.build)
         self.build.mkdir(parents=True, exist_ok=True)
-        self._forget_others()
+        self._remove_oldest()
         write_atomically(self._fragment, self._request)
         if not self._compiler.exists() or self._compiler.read_text() != self._wrapper:
             write_atomically(self._compiler, self._wrapper)
         self._compiler.chmod(0o755)
 
-    def _forget_others(self) -> None:
-        """Remove the build folders that were not used for longest."""
+    def _remove_oldest(self) -> None:
+        """Remove the build folders whose last use is the longest ago, above _FOLDERS."""
         others = [path for path in self.root.glob("build-*/") if path != self.build]
         others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         for folder in others[_FOLDERS - 1 :]:
             shutil.rmtree(folder)
 
     def configure_argv(self) -> list[str]:
-        """Set every option to no except what the fragment asks for."""
+        """Return the command that sets every option to no except those of the fragment."""
         return self._make({"KCONFIG_ALLCONFIG": str(self._fragment)}, "allnoconfig")
 
     def build_argv(self, headers: Path) -> list[str]:
-        """Build the image; install the headers so that ``headers`` holds ``linux/``."""
+        """Return the command that builds the image and installs ``linux/`` into the folder ``headers``."""
         return self._make({}, *_AT_ONCE, "bzImage", "headers_install", f"INSTALL_HDR_PATH={headers.parent}")
 
     def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
-        """A make command in an environment of its own, which nothing of the user's can bend."""
+        """Return a make command in a fixed environment, without the user's variables but PATH and TMPDIR."""
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LC_ALL": "C",
@@ -145,16 +146,16 @@ class BuildDir:
             environment["TMPDIR"] = os.environ["TMPDIR"]
         return [
             *("env", "-i", *(f"{name}={value}" for name, value in (environment | extra).items())),
-            # A killed harness takes make along, and make its compilers.
+            # When the harness is killed, make ends, and ends its compilers.
             *("setpriv", "--pdeathsig", "TERM"),
             *("make", "-C", str(self.source), f"O={self.build}", "ARCH=x86_64", f"CC={self._compiler}"),
             *("LOCALVERSION=", "--no-print-directory", *arguments),
         ]
 
     def make(self, stage: Stage, log: Path, headers: Path) -> None:
-        """Configure, verify the configuration, build; ``headers`` will hold ``linux/``.
+        """Configure, verify the configuration, build; ``headers`` then holds ``linux/``.
 
-        Raises BuildError for what the tree is to blame for, HarnessError else.
+        Raises BuildError for a fault of the tree, HarnessError for a fault of the machine.
         """
         cold = self.cold
         self._prepare()
@@ -164,7 +165,7 @@ class BuildDir:
             self._verify(log)
             output = self._run(self.build_argv(headers), "build of the kernel", stage, log, cold=cold)
         except BuildError:
-            self._unfinished.unlink()  # make came to its end and removed what it could not finish
+            self._unfinished.unlink()  # make ended by itself and removed unfinished files
             raise
         if cold:
             write_atomically(self._objects, str(output.steps))
@@ -173,9 +174,9 @@ class BuildDir:
     def all_warnings(
         self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path
     ) -> list[str]:
-        """Compile the source ``folders`` anew with more ``arguments`` for make: all that it warns of.
+        """Return all warnings of the source ``folders``, compiled again with more ``arguments`` for make.
 
-        Raises as make() does.
+        Raises the errors of make().
         """
         self._prepare()
         self._unfinished.touch()
@@ -194,7 +195,7 @@ class BuildDir:
         return list(dict.fromkeys(line for lines in output.warnings.values() for line in lines))
 
     def new_warnings(self, tree: Tree) -> list[str]:
-        """The warnings of the tree just built that its base, as last built here, does not have.
+        """Return the warnings of the tree just built that its base, as last built here, does not have.
 
         A tree without patches has none; its warnings become those of the base.
         """
@@ -221,7 +222,7 @@ class BuildDir:
         except CommandError as error:
             failure = output.failure(error, what)
             if isinstance(failure, BuildError) and shutil.disk_usage(self.build).free < SPACE_LEFT:
-                # Not every tool says so when it could not write.
+                # Not every tool reports a write that failed.
                 raise HarnessError(
                     f"The {what} failed while {self.build} had no space left. Free some "
                     "(`python -m harness clean` empties the cache).",
@@ -230,18 +231,18 @@ class BuildDir:
                 ) from error
             raise failure from error
         finally:
-            self._remember(output)
+            self._keep_warnings(output)
         return output
 
     def _verify(self, log: Path) -> None:
-        """Compare the configuration that came out with what was asked for."""
+        """Raise BuildError unless ``.config`` has every option that was asked for."""
         asked = kconfig.values(self._request)
         got = kconfig.values((self.build / ".config").read_text())
         lost = kconfig.vanished(asked, got)
         if lost:
             options = kconfig_why.Options(self.source)
             raise BuildError(
-                "The kernel cannot be configured as the tests need it; asked for and not granted:",
+                "The kernel cannot be configured as the tests need it. These options are missing:",
                 log=log,
                 tail="\n".join(
                     f"CONFIG_{name}={asked[name]}: {options.why(name, asked[name], got)}" for name in lost
@@ -255,8 +256,8 @@ class BuildDir:
             state = {"now": {}, "base": {"lines": []}}
         return cast(dict[str, Any], state)
 
-    def _remember(self, output: Output) -> None:
-        """Keep the warnings of each object until it is compiled again or its source is gone."""
+    def _keep_warnings(self, output: Output) -> None:
+        """Store the warnings of each object, until the object is compiled again or its source is gone."""
         state = self._state()
         state["now"] = {
             target: lines

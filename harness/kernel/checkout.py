@@ -1,4 +1,4 @@
-"""Take a user's kernel checkout as it is, uncommitted changes included."""
+"""Read a user's kernel checkout into the cache, uncommitted changes included."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.lib.text import printable
 
 
 def checkout(store: Store, progress: Progress, directory: Path) -> Base:
-    """What is checked out in ``directory``, with uncommitted changes and new files that are not ignored.
+    """Return the base in ``directory``, with uncommitted changes and new files that are not ignored.
 
     The checkout is only read: index and objects are written to the cache, and
-    nothing that its configuration names (hooks, filters, fsmonitor) is run.  What
-    git does renew is the time stamp of objects it uses, so that they are not pruned.
+    nothing that its configuration names (hooks, filters, fsmonitor) is run.  But git
+    renews the time stamp of the objects it uses, so that they are not pruned.
     Raises UsageError when it is not the top of a git checkout of a kernel.
     """
     version = _kernel_version(directory)
@@ -43,21 +43,21 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
         shutil.copyfile(excluded if excluded.exists() else "/dev/null", repository / "info" / "exclude")
         for leftover in [*repository.glob("index*"), *repository.glob("sharedindex.*")]:
             leftover.unlink()
-        # With its time stamps: git compares them with those of the files to know which it must read again.
+        # With their time stamps, by which git knows the files that it need not read again.
         for shared in git_dir.glob("sharedindex.*"):
             shutil.copy2(shared, repository / shared.name)
         index = repository / "index"
         if (git_dir / "index").exists():
             shutil.copy2(git_dir / "index", index)
         env = git.environment(repository, work_tree=top, index=index)
-        kept = _settings_of_files(git_dir, common)
+        settings = _settings_of_files(git_dir, common)
         log = store.path("logs", "checkout.log")
         log.unlink(missing_ok=True)
         try:
-            command.run(["git", *kept, "add", "--all", "--", "."], log=log, cwd=top, env=env)
+            command.run(["git", *settings, "add", "--all", "--", "."], log=log, cwd=top, env=env)
             tree_id = git.query(["write-tree"], env=env).decode().strip()
             head = git.resolve(git_dir, "HEAD") or "an unborn branch"
-            # Without a parent: a shallow checkout has not got its history, and no one looks at it here.
+            # Without a parent: a shallow checkout has no history, and nothing here reads it.
             message = f"Linux {version}\n\nChecked out: {head}\n".encode()
             commit = git.query(["commit-tree", tree_id], env=env, stdin=message).decode().strip()
             git.query(["update-ref", "refs/patchproof/base", commit], env=env)
@@ -71,7 +71,7 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
 
 
 def _kernel_version(directory: Path) -> str:
-    """The version in the Makefile of a kernel source, such as 6.19.6 or 7.0.0-rc3 as its parts make it."""
+    """Return the version in the Makefile of a kernel source, such as 6.19.6.  Raises UsageError."""
     makefile = directory / "Makefile"
     text = makefile.read_text(errors="replace")[:4096] if makefile.is_file() else ""
     parts = [
@@ -88,22 +88,22 @@ def _kernel_version(directory: Path) -> str:
 
 
 def _locate(directory: Path) -> tuple[Path, Path, Path]:
-    """Top folder, git folder and common git folder (they differ in a linked worktree) of a checkout."""
+    """Return top folder, git folder and common git folder; the last two differ in a linked worktree."""
     wanted = ("--show-toplevel", "--git-dir", "--git-common-dir")
     try:
-        said = git.query(
+        output = git.query(
             ["rev-parse", "--path-format=absolute", *wanted], env=git.environment(), cwd=directory
         )
     except CommandError as error:
         raise UsageError(
-            f"{directory} is not a git checkout, so what is changed in it cannot be told.", tail=error.tail
+            f"{directory} is not a git checkout, so its uncommitted changes cannot be found.", tail=error.tail
         ) from error
-    top, git_dir, common = (Path(line) for line in said.decode().splitlines())
+    top, git_dir, common = (Path(line) for line in output.decode().splitlines())
     return top.resolve(), git_dir.resolve(), common.resolve()
 
 
 def _settings_of_files(git_dir: Path, common: Path) -> list[str]:
-    """The two settings of the user that decide what a checkout holds: are modes real, what is ignored."""
+    """Return the user's core.fileMode and core.excludesFile, which affect the content, as git options."""
     result: list[str] = []
     for key, kind in (("core.fileMode", "bool"), ("core.excludesFile", "path")):
         env = git.environment(git_dir)

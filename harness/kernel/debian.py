@@ -1,10 +1,9 @@
 """The Debian archive as a source of kernel tarballs.
 
 Debian ships the upstream source of each of its kernels as an ``orig`` tarball.
-The archive's index says which there are, and apt checks the archive's
-signature on it.  apt knows the mirror and the proxy that this machine uses; it
-runs here with folders of its own, so no system list is touched and no root is
-needed.
+The archive's index lists the tarballs, and apt checks the archive's signature on
+the index.  apt knows the mirror and the proxy of this machine.  It runs here with
+separate folders, so no system list is touched and root is not needed.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Tarball:
 
 
 class Archive:
-    """The archive as one mirror of this machine shows it."""
+    """The archive at one mirror; apt's files are below ``state``."""
 
     def __init__(self, mirror: str, state: Path, log: Path, keyring: Path = KEYRING) -> None:
         self.mirror = mirror
@@ -44,9 +43,9 @@ class Archive:
         self._options += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
 
     def tarballs(self) -> dict[str, Tarball]:
-        """Kernel version to tarball, from the signed index.  Raises UnreachableError."""
+        """Return the tarballs of the signed index by kernel version.  Raises UnreachableError."""
         try:
-            # Without this apt would call it a warning when it could not fetch the index.
+            # Without this option, an index that apt cannot fetch is only a warning.
             strict = ["-o", "APT::Update::Error-Mode=any"]
             command.run(["apt-get", *self._options, *strict, "update"], log=self.log)
             listed = command.run(
@@ -66,13 +65,13 @@ class Archive:
     def download(self, tarball: Tarball, target: Path, sha256: str, stage: Stage) -> None:
         """Put ``tarball`` at ``target`` with apt's own transport, which resumes a broken download.
 
-        Raises UnreachableError, or HarnessError if it is not what ``sha256`` says.
+        Raises UnreachableError, or HarnessError if the file does not have the digest ``sha256``.
         """
         part = target.with_name(target.name + ".part")
         refused = part.with_name(part.name + ".FAILED")  # where apt moves a file whose digest is wrong
-        # One that outlived a killed run would write the same file as that of the next.
-        mortal = ["setpriv", "--pdeathsig", "KILL", HELPER]
-        fetch = [*mortal, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"]
+        # A helper that outlived a killed run would write the same file as that of the next run.
+        helper = ["setpriv", "--pdeathsig", "KILL", HELPER]
+        fetch = [*helper, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"]
         try:
             with download.watched(part, tarball.size, stage):
                 command.run(fetch, log=self.log)
@@ -87,7 +86,7 @@ class Archive:
 
 
 def parse_index(text: str, mirror: str) -> dict[str, Tarball]:
-    """Kernel version to ``orig`` tarball, from the text of a Sources index."""
+    """Return the ``orig`` tarballs in the text of a Sources index, by kernel version."""
     found: dict[str, Tarball] = {}
     for stanza in text.split("\n\n"):
         folder = re.search(r"^Directory: ([\w./+-]+)$", stanza, re.MULTILINE)
@@ -102,7 +101,7 @@ def parse_index(text: str, mirror: str) -> dict[str, Tarball]:
 
 
 def _private(state: Path) -> list[str]:
-    """apt options that keep everything apt writes below ``state``."""
+    """Return the apt options that keep all files which apt writes below ``state``."""
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
     return ["-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache"]

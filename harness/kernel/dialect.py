@@ -1,4 +1,4 @@
-"""The dialect of a kernel: which user-space interface its installed headers offer for revocation."""
+"""The dialect of a kernel: the user-space interface for revocation in its installed headers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.lib.errors import BuildError
 
-# The dialect, the header that tells it, and the constant that the header then has.
+# Each dialect with the header and the constant that identify it.
 SIGNS = (
     ("feature", "linux/vfio.h", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE"),
     ("ioctl", "linux/dma-buf.h", "DMA_BUF_IOCTL_REVOKE"),
@@ -15,7 +15,7 @@ SIGNS = (
 
 
 def of_headers(headers: Path) -> str:
-    """``feature`` or ``ioctl`` by what the headers define; ``map`` if they know no revocation."""
+    """Return ``feature`` or ``ioctl`` by the constants in the headers; ``map`` without revocation."""
     for dialect, name, constant in SIGNS:
         header = headers / name
         text = header.read_text(errors="replace") if header.is_file() else ""
@@ -25,10 +25,10 @@ def of_headers(headers: Path) -> str:
 
 
 def settle(promised: str, headers: Path) -> str:
-    """The dialect to test: the promised one, or what the headers say where that is ``auto``.
+    """Return the dialect to test: ``promised``, or the dialect of the headers for ``auto``.
 
-    Raises BuildError if the headers do not offer what the series promises: every
-    scenario would then fail, and none would say why.
+    Raises BuildError if the headers do not offer the promised dialect: every
+    scenario would fail without naming the reason.
     """
     found = of_headers(headers)
     if promised == "auto":
@@ -36,6 +36,7 @@ def settle(promised: str, headers: Path) -> str:
     if found != ("map" if promised == "base" else promised):
         raise BuildError(
             f"The series promises the dialect {promised}, but the installed headers are those of the dialect "
-            f"{found}. The constants that tell: {', '.join(f'{c} in {h} ({d})' for d, h, c in SIGNS)}."
+            f"{found}. The constants that identify them: "
+            f"{', '.join(f'{constant} in {header} ({name})' for name, header, constant in SIGNS)}."
         )
     return promised

@@ -1,4 +1,4 @@
-"""Fetch a large file so that what ends up in the cache is whole and is the right one."""
+"""Fetch a large file into the cache, and check that it is whole and has the expected digest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.lib import cache, files
 from harness.lib.errors import HarnessError, UnreachableError
 from harness.lib.progress import Stage
 
-TRIES = 6  # connections opened for one file; each goes on where the last one broke off
+TRIES = 6  # connections opened for one file; each continues where the last one broke off
 TIMEOUT = 30.0  # seconds of silence after which a connection counts as broken
 BLOCK = 1 << 18
 _MIB = 1 << 20
@@ -33,7 +33,7 @@ def demand_room(folder: Path, size: int) -> None:
 
 
 def text(url: str) -> str:
-    """The content of a small text file, at most 1 MiB of it.  Raises UnreachableError."""
+    """Return the content of a small text file, at most 1 MiB of it.  Raises UnreachableError."""
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - from bases.toml
             content: bytes = response.read(_MIB)
@@ -47,42 +47,42 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
 
     Bytes go to ``target``.part, which a later run continues.  Raises
     UnreachableError when the server cannot be reached, has no such file or
-    breaks off too often; HarnessError when the file is not the expected one, and
-    then nothing of it is left.
+    breaks off too often.  Raises HarnessError when the file is not the expected
+    one, and deletes it.
     """
     part = target.with_name(target.name + ".part")
     inherited = part.exists()
-    trouble = ""
+    failure = ""
     for _ in range(TRIES):
         try:
             whole = _continue(url, part, stage)
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
-                part.unlink()  # it is longer than the file itself: not a piece of it
+                part.unlink()  # it is longer than the file, so no part of it
                 continue
             if error.code < 500:
                 raise UnreachableError(f"{url} answers {error.code} {error.reason}.") from error
-            trouble = f"the server answers {error.code}"
+            failure = f"the server answers {error.code}"
             continue
         except (OSError, http.client.HTTPException) as error:
-            trouble = _reason(error)
+            failure = _reason(error)
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise HarnessError(f"{part} could not be written: {trouble}.") from error
+                raise HarnessError(f"{part} could not be written: {failure}.") from error
             if isinstance(error, urllib.error.URLError) and not part.exists():
-                break  # no name, no route, no trust: trying again at once brings nothing
+                break  # no name, no route or no valid certificate: a new try would fail, too
             continue
         if not whole:
-            trouble = f"the connection broke off at {part.stat().st_size} bytes"
+            failure = f"the connection broke off at {part.stat().st_size} bytes"
             continue
         try:
             keep_if_right(part, target, sha256, url)
         except HarnessError:
             if not inherited:
                 raise
-            inherited = False  # the old piece may have been of another file: once more from the start
+            inherited = False  # the inherited part may be of another file: fetch again from the start
             continue
         return
-    raise UnreachableError(f"{url} could not be fetched: {trouble}.")
+    raise UnreachableError(f"{url} could not be fetched: {failure}.")
 
 
 def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
@@ -92,14 +92,14 @@ def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
         part.unlink()
         raise HarnessError(
             f"The file from {source} is not the one that is pinned: its SHA-256 is {found}, not {sha256}. "
-            "It was deleted. Try again; if it stays so, the source is not to be trusted."
+            "It was deleted. Try again; if the digest is wrong again, do not trust the source."
         )
     part.replace(target)
 
 
 @contextmanager
 def watched(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
-    """Show how much of ``path`` is there while another program writes it."""
+    """Show the size of ``path``, of ``size`` bytes if known, while another program writes the file."""
     ended = threading.Event()
 
     def poll() -> None:
@@ -107,7 +107,7 @@ def watched(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
             try:
                 _show(path.stat().st_size, size, stage)
             except FileNotFoundError:
-                continue  # it has not begun, or is renamed already
+                continue  # not begun, or renamed already
 
     thread = threading.Thread(target=poll, name="download-progress", daemon=True)
     thread.start()
@@ -119,7 +119,7 @@ def watched(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
 
 
 def _continue(url: str, part: Path, stage: Stage) -> bool:
-    """Append to ``part`` what is missing; True if the server says that this is all."""
+    """Append the missing bytes to ``part``; return whether it now has the length that the server gives."""
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:  # noqa: S310 - from bases.toml
@@ -129,7 +129,7 @@ def _continue(url: str, part: Path, stage: Stage) -> bool:
             and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         )
         if not resumed:
-            have = 0  # a server that knows no ranges sends it all again
+            have = 0  # a server without ranges sends the whole file
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None and length.isdigit() else None
         with part.open("ab" if resumed else "wb") as stream:

@@ -1,11 +1,8 @@
-"""Kernel configuration: what fragments ask for, what a tree made of it, and why not.
+"""Kernel configuration: the options that fragments ask for, and those that are missing in ``.config``.
 
-``make allnoconfig`` drops silently what it cannot grant.  So every option that
-was asked for is compared with the ``.config`` that came out, and for one that
-vanished the tree's own Kconfig files are read to name the dependency that is
-not met.  That reader follows Documentation/kbuild/kconfig-language.rst as far
-as dependencies go; it evaluates expressions against the finished ``.config``,
-so it needs no macro, compiler probe or ``choice`` logic.
+``make allnoconfig`` silently drops an option whose dependencies are not met.  So
+every option that was asked for is compared with the ``.config`` that make wrote;
+kconfig_why names the unmet dependency of a dropped option.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ _OFF = re.compile(r"# CONFIG_(\w+) is not set")
 
 
 def values(text: str) -> dict[str, str]:
-    """Options of a ``.config`` or a fragment by name without ``CONFIG_``; off is ``n``."""
+    """Return the options of a ``.config`` or a fragment by name without ``CONFIG_``; off is ``n``."""
     found: dict[str, str] = {}
     for line in text.splitlines():
         if match := _ASSIGNED.fullmatch(line.strip()):
@@ -32,7 +29,7 @@ def values(text: str) -> dict[str, str]:
 
 
 def requested(fragments: Iterable[Path]) -> dict[str, str]:
-    """What the fragments ask for together; where two differ the later one wins.
+    """Return the options that the fragments ask for together; where two differ, the later one wins.
 
     Raises UsageError for a fragment that cannot be read, and for a line that is
     neither an assignment nor a comment, because kconfig would only warn about it.
@@ -55,10 +52,10 @@ def requested(fragments: Iterable[Path]) -> dict[str, str]:
 
 
 def fragment_text(asked: Mapping[str, str]) -> str:
-    """``asked`` as one fragment in a fixed order, the form that configures and is digested."""
+    """Return ``asked`` as the text of one fragment in a fixed order, for make and for the digest."""
     return "".join(f"CONFIG_{name}={value}\n" for name, value in sorted(asked.items()))
 
 
 def vanished(asked: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
-    """The names of the options that were asked for and did not come out as asked."""
+    """Return the names of the options in ``asked`` whose value in ``got`` differs, in order."""
     return [name for name, value in sorted(asked.items()) if got.get(name, "n") != value]

@@ -1,4 +1,9 @@
-"""Say why Kconfig did not keep an option: which dependency is not met."""
+"""Explain why Kconfig dropped an option: name the dependency that is not met.
+
+The parser follows Documentation/kbuild/kconfig-language.rst as far as
+dependencies go.  It evaluates expressions against the finished ``.config``, so it
+needs no macros, compiler probes or ``choice`` logic.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ _TYPES = ("bool", "tristate", "string", "int", "hex", "prompt")
 
 @dataclass
 class Option:
-    """Every definition of one symbol: conditions of each, and who selects it."""
+    """All definitions of one symbol: the conditions of each, and the options that select the symbol."""
 
     defined: list[list[str]] = field(default_factory=list)
     prompts: list[list[str]] = field(default_factory=list)
@@ -34,7 +39,7 @@ class _Block:
 
 
 class Options:
-    """The options of a kernel source tree with what they depend on (SRCARCH x86)."""
+    """The options of a kernel source tree, with their dependencies (SRCARCH x86)."""
 
     def __init__(self, source: Path) -> None:
         self._root = source.resolve()
@@ -43,7 +48,7 @@ class Options:
         self._read("Kconfig", [])
 
     def why(self, name: str, asked: str, got: Mapping[str, str]) -> str:
-        """A clause that says why ``name`` is not ``asked`` in the configuration ``got``."""
+        """Return a clause that explains why ``name`` is not ``asked`` in the configuration ``got``."""
         option = self._options.get(name)
         if option is None or not (option.defined or option.prompts):
             return "this tree has no such option"
@@ -65,7 +70,7 @@ class Options:
 
     def _read(self, relative: str, outer: Sequence[_Block]) -> None:
         path = (self._root / relative).resolve()
-        # The tree is somebody else's: what it sources must lie in it, and only once.
+        # The tree is not trusted: read only files inside it, and each one once.
         if path in self._seen or not path.is_relative_to(self._root) or not path.is_file():
             return
         self._seen.add(path)
@@ -125,7 +130,7 @@ class Options:
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines without comments, help texts and continuation, blanks collapsed."""
+    """Yield the lines without comments and help texts, continued lines joined, blanks collapsed."""
     help_indent: int | None = None
     in_help = False
     pending = ""
@@ -153,25 +158,25 @@ def _logical_lines(text: str) -> Iterator[str]:
 
 
 def _split_if(rest: str) -> tuple[str, str]:
-    """``"Text" if COND`` as its two halves; no condition is ``y``."""
+    """Split ``"Text" if COND`` into its halves; without a condition it is ``y``."""
     text, found, condition = rest.rpartition(" if ")
     return (text.strip(), condition.strip()) if found else (rest, "y")
 
 
 def _unmet_everywhere(alternatives: Sequence[Sequence[str]], got: Mapping[str, str]) -> str:
-    """What is missing in each of the alternatives; empty when one of them is met."""
+    """Return the unmet conditions of the alternatives; empty when one alternative is met."""
     unmet = [_unmet(conditions, got) for conditions in alternatives]
     return " or ".join(" && ".join(parts) for parts in unmet) if all(unmet) else ""
 
 
 def _unmet(conditions: Sequence[str], got: Mapping[str, str]) -> list[str]:
-    """The conjuncts of ``conditions`` that do not hold in ``got``, each once."""
+    """Return the conjuncts of ``conditions`` that do not hold in ``got``, each once."""
     parts = [part for condition in conditions for part in _conjuncts(condition)]
     return list(dict.fromkeys(part for part in parts if not holds(part, got)))
 
 
 def _conjuncts(condition: str) -> list[str]:
-    """The parts of ``condition`` that must all hold; a part with alternatives stays whole."""
+    """Return the parts of ``condition`` that must all hold; a part with alternatives stays whole."""
     parts: list[list[str]] = [[]]
     depth = 0
     for word in _TOKEN.findall(condition):
@@ -190,12 +195,12 @@ def _conjuncts(condition: str) -> list[str]:
 
 
 def is_on(name: str, got: Mapping[str, str]) -> bool:
-    """Whether the option ``name`` is built in or a module."""
+    """Return whether the option ``name`` is built in or a module."""
     return got.get(name, "n") in ("y", "m")
 
 
 def holds(condition: str, got: Mapping[str, str]) -> bool:
-    """Evaluate a Kconfig expression in ``got``; one that cannot be read counts as met."""
+    """Evaluate a Kconfig expression in ``got``; an expression that cannot be parsed is True."""
     tokens = _TOKEN.findall(condition)
     try:
         return _Expression(tokens, got).either()
@@ -204,7 +209,7 @@ def holds(condition: str, got: Mapping[str, str]) -> bool:
 
 
 class _Expression:
-    """Recursive descent over ``||``, ``&&``, ``!``, parentheses and comparisons."""
+    """A recursive-descent parser of ``||``, ``&&``, ``!``, parentheses and comparisons."""
 
     def __init__(self, tokens: Sequence[str], got: Mapping[str, str]) -> None:
         self._tokens = list(tokens)
@@ -233,7 +238,7 @@ class _Expression:
             return inner
         if self._tokens and self._tokens[0] in ("=", "!=", "<", ">", "<=", ">="):
             return self._compare(word, self._tokens.pop(0), self._tokens.pop(0))
-        # A macro such as $(cc-option,...) was the toolchain's to answer; do not blame it here.
+        # A macro such as $(cc-option,...) depends on the toolchain: count it as met.
         return word.startswith("$") or self._value(word) in ("y", "m")
 
     def _compare(self, left: str, operator: str, right: str) -> bool:

@@ -1,9 +1,9 @@
-"""What kbuild prints: the step it is at, the warnings of each object, and why it failed.
+"""Parse the output of kbuild: the present step, the warnings of each object, the reason of a failure.
 
-The output comes from compiling somebody else's patches, so it is only ever
-matched against anchored patterns and shown, never run or trusted with a path.
-It is expected from ``make --output-sync=target`` under ``LC_ALL=C``: then all
-lines of one step stand together below the line that names it.
+The output comes from untrusted patches, so it is only matched against anchored
+patterns and shown; no path in it is used.  It must come from ``make
+--output-sync=target`` under ``LC_ALL=C``, where all lines of one step follow the
+line that names the step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ERRORS = tuple(
 )
 _CONSEQUENCE = re.compile(r"make(?:\[\d+\])?: \*\*\* ")
 
-# What says that the machine failed, not the source: each with what to do about it.
+# Lines that show a fault of the machine, not of the source, each with the advice to the user.
 _MACHINE = (
     (
         re.compile(
@@ -66,21 +66,21 @@ _MACHINE = (
 
 @dataclass
 class Output:
-    """The output of one ``make``, read line by line."""
+    """The output of one ``make``, parsed line by line."""
 
     source: Path
     steps: int = 0
-    """How many objects were compiled or assembled."""
+    """The number of compiled or assembled objects."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
-    """Warning lines by the target whose making printed them; an empty list for a clean one."""
+    """Warning lines by target; an empty list for a target without warnings."""
     errors: list[str] = field(default_factory=list)
     machine: list[tuple[str, str]] = field(default_factory=list)
-    """Lines that blame the machine, each with what to do."""
+    """Lines that show a fault of the machine, each with its advice."""
     _target: str = ""
     _consequences: list[str] = field(default_factory=list)
 
     def line(self, raw: str) -> str:
-        """Take in one line; returns the step it begins (``CC drivers/pci/pci.o``), or nothing."""
+        """Parse one line; return the step that it begins (``CC drivers/pci/pci.o``), or an empty text."""
         text = raw.replace(f"{self.source}/", "")
         if match := _STEP.fullmatch(text):
             self._target = match[2]
@@ -102,7 +102,10 @@ class Output:
         return ""
 
     def failure(self, error: CommandError, what: str) -> PatchproofError:
-        """The error to raise for a make that failed: whose fault it is, with the lines that say so."""
+        """Return the error for a failed make: HarnessError if a line blames the machine, else BuildError.
+
+        ``what`` names the command in the message.  The error has the lines that show the reason.
+        """
         if self.machine:
             lines = [line for line, _ in self.machine]
             return HarnessError(
@@ -112,8 +115,8 @@ class Output:
             )
         if error.returncode < 0:
             return HarnessError(
-                f"The {what} was killed by signal {-error.returncode}. Nothing is said about the series; "
-                "run it again.",
+                f"The {what} was killed by signal {-error.returncode}. This proves nothing about the "
+                "series; run it again.",
                 log=error.log,
                 tail=error.tail,
             )
@@ -125,5 +128,5 @@ class Output:
 
 
 def unplaced(warning: str) -> str:
-    """A warning without line numbers and offsets, so that code which moved is not a new warning."""
+    """Return a warning without line numbers and offsets, so that moved code causes no new warning."""
     return _POSITION.sub("", warning)

@@ -1,4 +1,4 @@
-"""What can be said of a series without running it: checkpatch, and compilers asked for all their warnings."""
+"""Check a series without running it: checkpatch, and compilers with all their warnings."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ from harness.lib.progress import Progress
 from harness.series import series
 from harness.series.series import Patch, Series
 
-# What these folders hold is not compiled by kbuild for the kernel.
+# Folders whose files are no part of the kernel itself.
 _NOT_KERNEL = ("Documentation", "samples", "scripts", "tools", "usr")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program that warns; ``programs`` are its names, ``arguments`` what make is told for it."""
+    """A program that warns.
+
+    ``programs`` are its names on PATH, in order of preference; ``arguments`` go to
+    make.  ``compiles`` is true for a compiler, false for a checker beside gcc.
+    """
 
     name: str
     programs: tuple[str, ...]
@@ -35,7 +39,7 @@ class Tool:
     arguments: tuple[str, ...]
 
     def program(self) -> str | None:
-        """The first of its names that is on PATH, None if it is not installed."""
+        """Return the first of its names that is on PATH; None if there is none."""
         return next(filter(shutil.which, self.programs), None)
 
 
@@ -49,7 +53,7 @@ TOOLS = (
 
 
 def folders(tested: Series, source: Path) -> list[str]:
-    """The source folders whose C files the series changes, for make: ``drivers/vfio/pci/``."""
+    """Return the source folders whose C files the series changes, for make: ``drivers/vfio/pci/``."""
     paths = {PurePosixPath(path) for files in series.check(tested) for file in files for path in file.paths}
     touched = {path.parent for path in paths if path.suffix == ".c" and path.parts[0] not in _NOT_KERNEL}
     return sorted(
@@ -61,35 +65,35 @@ def folders(tested: Series, source: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class WarningCheck:
-    """Where compilers are asked; ``request`` is the configuration in a fragment's words."""
+    """A check for compiler warnings; ``request`` is the configuration as the text of a fragment."""
 
     store: Store
     progress: Progress
     request: str
     log: Path
 
-    def new_warnings(self, tool: Tool, tree: Tree, base: Tree, where: Sequence[str]) -> list[str]:
-        """What ``tool`` says of ``tree`` in the folders ``where`` that it does not say of ``base``.
+    def new_warnings(self, tool: Tool, tree: Tree, base: Tree, source_folders: Sequence[str]) -> list[str]:
+        """Return the warnings of ``tool`` about ``source_folders`` in ``tree`` that ``base`` does not have.
 
-        Raises BuildError if one of them does not compile.
+        Raises BuildError if a folder does not compile, HarnessError if ``tool`` is not installed.
         """
-        old = {unplaced(line) for line in self._warnings(tool, base, where)}
-        return [line for line in self._warnings(tool, tree, where) if unplaced(line) not in old]
+        old = {unplaced(line) for line in self._warnings(tool, base, source_folders)}
+        return [line for line in self._warnings(tool, tree, source_folders) if unplaced(line) not in old]
 
-    def _warnings(self, tool: Tool, tree: Tree, where: Sequence[str]) -> list[str]:
+    def _warnings(self, tool: Tool, tree: Tree, source_folders: Sequence[str]) -> list[str]:
         program = tool.program()
         if program is None:
             raise HarnessError(f"The program {tool.name} is not installed.")
         version = command.run([program, "--version"]).split("\n", 1)[0]
-        key = digest("1", tree.tree_id, self.request, version, *tool.arguments, *where)
+        key = digest("1", tree.tree_id, self.request, version, *tool.arguments, *source_folders)
 
         def make(folder: Path) -> None:
             compiler = program if tool.compiles else "gcc"
-            bench = BuildDir(self.store, self.request, f"check-{tool.name}", compiler)
+            build_dir = BuildDir(self.store, self.request, f"check-{tool.name}", compiler)
             with self.store.lock("workbench"):
-                tree.files_into(bench.source, self.progress)
+                tree.files_into(build_dir.source, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
-                    found = bench.all_warnings(where, tool.arguments, stage, self.log)
+                    found = build_dir.all_warnings(source_folders, tool.arguments, stage, self.log)
             write_atomically(folder / "warnings.json", json.dumps(found, indent=1))
 
         entry = self.store.entry("check", key, make)
@@ -98,22 +102,22 @@ class WarningCheck:
 
 
 def checkpatch(patches: Iterable[Patch], source: Path) -> list[list[str]]:
-    """What ``scripts/checkpatch.pl --strict`` of the kernel in ``source`` says of each patch."""
+    """Return the lines of ``scripts/checkpatch.pl --strict`` in ``source`` about each patch."""
     with tempfile.TemporaryDirectory(prefix="patchproof-checkpatch-") as folder:
         return [_checkpatch(patch, source, Path(folder)) for patch in patches]
 
 
 def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
-    mail, said = folder / "patch", folder / "said"
+    mail, output = folder / "patch", folder / "output"
     mail.write_bytes(patch.content)
-    said.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
     argv = ["perl", str(source / "scripts" / "checkpatch.pl"), f"--root={source}"]
     try:
         command.run(
-            [*argv, "--strict", "--terse", "--no-summary", "--color=never", str(mail)], cwd=source, log=said
+            [*argv, "--strict", "--terse", "--no-summary", "--color=never", str(mail)], cwd=source, log=output
         )
     except CommandError as error:
-        if error.returncode != 1:  # 1 is how it ends when it has something to say
+        if error.returncode != 1:  # 1: checkpatch has warnings
             raise
-    lines = [line.removeprefix(f"{mail}:") for line in said.read_text(errors="replace").splitlines()[1:]]
+    lines = [line.removeprefix(f"{mail}:") for line in output.read_text(errors="replace").splitlines()[1:]]
     return [text.printable(f"{patch.name}:{line}") for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""Turn a kernel tarball into one git commit, without unpacking it on the way."""
+"""Import a kernel tarball into git as one commit, without unpacking it to files."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ REF = "refs/patchproof/base"
 
 
 def into_repository(tarball: Path, repository: Path, message: str, stage: Stage) -> str:
-    """Make ``repository``, a new bare repository, hold the content of ``tarball`` (.tar.xz) as one commit.
+    """Import ``tarball`` (.tar.xz) as one commit into ``repository``, which is made as a bare repository.
 
     Returns the commit's id, which depends on the content and ``message`` alone.
-    Raises HarnessError when the tarball is damaged or holds what a kernel
-    tarball does not, or the disk is full.
+    Raises HarnessError when the tarball is damaged, when it has a member that is
+    neither a file nor a link inside the tree, or when the disk is full.
     """
-    # The pack is read once per build and never sent anywhere: light compression and no deltas halve the time.
+    # The pack is read once per build and never sent: light compression and no deltas halve the time.
     git.query(["init", "--quiet", "--bare", "--template=", str(repository)], env=git.environment())
     for key, value in (("core.compression", "1"), ("gc.auto", "0")):
         git.query(["config", key, value], env=git.environment(repository))
-    said: list[bytes] = []
+    stderr: list[bytes] = []
     try:
         with (
-            _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], said) as xz,
-            _program(["git", "fast-import", "--quiet", "--depth=0"], said, repository) as importer,
+            _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], stderr) as xz,
+            _program(["git", "fast-import", "--quiet", "--depth=0"], stderr, repository) as importer,
         ):
             assert xz.stdout is not None
             assert importer.stdin is not None
             with tarfile.open(fileobj=xz.stdout, mode="r|") as members:
                 _commit(members, importer.stdin, message, stage)
             while xz.stdout.read(1 << 20):
-                pass  # the padding after the last member; xz only ends when it is read
+                pass  # the padding after the last member: xz ends only when it is read
             importer.stdin.close()
             if importer.wait() != 0 or xz.wait() != 0:
                 raise HarnessError("one of the two programs failed")
     except (OSError, tarfile.TarError, HarnessError) as error:
         raise HarnessError(
             f"The tarball {tarball.name} could not be imported into git: {error}.",
-            tail=b"".join(said).decode(errors="replace").strip(),
+            tail=b"".join(stderr).decode(errors="replace").strip(),
         ) from error
     commit = git.resolve(repository, REF)
     if commit is None:
@@ -57,11 +57,11 @@ def into_repository(tarball: Path, repository: Path, message: str, stage: Stage)
 
 @contextlib.contextmanager
 def _program(
-    argv: list[str], said: list[bytes], repository: Path | None = None
+    argv: list[str], stderr: list[bytes], repository: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program with pipes at both ends, ended for certain when the body is left.
+    """Run a program with pipes at both ends; at the end of the block it is terminated.
 
-    Its few lines of complaint are added to ``said``; not to a file, for the disk may be full.
+    Its error output is appended to ``stderr``, not to a file, since the disk may be full.
     """
     whole = {**os.environ, **git.environment(repository)}
     process = subprocess.Popen(
@@ -78,12 +78,12 @@ def _program(
     try:
         yield process
     finally:
-        with contextlib.suppress(BrokenPipeError):  # what it did not read before it ended is lost
+        with contextlib.suppress(BrokenPipeError):  # the program ended before it read everything
             process.stdin.close()
         process.stdout.close()
         if process.poll() is None:
             end_group(process)
-        said.append(process.stderr.read())
+        stderr.append(process.stderr.read())
         process.stderr.close()
 
 
@@ -119,7 +119,7 @@ def _commit(members: tarfile.TarFile, out: IO[bytes], message: str, stage: Stage
 
 
 def _is_plain(path: str) -> bool:
-    """Whether ``path`` is an ordinary name below the top of the tree (fast-import would unquote a quote)."""
+    """Return whether ``path`` is a plain name inside the tree; fast-import would unquote a leading quote."""
     return (
         path.isprintable()
         and not path.startswith('"')
@@ -128,7 +128,7 @@ def _is_plain(path: str) -> bool:
 
 
 def _stays_inside(path: str, target: str) -> bool:
-    """Whether a symbolic link at ``path`` leads to a place below the top of the tree."""
+    """Return whether the ``target`` of a symbolic link at ``path`` is inside the tree."""
     depth = len(PurePosixPath(path).parent.parts)
     for part in target.split("/"):
         depth += -1 if part == ".." else 0 if part in ("", ".") else 1

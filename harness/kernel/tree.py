@@ -1,8 +1,8 @@
-"""The tree: the source that is built, as a commit: a base with a series applied to it.
+"""The tree: the source that is built, as a commit of a base with a series applied to it.
 
-Nothing here touches the user's files: patches are applied in a throw-away
-repository that shares the objects of the cached one, and a kernel checkout
-given with --tree is only read.
+The user's files stay untouched: patches are applied in a temporary repository
+that shares the objects of the cached one, and a checkout given with --tree is
+only read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _WORKERS = "checkout.workers=2"  # two were fastest on 2 cores and do no harm on
 class Tree:
     """A base with a series applied (``series`` is None for the base alone).
 
-    ``tree_id``, the git tree of ``commit``, is the identity of the content: two
-    trees with the same id build the same kernel.
+    ``tree_id``, the git tree of ``commit``, identifies the content: two trees with
+    the same id build the same kernel.
     """
 
     repository: Path
@@ -36,29 +36,29 @@ class Tree:
     series: Series | None
 
     def content(self, path: str) -> bytes:
-        """A file of the tree.  Raises CommandError if there is none."""
+        """Return the content of the file ``path`` in the tree.  Raises CommandError if there is none."""
         return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))
 
     def files_into(self, directory: Path, progress: Progress) -> None:
-        """Make ``directory`` hold exactly this tree; a file that does not differ keeps its time stamp.
+        """Write exactly this tree into ``directory``; a file that does not differ keeps its time stamp.
 
-        git's notes on what is there (an index) stand beside it, with its lock.  A
-        run that was killed half-way leaves files that do not match those notes,
-        and the next run writes them again.
+        git's index of the files and the lock are beside ``directory``.  A killed
+        run leaves files that do not match the index, and the next run writes these again.
         """
         directory.mkdir(parents=True, exist_ok=True)
         index, lock = (directory.with_name(directory.name + suffix) for suffix in (".index", ".lock"))
         with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
-            index.with_name(index.name + ".lock").unlink(missing_ok=True)  # of a killed git: we hold our own
+            # The lock file of a killed git: this call holds a lock of its own.
+            index.with_name(index.name + ".lock").unlink(missing_ok=True)
             env = git.environment(self.repository, work_tree=directory, index=index)
             # A git that outlived a killed run would write into the folder beside the git of the next.
-            mortal = ["setpriv", "--pdeathsig", "KILL", "git"]
-            read = [*mortal, "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
+            git_argv = ["setpriv", "--pdeathsig", "KILL", "git"]
+            read = [*git_argv, "-c", _WORKERS, "read-tree", "--reset", "-u", self.commit]
             try:
                 command.run(read, env=env, cwd=directory)
             except CommandError:
                 if not index.exists():
                     raise
-                index.unlink()  # it may be damaged; without it every file is written
+                index.unlink()  # it may be damaged; without an index every file is written
                 command.run(read, env=env, cwd=directory)
-            command.run([*mortal, "clean", "-ffdxq"], env=env, cwd=directory)
+            command.run([*git_argv, "clean", "-ffdxq"], env=env, cwd=directory)

@@ -1,1 +1,1 @@
-"""Every mutant of a series, tried and scored."""
+"""Try the mutants of series, and score the scenarios by them."""

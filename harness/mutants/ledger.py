@@ -1,19 +1,19 @@
-"""What became of the mutants: the journal of their trials, and what it adds up to.
+"""The journal of the trials of mutants, the fate of each mutant, and the score.
 
-``events.jsonl`` in the results folder grows by one JSON object per line, each on
-the disk before the next trial begins:
+``events.jsonl`` in the results folder has one JSON object per line, each on the
+disk before the next trial begins:
 
 ===================  ============================================================
 event                further members
 ===================  ============================================================
 ``trial-started``    ``id``, ``key``
-``trial-ended``      those of Trial
-``control-ended``    ``key``, ``passed``, ``failed``: what the series without a
-                     fault made of scenarios that killed a mutant
+``trial-ended``      the fields of MutantTrial
+``control-ended``    ``key``, ``passed``, ``failed``: the results of scenarios
+                     that killed a mutant on the series without a fault
 ===================  ============================================================
 
-A trial is known by the digest of what was built, so a mutant that was changed is
-tried again.
+The key of a trial is the digest of the built series and configuration, so a
+changed mutant is tried again.
 """
 
 from __future__ import annotations
@@ -35,25 +35,29 @@ EVENTS = "events.jsonl"
 
 
 class Fate(StrEnum):
-    """What became of a mutant."""
+    """The outcome of a mutant's trial."""
 
     KILLED = "killed"
-    """A scenario that has to catch it unexpectedly failed."""
+    """A scenario that must catch the mutant unexpectedly failed."""
     MISTAKEN = "killed by the wrong scenario"
-    """All of those passed, and another one failed: the mutant or the matrix is mistaken."""
+    """The scenarios that must catch the mutant passed, and another one failed.
+
+    The mutant or the matrix of requirements is mistaken.
+    """
     SURVIVED = "survived"
     ERROR = "error"
-    """It does not build, or the harness failed: nothing is known."""
+    """The mutant does not build, or the harness failed: nothing is known."""
 
 
 @dataclass(frozen=True)
 class MutantTrial:
-    """One mutant's trial.
+    """The trial of one mutant.
 
-    ``key`` is the digest of what was built, ``suites`` that of what tested it,
-    ``control`` the key of the control that it is held against.  ``killer`` is the id
-    of a scenario or stage, ``verdict`` what that got, ``results`` the folder of the
-    run relative to the results folder.
+    ``key`` is the digest of the built series and configuration, ``suites`` the
+    digest of the harness and the scenarios, ``control`` the key of the control on
+    which the killer must pass.  ``killer`` is the id of the scenario or stage that
+    shows the fault, with its ``requirements``, ``verdict`` and ``reason``.
+    ``results`` is the folder of the run, relative to the results folder.
     """
 
     id: str
@@ -70,22 +74,23 @@ class MutantTrial:
 
     @property
     def killed(self) -> bool:
-        """Whether a scenario, right or wrong, has shown the fault."""
+        """Return whether any scenario or stage showed the fault."""
         return self.fate in (Fate.KILLED, Fate.MISTAKEN)
 
 
 @dataclass
 class CleanRun:
-    """What a series without a fault made of scenarios: their ids, and why those that failed did."""
+    """Results of scenarios on a series without a fault: ids that passed, and reasons by id that failed."""
 
     passed: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
 
 class Ledger:
-    """The journal of trials in a results folder, and what it said when it was opened.
+    """The journal of trials in a results folder, read at the start and appended to.
 
-    Raises HarnessError if it cannot be read or written.
+    ``trials`` has the latest trial by mutant id, ``controls`` the control runs by
+    key.  Raises HarnessError if the file cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -99,22 +104,22 @@ class Ledger:
             raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
         for number, raw in enumerate(lines, 1):
             try:
-                self._take(json.loads(raw))
+                self._apply(json.loads(raw))
             except (ValueError, KeyError, TypeError) as error:
                 raise HarnessError(
                     f"Line {number} of {self.path} cannot be read ({error!r}). Delete it to begin anew."
                 ) from error
 
     def started(self, mutant: Mutant, key: str) -> None:
-        """A trial begins."""
+        """Record that a trial begins."""
         self._write("trial-started", id=mutant.id, key=key)
 
     def ended(self, trial: MutantTrial) -> None:
-        """A trial ended."""
+        """Record that a trial ended."""
         self._write("trial-ended", **asdict(trial))
 
     def controlled(self, key: str, control: CleanRun) -> None:
-        """The series was tried without a fault."""
+        """Record the results of a control run."""
         self._write(
             "control-ended",
             key=key,
@@ -123,26 +128,26 @@ class Ledger:
         )
 
     def is_open(self, trial: MutantTrial) -> bool:
-        """Whether its killer was not seen to pass on the series without a fault."""
+        """Return whether the trial has a killer that has not passed on the series without a fault yet."""
         return trial.killed and trial.killer not in self.controls.get(trial.control, CleanRun()).passed
 
     @property
     def settled(self) -> dict[str, MutantTrial]:
-        """The trials of which all is known."""
+        """Return by mutant id the trials that are not open."""
         return {name: trial for name, trial in self.trials.items() if not self.is_open(trial)}
 
     def is_done(self, mutant: Mutant, key: str, suites: str) -> bool:
-        """Whether a mutant need not be tried again.
+        """Return whether a mutant need not be tried again.
 
-        It was killed as it should be, and its killer held against the series without
-        a fault; or it was tried in any other way, and the scenarios are still the same.
+        True if the right scenario killed the mutant and has passed on the series without
+        a fault, or if the mutant was tried by the same ``suites``.  An error is tried again.
         """
         trial = self.trials.get(mutant.id)
         if trial is None or trial.key != key or trial.fate is Fate.ERROR:
             return False
         return trial.suites == suites or (trial.fate is Fate.KILLED and not self.is_open(trial))
 
-    def _take(self, event: Mapping[str, Any]) -> None:
+    def _apply(self, event: Mapping[str, Any]) -> None:
         match event["event"]:
             case "trial-ended":
                 known = {name: event[name] for name in MutantTrial.__dataclass_fields__}
@@ -155,20 +160,23 @@ class Ledger:
 
     def _write(self, event: str, **members: object) -> None:
         jsonl.append(self.path, event, **members)
-        self._take({"event": event, **members})
+        self._apply({"event": event, **members})
 
 
 def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
-    """What the run of a mutant says: its fate, the scenario or stage that shows it, and why."""
+    """Return the fate of a mutant by the record of its run, the result that shows it, and the reason.
+
+    The result is None for a mutant that survived, and for a run without an end.
+    """
     results = record.results
-    shown = next((one for one in results if one.violated), None)
-    if shown is not None:
-        fate = _fate(mutant, shown)
+    violation = next((one for one in results if one.violated), None)
+    if violation is not None:
+        fate = _fate(mutant, violation)
         if fate is Fate.MISTAKEN:
             for result in results:
                 if result.verdict is Verdict.HARNESS_ERROR and _is_right(mutant, result):
                     return Fate.ERROR, result, result.reason
-        return fate, shown, shown.reason
+        return fate, violation, violation.reason
     for result in results:
         if result.verdict is Verdict.HARNESS_ERROR or not result.ended:
             return Fate.ERROR, result, result.reason or f"It is {result.verdict}."
@@ -178,7 +186,7 @@ def judge(mutant: Mutant, record: Record) -> tuple[Fate, Result | None, str]:
 
 
 def _fate(mutant: Mutant, shown_by: Result) -> Fate:
-    """What became of a mutant that made this stage or scenario unexpectedly fail."""
+    """Return the fate of a mutant on which this stage or scenario unexpectedly failed."""
     entry = shown_by.entry
     if entry.kind is Kind.STAGE and entry.id in ("apply", "build"):
         return Fate.ERROR
@@ -186,13 +194,13 @@ def _fate(mutant: Mutant, shown_by: Result) -> Fate:
 
 
 def _is_right(mutant: Mutant, result: Result) -> bool:
-    """Whether it is a result of a scenario that must catch the mutant."""
+    """Return whether the scenario of ``result`` must catch the mutant."""
     return bool(set(result.entry.requirements) & set(mutant.caught_by))
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the trials of some mutants add up to; ``untried`` and ``equivalent`` are mutants."""
+    """The trials of some mutants, and the mutants that are ``untried`` or ``equivalent``."""
 
     trials: tuple[MutantTrial, ...]
     untried: tuple[Mutant, ...]
@@ -200,7 +208,7 @@ class Score:
 
     @classmethod
     def of(cls, mutants: Iterable[Mutant], trials: Mapping[str, MutantTrial]) -> Score:
-        """The score of these mutants, of which ``trials`` has those that are settled, by their ids."""
+        """Return the score of these mutants; ``trials`` has the settled trials by mutant id."""
         counted = list(mutants)
         equivalent = tuple(one for one in counted if one.equivalent)
         others = [one for one in counted if not one.equivalent]
@@ -211,21 +219,21 @@ class Score:
         )
 
     def with_fate(self, *fates: Fate) -> Iterator[MutantTrial]:
-        """The trials that came out in one of these ways."""
+        """Yield the trials with one of these fates."""
         return (trial for trial in self.trials if trial.fate in fates)
 
     def count(self, *fates: Fate) -> int:
-        """How many came out in one of these ways."""
+        """Return the number of trials with one of these fates."""
         return sum(1 for _ in self.with_fate(*fates))
 
     @property
     def total(self) -> int:
-        """How many there are to be killed."""
+        """Return the number of mutants that scenarios must kill."""
         return len(self.trials) + len(self.untried)
 
     @property
     def exit_code(self) -> ExitCode:
-        """0 if every one was killed as it should be, 1 if one was not, 2 if that cannot be told."""
+        """Return OK if every mutant is KILLED, SERIES if one is SURVIVED or MISTAKEN, else HARNESS."""
         if self.count(Fate.SURVIVED, Fate.MISTAKEN):
             return ExitCode.SERIES
         return ExitCode.OK if self.count(Fate.KILLED) == self.total else ExitCode.HARNESS

@@ -1,6 +1,6 @@
-"""Mutants on the screen: a line for each trial as it ends, and at the end what they add up to.
+"""Print mutants on the terminal: a line for each trial as it ends, and the score at the end.
 
-Nothing a guest or a patch said reaches the terminal raw.
+Control characters in the text of a guest or a patch are escaped.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from harness.mutants.ledger import Fate, MutantTrial, Score
 from harness.series.mutant import Mutant
 
 REASON_LIMIT = 160  # characters
-MARK = "!"  # stands before what is not as it should be
+MARK = "!"  # before a trial that is not KILLED
 
 
 def line(trial: MutantTrial, number: int, total: int) -> str:
-    """How the trial ended, which is the ``number``-th of ``total`` in this run."""
+    """Return the line for a trial, the ``number``-th of ``total`` in this run."""
     mark = " " if trial.fate is Fate.KILLED else MARK
-    said = "  ".join(filter(None, (_killer(trial), _short(trial.reason))))
-    return f"{mark} {number}/{total}  {trial.id}  {trial.fate} ({trial.seconds:.0f} s)  {said}"
+    detail = "  ".join(filter(None, (_killer(trial), _short(trial.reason))))
+    return f"{mark} {number}/{total}  {trial.id}  {trial.fate} ({trial.seconds:.0f} s)  {detail}"
 
 
 def show_list(mutants: Iterable[Mutant], stream: TextIO) -> None:
-    """The mutants with the requirements that must catch them, a line for each."""
+    """Print a line for each mutant, with the requirements that must catch it."""
     listed = list(mutants)
     ids = [", ".join(one.caught_by) for one in listed]
     widths = [max(map(len, column), default=0) for column in ([one.id for one in listed], ids)]
@@ -40,7 +40,7 @@ def show_list(mutants: Iterable[Mutant], stream: TextIO) -> None:
 
 
 def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path, stream: TextIO) -> None:
-    """Killers, survivors and score; ``suites`` is the digest of what tests mutants now."""
+    """Print killers, survivors and score; ``suites`` is the present digest of harness and scenarios."""
     for trial in score.with_fate(Fate.KILLED):
         _entry(" ", trial, stream)
     for fate in (Fate.MISTAKEN, Fate.SURVIVED, Fate.ERROR):

@@ -1,1 +1,1 @@
-"""What is to be tested: patches, a manifest, a mutant."""
+"""Patch series, their manifests, and the mutants of a series."""

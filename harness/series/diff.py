@@ -1,9 +1,9 @@
-"""Read the structure of a patch, and refuse what a patch has no business doing.
+"""Read the structure of a patch, and refuse anything but text changes to plain files of the tree.
 
-The patch is hostile input.  This is the first of two fences: it reads the patch
-as git-apply does and can name patch, file and hunk in its refusal.  The second
-one stands in ``tree.apply``, which compares what git really changed with what
-was read here, so a patch that the two parsers read differently is refused too.
+The patch is hostile input and is checked twice.  Before git sees the patch, this
+module reads it as git-apply does, and a refusal names patch, file and hunk.
+After git am, ``kernel.apply.AmSession`` compares what git changed with what was
+read here, so a patch that the two parsers read differently is refused too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _KINDS = {"120000": "a symbolic link", "160000": "a submodule", "040000": "a fol
 
 @dataclass
 class FileDiff:
-    """What one patch does to one file.
+    """The changes of one patch to one file.
 
-    ``paths`` are the names it touches, below the top of the tree; ``hunks`` the
-    first line of each hunk in the old file, in order.
+    ``paths`` are the touched names, relative to the top of the tree: two for a
+    rename or copy.  ``hunks`` has the first line of each hunk in the old file, in order.
     """
 
     paths: set[str] = field(default_factory=set)
@@ -40,7 +40,7 @@ class FileDiff:
 
     @property
     def path(self) -> str:
-        """One name for messages; a rename has two."""
+        """Return one of the names, for messages; a rename has two."""
         return min(self.paths, default="")
 
 
@@ -49,7 +49,7 @@ class RefusedPatch(Exception):  # noqa: N818 - it says what happened to the patc
 
 
 def read(name: str, patch: bytes) -> list[FileDiff]:
-    """The files that ``patch`` (what git mailinfo leaves of a mail) touches, in order.
+    """Return the files that ``patch`` (the output of git mailinfo for a mail) touches, in order.
 
     Raises ApplyError, with ``name``, for anything but text changes to plain files inside the tree.
     """
@@ -59,13 +59,14 @@ def read(name: str, patch: bytes) -> list[FileDiff]:
         if not files:
             raise RefusedPatch("it changes no file")
     except RefusedPatch as reason:
-        where = f" at {printable(reader.current.path)}" if reader.current and reader.current.path else ""
-        raise ApplyError(f"The patch {printable(name)} is refused{where}: {reason}.") from None
+        path = reader.current.path if reader.current else ""
+        location = f" at {printable(path)}" if path else ""
+        raise ApplyError(f"The patch {printable(name)} is refused{location}: {reason}.") from None
     return files
 
 
 class _Reader:
-    """Walks a patch line by line; inside a hunk only the hunk's own counts are believed."""
+    """A line-by-line parser of one patch; the counts of a hunk alone decide where the hunk ends."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:
         self.lines = lines
@@ -77,10 +78,10 @@ class _Reader:
             line = self.lines[self.at]
             if line.startswith(b"diff --git "):
                 self.current = FileDiff()
-                self._git_header()
+                self._read_git_header()
             elif self._is_traditional():
                 self.current = FileDiff()
-                self._names_of_both_sides(None)
+                self._read_sides(None)
             elif _HUNK.match(line):
                 raise RefusedPatch("a hunk stands before any file header")
             elif line.startswith(b"GIT binary patch"):
@@ -89,11 +90,14 @@ class _Reader:
                 self.at += 1  # the diffstat and whatever else a person wrote between two files
                 continue
             while self.at < len(self.lines) and _HUNK.match(self.lines[self.at]):
-                self._hunk()
+                self._read_hunk()
             yield self.current
 
     def _is_traditional(self) -> bool:
-        """Git also takes a diff without a ``diff --git`` line; three lines in a row tell it from text."""
+        """Return whether a diff without a ``diff --git`` line begins here, which git accepts too.
+
+        Three lines in a row distinguish such a diff from text.
+        """
         return (
             self.at + 2 < len(self.lines)
             and self.lines[self.at].startswith(b"--- ")
@@ -101,11 +105,11 @@ class _Reader:
             and self.lines[self.at + 2].startswith(b"@@ -")
         )
 
-    def _git_header(self) -> None:
+    def _read_git_header(self) -> None:
         assert self.current is not None
-        of_header = _header_names(self.lines[self.at][len(b"diff --git ") :])
-        self.current.paths |= of_header
-        named: set[str] = set()
+        in_header = _header_names(self.lines[self.at][len(b"diff --git ") :])
+        self.current.paths |= in_header
+        renamed: set[str] = set()
         binary = False
         self.at += 1
         while self.at < len(self.lines) and not binary:
@@ -113,32 +117,32 @@ class _Reader:
             if line.startswith((b"GIT binary patch", b"Binary files ")):
                 binary = True
             elif line.startswith(_MODE_LINES):
-                self._mode(line.rsplit(b" ", 1)[1])
+                self._check_mode(line.rsplit(b" ", 1)[1])
             elif line.startswith(b"index "):
                 if len(parts := line.split(b" ")) > 2:
-                    self._mode(parts[2])
+                    self._check_mode(parts[2])
             elif line.startswith(_NAME_LINES):
-                named.add(_checked(_unquote(line.split(b" ", 2)[2])))
+                renamed.add(_checked(_unquote(line.split(b" ", 2)[2])))
             elif not line.startswith((b"similarity index ", b"dissimilarity index ")):
                 break
             self.at += 1
-        self.current.paths |= named
+        self.current.paths |= renamed
         if binary:
             raise RefusedPatch("it holds binary data")
-        if named and of_header and named != of_header:
+        if renamed and in_header and renamed != in_header:
             raise RefusedPatch("its header and its rename or copy lines name different files")
-        if not named and len(of_header) != 1:
+        if not renamed and len(in_header) != 1:
             raise RefusedPatch("its header does not name one file")
         if self.at < len(self.lines) and self.lines[self.at].startswith(b"--- "):
-            self._names_of_both_sides(named or of_header)
+            self._read_sides(renamed or in_header)
 
-    def _mode(self, raw: bytes) -> None:
+    def _check_mode(self, raw: bytes) -> None:
         mode = printable(raw.rstrip(b"\r"))
         if mode not in PLAIN_MODES:
             kind = _KINDS.get(mode, "not a plain file's (100644 or 100755)")
             raise RefusedPatch(f"the mode {mode} is {kind}")
 
-    def _names_of_both_sides(self, expected: set[str] | None) -> None:
+    def _read_sides(self, expected: set[str] | None) -> None:
         assert self.current is not None
         old, new = self.lines[self.at][4:], b""
         self.at += 1
@@ -151,13 +155,13 @@ class _Reader:
         if not names:
             raise RefusedPatch("both its sides are /dev/null")
         if expected is not None and not names <= expected:
-            # The reader of the mail would see one file, and git would change another.
+            # A person would read one file name in the mail, and git would change another file.
             raise RefusedPatch("its header and its --- and +++ lines name different files")
         self.current.paths |= names
         if expected is None and len(names) != 1:
             raise RefusedPatch("its --- and +++ lines name different files")
 
-    def _hunk(self) -> None:
+    def _read_hunk(self) -> None:
         assert self.current is not None
         found = _HUNK.match(self.lines[self.at])
         assert found is not None
@@ -166,7 +170,7 @@ class _Reader:
         self.at += 1
         while old > 0 or new > 0:
             line = self.lines[self.at] if self.at < len(self.lines) else None
-            # An empty line is an empty context line whose blank a mail program ate.
+            # An empty line is an empty context line whose blank a mail program removed.
             kind = None if line is None else (line[:1] if line.rstrip(b"\r") else b" ")
             if kind == b" ":
                 old, new = old - 1, new - 1
@@ -177,14 +181,16 @@ class _Reader:
             elif kind != b"\\":
                 old = -1
             if old < 0 or new < 0:
-                raise RefusedPatch(f"hunk {len(self.current.hunks)} is damaged: it is not as long as it says")
+                raise RefusedPatch(
+                    f"hunk {len(self.current.hunks)} is damaged: its length is not that of its header"
+                )
             self.at += 1
         if self.at < len(self.lines) and self.lines[self.at].startswith(b"\\"):
             self.at += 1  # "No newline at end of file"
 
 
 def _header_names(header: bytes) -> set[str]:
-    """The names in ``a/NAME b/NAME``; none if a rename with blanks hides where one ends."""
+    """Return the names in ``a/NAME b/NAME``; none if a rename with blanks leaves open where one ends."""
     header = header.rstrip(b"\r")
     if header.startswith(b'"'):
         end = re.match(rb'"(?:[^"\\]|\\.)*"', header)
@@ -197,29 +203,29 @@ def _header_names(header: bytes) -> set[str]:
     else:
         blanks = [at for at, byte in enumerate(header) if byte == ord(" ")]
         sides = [(header[:at], header[at + 1 :]) for at in blanks]
-        same = [(a, b) for a, b in sides if a.partition(b"/")[2] == b.partition(b"/")[2] != b""]
-        sides = same or (sides if len(sides) == 1 else [])
+        equal = [(a, b) for a, b in sides if a.partition(b"/")[2] == b.partition(b"/")[2] != b""]
+        sides = equal or (sides if len(sides) == 1 else [])
     if len(sides) != 1:
         return set()
     return {_checked(_stripped(_unquote(side))) for side in sides[0]}
 
 
 def _side(raw: bytes) -> str | None:
-    """The name on a ``---`` or ``+++`` line; None for /dev/null."""
+    """Return the name on a ``---`` or ``+++`` line; None for /dev/null."""
     raw = raw.rstrip(b"\r")
     name = _unquote(raw if raw.startswith(b'"') else raw.partition(b"\t")[0])
     return None if name == NO_FILE.encode() else _checked(_stripped(name))
 
 
 def _unquote(raw: bytes) -> bytes:
-    """Undo git's C-style quoting of an odd path."""
+    """Undo the C-style quoting that git gives to a path with special characters."""
     raw = raw.rstrip(b"\r")
     if not raw.startswith(b'"'):
         return raw
     if len(raw) < 2 or not raw.endswith(b'"'):
         raise RefusedPatch("a quoted file name has no end")
 
-    def one(match: re.Match[bytes]) -> bytes:
+    def unescape(match: re.Match[bytes]) -> bytes:
         escape = match[1]
         if escape in _ESCAPES:
             return bytes([_ESCAPES[escape]])
@@ -227,11 +233,11 @@ def _unquote(raw: bytes) -> bytes:
             return bytes([int(escape, 8)])
         raise RefusedPatch("a quoted file name has an escape that git does not know")
 
-    return re.sub(rb"\\([0-7]{3}|.|$)", one, raw[1:-1], flags=re.DOTALL)
+    return re.sub(rb"\\([0-7]{3}|.|$)", unescape, raw[1:-1], flags=re.DOTALL)
 
 
 def _stripped(name: bytes) -> bytes:
-    """Take the ``a/`` or ``b/`` off."""
+    """Return ``name`` without its ``a/`` or ``b/``.  Raises RefusedPatch if there is none."""
     if name.startswith(b"/"):
         raise RefusedPatch(f"the path {printable(name)} is absolute")
     prefix, slash, rest = name.partition(b"/")
@@ -241,7 +247,7 @@ def _stripped(name: bytes) -> bytes:
 
 
 def _checked(name: bytes) -> str:
-    """The path as text, once nothing is wrong with it."""
+    """Return the path as text.  Raises RefusedPatch for a path that no patch may touch."""
     shown = printable(name)
     try:
         path = name.decode()

@@ -1,10 +1,10 @@
-"""The manifest of a series, ``series.toml``: what it is called, what is promised, what is expected of it."""
+"""The manifest of a series, ``series.toml``: title, base, dialect, patches and expected verdicts."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,139 +20,122 @@ _KEYS_OF_PREFIX = {"dialect", "like", "expect", "first_of"}
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """What holds for the first ``limit`` patches of a series alone, and for fewer of them."""
+class PrefixTable:
+    """One table ``[prefix.N]``: keys of the first N patches alone; None for an absent key.
 
-    limit: int
-    dialect: str
-    expect: Mapping[str, str]
+    ``like`` and ``first_of`` name another series, which harness.series.prefix looks up.
+    """
+
+    dialect: str | None = None
+    expect: Mapping[str, str] | None = None
+    like: str | None = None
+    first_of: str | None = None
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A table of series.toml; each method raises UsageError for what is malformed in it."""
+    """The checked content of one ``series.toml``; None for an absent ``title``, ``base`` or ``patches``.
+
+    ``dialect`` is one of DIALECTS.  ``expect`` maps a requirement id, a group, a
+    scenario id or "default" to a verdict word of EXPECTABLE.  ``prefixes`` has the
+    tables ``[prefix.N]`` by N as the file spells it; only the number of patches
+    shows which N are valid.
+    """
 
     path: Path
-    table: Mapping[str, Any]
+    title: str | None = None
+    base: str | None = None
+    dialect: str = "auto"
+    patches: tuple[str, ...] | None = None
+    expect: Mapping[str, str] = field(default_factory=dict)
+    prefixes: Mapping[str, PrefixTable] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """The manifest ``path``; an empty one if there is no such file."""
+        """Read and check the manifest ``path``; without such a file, return an empty manifest.
+
+        Raises UsageError for a file that is not TOML, an unknown key, or a malformed value.
+        """
         if not path.is_file():
-            return cls(path, {})
+            return cls(path)
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} is not a TOML file: {error}.") from error
-        return cls(path, table)._with(_KEYS)
+        table = _Table(path, content, _KEYS)
+        return cls(
+            path,
+            title=table.text("title"),
+            base=table.text("base"),
+            dialect=table.dialect() or cls.dialect,
+            patches=table.patches(),
+            expect=table.expect() or {},
+            prefixes=table.prefixes(),
+        )
 
-    @property
-    def patches(self) -> Sequence[str] | None:
-        """The listed patch files, None if there is no list."""
-        names = self.table.get("patches")
-        if names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            return names
-        raise UsageError(f"`patches` in {self.path} must be a list of file names.")
 
-    def text(self, key: str, default: str) -> str:
-        """The text of ``key``."""
-        value = self.table.get(key, default)
+class _Table:
+    """One TOML table of the manifest ``path``; each method returns a checked value, None for an absent key.
+
+    Raises UsageError for a key that is not ``known``.
+    """
+
+    def __init__(self, path: Path, content: Mapping[str, Any], known: set[str]) -> None:
+        self._path = path
+        self._content = content
+        unknown = sorted(set(content) - known)
+        if unknown:
+            raise UsageError(f"{path} has the key {printable(unknown[0])!r}, which is not known there.")
+
+    def text(self, key: str) -> str | None:
+        """Return the text of ``key`` without blanks around it."""
+        if key not in self._content:
+            return None
+        value = self._content[key]
         if not isinstance(value, str) or not value.strip():
-            raise UsageError(f"`{key}` in {self.path} must be a text.")
+            raise UsageError(f"`{key}` in {self._path} must be a text.")
         return value.strip()
 
-    def dialect(self, default: str) -> str:
-        """One of DIALECTS."""
-        dialect = self.text("dialect", default)
-        if dialect not in DIALECTS:
+    def dialect(self) -> str | None:
+        """Return one of DIALECTS."""
+        dialect = self.text("dialect")
+        if dialect is not None and dialect not in DIALECTS:
             raise UsageError(
-                f"The dialect {printable(dialect)!r} in {self.path} is none of {', '.join(DIALECTS)}."
+                f"The dialect {printable(dialect)!r} in {self._path} is none of {', '.join(DIALECTS)}."
             )
         return dialect
 
-    def expect(self) -> dict[str, str]:
-        """Verdict words by requirement id, group, scenario id, or "default"."""
-        expect = self.table.get("expect", {})
+    def patches(self) -> tuple[str, ...] | None:
+        """Return the names of the listed patch files."""
+        names = self._content.get("patches")
+        if names is None:
+            return None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UsageError(f"`patches` in {self._path} must be a list of file names.")
+        return tuple(names)
+
+    def expect(self) -> dict[str, str] | None:
+        """Return the expected verdict words."""
+        expect = self._content.get("expect")
+        if expect is None:
+            return None
         if not isinstance(expect, dict):
-            raise UsageError(f"`expect` in {self.path} must be a table.")
+            raise UsageError(f"`expect` in {self._path} must be a table.")
         for key, word in expect.items():
             if word not in EXPECTABLE:
                 raise UsageError(
-                    f"{self.path} expects {printable(str(word))!r} of {printable(key)}; "
+                    f"{self._path} expects {printable(str(word))!r} of {printable(key)}; "
                     f"what can be expected is {', '.join(EXPECTABLE)}."
                 )
         return expect
 
-    def prefixes(self, whole: Prefix, others: Path) -> tuple[Prefix, ...]:
-        """The tables ``[prefix.N]`` of a series that is ``whole``, in ascending order.
-
-        What one of them does not say is as with more patches, or, if it says
-        ``like``, as that series below ``others`` expects it.  One that says
-        ``first_of`` is the last: all patches that it is about are the first of that
-        series, too, and what is said there holds.
-        """
-        given = self.table.get("prefix", {})
+    def prefixes(self) -> dict[str, PrefixTable]:
+        """Return the tables ``[prefix.N]`` by N; empty if there are none."""
+        given = self._content.get("prefix", {})
         if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
-            raise UsageError(f"`prefix` in {self.path} must hold a table for each number of patches.")
-        wrong = sorted(set(given) - {str(number) for number in range(whole.limit)})
-        if wrong:
-            raise UsageError(
-                f"{self.path} has a table [prefix.{printable(wrong[0])}]; of {whole.limit} patches "
-                f"there are the first 0 to {whole.limit - 1}."
-            )
-        result = [whole]
-        for limit in sorted(map(int, given), reverse=True):
-            entry = Manifest(self.path, given[str(limit)])._with(_KEYS_OF_PREFIX)
-            if "first_of" in entry.table:
-                if len(entry.table) > 1 or limit > min(map(int, given)):
-                    raise UsageError(
-                        f"{self.path} says `first_of` of {limit} patches: nothing else can be said of them, "
-                        "nor of fewer."
-                    )
-                result.extend(entry._first_of(limit, others))
-                break
-            more = result[-1]
-            outer = entry._like(others) if "like" in entry.table else more.expect
-            result.append(Prefix(limit, entry.dialect(more.dialect), _over(entry.expect(), outer)))
-        return tuple(reversed(result[1:]))
-
-    def _with(self, known: set[str]) -> Manifest:
-        unknown = sorted(set(self.table) - known)
-        if unknown:
-            raise UsageError(f"{self.path} has the key {printable(unknown[0])!r}, which is not known there.")
-        return self
-
-    def _like(self, others: Path) -> dict[str, str]:
-        return self._other("like", others).expect()
-
-    def _first_of(self, limit: int, others: Path) -> list[Prefix]:
-        """What another series says of its first ``limit`` patches and of fewer, in descending order."""
-        other = self._other("first_of", others)
-        given = other.table.get("prefix", {})
-        if not isinstance(given, dict) or any("first_of" in entry for entry in given.values()):
-            raise UsageError(f"{self.path} says `first_of` of a series that says so itself: {other.path}.")
-        count = max([limit, *(int(key) + 1 for key in given if key.isdecimal())])
-        whole = Prefix(count, other.dialect("auto"), other.expect())
-        tables = (*other.prefixes(whole, others), whole)
-        first = next(table for table in tables if table.limit >= limit)
-        fewer = [table for table in tables if table.limit < limit]
-        return [replace(first, limit=limit), *reversed(fewer)]
-
-    def _other(self, key: str, others: Path) -> Manifest:
-        other = others / self.text(key, "") / MANIFEST
-        if not (other.is_file() and other.resolve().is_relative_to(others.resolve())):
-            raise UsageError(f"{self.path} says `{key}` of a series that is not there: {other}.")
-        return Manifest.read(other)
-
-
-def group(requirement: str) -> str:
-    """``REV`` of ``REV-01``."""
-    return requirement.partition("-")[0]
-
-
-def _over(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
-    """``inner`` before ``outer``: a group stands for all of it, and a default for all that is not named."""
-    if "default" in inner:
-        return dict(inner)
-    kept = {key: word for key, word in outer.items() if "::" in key or group(key) not in inner}
-    return {**kept, **inner}
+            raise UsageError(f"`prefix` in {self._path} must hold a table for each number of patches.")
+        tables = {key: _Table(self._path, entry, _KEYS_OF_PREFIX) for key, entry in given.items()}
+        return {
+            key: PrefixTable(table.dialect(), table.expect(), table.text("like"), table.text("first_of"))
+            for key, table in tables.items()
+        }

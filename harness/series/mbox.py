@@ -1,4 +1,4 @@
-"""Read the mails that patches travel in: subjects, numbers, mbox files."""
+"""Read patch mails: subjects, messages, numbers, mbox files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from harness.lib.text import printable
 
-# The line git mailsplit also takes for the start of a mail; "From here on" in a text is none.
+# A line that git mailsplit, too, takes for the start of a mail; "From here on" in a text is not one.
 _FROM_LINE = re.compile(rb"^From \S{1,200} .{0,80}?\d:\d\d(:\d\d)? .{0,20}?\d{4}", re.MULTILINE)
 _FIRST_LINE = re.compile(rb"From \S+ |[A-Za-z][A-Za-z0-9-]*:")
 _TAG = re.compile(r"\s*\[([^\]]*\bPATCH\b[^\]]*)\]", re.IGNORECASE)
@@ -21,14 +21,14 @@ _REVISION = re.compile(r"\bv(\d+)\b", re.IGNORECASE)
 
 
 class NotASeriesError(Exception):
-    """Why an mbox file does not hold one whole series."""
+    """The reason why an mbox file does not hold one whole series."""
 
 
 def series_of(mbox: bytes) -> tuple[str, list[bytes]]:
-    """The title and the patch mails of an mbox file, in order of their [PATCH n/m].
+    """Return the title and the patch mails of an mbox file, in the order of their [PATCH n/m].
 
     Cover letter and replies are left out.  Raises NotASeriesError when a patch
-    is missing or there twice, or mails of several revisions are mixed.
+    is missing or present twice, or when mails of several revisions are mixed.
     """
     if not _FIRST_LINE.match(mbox):
         raise NotASeriesError("it does not begin with a mail")
@@ -46,26 +46,26 @@ def series_of(mbox: bytes) -> tuple[str, list[bytes]]:
 
 
 def subject(mail: bytes) -> str:
-    """The subject on one line, decoded, harmless to a terminal; empty if there is none."""
+    """Return the subject on one line, decoded, safe for a terminal; empty if there is none."""
     line = " ".join(_header(mail, "Subject").split())
     with contextlib.suppress(email.errors.HeaderParseError, LookupError, ValueError):
-        # One that cannot be decoded is shown as it came.
+        # A subject that cannot be decoded stays encoded.
         line = str(email.header.make_header(email.header.decode_header(line)))
     return printable(" ".join(line.split()), 400)
 
 
 def message(mail: bytes) -> str:
-    """The message of a patch, decoded: what stands before the line ``---``, without blanks around it."""
+    """Return the message of a patch, decoded: the text before the line ``---``, without blanks around it."""
     start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
     parsed = email.parser.BytesParser().parsebytes(start)
     content = parsed.get_payload(decode=True)
     text = content.decode(errors="replace") if isinstance(content, bytes) else ""
-    said = re.split(r"^---\s*$", text.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
-    return "\n".join(printable(line, 400) for line in said.strip().split("\n"))
+    before = re.split(r"^---\s*$", text.replace("\r\n", "\n"), maxsplit=1, flags=re.MULTILINE)[0]
+    return "\n".join(printable(line, 400) for line in before.strip().split("\n"))
 
 
 def dated(mail: bytes) -> bytes:
-    """``mail`` with a Date if it has none, for which git am would take the time of day."""
+    """Return ``mail`` with a Date header: 1970 if it has none, where git am would take the current time."""
     if _header(mail, "Date").strip():
         return mail
     first, _, rest = mail.partition(b"\n") if mail.startswith(b"From ") else (b"", b"", mail)
@@ -73,17 +73,17 @@ def dated(mail: bytes) -> bytes:
 
 
 def bare(line: str) -> str:
-    """A subject without its [PATCH ...]."""
+    """Return a subject without its [PATCH ...]."""
     return _TAG.sub("", line, count=1).strip() or line
 
 
 def is_cover(line: str) -> bool:
-    """Whether a subject says [PATCH 0/n]."""
+    """Return whether a subject has the number [PATCH 0/n]."""
     return _position(line)[:1] == (0,)
 
 
 def _order(subjects: Sequence[str]) -> list[int]:
-    """Indices of the patches in the order of their numbers, cover letter left out."""
+    """Return the indices of the patches in the order of their numbers, without the cover letter."""
     revisions = {match[1] if (match := _REVISION.search(_tag(line))) else "1" for line in subjects}
     if len(revisions) > 1:
         raise NotASeriesError(f"it holds the revisions {', '.join(sorted(revisions))}; keep one")
@@ -105,7 +105,7 @@ def _order(subjects: Sequence[str]) -> list[int]:
 
 
 def _header(mail: bytes, name: str) -> str:
-    """A header as it came, folded lines and all; empty if there is none."""
+    """Return a header neither decoded nor unfolded; empty if there is none."""
     start = mail.partition(b"\n")[2] if mail.startswith(b"From ") else mail
     head = re.split(rb"\r?\n\r?\n", start, maxsplit=1)[0]
     return str(email.parser.BytesHeaderParser().parsebytes(head).get(name, ""))
@@ -117,6 +117,6 @@ def _tag(line: str) -> str:
 
 
 def _position(line: str) -> tuple[int, ...]:
-    """(n, m) of [PATCH n/m]; empty without a number."""
+    """Return (n, m) of [PATCH n/m]; empty without a number."""
     found = _NUMBER.search(_tag(line))
     return (int(found[1]), int(found[2])) if found else ()

@@ -1,13 +1,13 @@
-"""A mutant: one fault put on top of a whole series, and the requirements whose scenarios must see it.
+"""A mutant: one fault on top of a whole series, and the requirements whose scenarios must catch it.
 
 ``patches/mutants/<series>/<name>.patch`` is a mail as git format-patch makes it.
-Its subject says what is broken, its message what a user would suffer.  The last
+Its subject names the fault, its message the damage to a user.  The last
 paragraph of the message holds the trailers:
 
 ==============  ==================================================================
-``Caught-by``   requirement ids, of which one at least must catch it
-``Shown-by``    one of SHOWN_BY, for a fault that a plain look does not show
-``Equivalent``  why no user could ever tell; then it is neither run nor counted
+``Caught-by``   requirement ids, at least one of which must catch the mutant
+``Shown-by``    one of SHOWN_BY, without which the fault does not show
+``Equivalent``  why no user can notice; the mutant is neither run nor counted
 ==============  ==================================================================
 """
 
@@ -27,7 +27,8 @@ from harness.series.series import Patch, Series
 from harness.verdict.requirements import Matrix
 
 FOLDER = "mutants"  # below patches/
-SHOWN_BY = ("second witness", "concurrent fault", "debug kernel")
+_DEBUG_KERNEL = "debug kernel"
+SHOWN_BY = ("second witness", "concurrent fault", _DEBUG_KERNEL)
 
 _KEYS = ("Caught-by", "Shown-by", "Equivalent", "Signed-off-by")
 _TRAILER = re.compile(r"([A-Z][A-Za-z-]*): (.*)")
@@ -36,7 +37,11 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault in the series named ``series``; ``message`` is what a user would suffer, on one line."""
+    """A fault in the series named ``series``.
+
+    ``message`` is the damage to a user, on one line; ``caught_by`` has requirement
+    ids; ``shown_by`` and ``equivalent`` are empty without their trailers.
+    """
 
     series: str
     name: str
@@ -48,21 +53,21 @@ class Mutant:
 
     @property
     def id(self) -> str:
-        """Its name with that of its series."""
+        """Return ``SERIES/NAME``."""
         return f"{self.series}/{self.name}"
 
     @property
     def subject(self) -> str:
-        """What is broken."""
+        """Return the subject of the patch, without [PATCH ...]: what is broken."""
         return mbox.bare(self.patch.subject)
 
     @property
     def needs_debug_kernel(self) -> bool:
-        """Whether only a kernel that watches itself shows the fault."""
-        return self.shown_by == "debug kernel"
+        """Return whether only a debug kernel (KASAN, lockdep) shows the fault."""
+        return self.shown_by == _DEBUG_KERNEL
 
     def of(self, whole: Series) -> Series:
-        """The series with the fault, of which the same is expected."""
+        """Return the series ``whole`` with the fault on top; the expected verdicts stay the same."""
         return replace(
             whole,
             name=f"{whole.name}+{self.name}",
@@ -73,9 +78,9 @@ class Mutant:
 
 
 def load(patches: Path, rules: Matrix, only: str | None = None) -> list[Mutant]:
-    """The mutants below the folder ``patches``, sorted; ``only`` names the one series that is wanted.
+    """Return the mutants below the folder ``patches``, sorted; ``only`` names a series, None takes all.
 
-    Raises UsageError for a mutant that is malformed, or none at all.
+    Raises UsageError for a malformed mutant, and when there is none.
     """
     root = patches / FOLDER
     folders = sorted(path for path in root.glob("*/") if only in (None, path.name))
@@ -91,7 +96,7 @@ def load(patches: Path, rules: Matrix, only: str | None = None) -> list[Mutant]:
 
 
 def find(patches: Path, rules: Matrix, whole: str, name: str) -> Mutant:
-    """The mutant ``name`` of the series named ``whole``.  Raises UsageError."""
+    """Return the mutant ``name`` of the series named ``whole``.  Raises UsageError."""
     folder = patches / FOLDER / whole
     path = folder / f"{name}.patch"
     if _NAME.fullmatch(name) and path.is_file() and path.resolve().is_relative_to(patches.resolve()):
@@ -136,9 +141,9 @@ def _read(path: Path, rules: Matrix) -> Mutant:
 
 
 def _trailers(path: Path, paragraph: str) -> Mapping[str, str]:
-    """The values of a paragraph of trailers; one that stands there twice has both."""
+    """Return the values of a paragraph of trailers; those of a repeated trailer are joined."""
     found: dict[str, str] = {}
-    # A line that begins with a blank goes on where the last one ended.
+    # A line that begins with a blank continues the one before.
     for line in re.sub(r"\n[ \t]+", " ", paragraph.strip()).splitlines():
         trailer = _TRAILER.fullmatch(line.strip())
         if trailer is None or trailer[1] not in _KEYS:

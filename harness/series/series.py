@@ -1,8 +1,7 @@
 """A series: an ordered list of patches on a named base, with a manifest.
 
 A series comes from a folder (``series.toml`` beside the patches, or the patches
-alone as git format-patch leaves them) or from an mbox file as a mailing list
-archive gives it.
+of git format-patch alone) or from an mbox file of a mailing list archive.
 """
 
 from __future__ import annotations
@@ -18,17 +17,18 @@ from harness.lib import files, git
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable
-from harness.series import diff, mbox
-from harness.series.manifest import MANIFEST, Manifest, Prefix, group
+from harness.series import diff, mbox, prefix
+from harness.series.manifest import MANIFEST, Manifest
+from harness.series.prefix import Prefix, group
 from harness.verdict.words import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
-MAX_BYTES = 32 << 20  # of all patches; the largest series on the list have some 2 MiB
+MAX_BYTES = 32 << 20  # of all patches; the largest series on the mailing list have some 2 MiB
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One mail: ``content`` is the mail as it came, headers included."""
+    """One mail: ``content`` is the unchanged mail with its headers, ``subject`` is decoded."""
 
     name: str
     content: bytes
@@ -37,12 +37,13 @@ class Patch:
 
 @dataclass(frozen=True)
 class Series:
-    """An ordered list of patches and what is known about them.
+    """An ordered list of patches, with their base, dialect and expected verdicts.
 
-    ``base`` is the release it was made for ("6.19"); ``dialect`` one of manifest.DIALECTS;
-    ``expect`` maps requirement ids ("REV-01"), groups of them ("REV"), scenario ids
-    and "default" to a verdict word; ``origin`` says for humans where it was read
-    from; ``prefixes`` stand in ascending order.
+    ``base`` is the release that the patches were made for ("6.19"); ``dialect`` is
+    one of manifest.DIALECTS.  ``expect`` maps requirement ids ("REV-01"), groups of
+    them ("REV"), scenario ids and "default" to a verdict word.  ``origin`` is the
+    place that the series was read from, for people.  ``prefixes`` are in ascending
+    order of their limits.
     """
 
     name: str
@@ -56,14 +57,14 @@ class Series:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over base, dialect and the patches in order; names do not count."""
+        """Return the SHA-256 over base, dialect and the patches in order; names do not count."""
         return files.digest(self.base, self.dialect, *(patch.content for patch in self.patches))
 
     def expected(self, requirement_ids: Iterable[str], scenario_id: str) -> Verdict:
-        """The verdict word expected of a scenario.
+        """Return the verdict word expected of a scenario.
 
-        The scenario's own entry decides; else each of its requirements has a
-        word, its own, its group's or the default, and the worst one decides for all.
+        An entry for ``scenario_id`` decides.  Without one, each requirement has the
+        word of its own entry, of its group or the default, and the worst word decides.
         """
         default = Verdict(self.expect.get("default", Verdict.CONFORMS))
         if scenario_id in self.expect:
@@ -75,11 +76,10 @@ class Series:
         return max(words, key=EXPECTABLE.index, default=default)
 
     def first(self, count: int) -> Series:
-        """The series of the first ``count`` patches alone, 0 to all; of all it is the series itself.
+        """Return the series of the first ``count`` patches alone, 0 to all; for all, the series itself.
 
-        Without a word on prefixes in the manifest the same is expected of it, in
-        the dialect that its headers turn out to offer.  Raises UsageError for a
-        ``count`` that there is not.
+        Without a matching prefix in the manifest, the expected verdicts stay and the
+        dialect is "auto", so the installed headers decide.  Raises UsageError for a ``count`` out of range.
         """
         whole = len(self.patches)
         if not 0 <= count <= whole:
@@ -87,9 +87,9 @@ class Series:
         if count == whole:
             return self
         dialect, expect = "auto", self.expect
-        for prefix in self.prefixes:
-            if prefix.limit >= count:
-                dialect, expect = prefix.dialect, prefix.expect
+        for one in self.prefixes:
+            if one.limit >= count:
+                dialect, expect = one.dialect, one.expect
                 break
         return replace(
             self,
@@ -103,12 +103,12 @@ class Series:
 
 
 def unpatched(name: str, dialect: str) -> Series:
-    """A series without patches, for a tree or a kernel that is tested as it is."""
+    """Return a series without patches, for a tree or a kernel that is tested unchanged."""
     return Series(_slug(name), f"{name}, as it is", DEFAULT_BASE, dialect, (), {}, name)
 
 
 def load(argument: str, patches_dir: Path) -> Series:
-    """The series that ``argument`` means: a name below ``patches_dir``, a folder, or an mbox file.
+    """Return the series ``argument``: a name below ``patches_dir``, a folder, or an mbox file.
 
     Raises UsageError when there is no such series, or it is empty or malformed.
     """
@@ -137,71 +137,71 @@ def load(argument: str, patches_dir: Path) -> Series:
 
 
 def check(series: Series) -> list[list[diff.FileDiff]]:
-    """Read every patch as git will, and refuse hostile content.
+    """Read every patch as git will, and return the files that each one touches.
 
-    Returns what each patch touches.  Raises ApplyError that names patch and file.
+    Raises ApplyError, which names patch and file, for hostile content.
     """
     return [diff.read(patch.name, _body(patch)) for patch in series.patches]
 
 
 def _body(patch: Patch) -> bytes:
-    """The part of the mail that git am would apply, decoded by git itself."""
-    with tempfile.TemporaryDirectory(prefix="patchproof-mail-") as folder:
-        place = Path(folder)
-        whole = place / "mail"
+    """Return the part of the mail that git am would apply, decoded by git itself."""
+    with tempfile.TemporaryDirectory(prefix="patchproof-mail-") as name:
+        folder = Path(name)
+        whole = folder / "mail"
         whole.write_bytes(patch.content)
         env = git.environment()
         try:
-            count = git.query(["mailsplit", "-b", f"-o{folder}", "--", str(whole)], env=env, cwd=place)
+            count = git.query(["mailsplit", "-b", f"-o{name}", "--", str(whole)], env=env, cwd=folder)
             if int(count) != 1:
                 raise ApplyError(
-                    f"The patch {printable(patch.name)} is refused: git reads {int(count)} mails in it, "
-                    "where one is wanted."
+                    f"The patch {printable(patch.name)} is refused: git reads {int(count)} mails in it "
+                    "instead of one."
                 )
             git.query(
                 ["mailinfo", "--no-scissors", "message", "patch"],
                 env=env,
-                cwd=place,
-                stdin=(place / "0001").read_bytes(),
+                cwd=folder,
+                stdin=(folder / "0001").read_bytes(),
             )
         except CommandError as error:
             raise ApplyError(
                 f"The patch {printable(patch.name)} is refused: git cannot read it as a mail.",
                 tail=printable(error.tail),
             ) from error
-        return (place / "patch").read_bytes()
+        return (folder / "patch").read_bytes()
 
 
 def _load_folder(folder: Path, patches_dir: Path) -> Series:
     manifest = Manifest.read(folder / MANIFEST)
-    names = manifest.patches
+    names: Sequence[str] | None = manifest.patches
     if names is None:
         names = sorted(path.name for path in folder.glob("*.patch"))
     loaded = _read_patches(folder, names, [folder, patches_dir])
     cover = [patch for patch in loaded if mbox.is_cover(patch.subject)]
     patches = tuple(patch for patch in loaded if patch not in cover)
-    dialect = manifest.dialect("auto")
-    if not patches and not (manifest.table and dialect == "base"):
+    if not patches and manifest.dialect != "base":
         raise UsageError(
             f"The folder {folder} holds no patches. Put the *.patch files of git format-patch into it; only "
             f'a series whose {MANIFEST} says dialect = "base" may be without.'
         )
-    expect = manifest.expect()
+    name = folder.resolve().name
+    whole = Prefix(len(patches), manifest.dialect, manifest.expect)
     return Series(
-        name=_slug(folder.resolve().name),
-        title=manifest.text("title", mbox.bare(cover[0].subject) if cover else folder.resolve().name),
-        base=manifest.text("base", DEFAULT_BASE),
-        dialect=dialect,
+        name=_slug(name),
+        title=manifest.title or (mbox.bare(cover[0].subject) if cover else name),
+        base=manifest.base or DEFAULT_BASE,
+        dialect=manifest.dialect,
         patches=patches,
-        expect=expect,
+        expect=manifest.expect,
         origin=str(folder),
-        prefixes=manifest.prefixes(Prefix(len(patches), dialect, expect), patches_dir),
+        prefixes=prefix.resolve(manifest, whole, patches_dir),
     )
 
 
 def _read_patches(folder: Path, names: Sequence[str], roots: Sequence[Path]) -> list[Patch]:
-    """The named patch files; only ordinary files below ``roots`` are read."""
-    patches, room = [], MAX_BYTES
+    """Read the named patch files; only ordinary files below ``roots`` are allowed."""
+    patches, left = [], MAX_BYTES
     for name in names:
         path = folder / name
         if not _inside(path, roots):
@@ -209,9 +209,9 @@ def _read_patches(folder: Path, names: Sequence[str], roots: Sequence[Path]) -> 
         if not path.is_file():
             raise UsageError(f"There is no patch file {printable(str(path))}.")
         with path.open("rb") as stream:
-            content = stream.read(room + 1)
-        room -= len(content)
-        if room < 0:
+            content = stream.read(left + 1)
+        left -= len(content)
+        if left < 0:
             raise UsageError(f"The patches in {folder} are larger than {MAX_BYTES >> 20} MiB together.")
         patches.append(Patch(path.name, content, mbox.subject(content)))
     return patches
@@ -239,5 +239,5 @@ def _inside(path: Path, roots: Iterable[Path]) -> bool:
 
 
 def _slug(text: str, limit: int = 80) -> str:
-    """``text`` as a part of a file name."""
+    """Return ``text`` as a part of a file name."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:limit] or "series"

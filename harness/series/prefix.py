@@ -1,0 +1,93 @@
+"""The prefixes of a series: dialect and expected verdicts of its first patches alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.lib.errors import UsageError
+from harness.lib.text import printable
+from harness.series.manifest import MANIFEST, Manifest, PrefixTable
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The dialect and the expected verdicts of the first ``limit`` patches of a series, and of fewer."""
+
+    limit: int
+    dialect: str
+    expect: Mapping[str, str]
+
+
+def resolve(manifest: Manifest, whole: Prefix, others: Path) -> tuple[Prefix, ...]:
+    """Return the prefixes of the series that ``whole`` describes, in ascending order of their limits.
+
+    A key that is absent from a table ``[prefix.N]`` has the value of the next
+    longer prefix.  With ``like``, the expected verdicts come from that series
+    below ``others`` instead.  A table with ``first_of`` stands alone and has the
+    smallest N: its patches are also the first N of that series, whose prefixes
+    then hold.  Raises UsageError.
+    """
+    wrong = sorted(set(manifest.prefixes) - {str(number) for number in range(whole.limit)})
+    if wrong:
+        raise UsageError(
+            f"{manifest.path} has a table [prefix.{printable(wrong[0])}]; of {whole.limit} patches "
+            f"there are the first 0 to {whole.limit - 1}."
+        )
+    tables = {int(key): table for key, table in manifest.prefixes.items()}
+    result = [whole]
+    for limit in sorted(tables, reverse=True):
+        table = tables[limit]
+        if table.first_of is not None:
+            if table != PrefixTable(first_of=table.first_of) or limit > min(tables):
+                raise UsageError(
+                    f"{manifest.path} says `first_of` of {limit} patches: nothing else can be said of them, "
+                    "nor of fewer."
+                )
+            result.extend(_first_of(manifest, table.first_of, limit, others))
+            break
+        longer = result[-1]
+        outer = longer.expect
+        if table.like is not None:
+            outer = _other(manifest, "like", table.like, others).expect
+        result.append(Prefix(limit, table.dialect or longer.dialect, _over(table.expect or {}, outer)))
+    return tuple(reversed(result[1:]))
+
+
+def group(requirement: str) -> str:
+    """Return the group of a requirement id: ``REV`` of ``REV-01``."""
+    return requirement.partition("-")[0]
+
+
+def _first_of(manifest: Manifest, name: str, limit: int, others: Path) -> list[Prefix]:
+    """Return the prefixes of the series ``name`` up to ``limit`` patches, in descending order."""
+    other = _other(manifest, "first_of", name, others)
+    if any(table.first_of is not None for table in other.prefixes.values()):
+        raise UsageError(f"{manifest.path} says `first_of` of a series that says so itself: {other.path}.")
+    # The patches of the other series are not read: take the smallest count that its tables allow.
+    count = max([limit, *(int(key) + 1 for key in other.prefixes if key.isdecimal())])
+    whole = Prefix(count, other.dialect, other.expect)
+    prefixes = (*resolve(other, whole, others), whole)
+    first = next(prefix for prefix in prefixes if prefix.limit >= limit)
+    fewer = [prefix for prefix in prefixes if prefix.limit < limit]
+    return [replace(first, limit=limit), *reversed(fewer)]
+
+
+def _other(manifest: Manifest, key: str, name: str, others: Path) -> Manifest:
+    """Read the manifest of the series ``name`` below ``others``, which the key ``key`` refers to."""
+    path = others / name / MANIFEST
+    if not (path.is_file() and path.resolve().is_relative_to(others.resolve())):
+        raise UsageError(f"{manifest.path} says `{key}` of a series that is not there: {path}.")
+    return Manifest.read(path)
+
+
+def _over(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
+    """Return ``outer`` overridden by ``inner``.
+
+    A group in ``inner`` replaces the entries of its requirements; a default replaces everything.
+    """
+    if "default" in inner:
+        return dict(inner)
+    kept = {key: word for key, word in outer.items() if "::" in key or group(key) not in inner}
+    return {**kept, **inner}
