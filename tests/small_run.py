@@ -18,6 +18,7 @@ from filelock import FileLock
 from small_kernel import FILES
 
 PROJECT = Path(__file__).resolve().parent.parent
+SUITES = PROJECT / "tests" / "data" / "suites"  # small suites for whole runs
 CORE = "drivers/vfio/pci/core.c"
 PATIENCE = 600.0  # seconds; a deadline that only a hang meets
 
