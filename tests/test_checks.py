@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_kernel import DMABUF, Yard
+from small_kernel import DMABUF, SmallKernel
 
 from harness import checks, kconfig, prefixes
 from harness.checks import TOOLS, Bench, Tool
@@ -35,13 +35,13 @@ exit $bad;
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path)
+def small(tmp_path: Path) -> SmallKernel:
+    return SmallKernel(tmp_path)
 
 
-def bench_of(yard: Yard) -> Bench:
-    request = kconfig.fragment_text(kconfig.requested([yard.fragment]))
-    return Bench(yard.store, Progress(yard.store, io.StringIO()), request, yard.log)
+def bench_of(small: SmallKernel) -> Bench:
+    request = kconfig.fragment_text(kconfig.requested([small.fragment]))
+    return Bench(small.store, Progress(small.store, io.StringIO()), request, small.log)
 
 
 def patch_of(*paths: str) -> Patch:
@@ -53,19 +53,19 @@ def series_of(*patches: Patch) -> Series:
     return Series("mine", "Mine", "6.19", "auto", patches, {}, "a test")
 
 
-def formatted(yard: Yard, *changes: dict[str, str]) -> Series:
+def formatted(small: SmallKernel, *changes: dict[str, str]) -> Series:
     """A series of which each patch writes some files, as git format-patch leaves it."""
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    here = {"cwd": yard.repository, "check": True, "capture_output": True}
-    subprocess.run([*git, "checkout", "--quiet", "--force", yard.base.commit], **here)
+    here = {"cwd": small.repository, "check": True, "capture_output": True}
+    subprocess.run([*git, "checkout", "--quiet", "--force", small.base.commit], **here)
     for number, change in enumerate(changes, 1):
         for name, content in change.items():
-            (yard.repository / name).parent.mkdir(exist_ok=True)
-            (yard.repository / name).write_text(content)
+            (small.repository / name).parent.mkdir(exist_ok=True)
+            (small.repository / name).write_text(content)
         subprocess.run([*git, "add", "--all"], **here)
         subprocess.run([*git, "commit", "--quiet", f"--message=change {number}"], **here)
-    out = yard.folder / "out"
-    subprocess.run([*git, "format-patch", "--quiet", f"--output-directory={out}", yard.base.commit], **here)
+    out = small.folder / "out"
+    subprocess.run([*git, "format-patch", "--quiet", f"--output-directory={out}", small.base.commit], **here)
     paths = sorted(out.iterdir())
     patches = (Patch(path.name, path.read_bytes(), f"[PATCH] change {n}") for n, path in enumerate(paths, 1))
     return series_of(*patches)
@@ -79,64 +79,66 @@ def test_the_folders_are_those_of_the_kernels_c_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.build
-def test_only_what_the_base_does_not_warn_of_is_told(yard: Yard) -> None:
-    bench, tree = bench_of(yard), yard.tree({"drivers/more.c": EXTRA})
-    found = bench.new_warnings(GCC, tree, yard.tree(), ["drivers/"])
+def test_only_what_the_base_does_not_warn_of_is_told(small: SmallKernel) -> None:
+    bench, tree = bench_of(small), small.tree({"drivers/more.c": EXTRA})
+    found = bench.new_warnings(GCC, tree, small.tree(), ["drivers/"])
     assert [line.split(" warning: ")[1] for line in found] == [
         "unused parameter 'unused' [-Wunused-parameter]"
     ]
-    said = yard.log.read_text()
-    assert bench.new_warnings(GCC, tree, yard.tree(), ["drivers/"]) == found
-    assert yard.log.read_text() == said  # nothing was compiled again
+    said = small.log.read_text()
+    assert bench.new_warnings(GCC, tree, small.tree(), ["drivers/"]) == found
+    assert small.log.read_text() == said  # nothing was compiled again
 
 
 @pytest.mark.build
-def test_the_checks_leave_the_build_folder_alone(yard: Yard) -> None:
-    yard.build()
-    bench_of(yard).new_warnings(
-        GCC, yard.tree({"drivers/dmabuf.c": DMABUF + "\n"}), yard.tree(), ["drivers/"]
+def test_the_checks_leave_the_build_folder_alone(small: SmallKernel) -> None:
+    small.build()
+    bench_of(small).new_warnings(
+        GCC, small.tree({"drivers/dmabuf.c": DMABUF + "\n"}), small.tree(), ["drivers/"]
     )
-    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
-    assert yard.compiled() == ["drivers/dmabuf.o"]
+    small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert small.compiled() == ["drivers/dmabuf.o"]
 
 
 @pytest.mark.build
-def test_what_does_not_compile_is_the_series_fault(yard: Yard) -> None:
+def test_what_does_not_compile_is_the_series_fault(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match="compilation failed"):
-        bench_of(yard).new_warnings(GCC, yard.tree({"drivers/more.c": "#error\n"}), yard.tree(), ["drivers/"])
+        bench_of(small).new_warnings(
+            GCC, small.tree({"drivers/more.c": "#error\n"}), small.tree(), ["drivers/"]
+        )
 
 
-def test_a_tool_that_is_not_there_is_no_silence(yard: Yard) -> None:
+def test_a_tool_that_is_not_there_is_no_silence(small: SmallKernel) -> None:
     absent = Tool("absent", ("no-such-compiler",), True, ())
     assert absent.program() is None
     with pytest.raises(HarnessError, match="absent is not installed"):
-        bench_of(yard).new_warnings(absent, yard.tree(), yard.tree(), ["drivers/"])
+        bench_of(small).new_warnings(absent, small.tree(), small.tree(), ["drivers/"])
 
 
 @pytest.mark.build
-def test_each_prefix_gets_what_is_new_in_it(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    (yard.repository / "scripts").mkdir()
-    base = yard.tree({"scripts/checkpatch.pl": PICKY})
+def test_each_prefix_gets_what_is_new_in_it(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small.repository / "scripts").mkdir()
+    base = small.tree({"scripts/checkpatch.pl": PICKY})
     monkeypatch.setattr(
-        yard, "base", type(yard.base)("6.19.6", "6.19", "a test", base.commit, base.repository)
+        small, "base", type(small.base)("6.19.6", "6.19", "a test", base.commit, base.repository)
     )
     monkeypatch.setattr(prefixes, "TOOLS", (GCC,))
     tested = formatted(
-        yard,
+        small,
         {"drivers/dmabuf.c": DMABUF + "\n"},
         {"drivers/more.c": EXTRA},
         {"drivers/more.c": "#error\n"},
         {"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"},
     )
-    bench = bench_of(yard)
-    rows = prefixes.check(bench.store, bench.progress, tested, yard.base, bench)
+    bench = bench_of(small)
+    rows = prefixes.check(bench.store, bench.progress, tested, small.base, bench)
     assert [(row.count, row.subject) for row in rows] == [(n, f"change {n}") for n in (1, 2, 3, 4)]
     assert [len(row.findings["gcc"]) for row in rows] == [0, 1, 2, 0]
     assert [len(row.findings["checkpatch"]) > 0 for row in rows] == [False, True, True, False]
     assert rows[1].findings["checkpatch"][0].startswith("0002-change-2.patch:")
     assert [row.good for row in rows] == [True, False, False, True]
     assert prefixes.exit_code(rows) is ExitCode.SERIES
-    assert prefixes.check(bench.store, bench.progress, tested, yard.base, bench, 3) == rows[2:]
+    assert prefixes.check(bench.store, bench.progress, tested, small.base, bench, 3) == rows[2:]
 
 
 def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shlex
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_kernel import DMABUF, SmallKernel, bzimage, headers
 
-from harness import git, kernel
-from harness.base import Base
+from harness import kernel
 from harness.command import CommandError
 from harness.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.kbuild import Output, unplaced
 from harness.kernel import Kernel
-from harness.progress import Progress
-from harness.series import Patch, Series
 from harness.store import Store
-from harness.tree import Tree
 from harness.workbench import Workbench
 
 DATA = Path(__file__).parent / "data" / "kbuild"
 SOURCE = Path("/cache/workbench/src")
-DMABUF = "int dmabuf(void);\n\nint dmabuf(void)\n{\n\treturn 1;\n}\n"
 
 
 def recorded(name: str) -> Output:
@@ -120,85 +114,16 @@ def test_unplaced_forgets_lines_and_offsets() -> None:
     assert unplaced("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
 
 
-class Yard:
-    """A small kernel in git, and everything that building it needs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = Store(folder / "cache")
-        self.fragment = folder / "small.config"
-        self.fragment.write_text("CONFIG_PCI=y\nCONFIG_VFIO_PCI=y\n")
-        self.log = folder / "build.log"
-        self.repository = folder / "repository"
-        shutil.copytree(DATA / "tree", self.repository)
-        self._git("init", "--quiet")
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--message=base")
-        self.base = Base("6.19.6", "6.19", "a test", self._git("rev-parse", "HEAD"), self.repository / ".git")
-
-    def tree(self, changes: Mapping[str, str | None] | None = None) -> Tree:
-        """The base with ``changes``: path to new content, None to remove."""
-        if not changes:
-            return self._tree(self.base.commit, None)
-        self._git("checkout", "--quiet", "--force", self.base.commit)
-        for name, content in changes.items():
-            path = self.repository / name
-            if content is None:
-                path.unlink()
-            else:
-                path.write_text(content)
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--allow-empty", "--message=series")
-        patch = Patch("0001-x.patch", b"", "x")
-        series = Series("x", "x", "6.19", "base", (patch,), {}, "a test")
-        return self._tree(self._git("rev-parse", "HEAD"), series)
-
-    def build(self, changes: Mapping[str, str | None] | None = None) -> Kernel:
-        """Build the base with ``changes``; ``log`` then holds this build alone."""
-        self.log.unlink(missing_ok=True)
-        progress = Progress(self.store, io.StringIO())
-        return kernel.build(self.store, progress, self.tree(changes), [self.fragment], self.log)
-
-    @property
-    def bench(self) -> Path:
-        """Where the next build compiles."""
-        return Workbench(self.store, "").build
-
-    def compiled(self) -> list[str]:
-        """What the last build compiled."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sorted(line.split()[1] for line in lines if line.startswith(("  CC ", "  AS ")))
-
-    def _tree(self, commit: str, series: Series | None) -> Tree:
-        return Tree(
-            self.base.repository, commit, self._git("rev-parse", f"{commit}^{{tree}}"), self.base, series
-        )
-
-    def _git(self, *arguments: str) -> str:
-        added = git.environment()
-        inherited = {name: value for name, value in os.environ.items() if name not in added}
-        given = {name: value for name, value in added.items() if value is not None}
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.repository,
-            env=inherited | given,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-
-
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path)
+def small(tmp_path: Path) -> SmallKernel:
+    return SmallKernel(tmp_path)
 
 
 ALL = ["drivers/core.o", "drivers/dmabuf.o", "lib/piggy.o"]
 
 
-def test_build_makes_a_whole_kernel(yard: Yard) -> None:
-    built = yard.build()
+def test_build_makes_a_whole_kernel(small: SmallKernel) -> None:
+    built = small.build()
     assert built.release == "6.19.6-small"
     assert (built.headers / "linux" / "vfio.h").is_file()
     assert built.config is not None
@@ -206,104 +131,108 @@ def test_build_makes_a_whole_kernel(yard: Yard) -> None:
     assert built.vmlinux is not None
     assert built.vmlinux.is_file()
     assert built.compiler.startswith("gcc ")
-    assert yard.compiled() == ALL
-    assert (built.bzimage.parent / "build.log").read_text() == yard.log.read_text()
+    assert small.compiled() == ALL
+    assert (built.bzimage.parent / "build.log").read_text() == small.log.read_text()
 
 
-def test_build_again_comes_from_the_cache(yard: Yard) -> None:
-    first = yard.build()
-    assert yard.build() == first
-    assert yard.compiled() == []
+def test_build_again_comes_from_the_cache(small: SmallKernel) -> None:
+    first = small.build()
+    assert small.build() == first
+    assert small.compiled() == []
 
 
-def test_switching_series_compiles_only_what_differs(yard: Yard) -> None:
-    base = yard.build()
-    changed = yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+def test_switching_series_compiles_only_what_differs(small: SmallKernel) -> None:
+    base = small.build()
+    changed = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
     assert changed.identity != base.identity
-    assert yard.compiled() == ["drivers/dmabuf.o"]
-    yard.build({"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"})
-    assert yard.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
+    assert small.compiled() == ["drivers/dmabuf.o"]
+    small.build({"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"})
+    assert small.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
 
 
-def test_what_the_assembler_includes_is_never_stale(yard: Yard) -> None:
+def test_what_the_assembler_includes_is_never_stale(small: SmallKernel) -> None:
     """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
     images = []
     for word in ("first", "other", "third"):
-        shutil.rmtree(yard.bench, ignore_errors=True)
-        built = yard.build({"lib/payload": f"{word}\n"})
+        shutil.rmtree(small.build_folder, ignore_errors=True)
+        built = small.build({"lib/payload": f"{word}\n"})
         images.append(word.encode() in built.bzimage.read_bytes())
     assert images == [True, True, True]
 
 
-def test_only_new_warnings_are_the_series(yard: Yard) -> None:
-    assert yard.build().warnings == ()
+def test_only_new_warnings_are_the_series(small: SmallKernel) -> None:
+    assert small.build().warnings == ()
     moved = "/* moved */\n" + (DATA / "tree/drivers/core.c").read_text()
-    assert yard.build({"drivers/core.c": moved}).warnings == ()
+    assert small.build({"drivers/core.c": moved}).warnings == ()
     unused = DMABUF.replace("return", "int added;\n\treturn")
-    first = yard.build({"drivers/dmabuf.c": unused})
+    first = small.build({"drivers/dmabuf.c": unused})
     assert [text.split("warning: ")[1] for text in first.warnings] == [
         "unused variable 'added' [-Wunused-variable]"
     ]
     # The next revision leaves that file as it is: it is not compiled, and its warning is still there.
-    second = yard.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
-    assert yard.compiled() == ["drivers/core.o"]
+    second = small.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
+    assert small.compiled() == ["drivers/core.o"]
     assert second.warnings == first.warnings
-    assert yard.build({"drivers/dmabuf.c": None}).warnings == ()
+    assert small.build({"drivers/dmabuf.c": None}).warnings == ()
 
 
-def test_broken_tree_is_the_series_fault_and_leaves_nothing(yard: Yard) -> None:
+def test_broken_tree_is_the_series_fault_and_leaves_nothing(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match=r"failed with 1 error") as caught:
-        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+        small.build({"drivers/dmabuf.c": "#error broken\n"})
     assert caught.value.tail == "drivers/dmabuf.c:1:2: error: #error broken"
-    assert caught.value.log == yard.log
-    assert list((yard.store.root / "kernel").iterdir()) == []
-    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
-    assert "drivers/core.o" not in yard.compiled()
+    assert caught.value.log == small.log
+    assert list((small.store.root / "kernel").iterdir()) == []
+    small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert "drivers/core.o" not in small.compiled()
 
 
-def test_vanished_option_is_named_with_its_reason(yard: Yard) -> None:
+def test_vanished_option_is_named_with_its_reason(small: SmallKernel) -> None:
     with pytest.raises(BuildError) as caught:
-        yard.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+        small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
 
 
-def test_build_folder_of_a_killed_run_is_not_trusted(yard: Yard) -> None:
-    yard.build()
-    bench = yard.bench
+def test_build_folder_of_a_killed_run_is_not_trusted(small: SmallKernel) -> None:
+    small.build()
+    bench = small.build_folder
     (bench / ".patchproof-unfinished").touch()
     (bench / "drivers" / "core.o").write_bytes(b"")  # half a file, with a fresh date
-    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
-    assert yard.compiled() == ALL
+    small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert small.compiled() == ALL
     assert not (bench / ".patchproof-unfinished").exists()
 
 
-def test_environment_of_the_user_does_not_reach_make(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_of_the_user_does_not_reach_make(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MAKEFLAGS", "n")
     monkeypatch.setenv("KCFLAGS", "-DBROKEN -include nowhere.h")
-    assert yard.build().bzimage.is_file()
+    assert small.build().bzimage.is_file()
 
 
 def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my cache").mkdir()
     with pytest.raises(HarnessError, match="spaces or colons"):
-        Yard(tmp_path / "my cache").build()
+        SmallKernel(tmp_path / "my cache").build()
 
 
-def test_disk_that_is_full_is_not_the_series_fault(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_full_is_not_the_series_fault(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
-        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+        small.build({"drivers/dmabuf.c": "#error broken\n"})
 
 
 KILLED = """
 import sys
 sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
-from test_kernel import Yard
-yard = Yard(Path(sys.argv[1]))
-makefile = (yard.repository / "Makefile").read_text()
+from small_kernel import SmallKernel
+small = SmallKernel(Path(sys.argv[1]))
+makefile = (small.repository / "Makefile").read_text()
 waiting = "$(O)/vmlinux: wait\\nwait:\\n\\t@echo $$PPID $$$$ >$(O)/pids; exec sleep 100\\n"
-yard.build({"Makefile": makefile + waiting})
+small.build({"Makefile": makefile + waiting})
 """
 
 
@@ -335,23 +264,6 @@ def is_alive(process: Path) -> bool:
         return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def bzimage(path: Path, release: bytes = b"6.19.0-v4 (me@home) #1 SMP", pointer: int = 0x100) -> Path:
-    """A file that begins as a boot image does (Documentation/arch/x86/boot.rst)."""
-    setup = bytearray(0x1000)
-    setup[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", setup, 0x20E, pointer)
-    if pointer:
-        setup[pointer + 0x200 : pointer + 0x200 + len(release)] = release
-    path.write_bytes(setup)
-    return path
-
-
-def headers(folder: Path) -> Path:
-    (folder / "linux").mkdir(parents=True)
-    (folder / "linux" / "vfio.h").touch()
-    return folder
 
 
 def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
@@ -403,23 +315,23 @@ def test_a_kernel_that_is_watched_gets_more_time(tmp_path: Path, config: str, mo
     assert replace(built, config=None).time_scale == 1
 
 
-def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
-    built = yard.build()
+def test_make_lines_are_what_a_build_runs(small: SmallKernel) -> None:
+    built = small.build()
     headers_of_this_build = next(
         word
-        for word in shlex.split(yard.log.read_text(), comments=False)
+        for word in shlex.split(small.log.read_text(), comments=False)
         if word.startswith("INSTALL_HDR_PATH=")
     ).partition("=")[2]
-    printed = kernel.make_lines(yard.store, [yard.fragment], Path(headers_of_this_build) / "include")
-    run = [line.removeprefix("$ ") for line in yard.log.read_text().splitlines() if line.startswith("$ ")]
+    printed = kernel.make_lines(small.store, [small.fragment], Path(headers_of_this_build) / "include")
+    run = [line.removeprefix("$ ") for line in small.log.read_text().splitlines() if line.startswith("$ ")]
     assert printed == run
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release
 
 
-def test_workbench_is_cold_until_something_was_built(yard: Yard) -> None:
-    assert Workbench(yard.store, "").cold
-    yard.build()
-    assert not Workbench(yard.store, "").cold
+def test_workbench_is_cold_until_something_was_built(small: SmallKernel) -> None:
+    assert Workbench(small.store, "").cold
+    small.build()
+    assert not Workbench(small.store, "").cold
 
 
 def options(*numbers: int) -> str:
