@@ -33,7 +33,7 @@ class Lab:
 
     guest: Guest
     folder: Path
-    number: int = 0
+    proofs: int = 0
 
     def prove(self) -> dict[str, Detector]:
         proof = self.proof()
@@ -44,8 +44,8 @@ class Lab:
         built = real.base_kernel()
         assert built.options
         actor = build_actor(Store(), built.headers, self.folder / "actor.log")
-        self.number += 1
-        transcript = self.folder / f"control-{self.number}.txt"
+        self.proofs += 1
+        transcript = self.folder / f"control-{self.proofs}.txt"
         return control.prove(self.guest, actor, transcript, built.options)
 
     def script(self, text: str) -> None:
@@ -53,8 +53,17 @@ class Lab:
         assert done.status == 0, done.stderr.decode()
 
     @contextmanager
+    def sysctl(self, name: str, value: int, usual: int) -> Iterator[None]:
+        """Set a value below /proc/sys/kernel for the block."""
+        self.script(f"echo {value} >/proc/sys/kernel/{name}")
+        try:
+            yield
+        finally:
+            self.script(f"echo {usual} >/proc/sys/kernel/{name}")
+
+    @contextmanager
     def instead(self, path: str, content: str) -> Iterator[None]:
-        """A file of the guest says something else for a while."""
+        """Mount a file with this content over ``path`` for the block."""
         self.script(f"printf %s {shlex.quote(content)} >/run/instead; python3 -c {MOUNT} {path}")
         try:
             yield
@@ -75,10 +84,26 @@ def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> 
         yield Lab(Guest(booted), folder)
 
 
+@dataclass(frozen=True)
+class FirstProof:
+    """What a new machine's detectors proved, and the state of its kernel before that."""
+
+    lab: Lab
+    before: KernelHealth
+    found: dict[str, Detector]
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def first_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstProof]:
     with started(tmp_path_factory.mktemp("lab")) as lab:
-        yield lab
+        before = KernelHealth.of(lab.guest)
+        yield FirstProof(lab, before, lab.prove())
+
+
+@pytest.fixture
+def lab(first_proof: FirstProof) -> Lab:
+    """The machine that the tests share, in whatever state a proof leaves it."""
+    return first_proof.lab
 
 
 def blind(found: dict[str, Detector]) -> set[str]:
@@ -86,12 +111,9 @@ def blind(found: dict[str, Detector]) -> set[str]:
 
 
 @pytest.mark.vm
-class TestOneMachine:
-    """In this order: the first test finds the machine fresh."""
-
-    def test_what_can_be_provoked_is_seen(self, lab: Lab) -> None:
-        before = KernelHealth.of(lab.guest)
-        found = lab.prove()
+class TestSharedMachine:
+    def test_what_can_be_provoked_is_seen(self, first_proof: FirstProof) -> None:
+        before, found = first_proof.before, first_proof.found
         assert {name for name, one in found.items() if one.state is State.PROVEN} == PROVEN
         assert blind(found) == set()
         assert found["console"].words == "a provoked WARN is on it, with its call trace"
@@ -99,6 +121,7 @@ class TestOneMachine:
         assert (before.taint, before.warnings) == (0, 0)
 
     def test_no_scenario_pays_for_it(self, lab: Lab) -> None:
+        lab.prove()
         mark = lab.guest.machine.console.mark()
         before = KernelHealth.of(lab.guest)
         assert lab.guest.machine.console.splats(mark) == []
@@ -106,11 +129,13 @@ class TestOneMachine:
         assert KernelHealth.of(lab.guest).worse_than(before) == ["warn_count has gone up by 1"]
 
     def test_what_warns_once_can_warn_again(self, lab: Lab) -> None:
+        lab.prove()
         mark = lab.guest.machine.console.mark()
         lab.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
         assert lab.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
 
     def test_a_taint_that_was_there_proves_nothing(self, lab: Lab) -> None:
+        """The first proof has set it."""
         taint = lab.prove()["taint"]
         assert (taint.state, taint.words) == (
             State.NOT_PROVEN,
@@ -151,22 +176,22 @@ class TestOneMachine:
         lab.script("rm /run/instead")
 
     def test_a_kernel_that_would_panic_is_spared(self, lab: Lab) -> None:
-        lab.script("echo 1 >/proc/sys/kernel/panic_on_warn")
-        found = lab.prove()
-        lab.script("echo 0 >/proc/sys/kernel/panic_on_warn")
+        with lab.sysctl("panic_on_warn", 1, 0):
+            found = lab.prove()
         assert found["console"].state is State.NOT_PROVEN
         assert "would panic" in found["console"].words
         assert blind(found) == set()
 
     def test_a_console_that_shows_no_warnings_is_blind(self, lab: Lab) -> None:
-        lab.script("echo 4 >/proc/sys/kernel/printk")
-        found = lab.prove()
-        lab.script("echo 7 >/proc/sys/kernel/printk")
+        with lab.sysctl("printk", 4, 7):
+            found = lab.prove()
         assert blind(found) == {"console", "refcount"}
         assert "a WARN was provoked and is not on it" in found["console"].words
 
-    def test_a_kernel_that_dies_of_it_is_to_blame(self, lab: Lab) -> None:
-        """Last: the machine ends."""
+
+@pytest.mark.vm
+def test_a_kernel_that_dies_of_it_is_to_blame(tmp_path: Path) -> None:
+    with started(tmp_path) as lab:
         lab.script("echo 1 >/proc/sys/kernel/warn_limit")
         with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
             lab.prove()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import real
@@ -12,7 +13,8 @@ from small_run import until
 
 from harness import machine
 from harness.errors import HarnessError
-from harness.guest import Device, Guest, HeldDeviceError, _device
+from harness.guest import Device, Guest, HeldDeviceError
+from harness.hardware import SLOTS
 from harness.probe import (
     BUS_ADRERR,
     PAGE,
@@ -26,6 +28,7 @@ from harness.probe import (
     start_python,
 )
 from harness.raw import Leftovers
+from harness.ssh import Completed
 from harness.store import Store
 from harness.witness import KernelHealth, RamBar
 
@@ -34,9 +37,27 @@ RAM_BAR = 2
 MIB = 1 << 20
 
 
+LISTED = (Path(__file__).parent / "data/guest-devices.txt").read_text()
+
+
+class RecordedGuest(Guest):
+    """A guest with these files, whose list of devices is ``listed``."""
+
+    def __init__(self, files: Mapping[str, str] = MappingProxyType({}), listed: str = LISTED) -> None:
+        self.files = files
+        self.listed = listed
+
+    def read(self, path: str) -> str:
+        return self.files[path]
+
+    def script(self, text: str, *arguments: str) -> Completed:
+        return Completed(0, self.listed.encode(), b"")
+
+
 def test_devices_as_a_guest_once_listed_them() -> None:
-    lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
-    edu, ram = (_device(line, {"0000:00:10.0": "edu", "0000:00:11.0": "ram"}) for line in lines)
+    devices = RecordedGuest().devices
+    edu, ram = devices["edu"], devices["ram"]
+    assert len(devices) == 2
     assert edu == Device("edu", "0000:01:00.0", 0x1234, 0x11E8, "4", "", "", {0: MIB})
     assert ram == Device(
         "ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "vfio-pci", "vfio-pci", {0: 256, 2: 64 * MIB}
@@ -44,10 +65,13 @@ def test_devices_as_a_guest_once_listed_them() -> None:
 
 
 def test_the_second_function_of_a_device_has_a_role_of_its_own() -> None:
-    line = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()[1]
-    ports = {"0000:00:11.0": "pair"}
-    assert _device(line, ports).role == "pair"
-    assert _device(line.replace("0000:02:00.0", "0000:02:00.1"), ports).role == "pair2"
+    first = LISTED.splitlines()[1].replace("0000:00:11.0", f"0000:00:{SLOTS['pair']:02x}.0")
+    second = first.replace("0000:02:00.0", "0000:02:00.1")
+    devices = RecordedGuest(listed=f"{first}\n{second}\n").devices
+    assert {role: device.address for role, device in devices.items()} == {
+        "pair": "0000:02:00.0",
+        "pair2": "0000:02:00.1",
+    }
 
 
 def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -> None:
@@ -57,19 +81,9 @@ def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -
         assert Device(role, "0000:01:00.0", 0, 0, "1", "", "", bars).memory_bar == memory
 
 
-class Told(Guest):
-    """A guest of which only these files are known."""
-
-    def __init__(self, files: dict[str, str]) -> None:
-        self.files = files
-
-    def read(self, path: str) -> str:
-        return self.files[path]
-
-
 def test_who_has_claimed_a_bar() -> None:
     device = Device("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
-    guest = Told(
+    guest = RecordedGuest(
         {
             "/sys/bus/pci/devices/0000:02:00.0/resource": "0x00000000fe800000 0x00000000fe8000ff 0x40200\n"
             "0x0000000000000000 0x0000000000000000 0x0\n0x0000000380000000 0x0000000383ffffff 0x14220c\n",
@@ -88,6 +102,7 @@ class Lab:
     guest: Guest
     actor: Path
     transcripts: Path
+    health: KernelHealth  # when it had booted
 
     def start(self, kind: str, name: str) -> Actor:
         transcript = Transcript(self.transcripts / f"{name}.txt")
@@ -104,7 +119,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with machine.boot(
         built.bzimage, real.guest_image(), run_dir=folder / "machine", accelerator=real.accelerator()
     ) as booted:
-        yield Lab(Guest(booted), actor, folder / "transcripts")
+        guest = Guest(booted)
+        yield Lab(guest, actor, folder / "transcripts", KernelHealth.of(guest))
 
 
 BOTH = pytest.mark.parametrize("kind", ["actor", "python"])
@@ -241,7 +257,7 @@ class TestProbes:
             with pytest.raises(Refused) as refused:
                 owner.export(device, RAM_BAR, [Range(0, 128 * MIB)])
             assert refused.value.errno == "EINVAL"
-        # The last reference to a file is put a little after its process has ended.
+        # fput() is deferred: a released DMABUF is freed a little after its process has ended.
         until(lambda: KernelHealth.of(lab.guest) == before, "the kernel to be as it was")
 
     @BOTH
@@ -270,8 +286,8 @@ class TestProbes:
 @pytest.mark.vm
 class TestHealth:
     def test_a_healthy_kernel(self, lab: Lab) -> None:
-        health = KernelHealth.of(lab.guest)
-        assert (health.taint, health.dmabufs) == (0, 0)
+        assert (lab.health.taint, lab.health.dmabufs) == (0, 0)
+        until(lambda: KernelHealth.of(lab.guest).dmabufs == 0, "released DMABUFs (fput() is deferred)")
 
     @BOTH
     def test_a_footprint_leaves_out_what_the_clock_says(self, lab: Lab, kind: str) -> None:
@@ -283,7 +299,6 @@ class TestHealth:
             assert leftovers.look() == "1 records in the kernel log"
 
     def test_a_warning_shows(self, lab: Lab) -> None:
-        """Last in this file: the taint stays."""
         before = KernelHealth.of(lab.guest)
         lab.guest.run(["sh", "-c", "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"])
         assert "new taint bit 9 (WARN)" in KernelHealth.of(lab.guest).worse_than(before)

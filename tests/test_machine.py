@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from harness.hardware import MIB, Layout, Network
 from harness.image import Image
 from harness.machine import Machine
 from harness.qemu import DEVICES, Accelerator
+from harness.splat import Splat
 from harness.ssh import SshLostError
 
 pytestmark = pytest.mark.vm
@@ -46,17 +48,37 @@ def boot(run_dir: Path, **changes: object) -> Machine:
     return machine.boot(**(arguments | changes))  # type: ignore[arg-type]
 
 
+@dataclass(frozen=True)
+class Booted:
+    """A machine, and the splats on its console when it had come up."""
+
+    machine: Machine
+    splats: list[Splat]
+
+
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
     layout = Layout(ram=4 * MIB, bigram=1024 * MIB, rng=True)
-    with boot(tmp_path_factory.mktemp("run"), layout=layout, gdb=True) as booted:
-        yield booted
+    with boot(tmp_path_factory.mktemp("run"), layout=layout, gdb=True) as guest:
+        yield Booted(guest, guest.console.splats())
+
+
+@pytest.fixture
+def guest(booted: Booted) -> Machine:
+    return booted.machine
 
 
 def ask(guest: Machine, script: str) -> str:
     done = guest.ssh.run(["sh", "-c", script], PATIENCE)
     assert done.status == 0, done.stderr.decode()
     return done.stdout.decode()
+
+
+def compiled(source: Path) -> Path:
+    """A program for the guest, which has no shared libraries yet when init starts."""
+    program = source.with_suffix("")
+    subprocess.run(["gcc", "-static", "-o", program, source], check=True)
+    return program
 
 
 def script(folder: Path, text: str) -> str:
@@ -81,10 +103,10 @@ def test_the_console_shows_every_message_of_the_kernel(guest: Machine) -> None:
     assert [text for text in shown if text not in console] == []
 
 
-def test_a_clean_boot_has_no_splats(guest: Machine) -> None:
-    assert guest.console.splats() == []
-    assert guest.alive()
-    assert guest.note == ""
+def test_a_clean_boot_has_no_splats(booted: Booted) -> None:
+    assert booted.splats == []
+    assert booted.machine.alive()
+    assert booted.machine.note == ""
 
 
 def test_the_devices_are_where_the_layout_says(guest: Machine) -> None:
@@ -236,8 +258,7 @@ def test_a_root_disk_that_cannot_be_mounted_is_said_at_once(tmp_path: Path) -> N
 def test_a_guest_that_powers_off_is_not_waited_for(tmp_path: Path) -> None:
     source = tmp_path / "init.c"
     source.write_text("#include <sys/reboot.h>\nint main(void) { return reboot(RB_POWER_OFF); }\n")
-    subprocess.run(["gcc", "-static", "-o", tmp_path / "init", source], check=True)
-    image = Image(real.guest_image().rootfs, tmp_path / "init", "")
+    image = Image(real.guest_image().rootfs, compiled(source), "")
     with pytest.raises(BootError, match="powered off before it came up"):
         boot(tmp_path / "run", image=image)
 
@@ -295,15 +316,16 @@ def test_two_machines_at_once(tmp_path: Path) -> None:
 def test_nothing_is_left_after_the_end(tmp_path: Path) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     guest = boot(tmp_path, gdb=True)
-    pid = guest._qemu._process.pid
+    running = named_in_a_command_line(str(tmp_path))
+    assert running
     guest.close()
     guest.close()
-    assert not Path(f"/proc/{pid}").exists()
+    assert [process for process in running if process.exists()] == []
     assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def named_in_a_command_line(marker: str) -> list[Path]:
-    """The processes (a zombie is none) whose command line holds ``marker``."""
+    """The folders in /proc of the processes (a zombie is none) whose command line holds ``marker``."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -312,7 +334,7 @@ def named_in_a_command_line(marker: str) -> list[Path]:
     return found
 
 
-def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -324,13 +346,15 @@ def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path, monkeypatch: pytest.Monk
         os.kill(os.getpid(), signal.SIGALRM)
 
     seen: list[Path] = []
-    monkeypatch.setattr(machine, "_READY", "never said")
-    real.base_kernel(), real.guest_image(), real.accelerator()  # not to be interrupted in these
+    source = tmp_path / "init.c"
+    source.write_text("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")
+    image = Image(real.guest_image().rootfs, compiled(source), "")  # never says that it is ready
+    real.base_kernel(), real.accelerator()  # not to be interrupted in these
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         threading.Thread(target=interrupt_at_the_first_words, daemon=True).start()
         with pytest.raises(KeyboardInterrupt):
-            boot(tmp_path)
+            boot(tmp_path, image=image)
     finally:
         signal.signal(signal.SIGALRM, before)
     assert seen
@@ -351,7 +375,7 @@ def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:
             run_dir=Path({str(tmp_path)!r}),
             accelerator={real.accelerator()!r},
         )
-        print(guest._qemu._process.pid, flush=True)
+        print("up", flush=True)
         time.sleep(600)
     """
     harness = subprocess.Popen(
@@ -360,12 +384,15 @@ def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
     )
     assert harness.stdout is not None
-    pid = int(harness.stdout.readline())
-    watch = os.pidfd_open(pid)
+    assert harness.stdout.readline() == b"up\n"
+    running = [int(place.name) for place in named_in_a_command_line(str(tmp_path))]
+    watches = [os.pidfd_open(pid) for pid in running if pid != harness.pid]
+    assert watches
     harness.send_signal(signal.SIGKILL)
     harness.wait()
     harness.stdout.close()
-    end = select.poll()
-    end.register(watch, select.POLLIN)
-    assert end.poll(PATIENCE * 1000) != []
-    os.close(watch)
+    for watch in watches:
+        end = select.poll()
+        end.register(watch, select.POLLIN)
+        assert end.poll(PATIENCE * 1000) != []
+        os.close(watch)

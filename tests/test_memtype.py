@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
 
 import pytest
 
 from harness.errors import HarnessError
-from harness.guest import Device, Guest, _device
+from harness.guest import Device, Guest
 from harness.memtype import LIST, MemoryType, of_bar, parse
 
 TEXT = """\
@@ -27,25 +25,20 @@ RESOURCE = (
 )
 
 
-class Told:
+class RecordedGuest(Guest):
     """A guest that has these files."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = files
+        self.files = files
 
     def read(self, path: str) -> str:
-        return self._files[path]
-
-
-def ram() -> Device:
-    lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
-    return _device(lines[1], {"0000:00:11.0": "ram"})
+        return self.files[path]
 
 
 def test_a_bar_has_the_modes_of_all_that_overlaps_it() -> None:
-    device = ram()
+    device = Device("ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "", "", {0: 256, 2: 64 << 20})
     files = {f"/sys/bus/pci/devices/{device.address}/resource": RESOURCE, LIST: TEXT}
-    guest = cast(Guest, Told(files))
+    guest = RecordedGuest(files)
     assert of_bar(guest, device, 2) == {"write-combining", "uncached-minus"}
     assert of_bar(guest, device, 0) == {"uncached-minus"}
 

@@ -130,10 +130,12 @@ def test_what_the_series_failed_is_not_resumed(place: Place) -> None:
 def test_a_changed_checkout_is_refused(cut_off: Place) -> None:
     """Before the new tree is built, and without a trace in the folder."""
     changed = cut_off.checkout / "core.txt"
-    changed.write_text("changed")
     before = cut_off.contents()
-    code, output = cut_off.resume()
-    changed.unlink()
+    changed.write_text("changed")
+    try:
+        code, output = cut_off.resume()
+    finally:
+        changed.unlink()  # the checkout is not the test's own
     assert code == ExitCode.HARNESS
     assert "cannot be resumed, because the git tree of the kernel is " in output
     assert "Start a new run." in output
