@@ -197,12 +197,23 @@ def test_a_server_that_is_not_there_is_told(tmp_path: Path, stage: Stage) -> Non
         download.text(f"{site.address}/sums")
 
 
-def test_the_size_of_a_file_that_another_program_writes_is_shown(tmp_path: Path, stage: Stage) -> None:
-    shown = threading.Event()
-    stage.update = lambda detail: (setattr(stage, "detail", detail), shown.set())  # type: ignore[method-assign]
+class WatchedStage(Stage):
+    """A stage that tells when its detail was set."""
+
+    def __init__(self) -> None:
+        super().__init__("fetch", None, io.StringIO())
+        self.shown = threading.Event()
+
+    def update(self, detail: str) -> None:
+        super().update(detail)
+        self.shown.set()
+
+
+def test_the_size_of_a_file_that_another_program_writes_is_shown(tmp_path: Path) -> None:
+    stage = WatchedStage()
     with download.watched(tmp_path / "f", 3 << 20, stage):
         (tmp_path / "f").write_bytes(CONTENT)
-        assert shown.wait(60)
+        assert stage.shown.wait(60)
     assert stage.detail.endswith("of 3 MiB")
 
 

@@ -55,17 +55,20 @@ def series_of(*patches: Patch) -> Series:
 
 def formatted(small: SmallKernel, *changes: dict[str, str]) -> Series:
     """A series of which each patch writes some files, as git format-patch leaves it."""
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
-    here = {"cwd": small.repository, "check": True, "capture_output": True}
-    subprocess.run([*git, "checkout", "--quiet", "--force", small.base.commit], **here)
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        subprocess.run(["git", *identity, *arguments], cwd=small.repository, check=True, capture_output=True)
+
+    git("checkout", "--quiet", "--force", small.base.commit)
     for number, change in enumerate(changes, 1):
         for name, content in change.items():
             (small.repository / name).parent.mkdir(exist_ok=True)
             (small.repository / name).write_text(content)
-        subprocess.run([*git, "add", "--all"], **here)
-        subprocess.run([*git, "commit", "--quiet", f"--message=change {number}"], **here)
+        git("add", "--all")
+        git("commit", "--quiet", f"--message=change {number}")
     out = small.folder / "out"
-    subprocess.run([*git, "format-patch", "--quiet", f"--output-directory={out}", small.base.commit], **here)
+    git("format-patch", "--quiet", f"--output-directory={out}", small.base.commit)
     paths = sorted(out.iterdir())
     patches = (Patch(path.name, path.read_bytes(), f"[PATCH] change {n}") for n, path in enumerate(paths, 1))
     return series_of(*patches)

@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import make_checkout, run
 
-from harness import cli, prefixes
+from harness import cli, pipeline, prefixes
 from harness.errors import ExitCode
 from harness.hardware import MIB
 from harness.journal import Journal
@@ -137,9 +138,10 @@ def test_a_first_prefix_that_there_is_not(
 def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]
 ) -> None:
-    seen = []
+    seen: list[tuple[Any, ...]] = []
     rows = [Row(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(cli, "_checked", lambda _request, _tested, first: rows[first - 1 :])
+    monkeypatch.setattr(pipeline, "get_base", lambda *_: None)
+    monkeypatch.setattr(prefixes, "check", lambda *given: rows[given[-1] - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert cli.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
     (((first, *_), series, _, arguments),) = seen
@@ -158,7 +160,7 @@ def test_kernel_without_headers(
 def test_a_kernel_that_is_none(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, text_file: Path, command: str
 ) -> None:
-    results = ["--results", tmp_path / "results"] if command == "run" else []
+    results: list[str | Path] = ["--results", tmp_path / "results"] if command == "run" else []
     said = refused(capsys, command, "--kernel", text_file, "--headers", tmp_path, *results)
     assert f"The file {text_file} is not an x86 bzImage" in said
     assert not (tmp_path / "results").exists()
@@ -305,15 +307,17 @@ def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> N
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
 
 
-def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(cache: Path, tmp_path: Path) -> None:
+    store = Store(cache)
     old = [store.path("logs", "build", f"2026010{day}T000000-1.log") for day in range(1, 10)]
     for path in old:
         path.touch()
     store.path("logs", "build", "20260110T000000-1.log").touch()
-    log = cli._log(store, "build")
-    log.touch()
-    assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
+    checkout = make_checkout(tmp_path / "linux")
+    assert cli.main(["build", "--tree", str(checkout)]) == ExitCode.OK
+    *kept, log = sorted(old[0].parent.iterdir())
+    assert kept == [*old[1:], log.with_name("20260110T000000-1.log")]
+    assert "bzImage" in log.read_text()
 
 
 def test_words_that_cannot_be_written_are_the_hosts_fault(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import image, initramfs
+from harness import debian, image, initramfs
 from harness.errors import HarnessError
 from harness.progress import Progress
 from harness.store import Store
@@ -50,9 +50,7 @@ def test_the_packages_are_read_without_their_comments() -> None:
 def test_a_mirror_that_does_not_answer_is_an_error_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        image.debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"]
-    )
+    monkeypatch.setattr(debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"])
     store = Store(tmp_path / "cache")
     log = tmp_path / "image.log"
     with pytest.raises(HarnessError, match=r"apt-get update") as caught:

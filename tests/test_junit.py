@@ -5,6 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -66,13 +67,24 @@ def properties(element: ET.Element) -> dict[str, str]:
     return {each.attrib["name"]: each.attrib["value"] for each in element.findall("properties/property")}
 
 
+def child(element: ET.Element, tag: str) -> ET.Element:
+    """The one child of this tag."""
+    (found,) = element.findall(tag)
+    return found
+
+
+def text_of(element: ET.Element, tag: str) -> str:
+    """The text of the one child of this tag."""
+    return child(element, tag).text or ""
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> Results:
     return Results.create(tmp_path, "example")
 
 
 def run_one(
-    results: Results, observed: Verdict | None, expected: str = "conforms", **evidence: object
+    results: Results, observed: Verdict | None, expected: str = "conforms", **evidence: Any
 ) -> ET.Element:
     """The test case of a run with one scenario; ``observed`` None starts it and does not end it."""
     journal = results.journal()
@@ -80,7 +92,7 @@ def run_one(
     journal.run_started()
     if observed is not Verdict.NOT_REACHED:
         journal.started(ONE.id)
-    if observed not in (None, Verdict.NOT_REACHED):
+    if observed is not None and observed is not Verdict.NOT_REACHED:
         journal.ended(ONE.id, observed, **evidence)
     journal.run_ended()
     (case,) = load(junit.write(results.dir).read_bytes()).iter("testcase")
@@ -126,13 +138,13 @@ def test_what_a_verdict_is_in_junit(
 
 def test_a_violation_that_was_expected_says_so(results: Results) -> None:
     case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
-    assert case.find("failure").get("message") == "mmap() failed (as expected)"
+    assert child(case, "failure").get("message") == "mmap() failed (as expected)"
 
 
 def test_the_suite_says_what_was_tested(results: Results) -> None:
     results.write_run(digest="ab" * 32, warnings=["a.c:1: one", "a.c:2: two"])
     run_one(results, Verdict.CONFORMS)
-    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    found = properties(child(ET.parse(results.dir / "junit.xml").getroot(), "testsuite"))
     assert (found["series"], found["digest"], found["exit_code"]) == ("example", "ab" * 32, "0")
     assert found["warnings"] == "a.c:1: one\na.c:2: two"
 
@@ -154,9 +166,9 @@ SPELLED = (
 def test_hostile_text_is_spelled_out(results: Results) -> None:
     results.write_run(title=HOSTILE, warnings=[HOSTILE])
     case = run_one(results, Verdict.VIOLATES, reason=HOSTILE, details=HOSTILE)
-    assert case.find("failure").get("message") == SPELLED
-    assert case.find("failure").text == SPELLED
-    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    assert child(case, "failure").get("message") == SPELLED
+    assert text_of(case, "failure") == SPELLED
+    found = properties(child(ET.parse(results.dir / "junit.xml").getroot(), "testsuite"))
     assert found["title"] == found["warnings"] == SPELLED
 
 
@@ -176,20 +188,20 @@ def test_any_text_and_any_bytes_make_valid_xml(
     )
     if raw.strip():
         shown = visible(raw.decode("utf-8", "surrogateescape"))
-        assert case.find("system-out").text.count(shown) >= 2
+        assert text_of(case, "system-out").count(shown) >= 2
 
 
 def test_the_console_is_quoted_where_the_scenario_ran(results: Results) -> None:
     console = results.dir / "console.log"
     console.write_bytes(b"before\n[1.0] BUG: \xff\r\nafter\n")
     case = run_one(results, Verdict.KERNEL_DIED, console=Span("console.log", 7, 21))
-    assert case.find("system-out").text == "--- console.log\n[1.0] BUG: \\xff\n"
+    assert text_of(case, "system-out") == "--- console.log\n[1.0] BUG: \\xff\n"
 
 
 def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
     transcript = results.transcript(ONE.id)
     transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
-    said = run_one(results, Verdict.VIOLATES, transcript=transcript).find("system-out").text
+    said = text_of(run_one(results, Verdict.VIOLATES, transcript=transcript), "system-out")
     assert "(8 bytes left out)" in said
     assert said.endswith("xend")
     assert "begin" not in said
@@ -200,7 +212,7 @@ def test_only_files_of_the_results_folder_are_quoted(results: Results, name: str
     (results.dir.parent / "secret").write_text("hunter2")
     (results.dir / "link").symlink_to("../secret")
     case = run_one(results, Verdict.KERNEL_DIED, console=Span(name, 0, 100))
-    assert case.find("system-out").text.endswith("(there is no such file in the results folder)")
+    assert text_of(case, "system-out").endswith("(there is no such file in the results folder)")
 
 
 def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None:

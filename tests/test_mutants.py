@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 import pytest
 from small_run import PROJECT, Invocation, run, until
 
-from harness import cli, matrix, mutant, mutants, options, pipeline, selection
+from harness import cli, command, matrix, mutant, mutants, options, pipeline, selection
 from harness.errors import BuildError, ExitCode, HarnessError, PatchproofError, UsageError
 from harness.journal import Journal
 from harness.kernel import Kernel
@@ -689,18 +689,16 @@ def test_a_control_that_is_going_on_keeps_its_folder(
         raise HarnessError("no base")
 
     monkeypatch.setattr(pipeline, "get_base", none)
-    (tmp_path / "results").mkdir()
-    trials = Trials(Store(tmp_path / "cache"), tmp_path / "results", SCENARIOS, (), print)
-    job = mutants.job_of(three[0])
-    kept = {}
-    for one in (job, job.without_fault):
-        file = trials._place(one) / "events.jsonl"
+    results = tmp_path / "results"
+    mutants_file, controls_file = results / "runs/good/a/events.jsonl", results / "controls/good/events.jsonl"
+    for file in (mutants_file, controls_file):
         file.parent.mkdir(parents=True)
         file.touch()
-        with pytest.raises(HarnessError, match="no base"):
-            trials._make(one)
-        kept[one.mutant is None] = file.exists()
-    assert kept == {True: True, False: False}
+    trials = Trials(Store(tmp_path / "cache"), results, SCENARIOS, (), print)
+    with pytest.raises(HarnessError, match="no base"):
+        trials.run(three[:1])
+    assert trials.ledger.trials["good/a"].reason == "no base"
+    assert [file.exists() for file in (mutants_file, controls_file)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -765,7 +763,7 @@ def test_what_a_program_left_behind(
         (folder / "run.json").write_text(json.dumps({"digest": digest.replace("of the mutant", tried)}))
         return 1
 
-    monkeypatch.setattr(mutants.command, "wait_for", wait_for)
+    monkeypatch.setattr(command, "wait_for", wait_for)
     trials = Started(tmp_path / "results", {})
     if digest == "of the mutant":
         with pytest.raises(HarnessError, match=r"The run did not begin\."):  # that of the series itself
@@ -799,7 +797,8 @@ def told(results: Path, event: str) -> list[dict[str, Any]]:
 @pytest.mark.vm
 def test_a_mutant_of_the_real_kernel_is_killed_though_the_run_was_ended_before(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    arguments = ["mutants", "--series", "reference-feature", "-k", NAME, "--results", results]
+    arguments: list[str | Path] = ["mutants", "--series", "reference-feature"]
+    arguments += ["-k", NAME, "--results", results]
     with Invocation(*arguments, mark=tmp_path) as ended:
 
         def begun() -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import stat
 from pathlib import Path
@@ -184,12 +183,23 @@ def test_a_wish_for_kvm_that_cannot_be_granted_is_an_error(tmp_path: Path) -> No
         qemu.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
 
 
-def test_a_broken_memory_of_a_trial_is_forgotten(tmp_path: Path) -> None:
-    note = tmp_path / "note.json"
-    for content in ("", "[]", '{"works": true}', json.dumps({"works": False, "reason": "x"})):
-        note.write_text(content)
-        recalled = qemu._recall(note)
-        assert (recalled is not None) == ("reason" in content)
+@pytest.mark.parametrize(
+    ("note", "is_read"),
+    [("", False), ("[]", False), ('{"works": true}', False), ('{"works": false, "reason": "x"}', True)],
+)
+def test_a_broken_memory_of_a_trial_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str, is_read: bool
+) -> None:
+    def try_kvm(*_: object) -> qemu.Trial:
+        return qemu.Trial(False, "it hangs")
+
+    monkeypatch.setattr(qemu, "try_kvm", try_kvm)
+    program, store = str(fake_qemu(tmp_path, "exit 1")), Store(tmp_path / "cache")
+    assert qemu.choose(store, "auto", program, tmp_path).reason == "it hangs"
+    (path,) = (tmp_path / "cache" / "accelerator").iterdir()
+    path.write_text(note)
+    expected = "x, as found before on this host" if is_read else "it hangs"
+    assert qemu.choose(store, "auto", program, tmp_path).reason == expected
 
 
 def test_emulation_as_requested_asks_nothing_of_the_host(tmp_path: Path) -> None:

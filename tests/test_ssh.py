@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 import real
 
@@ -28,6 +29,17 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         accelerator=real.accelerator(),
     ) as booted:
         yield booted
+
+
+def user_key(guest: Machine) -> KeyPair:
+    """The key that may log in, as the run's folder keeps it."""
+    return KeyPair((guest.run_dir / "id_ed25519").read_text(), "")
+
+
+def host_key(guest: Machine) -> KeyPair:
+    """The guest's key, of which the run's folder keeps the public half."""
+    _, _, public = (guest.run_dir / "known_hosts").read_text().strip().partition(" ")
+    return KeyPair("", public)
 
 
 def test_arguments_arrive_as_they_are(guest: Machine) -> None:
@@ -137,14 +149,20 @@ def test_a_guest_that_stands_still_is_not_waited_for(guest: Machine) -> None:
     assert guest.ssh.run(["true"], PATIENCE).status == 0
 
 
-def test_a_guest_that_stops_after_the_channel_is_open_is_not_waited_for(guest: Machine) -> None:
-    def stop(channel: object) -> None:
+def test_a_guest_that_stops_after_the_channel_is_open_is_not_waited_for(
+    guest: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec_command = paramiko.Channel.exec_command
+
+    def stop_and_execute(channel: paramiko.Channel, line: str) -> None:
         guest.monitor.execute("stop")
-        channel.exec_command("true")  # type: ignore[attr-defined]
+        exec_command(channel, line)
 
     try:
-        with pytest.raises(SshTimeoutError, match="could not be started within 2 s"):
-            guest.ssh._open("true", 2.0, stop)
+        with monkeypatch.context() as stopping:
+            stopping.setattr(paramiko.Channel, "exec_command", stop_and_execute)
+            with pytest.raises(SshTimeoutError, match="could not be started within 2 s"):
+                guest.ssh.run(["true"], 2.0)
     finally:
         guest.monitor.execute("cont")
     assert guest.ssh.run(["true"], PATIENCE).status == 0
@@ -152,12 +170,12 @@ def test_a_guest_that_stops_after_the_channel_is_open_is_not_waited_for(guest: M
 
 def test_a_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, guest._user, KeyPair.generate(), PATIENCE)
+        Ssh(guest.ssh.port, user_key(guest), KeyPair.generate(), PATIENCE)
 
 
 def test_a_stranger_is_not_let_in(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, KeyPair.generate(), guest._host, PATIENCE)
+        Ssh(guest.ssh.port, KeyPair.generate(), host_key(guest), PATIENCE)
 
 
 def test_a_port_where_nobody_listens_is_an_error() -> None:
@@ -177,7 +195,7 @@ def test_the_line_for_people_works_without_a_question(guest: Machine) -> None:
 
 
 def test_a_connection_that_breaks_is_told_from_a_command_that_fails(guest: Machine) -> None:
-    other = Ssh(guest.ssh.port, guest._user, guest._host, PATIENCE)
+    other = Ssh(guest.ssh.port, user_key(guest), host_key(guest), PATIENCE)
     parent = other.run(["sh", "-c", "echo $PPID"], PATIENCE).stdout.decode().strip()
     with pytest.raises(SshLostError, match="broke"):
         other.run(["sh", "-c", f"kill -9 {parent}; sleep 100"], PATIENCE)

@@ -88,12 +88,14 @@ def test_markup_in_a_reason_is_text(tmp_path: Path) -> None:
     assert "[bold]x[/] :smile: [link=file:///etc]y[/link]" in printed
 
 
-def test_a_stream_that_is_not_utf8_gets_what_it_can_show(tmp_path: Path) -> None:
+def test_a_stream_that_is_not_utf8_gets_what_it_can_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = run_one(tmp_path, "größe €")
     for width, tty in ((110, True), (None, False)):
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding="ascii")
-        stream.isatty = lambda answer=tty: answer  # type: ignore[method-assign]
+        monkeypatch.setattr(stream, "isatty", lambda answer=tty: bool(answer))
         table.show(directory, stream, width)
         stream.flush()
         assert b"gr\\xf6\\xdfe \\u20ac" in raw.getvalue()
