@@ -53,15 +53,15 @@ def described() -> dict[str, bool]:
 
 
 class TestHelp:
-    def test_every_operation_is_described_and_no_other(self) -> None:
+    def test_help_lists_the_operations_of_the_protocol(self) -> None:
         assert sorted(operations(argv("actor"))) == sorted(described())
 
-    def test_the_python_probe_has_the_operations_it_is_said_to_have(self) -> None:
+    def test_help_of_python_lists_the_operations_of_its_column(self) -> None:
         ours = {usage.split()[0] for usage, yes in described().items() if yes}
         assert {usage.split()[0] for usage in operations(argv("python"))} == ours
 
     @BOTH
-    def test_unknown_arguments_are_refused(self, kind: str) -> None:
+    def test_unknown_argument_is_refused(self, kind: str) -> None:
         done = subprocess.run([*argv(kind), "--nonsense"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "--help" in done.stderr
@@ -102,22 +102,22 @@ class TestLines:
             "é",
         ],
     )
-    def test_a_malformed_line_gets_one_error_line(self, lonely: Local, line: str) -> None:
+    def test_malformed_line_gets_one_usage_error(self, lonely: Local, line: str) -> None:
         reply = lonely.ask(line)
         assert reply.startswith("error usage: ")
         assert reply.isprintable()
         assert lonely.ask("version").startswith("ok protocol=1 ")
 
-    def test_blank_lines_and_comments_get_no_reply(self, lonely: Local) -> None:
+    def test_blank_line_and_comment_get_no_reply(self, lonely: Local) -> None:
         lonely.write(b"\n   \n# comment\n\t\nversion\n")
         assert lonely.read_line().startswith(b"ok protocol=")
 
-    def test_a_line_without_its_newline_is_not_carried_out(self) -> None:
+    def test_line_without_newline_is_ignored(self) -> None:
         done = subprocess.run(argv("actor"), input=b"version\nversi", capture_output=True, check=True)
         assert done.stdout.count(b"\n") == 1
 
     @pytest.mark.parametrize(("size", "fits"), [(1 << 22, True), ((1 << 22) + (1 << 18), False)])
-    def test_a_long_line(self, size: int, fits: bool) -> None:
+    def test_line_over_the_limit_is_refused(self, size: int, fits: bool) -> None:
         one = Local(argv("actor"))
         reply = one.ask(b"ioctl buf1 1 data=" + b"0" * (size - 18))
         assert ("'buf1' is no device" in reply) == fits
@@ -126,12 +126,12 @@ class TestLines:
         one.close()
 
     @pytest.mark.parametrize("word", ["word ", "a=b "])
-    def test_a_line_of_many_words(self, lonely: Local, word: str) -> None:
+    def test_line_of_many_words_is_refused(self, lonely: Local, word: str) -> None:
         for count in (15, 16, 17, 5000):
             assert lonely.ask("version " + word * count).startswith("error usage: ")
         assert lonely.ask("version").startswith("ok ")
 
-    def test_a_nul_hides_nothing(self) -> None:
+    def test_line_with_nul_is_refused(self) -> None:
         one = Local(argv("actor"))
         assert one.ask(b"version\0 and more").startswith("error usage: a line has at most")
         one.close()
@@ -140,7 +140,7 @@ class TestLines:
         assert lonely.ask("exit") == "ok"
         assert lonely.wait(10) == 0
 
-    def test_the_end_of_input_is_the_end(self, lonely: Local) -> None:
+    def test_end_of_input_ends_the_probe(self, lonely: Local) -> None:
         lonely.close()
         assert lonely.process.returncode == 0
 
@@ -148,7 +148,7 @@ class TestLines:
 @BOTH
 class TestNumbers:
     @pytest.mark.parametrize("text", ["0x1000", "4096", "4K", "0x4K"])
-    def test_all_ways_to_write_a_number(self, client: Client, text: str) -> None:
+    def test_number_in_any_notation_is_read(self, client: Client, text: str) -> None:
         assert client.ask(f"seek buf1 whence=set offset={text}") == "ok 0x1000"
 
     @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ class TestNumbers:
             *("18446744073709551616", "0x1ffffffffffffffffK", "17179869184G"),
         ],
     )
-    def test_anything_else_is_refused(self, client: Client, text: str) -> None:
+    def test_number_malformed_is_refused(self, client: Client, text: str) -> None:
         assert client.ask(f"seek buf1 whence=set offset={text}").startswith("error usage: seek: ")
 
 
 @BOTH
 class TestMemory:
-    def test_loads_and_stores_of_every_width(self, client: Client) -> None:
+    def test_access_of_every_width_reaches_the_file(self, client: Client) -> None:
         os.pwrite(client.file, bytes(range(1, 17)), 16)
         assert ask(client, "map buf1 length=4K", "load8 map1 16", "load16 map1 16", "load32 map1 16") == [
             "ok map1",
@@ -178,18 +178,18 @@ class TestMemory:
         assert os.pread(client.file, 16, 0).hex() == "aa00ccbbdddddddd8877665544332211"
 
     @pytest.mark.parametrize("line", ["store8 map1 0 256", "store32 map1 0 0x100000000", "load32 map1 4093"])
-    def test_what_does_not_fit_is_not_done(self, client: Client, line: str) -> None:
+    def test_access_that_does_not_fit_is_refused(self, client: Client, line: str) -> None:
         client.ask("map buf1 length=4K")
         assert client.ask(line).startswith("error usage: ")
 
     @pytest.mark.parametrize("offset", ["0xffffffffffffffff", "0xfffffffffffffffc", "0x8000000000000000"])
-    def test_an_offset_does_not_wrap(self, client: Client, offset: str) -> None:
+    def test_offset_near_2_to_64_does_not_wrap(self, client: Client, offset: str) -> None:
         client.ask("map buf1 length=4K")
         assert client.ask(f"load32 map1 {offset}").startswith("error usage: ")
         assert client.ask(f"unmap map1 offset={offset}").startswith("error usage: ")
         assert client.ask(f"loadpages map1 offset=0x800 length={offset}").startswith("error usage: ")
 
-    def test_what_mmap_refuses(self, client: Client) -> None:
+    def test_map_refused_by_the_kernel_has_its_errno(self, client: Client) -> None:
         lines = ["length=0", "length=4K offset=1", "length=0xffffffffffffffff", "length=4K flags=0"]
         assert ask(client, *(f"map buf1 {line}" for line in lines)) == [
             "error EINVAL map: Invalid argument",
@@ -201,10 +201,10 @@ class TestMemory:
     @pytest.mark.parametrize(
         "option", ["flags=fixed", "flags=0x11", "flags=shared,", "bar=0", "prot=wx", "prot="]
     )
-    def test_what_mmap_is_not_even_asked(self, client: Client, option: str) -> None:
+    def test_map_with_unknown_words_is_a_usage_error(self, client: Client, option: str) -> None:
         assert client.ask(f"map buf1 length=4K {option}").startswith("error usage: map: ")
 
-    def test_an_access_that_faults_says_where(self, client: Client) -> None:
+    def test_fault_has_its_offset(self, client: Client) -> None:
         client.ask("map buf1 length=16K")
         os.truncate(client.file, PAGE)
         lines = ["load32 map1 0", "load32 map1 0x1008", "store8 map1 0x3fff 1", "load32 map1 0"]
@@ -215,7 +215,7 @@ class TestMemory:
             "ok 0x00000000",
         ]
 
-    def test_a_forbidden_access_is_another_signal(self, client: Client) -> None:
+    def test_forbidden_access_is_sigsegv(self, client: Client) -> None:
         assert ask(client, "map buf1 length=4K prot=r", "store32 map1 8 1", "load32 map1 8") == [
             "ok map1",
             "sigsegv code=accerr offset=0x8",
@@ -226,7 +226,7 @@ class TestMemory:
             == "sigsegv code=accerr offset=0x0"
         )
 
-    def test_a_part_that_is_gone(self, client: Client) -> None:
+    def test_access_to_an_unmapped_part_is_sigsegv(self, client: Client) -> None:
         client.ask("map buf1 length=16K")
         assert ask(
             client, "unmap map1 offset=0x1000 length=0x1000", "load32 map1 0x1000", "load32 map1 0x2000"
@@ -238,7 +238,7 @@ class TestMemory:
         assert ask(client, "unmap map1", "load32 map1 0")[0] == "ok"
         assert client.ask("load32 map1 0").startswith("error usage: ")
 
-    def test_every_page_in_one_line(self, client: Client) -> None:
+    def test_loadpages_lists_every_page(self, client: Client) -> None:
         client.ask("map buf1 length=16K")
         assert ask(
             client, "stamp map1 seed=0x10", "loadpages map1", "loadpages map1 offset=4K length=8K"
@@ -253,7 +253,7 @@ class TestMemory:
             "sigbus code=adrerr offset=0x2000",
         ]
 
-    def test_names_are_never_used_again(self, client: Client) -> None:
+    def test_names_are_never_reused(self, client: Client) -> None:
         assert ask(
             client, "map buf1 length=4K", "unmap map1", "map buf1 length=4K", "dup buf1", "close buf2"
         ) == [
@@ -265,12 +265,12 @@ class TestMemory:
         ]
         assert client.ask("dup buf1") == "ok buf3"
 
-    def test_a_mapping_outlives_its_descriptor(self, client: Client) -> None:
+    def test_mapping_outlives_its_descriptor(self, client: Client) -> None:
         client.ask("map buf1 length=4K")
         assert ask(client, "close buf1", "store32 map1 0 7", "seek buf1")[:2] == ["ok", "ok"]
         assert os.pread(client.file, 1, 0) == b"\x07"
 
-    def test_seek(self, client: Client) -> None:
+    def test_seek_moves_and_refuses(self, client: Client) -> None:
         assert ask(client, "seek buf1", "seek buf1 whence=set offset=0") == ["ok 0x4000", "ok 0x0"]
         assert client.ask("seek buf1 whence=sideways").startswith("error usage: ")
         assert client.ask("seek buf1 whence=0xfffffffffffffff0").startswith("error ")
@@ -282,7 +282,7 @@ class TestMemory:
 
 @BOTH
 class TestLimits:
-    def test_the_number_of_descriptors_and_its_limit(self, client: Client) -> None:
+    def test_rlimit_of_descriptors_is_emfile(self, client: Client) -> None:
         before = int(client.ask("fds").removeprefix("ok "))
         assert ask(client, "dup buf1", "fds") == ["ok buf2", f"ok {before + 1}"]
         assert ask(client, "setrlimit nofile=3", "dup buf1", "seek buf1") == [
@@ -291,26 +291,26 @@ class TestLimits:
             "ok 0x4000",
         ]
 
-    def test_a_limit_that_cannot_be(self, client: Client) -> None:
+    def test_rlimit_above_the_hard_limit_is_eperm(self, client: Client) -> None:
         assert client.ask("setrlimit nofile=0xffffffffffffffff").startswith("error EPERM setrlimit")
 
 
 @BOTH
 class TestChildren:
-    def test_a_spawned_child_gets_what_it_is_sent_and_no_more(self, client: Client) -> None:
+    def test_spawned_child_has_only_what_it_is_sent(self, client: Client) -> None:
         client.ask("spawn c1")
         assert client.ask("@c1 seek buf1").startswith("error usage: ")
         assert ask(client, "send buf1 c1", "@c1 recv", "@c1 seek buf1") == ["ok", "ok buf1", "ok 0x4000"]
 
-    def test_a_child_sends_back(self, client: Client) -> None:
+    def test_child_sends_a_buffer_back(self, client: Client) -> None:
         ask(client, "spawn c1", "send buf1 c1", "@c1 recv")
         assert ask(client, "@c1 send buf1 parent", "recv c1", "seek buf2") == ["ok", "ok buf2", "ok 0x4000"]
 
-    def test_a_childs_child(self, client: Client) -> None:
+    def test_grandchild_receives_a_buffer(self, client: Client) -> None:
         lines = ["spawn c1", "@c1 spawn c2", "send buf1 c1", "@c1 recv", "@c1 send buf1 c2", "@c1 @c2 recv"]
         assert ask(client, *lines, "@c1 @c2 seek buf1")[-2:] == ["ok buf1", "ok 0x4000"]
 
-    def test_the_end_of_a_child(self, client: Client) -> None:
+    def test_child_that_ended_is_reported_and_reaped(self, client: Client) -> None:
         assert ask(client, "spawn c1", "@c1 exit", "@c1 version", "@c1 version", "reap c1", "spawn c1") == [
             "ok",
             "ok",
@@ -320,11 +320,11 @@ class TestChildren:
             "ok",
         ]
 
-    def test_a_wait_has_a_deadline_and_its_late_reply_is_dropped(self, client: Client) -> None:
+    def test_wait_past_its_deadline_drops_the_late_reply(self, client: Client) -> None:
         client.ask("spawn c1")
         assert ask(client, "@c1 recv deadline=1", "send buf1 c1", "@c1 recv") == ["timeout", "ok", "ok buf1"]
 
-    def test_a_child_that_hangs_is_late_and_its_late_reply_is_dropped(self, client: Client) -> None:
+    def test_child_stopped_past_a_deadline_drops_its_reply(self, client: Client) -> None:
         client.ask("spawn c1")
         task = Path(f"/proc/{client.process.pid}/task/{client.process.pid}")
         os.kill(int((task / "children").read_text()), signal.SIGSTOP)
@@ -336,7 +336,7 @@ class TestChildren:
 class TestActorAlone:
     """What only the C actor has."""
 
-    def test_fork_shares_what_there_is(self) -> None:
+    def test_fork_shares_the_mappings(self) -> None:
         with Client("actor") as client:
             ask(client, "map buf1 length=4K", "store32 map1 0 5")
             assert ask(client, "fork f1", "@f1 load32 map1 0", "@f1 store32 map1 0 6", "load32 map1 0") == [
@@ -347,7 +347,7 @@ class TestActorAlone:
             ]
             assert ask(client, "@f1 recv deadline=1", "@f1 exit", "reap f1") == ["timeout", "ok", "ok exit=0"]
 
-    def test_a_stopped_child_is_late_and_answers_again(self) -> None:
+    def test_stopped_child_answers_after_it_continues(self) -> None:
         with Client("actor") as client:
             ask(client, "spawn c1", "signal c1 stop")
             assert ask(client, "@c1 seek buf9 deadline=1", "signal c1 cont", "@c1 fds") == [
@@ -357,7 +357,7 @@ class TestActorAlone:
             ]
             assert ask(client, "signal c1 kill", "reap c1") == ["ok", f"ok signal={signal.SIGKILL.value}"]
 
-    def test_a_child_of_another_user(self) -> None:
+    def test_child_of_another_user_has_no_other_ids(self) -> None:
         if os.geteuid() != 0:
             pytest.skip("only root can become somebody else")
         with Client("actor") as client:
@@ -370,11 +370,11 @@ class TestActorAlone:
             assert re.search(r"^Groups:\t *$", status, re.MULTILINE)
             assert client.ask("@c1 map buf1 length=4K") == "ok map1"
 
-    def test_an_interrupted_call_is_a_timeout(self) -> None:
+    def test_interrupted_call_is_a_timeout(self) -> None:
         with Client("actor") as client:
             assert ask(client, "recv deadline=1", "version")[0] == "timeout"
 
-    def test_an_address_that_is_congruent(self) -> None:
+    def test_map_congruent_has_the_asked_address(self) -> None:
         with Client("actor", pages=2048) as client:
             assert client.ask("map buf1 length=4M align=2M congruent=0x5000") == "ok map1"
             assert client.ask("stamp map1") == "ok pages=1024"
@@ -385,7 +385,7 @@ class TestActorAlone:
                 assert client.ask(f"map buf1 length=4M {bad}").startswith("error usage: ")
             assert client.ask("map buf1 length=0xfffffffffff00000 align=2M").startswith("error ENOMEM ")
 
-    def test_fill_and_compare(self) -> None:
+    def test_compare_finds_the_first_difference(self) -> None:
         with Client("actor") as client:
             ask(client, "map buf1 length=8K")
             assert ask(client, "fill map1 0xabcd", "compare map1 0xabcd", "store32 map1 0x1004 1") == [
@@ -397,7 +397,7 @@ class TestActorAlone:
             assert client.ask("compare map1 0xabcd offset=0x1008") == "ok equal"
             assert client.ask("fill map1 1 offset=2").startswith("error usage: ")
 
-    def test_protection_advice_and_moves(self) -> None:
+    def test_mprotect_madvise_and_mremap_take_effect(self) -> None:
         with Client("actor") as client:
             client.ask("map buf1 length=8K")
             assert ask(client, "mprotect map1 r offset=4K", "store32 map1 0 1", "store32 map1 4K 1") == [
@@ -416,14 +416,14 @@ class TestActorAlone:
                 "ok 0x00000000",
             ]
 
-    def test_raw_goes_past_the_end_on_purpose(self) -> None:
+    def test_raw_access_past_the_end_faults(self) -> None:
         with Client("actor") as client:
             ask(client, "map buf1 length=16K", "unmap map1 offset=8K")
             assert client.ask("load32 map1 8K") == "sigsegv code=maperr offset=0x2000"
             ask(client, "map buf1 length=4K prot=none")
             assert client.ask("load8 map2 0xffff800000000000 raw=1").startswith("sigsegv code=")
 
-    def test_any_ioctl(self) -> None:
+    def test_ioctl_of_any_number_is_made(self) -> None:
         with Client("actor") as client:
             assert client.ask("ioctl buf1 0x6204") == "error ENOTTY ioctl: Inappropriate ioctl for device"
             # FIONREAD of a file: bytes until its end, as an int
@@ -440,7 +440,7 @@ class TestActorAlone:
             (("VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE=13"), "feature"),
         ],
     )
-    def test_the_way_to_revoke_is_the_headers(self, defines: tuple[str, ...], way: str) -> None:
+    def test_version_tells_the_way_to_revoke_in_the_headers(self, defines: tuple[str, ...], way: str) -> None:
         done = subprocess.run([actor(*defines)], input=b"version\n", capture_output=True, check=True)
         assert f" revoke={way} memattr=none\n" in done.stdout.decode()
 
@@ -451,7 +451,7 @@ class TestReplay:
         file.write_bytes(text.encode() if isinstance(text, str) else text)
         return subprocess.run([actor(), "--replay", file], capture_output=True, text=True, errors="replace")
 
-    def test_the_same_replies(self, tmp_path: Path) -> None:
+    def test_replay_reports_each_reply_that_differs(self, tmp_path: Path) -> None:
         fine = "# title\n> spawn c1\nok\n\n> @c1 fds\nok 4\n> fds\nok 6\n> reap nobody\n"
         said = "error usage: reap: there is no actor 'nobody' here\n"
         done = self.replay(tmp_path, fine + said)
@@ -463,31 +463,31 @@ class TestReplay:
         assert done.returncode == 1
         assert self.replay(tmp_path, (fine + said).replace("ok 6", "ok 7")).returncode == 0
 
-    def test_an_operation_that_was_never_answered(self, tmp_path: Path) -> None:
+    def test_replay_of_an_unanswered_operation_succeeds(self, tmp_path: Path) -> None:
         done = self.replay(tmp_path, "> version\n> exit\n")
         assert "recorded: nothing" in done.stdout
         assert done.returncode == 0
 
     @pytest.mark.parametrize("text", ["ok\n", "hello\n> version\n", b"\x7fELF\x02\x01\x00\n", b"\xff\xfe\n"])
-    def test_what_is_no_transcript(self, tmp_path: Path, text: str | bytes) -> None:
+    def test_replay_of_no_transcript_is_refused(self, tmp_path: Path, text: str | bytes) -> None:
         done = self.replay(tmp_path, text)
         assert done.returncode == 2
         assert "line 1: a reply without an operation" in done.stderr
 
-    def test_nothing_is_done_after_the_end(self, tmp_path: Path) -> None:
+    def test_replay_stops_after_exit(self, tmp_path: Path) -> None:
         assert (
             self.replay(tmp_path, "> exit\nok\n> version\nok\n").stdout == "1 operations, 0 replies differ\n"
         )
 
-    def test_an_empty_file(self, tmp_path: Path) -> None:
+    def test_replay_of_an_empty_file_does_nothing(self, tmp_path: Path) -> None:
         assert self.replay(tmp_path, "").stdout == "0 operations, 0 replies differ\n"
 
-    def test_no_file(self, tmp_path: Path) -> None:
+    def test_replay_without_a_file_is_refused(self, tmp_path: Path) -> None:
         done = subprocess.run([actor(), "--replay", tmp_path / "none"], capture_output=True, text=True)
         assert done.returncode == 2
         assert "No such file" in done.stderr
 
-    def test_a_forked_child_in_a_replay(self, tmp_path: Path) -> None:
+    def test_replay_of_a_forked_child_agrees(self, tmp_path: Path) -> None:
         done = self.replay(tmp_path, "> fork f1\nok\n> @f1 version\n" + self.version() + "> @f1 exit\nok\n")
         assert done.stdout == "3 operations, 0 replies differ\n"
 
@@ -541,7 +541,7 @@ LINES = st.one_of(
 class TestFuzz:
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(lines=st.lists(LINES, max_size=8))
-    def test_no_line_ends_it(self, client: Client, lines: list[bytes]) -> None:
+    def test_any_line_leaves_the_probe_running(self, client: Client, lines: list[bytes]) -> None:
         for line in lines:
             if line.strip():
                 client.write(line + b"\n")

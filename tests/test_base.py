@@ -104,7 +104,7 @@ def left_in(folder: Path) -> list[str]:
 # --- downloads
 
 
-def test_a_file_is_fetched_whole(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_writes_the_whole_file(tmp_path: Path, stage: Stage) -> None:
     with serving(Site({"/f": CONTENT})) as site:
         download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
     assert (tmp_path / "f").read_bytes() == CONTENT
@@ -113,7 +113,7 @@ def test_a_file_is_fetched_whole(tmp_path: Path, stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_connection_is_resumed_or_begun_again(tmp_path: Path, stage: Stage, ranges: bool) -> None:
+def test_fetch_resumes_or_restarts_a_broken_connection(tmp_path: Path, stage: Stage, ranges: bool) -> None:
     with serving(Site({"/f": CONTENT}, ranges=ranges, break_after=[1000, 50_000])) as site:
         download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
     assert (tmp_path / "f").read_bytes() == CONTENT
@@ -121,7 +121,7 @@ def test_a_broken_connection_is_resumed_or_begun_again(tmp_path: Path, stage: St
     assert site.requests == ["/f", "/f bytes=1000-", f"/f bytes={second}-"]
 
 
-def test_a_connection_that_always_breaks_is_given_up(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_gives_up_after_its_tries(tmp_path: Path, stage: Stage) -> None:
     with (
         serving(Site({"/f": CONTENT}, break_after=[10] * 99)) as site,
         pytest.raises(UnreachableError, match="broke off at 60 bytes"),
@@ -131,7 +131,7 @@ def test_a_connection_that_always_breaks_is_given_up(tmp_path: Path, stage: Stag
     assert left_in(tmp_path) == ["f.part"]
 
 
-def test_what_a_killed_run_left_is_continued(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_continues_a_partial_file(tmp_path: Path, stage: Stage) -> None:
     (tmp_path / "f.part").write_bytes(CONTENT[:12345])
     with serving(Site({"/f": CONTENT})) as site:
         download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
@@ -140,7 +140,7 @@ def test_what_a_killed_run_left_is_continued(tmp_path: Path, stage: Stage) -> No
 
 
 @pytest.mark.parametrize("left", [b"of another file", CONTENT + b"too long"])
-def test_a_leftover_of_another_file_costs_one_more_fetch(tmp_path: Path, stage: Stage, left: bytes) -> None:
+def test_fetch_restarts_after_a_foreign_partial_file(tmp_path: Path, stage: Stage, left: bytes) -> None:
     (tmp_path / "f.part").write_bytes(left)
     with serving(Site({"/f": CONTENT})) as site:
         download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
@@ -148,7 +148,7 @@ def test_a_leftover_of_another_file_costs_one_more_fetch(tmp_path: Path, stage: 
     assert (tmp_path / "f").read_bytes() == CONTENT
 
 
-def test_the_wrong_file_is_refused_and_deleted(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_deletes_a_file_of_another_digest(tmp_path: Path, stage: Stage) -> None:
     with (
         serving(Site({"/f": b"trojan"})) as site,
         pytest.raises(HarnessError, match="not the one that is pinned") as refusal,
@@ -161,9 +161,7 @@ def test_the_wrong_file_is_refused_and_deleted(tmp_path: Path, stage: Stage) -> 
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, download.TRIES)])
-def test_a_refusal_is_told_and_only_a_busy_server_is_asked_again(
-    tmp_path: Path, stage: Stage, status: int, tries: int
-) -> None:
+def test_fetch_asks_only_a_busy_server_again(tmp_path: Path, stage: Stage, status: int, tries: int) -> None:
     with (
         serving(Site({"/f": CONTENT}, status=status)) as site,
         pytest.raises(UnreachableError, match=str(status)),
@@ -172,7 +170,7 @@ def test_a_refusal_is_told_and_only_a_busy_server_is_asked_again(
     assert len(site.requests) == tries
 
 
-def test_a_full_disk_is_not_taken_for_a_broken_connection(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_on_a_full_disk_is_not_unreachable(tmp_path: Path, stage: Stage) -> None:
     (tmp_path / "f.part").symlink_to("/dev/full")
     with (
         serving(Site({"/f": CONTENT})) as site,
@@ -182,13 +180,13 @@ def test_a_full_disk_is_not_taken_for_a_broken_connection(tmp_path: Path, stage:
     assert not isinstance(failure.value, UnreachableError)
 
 
-def test_too_little_room_is_told_before_anything_is_fetched(tmp_path: Path) -> None:
+def test_demand_room_refuses_a_small_disk(tmp_path: Path) -> None:
     download.demand_room(tmp_path, 1)
     with pytest.raises(HarnessError, match="MiB free, and 1099511627776 MiB are needed"):
         download.demand_room(tmp_path, 1 << 60)
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path: Path, stage: Stage) -> None:
+def test_fetch_from_an_absent_server_is_unreachable(tmp_path: Path, stage: Stage) -> None:
     with serving(Site({})) as site:
         pass
     with pytest.raises(UnreachableError, match="refused"):
@@ -209,7 +207,7 @@ class WatchedStage(Stage):
         self.shown.set()
 
 
-def test_the_size_of_a_file_that_another_program_writes_is_shown(tmp_path: Path) -> None:
+def test_watched_shows_the_size_of_a_growing_file(tmp_path: Path) -> None:
     stage = WatchedStage()
     with download.watched(tmp_path / "f", 3 << 20, stage):
         (tmp_path / "f").write_bytes(CONTENT)
@@ -229,7 +227,7 @@ def pin_file(folder: Path, site: Site, path: str, **more: str) -> Path:
     return pins
 
 
-def test_a_base_is_fetched_imported_and_found_again(tmp_path: Path, store: Store) -> None:
+def test_base_is_fetched_imported_and_cached(tmp_path: Path, store: Store) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz").read_bytes()
     sha256 = hashlib.sha256(archive).hexdigest()
     said = io.StringIO()
@@ -249,7 +247,7 @@ def test_a_base_is_fetched_imported_and_found_again(tmp_path: Path, store: Store
     assert left_in(store.root / "downloads") == []
 
 
-def test_two_runs_at_once_fetch_once(tmp_path: Path, store: Store) -> None:
+def test_base_is_fetched_once_by_parallel_runs(tmp_path: Path, store: Store) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz").read_bytes()
     program = (
         "import sys; from pathlib import Path; from harness import base; from harness.store import Store\n"
@@ -268,7 +266,7 @@ def test_two_runs_at_once_fetch_once(tmp_path: Path, store: Store) -> None:
     assert site.requests == ["/linux.tar.xz"]
 
 
-def test_a_tarball_that_imports_to_another_tree_is_refused(tmp_path: Path, store: Store) -> None:
+def test_base_of_another_tree_is_refused(tmp_path: Path, store: Store) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz").read_bytes()
     with serving(Site({"/linux.tar.xz": archive})) as site:
         sha256 = hashlib.sha256(archive).hexdigest()
@@ -278,7 +276,7 @@ def test_a_tarball_that_imports_to_another_tree_is_refused(tmp_path: Path, store
     assert left_in(store.root / "base") == []
 
 
-def test_without_any_source_every_one_that_was_asked_is_named(tmp_path: Path, store: Store) -> None:
+def test_base_without_a_source_names_every_source(tmp_path: Path, store: Store) -> None:
     with serving(Site({})) as site:
         pins = pin_file(tmp_path, site, "/linux.tar.xz", sha256="0" * 64)
         with pytest.raises(HarnessError, match="--tree DIR") as failure:
@@ -286,12 +284,12 @@ def test_without_any_source_every_one_that_was_asked_is_named(tmp_path: Path, st
     assert f"{site.address}/linux.tar.xz answers 404" in failure.value.tail
 
 
-def test_a_release_that_nobody_pinned_is_a_usage_error(store: Store) -> None:
+def test_base_that_is_not_pinned_is_a_usage_error(store: Store) -> None:
     with pytest.raises(UsageError, match=r"'2\.6\.18'.*6\.19"):
         base.fetch(store, Progress(store, io.StringIO()), "2.6.18")
 
 
-def test_the_pinned_table_is_complete() -> None:
+def test_pins_have_versions_and_digests() -> None:
     pins = base.read_pins(base.PINNED)
     assert [pin.version for pin in pins] == ["6.19", "6.19.6", "6.19.8", "6.19.10", "6.19.11"]
     assert all(len(pin.sha256) == 64 for pin in pins if pin.archive)
@@ -301,7 +299,7 @@ def test_the_pinned_table_is_complete() -> None:
 # --- digests that are not pinned
 
 
-def test_the_published_digest_is_the_one_of_exactly_that_file() -> None:
+def test_published_digest_is_of_exactly_that_file() -> None:
     listing = (
         "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n"
         f"{'a' * 64}  linux-6.19.tar.gz\n{'b' * 64}  linux-6.19.tar.xz\n{'c' * 64}  patch-linux-6x19.tar.xz\n"
@@ -312,7 +310,7 @@ def test_the_published_digest_is_the_one_of_exactly_that_file() -> None:
             base.published_digest(bad, "linux-6.19.tar.xz")
 
 
-def test_without_a_pin_nothing_is_fetched_but_over_tls(tmp_path: Path, store: Store) -> None:
+def test_unpinned_base_is_fetched_over_tls_only(tmp_path: Path, store: Store) -> None:
     with serving(Site({"/linux.tar.xz": b"x", "/sha256sums.asc": b"x"})) as site:
         pins = pin_file(tmp_path, site, "/linux.tar.xz")
         with pytest.raises(HarnessError, match="only fetched over TLS"):
@@ -350,7 +348,7 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-def test_a_digest_published_over_tls_is_believed_and_that_is_said(
+def test_digest_published_over_tls_is_believed_and_noted(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, trusted: bool
 ) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz").read_bytes()
@@ -374,7 +372,7 @@ def test_a_digest_published_over_tls_is_believed_and_that_is_said(
 # --- the Debian archive
 
 
-def test_the_mirror_is_that_of_debian_itself() -> None:
+def test_mirrors_are_debians_own() -> None:
     lines = [
         "Debian|Debian-Security|http://mirror.example/debian-security/",
         "Debian|Debian|http://mirror.example/debian/",
@@ -391,7 +389,7 @@ def test_the_mirror_is_that_of_debian_itself() -> None:
     ]
 
 
-def test_the_index_tells_where_the_kernel_tarballs_are() -> None:
+def test_index_lists_the_kernel_tarballs() -> None:
     found = debian.parse_index((DATA / "Sources").read_text(), "http://mirror.example/debian/")
     assert list(found) == ["6.19.6", "6.19.10"]
     assert found["6.19.6"] == debian.Tarball(
@@ -402,7 +400,7 @@ def test_the_index_tells_where_the_kernel_tarballs_are() -> None:
 
 
 @pytest.mark.parametrize("signed", ["not signed", "not there"])
-def test_an_archive_without_the_right_signature_is_not_read(tmp_path: Path, signed: str) -> None:
+def test_archive_unsigned_is_refused(tmp_path: Path, signed: str) -> None:
     mirror = tmp_path / "mirror"
     suite = mirror / "dists" / debian.SUITE
     if signed == "not signed":
@@ -447,14 +445,14 @@ def test_an_archive_without_the_right_signature_is_not_read(tmp_path: Path, sign
         (member("linux-6.19.6/p", kind=tarfile.FIFOTYPE), "neither a file nor a link inside"),
     ],
 )
-def test_a_hostile_tarball_is_refused(tmp_path: Path, stage: Stage, info: tarfile.TarInfo, says: str) -> None:
+def test_tarball_hostile_is_refused(tmp_path: Path, stage: Stage, info: tarfile.TarInfo, says: str) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz", (info, "x"))
     with pytest.raises(HarnessError, match=r"linux\.tar\.xz could not be imported") as refusal:
         tarball.into_repository(archive, tmp_path / "git", "test\n", stage)
     assert says in str(refusal.value)
 
 
-def test_a_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
+def test_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz")
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(HarnessError, match="could not be imported") as refusal:
@@ -462,7 +460,7 @@ def test_a_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
     assert "Unexpected end of input" in refusal.value.tail
 
 
-def test_the_same_tarball_is_the_same_commit_everywhere(
+def test_tarball_gives_the_same_commit_everywhere(
     tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz")

@@ -74,7 +74,7 @@ def formatted(small: SmallKernel, *changes: dict[str, str]) -> Series:
     return series_of(*patches)
 
 
-def test_the_folders_are_those_of_the_kernels_c_files(tmp_path: Path) -> None:
+def test_folders_are_those_of_changed_c_files(tmp_path: Path) -> None:
     touched = ("drivers/vfio/a.c", "drivers/vfio/pci/b.c", "include/c.h", "tools/d.c", "mm/e.c", "new/f.c")
     for folder in ("drivers/vfio/pci", "include", "tools", "mm"):
         (tmp_path / folder).mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_the_folders_are_those_of_the_kernels_c_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.build
-def test_only_what_the_base_does_not_warn_of_is_told(small: SmallKernel) -> None:
+def test_new_warnings_leave_out_those_of_the_base(small: SmallKernel) -> None:
     bench, tree = bench_of(small), small.tree({"drivers/more.c": EXTRA})
     found = bench.new_warnings(GCC, tree, small.tree(), ["drivers/"])
     assert [line.split(" warning: ")[1] for line in found] == [
@@ -94,7 +94,7 @@ def test_only_what_the_base_does_not_warn_of_is_told(small: SmallKernel) -> None
 
 
 @pytest.mark.build
-def test_the_checks_leave_the_build_folder_alone(small: SmallKernel) -> None:
+def test_checks_leave_the_build_folder_alone(small: SmallKernel) -> None:
     small.build()
     bench_of(small).new_warnings(
         GCC, small.tree({"drivers/dmabuf.c": DMABUF + "\n"}), small.tree(), ["drivers/"]
@@ -104,14 +104,14 @@ def test_the_checks_leave_the_build_folder_alone(small: SmallKernel) -> None:
 
 
 @pytest.mark.build
-def test_what_does_not_compile_is_the_series_fault(small: SmallKernel) -> None:
+def test_checks_of_a_broken_tree_blame_the_series(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match="compilation failed"):
         bench_of(small).new_warnings(
             GCC, small.tree({"drivers/more.c": "#error\n"}), small.tree(), ["drivers/"]
         )
 
 
-def test_a_tool_that_is_not_there_is_no_silence(small: SmallKernel) -> None:
+def test_absent_tool_is_an_error(small: SmallKernel) -> None:
     absent = Tool("absent", ("no-such-compiler",), True, ())
     assert absent.program() is None
     with pytest.raises(HarnessError, match="absent is not installed"):
@@ -119,7 +119,7 @@ def test_a_tool_that_is_not_there_is_no_silence(small: SmallKernel) -> None:
 
 
 @pytest.mark.build
-def test_each_prefix_gets_what_is_new_in_it(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefix_has_only_its_new_warnings(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     (small.repository / "scripts").mkdir()
     base = small.tree({"scripts/checkpatch.pl": PICKY})
     monkeypatch.setattr(
@@ -144,7 +144,7 @@ def test_each_prefix_gets_what_is_new_in_it(small: SmallKernel, monkeypatch: pyt
     assert prefixes.check(bench.store, bench.progress, tested, small.base, bench, 3) == rows[2:]
 
 
-def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_lists_findings_and_absent_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefixes, "TOOLS", (Tool("absent", ("no-such-compiler",), True, ()),))
     rows = [
         Row(1, "first", {"checkpatch": [], "gcc": []}, "3 conforms; all as expected"),
@@ -162,7 +162,7 @@ def test_the_rows_say_what_was_found_and_who_was_not_asked(monkeypatch: pytest.M
     assert prefixes.exit_code(rows) is ExitCode.HARNESS
 
 
-def test_the_suites_run_on_each_prefix_with_the_users_options(
+def test_prefixes_run_the_suites_with_the_users_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = tmp_path / "seen"
@@ -181,7 +181,7 @@ def test_the_suites_run_on_each_prefix_with_the_users_options(
     assert rows[0].outcome == "the run did not begin"
 
 
-def test_an_interrupted_series_of_runs_ends_its_run_in_order(tmp_path: Path) -> None:
+def test_interrupted_prefixes_terminate_their_run(tmp_path: Path) -> None:
     program = tmp_path / "python"
     program.write_text(
         f"#!/bin/sh\ntrap 'echo in order >{tmp_path}/end; exit 130' TERM\necho $$ >{tmp_path}/pid\n"

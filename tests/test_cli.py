@@ -76,7 +76,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_help_of_each_command_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])
     assert ended.value.code == 0
@@ -97,7 +97,7 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("arguments", [[], ["nosuch"], ["build", "--nosuch"], ["clean", "nosuch"]])
-def test_a_wrong_word_is_answered_with_the_usage(
+def test_wrong_word_is_answered_with_the_usage(
     capsys: pytest.CaptureFixture[str], cache: Path, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -110,14 +110,16 @@ def test_a_wrong_word_is_answered_with_the_usage(
 
 
 @pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
-def test_an_unknown_series(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+def test_unknown_series_is_refused_with_a_suggestion(
+    capsys: pytest.CaptureFixture[str], cache: Path, command: str
+) -> None:
     said = refused(capsys, command, "--series", "refrence-feature")
     assert "There is no series 'refrence-feature'" in said
     assert "Did you mean reference-feature?" in said
 
 
 @pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
-def test_an_empty_folder(
+def test_empty_series_folder_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, command: str
 ) -> None:
     empty = tmp_path / "empty"
@@ -127,7 +129,7 @@ def test_an_empty_folder(
 
 
 @pytest.mark.parametrize("first", ["0", "15"])
-def test_a_first_prefix_that_there_is_not(
+def test_prefixes_from_outside_the_series_are_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, first: str
 ) -> None:
     said = refused(capsys, "prefixes", "--series", "reference-feature", "--from", first)
@@ -135,7 +137,7 @@ def test_a_first_prefix_that_there_is_not(
 
 
 @pytest.mark.parametrize("word", [["--from", "2"], ["--from=2"]])
-def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
+def test_prefixes_do_not_pass_from_to_their_runs(
     cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]
 ) -> None:
     seen: list[tuple[Any, ...]] = []
@@ -150,14 +152,14 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
-def test_kernel_without_headers(
+def test_kernel_without_headers_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, command: str
 ) -> None:
     assert "--kernel and --headers belong together" in refused(capsys, command, "--kernel", text_file)
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
-def test_a_kernel_that_is_none(
+def test_kernel_that_is_no_bzimage_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, text_file: Path, command: str
 ) -> None:
     results: list[str | Path] = ["--results", tmp_path / "results"] if command == "run" else []
@@ -166,11 +168,13 @@ def test_a_kernel_that_is_none(
     assert not (tmp_path / "results").exists()
 
 
-def test_a_tree_that_is_no_kernel(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+def test_tree_that_is_no_kernel_is_refused(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
     assert f"{tmp_path} is not a kernel source" in refused(capsys, "fetch", "--tree", tmp_path)
 
 
-def test_a_cache_that_cannot_be(
+def test_cache_that_is_a_file_is_refused(
     capsys: pytest.CaptureFixture[str], text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHPROOF_CACHE", str(text_file))
@@ -179,23 +183,23 @@ def test_a_cache_that_cannot_be(
     assert "PATCHPROOF_CACHE" in said
 
 
-def test_results_of_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_judge_of_no_run_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert f"{tmp_path} holds no plan.json" in refused(capsys, "judge", tmp_path)
 
 
-def test_a_scenario_that_is_none(tmp_path: Path) -> None:
+def test_run_without_scenarios_has_its_exit_code(tmp_path: Path) -> None:
     code, output = run("run", "-k", "nothing_matches", "--results", tmp_path / "results", mark=tmp_path)
     assert code == ExitCode.NOTHING_APPLICABLE, output
     assert not (tmp_path / "results").exists()
 
 
-def test_an_option_that_pytest_does_not_know_either(tmp_path: Path) -> None:
+def test_option_unknown_to_pytest_is_refused(tmp_path: Path) -> None:
     code, output = run("run", "--nosuch", "--results", tmp_path / "results", mark=tmp_path)
     assert code == ExitCode.HARNESS
     assert "--nosuch" in output
 
 
-def test_a_word_of_k_that_is_also_a_folder(tmp_path: Path) -> None:
+def test_k_word_that_is_a_folder_selects_by_name(tmp_path: Path) -> None:
     """The suites are still what is collected."""
     assert (PROJECT / "suites").is_dir()
     code, output = run("run", "--collect-only", "-q", "-k", "suites", mark=tmp_path)
@@ -207,7 +211,7 @@ def test_a_word_of_k_that_is_also_a_folder(tmp_path: Path) -> None:
 # --- what is only printed
 
 
-def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
+def test_dry_run_prints_commands_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
@@ -226,7 +230,9 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
 
 
 @pytest.mark.parametrize("command", ["build", "boot"])
-def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+def test_dry_run_of_a_stage_prints_its_commands(
+    capsys: pytest.CaptureFixture[str], cache: Path, command: str
+) -> None:
     assert cli.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "allnoconfig" in said
@@ -234,7 +240,7 @@ def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Pa
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_a_dry_run_with_a_kernel_builds_none(
+def test_dry_run_with_a_kernel_prints_only_qemu(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, tmp_path: Path
 ) -> None:
     arguments = ["--kernel", text_file, "--headers", tmp_path, "--qemu", "/opt/qemu", "--accel", "kvm"]
@@ -249,7 +255,9 @@ def test_a_dry_run_with_a_kernel_builds_none(
 # --- the stages one by one
 
 
-def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+def test_fetch_and_apply_print_their_result(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
     checkout = make_checkout(tmp_path / "linux")
     assert cli.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("Linux 6.19.6, commit ")
@@ -257,7 +265,7 @@ def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Pa
     assert capsys.readouterr().out.startswith("tree ")
 
 
-def test_a_series_that_does_not_apply_is_the_series_fault(
+def test_apply_of_a_wrong_series_blames_the_series(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     checkout = make_checkout(tmp_path / "linux")
@@ -267,7 +275,7 @@ def test_a_series_that_does_not_apply_is_the_series_fault(
     assert "does not apply to 6.19.6" in capsys.readouterr().err
 
 
-def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_judge_reports_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.plan([Entry("suites/x.py::test_it", Kind.SCENARIO, "It holds", ("MAP-01",))])
     journal.run_started()
@@ -283,7 +291,7 @@ def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_pa
 # --- clean
 
 
-def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+def test_clean_removes_the_named_kinds(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     places = {name: [cache / kind for kind in kinds] for name, kinds in cli.CACHE_KINDS.items()}
     kept = cache / "durations.json"
     for place in [path for paths in places.values() for path in paths]:
@@ -299,7 +307,7 @@ def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: P
     assert kept.exists()
 
 
-def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> None:
+def test_clean_removes_everything_a_build_leaves(cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
     assert cli.main(["build", "--tree", str(checkout)]) == ExitCode.OK
     assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
@@ -307,7 +315,7 @@ def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> N
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
 
 
-def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(cache: Path, tmp_path: Path) -> None:
+def test_build_keeps_the_last_ten_logs(cache: Path, tmp_path: Path) -> None:
     store = Store(cache)
     old = [store.path("logs", "build", f"2026010{day}T000000-1.log") for day in range(1, 10)]
     for path in old:
@@ -320,9 +328,7 @@ def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(cache: Path, tmp_
     assert "bzImage" in log.read_text()
 
 
-def test_words_that_cannot_be_written_are_the_hosts_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_to_a_full_disk_is_a_harness_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (tmp_path / "logs").mkdir()
@@ -333,7 +339,7 @@ def test_words_that_cannot_be_written_are_the_hosts_fault(
     assert done.returncode == ExitCode.HARNESS
 
 
-def test_who_has_read_enough_is_told_no_more() -> None:
+def test_output_to_a_closed_pipe_is_silent() -> None:
     # As in a user's shell, where the interpreter writes to a pipe in blocks.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "harness", "matrix"]

@@ -36,12 +36,12 @@ def found_in(raw: bytes) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_console_shows_what_its_kernel_was_made_to_do(name: str) -> None:
+def test_recorded_console_has_its_splats(name: str) -> None:
     expected = json.loads((DATA / f"{name}.json").read_text())
     assert found_in((DATA / f"{name}.log").read_bytes()) == expected
 
 
-def test_the_corpus_has_a_console_of_each_fatal_kind_and_a_clean_one() -> None:
+def test_recorded_consoles_cover_each_kind() -> None:
     kinds = {one["kind"] for name in RECORDED for one in json.loads((DATA / f"{name}.json").read_text())}
     fatal = {"panic", "oops", "bug", "warning", "refcount", "hung-task", "lockup", "rcu-stall"}
     assert fatal | {"kasan", "ubsan", "lockdep", "list", "dma-debug", "leak", "dmar-fault"} <= kinds
@@ -49,7 +49,7 @@ def test_the_corpus_has_a_console_of_each_fatal_kind_and_a_clean_one() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_thread_prefixes_escapes_and_nuls_change_nothing(name: str) -> None:
+def test_splats_ignore_prefixes_escapes_and_nuls(name: str) -> None:
     raw = (DATA / f"{name}.log").read_bytes()
     noisy = re.sub(rb"(?m)^(\[ *\d+\.\d+\]) ", rb"\1[  T123] ", raw)
     noisy = noisy.replace(b"\n", b"\x1b[0m\x00\r\n")
@@ -103,19 +103,19 @@ def test_thread_prefixes_escapes_and_nuls_change_nothing(name: str) -> None:
         ("x86/PAT: Configuration [0-7]: WB  WC  UC- UC  ", None),
     ],
 )
-def test_kinds(line: str, kind: str | None) -> None:
+def test_kind_of_a_line(line: str, kind: str | None) -> None:
     assert splat.kind_of(line) == kind
     assert splat.kind_of(STAMP + line) == kind
     assert splat.kind_of(f"[    1.000000][ T1234] {line}") == kind
     assert splat.kind_of(f"[    1.000000] prefix {line}") is None
 
 
-def test_a_message_torn_into_a_line_of_user_space_is_found() -> None:
+def test_message_inside_a_line_of_user_space_is_found() -> None:
     text = splat.clean(b"patchproof-init: rea[    1.000000] WARNING: a/b.c:1 at f+0x1\ndy\n")
     assert [one.title for one in splat.extract(text)] == ["WARNING: a/b.c:1 at f+0x1"]
 
 
-def test_a_panic_after_an_oops_is_a_splat_of_its_own() -> None:
+def test_panic_after_an_oops_is_a_second_splat() -> None:
     lines = ["BUG: unable to handle page fault for address: 1", "Oops: Oops: 0000 [#1] SMP"]
     lines += ["Call Trace:", " <TASK>", " f+0x1/0x2", " </TASK>", "---[ end trace 0000000000000000 ]---"]
     lines += ["Kernel panic - not syncing: Fatal exception"]
@@ -124,7 +124,7 @@ def test_a_panic_after_an_oops_is_a_splat_of_its_own() -> None:
     assert splats[0].text.endswith("---[ end trace 0000000000000000 ]---")
 
 
-def test_a_splat_without_trace_or_end_takes_only_a_few_lines() -> None:
+def test_splat_without_a_trace_is_short() -> None:
     lines = ["refcount_t: underflow; use-after-free."] + [f"unrelated {number}" for number in range(100)]
     (one,) = splat.extract("\n".join(STAMP + line for line in lines))
     assert len(one.text.splitlines()) < 10
@@ -146,30 +146,30 @@ def shuffled(callers: tuple[str, str], seed: int) -> str:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_two_processors_at_once_are_told_apart_where_the_kernel_says_who_speaks(seed: int) -> None:
+def test_interleaved_splats_with_callers_are_separated(seed: int) -> None:
     splats = splat.extract(shuffled(("[    C0]", "[  T999]"), seed))
     assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
     assert {one.frames for one in splats} == {("f",), ("g",)}
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_two_processors_at_once_are_both_found(seed: int) -> None:
+def test_interleaved_splats_without_callers_are_both_found(seed: int) -> None:
     splats = splat.extract(shuffled(("", ""), seed))
     assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
 
 
-def test_a_warning_amid_an_oops_is_found() -> None:
+def test_warning_inside_an_oops_is_found() -> None:
     lines = ["BUG: unable to handle page fault for address: 1", ONE[0], "Oops: 0000 [#1] SMP", *ONE[1:]]
     splats = splat.extract("\n".join(STAMP + line for line in lines))
     assert [one.kind for one in splats] == ["oops", "warning"]
 
 
-def test_a_warning_that_tells_of_another_check_is_part_of_it() -> None:
+def test_warning_of_a_refcount_belongs_to_it() -> None:
     lines = ["------------[ cut here ]------------", "refcount_t: underflow; use-after-free.", *ONE]
     assert [one.kind for one in splat.extract("\n".join(STAMP + line for line in lines))] == ["refcount"]
 
 
-def test_what_was_dropped_within_a_splat_is_told() -> None:
+def test_dropped_messages_inside_a_splat_are_blinding() -> None:
     lines = [*ONE[:3], "** 12 printk messages dropped **", *ONE[3:]]
     splats = splat.extract("\n".join(lines))
     assert [(one.kind, one.blinding, one.fault) for one in splats] == [
@@ -186,7 +186,7 @@ class TestFingerprint:
         return [one.fingerprint for one in splat.extract(change(text))]
 
     @pytest.mark.parametrize("name", RECORDED)
-    def test_what_varies_from_run_to_run_is_not_in_it(self, name: str) -> None:
+    def test_fingerprint_ignores_what_varies_between_runs(self, name: str) -> None:
         def another_run(text: str) -> str:
             text = re.sub(r"(?m)^\[ *(\d+)\.", lambda found: f"[{int(found[1]) + 100:5}.", text)
             text = re.sub(r"\bffff[0-9a-f]{12}\b", "ffff888012345678", text)
@@ -195,12 +195,12 @@ class TestFingerprint:
 
         assert self.of(name, another_run) == self.of(name)
 
-    def test_the_same_of_two_machines_is_the_same_and_what_differs_differs(self) -> None:
+    def test_fingerprint_differs_for_different_splats(self) -> None:
         first = {name: self.of(name)[0] for name in RECORDED if self.of(name)}
         assert first["two-warnings"] == first["warning"]
         assert len(set(first.values())) == len(first) - 1
 
-    def test_the_frames_are_those_nearest_to_the_fault(self) -> None:
+    def test_frames_begin_at_the_fault(self) -> None:
         (warning,) = splat.extract(splat.clean((DATA / "warning.log").read_bytes()))
         assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")
 
@@ -224,7 +224,7 @@ def fed(tmp_path: Path) -> Fed:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_reads_split_anywhere_lose_nothing(fed: Fed, seed: int) -> None:
+def test_console_read_in_pieces_loses_nothing(fed: Fed, seed: int) -> None:
     chance = random.Random(seed)
     raw = (DATA / "warning.log").read_bytes() + "Ä\N{SNOWMAN}".encode() * 100 + b"\xff\xfe\n"
     position = 0
@@ -238,7 +238,7 @@ def test_reads_split_anywhere_lose_nothing(fed: Fed, seed: int) -> None:
     assert [one.kind for one in fed.console.splats()] == ["warning"]
 
 
-def test_a_mark_separates_what_was_before(fed: Fed) -> None:
+def test_mark_hides_earlier_splats(fed: Fed) -> None:
     raw = (DATA / "warning.log").read_bytes()
     raw = raw[raw.index(b"lkdtm: ") :]
     os.write(fed.fd, raw)
@@ -252,7 +252,7 @@ def test_a_mark_separates_what_was_before(fed: Fed) -> None:
     fed.end()
 
 
-def test_a_line_that_a_mark_divides_is_not_lost(fed: Fed) -> None:
+def test_mark_inside_a_line_keeps_the_line(fed: Fed) -> None:
     os.write(fed.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
     assert fed.console.wait_for("WARN$", 10)
     mark = fed.console.mark()
@@ -262,7 +262,7 @@ def test_a_line_that_a_mark_divides_is_not_lost(fed: Fed) -> None:
     assert fed.console.since(mark).startswith("ING")
 
 
-def test_a_kernel_that_begins_where_one_was_running_is_a_reboot(fed: Fed) -> None:
+def test_second_kernel_start_is_a_reboot(fed: Fed) -> None:
     first = b"[    0.000000] Linux version 6.19.6 (x@y)\n[    1.000000] up\n"
     os.write(fed.fd, first)
     assert fed.console.wait_for("up\n", 10)
@@ -274,12 +274,12 @@ def test_a_kernel_that_begins_where_one_was_running_is_a_reboot(fed: Fed) -> Non
     assert [one.kind for one in fed.console.splats()] == ["reboot"]
 
 
-def test_waiting_ends_when_the_console_ends(fed: Fed) -> None:
+def test_wait_for_ends_with_the_console(fed: Fed) -> None:
     threading.Timer(0.1, fed.end).start()
     assert fed.console.wait_for("never", 60) is None
 
 
-def test_a_line_without_end_is_handed_on_in_pieces(fed: Fed) -> None:
+def test_endless_line_is_passed_on_in_pieces(fed: Fed) -> None:
     os.write(fed.fd, b"x" * 100_000)
     os.write(fed.fd, b"y" * 100_000 + b"\n")
     fed.end()
@@ -287,14 +287,14 @@ def test_a_line_without_end_is_handed_on_in_pieces(fed: Fed) -> None:
     assert len(fed.lines) > 1
 
 
-def test_closing_does_not_wait_for_someone_else_who_holds_the_pipe(fed: Fed) -> None:
+def test_close_does_not_wait_for_another_writer(fed: Fed) -> None:
     os.write(fed.fd, b"last\n")
     fed.console.close(timeout=0.1)
     assert fed.lines == ["last"]
     os.close(fed.fd)
 
 
-def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
+def test_console_on_a_full_disk_is_an_error() -> None:
     reading, writing = pipe()
     told = threading.Event()
     watched = Console(reading, Path("/dev/full"), blind=told.set)
@@ -328,7 +328,7 @@ except HarnessError as error:
 """
 
 
-def test_what_was_written_in_part_is_not_taken_for_silence(tmp_path: Path) -> None:
+def test_console_written_in_part_is_an_error(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
     done = subprocess.run([sys.executable, "-c", SHORT, str(log)], capture_output=True, text=True, check=True)
     assert log.stat().st_size == 40

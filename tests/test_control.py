@@ -112,7 +112,7 @@ def blind(found: dict[str, Detector]) -> set[str]:
 
 @pytest.mark.vm
 class TestSharedMachine:
-    def test_what_can_be_provoked_is_seen(self, first_proof: FirstProof) -> None:
+    def test_new_machine_proves_what_can_be_provoked(self, first_proof: FirstProof) -> None:
         before, found = first_proof.before, first_proof.found
         assert {name for name, one in found.items() if one.state is State.PROVEN} == PROVEN
         assert blind(found) == set()
@@ -120,7 +120,7 @@ class TestSharedMachine:
         assert {found[name].state for name in ("lockdep", "kmemleak", "kasan")} == {State.NOT_BUILT}
         assert (before.taint, before.warnings) == (0, 0)
 
-    def test_no_scenario_pays_for_it(self, lab: Lab) -> None:
+    def test_proof_leaves_the_next_scenario_undisturbed(self, lab: Lab) -> None:
         lab.prove()
         mark = lab.guest.machine.console.mark()
         before = KernelHealth.of(lab.guest)
@@ -128,13 +128,13 @@ class TestSharedMachine:
         lab.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
         assert KernelHealth.of(lab.guest).worse_than(before) == ["warn_count has gone up by 1"]
 
-    def test_what_warns_once_can_warn_again(self, lab: Lab) -> None:
+    def test_proof_rearms_warnings_that_come_once(self, lab: Lab) -> None:
         lab.prove()
         mark = lab.guest.machine.console.mark()
         lab.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
         assert lab.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
 
-    def test_a_taint_that_was_there_proves_nothing(self, lab: Lab) -> None:
+    def test_taint_set_before_is_not_proven(self, lab: Lab) -> None:
         """The first proof has set it."""
         taint = lab.prove()["taint"]
         assert (taint.state, taint.words) == (
@@ -151,17 +151,15 @@ class TestSharedMachine:
             ("/sys/kernel/debug/page_tables/current_kernel", "", "page tables"),
         ],
     )
-    def test_a_witness_that_never_changes_is_blind(
-        self, lab: Lab, path: str, content: str, name: str
-    ) -> None:
+    def test_detector_that_never_changes_is_blind(self, lab: Lab, path: str, content: str, name: str) -> None:
         with lab.instead(path, content):
             assert blind(lab.prove()) == {name}
 
-    def test_a_kernel_without_kmemleak_does_not_say_that_nothing_is_lost(self, lab: Lab) -> None:
+    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, lab: Lab) -> None:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
             leaks.ask(lab.guest)
 
-    def test_what_the_kernel_complains_of_meanwhile_was_not_provoked(self, lab: Lab) -> None:
+    def test_warning_during_the_proof_is_a_complaint(self, lab: Lab) -> None:
         """It warns while the page table is read, which is later than all that is provoked."""
         path = "/sys/kernel/debug/page_tables/current_kernel"
         warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
@@ -175,14 +173,14 @@ class TestSharedMachine:
         assert len(proof.splats) == 1
         lab.script("rm /run/instead")
 
-    def test_a_kernel_that_would_panic_is_spared(self, lab: Lab) -> None:
+    def test_kernel_with_panic_on_warn_is_not_provoked(self, lab: Lab) -> None:
         with lab.sysctl("panic_on_warn", 1, 0):
             found = lab.prove()
         assert found["console"].state is State.NOT_PROVEN
         assert "would panic" in found["console"].words
         assert blind(found) == set()
 
-    def test_a_console_that_shows_no_warnings_is_blind(self, lab: Lab) -> None:
+    def test_console_without_warnings_is_blind(self, lab: Lab) -> None:
         with lab.sysctl("printk", 4, 7):
             found = lab.prove()
         assert blind(found) == {"console", "refcount"}
@@ -190,7 +188,7 @@ class TestSharedMachine:
 
 
 @pytest.mark.vm
-def test_a_kernel_that_dies_of_it_is_to_blame(tmp_path: Path) -> None:
+def test_kernel_that_dies_of_the_proof_is_a_boot_error(tmp_path: Path) -> None:
     with started(tmp_path) as lab:
         lab.script("echo 1 >/proc/sys/kernel/warn_limit")
         with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
@@ -199,7 +197,7 @@ def test_a_kernel_that_dies_of_it_is_to_blame(tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_without_lkdtm_a_message_still_tells_a_console_that_is_quiet(tmp_path: Path) -> None:
+def test_quiet_console_without_lkdtm_is_blind(tmp_path: Path) -> None:
     with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as lab:
         found = lab.prove()
         assert blind(found) == set()
@@ -224,7 +222,7 @@ exec qemu-system-x86_64 "$@"
 
 
 @pytest.mark.vm
-def test_a_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
+def test_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text(LOSSY)
     qemu.chmod(0o755)
@@ -259,7 +257,7 @@ def states(found: Iterator[Detector]) -> dict[str, State]:
     return {one.name: one.state for one in found}
 
 
-def test_what_a_kernel_is_not_built_with_is_said() -> None:
+def test_detector_of_an_absent_option_is_not_built() -> None:
     options = kconfig.values("CONFIG_KASAN=y\nCONFIG_UBSAN_BOUNDS=y\n")
     found = states(control._by_option(provoked(), options))
     assert found["ubsan"] is State.PROVEN
@@ -267,21 +265,21 @@ def test_what_a_kernel_is_not_built_with_is_said() -> None:
     assert found["list"] is found["page-table-check"] is found["dma-debug"] is State.NOT_BUILT
 
 
-def test_a_report_that_does_not_come_is_a_blind_detector() -> None:
+def test_detector_without_its_report_is_blind() -> None:
     options = kconfig.values("CONFIG_UBSAN_BOUNDS=y\n")
     without = provoked(kinds=frozenset({"warning"}))
     assert states(control._by_option(without, options))["ubsan"] is State.BLIND
 
 
-def test_of_a_kernel_built_elsewhere_nothing_is_claimed() -> None:
+def test_detectors_of_an_unknown_config_are_not_proven() -> None:
     assert set(states(control._by_option(provoked(words=("WARNING",)), None)).values()) == {State.NOT_PROVEN}
 
 
-def test_a_kernel_log_without_a_new_record_is_blind() -> None:
+def test_kernel_log_without_a_new_record_is_blind() -> None:
     assert control._kernel_log(0).state is State.BLIND
 
 
-def test_watchdogs_are_there_on_or_off() -> None:
+def test_watchdogs_are_on_off_or_not_built() -> None:
     found = {one.name: one.words for one in control._by_files(provoked())}
     assert found["hung task"].startswith("it is on")
     assert found["soft lockup"] == "it is off"
@@ -297,7 +295,7 @@ def test_watchdogs_are_there_on_or_off() -> None:
     }
 
 
-def test_a_refcount_that_saturates_in_silence_is_blind() -> None:
+def test_refcount_without_its_warning_is_blind() -> None:
     assert control._refcount(provoked()).state is State.BLIND
     assert control._refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
     assert control._refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN

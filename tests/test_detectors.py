@@ -45,7 +45,7 @@ def shown(folder: Path) -> str:
     return stream.getvalue()
 
 
-def test_the_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
+def test_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
     folder = ran(tmp_path, (SEEN, WITHOUT), (SEEN, WITHOUT))
     text = shown(folder)
     assert "shown something to see on 2 machines" in text
@@ -53,7 +53,7 @@ def test_the_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
     assert read(folder).exit_code is ExitCode.OK
 
 
-def test_machines_that_differ_are_named(tmp_path: Path) -> None:
+def test_table_names_machines_that_differ(tmp_path: Path) -> None:
     unproven = Detector("console", State.NOT_PROVEN, "there is no lkdtm")
     text = shown(ran(tmp_path, (SEEN,), (unproven,)))
     assert (
@@ -68,7 +68,7 @@ def test_junit_has_a_property_for_each_detector(tmp_path: Path) -> None:
     assert found["detector.kmemleak"] == "not built: the kernel lacks it"
 
 
-def test_no_verdict_stands_of_a_machine_with_a_blind_detector(tmp_path: Path) -> None:
+def test_verdict_with_a_blind_detector_is_a_harness_error(tmp_path: Path) -> None:
     record = read(ran(tmp_path, (SEEN,), (UNSEEN,)))
     assert [result.verdict for result in record.results] == [Verdict.CONFORMS, Verdict.HARNESS_ERROR]
     assert "On machine-1 a detector is blind" in record.results[1].reason
@@ -76,7 +76,7 @@ def test_no_verdict_stands_of_a_machine_with_a_blind_detector(tmp_path: Path) ->
     assert record.exit_code is ExitCode.HARNESS
 
 
-def test_a_machine_whose_detectors_were_shown_nothing_is_told(tmp_path: Path) -> None:
+def test_table_names_machines_without_a_proof(tmp_path: Path) -> None:
     text = shown(ran(tmp_path, (SEEN,), ()))
     assert "No detector was shown anything on machine-1: silence says nothing there." in text
 
@@ -84,7 +84,7 @@ def test_a_machine_whose_detectors_were_shown_nothing_is_told(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "damaged", [{}, {"machine": "machine-0"}, {"machine": "machine-0", "detectors": [["x", "y", "z"]]}]
 )
-def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path, damaged: dict[str, object]) -> None:
+def test_malformed_detectors_event_is_a_harness_error(tmp_path: Path, damaged: dict[str, object]) -> None:
     folder = ran(tmp_path, (SEEN,))
     with (folder / EVENTS).open("a") as stream:
         stream.write(json.dumps({"time": "", "event": "detectors", **damaged}) + "\n")
@@ -96,7 +96,7 @@ def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path, damaged: dict[
 LEAKS = Detector("kmemleak", State.NOT_PROVEN, "it is asked when the machine is given up")
 
 
-def test_a_machine_that_was_cut_off_was_not_asked_what_it_has_lost(tmp_path: Path) -> None:
+def test_machine_cut_off_before_kmemleak_is_noted(tmp_path: Path) -> None:
     assert read(ran(tmp_path / "without", (SEEN, WITHOUT))).notes == ()
     folder = ran(tmp_path / "with", (SEEN, LEAKS))
     expected = "machine-0 was not asked what memory its kernel has lost: the run was cut off."
@@ -146,7 +146,7 @@ def stored(
 class TestJudgedAgain:
     """A verdict is no older than the detectors that look at the console."""
 
-    def test_a_complaint_that_nobody_saw_then(self, tmp_path: Path) -> None:
+    def test_complaint_found_later_violates(self, tmp_path: Path) -> None:
         record = read(stored(tmp_path, WARNING))
         (result,) = record.results
         assert result.verdict is Verdict.VIOLATES
@@ -154,7 +154,7 @@ class TestJudgedAgain:
         assert [one.kind for one in result.complaints] == ["warning"]
         assert record.exit_code is ExitCode.SERIES
 
-    def test_a_complaint_in_a_scenario_that_did_not_apply(self, tmp_path: Path) -> None:
+    def test_complaint_in_a_skipped_scenario_violates(self, tmp_path: Path) -> None:
         (result,) = read(stored(tmp_path, WARNING, Verdict.NOT_APPLICABLE)).results
         assert result.verdict is Verdict.VIOLATES
 
@@ -168,7 +168,7 @@ class TestJudgedAgain:
             (Verdict.KERNEL_DIED, False, Verdict.KERNEL_DIED, True),
         ],
     )
-    def test_who_expects_a_wrong_answer_expects_no_complaint(
+    def test_complaint_is_unexpected_where_violates_is_expected(
         self, tmp_path: Path, expected: Verdict, alone: bool, observed: Verdict, as_expected: bool
     ) -> None:
         entry = replace(SCENARIO, expected=expected, alone=alone)
@@ -189,7 +189,7 @@ class TestJudgedAgain:
             ("[    9.0] fine\n", Verdict.KERNEL_DIED),
         ],
     )
-    def test_no_question_is_so_open_that_the_kernel_may_complain_of_it(
+    def test_complaint_in_an_information_scenario_fails_the_run(
         self, tmp_path: Path, console: str, verdict: Verdict
     ) -> None:
         folder = stored(tmp_path, console, verdict, entry=replace(SCENARIO, strength=Strength.INFO))
@@ -197,34 +197,34 @@ class TestJudgedAgain:
         assert not read(folder).results[0].is_finding
         assert "<failure" in junit.render(folder).decode()
 
-    def test_a_complaint_that_is_none_any_more(self, tmp_path: Path) -> None:
+    def test_complaint_no_longer_found_is_withdrawn(self, tmp_path: Path) -> None:
         folder = stored(tmp_path, "[    9.0] fine\n", Verdict.VIOLATES, silent=Verdict.CONFORMS)
         record = read(folder)
         assert record.results[0].verdict is Verdict.CONFORMS
         assert "It was violates: as it was" in record.results[0].reason
         assert record.exit_code is ExitCode.OK
 
-    def test_what_did_not_hang_on_the_console_stays(self, tmp_path: Path) -> None:
+    def test_verdict_of_other_evidence_stays(self, tmp_path: Path) -> None:
         for verdict in (Verdict.VIOLATES, Verdict.HARNESS_ERROR, Verdict.KERNEL_DIED):
             (result,) = read(stored(tmp_path, "[    9.0] fine\n", verdict)).results
             assert (result.verdict, result.reason) == (verdict, "as it was")
 
-    def test_a_console_that_lost_messages_proves_nothing(self, tmp_path: Path) -> None:
+    def test_console_that_lost_messages_is_a_harness_error(self, tmp_path: Path) -> None:
         record = read(stored(tmp_path, "** 12 printk messages dropped **\n[    9.0] fine\n"))
         assert record.results[0].verdict is Verdict.HARNESS_ERROR
         assert record.results[0].reason == "A detector could not see: ** 12 printk messages dropped **"
         assert record.exit_code is ExitCode.HARNESS
 
-    def test_a_kernel_that_began_anew(self, tmp_path: Path) -> None:
+    def test_reboot_during_a_scenario_violates(self, tmp_path: Path) -> None:
         (result,) = read(stored(tmp_path, "[    0.000000] Linux version 6.19.6 (x@y)\n")).results
         assert (result.verdict, result.complaints[0].kind) == (Verdict.VIOLATES, "reboot")
 
-    def test_a_console_that_is_gone_changes_nothing(self, tmp_path: Path) -> None:
+    def test_missing_console_changes_no_verdict(self, tmp_path: Path) -> None:
         folder = stored(tmp_path, WARNING)
         (folder / "machine-1" / "console.log").unlink()
         assert read(folder).results[0].verdict is Verdict.CONFORMS
 
-    def test_the_reports_name_the_complaint_and_its_call_trace(self, tmp_path: Path) -> None:
+    def test_reports_name_a_complaint_and_its_call_trace(self, tmp_path: Path) -> None:
         folder = stored(tmp_path, WARNING)
         (complaint,) = read(folder).results[0].complaints
         Results(folder).stack(complaint.fingerprint).write_text("# decoded\nf (drivers/vfio/x.c:1)\n")

@@ -54,7 +54,7 @@ class RecordedGuest(Guest):
         return Completed(0, self.listed.encode(), b"")
 
 
-def test_devices_as_a_guest_once_listed_them() -> None:
+def test_devices_of_a_recorded_guest_are_read() -> None:
     devices = RecordedGuest().devices
     edu, ram = devices["edu"], devices["ram"]
     assert len(devices) == 2
@@ -64,7 +64,7 @@ def test_devices_as_a_guest_once_listed_them() -> None:
     )
 
 
-def test_the_second_function_of_a_device_has_a_role_of_its_own() -> None:
+def test_second_function_has_a_role_of_its_own() -> None:
     first = LISTED.splitlines()[1].replace("0000:00:11.0", f"0000:00:{SLOTS['pair']:02x}.0")
     second = first.replace("0000:02:00.0", "0000:02:00.1")
     devices = RecordedGuest(listed=f"{first}\n{second}\n").devices
@@ -74,14 +74,14 @@ def test_the_second_function_of_a_device_has_a_role_of_its_own() -> None:
     }
 
 
-def test_only_a_display_and_a_changed_edu_have_memory_where_others_have_none() -> None:
+def test_memory_bar_of_each_role() -> None:
     roles = {"ram": ({0: 256, 2: MIB}, 2), "edu": ({0: MIB}, None), "display": ({0: 16 * MIB, 2: PAGE}, 0)}
     roles |= {"edu2": ({0: MIB, 1: 64 * MIB}, 1), "rng": ({4: PAGE}, None)}
     for role, (bars, memory) in roles.items():
         assert Device(role, "0000:01:00.0", 0, 0, "1", "", "", bars).memory_bar == memory
 
 
-def test_who_has_claimed_a_bar() -> None:
+def test_claims_name_the_owner_of_a_bar() -> None:
     device = Device("ram", "0000:02:00.0", 0, 0, "1", "", "", {0: 256, 2: 64 * MIB})
     guest = RecordedGuest(
         {
@@ -134,7 +134,7 @@ class TestBind:
         found = Guest(guest.machine).devices[role]
         return found.driver, found.override
 
-    def test_a_device_is_lent_and_given_back(self, lab: Lab) -> None:
+    def test_bind_restores_the_driver(self, lab: Lab) -> None:
         before = self.now(lab.guest, "edu")
         with lab.guest.bind("edu") as device:
             assert self.now(lab.guest, "edu") == ("vfio-pci", "vfio-pci")
@@ -144,13 +144,13 @@ class TestBind:
             assert nodes.status == 0
         assert self.now(lab.guest, "edu") == before
 
-    def test_it_is_given_back_whatever_happens(self, lab: Lab) -> None:
+    def test_bind_restores_the_driver_after_an_error(self, lab: Lab) -> None:
         before = self.now(lab.guest, "ram")
         with pytest.raises(ZeroDivisionError), lab.guest.bind("ram"):
             raise ZeroDivisionError
         assert self.now(lab.guest, "ram") == before
 
-    def test_what_was_bound_before_stays_bound(self, lab: Lab) -> None:
+    def test_bind_leaves_a_bound_device_bound(self, lab: Lab) -> None:
         with lab.guest.bind("edu2"):
             inner = Guest(lab.guest.machine)
             with inner.bind("edu2"):
@@ -158,11 +158,11 @@ class TestBind:
             assert self.now(lab.guest, "edu2") == ("vfio-pci", "vfio-pci")
         assert self.now(lab.guest, "edu2") == ("", "")
 
-    def test_no_such_device(self, lab: Lab) -> None:
+    def test_bind_of_an_unknown_role_is_an_error(self, lab: Lab) -> None:
         with pytest.raises(HarnessError, match="no device 'gpu'"), lab.guest.bind("gpu"):
             pass
 
-    def test_a_device_is_unbound_and_bound_again(self, lab: Lab) -> None:
+    def test_rebind_after_unbind_restores_the_driver(self, lab: Lab) -> None:
         before = self.now(lab.guest, "ram")
         with lab.guest.bind("ram") as device:
             lab.guest.unbind(device)
@@ -172,7 +172,7 @@ class TestBind:
             lab.guest.unbind(device)
         assert self.now(lab.guest, "ram") == before
 
-    def test_a_device_is_pulled_out_and_found_again(self, lab: Lab) -> None:
+    def test_replug_finds_the_device_again(self, lab: Lab) -> None:
         with lab.guest.bind("ram") as device:
             lab.guest.replug(device)
             found = Guest(lab.guest.machine).devices["ram"]
@@ -181,7 +181,7 @@ class TestBind:
             lab.guest.rebind(device)
             assert self.now(lab.guest, "ram") == ("vfio-pci", "vfio-pci")
 
-    def test_a_device_in_use_is_not_let_go(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unbind_of_a_device_in_use_is_reported(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whoever waits for that is told so; the kernel goes on with it when the last user is gone."""
         with lab.guest.bind("edu") as device, lab.start("actor", "held") as owner:
             opened = owner.open(device.address)
@@ -198,7 +198,7 @@ class TestBind:
 class TestProbes:
     @BOTH
     @VIA
-    def test_registers(self, lab: Lab, kind: str, via: str) -> None:
+    def test_actor_reads_and_writes_registers(self, lab: Lab, kind: str, via: str) -> None:
         with lab.guest.bind("edu") as edu, lab.start(kind, f"registers-{kind}-{via}") as owner:
             device = owner.open(edu.address, via)
             assert device.bars == edu.bars
@@ -210,7 +210,7 @@ class TestProbes:
             assert mapping.load(64, 0) != 0x010000ED
 
     @BOTH
-    def test_an_access_while_memory_is_disabled(self, lab: Lab, kind: str) -> None:
+    def test_access_with_memory_disabled_is_sigbus(self, lab: Lab, kind: str) -> None:
         with lab.guest.bind("edu") as edu, lab.start(kind, f"disabled-{kind}") as owner:
             device = owner.open(edu.address)
             mapping = owner.map(device, 3 * PAGE, bar=0)
@@ -227,7 +227,7 @@ class TestProbes:
             assert mapping.load32(0) == 0x010000ED
 
     @BOTH
-    def test_the_host_sees_the_ram_bar(self, lab: Lab, kind: str) -> None:
+    def test_host_and_actor_share_the_ram_bar(self, lab: Lab, kind: str) -> None:
         with (
             lab.guest.bind("ram") as ram,
             RamBar(lab.guest.machine.ram_bar) as witness,
@@ -242,7 +242,7 @@ class TestProbes:
 
     @BOTH
     @VIA
-    def test_an_export_without_the_series(self, lab: Lab, kind: str, via: str) -> None:
+    def test_export_without_the_series_cannot_be_mapped(self, lab: Lab, kind: str, via: str) -> None:
         with lab.guest.bind("ram") as ram, lab.start(kind, f"export-{kind}-{via}") as owner:
             device = owner.open(ram.address, via)
             before = KernelHealth.of(lab.guest)
@@ -261,7 +261,7 @@ class TestProbes:
         until(lambda: KernelHealth.of(lab.guest) == before, "the kernel to be as it was")
 
     @BOTH
-    def test_a_transcript_is_a_reproducer(self, lab: Lab, kind: str) -> None:
+    def test_transcript_is_replayed_with_the_same_replies(self, lab: Lab, kind: str) -> None:
         """What either probe did, the C actor does again, with the same replies."""
         with lab.guest.bind("edu") as edu:
             with lab.start(kind, f"replay-{kind}") as owner:
@@ -274,7 +274,7 @@ class TestProbes:
             done = lab.guest.run(["/run/actor", "--replay", "/run/transcript"])
         assert done.stdout == b"8 operations, 0 replies differ\n"
 
-    def test_what_an_actor_holds_ends_with_it(self, lab: Lab) -> None:
+    def test_end_of_an_actor_frees_its_device(self, lab: Lab) -> None:
         """A client stopped in its tracks does not keep the device from being given back."""
         with lab.guest.bind("edu") as edu, lab.start("actor", "ends") as owner:
             device = owner.open(edu.address)
@@ -285,12 +285,12 @@ class TestProbes:
 
 @pytest.mark.vm
 class TestHealth:
-    def test_a_healthy_kernel(self, lab: Lab) -> None:
+    def test_new_kernel_is_healthy(self, lab: Lab) -> None:
         assert (lab.health.taint, lab.health.dmabufs) == (0, 0)
         until(lambda: KernelHealth.of(lab.guest).dmabufs == 0, "released DMABUFs (fput() is deferred)")
 
     @BOTH
-    def test_a_footprint_leaves_out_what_the_clock_says(self, lab: Lab, kind: str) -> None:
+    def test_footprint_ignores_clocksource_messages(self, lab: Lab, kind: str) -> None:
         with lab.start(kind, f"log-{kind}") as owner:
             leftovers = Leftovers(owner)
             lab.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
@@ -298,7 +298,7 @@ class TestHealth:
             lab.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')
             assert leftovers.look() == "1 records in the kernel log"
 
-    def test_a_warning_shows(self, lab: Lab) -> None:
+    def test_warning_sets_its_taint_bit(self, lab: Lab) -> None:
         before = KernelHealth.of(lab.guest)
         lab.guest.run(["sh", "-c", "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"])
         assert "new taint bit 9 (WARN)" in KernelHealth.of(lab.guest).worse_than(before)

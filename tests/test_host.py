@@ -24,24 +24,24 @@ libelf-dev installed
 """
 
 
-def test_list_names_each_package_once_with_its_program() -> None:
+def test_packages_are_listed_once_with_their_program() -> None:
     listed = host.packages()
     names = [package.name for package in listed]
     assert Package("squashfs-tools", "sqfstar") in listed
     assert len(names) == len(set(names))
 
 
-def test_list_leaves_comments_out(tmp_path: Path) -> None:
+def test_packages_are_read_without_comments(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("# why\n\nbc  bc  # for the timer\nlibelf-dev  -\n")
     assert host.packages(tmp_path / "list") == [Package("bc", "bc"), Package("libelf-dev", "-")]
 
 
-def test_only_installed_counts() -> None:
+def test_absent_packages_are_those_not_installed() -> None:
     names = ["bc", "lz4", "rsync", "flex", "libelf-dev"]
     assert host.absent(names, LISTING) == ["lz4", "rsync", "flex"]
 
 
-def test_without_dpkg_programs_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_without_dpkg_looks_for_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flex").write_text("#!/bin/sh\n")
     (tmp_path / "flex").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -58,7 +58,7 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="not a Debian host")
-def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_tells_a_user_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HarnessError) as caught:
         host.ensure(lacking, Progress(lacking, io.StringIO()))
@@ -70,13 +70,13 @@ def test_user_gets_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyP
     )
 
 
-def test_other_distribution_gets_the_names(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_tells_other_distributions_the_names(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HarnessError, match=r"patchproof-no-such-package.*your distribution"):
         host.ensure(lacking, Progress(lacking, io.StringIO()))
 
 
-def test_nothing_missing_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_with_nothing_missing_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("# nothing\n")
     monkeypatch.setattr(host.packages, "__defaults__", (tmp_path / "list",))
     said = io.StringIO()

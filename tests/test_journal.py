@@ -49,35 +49,35 @@ def append(journal: Journal, *lines: str) -> None:
 # The plan
 
 
-def test_what_was_planned_is_not_reached(tmp_path: Path) -> None:
+def test_planned_entries_are_not_reached(tmp_path: Path) -> None:
     Journal(tmp_path).plan([BUILD, ONE])
     assert verdicts(tmp_path) == {"build": "not-reached", ONE.id: "not-reached"}
     assert [result.entry for result in read(tmp_path).results] == [BUILD, ONE]
 
 
-def test_the_plan_says_not_reached_on_disk(journal: Journal) -> None:
+def test_plan_on_disk_says_not_reached(journal: Journal) -> None:
     plan = json.loads((journal.directory / "plan.json").read_text())
     assert {entry["verdict"] for entry in plan["entries"]} == {"not-reached"}
 
 
-def test_a_plan_is_written_once(journal: Journal) -> None:
+def test_second_plan_is_refused(journal: Journal) -> None:
     with pytest.raises(HarnessError, match="a plan is written once"):
         journal.plan([ONE])
 
 
-def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_plan_with_a_repeated_id_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="more than one entry of this name: build"):
         Journal(tmp_path).plan([BUILD, ONE, BUILD])
     assert not (tmp_path / "plan.json").exists()
 
 
-def test_a_folder_without_plan_is_no_run(tmp_path: Path) -> None:
+def test_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="is not the results folder of a run"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "x", "entries": [{"id": "x"}]}'])
-def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
+def test_damaged_plan_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(HarnessError, match=r"plan\.json is not a plan that can be read"):
         read(tmp_path)
@@ -101,23 +101,23 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
         ("violates", "harness-error", "harness-error"),
     ],
 )
-def test_judge(expected: str, observed: str, verdict: str) -> None:
+def test_judge_compares_observed_with_expected(expected: str, observed: str, verdict: str) -> None:
     entry = Entry("one", Kind.SCENARIO, "", (), Verdict(expected))
     assert entry.judge(Verdict(observed)) == verdict
 
 
-def test_of_what_is_not_binding_nothing_is_expected() -> None:
+def test_judge_of_an_information_entry_keeps_the_verdict() -> None:
     assert {TOLD.judge(verdict) for verdict in Verdict} == set(Verdict)
     assert TOLD.judge(Verdict.CONFORMS) is Verdict.CONFORMS
 
 
-def test_an_unexpected_pass_is_judged_when_it_is_written(journal: Journal) -> None:
+def test_ended_judges_an_unexpected_pass(journal: Journal) -> None:
     journal.started(TWO.id)
     assert journal.ended(TWO.id, Verdict.CONFORMS) is Verdict.UNEXPECTEDLY_CONFORMS
     assert result_of(journal.directory, TWO).verdict is Verdict.UNEXPECTEDLY_CONFORMS
 
 
-def test_an_ended_scenario_keeps_its_evidence(journal: Journal) -> None:
+def test_ended_keeps_the_evidence(journal: Journal) -> None:
     journal.started(ONE.id)
     journal.ended(
         ONE.id,
@@ -134,7 +134,7 @@ def test_an_ended_scenario_keeps_its_evidence(journal: Journal) -> None:
     assert result.ended
 
 
-def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
+def test_ended_cuts_the_middle_of_long_evidence(journal: Journal) -> None:
     journal.started(ONE.id)
     journal.ended(ONE.id, Verdict.VIOLATES, details="begin" + "x" * 2 * EVIDENCE_LIMIT + "end")
     details = result_of(journal.directory, ONE).details
@@ -147,7 +147,7 @@ def test_endless_evidence_loses_its_middle(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["violates", "harness-error", "conforms", "not-applicable"])
-def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, verdict: str) -> None:
+def test_information_entry_is_reported_and_does_not_fail(tmp_path: Path, verdict: str) -> None:
     journal = Journal(tmp_path)
     journal.plan([ONE, TOLD])
     journal.run_started()
@@ -165,7 +165,7 @@ def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, ver
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool) -> None:
+def test_information_entry_not_ended_fails_the_run(tmp_path: Path, started: bool) -> None:
     journal = Journal(tmp_path)
     journal.plan([TOLD])
     journal.run_started()
@@ -178,7 +178,7 @@ def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool)
     assert read(tmp_path).exit_code is ExitCode.HARNESS
 
 
-def test_a_scenario_keeps_its_findings_in_order(journal: Journal) -> None:
+def test_findings_keep_their_order(journal: Journal) -> None:
     journal.started(ONE.id)
     journal.finding(ONE.id, "first")
     journal.finding(ONE.id, "second" * EVIDENCE_LIMIT)
@@ -190,7 +190,7 @@ def test_a_scenario_keeps_its_findings_in_order(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_finding_belongs_to_a_scenario_in_progress(journal: Journal, when: str) -> None:
+def test_finding_outside_its_scenario_is_an_error(journal: Journal, when: str) -> None:
     if when == "after":
         journal.started(ONE.id)
         journal.ended(ONE.id, Verdict.CONFORMS)
@@ -200,7 +200,7 @@ def test_a_finding_belongs_to_a_scenario_in_progress(journal: Journal, when: str
     assert "a finding while it is not in progress" in result.reason
 
 
-def test_a_finding_of_nothing_planned_is_an_error(journal: Journal) -> None:
+def test_finding_of_an_unplanned_entry_is_an_error(journal: Journal) -> None:
     journal.finding("suites/test_x.py::test_stray", "who?")
     stray = read(journal.directory).results[-1]
     assert (stray.entry.id, stray.verdict) == ("suites/test_x.py::test_stray", Verdict.HARNESS_ERROR)
@@ -209,7 +209,7 @@ def test_a_finding_of_nothing_planned_is_an_error(journal: Journal) -> None:
 # Stages
 
 
-def test_a_stage_that_fails_by_the_series_violates(journal: Journal) -> None:
+def test_stage_with_a_series_error_violates(journal: Journal) -> None:
     log = journal.directory / "build.log"
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.", log=log, tail="error: expected ';'")
@@ -218,20 +218,20 @@ def test_a_stage_that_fails_by_the_series_violates(journal: Journal) -> None:
     assert (result.details, result.transcript) == ("error: expected ';'", "build.log")
 
 
-def test_a_stage_that_fails_by_the_harness_says_nothing_about_the_series(journal: Journal) -> None:
+def test_stage_with_a_harness_error_does_not_violate(journal: Journal) -> None:
     with pytest.raises(HarnessError), journal.stage("build"):
         raise HarnessError("No space left.", log=Path("/elsewhere/build.log"))
     result = result_of(journal.directory, BUILD)
     assert (result.verdict, result.transcript) == (Verdict.HARNESS_ERROR, "")
 
 
-def test_a_stage_that_succeeds_conforms(journal: Journal) -> None:
+def test_stage_that_succeeds_conforms(journal: Journal) -> None:
     with journal.stage("build"):
         assert result_of(journal.directory, BUILD).verdict is Verdict.HARNESS_ERROR
     assert result_of(journal.directory, BUILD).verdict is Verdict.CONFORMS
 
 
-def test_what_was_not_reached_names_the_stage_that_failed(journal: Journal) -> None:
+def test_not_reached_names_the_failed_stage(journal: Journal) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
     assert result_of(journal.directory, ONE).reason == "The run did not get past the stage build (violates)."
@@ -263,7 +263,9 @@ os.kill(os.getpid(), signal.SIGKILL)
         ("one", {"build": "conforms", "one": "kernel-died", "two": "not-reached"}),
     ],
 )
-def test_a_killed_harness_leaves_a_true_record(tmp_path: Path, where: str, expected: dict[str, str]) -> None:
+def test_killed_harness_leaves_the_worst_verdict(
+    tmp_path: Path, where: str, expected: dict[str, str]
+) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), where], check=False)
     assert ended.returncode == -signal.SIGKILL
     record = read(tmp_path)
@@ -298,7 +300,7 @@ journal.run_ended()
 
 
 @pytest.mark.parametrize("room", ["0", "40"])
-def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -> None:
+def test_full_disk_leaves_the_journal_whole(tmp_path: Path, room: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), room], check=False, capture_output=True, text=True
     )
@@ -307,7 +309,7 @@ def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -
     assert verdicts(tmp_path) == {"one": "violates"}
 
 
-def test_a_journal_cut_at_any_byte_can_be_read(journal: Journal) -> None:
+def test_journal_cut_at_any_byte_is_read(journal: Journal) -> None:
     with journal.stage("build"):
         pass
     journal.started(ONE.id)
@@ -326,13 +328,13 @@ def test_a_journal_cut_at_any_byte_can_be_read(journal: Journal) -> None:
         assert conforming == [False, size > ends[0], size > ends[1], False]
 
 
-def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(journal: Journal) -> None:
+def test_block_of_zeros_is_a_torn_line(journal: Journal) -> None:
     with (journal.directory / "events.jsonl").open("ab") as stream:
         stream.write(bytes(4096))
     assert set(verdicts(journal.directory).values()) == {"not-reached"}
 
 
-def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: Journal) -> None:
+def test_interrupted_scenario_is_a_harness_error(journal: Journal) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     record = read(journal.directory)
@@ -374,7 +376,7 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
         (['{"event": "run-started"}'], "events.jsonl", "line 2 holds an event that does not belong there"),
     ],
 )
-def test_what_does_not_fit_is_a_harness_error(
+def test_contradictory_events_are_a_harness_error(
     journal: Journal, lines: list[str], entry: str, reason: str
 ) -> None:
     append(journal, *lines)
@@ -414,12 +416,12 @@ def gone(journal: Journal) -> Journal:
     return Journal(directory)
 
 
-def test_a_run_that_goes_on_is_not_resumed(journal: Journal) -> None:
+def test_lock_of_a_running_run_is_refused(journal: Journal) -> None:
     with pytest.raises(HarnessError, match="is still going on"):
         Journal(journal.directory).lock()
 
 
-def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
+def test_resumed_run_completes_what_was_not_reached(cut_off: Journal) -> None:
     again = resumed(cut_off)
     again.run_started()
     assert not read(again.directory).complete
@@ -441,7 +443,7 @@ def test_only_what_was_not_reached_is_left(cut_off: Journal) -> None:
     assert [event.get("resumed") for event in told if event["event"] == "run-started"] == [None, True]
 
 
-def test_what_was_reached_cannot_be_rolled_again(cut_off: Journal) -> None:
+def test_scenario_started_again_is_an_error(cut_off: Journal) -> None:
     again = resumed(cut_off)
     again.started(ONE.id)
     again.ended(ONE.id, Verdict.CONFORMS)
@@ -450,7 +452,7 @@ def test_what_was_reached_cannot_be_rolled_again(cut_off: Journal) -> None:
     assert "it was started more than once" in result.reason
 
 
-def test_nothing_is_written_before_something_happens(cut_off: Journal) -> None:
+def test_resumed_journal_writes_with_its_first_event(cut_off: Journal) -> None:
     again = resumed(cut_off)
     events = again.directory / "events.jsonl"
     before = events.read_bytes()
@@ -466,7 +468,7 @@ def test_nothing_is_written_before_something_happens(cut_off: Journal) -> None:
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])
-def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) -> None:
+def test_stage_not_passed_begins_again(journal: Journal, how: str) -> None:
     if how == "killed":
         journal.started("build")
     else:
@@ -480,7 +482,7 @@ def test_a_stage_that_was_not_passed_begins_again(journal: Journal, how: str) ->
     assert not read(again.directory).damage
 
 
-def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
+def test_stage_failed_by_the_series_stays_failed(journal: Journal) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
     again = resumed(gone(journal))
@@ -491,7 +493,7 @@ def test_a_stage_that_the_series_failed_stays_failed(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_only_the_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> None:
+def test_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     journal.run_ended()
@@ -511,7 +513,7 @@ def test_only_the_interruption_of_the_last_part_counts(journal: Journal, last: b
     assert result_of(again.directory, TWO).reason == told
 
 
-def test_a_note_is_said_once(journal: Journal) -> None:
+def test_note_is_kept_once(journal: Journal) -> None:
     journal.note("the base is 6.19.6")
     again = resumed(gone(journal))
     again.note("the base is 6.19.6")
@@ -519,7 +521,7 @@ def test_a_note_is_said_once(journal: Journal) -> None:
     assert read(again.directory).notes == ("the base is 6.19.6",)
 
 
-def test_machines_of_all_parts_are_known(journal: Journal) -> None:
+def test_machines_of_all_parts_are_listed(journal: Journal) -> None:
     journal.machine_started("machine-1")
     again = resumed(gone(journal))
     again.machine_started("machine-2")
@@ -545,7 +547,7 @@ def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
     return read(directory)
 
 
-def test_repetitions_know_their_scenario(tmp_path: Path) -> None:
+def test_repetitions_belong_to_their_scenario(tmp_path: Path) -> None:
     record = repeated(tmp_path, "conforms", "conforms", "conforms")
     assert [r.entry.id for r in record.results] == [ONE.id, f"{ONE.id} #2", f"{ONE.id} #3"]
     assert {r.entry.scenario for r in record.results} == {ONE.id}
@@ -563,7 +565,7 @@ def test_repetitions_know_their_scenario(tmp_path: Path) -> None:
         ("conforms", "info", ("violates", "conforms"), ExitCode.HARNESS),
     ],
 )
-def test_verdicts_that_differ_are_not_green(
+def test_repetitions_that_differ_fail_the_run(
     tmp_path: Path, expected: str, strength: str, observed: tuple[str, ...], code: ExitCode
 ) -> None:
     entry = replace(ONE, expected=Verdict(expected), strength=Strength(strength))
@@ -573,7 +575,7 @@ def test_verdicts_that_differ_are_not_green(
     assert record.exit_code is code
 
 
-def test_what_was_not_reached_does_not_differ(tmp_path: Path) -> None:
+def test_repetition_not_reached_does_not_differ(tmp_path: Path) -> None:
     assert repeated(tmp_path, "conforms", "").differing == {}
 
 
@@ -622,5 +624,5 @@ def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Reco
         (run_of("conforms", "violates", "harness-error", interrupted="SIGINT"), 130),
     ],
 )
-def test_exit_code(record: Record, code: int) -> None:
+def test_exit_code_of_a_record(record: Record, code: int) -> None:
     assert record.exit_code == code

@@ -100,7 +100,7 @@ def run_one(
 
 
 @pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
-def test_golden(name: str) -> None:
+def test_document_equals_the_golden_file(name: str) -> None:
     document = junit.render(REPORTS / name)
     load(document)
     assert document.decode() == (REPORTS / name / "junit.xml").read_text()
@@ -120,7 +120,7 @@ def test_golden(name: str) -> None:
         (Verdict.HARNESS_ERROR, "conforms", "harness-error", "error"),
     ],
 )
-def test_what_a_verdict_is_in_junit(
+def test_case_has_the_element_of_its_verdict(
     results: Results, observed: Verdict | None, expected: str, verdict: str, tag: str | None
 ) -> None:
     case = run_one(results, observed, expected)
@@ -136,12 +136,12 @@ def test_what_a_verdict_is_in_junit(
     assert (case.get("classname"), case.get("name")) == ("suites.test_map", "test_one[edu-c]")
 
 
-def test_a_violation_that_was_expected_says_so(results: Results) -> None:
+def test_expected_violation_says_so(results: Results) -> None:
     case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
     assert child(case, "failure").get("message") == "mmap() failed (as expected)"
 
 
-def test_the_suite_says_what_was_tested(results: Results) -> None:
+def test_suite_properties_say_what_was_tested(results: Results) -> None:
     results.write_run(digest="ab" * 32, warnings=["a.c:1: one", "a.c:2: two"])
     run_one(results, Verdict.CONFORMS)
     found = properties(child(ET.parse(results.dir / "junit.xml").getroot(), "testsuite"))
@@ -149,7 +149,7 @@ def test_the_suite_says_what_was_tested(results: Results) -> None:
     assert found["warnings"] == "a.c:1: one\na.c:2: two"
 
 
-def test_no_plan_no_report(tmp_path: Path) -> None:
+def test_folder_without_a_plan_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(HarnessError):
         junit.write(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -174,9 +174,7 @@ def test_hostile_text_is_spelled_out(results: Results) -> None:
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(codec=None, categories=None)), raw=st.binary())
-def test_any_text_and_any_bytes_make_valid_xml(
-    tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes
-) -> None:
+def test_any_text_makes_valid_xml(tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes) -> None:
     results = Results.create(tmp_path_factory.mktemp("run"), text)
     transcript = results.transcript(text)
     transcript.write_bytes(raw)
@@ -191,14 +189,14 @@ def test_any_text_and_any_bytes_make_valid_xml(
         assert text_of(case, "system-out").count(shown) >= 2
 
 
-def test_the_console_is_quoted_where_the_scenario_ran(results: Results) -> None:
+def test_console_is_quoted_where_the_scenario_ran(results: Results) -> None:
     console = results.dir / "console.log"
     console.write_bytes(b"before\n[1.0] BUG: \xff\r\nafter\n")
     case = run_one(results, Verdict.KERNEL_DIED, console=Span("console.log", 7, 21))
     assert text_of(case, "system-out") == "--- console.log\n[1.0] BUG: \\xff\n"
 
 
-def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
+def test_long_transcript_is_quoted_at_its_end(results: Results) -> None:
     transcript = results.transcript(ONE.id)
     transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
     said = text_of(run_one(results, Verdict.VIOLATES, transcript=transcript), "system-out")
@@ -208,14 +206,14 @@ def test_a_long_transcript_is_quoted_at_its_end(results: Results) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret", "link", "missing", "transcripts"])
-def test_only_files_of_the_results_folder_are_quoted(results: Results, name: str) -> None:
+def test_file_outside_the_results_is_not_quoted(results: Results, name: str) -> None:
     (results.dir.parent / "secret").write_text("hunter2")
     (results.dir / "link").symlink_to("../secret")
     case = run_one(results, Verdict.KERNEL_DIED, console=Span(name, 0, 100))
     assert text_of(case, "system-out").endswith("(there is no such file in the results folder)")
 
 
-def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None:
+def test_contradictory_journal_is_an_error_in_the_report(results: Results) -> None:
     journal = results.journal()
     journal.plan([ONE])
     journal.started("suites/test_map.py::test_stray")
@@ -224,7 +222,7 @@ def test_the_report_of_a_journal_that_lies_is_an_error(results: Results) -> None
     assert [error.get("type") for error in document.iter("error")] == ["not-reached", "harness-error"]
 
 
-def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
+def test_journal_without_facts_has_a_report(tmp_path: Path) -> None:
     Journal(tmp_path).plan([ONE])
     load(junit.render(tmp_path))
 
@@ -240,7 +238,7 @@ def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
         (("conforms", "conforms"), [None, None]),
     ],
 )
-def test_repetitions_that_do_not_agree_are_not_green(
+def test_repetitions_that_differ_are_errors(
     results: Results, observed: tuple[str, ...], tags: list[str | None]
 ) -> None:
     journal = results.journal()

@@ -63,7 +63,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("name", "kind", "line"), FAILURES, ids=[name for name, *_ in FAILURES])
-def test_failure_names_the_culprit_and_shows_its_lines(
+def test_failure_names_the_culprit_and_its_lines(
     name: str, kind: type[BuildError | HarnessError], line: str
 ) -> None:
     log = Path("build.log")
@@ -80,12 +80,12 @@ def test_failure_without_a_known_line_shows_the_tail() -> None:
     assert error.tail == "something odd"
 
 
-def test_failure_of_a_killed_make_is_not_the_series_fault() -> None:
+def test_failure_of_a_killed_make_is_a_harness_error() -> None:
     error = recorded("compile-error").failure(CommandError(["make"], -signal.SIGKILL, None, ""), "build")
     assert isinstance(error, HarnessError)
 
 
-def test_failure_shows_at_most_ten_errors_and_counts_the_rest() -> None:
+def test_failure_shows_ten_errors_and_counts_the_rest() -> None:
     output = Output(SOURCE)
     for number in range(25):
         output.line(f"drivers/a.c:{number}:1: error: no")
@@ -141,7 +141,7 @@ def test_build_again_comes_from_the_cache(small: SmallKernel) -> None:
     assert small.compiled() == []
 
 
-def test_switching_series_compiles_only_what_differs(small: SmallKernel) -> None:
+def test_build_of_another_series_compiles_what_differs(small: SmallKernel) -> None:
     base = small.build()
     changed = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
     assert changed.identity != base.identity
@@ -150,7 +150,7 @@ def test_switching_series_compiles_only_what_differs(small: SmallKernel) -> None
     assert small.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
 
 
-def test_what_the_assembler_includes_is_never_stale(small: SmallKernel) -> None:
+def test_build_with_a_changed_incbin_is_not_stale(small: SmallKernel) -> None:
     """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
     images = []
     for word in ("first", "other", "third"):
@@ -160,7 +160,7 @@ def test_what_the_assembler_includes_is_never_stale(small: SmallKernel) -> None:
     assert images == [True, True, True]
 
 
-def test_only_new_warnings_are_the_series(small: SmallKernel) -> None:
+def test_warnings_of_the_base_are_left_out(small: SmallKernel) -> None:
     assert small.build().warnings == ()
     moved = "/* moved */\n" + (DATA / "tree/drivers/core.c").read_text()
     assert small.build({"drivers/core.c": moved}).warnings == ()
@@ -176,7 +176,7 @@ def test_only_new_warnings_are_the_series(small: SmallKernel) -> None:
     assert small.build({"drivers/dmabuf.c": None}).warnings == ()
 
 
-def test_broken_tree_is_the_series_fault_and_leaves_nothing(small: SmallKernel) -> None:
+def test_build_of_a_broken_tree_blames_the_series(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match=r"failed with 1 error") as caught:
         small.build({"drivers/dmabuf.c": "#error broken\n"})
     assert caught.value.tail == "drivers/dmabuf.c:1:2: error: #error broken"
@@ -186,13 +186,13 @@ def test_broken_tree_is_the_series_fault_and_leaves_nothing(small: SmallKernel) 
     assert "drivers/core.o" not in small.compiled()
 
 
-def test_vanished_option_is_named_with_its_reason(small: SmallKernel) -> None:
+def test_build_names_a_vanished_option_with_its_reason(small: SmallKernel) -> None:
     with pytest.raises(BuildError) as caught:
         small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
 
 
-def test_build_folder_of_a_killed_run_is_not_trusted(small: SmallKernel) -> None:
+def test_build_folder_of_a_killed_run_is_discarded(small: SmallKernel) -> None:
     small.build()
     bench = small.build_folder
     (bench / ".patchproof-unfinished").touch()
@@ -202,9 +202,7 @@ def test_build_folder_of_a_killed_run_is_not_trusted(small: SmallKernel) -> None
     assert not (bench / ".patchproof-unfinished").exists()
 
 
-def test_environment_of_the_user_does_not_reach_make(
-    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_users_environment_does_not_reach_make(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAKEFLAGS", "n")
     monkeypatch.setenv("KCFLAGS", "-DBROKEN -include nowhere.h")
     assert small.build().bzimage.is_file()
@@ -216,9 +214,7 @@ def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
         SmallKernel(tmp_path / "my cache").build()
 
 
-def test_disk_that_is_full_is_not_the_series_fault(
-    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_build_on_a_full_disk_is_a_harness_error(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
         small.build({"drivers/dmabuf.c": "#error broken\n"})
@@ -236,7 +232,7 @@ small.build({"Makefile": makefile + waiting})
 """
 
 
-def test_sigkill_takes_make_along(tmp_path: Path) -> None:
+def test_make_ends_when_the_harness_is_killed(tmp_path: Path) -> None:
     project = Path(__file__).parents[1]
     script = [sys.executable, "-c", KILLED, str(tmp_path), str(project), str(project / "tests")]
     with subprocess.Popen(script) as harness:
@@ -266,7 +262,7 @@ def is_alive(process: Path) -> bool:
         return False
 
 
-def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
+def test_prebuilt_reads_the_release(tmp_path: Path) -> None:
     given = kernel.prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
     assert given.release == "6.19.0-v4"
     assert given.config is None
@@ -277,13 +273,13 @@ def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"), [(b"\x7fELF" + bytes(0x1000), "not an x86 bzImage"), (b"", "not an x86 bzImage")]
 )
-def test_what_is_no_boot_image_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_prebuilt_refuses_another_file(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "vmlinux").write_bytes(content)
     with pytest.raises(UsageError, match=said):
         kernel.prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
 
 
-def test_missing_image_is_refused(tmp_path: Path) -> None:
+def test_prebuilt_refuses_a_missing_image(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
         kernel.prebuilt(tmp_path / "nowhere", tmp_path)
 
@@ -295,7 +291,7 @@ def test_release_that_cannot_be_read_is_unknown(tmp_path: Path, release: bytes, 
     assert kernel.release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
 
 
-def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
+def test_prebuilt_hints_at_the_right_headers_folder(tmp_path: Path) -> None:
     nested = headers(tmp_path / "usr" / "include")
     with pytest.raises(UsageError, match=f"Did you mean {nested}"):
         kernel.prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
@@ -308,14 +304,14 @@ def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
         ("CONFIG_PROVE_LOCKING=y\nCONFIG_KASAN=y\n", True),
     ],
 )
-def test_a_kernel_that_is_watched_gets_more_time(tmp_path: Path, config: str, more: bool) -> None:
+def test_time_scale_of_a_debug_kernel_is_larger(tmp_path: Path, config: str, more: bool) -> None:
     (tmp_path / "config").write_text(config)
     built = Kernel(tmp_path, tmp_path, tmp_path / "config", None, "6.19.6", "", "gcc")
     assert (built.time_scale > 1) == more
     assert replace(built, config=None).time_scale == 1
 
 
-def test_make_lines_are_what_a_build_runs(small: SmallKernel) -> None:
+def test_make_lines_are_those_of_a_build(small: SmallKernel) -> None:
     built = small.build()
     headers_of_this_build = next(
         word
@@ -328,7 +324,7 @@ def test_make_lines_are_what_a_build_runs(small: SmallKernel) -> None:
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release
 
 
-def test_workbench_is_cold_until_something_was_built(small: SmallKernel) -> None:
+def test_workbench_is_cold_until_the_first_build(small: SmallKernel) -> None:
     assert Workbench(small.store, "").cold
     small.build()
     assert not Workbench(small.store, "").cold
@@ -338,7 +334,7 @@ def options(*numbers: int) -> str:
     return "".join(f"CONFIG_{number}=y\n" for number in numbers)
 
 
-def test_configurations_share_a_build_folder_if_they_are_near(tmp_path: Path) -> None:
+def test_similar_configurations_share_a_build_folder(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small, large = options(*range(50)), options(*range(70))
     for request in (small, large):
@@ -348,7 +344,7 @@ def test_configurations_share_a_build_folder_if_they_are_near(tmp_path: Path) ->
     assert Workbench(store, options(*range(66))).build == Workbench(store, large).build
 
 
-def test_only_the_build_folders_last_used_are_kept(tmp_path: Path) -> None:
+def test_prepare_keeps_the_last_used_build_folders(tmp_path: Path) -> None:
     store = Store(tmp_path)
     benches = [Workbench(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
     for age, bench in enumerate(benches[:3]):

@@ -10,12 +10,12 @@ from harness import leaks
 REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
 
 
-def test_the_first_object_is_told_with_who_asked_for_it() -> None:
+def test_first_object_has_size_process_and_function() -> None:
     expected = "96 bytes that actor (process 54) had asked for, in vfio_pci_core_feature_dma_buf()"
     assert leaks.first(REPORT) == expected
 
 
-def test_an_object_without_content_or_trace_is_told() -> None:
+def test_object_without_a_trace_has_size_and_process() -> None:
     lines = REPORT.splitlines(keepends=True)
     bare = "".join([*lines[:2], "  backtrace (crc 0):\n"])
     assert leaks.first(bare.replace("object 0x", "object (percpu) 0x")) == (
@@ -23,6 +23,6 @@ def test_an_object_without_content_or_trace_is_told() -> None:
     )
 
 
-def test_a_report_that_is_cut_or_strange_is_no_error() -> None:
+def test_malformed_report_is_no_error() -> None:
     assert leaks.first(REPORT[:90]) == "one that cannot be told"
     assert leaks.first("x") == "one that cannot be told"

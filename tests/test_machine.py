@@ -88,7 +88,7 @@ def script(folder: Path, text: str) -> str:
     return str(program)
 
 
-def test_the_console_shows_every_message_of_the_kernel(guest: Machine) -> None:
+def test_console_shows_every_kernel_message(guest: Machine) -> None:
     """Up to one of our own: the kernel still speaks after the first command, and dmesg may hear it first."""
     records, *_ = ask(guest, "echo '<1>up to here' >/dev/kmsg; dmesg -r").partition(" up to here\n")
     assert guest.console.wait_for("up to here$", PATIENCE)
@@ -103,13 +103,13 @@ def test_the_console_shows_every_message_of_the_kernel(guest: Machine) -> None:
     assert [text for text in shown if text not in console] == []
 
 
-def test_a_clean_boot_has_no_splats(booted: Booted) -> None:
+def test_clean_boot_has_no_splats(booted: Booted) -> None:
     assert booted.splats == []
     assert booted.machine.alive()
     assert booted.machine.note == ""
 
 
-def test_the_devices_are_where_the_layout_says(guest: Machine) -> None:
+def test_devices_are_where_the_layout_says(guest: Machine) -> None:
     for role, expected in {
         "edu": "0x1234:0x11e8",
         "ram": "0x1af4:0x1110",
@@ -138,7 +138,7 @@ def test_every_device_has_an_iommu_group_of_its_own(guest: Machine) -> None:
     assert len(groups) == len(set(groups)) == len(buses) == len(guest.layout.slots(guest.ram_bars))
 
 
-def test_the_host_sees_what_the_guest_writes_into_the_ram_bar(guest: Machine) -> None:
+def test_host_sees_the_guests_stores_in_the_ram_bar(guest: Machine) -> None:
     (slot,) = [slot for slot in guest.layout.slots(guest.ram_bars) if slot.role == "ram"]
     program = f"""
         import glob, mmap, os
@@ -155,7 +155,7 @@ def test_the_host_sees_what_the_guest_writes_into_the_ram_bar(guest: Machine) ->
         assert host.read(4) == b"dear"
 
 
-def test_the_guest_has_what_the_probes_need(guest: Machine) -> None:
+def test_guest_has_what_the_probes_need(guest: Machine) -> None:
     assert ask(guest, "ulimit -n").strip() == "65536"
     assert ask(guest, "hostname").strip() == "patchproof"
     assert "current_kernel" in ask(guest, "ls /sys/kernel/debug/page_tables")
@@ -163,19 +163,19 @@ def test_the_guest_has_what_the_probes_need(guest: Machine) -> None:
     ask(guest, "python3 -c 'import mmap, ctypes, fcntl, socket, json, struct, select, signal'")
 
 
-def test_the_guest_reaches_nothing_outside(guest: Machine) -> None:
+def test_guest_reaches_no_other_host(guest: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         program = f"import socket; socket.create_connection(('10.0.2.2', {port}), 3)"
         assert guest.ssh.run(["python3", "-c", program], PATIENCE).status != 0
 
 
-def test_children_of_dead_processes_are_buried(guest: Machine) -> None:
+def test_init_reaps_orphans(guest: Machine) -> None:
     ask(guest, "for i in 1 2 3; do (sleep 0.1 &) ; done; sleep 1")
     assert ask(guest, "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z' || true").strip() == "0"
 
 
-def test_where_the_processors_are_can_be_told(guest: Machine) -> None:
+def test_dump_processors_writes_registers(guest: Machine) -> None:
     path, fault = guest.dump_processors()
     assert fault == ""
     said = path.read_text()
@@ -199,12 +199,12 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
         ("", ""),
     ],
 )
-def test_a_processor_that_no_interrupt_reaches_is_known(said: str, fault: str) -> None:
+def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> None:
     """From a guest that answered no more after some hundred resets of its devices, on a busy host."""
     assert autopsy.deaf(said) == fault
 
 
-def test_the_debugger_can_connect(guest: Machine) -> None:
+def test_debugger_can_connect(guest: Machine) -> None:
     found = re.search(r"127\.0\.0\.1:(\d+)", guest.gdb_line)
     assert found
     with socket.create_connection(("127.0.0.1", int(found[1])), 5) as stub:
@@ -216,7 +216,7 @@ def test_the_debugger_can_connect(guest: Machine) -> None:
     ask(guest, "true")
 
 
-def test_a_warning_is_seen_once_and_only_after_the_mark(guest: Machine) -> None:
+def test_warning_is_one_splat_after_the_mark(guest: Machine) -> None:
     mark = guest.console.mark()
     ask(guest, "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
     assert guest.console.wait_for("end trace", PATIENCE, mark)
@@ -226,7 +226,7 @@ def test_a_warning_is_seen_once_and_only_after_the_mark(guest: Machine) -> None:
     assert guest.alive()
 
 
-def test_a_kernel_that_dies_takes_the_connection_along(tmp_path: Path) -> None:
+def test_panic_ends_machine_and_connection(tmp_path: Path) -> None:
     with boot(tmp_path) as guest:
         with pytest.raises(SshLostError):
             guest.ssh.run(["sh", "-c", "echo PANIC >/sys/kernel/debug/provoke-crash/DIRECT"], PATIENCE)
@@ -237,7 +237,7 @@ def test_a_kernel_that_dies_takes_the_connection_along(tmp_path: Path) -> None:
         assert "GUEST_PANICKED" in [name for name, _ in guest.events]
 
 
-def test_a_panic_before_user_space_is_the_kernels_fault_and_shown(tmp_path: Path) -> None:
+def test_panic_during_boot_is_a_boot_error(tmp_path: Path) -> None:
     not_a_program = tmp_path / "init"
     not_a_program.write_text("no program")
     image = Image(real.guest_image().rootfs, not_a_program, "")
@@ -247,7 +247,7 @@ def test_a_panic_before_user_space_is_the_kernels_fault_and_shown(tmp_path: Path
     assert caught.value.log == tmp_path / "run" / "console.log"
 
 
-def test_a_root_disk_that_cannot_be_mounted_is_said_at_once(tmp_path: Path) -> None:
+def test_rootfs_that_cannot_be_mounted_is_a_boot_error(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.write_bytes(bytes(MIB))
     image = Image(empty, real.guest_image().init, "")
@@ -255,7 +255,7 @@ def test_a_root_disk_that_cannot_be_mounted_is_said_at_once(tmp_path: Path) -> N
         boot(tmp_path / "run", image=image)
 
 
-def test_a_guest_that_powers_off_is_not_waited_for(tmp_path: Path) -> None:
+def test_power_off_during_boot_is_a_boot_error(tmp_path: Path) -> None:
     source = tmp_path / "init.c"
     source.write_text("#include <sys/reboot.h>\nint main(void) { return reboot(RB_POWER_OFF); }\n")
     image = Image(real.guest_image().rootfs, compiled(source), "")
@@ -263,12 +263,12 @@ def test_a_guest_that_powers_off_is_not_waited_for(tmp_path: Path) -> None:
         boot(tmp_path / "run", image=image)
 
 
-def test_a_guest_that_says_nothing_is_given_up(tmp_path: Path) -> None:
+def test_silent_guest_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(BootError, match="did not come up within 1 s"):
         boot(tmp_path, accelerator=NO_WAIT)
 
 
-def test_a_file_that_is_no_kernel_is_not_the_kernels_fault(tmp_path: Path) -> None:
+def test_missing_kernel_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="QEMU exited with 1 before") as caught:
         boot(tmp_path, bzimage=tmp_path / "nonexistent")
     assert "nonexistent" in caught.value.tail
@@ -282,7 +282,7 @@ ANSWERS = (
 )
 
 
-def test_a_qemu_that_crashes_is_started_once_more_and_that_is_said(tmp_path: Path) -> None:
+def test_crashed_qemu_is_started_again_and_noted(tmp_path: Path) -> None:
     crash_once = f"test -e {tmp_path}/crashed || {{ touch {tmp_path}/crashed; kill -SEGV $$; }}\n"
     program = script(tmp_path, ANSWERS + crash_once + 'exec qemu-system-x86_64 "$@"')
     with boot(tmp_path / "run", qemu=program) as guest:
@@ -290,14 +290,12 @@ def test_a_qemu_that_crashes_is_started_once_more_and_that_is_said(tmp_path: Pat
     assert (tmp_path / "run" / "crashed-console.log").exists()
 
 
-def test_a_qemu_that_crashes_twice_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_qemu_that_crashes_twice_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(QemuCrashedError, match="SIGABRT"):
         boot(tmp_path / "run", qemu=script(tmp_path, ANSWERS + "kill -ABRT $$"))
 
 
-def test_a_port_that_is_taken_is_an_error_with_qemus_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_taken_port_is_an_error_with_qemus_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(launch, "Network", functools.partial(Network, ssh_port=port))
@@ -306,14 +304,14 @@ def test_a_port_that_is_taken_is_an_error_with_qemus_words(
     assert "host forwarding rule" in caught.value.tail
 
 
-def test_two_machines_at_once(tmp_path: Path) -> None:
+def test_two_machines_run_at_once(tmp_path: Path) -> None:
     with boot(tmp_path / "one") as one, boot(tmp_path / "two") as two:
         assert one.ssh.port != two.ssh.port
         ask(one, "echo 1 >/tmp/here")
         assert ask(two, "ls /tmp").strip() == ""
 
 
-def test_nothing_is_left_after_the_end(tmp_path: Path) -> None:
+def test_close_leaves_no_process_or_descriptor(tmp_path: Path) -> None:
     before = set(Path("/proc/self/fd").iterdir())
     guest = boot(tmp_path, gdb=True)
     running = named_in_a_command_line(str(tmp_path))
@@ -334,7 +332,7 @@ def named_in_a_command_line(marker: str) -> list[Path]:
     return found
 
 
-def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path) -> None:
+def test_ctrl_c_during_boot_ends_qemu(tmp_path: Path) -> None:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -361,7 +359,7 @@ def test_ctrl_c_while_booting_ends_qemu(tmp_path: Path) -> None:
     assert named_in_a_command_line(str(tmp_path)) == []
 
 
-def test_qemu_dies_with_a_harness_that_is_killed(tmp_path: Path) -> None:
+def test_qemu_dies_with_a_killed_harness(tmp_path: Path) -> None:
     kernel, image = real.base_kernel().bzimage, real.guest_image()
     program = f"""
         import time

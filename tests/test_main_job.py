@@ -82,7 +82,7 @@ def place(tmp_path: Path) -> Place:
 # --- the series' fault
 
 
-def test_a_patch_that_does_not_apply(place: Place) -> None:
+def test_run_of_a_wrong_patch_names_file_and_hunk(place: Place) -> None:
     series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
     code, output = place.run("--series", series)
     assert code == ExitCode.SERIES
@@ -102,7 +102,7 @@ def test_a_patch_that_does_not_apply(place: Place) -> None:
     assert_locks_free(place.cache)
 
 
-def test_a_patch_that_breaks_the_build(place: Place) -> None:
+def test_run_of_a_broken_patch_names_the_line(place: Place) -> None:
     series = make_series(place.folder / "series", "int line_10;", "int line_10")
     code, output = place.run("--series", series)
     assert code == ExitCode.SERIES
@@ -118,7 +118,7 @@ def test_a_patch_that_breaks_the_build(place: Place) -> None:
 # --- the machine's fault
 
 
-def test_a_qemu_without_edu(place: Place) -> None:
+def test_run_with_a_qemu_without_edu_is_refused(place: Place) -> None:
     """Nobody waits for a kernel first."""
     only_the_list = """case "$*" in "-device help") $qemu "$@" | grep -v '"edu"' ;; *) $qemu "$@" ;; esac"""
     qemu = make_qemu(place.folder / "qemu", only_the_list)
@@ -159,7 +159,7 @@ def run_on_a_small_disk(
 
 @needs_root
 @pytest.mark.parametrize("size", ["4k", "8k", "12k", "16k", "20k"])
-def test_no_space_for_the_results(place: Place, size: str) -> None:
+def test_run_without_space_for_results_is_an_error(place: Place, size: str) -> None:
     """Wherever the journal breaks off, the run ends with a sentence."""
     series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
     code, output, _ = run_on_a_small_disk(place, size, place.results, "--series", series)
@@ -172,7 +172,7 @@ def test_no_space_for_the_results(place: Place, size: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize(("size", "stage"), [("32k", "fetch"), ("400k", "build"), ("2500k", "build")])
-def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
+def test_run_without_space_for_the_cache_is_an_error(tmp_path: Path, size: str, stage: str) -> None:
     place = Place(tmp_path)
     make_checkout(place.checkout, ballast="b" * 1_000_000)
     code, output, left = run_on_a_small_disk(place, size, place.cache)
@@ -201,13 +201,13 @@ def building(tmp_path: Path) -> Iterator[Invocation]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_the_build(building: Invocation, number: signal.Signals) -> None:
+def test_run_interrupted_in_the_build_ends_in_order(building: Invocation, number: signal.Signals) -> None:
     assert any("make" in command for command in building.children().values())
     building.process.send_signal(number)
     assert_interrupted_in_the_build(building)
 
 
-def test_interrupted_again_and_again(building: Invocation) -> None:
+def test_run_interrupted_repeatedly_ends_in_order(building: Invocation) -> None:
     """timeout(1) sends SIGTERM to its child and to the group, so it comes twice at least."""
     while building.process.poll() is None:
         building.process.send_signal(signal.SIGTERM)
@@ -230,7 +230,7 @@ def assert_interrupted_in_the_build(building: Invocation) -> None:
     assert_locks_free(place.cache)
 
 
-def test_killed_in_the_build(building: Invocation) -> None:
+def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
     place = Place(building.mark)
     building.process.kill()
     assert building.end() == -signal.SIGKILL
@@ -271,7 +271,7 @@ def adding(path: Path, argument: str) -> Path:
 
 
 @pytest.mark.vm
-def test_a_kernel_that_panics_at_boot(built: Built, tmp_path: Path) -> None:
+def test_run_with_a_panic_at_boot_blames_the_series(built: Built, tmp_path: Path) -> None:
     qemu = adding(tmp_path / "qemu", "rdinit=/nonexistent")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.SERIES, output
@@ -283,7 +283,7 @@ def test_a_kernel_that_panics_at_boot(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
+def test_run_without_vfio_names_the_missing_option(built: Built, tmp_path: Path) -> None:
     qemu = adding(tmp_path / "qemu", "initcall_blacklist=vfio_pci_init")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.SERIES, output
@@ -296,7 +296,7 @@ def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_a_kernel_that_keeps_its_warnings_from_the_console(built: Built, tmp_path: Path) -> None:
+def test_run_with_a_quiet_console_is_a_harness_error(built: Built, tmp_path: Path) -> None:
     """A log that would be silent whatever happened gives no verdicts."""
     qemu = adding(tmp_path / "qemu", "quiet")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
@@ -312,7 +312,9 @@ def test_a_kernel_that_keeps_its_warnings_from_the_console(built: Built, tmp_pat
 
 @pytest.mark.vm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Signals) -> None:
+def test_run_interrupted_in_the_boot_ends_in_order(
+    built: Built, tmp_path: Path, number: signal.Signals
+) -> None:
     # -S: the processor waits for a word from the monitor that nobody says.
     qemu = make_qemu(tmp_path / "qemu", 'case "$1" in -accel) set -- -S "$@" ;; esac\nexec $qemu "$@"')
     arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu)
@@ -343,7 +345,7 @@ def frozen(built: Built, tmp_path: Path) -> Iterator[Invocation]:
 
 @pytest.mark.vm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -> None:
+def test_run_interrupted_in_a_scenario_ends_in_order(frozen: Invocation, number: signal.Signals) -> None:
     results = frozen.mark / "results"
     frozen.process.send_signal(number)
     assert frozen.end() == ExitCode.INTERRUPTED
@@ -359,7 +361,7 @@ def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -
 
 
 @pytest.mark.vm
-def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
+def test_run_killed_in_a_scenario_is_judged_later(frozen: Invocation, built: Built) -> None:
     results = frozen.mark / "results"
     frozen.process.kill()
     assert frozen.end() == -signal.SIGKILL
@@ -377,7 +379,7 @@ def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
 
 
 @pytest.mark.vm
-def test_a_journal_that_cannot_be_written(frozen: Invocation) -> None:
+def test_run_with_an_unwritable_journal_ends(frozen: Invocation) -> None:
     """A scenario whose verdict cannot be recorded is the last."""
     journal = frozen.mark / "results" / "latest" / "events.jsonl"
     journal.rename(journal.with_name("events-so-far.jsonl"))
@@ -401,7 +403,7 @@ needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no 
 
 @pytest.mark.vm
 @needs_ssh
-def test_a_machine_that_is_kept(built: Built, tmp_path: Path) -> None:
+def test_run_with_keep_vm_ends_with_ctrl_c(built: Built, tmp_path: Path) -> None:
     """--keep-vm: the verdicts are made, Ctrl-C ends the machine and is no interruption."""
     arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--keep-vm")
     with Invocation(*arguments, mark=tmp_path) as invocation:
@@ -414,7 +416,7 @@ def test_a_machine_that_is_kept(built: Built, tmp_path: Path) -> None:
 
 @pytest.mark.vm
 @needs_ssh
-def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
+def test_boot_prints_ssh_and_gdb_and_waits(built: Built, tmp_path: Path) -> None:
     """``boot`` leaves an SSH line and a gdb line on the screen, and the machine running until Ctrl-C."""
     with Invocation("boot", *built.arguments, mark=tmp_path) as invocation:
         until(lambda: "Ctrl-C ends the machine" in invocation.output, "the SSH line")
@@ -426,7 +428,7 @@ def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_the_default_series_conforms(tmp_path: Path) -> None:
+def test_run_of_the_default_series_conforms(tmp_path: Path) -> None:
     results = tmp_path / "results"
     code, output = run("run", "--results", results, "-k", "a_dmabuf_reaches", mark=tmp_path)
     assert code == ExitCode.OK, output
@@ -450,7 +452,7 @@ def test_the_default_series_conforms(tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_the_base_does_not_conform(tmp_path: Path) -> None:
+def test_run_of_the_base_violates(tmp_path: Path) -> None:
     """The control: a suite that finds nothing wrong here proves nothing anywhere."""
     results = tmp_path / "results"
     selection = "dmabuf_reaches_the_registers or einval"

@@ -35,7 +35,7 @@ class RecordedGuest(Guest):
         return self.files[path]
 
 
-def test_a_bar_has_the_modes_of_all_that_overlaps_it() -> None:
+def test_bar_has_the_modes_of_overlapping_ranges() -> None:
     device = Device("ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "", "", {0: 256, 2: 64 << 20})
     files = {f"/sys/bus/pci/devices/{device.address}/resource": RESOURCE, LIST: TEXT}
     guest = RecordedGuest(files)
@@ -43,11 +43,11 @@ def test_a_bar_has_the_modes_of_all_that_overlaps_it() -> None:
     assert of_bar(guest, device, 0) == {"uncached-minus"}
 
 
-def test_the_end_of_a_range_is_not_part_of_it() -> None:
+def test_end_of_a_range_is_exclusive() -> None:
     assert parse(TEXT)[-1] == MemoryType(0x384000000, 0x384001000, "write-through")
 
 
 @pytest.mark.parametrize("text", ["", "something else\n", "PAT memtype list:\nnonsense\n"])
-def test_what_is_no_such_list_is_refused(text: str) -> None:
+def test_malformed_list_is_refused(text: str) -> None:
     with pytest.raises(HarnessError, match="not known here"):
         parse(text)

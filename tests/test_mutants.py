@@ -82,7 +82,7 @@ def named(name: str, *caught_by: str, whole: str = "good", **more: str) -> Mutan
 # --- the project's own
 
 
-def test_the_mutants_of_the_project_are_well_formed_and_each_there_once() -> None:
+def test_own_mutants_are_wellformed_and_unique() -> None:
     found = mutant.load(PATCHES, RULES)
     changes = Counter((one.series, one.patch.content.partition(b"\n---\n")[2]) for one in found)
     assert max(changes.values()) == 1
@@ -92,7 +92,7 @@ def test_the_mutants_of_the_project_are_well_formed_and_each_there_once() -> Non
 # --- what a patch has to say
 
 
-def test_what_a_mutant_says(tmp_path: Path) -> None:
+def test_mutant_has_its_trailers_and_message(tmp_path: Path) -> None:
     put(tmp_path, "a-b", "Caught-by: MAP-03, RNG-02,\n MAP-03\nShown-by: debug kernel\nCaught-by: REV-01")
     (found,) = mutant.load(tmp_path, RULES)
     assert (found.id, found.subject) == ("good/a-b", "a-b")
@@ -102,7 +102,7 @@ def test_what_a_mutant_says(tmp_path: Path) -> None:
     assert found.equivalent == ""
 
 
-def test_a_mutant_that_is_equivalent_needs_nobody_to_catch_it(tmp_path: Path) -> None:
+def test_equivalent_mutant_needs_no_requirement(tmp_path: Path) -> None:
     put(tmp_path, "same", "Equivalent: the sum is never larger than that")
     (found,) = mutant.load(tmp_path, RULES)
     assert (found.caught_by, found.equivalent) == ((), "the sum is never larger than that")
@@ -122,9 +122,7 @@ def test_a_mutant_that_is_equivalent_needs_nobody_to_catch_it(tmp_path: Path) ->
         ("A_b", TEXT, "Caught-by: MAP-01", "lower-case letters, digits and dashes"),
     ],
 )
-def test_what_is_malformed_is_refused_with_a_sentence(
-    tmp_path: Path, name: str, text: str, trailers: str, said: str
-) -> None:
+def test_malformed_mutant_is_refused(tmp_path: Path, name: str, text: str, trailers: str, said: str) -> None:
     path = put(tmp_path, name, trailers, text=text)
     with pytest.raises(UsageError) as refused:
         mutant.load(tmp_path, RULES)
@@ -132,21 +130,21 @@ def test_what_is_malformed_is_refused_with_a_sentence(
     assert str(path) in refused.value.message
 
 
-def test_a_folder_of_mutants_belongs_to_a_series(tmp_path: Path) -> None:
+def test_mutants_of_no_series_are_refused(tmp_path: Path) -> None:
     put(tmp_path, "a")
     (tmp_path / "good" / "series.toml").unlink()
     with pytest.raises(UsageError, match="named after no series"):
         mutant.load(tmp_path, RULES)
 
 
-def test_a_series_without_mutants_is_told_which_have_some(tmp_path: Path) -> None:
+def test_series_without_mutants_is_refused(tmp_path: Path) -> None:
     put(tmp_path, "a")
     with pytest.raises(UsageError, match=r"no mutants of the series 'bad' .* have some: good\."):
         mutant.load(tmp_path, RULES, "bad")
 
 
 @pytest.mark.parametrize("name", ["nw-zap", "../good/a", "no-zap.patch"])
-def test_a_mutant_that_there_is_not(tmp_path: Path, name: str) -> None:
+def test_find_of_an_unknown_mutant_is_refused(tmp_path: Path, name: str) -> None:
     put(tmp_path, "no-zap")
     with pytest.raises(UsageError, match="The series good has no mutant"):
         mutant.find(tmp_path, RULES, "good", name)
@@ -154,7 +152,7 @@ def test_a_mutant_that_there_is_not(tmp_path: Path, name: str) -> None:
         mutant.find(tmp_path, RULES, "good", "nw-zap")
 
 
-def test_a_mutant_is_the_series_and_one_patch_more(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutant_is_the_series_and_one_more_patch(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(patches, "no-zap")
     monkeypatch.setattr(pipeline, "PATCHES", patches)
     whole = pipeline.load_series(Request(series="good"))
@@ -165,7 +163,7 @@ def test_a_mutant_is_the_series_and_one_patch_more(patches: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("more", [{"patches": 1}, {"series": None, "tree": Path()}])
-def test_a_mutant_of_half_a_series_is_refused(more: dict[str, Any]) -> None:
+def test_mutant_of_a_prefix_or_a_tree_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--mutant goes with --series alone"):
         Request(**{"series": "good", "mutant": "no-zap", **more})
 
@@ -177,7 +175,7 @@ def ids(found: list[Mutant]) -> list[str]:
     return [one.id for one in found]
 
 
-def test_debugging_kernels_come_last_and_series_stay_together(patches: Path) -> None:
+def test_jobs_keep_series_together_debug_last(patches: Path) -> None:
     put(patches, "b", whole="one")
     put(patches, "a", "Caught-by: MAP-01\nShown-by: debug kernel", whole="one")
     put(patches, "c", whole="two")
@@ -192,9 +190,7 @@ def test_debugging_kernels_come_last_and_series_stay_together(patches: Path) -> 
     assert jobs[2].key != jobs[-1].key  # the same series, configured otherwise
 
 
-def test_killers_are_held_against_the_series_after_each_batch(
-    patches: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_have_a_control_after_each_batch(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "BATCH", 2)
     for name in "abc":
         put(patches, name, whole="one")
@@ -213,13 +209,13 @@ def test_killers_are_held_against_the_series_after_each_batch(
         ("late or fault", ["fault", "zap-late"]),
     ],
 )
-def test_some_by_their_names(patches: Path, expression: str, found: list[str]) -> None:
+def test_load_selects_by_expression(patches: Path, expression: str, found: list[str]) -> None:
     for name in ("fault", "no-zap", "zap-late"):
         put(patches, name)
     assert [one.name for one in mutants.load(RULES, None, expression, None)] == found
 
 
-def test_an_expression_that_fits_nothing_or_is_none(patches: Path) -> None:
+def test_load_with_a_useless_expression_is_refused(patches: Path) -> None:
     put(patches, "no-zap")
     with pytest.raises(UsageError, match="fits -k 'huge'"):
         mutants.load(RULES, None, "huge", None)
@@ -228,7 +224,7 @@ def test_an_expression_that_fits_nothing_or_is_none(patches: Path) -> None:
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
-def test_the_parts_are_the_whole_and_no_mutant_is_in_two(patches: Path, parts: int) -> None:
+def test_shards_are_disjoint_and_complete(patches: Path, parts: int) -> None:
     for name in "abcde":
         put(patches, name)
     shards = [mutants.load(RULES, None, None, f"{number}/{parts}") for number in range(1, parts + 1)]
@@ -237,7 +233,7 @@ def test_the_parts_are_the_whole_and_no_mutant_is_in_two(patches: Path, parts: i
 
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "1/0", "-1/4", "a/b", "1/4/4"])
-def test_a_part_that_there_is_not(patches: Path, shard: str) -> None:
+def test_shard_that_does_not_exist_is_refused(patches: Path, shard: str) -> None:
     put(patches, "a")
     with pytest.raises(UsageError, match="names no part: the second of four is 2/4"):
         mutants.load(RULES, None, None, shard)
@@ -273,17 +269,17 @@ def order(items: list[pytest.Item]) -> list[str]:
     return [item.nodeid for item in items]
 
 
-def test_those_that_must_see_a_mutant_come_first_and_share_machines() -> None:
+def test_first_puts_catching_scenarios_first() -> None:
     found = selection.first(in_order(ITEMS), ("REV-01", "MAP-03", "HUGE-01"))
     assert order(found) == ["rev 1", "map 3", "map 2 big", "rev 1 alone", "map 1"]
 
 
-def test_the_order_of_the_ids_decides_among_those_of_one_machine() -> None:
+def test_first_follows_the_order_of_the_ids() -> None:
     assert order(selection.first(in_order(ITEMS), ("MAP-03", "MAP-01")))[:3] == ["rev 1", "map 3", "map 1"]
     assert order(selection.first(in_order(ITEMS), ("MAP-01", "MAP-03")))[:3] == ["map 1", "rev 1", "map 3"]
 
 
-def test_scenarios_by_requirement_or_group() -> None:
+def test_split_by_requirement_or_group() -> None:
     chosen, others = selection.split(ITEMS, selection.ids_of(("MAP-03", "HUGE"), RULES))
     assert order(chosen) == ["map 2 big", "rev 1", "map 3"]
     assert order(others) == ["map 1", "rev 1 alone"]
@@ -291,7 +287,7 @@ def test_scenarios_by_requirement_or_group() -> None:
         selection.ids_of(("MAP-99",), RULES)
 
 
-def test_the_option_selects_scenarios() -> None:
+def test_option_requirement_selects_scenarios() -> None:
     ask = ["--collect-only", "-q", "suites", "--requirement", "HUGE-11,MAP-13"]
     argv = [sys.executable, "-m", "pytest", *ask]
     said = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
@@ -364,21 +360,21 @@ def until_killed(**outcomes: str) -> dict[str, str]:
         ({}, Fate.ERROR, BUILD.id, "The run ended before it."),
     ],
 )
-def test_what_a_run_says_of_a_mutant(
+def test_judge_gives_a_mutant_its_fate(
     tmp_path: Path, outcomes: dict[str, str], fate: Fate, shown_by: str | None, reason: str
 ) -> None:
     said = judge(named("a", "MAP-02", "MAP-03"), recorded(tmp_path / "run", outcomes))
     assert (said[0], said[1].entry.id if said[1] else None, said[2]) == (fate, shown_by, reason)
 
 
-def test_a_scenario_that_was_left_open_kills_nothing(tmp_path: Path) -> None:
+def test_judge_of_an_open_scenario_is_an_error(tmp_path: Path) -> None:
     """Its record says that the kernel died, which is what stands there until it ends."""
     record = recorded(tmp_path / "run", until_killed(map=""), ends=False)
     assert {result.verdict for result in record.results if result.entry == MAP} == {Verdict.KERNEL_DIED}
     assert judge(named("a"), record)[0] is Fate.ERROR
 
 
-def test_a_run_that_was_killed_after_its_last_scenario_says_nothing(tmp_path: Path) -> None:
+def test_judge_of_a_run_without_an_end_is_an_error(tmp_path: Path) -> None:
     record = recorded(tmp_path / "run", GOOD, ends=False)
     assert judge(named("a"), record) == (Fate.ERROR, None, "The run did not come to its end.")
 
@@ -391,7 +387,7 @@ def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> Trial:
     return Trial(**{**known, **more})
 
 
-def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+def test_ledger_is_read_back_as_written(tmp_path: Path) -> None:
     first = trial_of(
         named("a"), killer=MAP.id, requirements=("MAP-01",), verdict="violates", reason="ä\n\x1b"
     )
@@ -406,7 +402,7 @@ def test_a_journal_is_read_back_as_it_was_written(tmp_path: Path) -> None:
         assert known.controls == {"control": Control({MAP.id, BOOT.id}, {REV.id: "no"})}
 
 
-def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
+def test_ledger_ignores_a_torn_line(tmp_path: Path) -> None:
     Ledger(tmp_path).ended(trial_of(named("a")))
     with (tmp_path / "events.jsonl").open("a") as journal:
         journal.write('{"time": "2026-03-01T00:00:00+00:00", "event": "trial-en')
@@ -416,7 +412,7 @@ def test_a_torn_line_is_as_if_never_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["[]", '{"event": "trial-ended", "id": "a"}', '{"time": 1}', "x"])
-def test_a_journal_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+def test_malformed_ledger_is_refused(tmp_path: Path, line: str) -> None:
     (tmp_path / "events.jsonl").write_text(f"{line}\n")
     with pytest.raises(HarnessError, match=r"Line 1 of .*events\.jsonl cannot be read"):
         Ledger(tmp_path)
@@ -437,7 +433,7 @@ def test_a_journal_that_is_none_is_named(tmp_path: Path, line: str) -> None:
         (Fate.ERROR, False, "key", "suites", False),
     ],
 )
-def test_what_need_not_be_tried_again(
+def test_trial_is_done_if_nothing_has_changed(
     tmp_path: Path, fate: Fate, held: bool, key: str, suites: str, done: bool
 ) -> None:
     ledger = Ledger(tmp_path)
@@ -466,7 +462,9 @@ def test_what_need_not_be_tried_again(
         ("SX-", ExitCode.SERIES, "Score: 0 of 3 mutants killed, 0.0 %, 1 survived, 1 could not"),
     ],
 )
-def test_the_score(tmp_path: Path, fates: str, code: ExitCode, said: str) -> None:
+def test_score_counts_fates_and_has_its_exit_code(
+    tmp_path: Path, fates: str, code: ExitCode, said: str
+) -> None:
     words = {"K": Fate.KILLED, "S": Fate.SURVIVED, "M": Fate.MISTAKEN, "X": Fate.ERROR}
     every = [named(f"m{n}", equivalent="same" if word == "E" else "") for n, word in enumerate(fates)]
     trials = {
@@ -480,7 +478,7 @@ def test_the_score(tmp_path: Path, fates: str, code: ExitCode, said: str) -> Non
     assert "scenarios of before" not in stream.getvalue()
 
 
-def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> None:
+def test_report_names_killers_and_survivors(tmp_path: Path) -> None:
     every = [named("killed"), named("wrong"), named("lives"), named("broken"), named("same", equivalent="no")]
     trials = [
         trial_of(
@@ -509,7 +507,9 @@ def test_the_report_tells_killers_survivors_and_nothing_raw(tmp_path: Path) -> N
     assert "1 of them were killed by the scenarios of before" in said
 
 
-def test_the_list_shows_what_must_catch_each(capsys: pytest.CaptureFixture[str], patches: Path) -> None:
+def test_list_shows_the_requirements_of_each_mutant(
+    capsys: pytest.CaptureFixture[str], patches: Path
+) -> None:
     put(patches, "a", "Caught-by: MAP-01, REV-01\nShown-by: concurrent fault")
     put(patches, "bb", "Equivalent: nobody looks")
     assert cli.main(["mutants", "--list"]) == ExitCode.OK
@@ -568,9 +568,7 @@ def three(patches: Path) -> list[Mutant]:
 KILL = until_killed(map="violates: 1 is not 2")
 
 
-def test_each_mutant_is_tried_once_and_its_killer_on_the_series_itself(
-    tmp_path: Path, three: list[Mutant]
-) -> None:
+def test_trials_try_each_mutant_once_and_its_killer(tmp_path: Path, three: list[Mutant]) -> None:
     trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
     trials.run(three)
     assert trials.asked == [
@@ -586,7 +584,7 @@ def test_each_mutant_is_tried_once_and_its_killer_on_the_series_itself(
     assert again.said == [f"2 of 2 mutants were tried before: {again.folder}"]
 
 
-def test_the_parts_can_be_put_together(tmp_path: Path, three: list[Mutant]) -> None:
+def test_ledgers_of_shards_can_be_joined(tmp_path: Path, three: list[Mutant]) -> None:
     outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
     parts = [Recorded(tmp_path / part, outcomes) for part in ("1", "2")]
     parts[0].run(three[:1])
@@ -601,9 +599,7 @@ def test_the_parts_can_be_put_together(tmp_path: Path, three: list[Mutant]) -> N
 
 
 @pytest.mark.parametrize("at", ["good+a", "good+b", "good"])
-def test_a_run_that_was_ended_goes_on_with_what_was_in_progress(
-    tmp_path: Path, three: list[Mutant], at: str
-) -> None:
+def test_interrupted_trials_continue_where_they_were(tmp_path: Path, three: list[Mutant], at: str) -> None:
     outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
     ended = Recorded(tmp_path / "results", {**outcomes, at: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
@@ -618,9 +614,7 @@ def test_a_run_that_was_ended_goes_on_with_what_was_in_progress(
     assert list(again.ledger.settled) == ["good/a", "good/b"]
 
 
-def test_what_survives_its_own_scenarios_is_tried_with_the_others_later(
-    tmp_path: Path, three: list[Mutant]
-) -> None:
+def test_quick_survivor_is_tried_with_all_scenarios(tmp_path: Path, three: list[Mutant]) -> None:
     outcomes = {"good+a": KILL}
     for _ in range(2):  # the second time there is nothing to do
         quick = Recorded(tmp_path / "results", outcomes, quick=True)
@@ -637,7 +631,7 @@ def test_what_survives_its_own_scenarios_is_tried_with_the_others_later(
     assert again.asked == []
 
 
-def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path, three: list[Mutant]) -> None:
+def test_changed_mutant_is_tried_again(tmp_path: Path, patches: Path, three: list[Mutant]) -> None:
     Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL}).run(three)
     put(patches, "a", "Caught-by: MAP-02")
     again = Recorded(tmp_path / "results", {"good+a": GOOD})
@@ -646,9 +640,7 @@ def test_a_mutant_that_was_changed_is_tried_again(tmp_path: Path, patches: Path,
     assert again.fates()["good/a"] is Fate.SURVIVED
 
 
-def test_a_mutant_that_does_not_build_is_an_error_and_the_next_one_is_tried(
-    tmp_path: Path, three: list[Mutant]
-) -> None:
+def test_mutant_that_does_not_build_is_an_error(tmp_path: Path, three: list[Mutant]) -> None:
     trials = Recorded(tmp_path / "results", {"good+a": BuildError("no ;"), "good+b": KILL})
     trials.run(three)
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.MISTAKEN}
@@ -656,7 +648,7 @@ def test_a_mutant_that_does_not_build_is_an_error_and_the_next_one_is_tried(
     assert Score.of(three[:1], trials.ledger.trials).exit_code is ExitCode.HARNESS
 
 
-def test_requirements_that_no_scenario_checks_catch_nothing(tmp_path: Path, patches: Path) -> None:
+def test_mutant_without_a_checking_scenario_is_an_error(tmp_path: Path, patches: Path) -> None:
     put(patches, "a", "Caught-by: RACE-02, RACE-01")
     put(patches, "b", "Caught-by: RACE-02, MAP-01")
     trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
@@ -667,7 +659,7 @@ def test_requirements_that_no_scenario_checks_catch_nothing(tmp_path: Path, patc
     assert [name for name, _ in trials.asked] == ["good+b", "good"]
 
 
-def test_what_shows_between_scenarios_is_held_against_the_series_too(
+def test_complaint_between_scenarios_needs_a_control(
     tmp_path: Path, patches: Path, three: list[Mutant]
 ) -> None:
     loud = GOOD | {"machine-2": "violates: the kernel said: WARNING"}
@@ -680,7 +672,7 @@ def test_what_shows_between_scenarios_is_held_against_the_series_too(
     assert broken.fates()["good/a"] is Fate.ERROR
 
 
-def test_a_control_that_is_going_on_keeps_its_folder(
+def test_control_in_progress_keeps_its_folder(
     tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one is built meanwhile; a mutant's folder is made anew."""
@@ -704,7 +696,7 @@ def test_a_control_that_is_going_on_keeps_its_folder(
 @pytest.mark.parametrize(
     "verdict", ["violates: 1 is not 2", "not-applicable", "harness-error", "kernel-died"]
 )
-def test_a_killer_that_does_not_pass_on_the_series_itself_kills_nothing(
+def test_killer_that_fails_on_the_series_is_an_error(
     tmp_path: Path, three: list[Mutant], verdict: str
 ) -> None:
     outcomes = {"good": GOOD | {MAP.id: verdict}, "good+a": KILL}
@@ -715,9 +707,7 @@ def test_a_killer_that_does_not_pass_on_the_series_itself_kills_nothing(
     assert f"! good/a: good itself does not pass {MAP.id}, so that shows nothing" in trials.said
 
 
-def test_a_stage_that_killed_one_is_part_of_any_run_of_the_series(
-    tmp_path: Path, three: list[Mutant]
-) -> None:
+def test_stage_that_killed_is_part_of_any_control(tmp_path: Path, three: list[Mutant]) -> None:
     trials = Recorded(tmp_path / "results", {"good+a": until_killed(boot="violates: silent")})
     trials.run(three[:1])
     assert trials.asked[-1] == ("good", (SCENARIOS[0].id,))
@@ -725,7 +715,7 @@ def test_a_stage_that_killed_one_is_part_of_any_run_of_the_series(
     assert trials.ledger.settled["good/a"].killer == BOOT.id
 
 
-def test_a_series_that_does_not_come_to_its_end_is_no_measure(tmp_path: Path, three: list[Mutant]) -> None:
+def test_control_without_an_end_is_an_error(tmp_path: Path, three: list[Mutant]) -> None:
     class Cut(Recorded):
         def _run(self, job: Job, *chosen: str) -> Record:
             return replace(super()._run(job, *chosen), complete=job.mutant is not None)
@@ -749,7 +739,7 @@ class Started(Recorded):
         ("of the mutant", "1 is not 2"),
     ],
 )
-def test_what_a_program_left_behind(
+def test_run_output_decides_the_trial(
     tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch, digest: str, reason: str
 ) -> None:
     tried = mutants.job_of(three[0]).series.digest
@@ -773,7 +763,7 @@ def test_what_a_program_left_behind(
     assert trials.ledger.trials["good/a"].reason.startswith(reason)
 
 
-def test_one_run_at_a_time_has_the_folder(tmp_path: Path) -> None:
+def test_results_folder_belongs_to_one_run(tmp_path: Path) -> None:
     taken = pytest.raises(HarnessError, match="Another run tries mutants in")
     with mutants.alone(tmp_path / "results"), taken, mutants.alone(tmp_path / "results"):
         pass
@@ -795,7 +785,7 @@ def told(results: Path, event: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.vm
-def test_a_mutant_of_the_real_kernel_is_killed_though_the_run_was_ended_before(tmp_path: Path) -> None:
+def test_real_mutant_is_killed_after_an_interrupted_run(tmp_path: Path) -> None:
     results = tmp_path / "results"
     arguments: list[str | Path] = ["mutants", "--series", "reference-feature"]
     arguments += ["-k", NAME, "--results", results]

@@ -51,7 +51,7 @@ def checkout(tmp_path: Path) -> Path:
     return make_checkout(tmp_path / "linux")
 
 
-def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
+def test_stages_of_a_given_kernel_have_no_build() -> None:
     given = Request(kernel=Path("bzImage"), headers=Path("include"))
     assert [entry.id for entry in pipeline.stages_of(given)] == ["image", "probes", "boot"]
     assert [entry.id for entry in pipeline.stages_of(Request(series="baseline"))] == [
@@ -59,7 +59,7 @@ def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
     ]
 
 
-def test_only_what_the_series_can_fail_is_held_against_it() -> None:
+def test_stages_fetch_and_image_blame_the_harness() -> None:
     kinds = {entry.id: entry.kind for entry in pipeline.STAGES}
     assert {name for name, kind in kinds.items() if kind is Kind.HARNESS} == {"fetch", "image"}
 
@@ -67,13 +67,13 @@ def test_only_what_the_series_can_fail_is_held_against_it() -> None:
 @pytest.mark.parametrize(
     "request_", [Request(tree=Path("/src/my linux")), Request(kernel=Path("my linux"), headers=Path("h"))]
 )
-def test_without_a_series_what_is_there_is_tested_as_it_is(request_: Request) -> None:
+def test_load_series_of_a_tree_has_no_patches(request_: Request) -> None:
     tested = pipeline.load_series(request_)
     assert (tested.patches, tested.dialect) == ((), "auto")
     assert "my linux" in tested.title
 
 
-def test_a_qemu_without_edu_is_found_before_anything_starts(qemu_without_edu: Path) -> None:
+def test_check_refuses_a_qemu_without_edu(qemu_without_edu: Path) -> None:
     with pytest.raises(HarnessError, match=r"does not have the device edu\. .*--qemu PATH"):
         pipeline.check(Request(series="baseline", qemu=str(qemu_without_edu)))
 
@@ -90,13 +90,13 @@ def qemu_without_edu(tmp_path: Path) -> Path:
     return wrapper
 
 
-def test_a_kernel_that_is_none_is_found_before_anything_starts(tmp_path: Path) -> None:
+def test_check_refuses_a_kernel_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(4096))
     with pytest.raises(UsageError, match="is not an x86 bzImage"):
         pipeline.check(Request(kernel=tmp_path / "vmlinux", headers=tmp_path))
 
 
-def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_path: Path) -> None:
+def test_stage_apply_fails_with_the_patch_and_hunk(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int nowhere;", "int line_0;")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(ApplyError):
@@ -112,7 +112,7 @@ def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_p
     assert run.record().exit_code is ExitCode.SERIES
 
 
-def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp_path: Path) -> None:
+def test_stage_build_fails_with_the_compilers_error(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int line_10;", "int line_10")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(BuildError):
@@ -128,7 +128,7 @@ def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp
     assert run.record().exit_code is ExitCode.SERIES
 
 
-def test_what_was_tested_is_written_down_as_the_stages_go_by(checkout: Path, tmp_path: Path) -> None:
+def test_stages_write_facts_of_what_is_tested(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int line_10;", "long line_10;")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     (run.store.root / "image").touch()  # a file where a folder belongs: the stage image fails
@@ -144,7 +144,7 @@ def test_what_was_tested_is_written_down_as_the_stages_go_by(checkout: Path, tmp
     assert facts["config_digest"] == digest((run.results.dir / ".config").read_bytes())
 
 
-def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_path: Path) -> None:
+def test_stage_refused_by_the_host_is_a_harness_error(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
     (tmp_path / "cache" / "trees").write_text("not a folder")
     with pytest.raises(HarnessError, match=r"This host refused .*: File exists") as failed:
@@ -154,7 +154,7 @@ def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_pa
     assert run.record().exit_code is ExitCode.HARNESS
 
 
-def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path) -> None:
+def test_guest_before_the_kernel_is_a_harness_error(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
     with pytest.raises(HarnessError, match="before its kernel was there"):
         run.pipeline.guest_for(Needs())
@@ -162,7 +162,7 @@ def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path)
     run.pipeline.close()
 
 
-def test_a_kernel_that_came_up_before_is_not_blamed_for_a_busy_host(
+def test_late_boot_after_a_first_boot_blames_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object, **__: object) -> NoReturn:

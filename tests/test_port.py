@@ -26,11 +26,11 @@ def scenarios() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(("identity", "name"), NAMED)
-def test_a_scenario_that_is_named_checks_that_requirement(identity: str, name: str) -> None:
+def test_named_scenario_checks_its_requirement(identity: str, name: str) -> None:
     assert identity in scenarios()[name]
 
 
-def test_every_row_of_these_groups_is_somewhere_in_the_suites() -> None:
+def test_every_row_of_the_ported_groups_has_a_scenario() -> None:
     checked = set().union(*scenarios().values())
     for group, rows in (("MAP", 14), ("ALIAS", 7), ("RNG", 10), ("HUGE", 12)):
         assert {f"{group}-{row:02}" for row in range(1, rows + 1)} <= checked

@@ -61,7 +61,7 @@ def buffer(owner: Actor) -> Buffer:
 
 
 class TestActor:
-    def test_values(self, owner: Actor, buffer: Buffer) -> None:
+    def test_replies_are_values(self, owner: Actor, buffer: Buffer) -> None:
         mapping = owner.map(buffer)
         assert mapping == Mapping(owner, "map1", 4 * PAGE)
         assert mapping.store32(8, 0xFEDCBA98) is None
@@ -82,17 +82,17 @@ class TestActor:
         assert readonly.pages(2 * PAGE) == [Sigbus(BUS_ADRERR, page * PAGE) for page in (2, 3)]
         assert mapping.stamp() == Sigbus(BUS_ADRERR, 0)
 
-    def test_a_refusal_is_an_exception_with_its_errno(self, owner: Actor, buffer: Buffer) -> None:
+    def test_refusal_has_its_errno(self, owner: Actor, buffer: Buffer) -> None:
         with pytest.raises(Refused, match="EINVAL") as caught:
             owner.map(buffer, length=0)
         assert caught.value.errno == "EINVAL"
         assert caught.value.operation == "map buf1 length=0 prot=rw"
 
-    def test_a_line_of_ours_that_is_wrong_is_our_fault(self, owner: Actor) -> None:
+    def test_wrong_line_is_a_harness_error(self, owner: Actor) -> None:
         with pytest.raises(HarnessError, match="does not name a buffer"):
             Buffer(owner, "buf9", 0, None).seek()
 
-    def test_a_client_gets_a_descriptor(self, owner: Actor, buffer: Buffer) -> None:
+    def test_client_maps_a_given_buffer(self, owner: Actor, buffer: Buffer) -> None:
         client = owner.spawn("client")
         theirs = owner.give(buffer, client)
         client.map(theirs).store32(0, 77)
@@ -102,14 +102,14 @@ class TestActor:
             theirs.seek()
         assert owner.reap(client) == "exit=0"
 
-    def test_the_deadline_of_an_operation(self, owner: Actor) -> None:
+    def test_operation_past_its_deadline_is_an_error(self, owner: Actor) -> None:
         client = owner.spawn("client")
         with pytest.raises(DeadlineError, match="within 1 s") as caught:
             client.say("recv", deadline=1)
         assert caught.value.answered
         client.exit()
 
-    def test_revoking_needs_to_know_the_device(self, owner: Actor, buffer: Buffer) -> None:
+    def test_revoke_of_a_buffer_without_a_device_is_an_error(self, owner: Actor, buffer: Buffer) -> None:
         with pytest.raises(HarnessError, match="which device"):
             owner.revoke(buffer)
 
@@ -123,13 +123,13 @@ class TestPlaces:
             owner = Actor(Wire(client, transcript))
             yield owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
 
-    def test_words_at_any_places_in_any_order(self, mapping: Mapping) -> None:
+    def test_at_loads_in_the_asked_order(self, mapping: Mapping) -> None:
         mapping.stamp(seed=0x20)
         mapping.protect("none", PAGE, PAGE)
         assert mapping.at((3 * PAGE, 0, 3 * PAGE)) == [0x23, 0x20, 0x23]
         assert mapping.at([PAGE + 4]) == [Sigsegv(SEGV_ACCERR, PAGE + 4)]
 
-    def test_touching_counts_faults(self, mapping: Mapping) -> None:
+    def test_touch_counts_faults(self, mapping: Mapping) -> None:
         mapping.stamp()
         mapping.advise("dontneed")
         assert mapping.touch(offset=PAGE, length=PAGE) == 1
@@ -138,7 +138,7 @@ class TestPlaces:
         mapping.protect("none", 2 * PAGE)
         assert mapping.touch() == Sigsegv(SEGV_ACCERR, 2 * PAGE)
 
-    def test_buffers_and_mappings_end_with_their_block(self, mapping: Mapping) -> None:
+    def test_buffer_and_mapping_end_with_their_block(self, mapping: Mapping) -> None:
         owner = mapping.actor
         with Buffer(owner, "buf1", 4 * PAGE, None).dup() as other, owner.map(other, PAGE) as second:
             assert second.load32(0) == 0
@@ -147,7 +147,7 @@ class TestPlaces:
         with pytest.raises(HarnessError, match="does not name"):
             other.seek()
 
-    def test_what_a_descriptor_says_of_itself(self, mapping: Mapping) -> None:
+    def test_buffer_tells_its_descriptors_state(self, mapping: Mapping) -> None:
         buffer = Buffer(mapping.actor, "buf1", 4 * PAGE, None)
         assert buffer.closes_on_exec()
         assert buffer.fdinfo()["pos"] == "0"
@@ -155,13 +155,13 @@ class TestPlaces:
             buffer.ioctl(0x40086200, b"\3\0\0\0\0\0\0\0")
         buffer.ioctl(0x541B, bytes(4))
 
-    def test_exec_leaves_names_to_be_given_anew(self, mapping: Mapping) -> None:
+    def test_exec_forgets_the_names(self, mapping: Mapping) -> None:
         mapping.actor.comment("now it replaces itself")
         assert mapping.actor.exec() == probe.Survivors(0, ())
         with pytest.raises(HarnessError, match="does not name"):
             mapping.load32(0)
 
-    def test_equal_ranges_in_a_row_are_said_once(self, owner: Actor, client: Client) -> None:
+    def test_export_joins_equal_ranges(self, owner: Actor, client: Client) -> None:
         device = Device(owner, "dev1", "0000:01:00.0", {2: 8 * PAGE})
         one, other = Range(0, PAGE), Range(PAGE, 2 * PAGE)
         for ranges, said in (
@@ -175,7 +175,7 @@ class TestPlaces:
 
 
 class TestForkedActor:
-    def test_it_has_its_parents_mappings(self, transcript: Transcript) -> None:
+    def test_forked_actor_adopts_a_mapping(self, transcript: Transcript) -> None:
         with Client("actor") as client:
             owner = Actor(Wire(client, transcript))
             mapping = owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
@@ -192,7 +192,7 @@ class TestForkedActor:
 
 
 class TestTranscript:
-    def test_it_holds_what_was_said_as_it_is_said(
+    def test_transcript_holds_lines_and_replies(
         self, owner: Actor, buffer: Buffer, transcript: Transcript
     ) -> None:
         mapping = owner.map(buffer)
@@ -201,7 +201,7 @@ class TestTranscript:
             "# a title\n> map buf1 length=0x4000 prot=rw\nok map1\n> store32 map1 0x1000 0x10000\nok\n"
         )
 
-    def test_it_can_be_replayed(self, tmp_path: Path) -> None:
+    def test_transcript_can_be_replayed(self, tmp_path: Path) -> None:
         transcript = Transcript(tmp_path / "t.txt", "two lines\nof title")
         with Actor(Wire(Local([str(actor())]), transcript)) as owner:
             owner.spawn("client").say("fds")
@@ -209,13 +209,13 @@ class TestTranscript:
         done = subprocess.run([actor(), "--replay", transcript.path], capture_output=True, text=True)
         assert done.stdout == "3 operations, 0 replies differ\n"
 
-    def test_no_reply_makes_a_line_of_its_own(self, tmp_path: Path) -> None:
+    def test_transcript_escapes_control_characters(self, tmp_path: Path) -> None:
         transcript = Transcript(tmp_path / "t.txt")
         transcript.reply("ok\r> reset dev1\x1b[2J\x85\udc80")
         assert transcript.path.read_bytes() == b"ok?> reset dev1?[2J\xc2\x85\\udc80\n"
 
 
-def test_a_slow_kernel_gets_more_time(owner: Actor, transcript: Transcript) -> None:
+def test_deadline_on_a_slow_kernel_is_scaled(owner: Actor, transcript: Transcript) -> None:
     owner.slowdown = 2.5
     child = owner.spawn("child")
     child.say("version")
@@ -231,7 +231,7 @@ class TestSilence:
         program = Local(["sh", "-c", script])
         return Actor(Wire(program, transcript, margin)), program
 
-    def test_no_answer_at_all(self, transcript: Transcript) -> None:
+    def test_silent_actor_is_a_deadline_error(self, transcript: Transcript) -> None:
         one, program = self.silent("cat >/dev/null", transcript)
         with pytest.raises(DeadlineError, match="does not even say") as caught:
             one.say("version", deadline=1)
@@ -242,13 +242,13 @@ class TestSilence:
         assert "# no answer: " in transcript.path.read_text()
         program.close()
 
-    def test_the_end_in_the_middle(self, transcript: Transcript) -> None:
+    def test_actor_that_ends_has_its_status_and_errors(self, transcript: Transcript) -> None:
         one, program = self.silent("read line; echo out of luck >&2; exit 7", transcript, margin=10)
         with pytest.raises(ActorDiedError, match="exit status 7; it said: out of luck"):
             one.say("version")
         program.close()
 
-    def test_the_end_by_a_signal(self, transcript: Transcript) -> None:
+    def test_actor_killed_by_a_signal_is_reported(self, transcript: Transcript) -> None:
         one, program = self.silent("read line; kill -SEGV $$", transcript, margin=10)
         with pytest.raises(ActorDiedError, match="killed by a signal"):
             one.say("version")
@@ -258,7 +258,7 @@ class TestSilence:
         "reply",
         ["", "no", "okay", "OK", "\x1b[2J", "error", "error usage: you", "error EINVAL", "error 22 x: y"],
     )
-    def test_no_reply_of_the_protocol(self, reply: str, transcript: Transcript) -> None:
+    def test_reply_outside_the_protocol_is_an_error(self, reply: str, transcript: Transcript) -> None:
         one, program = self.silent(f"read line; printf '%s\\n' '{reply}'; cat >/dev/null", transcript)
         with pytest.raises(HarnessError, match="did not understand"):
             one.say("version")
@@ -281,7 +281,9 @@ class TestSilence:
             ("sigbus code=adrerr offset=0x0", lambda one: one.minor_faults()),
         ],
     )
-    def test_no_answer_to_the_question(self, reply: str, ask: object, transcript: Transcript) -> None:
+    def test_reply_to_another_question_is_an_error(
+        self, reply: str, ask: object, transcript: Transcript
+    ) -> None:
         one, program = self.silent(f"read line; echo '{reply}'; cat >/dev/null", transcript)
         assert callable(ask)
         with pytest.raises(HarnessError, match="answer"):
@@ -291,7 +293,7 @@ class TestSilence:
 
 class TestJudge:
     @given(st.text())
-    def test_whatever_is_said_has_a_meaning_or_a_named_error(self, reply: str) -> None:
+    def test_judge_of_any_text_has_a_named_error(self, reply: str) -> None:
         with contextlib.suppress(Refused, HarnessError, DeadlineError, ActorDiedError):
             judge("op", reply, 10)
 
@@ -305,15 +307,15 @@ class TestJudge:
             ("sigbus code=128 offset=-1", Sigbus("128", None)),
         ],
     )
-    def test_values(self, reply: str, value: object) -> None:
+    def test_judge_of_a_reply_is_its_value(self, reply: str, value: object) -> None:
         assert judge("op", reply, 10) == value
 
-    def test_an_errno_without_a_name(self) -> None:
+    def test_errno_without_a_name_is_kept(self) -> None:
         with pytest.raises(Refused) as caught:
             judge("op", "error E524 memattr: Unknown error 524", 10)
         assert caught.value.errno == "E524"
 
-    def test_a_vma(self) -> None:
+    def test_vma_is_parsed(self) -> None:
         word = "0x0-0x1000,rw-s,0x20000000000,/dev/vfio\\0402,rd+wr+??"
         flags = frozenset({"rd", "wr", "??"})
         assert Vma.parse(word) == Vma(0, PAGE, "rw-s", 0x20000000000, "/dev/vfio\\0402", flags)
@@ -329,7 +331,7 @@ class TestBuild:
             (target / "linux" / header.name).write_text(vfio + text if header.name == "vfio.h" else text)
         return target
 
-    def test_it_is_built_once_per_headers(self, tmp_path: Path) -> None:
+    def test_actor_is_built_once_per_headers(self, tmp_path: Path) -> None:
         store, log = Store(tmp_path / "cache"), tmp_path / "log"
         first = probe.build_actor(store, self.headers(tmp_path / "a"), log)
         assert subprocess.run([first, "--help"], capture_output=True).returncode == 0
@@ -341,20 +343,20 @@ class TestBuild:
         assert second != first
         assert b"revoke=feature" in said
 
-    def test_headers_that_do_not_compile_are_the_series_fault(self, tmp_path: Path) -> None:
+    def test_headers_that_do_not_compile_blame_the_series(self, tmp_path: Path) -> None:
         headers = self.headers(tmp_path, "this is not C\n")
         with pytest.raises(BuildError, match="does not compile against") as caught:
             probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
         assert "vfio.h" in caught.value.tail
         assert list((tmp_path / "cache/probe").iterdir()) == []
 
-    def test_headers_that_are_too_old_are_not_the_series_fault(self, tmp_path: Path) -> None:
+    def test_headers_that_are_too_old_are_a_harness_error(self, tmp_path: Path) -> None:
         headers = self.headers(tmp_path)
         (headers / "linux/vfio.h").write_text("/* before there was VFIO */\n")
         with pytest.raises(HarnessError, match="Are the headers in") as caught:
             probe.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
         assert "error:" in caught.value.tail
 
-    def test_a_folder_without_headers(self, tmp_path: Path) -> None:
+    def test_folder_without_headers_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match=r"holds no linux/vfio\.h"):
             probe.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")

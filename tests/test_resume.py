@@ -88,7 +88,7 @@ def cut_off(cut_off_once: Place, tmp_path: Path) -> Place:
 
 @pytest.mark.build
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_stage_that_was_cut_off_begins_again(place: Place, number: signal.Signals) -> None:
+def test_resume_begins_a_cut_off_stage_again(place: Place, number: signal.Signals) -> None:
     place.cut_off(number)
     first = place.latest.resolve()
     code, output = place.resume()
@@ -114,7 +114,7 @@ def test_a_stage_that_was_cut_off_begins_again(place: Place, number: signal.Sign
 
 
 @pytest.mark.build
-def test_what_the_series_failed_is_not_resumed(place: Place) -> None:
+def test_resume_of_a_failed_series_changes_nothing(place: Place) -> None:
     series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
     code, output = place.run(*place.arguments("--series", series))
     assert code == ExitCode.SERIES, output
@@ -127,7 +127,7 @@ def test_what_the_series_failed_is_not_resumed(place: Place) -> None:
 
 
 @pytest.mark.build
-def test_a_changed_checkout_is_refused(cut_off: Place) -> None:
+def test_resume_with_a_changed_checkout_is_refused(cut_off: Place) -> None:
     """Before the new tree is built, and without a trace in the folder."""
     changed = cut_off.checkout / "core.txt"
     before = cut_off.contents()
@@ -159,7 +159,7 @@ def another_series(place: Place) -> list[str | Path]:
         (another_series, "because the name of the series is series now, and was linux then"),
     ],
 )
-def test_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
+def test_resume_with_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
     before = cut_off.contents()
     code, output = cut_off.resume(*(given if isinstance(given, list) else given(cut_off)))
     assert code == ExitCode.HARNESS
@@ -168,7 +168,7 @@ def test_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
 
 
 @pytest.mark.build
-def test_a_scenario_that_is_no_more_is_refused(cut_off: Place) -> None:
+def test_resume_without_a_planned_scenario_is_refused(cut_off: Place) -> None:
     path = cut_off.latest / "plan.json"
     path.write_text(path.read_text().replace("reaches_the_memory[c]", "reached_the_memory[c]"))
     code, output = cut_off.resume()
@@ -177,7 +177,7 @@ def test_a_scenario_that_is_no_more_is_refused(cut_off: Place) -> None:
 
 
 @pytest.mark.build
-def test_what_is_expected_otherwise_is_refused(cut_off: Place) -> None:
+def test_resume_with_another_expectation_is_refused(cut_off: Place) -> None:
     path = cut_off.latest / "plan.json"
     plan = json.loads(path.read_text())
     plan["entries"][-1]["expected"] = "violates"
@@ -188,12 +188,12 @@ def test_what_is_expected_otherwise_is_refused(cut_off: Place) -> None:
 
 
 @pytest.mark.build
-def test_the_same_command_line_once_more_is_no_other(cut_off: Place) -> None:
+def test_resume_with_the_same_options_goes_on(cut_off: Place) -> None:
     _, output = cut_off.run(*cut_off.arguments("--resume", cut_off.latest))
     assert junit(cut_off.results)["build"].verdict == "conforms", output
 
 
-def test_a_run_that_is_going_on_is_refused(place: Place) -> None:
+def test_resume_of_a_running_run_is_refused(place: Place) -> None:
     (place.folder / "held").touch()
     with Invocation(*place.arguments(), mark=place.folder, cache=place.cache) as invocation:
         until(lambda: is_open(place.results, "build"), "the stage build")
@@ -206,13 +206,13 @@ def test_a_run_that_is_going_on_is_refused(place: Place) -> None:
     assert "is still going on" in output
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_resume_of_no_run_is_refused(tmp_path: Path) -> None:
     code, output = run("run", "--resume", tmp_path, mark=tmp_path)
     assert code == ExitCode.HARNESS
     assert "is not the results folder of a run" in output
 
 
-def test_a_journal_that_contradicts_itself_is_refused(cut_off: Place) -> None:
+def test_resume_of_a_contradictory_journal_is_refused(cut_off: Place) -> None:
     events_file = cut_off.latest / "events.jsonl"
     events_file.write_text(events_file.read_text() + '{"event": "vanished"}\n')
     code, output = cut_off.resume()
@@ -220,7 +220,7 @@ def test_a_journal_that_contradicts_itself_is_refused(cut_off: Place) -> None:
     assert "its journal contradicts itself" in output
 
 
-def test_a_folder_that_was_moved_can_be_resumed(cut_off: Place) -> None:
+def test_resume_of_a_moved_folder_goes_on(cut_off: Place) -> None:
     moved = cut_off.folder / "elsewhere"
     shutil.move(cut_off.latest.resolve(), moved)
     (moved / ".run.json.abcdef").write_text("{")  # what a killed run leaves of a file it replaced
@@ -237,7 +237,7 @@ def collected(tmp_path: Path, *arguments: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("suites/")]
 
 
-def test_the_whole_selection_is_repeated(tmp_path: Path) -> None:
+def test_repeat_and_random_order_arrange_the_selection(tmp_path: Path) -> None:
     """In the order of the suites, or each time in another that hangs on the seed alone."""
     plain = collected(tmp_path, "--repeat", "3")
     once = plain[: len(plain) // 3]

@@ -49,21 +49,21 @@ def look(stage: Stage, check: Any, examples: int = 100) -> None:
     )
 
 
-def test_what_holds_is_tried_as_often_as_was_asked_by_one_actor(stage: Stage) -> None:
+def test_search_without_a_failure_tries_every_example(stage: Stage) -> None:
     tried: list[int] = []
     look(stage, lambda _, case: tried.append(case), examples=40)
     assert len(tried) == 40
     assert stage.actors == [[f"case {number}: {case}" for number, case in enumerate(tried, 1)]]
 
 
-def test_every_search_tries_the_same(stage: Stage) -> None:
+def test_search_tries_the_same_cases_each_time(stage: Stage) -> None:
     look(stage, lambda *_: None)
     look(stage, lambda *_: None)
     assert stage.actors[0] == stage.actors[1]
 
 
 @pytest.mark.parametrize("error", [AssertionError("no"), Refused("EINVAL", "map", "no")])
-def test_the_smallest_that_fails_is_done_alone(stage: Stage, error: Exception) -> None:
+def test_search_repeats_the_smallest_failure_alone(stage: Stage, error: Exception) -> None:
     def check(actor: Told, case: int) -> None:
         actor.lines.append(f"try {case}")
         if case >= 1234:
@@ -78,7 +78,7 @@ def test_the_smallest_that_fails_is_done_alone(stage: Stage, error: Exception) -
     del error.__notes__
 
 
-def test_assertions_at_several_places_are_one_failure(stage: Stage) -> None:
+def test_search_takes_several_assertions_as_one_failure(stage: Stage) -> None:
     def check(_: Told, case: int) -> None:
         if case % 2:
             assert case < 501
@@ -89,7 +89,7 @@ def test_assertions_at_several_places_are_one_failure(stage: Stage) -> None:
     assert stage.actors[1] == ["the smallest case that fails: 501"]
 
 
-def test_what_does_not_fail_alone_is_told_so(stage: Stage) -> None:
+def test_search_says_when_a_case_does_not_fail_alone(stage: Stage) -> None:
     def check(actor: Told, case: int) -> None:
         assert case < 1000 or len(stage.actors) > 1, "only the first"
 
@@ -98,7 +98,7 @@ def test_what_does_not_fail_alone_is_told_so(stage: Stage) -> None:
         look(stage, check)
 
 
-def test_after_an_actor_died_nothing_else_is_tried(stage: Stage) -> None:
+def test_search_ends_when_the_actor_died(stage: Stage) -> None:
     tried: list[int] = []
 
     def check(_: Told, case: int) -> None:
@@ -112,7 +112,7 @@ def test_after_an_actor_died_nothing_else_is_tried(stage: Stage) -> None:
     assert (stage.aside, len(stage.actors)) == (0, 1)
 
 
-def test_making_it_smaller_ends_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_shrinks_within_its_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHRINK_SECONDS", 0.0)
     failed: list[int] = []
 

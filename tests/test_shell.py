@@ -74,27 +74,27 @@ def shell(way: Way, tmp_path: Path) -> Shell:
         ('printf "%s|" "$@"', (0, b"a b|c'd|$HOME|", b"")),
     ],
 )
-def test_a_script_says_what_it_would_say_alone(
+def test_script_has_its_own_status_and_output(
     shell: Shell, script: str, said: tuple[int, bytes, bytes]
 ) -> None:
     done = shell.run(script, ["a b", "c'd", "$HOME"], 10)
     assert (done.status, done.stdout, done.stderr) == said
 
 
-def test_one_shell_serves_many_scripts_and_none_changes_the_next(way: Way, shell: Shell) -> None:
+def test_shell_serves_scripts_that_do_not_interfere(way: Way, shell: Shell) -> None:
     shell.run("cd /; umask 0; x=1; set -f; exec 1>&-", [], 10)
     assert shell.run('echo "$x$#"', [], 10).stdout == b"0\n"
     assert len(way.started) == 1
 
 
-def test_a_script_that_hangs_costs_the_shell_and_no_more(way: Way, shell: Shell) -> None:
+def test_script_that_hangs_costs_one_shell(way: Way, shell: Shell) -> None:
     with pytest.raises(SshTimeoutError, match="begins with `sleep 1000`"):
         shell.run("sleep 1000", [], 0.2)
     assert shell.run("echo on", [], 10).stdout == b"on\n"
     assert len(way.started) == 2
 
 
-def test_a_shell_that_ends_is_told_from_a_guest_that_is_gone(way: Way, shell: Shell) -> None:
+def test_ended_shell_differs_from_a_lost_guest(way: Way, shell: Shell) -> None:
     with pytest.raises(HarnessError, match="The guest's shell ended while it ran `kill"):
         shell.run("kill -9 $$", [], 10)
     way.connected = False

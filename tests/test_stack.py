@@ -49,7 +49,7 @@ def none(path: str) -> bytes:
 
 
 @pytest.mark.vm  # for the kernel source, not for a machine
-def test_frames_get_their_lines(tmp_path: Path) -> None:
+def test_decoded_frames_have_their_lines(tmp_path: Path) -> None:
     store = Store()
     progress = Progress(store)
     source = tree.apply(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
@@ -68,7 +68,7 @@ def test_frames_get_their_lines(tmp_path: Path) -> None:
         ((), False, "the kernel was built elsewhere"),
     ],
 )
-def test_what_cannot_be_decoded_is_kept_and_says_why(
+def test_trace_that_cannot_be_decoded_says_why(
     tmp_path: Path, options: tuple[str, ...], known: bool, why: str
 ) -> None:
     vmlinux = image(tmp_path, *options) if known else None

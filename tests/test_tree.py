@@ -89,7 +89,7 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 # --- applying
 
 
-def test_without_patches_the_tree_is_the_base(
+def test_apply_without_patches_is_the_base(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     for series in (None, made_of()):
@@ -98,7 +98,7 @@ def test_without_patches_the_tree_is_the_base(
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_an_honest_patch_is_applied(
+def test_apply_takes_an_honest_patch(
     store: Store, progress: Progress, base: Base, tmp_path: Path, case: str
 ) -> None:
     patch = (DATA / "accepted" / f"{case}.patch").read_bytes()
@@ -113,7 +113,7 @@ def test_an_honest_patch_is_applied(
     assert changed
 
 
-def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
+def test_apply_gives_the_same_commit_everywhere(
     store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = made_of(
@@ -143,7 +143,7 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
     assert dates.decode().split() == ["0"] * 6  # these mails have no date; the time of day is not to get in
 
 
-def test_a_series_that_was_applied_is_not_applied_again(
+def test_apply_again_comes_from_the_cache(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     first = tree.apply(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
@@ -153,9 +153,7 @@ def test_a_series_that_was_applied_is_not_applied_again(
     assert not (tmp_path / "second.log").exists()
 
 
-def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
-    store: Store, progress: Progress, base: Base, tmp_path: Path
-) -> None:
+def test_apply_removes_leftovers(store: Store, progress: Progress, base: Base, tmp_path: Path) -> None:
     series = made_of(PLAIN)
     leftover = store.path("work", f"apply.{series.digest[:16]}.killed", "tree", "x")
     leftover.write_text("x")
@@ -212,7 +210,7 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
         ),
     ],
 )
-def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
+def test_apply_failure_names_patch_file_and_hunk(
     store: Store, progress: Progress, base: Base, tmp_path: Path, patches: list[bytes], says: str
 ) -> None:
     with pytest.raises(ApplyError) as failure:
@@ -221,7 +219,7 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
     assert failure.value.log == tmp_path / "log"
 
 
-def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
+def test_apply_refuses_to_change_a_symlink_as_a_file(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     link = "include/dt-bindings"
@@ -234,7 +232,7 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         tree.apply(store, progress, base, made_of(patch), tmp_path / "log")
 
 
-def test_a_series_and_one_patch_more_begins_where_the_series_ends(
+def test_apply_of_one_more_patch_begins_at_the_series(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     one, two, three = (letter(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
@@ -248,7 +246,7 @@ def test_a_series_and_one_patch_more_begins_where_the_series_ends(
         tree.apply(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
 
 
-def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
+def test_apply_refuses_a_file_the_reader_did_not_see(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     """Should git ever read a patch otherwise than harness.diff does."""
@@ -261,7 +259,7 @@ def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
         workshop.apply()
 
 
-def test_a_file_is_not_written_through_a_symlink(
+def test_apply_does_not_write_through_a_symlink(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     path = "include/dt-bindings/x"
@@ -276,7 +274,7 @@ def test_a_file_is_not_written_through_a_symlink(
 # --- laying out
 
 
-def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
+def test_files_into_writes_only_what_differs(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     plain = tree.apply(store, progress, base, None, tmp_path / "log")
@@ -305,7 +303,7 @@ def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     assert not (folder / "nested").exists()
 
 
-def test_a_users_attributes_do_not_change_the_files(
+def test_files_into_ignores_the_users_attributes(
     store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config" / "git").mkdir(parents=True)
@@ -316,7 +314,7 @@ def test_a_users_attributes_do_not_change_the_files(
 
 
 @pytest.mark.parametrize("damage", ["half written", "stale lock", "broken index", "no index"])
-def test_what_a_killed_run_left_in_the_folder_is_repaired(
+def test_files_into_repairs_a_damaged_folder(
     store: Store, progress: Progress, base: Base, tmp_path: Path, damage: str
 ) -> None:
     plain = tree.apply(store, progress, base, None, tmp_path / "log")
@@ -385,7 +383,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
+def test_checkout_includes_uncommitted_changes(
     store: Store, progress: Progress, users: Path, tmp_path: Path
 ) -> None:
     (users / "Makefile").write_text(FILES["Makefile"][1].replace("EXTRAVERSION =", "EXTRAVERSION = -rc3"))
@@ -410,7 +408,9 @@ def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
     assert contents(tmp_path / "src") == expected
 
 
-def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
+def test_checkout_that_is_clean_is_its_head(
+    store: Store, progress: Progress, users: Path, tmp_path: Path
+) -> None:
     found = tree.checkout(store, progress, users)
     made = tree.apply(store, progress, found, None, tmp_path / "log")
     assert made.tree_id == run_git(users, "rev-parse", "HEAD^{tree}")
@@ -418,9 +418,7 @@ def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: P
     assert tree.checkout(store, progress, users) == found
 
 
-def test_a_series_is_applied_on_top_of_a_checkout(
-    store: Store, progress: Progress, users: Path, tmp_path: Path
-) -> None:
+def test_apply_on_top_of_a_checkout(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
     (users / "Kconfig").write_text("mainmenu 'other'\n")
     before = state_of(users)
     found = tree.checkout(store, progress, users)
@@ -431,7 +429,7 @@ def test_a_series_is_applied_on_top_of_a_checkout(
 
 
 @pytest.mark.parametrize("kind", ["worktree", "shallow", "sparse", "split index", "no index", "unborn"])
-def test_any_kind_of_checkout_will_do(
+def test_checkout_of_any_kind_is_read(
     store: Store, progress: Progress, users: Path, tmp_path: Path, kind: str
 ) -> None:
     folder = users
@@ -458,7 +456,7 @@ def test_any_kind_of_checkout_will_do(
             assert content_of(made, name) == text
 
 
-def test_nothing_that_a_checkout_configures_is_run(
+def test_checkout_runs_no_configured_program(
     store: Store, progress: Progress, users: Path, tmp_path: Path
 ) -> None:
     trap = tmp_path / "trap"
@@ -495,7 +493,7 @@ def test_nothing_that_a_checkout_configures_is_run(
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_folder_that_is_no_kernel_checkout_is_a_usage_error(
+def test_checkout_of_no_kernel_is_a_usage_error(
     store: Store, progress: Progress, users: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="not a kernel source"):
