@@ -36,7 +36,7 @@ LINKS = {"include/dt-bindings": "../scripts"}
 def member(
     name: str, content: str = "", *, mode: int = 0o644, kind: bytes = tarfile.REGTYPE
 ) -> tarfile.TarInfo:
-    """A tar header; for links ``content`` is the target."""
+    """Make a tar header; for links ``content`` is the target."""
     info = tarfile.TarInfo(name)
     info.mode, info.type = mode, kind
     if kind == tarfile.REGTYPE:
@@ -61,7 +61,7 @@ def make_tarball(path: Path, *extra: tuple[tarfile.TarInfo, str]) -> Path:
 
 
 def make_base(folder: Path) -> Base:
-    """The small kernel in a repository of its own below ``folder``."""
+    """Import the small kernel into a repository of its own below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     repository = folder / "base.git"
     archive = make_tarball(folder / "linux.tar.xz")
@@ -92,7 +92,7 @@ class SmallKernel:
         self.base = Base("6.19.6", "6.19", "a test", self._git("rev-parse", "HEAD"), self.repository / ".git")
 
     def tree(self, changes: Mapping[str, str | None] | None = None) -> Tree:
-        """The base with ``changes``: path to new content, None to remove."""
+        """Commit the base with ``changes``, path to new content or None to remove it; return the tree."""
         if not changes:
             return self._tree(self.base.commit, None)
         self._git("checkout", "--quiet", "--force", self.base.commit)
@@ -148,7 +148,7 @@ class SmallKernel:
 
 
 def bzimage(path: Path, release: bytes = b"6.19.0-v4 (me@home) #1 SMP", pointer: int = 0x100) -> Path:
-    """A file that begins as a boot image does (Documentation/arch/x86/boot.rst)."""
+    """Write a file with the header of a boot image (Documentation/arch/x86/boot.rst)."""
     setup = bytearray(0x1000)
     setup[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", setup, 0x20E, pointer)
@@ -159,6 +159,7 @@ def bzimage(path: Path, release: bytes = b"6.19.0-v4 (me@home) #1 SMP", pointer:
 
 
 def headers(folder: Path) -> Path:
+    """Make a headers folder with an empty linux/vfio.h."""
     (folder / "linux").mkdir(parents=True)
     (folder / "linux" / "vfio.h").touch()
     return folder

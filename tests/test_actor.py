@@ -1,4 +1,4 @@
-"""The probes themselves, on this host: their protocol, their faults, and what bad input gets."""
+"""The probes on this host: their protocol, the faults they report, and their replies to bad input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def ask(program: Local, *lines: str) -> list[str]:
 
 
 @pytest.fixture(params=KINDS)
-def lonely(request: pytest.FixtureRequest) -> Iterator[Local]:
+def program(request: pytest.FixtureRequest) -> Iterator[Local]:
     one = Local(argv(request.param))
     yield one
     one.close()
@@ -41,7 +41,7 @@ def operations(program: list[str]) -> list[str]:
 
 
 def described() -> dict[str, bool]:
-    """The usages that PROTOCOL.md describes, and whether the Python probe is to have them."""
+    """Read the usages that PROTOCOL.md describes, and whether the Python probe has to have them."""
     table: dict[str, bool] = {}
     for row in re.findall(r"^\| (`.*?`) \| (yes|) ?\|", (PROBES / "PROTOCOL.md").read_text(), re.MULTILINE):
         first, *others = (usage.replace("\\|", "|") for usage in re.findall("`(.*?)`", row[0]))
@@ -102,15 +102,15 @@ class TestLines:
             "é",
         ],
     )
-    def test_malformed_line_gets_one_usage_error(self, lonely: Local, line: str) -> None:
-        reply = lonely.ask(line)
+    def test_malformed_line_gets_one_usage_error(self, program: Local, line: str) -> None:
+        reply = program.ask(line)
         assert reply.startswith("error usage: ")
         assert reply.isprintable()
-        assert lonely.ask("version").startswith("ok protocol=1 ")
+        assert program.ask("version").startswith("ok protocol=1 ")
 
-    def test_blank_line_and_comment_get_no_reply(self, lonely: Local) -> None:
-        lonely.write(b"\n   \n# comment\n\t\nversion\n")
-        assert lonely.read_line().startswith(b"ok protocol=")
+    def test_blank_line_and_comment_get_no_reply(self, program: Local) -> None:
+        program.write(b"\n   \n# comment\n\t\nversion\n")
+        assert program.read_line().startswith(b"ok protocol=")
 
     def test_line_without_newline_is_ignored(self) -> None:
         done = subprocess.run(argv("actor"), input=b"version\nversi", capture_output=True, check=True)
@@ -126,23 +126,23 @@ class TestLines:
         one.close()
 
     @pytest.mark.parametrize("word", ["word ", "a=b "])
-    def test_line_of_many_words_is_refused(self, lonely: Local, word: str) -> None:
+    def test_line_of_many_words_is_refused(self, program: Local, word: str) -> None:
         for count in (15, 16, 17, 5000):
-            assert lonely.ask("version " + word * count).startswith("error usage: ")
-        assert lonely.ask("version").startswith("ok ")
+            assert program.ask("version " + word * count).startswith("error usage: ")
+        assert program.ask("version").startswith("ok ")
 
     def test_line_with_nul_is_refused(self) -> None:
         one = Local(argv("actor"))
         assert one.ask(b"version\0 and more").startswith("error usage: a line has at most")
         one.close()
 
-    def test_exit_is_answered(self, lonely: Local) -> None:
-        assert lonely.ask("exit") == "ok"
-        assert lonely.wait(10) == 0
+    def test_exit_is_answered(self, program: Local) -> None:
+        assert program.ask("exit") == "ok"
+        assert program.wait(10) == 0
 
-    def test_end_of_input_ends_the_probe(self, lonely: Local) -> None:
-        lonely.close()
-        assert lonely.process.returncode == 0
+    def test_end_of_input_ends_the_probe(self, program: Local) -> None:
+        program.close()
+        assert program.process.returncode == 0
 
 
 @BOTH
@@ -334,7 +334,7 @@ class TestChildren:
 
 
 class TestActorAlone:
-    """What only the C actor has."""
+    """Operations of the C actor alone."""
 
     def test_fork_shares_the_mappings(self) -> None:
         with Client("actor") as client:
@@ -522,7 +522,7 @@ WORDS = st.sampled_from(
         "deadline=1",
     ]
 )
-# What ends the probe, waits, reaches out of it, or goes past the end on purpose, is tested above.
+# Left out: words that end the probe, wait, reach other processes, or go past the end on purpose.
 LINES = st.one_of(
     st.lists(WORDS, min_size=1, max_size=6).map(" ".join).map(str.encode),
     st.binary(max_size=300).map(lambda raw: raw.replace(b"\n", b" ")),

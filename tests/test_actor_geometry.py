@@ -1,4 +1,4 @@
-"""The operations about where pages are and what they cost, most the C actor's; and what outlives exec()."""
+"""Operations about the place of pages and their faults, ranges of an export, and exec()."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_touch_that_faults_reports_the_signal(client: Client) -> None:
 
 
 @pytest.fixture(params=["actor", "python"])
-def pretender(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A probe whose dev1 is a memfd: its lines are checked as for a device, and then ENOTTY."""
+def memfd_device(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A probe whose dev1 is a memfd: lines are checked as for a device, then the kernel says ENOTTY."""
     with Client(request.param) as one:
         socket.send_fds(one.parcels, [b"d"], [one.file])
         assert one.ask("recv") == "ok dev1"
@@ -75,13 +75,13 @@ def pretender(request: pytest.FixtureRequest) -> Iterator[Client]:
     "ranges",
     ["0:4K*0", "0:4K*", "0:4K*-1", "0*2:4K", "0:4K*1048577", "0:4K*0x100000,0:4K", "0:4K*1*1", "4K*2"],
 )
-def test_export_of_malformed_ranges_is_refused(pretender: Client, ranges: str) -> None:
-    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error usage: export")
+def test_export_of_malformed_ranges_is_refused(memfd_device: Client, ranges: str) -> None:
+    assert memfd_device.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error usage: export")
 
 
 @pytest.mark.parametrize("ranges", ["", "0:4K", "0:4K*1", "0x1000:4K*16385,0:1", "0:4K*0x100000"])
-def test_export_of_wellformed_ranges_reaches_the_kernel(pretender: Client, ranges: str) -> None:
-    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error ENOTTY export")
+def test_export_of_wellformed_ranges_reaches_the_kernel(memfd_device: Client, ranges: str) -> None:
+    assert memfd_device.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error ENOTTY export")
 
 
 @BOTH

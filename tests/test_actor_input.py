@@ -1,4 +1,4 @@
-"""What the probes do with raw calls, and with the calls that a mapping or a descriptor may get."""
+"""Operations for raw ioctls, and for every call that a mapping or a descriptor may get."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TestRawCalls:
 
     @BOTH
     def test_ioctl_data_is_followed_by_zeros_or_a_guard(self, client: Client) -> None:
-        """Four bytes are read: zeros follow two, unless there is a guard."""
+        """FIONBIO reads four bytes: after two given ones it finds zeros, or a guard page."""
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000") == "ok 0x0 data=0000"
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000 guard=1").startswith("error EFAULT ioctl")
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=00000000 guard=1") == "ok 0x0 data=00000000"
@@ -241,7 +241,7 @@ class TestOthers:
 
 
 def test_forked_python_child_has_a_socket_of_its_own() -> None:
-    """A forked Python child has parcels of its own."""
+    """A forked Python child receives descriptors on a socket of its own, not on its parent's."""
     with Client("python") as client:
         assert client.ask("fork child") == "ok"
         assert client.ask("send buf1 child") == "ok"

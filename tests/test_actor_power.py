@@ -1,4 +1,4 @@
-"""Power, resets, importers and memory types, as far as a host without VFIO shows what the actor does."""
+"""Power, resets, importers and memory types: the replies on a host without VFIO."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actors import PAGE, Client
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """The C actor, if no other is asked for, with a memfd as buf1."""
+    """The C actor, or the probe of the test's parameter, with a memfd as buf1."""
     with Client(getattr(request, "param", "actor")) as one:
         yield one
 

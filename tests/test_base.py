@@ -38,7 +38,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Site:
-    """What a server serves, and how badly."""
+    """The files of a server, and its faults."""
 
     files: dict[str, bytes]
     ranges: bool = True
@@ -156,7 +156,7 @@ def test_fetch_deletes_a_file_of_another_digest(tmp_path: Path, stage: Stage) ->
         download.fetch(f"{site.address}/f", tmp_path / "f", SHA256, stage)
     assert not isinstance(
         refusal.value, UnreachableError
-    )  # or the next source would be asked as if nothing was
+    )  # after an UnreachableError the next source would be asked
     assert left_in(tmp_path) == []
 
 
@@ -234,7 +234,7 @@ def test_base_is_fetched_imported_and_cached(tmp_path: Path, store: Store) -> No
     with serving(Site({"/linux.tar.xz": archive})) as site:
         pins = pin_file(tmp_path, site, "/linux.tar.xz", sha256=sha256)
         first = base.fetch(store, Progress(store, said), pinned=pins)
-    second = base.fetch(store, Progress(store, said), pinned=pins)  # no server any more
+    second = base.fetch(store, Progress(store, said), pinned=pins)  # the server has ended
     assert first == second
     assert (first.version, first.wanted, first.note) == ("6.19.6", "6.19", "6.19.6 instead of 6.19")
     assert "base: 6.19.6 instead of 6.19" in said.getvalue()
@@ -319,7 +319,7 @@ def test_unpinned_base_is_fetched_over_tls_only(tmp_path: Path, store: Store) ->
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server context for 127.0.0.1 and the certificate that makes a client trust it."""
+    """Make a server context for 127.0.0.1, and the certificate that makes a client trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

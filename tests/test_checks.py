@@ -1,4 +1,4 @@
-"""What checkpatch and the compilers say of every prefix of a series, and what is made of it."""
+"""Warnings of checkpatch and the compilers about every prefix of a series."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from harness.progress import Progress
 from harness.series import Patch, Series
 
 GCC = TOOLS[0]
-# What -Wextra says and -Wall does not.
+# Code of which -Wextra warns and -Wall does not.
 EXTRA = "int more(int unused);\nint more(int unused) { return 0; }\n"
-PICKY = """\
+CHECKPATCH = """\
 use strict;
 my $root = $ARGV[0]; my $mail = $ARGV[-1];
 $root =~ s/^--root=//;
@@ -54,7 +54,7 @@ def series_of(*patches: Patch) -> Series:
 
 
 def formatted(small: SmallKernel, *changes: dict[str, str]) -> Series:
-    """A series of which each patch writes some files, as git format-patch leaves it."""
+    """Make a series with git format-patch; each patch writes the files of one of ``changes``."""
 
     def git(*arguments: str) -> None:
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
@@ -121,7 +121,7 @@ def test_absent_tool_is_an_error(small: SmallKernel) -> None:
 @pytest.mark.build
 def test_prefix_has_only_its_new_warnings(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     (small.repository / "scripts").mkdir()
-    base = small.tree({"scripts/checkpatch.pl": PICKY})
+    base = small.tree({"scripts/checkpatch.pl": CHECKPATCH})
     monkeypatch.setattr(
         small, "base", type(small.base)("6.19.6", "6.19", "a test", base.commit, base.repository)
     )
@@ -190,7 +190,7 @@ def test_interrupted_prefixes_terminate_their_run(tmp_path: Path) -> None:
     program.chmod(0o755)
     script = (
         "import signal, sys; from pathlib import Path; from harness import prefixes;"
-        # Whoever starts the tests in the background has SIGINT ignored, which is inherited.
+        # A shell's background job ignores SIGINT, and its children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"sys.executable = {str(program)!r};"
         f"prefixes.run([prefixes.Row(1, 'first')], 'mine', Path({str(tmp_path)!r}), [])"

@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it only prints, what it deletes."""
+"""The command line: refusals, dry runs, single stages, and what `clean` deletes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMMANDS = (
 
 @pytest.fixture(autouse=True)
 def undo() -> Iterator[None]:
-    """main() is made to be called once in a process."""
+    """Restore what main() changes in its process: it expects to be called once."""
     handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -65,7 +65,7 @@ def text_file(tmp_path: Path) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run ``main``, which must fail with exit code 2; the one sentence that it says."""
+    """Run ``main``, which must fail with exit code 2; return its message."""
     assert cli.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
     said = capsys.readouterr().err.strip()
     assert said.startswith("patchproof: ")
@@ -200,7 +200,7 @@ def test_option_unknown_to_pytest_is_refused(tmp_path: Path) -> None:
 
 
 def test_k_word_that_is_a_folder_selects_by_name(tmp_path: Path) -> None:
-    """The suites are still what is collected."""
+    """The folder of that name is not collected; the suites are."""
     assert (PROJECT / "suites").is_dir()
     code, output = run("run", "--collect-only", "-q", "-k", "suites", mark=tmp_path)
     assert code == ExitCode.OK
@@ -340,7 +340,7 @@ def test_output_to_a_full_disk_is_a_harness_error(tmp_path: Path, monkeypatch: p
 
 
 def test_output_to_a_closed_pipe_is_silent() -> None:
-    # As in a user's shell, where the interpreter writes to a pipe in blocks.
+    # In a user's shell the interpreter writes to a pipe in blocks.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "harness", "matrix"]
     with subprocess.Popen(

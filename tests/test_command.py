@@ -1,4 +1,4 @@
-"""Host programs: their output in a log, their failure as a sentence."""
+"""Host programs: their output in a log, their failure as an error with a message."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def test_run_with_a_full_disk_is_a_harness_error() -> None:
         command.run(["true"], log=Path("/dev/full"))
 
 
-# A signal that another thread gets interrupts no read of the main one, as one that comes just before it.
-ELSEWHERE = """
+# A signal that another thread receives does not interrupt a read() of the main thread.
+SIGNAL_IN_A_THREAD = """
 import signal, threading
 from harness import command
 
@@ -58,6 +58,10 @@ except KeyboardInterrupt:
 
 def test_signal_in_another_thread_interrupts_run() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, check=True, timeout=PATIENCE
+        [sys.executable, "-c", SIGNAL_IN_A_THREAD],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
     )
     assert done.stdout == "interrupted\n"

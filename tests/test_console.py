@@ -1,4 +1,4 @@
-"""Splats are found in what real kernels printed, and the console loses nothing."""
+"""Splats in recorded consoles of real kernels, and the reader of a console."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ TWO = ["WARNING: b.c:2 at g+0x1/0x2", "Call Trace:", " g+0x1/0x2", " </TASK>", "
 
 
 def shuffled(callers: tuple[str, str], seed: int) -> str:
-    """Two splats of two processors, line by line in any order that keeps each one's own."""
+    """Interleave the splats of two processors; each keeps the order of its own lines."""
     chance = random.Random(seed)
     left = [[f"[    1.000000]{callers[0]} {text}" for text in ONE]]
     left += [[f"[    1.000000]{callers[1]} {text}" for text in TWO]]
@@ -179,7 +179,7 @@ def test_dropped_messages_inside_a_splat_are_blinding() -> None:
 
 
 class TestFingerprint:
-    """Two runs can be compared."""
+    """Fingerprints, by which the splats of two runs are compared."""
 
     def of(self, name: str, change: Callable[[str], str] = str) -> list[str]:
         text = splat.clean((DATA / f"{name}.log").read_bytes())
@@ -205,8 +205,8 @@ class TestFingerprint:
         assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")
 
 
-class Fed:
-    """A console at one end of a pipe, and the test at the other."""
+class PipedConsole:
+    """A console that reads from a pipe; the test writes into it."""
 
     def __init__(self, folder: Path) -> None:
         reading, self.fd = pipe()
@@ -219,79 +219,79 @@ class Fed:
 
 
 @pytest.fixture
-def fed(tmp_path: Path) -> Fed:
-    return Fed(tmp_path)
+def piped(tmp_path: Path) -> PipedConsole:
+    return PipedConsole(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_console_read_in_pieces_loses_nothing(fed: Fed, seed: int) -> None:
+def test_console_read_in_pieces_loses_nothing(piped: PipedConsole, seed: int) -> None:
     chance = random.Random(seed)
     raw = (DATA / "warning.log").read_bytes() + "Ä\N{SNOWMAN}".encode() * 100 + b"\xff\xfe\n"
     position = 0
     while position < len(raw):
         step = chance.choice([1, 2, 3, 50, 5000])
-        os.write(fed.fd, raw[position : position + step])
+        os.write(piped.fd, raw[position : position + step])
         position += step
-    fed.end()
-    assert fed.console.log.read_bytes() == raw
-    assert fed.lines == [line for line in splat.clean(raw).splitlines() if line]
-    assert [one.kind for one in fed.console.splats()] == ["warning"]
+    piped.end()
+    assert piped.console.log.read_bytes() == raw
+    assert piped.lines == [line for line in splat.clean(raw).splitlines() if line]
+    assert [one.kind for one in piped.console.splats()] == ["warning"]
 
 
-def test_mark_hides_earlier_splats(fed: Fed) -> None:
+def test_mark_hides_earlier_splats(piped: PipedConsole) -> None:
     raw = (DATA / "warning.log").read_bytes()
     raw = raw[raw.index(b"lkdtm: ") :]
-    os.write(fed.fd, raw)
-    assert fed.console.wait_for("end trace", 10)
-    mark = fed.console.mark()
-    assert fed.console.splats(mark) == []
-    os.write(fed.fd, raw)
-    assert fed.console.wait_for("end trace", 10, mark)
-    assert len(fed.console.splats(mark)) == 1
-    assert len(fed.console.splats()) == 2
-    fed.end()
+    os.write(piped.fd, raw)
+    assert piped.console.wait_for("end trace", 10)
+    mark = piped.console.mark()
+    assert piped.console.splats(mark) == []
+    os.write(piped.fd, raw)
+    assert piped.console.wait_for("end trace", 10, mark)
+    assert len(piped.console.splats(mark)) == 1
+    assert len(piped.console.splats()) == 2
+    piped.end()
 
 
-def test_mark_inside_a_line_keeps_the_line(fed: Fed) -> None:
-    os.write(fed.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
-    assert fed.console.wait_for("WARN$", 10)
-    mark = fed.console.mark()
-    os.write(fed.fd, b"ING: mm/x.c:1 at f+0x1/0x2\n")
-    fed.end()
-    assert [one.title for one in fed.console.splats(mark)] == ["WARNING: mm/x.c:1 at f+0x1/0x2"]
-    assert fed.console.since(mark).startswith("ING")
+def test_mark_inside_a_line_keeps_the_line(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
+    assert piped.console.wait_for("WARN$", 10)
+    mark = piped.console.mark()
+    os.write(piped.fd, b"ING: mm/x.c:1 at f+0x1/0x2\n")
+    piped.end()
+    assert [one.title for one in piped.console.splats(mark)] == ["WARNING: mm/x.c:1 at f+0x1/0x2"]
+    assert piped.console.since(mark).startswith("ING")
 
 
-def test_second_kernel_start_is_a_reboot(fed: Fed) -> None:
+def test_second_kernel_start_is_a_reboot(piped: PipedConsole) -> None:
     first = b"[    0.000000] Linux version 6.19.6 (x@y)\n[    1.000000] up\n"
-    os.write(fed.fd, first)
-    assert fed.console.wait_for("up\n", 10)
-    assert fed.console.splats() == []
-    mark = fed.console.mark()
-    os.write(fed.fd, first)
-    fed.end()
-    assert [one.kind for one in fed.console.splats(mark)] == ["reboot"]
-    assert [one.kind for one in fed.console.splats()] == ["reboot"]
+    os.write(piped.fd, first)
+    assert piped.console.wait_for("up\n", 10)
+    assert piped.console.splats() == []
+    mark = piped.console.mark()
+    os.write(piped.fd, first)
+    piped.end()
+    assert [one.kind for one in piped.console.splats(mark)] == ["reboot"]
+    assert [one.kind for one in piped.console.splats()] == ["reboot"]
 
 
-def test_wait_for_ends_with_the_console(fed: Fed) -> None:
-    threading.Timer(0.1, fed.end).start()
-    assert fed.console.wait_for("never", 60) is None
+def test_wait_for_ends_with_the_console(piped: PipedConsole) -> None:
+    threading.Timer(0.1, piped.end).start()
+    assert piped.console.wait_for("never", 60) is None
 
 
-def test_endless_line_is_passed_on_in_pieces(fed: Fed) -> None:
-    os.write(fed.fd, b"x" * 100_000)
-    os.write(fed.fd, b"y" * 100_000 + b"\n")
-    fed.end()
-    assert sum(map(len, fed.lines)) == 200_000
-    assert len(fed.lines) > 1
+def test_endless_line_is_passed_on_in_pieces(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"x" * 100_000)
+    os.write(piped.fd, b"y" * 100_000 + b"\n")
+    piped.end()
+    assert sum(map(len, piped.lines)) == 200_000
+    assert len(piped.lines) > 1
 
 
-def test_close_does_not_wait_for_another_writer(fed: Fed) -> None:
-    os.write(fed.fd, b"last\n")
-    fed.console.close(timeout=0.1)
-    assert fed.lines == ["last"]
-    os.close(fed.fd)
+def test_close_does_not_wait_for_another_writer(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"last\n")
+    piped.console.close(timeout=0.1)
+    assert piped.lines == ["last"]
+    os.close(piped.fd)
 
 
 def test_console_on_a_full_disk_is_an_error() -> None:
@@ -307,7 +307,7 @@ def test_console_on_a_full_disk_is_an_error() -> None:
             look()
 
 
-SHORT = """
+SIZE_LIMIT = """
 import os, resource, signal, sys
 from pathlib import Path
 
@@ -330,6 +330,8 @@ except HarnessError as error:
 
 def test_console_written_in_part_is_an_error(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
-    done = subprocess.run([sys.executable, "-c", SHORT, str(log)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SIZE_LIMIT, str(log)], capture_output=True, text=True, check=True
+    )
     assert log.stat().st_size == 40
     assert "cannot be written (File too large)" in done.stdout

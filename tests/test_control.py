@@ -1,4 +1,4 @@
-"""The positive control: what sees is proven to, what does not is found out."""
+"""The positive control of the detectors: each is shown something, and a blind one is found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROVEN = {"console", "taint", "warn_count", "refcount", "kernel log", "dmabufs",
 
 
 @dataclass
-class Lab:
+class Testbed:
     """A machine with the unpatched kernel."""
 
     guest: Guest
@@ -72,7 +72,7 @@ class Lab:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[Lab]:
+def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[Testbed]:
     with machine.boot(
         real.base_kernel().bzimage,
         real.guest_image(),
@@ -81,29 +81,29 @@ def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> 
         qemu=qemu,
         layout=Layout(arguments=arguments),
     ) as booted:
-        yield Lab(Guest(booted), folder)
+        yield Testbed(Guest(booted), folder)
 
 
 @dataclass(frozen=True)
 class FirstProof:
-    """What a new machine's detectors proved, and the state of its kernel before that."""
+    """The detectors of a new machine, and the state of its kernel before they were shown anything."""
 
-    lab: Lab
+    testbed: Testbed
     before: KernelHealth
     found: dict[str, Detector]
 
 
 @pytest.fixture(scope="module")
 def first_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstProof]:
-    with started(tmp_path_factory.mktemp("lab")) as lab:
-        before = KernelHealth.of(lab.guest)
-        yield FirstProof(lab, before, lab.prove())
+    with started(tmp_path_factory.mktemp("testbed")) as testbed:
+        before = KernelHealth.of(testbed.guest)
+        yield FirstProof(testbed, before, testbed.prove())
 
 
 @pytest.fixture
-def lab(first_proof: FirstProof) -> Lab:
-    """The machine that the tests share, in whatever state a proof leaves it."""
-    return first_proof.lab
+def testbed(first_proof: FirstProof) -> Testbed:
+    """The machine that the tests share, after its first proof."""
+    return first_proof.testbed
 
 
 def blind(found: dict[str, Detector]) -> set[str]:
@@ -120,23 +120,23 @@ class TestSharedMachine:
         assert {found[name].state for name in ("lockdep", "kmemleak", "kasan")} == {State.NOT_BUILT}
         assert (before.taint, before.warnings) == (0, 0)
 
-    def test_proof_leaves_the_next_scenario_undisturbed(self, lab: Lab) -> None:
-        lab.prove()
-        mark = lab.guest.machine.console.mark()
-        before = KernelHealth.of(lab.guest)
-        assert lab.guest.machine.console.splats(mark) == []
-        lab.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
-        assert KernelHealth.of(lab.guest).worse_than(before) == ["warn_count has gone up by 1"]
+    def test_proof_leaves_the_next_scenario_undisturbed(self, testbed: Testbed) -> None:
+        testbed.prove()
+        mark = testbed.guest.machine.console.mark()
+        before = KernelHealth.of(testbed.guest)
+        assert testbed.guest.machine.console.splats(mark) == []
+        testbed.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert KernelHealth.of(testbed.guest).worse_than(before) == ["warn_count has gone up by 1"]
 
-    def test_proof_rearms_warnings_that_come_once(self, lab: Lab) -> None:
-        lab.prove()
-        mark = lab.guest.machine.console.mark()
-        lab.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
-        assert lab.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
+    def test_proof_rearms_warnings_that_come_once(self, testbed: Testbed) -> None:
+        testbed.prove()
+        mark = testbed.guest.machine.console.mark()
+        testbed.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert testbed.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
 
-    def test_taint_set_before_is_not_proven(self, lab: Lab) -> None:
+    def test_taint_set_before_is_not_proven(self, testbed: Testbed) -> None:
         """The first proof has set it."""
-        taint = lab.prove()["taint"]
+        taint = testbed.prove()["taint"]
         assert (taint.state, taint.words) == (
             State.NOT_PROVEN,
             "bit 9 (WARN) was set before one was provoked",
@@ -151,64 +151,66 @@ class TestSharedMachine:
             ("/sys/kernel/debug/page_tables/current_kernel", "", "page tables"),
         ],
     )
-    def test_detector_that_never_changes_is_blind(self, lab: Lab, path: str, content: str, name: str) -> None:
-        with lab.instead(path, content):
-            assert blind(lab.prove()) == {name}
+    def test_detector_that_never_changes_is_blind(
+        self, testbed: Testbed, path: str, content: str, name: str
+    ) -> None:
+        with testbed.instead(path, content):
+            assert blind(testbed.prove()) == {name}
 
-    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, lab: Lab) -> None:
+    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, testbed: Testbed) -> None:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
-            leaks.ask(lab.guest)
+            leaks.ask(testbed.guest)
 
-    def test_warning_during_the_proof_is_a_complaint(self, lab: Lab) -> None:
-        """It warns while the page table is read, which is later than all that is provoked."""
+    def test_warning_during_the_proof_is_a_complaint(self, testbed: Testbed) -> None:
+        """The kernel warns while the page table is read, which is after the last provocation."""
         path = "/sys/kernel/debug/page_tables/current_kernel"
         warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
-        with lab.instead(path, ""):
+        with testbed.instead(path, ""):
             pipe = "rm /run/instead; python3 -c 'import os; os.mkfifo(\"/run/instead\")'"
-            lab.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
-            lab.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
-            proof = lab.proof()
+            testbed.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
+            testbed.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
+            proof = testbed.proof()
         assert "the kernel said: WARNING: drivers/misc/lkdtm/bugs.c" in proof.complaint
         assert "warn_count has gone up by 1" in proof.complaint
         assert len(proof.splats) == 1
-        lab.script("rm /run/instead")
+        testbed.script("rm /run/instead")
 
-    def test_kernel_with_panic_on_warn_is_not_provoked(self, lab: Lab) -> None:
-        with lab.sysctl("panic_on_warn", 1, 0):
-            found = lab.prove()
+    def test_kernel_with_panic_on_warn_is_not_provoked(self, testbed: Testbed) -> None:
+        with testbed.sysctl("panic_on_warn", 1, 0):
+            found = testbed.prove()
         assert found["console"].state is State.NOT_PROVEN
         assert "would panic" in found["console"].words
         assert blind(found) == set()
 
-    def test_console_without_warnings_is_blind(self, lab: Lab) -> None:
-        with lab.sysctl("printk", 4, 7):
-            found = lab.prove()
+    def test_console_without_warnings_is_blind(self, testbed: Testbed) -> None:
+        with testbed.sysctl("printk", 4, 7):
+            found = testbed.prove()
         assert blind(found) == {"console", "refcount"}
         assert "a WARN was provoked and is not on it" in found["console"].words
 
 
 @pytest.mark.vm
 def test_kernel_that_dies_of_the_proof_is_a_boot_error(tmp_path: Path) -> None:
-    with started(tmp_path) as lab:
-        lab.script("echo 1 >/proc/sys/kernel/warn_limit")
+    with started(tmp_path) as testbed:
+        testbed.script("echo 1 >/proc/sys/kernel/warn_limit")
         with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
-            lab.prove()
-        assert not lab.guest.machine.alive()
+            testbed.prove()
+        assert not testbed.guest.machine.alive()
 
 
 @pytest.mark.vm
 def test_quiet_console_without_lkdtm_is_blind(tmp_path: Path) -> None:
-    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as lab:
-        found = lab.prove()
+    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as testbed:
+        found = testbed.prove()
         assert blind(found) == set()
         for name in ("console", "taint", "warn_count"):
             assert found[name].state is State.NOT_PROVEN
             assert "the kernel has no lkdtm (CONFIG_LKDTM)" in found[name].words
-        lab.script("echo 4 >/proc/sys/kernel/printk")
-        assert blind(lab.prove()) == {"console"}
+        testbed.script("echo 4 >/proc/sys/kernel/printk")
+        assert blind(testbed.prove()) == {"console"}
 
 
-# A QEMU whose console loses each line that tells of a warning.
+# A QEMU whose console loses each line with a warning.
 LOSSY = """#!/bin/bash
 for word; do
     case $word in file,id=console,path=/proc/self/fd/*) fd=${word#*fd/} fd=${fd%%,*} ;; esac
@@ -226,10 +228,10 @@ def test_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text(LOSSY)
     qemu.chmod(0o755)
-    with started(tmp_path, qemu=str(qemu)) as lab:
-        found = lab.prove()
+    with started(tmp_path, qemu=str(qemu)) as testbed:
+        found = testbed.prove()
         assert blind(found) == {"console"}
-        assert "lkdtm_WARNING" in lab.guest.machine.console.since()
+        assert "lkdtm_WARNING" in testbed.guest.machine.console.since()
         assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 

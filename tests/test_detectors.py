@@ -1,4 +1,4 @@
-"""Which detectors proved themselves alive: from the machine to the journal and the reports."""
+"""Detectors in the journal and in the reports, and verdicts judged again from the stored console."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT = Detector("kmemleak", State.NOT_BUILT, "the kernel lacks it")
 
 
 def ran(root: Path, *machines: tuple[Detector, ...]) -> Path:
-    """A run with one scenario on each machine, of which each has these detectors."""
+    """Record a run with one scenario on each machine, each with these detectors."""
     results = Results.create(root, "example")
     journal = results.journal()
     journal.plan([Entry(f"one-{number}", Kind.SCENARIO, "one") for number, _ in enumerate(machines)])
@@ -128,7 +128,7 @@ def stored(
     silent: Verdict | None = None,
     entry: Entry = SCENARIO,
 ) -> Path:
-    """A run of one scenario, of which the console said this."""
+    """Record a run of one scenario with this console."""
     results = Results.create(root, "example")
     (results.dir / "machine-1").mkdir()
     boot = "[    0.000000] Linux version 6.19.6\n"
@@ -144,7 +144,7 @@ def stored(
 
 
 class TestJudgedAgain:
-    """A verdict is no older than the detectors that look at the console."""
+    """A stored console is searched again with today's patterns."""
 
     def test_complaint_found_later_violates(self, tmp_path: Path) -> None:
         record = read(stored(tmp_path, WARNING))
@@ -162,7 +162,7 @@ class TestJudgedAgain:
         ("expected", "alone", "observed", "as_expected"),
         [
             (Verdict.VIOLATES, False, Verdict.VIOLATES, False),
-            # It passes, and the manifest says that it does not: still nobody expects a complaint.
+            # An expected violation is no expected complaint, also where the scenario conforms.
             (Verdict.VIOLATES, False, Verdict.CONFORMS, False),
             (Verdict.VIOLATES, True, Verdict.VIOLATES, True),
             (Verdict.KERNEL_DIED, False, Verdict.KERNEL_DIED, True),

@@ -1,4 +1,4 @@
-"""Which interface a kernel offers, by its headers."""
+"""The dialect of a kernel, by its headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who keeps storing, who takes back, and what tells the one from the other: on the host, with a memfd."""
+"""Threads that keep storing (hammer), system calls that copy, and the oracle, on the host with a memfd."""
 
 from __future__ import annotations
 

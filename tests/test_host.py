@@ -1,4 +1,4 @@
-"""Host packages, and what doctor says."""
+"""Host packages, and the report of `doctor`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.host import Package
 from harness.progress import Progress
 from harness.store import Store
 
-# dpkg-query's answer on a Debian 12 with one package removed, one purged (not known any more).
+# dpkg-query's answer on Debian 12 with one package removed and one purged, which it does not list.
 LISTING = """\
 bc installed
 gcc installed
@@ -50,7 +50,7 @@ def test_missing_without_dpkg_looks_for_programs(tmp_path: Path, monkeypatch: py
 
 
 @pytest.fixture
-def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def lacking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A host whose list names a package that no archive has."""
     (tmp_path / "list").write_text("bc bc\npatchproof-no-such-package patchproof-no-such-program\n")
     monkeypatch.setattr(host.packages, "__defaults__", (tmp_path / "list",))
@@ -58,10 +58,10 @@ def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.mark.skipif(shutil.which("dpkg-query") is None, reason="not a Debian host")
-def test_ensure_tells_a_user_the_exact_command(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_tells_a_user_the_exact_command(lacking_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(HarnessError) as caught:
-        host.ensure(lacking, Progress(lacking, io.StringIO()))
+        host.ensure(lacking_store, Progress(lacking_store, io.StringIO()))
     assert caught.value.exit_code == ExitCode.HARNESS
     assert (
         caught.value.message.splitlines()[-1]
@@ -70,10 +70,12 @@ def test_ensure_tells_a_user_the_exact_command(lacking: Store, monkeypatch: pyte
     )
 
 
-def test_ensure_tells_other_distributions_the_names(lacking: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ensure_tells_other_distributions_the_names(
+    lacking_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HarnessError, match=r"patchproof-no-such-package.*your distribution"):
-        host.ensure(lacking, Progress(lacking, io.StringIO()))
+        host.ensure(lacking_store, Progress(lacking_store, io.StringIO()))
 
 
 def test_ensure_with_nothing_missing_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,14 +86,14 @@ def test_ensure_with_nothing_missing_is_silent(tmp_path: Path, monkeypatch: pyte
     assert said.getvalue() == ""
 
 
-def test_doctor_finds_what_is_missing(lacking: Store) -> None:
+def test_doctor_finds_what_is_missing(lacking_store: Store) -> None:
     said = io.StringIO()
-    assert host.doctor(lacking, "qemu-that-is-not-there", said) == ExitCode.HARNESS
+    assert host.doctor(lacking_store, "qemu-that-is-not-there", said) == ExitCode.HARNESS
     text = said.getvalue()
     assert "missing:" in text
     assert "patchproof-no-such-package" in text
     assert "no QEMU at `qemu-that-is-not-there`" in text
-    assert str(lacking.root) in text
+    assert str(lacking_store.root) in text
 
 
 def test_doctor_shows_every_subject_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of the guest's image, and the small archive that carries its keys."""
+"""The recipe of the guest's image, and the initramfs that carries its keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plan, events and verdicts: the record is true whatever ends the run."""
+"""Plan, events and verdicts: writing the journal, and reading it back however the run ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.verdict import Entry, Kind, Record, Result, Span, Strength, Verdict
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")
 ONE = Entry("suites/test_map.py::test_one", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
-TOLD = Entry(
+INFORMATION = Entry(
     "suites/test_attr.py::test_told", Kind.SCENARIO, "It is.", ("ATTR-04",), Verdict.VIOLATES, Strength.INFO
 )
 TWO = Entry("suites/test_map.py::test_two", Kind.SCENARIO, "two", ("MAP-02",), Verdict.VIOLATES)
@@ -107,8 +107,8 @@ def test_judge_compares_observed_with_expected(expected: str, observed: str, ver
 
 
 def test_judge_of_an_information_entry_keeps_the_verdict() -> None:
-    assert {TOLD.judge(verdict) for verdict in Verdict} == set(Verdict)
-    assert TOLD.judge(Verdict.CONFORMS) is Verdict.CONFORMS
+    assert {INFORMATION.judge(verdict) for verdict in Verdict} == set(Verdict)
+    assert INFORMATION.judge(Verdict.CONFORMS) is Verdict.CONFORMS
 
 
 def test_ended_judges_an_unexpected_pass(journal: Journal) -> None:
@@ -149,14 +149,14 @@ def test_ended_cuts_the_middle_of_long_evidence(journal: Journal) -> None:
 @pytest.mark.parametrize("verdict", ["violates", "harness-error", "conforms", "not-applicable"])
 def test_information_entry_is_reported_and_does_not_fail(tmp_path: Path, verdict: str) -> None:
     journal = Journal(tmp_path)
-    journal.plan([ONE, TOLD])
+    journal.plan([ONE, INFORMATION])
     journal.run_started()
-    for entry, observed in ((ONE, "conforms"), (TOLD, verdict)):
+    for entry, observed in ((ONE, "conforms"), (INFORMATION, verdict)):
         journal.started(entry.id)
         journal.ended(entry.id, Verdict(observed), reason="why")
     journal.run_ended()
-    result = result_of(tmp_path, TOLD)
-    assert result.entry == TOLD
+    result = result_of(tmp_path, INFORMATION)
+    assert result.entry == INFORMATION
     assert result.verdict == verdict
     assert result.as_expected
     told = (f"{verdict}: It is. (why)",) if verdict not in ("conforms", "not-applicable") else ()
@@ -167,12 +167,12 @@ def test_information_entry_is_reported_and_does_not_fail(tmp_path: Path, verdict
 @pytest.mark.parametrize("started", [True, False])
 def test_information_entry_not_ended_fails_the_run(tmp_path: Path, started: bool) -> None:
     journal = Journal(tmp_path)
-    journal.plan([TOLD])
+    journal.plan([INFORMATION])
     journal.run_started()
     if started:
-        journal.started(TOLD.id)
+        journal.started(INFORMATION.id)
     journal.run_ended()
-    result = result_of(tmp_path, TOLD)
+    result = result_of(tmp_path, INFORMATION)
     assert not result.as_expected
     assert not result.is_finding
     assert read(tmp_path).exit_code is ExitCode.HARNESS
@@ -271,7 +271,7 @@ def test_killed_harness_leaves_the_worst_verdict(
     record = read(tmp_path)
     assert verdicts(tmp_path) == expected
     assert not record.complete
-    assert record.exit_code is ExitCode.HARNESS  # nothing that was proven about the series
+    assert record.exit_code is ExitCode.HARNESS  # an open scenario proves nothing about the series
 
 
 FULL = """
@@ -344,7 +344,7 @@ def test_interrupted_scenario_is_a_harness_error(journal: Journal) -> None:
     assert result_of(journal.directory, TWO).reason == "The run was interrupted (SIGINT) before it."
 
 
-# What does not fit together
+# Contradictions
 
 STARTED = '{"event": "started", "id": "build", "verdict": "harness-error"}'
 ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}'
@@ -390,7 +390,7 @@ def test_contradictory_events_are_a_harness_error(
 
 
 def resumed(journal: Journal) -> Journal:
-    """Another process that goes on with the run."""
+    """Open the run's journal to go on with it, as another process does."""
     record = read(journal.directory)
     again = Journal(journal.directory)
     again.resume(record)
@@ -399,18 +399,18 @@ def resumed(journal: Journal) -> Journal:
 
 @pytest.fixture
 def cut_off(journal: Journal) -> Journal:
-    """Killed in the middle of the first scenario, with half a line in its journal."""
+    """A journal of a run that was killed in its first scenario; its last line is half written."""
     for stage in (FETCH, BUILD):
         with journal.stage(stage.id):
             pass
     journal.started(ONE.id)
     events = journal.directory / "events.jsonl"
     events.write_bytes(events.read_bytes() + b'{"event": "ended", "id": "suites/test_map')
-    return gone(journal)
+    return reopened(journal)
 
 
-def gone(journal: Journal) -> Journal:
-    """The process that wrote it has ended, and its lock with it."""
+def reopened(journal: Journal) -> Journal:
+    """Unlock the journal, as the end of its process does, and open it anew."""
     directory = journal.directory
     journal.unlock()
     return Journal(directory)
@@ -474,7 +474,7 @@ def test_stage_not_passed_begins_again(journal: Journal, how: str) -> None:
     else:
         with pytest.raises(HarnessError), journal.stage("build"):
             raise HarnessError("No space left.")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     with again.stage("build"):
         assert verdicts(again.directory)["build"] == "harness-error"
     result = result_of(again.directory, BUILD)
@@ -485,7 +485,7 @@ def test_stage_not_passed_begins_again(journal: Journal, how: str) -> None:
 def test_stage_failed_by_the_series_stays_failed(journal: Journal) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     with again.stage("build"):
         pass
     assert verdicts(again.directory)["build"] == "harness-error"
@@ -497,7 +497,7 @@ def test_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> N
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     journal.run_ended()
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.started(TWO.id)
     if last:
         again.interrupted("SIGTERM")
@@ -507,7 +507,7 @@ def test_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> N
     record = read(again.directory)
     assert record.interrupted == ("SIGTERM" if last else "")
     assert record.exit_code is (ExitCode.INTERRUPTED if last else ExitCode.HARNESS)
-    # What each part left open is told with the reason of that part.
+    # An entry that a part left open has the reason of that part.
     assert result_of(again.directory, ONE).reason == "The run was interrupted (SIGINT) during this scenario."
     told = "The run was interrupted (SIGTERM) during this scenario." if last else ""
     assert result_of(again.directory, TWO).reason == told
@@ -515,7 +515,7 @@ def test_interruption_of_the_last_part_counts(journal: Journal, last: bool) -> N
 
 def test_note_is_kept_once(journal: Journal) -> None:
     journal.note("the base is 6.19.6")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.note("the base is 6.19.6")
     assert again.silent
     assert read(again.directory).notes == ("the base is 6.19.6",)
@@ -523,7 +523,7 @@ def test_note_is_kept_once(journal: Journal) -> None:
 
 def test_machines_of_all_parts_are_listed(journal: Journal) -> None:
     journal.machine_started("machine-1")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.machine_started("machine-2")
     assert read(again.directory).machines == ("machine-1", "machine-2")
 
@@ -532,7 +532,7 @@ def test_machines_of_all_parts_are_listed(journal: Journal) -> None:
 
 
 def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
-    """A run of one scenario, once for each verdict; what is empty is not reached."""
+    """Record a run of one scenario, once for each verdict; an empty verdict is not reached."""
     journal = Journal(directory)
     entries = [
         replace(entry, id=entry.id + repetition_mark(n), repetition=n) for n, _ in enumerate(observed, 1)
@@ -560,7 +560,7 @@ def test_repetitions_belong_to_their_scenario(tmp_path: Path) -> None:
     [
         ("conforms", "must", ("conforms", "violates"), ExitCode.SERIES),
         ("violates", "must", ("violates", "conforms"), ExitCode.SERIES),
-        # Each of these alone would be as expected.
+        # Each of these verdicts alone would be as expected.
         ("conforms", "must", ("conforms", "not-applicable", "conforms"), ExitCode.HARNESS),
         ("conforms", "info", ("violates", "conforms"), ExitCode.HARNESS),
     ],
@@ -583,7 +583,7 @@ def test_repetition_not_reached_does_not_differ(tmp_path: Path) -> None:
 
 
 def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Record:
-    """A run with one stage and scenarios; ``expected/verdict``, a ``~`` before what did not end."""
+    """Make a record from ``expected/verdict`` of a stage and scenarios; ``~`` marks one that did not end."""
     results = []
     for number, words in enumerate(verdicts):
         expected, _, verdict = words.lstrip("~").rpartition("/")

@@ -1,4 +1,4 @@
-"""junit.xml: the right kind of result, and valid XML whatever was said."""
+"""junit.xml: the element of each verdict, and valid XML for any text."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from harness.verdict import Entry, Kind, Span, Verdict, repetition_mark
 REPORTS = Path(__file__).parent / "data" / "reports"
 ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
 
-# What the JUnit plugin of Jenkins understands, and pytest writes: the attributes and children of each
-# element.  A test case has properties there too, though the first schemas knew them for suites only.
+# The attributes and children of each element that the JUnit plugin of Jenkins reads and pytest writes.
+# A test case has properties there, too; the first schemas had them for suites only.
 SCHEMA = {
     "testsuites": ({"tests", "failures", "errors", "time"}, {"testsuite"}),
     "testsuite": (
@@ -43,7 +43,7 @@ SCHEMA = {
 
 
 def load(document: bytes) -> ET.Element:
-    """Parse, and check against SCHEMA and that the counts are those of the cases."""
+    """Parse the document; check it against SCHEMA, and its counts against its cases."""
     root = ET.fromstring(document)
     assert root.tag == "testsuites"
     for element in root.iter():
@@ -68,13 +68,13 @@ def properties(element: ET.Element) -> dict[str, str]:
 
 
 def child(element: ET.Element, tag: str) -> ET.Element:
-    """The one child of this tag."""
+    """Return the one child of this tag."""
     (found,) = element.findall(tag)
     return found
 
 
 def text_of(element: ET.Element, tag: str) -> str:
-    """The text of the one child of this tag."""
+    """Return the text of the one child of this tag."""
     return child(element, tag).text or ""
 
 
@@ -86,7 +86,7 @@ def results(tmp_path: Path) -> Results:
 def run_one(
     results: Results, observed: Verdict | None, expected: str = "conforms", **evidence: Any
 ) -> ET.Element:
-    """The test case of a run with one scenario; ``observed`` None starts it and does not end it."""
+    """Record a run of one scenario, not ended if ``observed`` is None; return its test case."""
     journal = results.journal()
     journal.plan([Entry(ONE.id, ONE.kind, ONE.title, ONE.requirements, Verdict(expected))])
     journal.run_started()
@@ -230,7 +230,7 @@ def test_journal_without_facts_has_a_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("observed", "tags"),
     [
-        # None of these would fail alone.
+        # None of these verdicts would fail alone.
         (("conforms", "not-applicable", "conforms"), [None, "error", None]),
         (("not-applicable", "conforms", "not-applicable"), ["skipped", "error", "skipped"]),
         (("conforms", "violates", "conforms"), [None, "failure", None]),

@@ -1,4 +1,4 @@
-"""What fragments ask for, what vanished, and why."""
+"""Options that fragments ask for, options that vanished, and why."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_options_are_read_inside_the_tree_only(tmp_path: Path) -> None:
         ('S = "text"', True),
         ("N < 0x20 && N > 15", True),
         ("!(A && M) || B", False),
-        ("A &&", True),  # what cannot be read is not blamed
+        ("A &&", True),  # a condition that cannot be read counts as met
         ("", True),
         ("A < S", True),
     ],
@@ -113,7 +113,7 @@ def test_holds_evaluates_an_expression(condition: str, holds: bool) -> None:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As much of the real base as configuring it takes."""
+    """The files of the real base that configuring it needs."""
     store = Store()
     base = fetch(store, Progress(store))
     wanted = [
@@ -138,7 +138,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.build
 @pytest.mark.parametrize("more", [[], ["debug.config"], ["leaks.config"], ["lines.config"]], ids=str)
 def test_fragments_survive_in_the_real_kernel(source: Path, tmp_path: Path, more: list[str]) -> None:
-    """Nothing asked for vanishes; and no option that kconfig turned on looks impossible to our reader."""
+    """No requested option vanishes, and why() calls no option impossible that kconfig has set."""
     asked = kconfig.requested(KCONFIG / name for name in (*FRAGMENTS, *more))
     (tmp_path / "fragment").write_text(kconfig.fragment_text(asked))
     command.run(

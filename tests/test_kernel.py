@@ -1,4 +1,4 @@
-"""Building a tree, judging what the build says, and taking a kernel that is built."""
+"""Building a tree, judging the output of make, and taking a prebuilt kernel."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ SOURCE = Path("/cache/workbench/src")
 
 
 def recorded(name: str) -> Output:
-    """A recorded build, read the way a running one is."""
+    """Read the recorded output of a build as that of a running one."""
     output = Output(SOURCE)
     for line in (DATA / f"{name}.log").read_text().splitlines():
         output.line(line)
     return output
 
 
-# What the build said: whose fault, and a line that must be shown.
+# Recorded build, the error that it is, and a line that the error must show.
 FAILURES = [
     (
         "compile-error",
@@ -151,7 +151,7 @@ def test_build_of_another_series_compiles_what_differs(small: SmallKernel) -> No
 
 
 def test_build_with_a_changed_incbin_is_not_stale(small: SmallKernel) -> None:
-    """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
+    """Only the file that piggy.S includes changes, which ccache does not see."""
     images = []
     for word in ("first", "other", "third"):
         shutil.rmtree(small.build_folder, ignore_errors=True)
@@ -169,7 +169,7 @@ def test_warnings_of_the_base_are_left_out(small: SmallKernel) -> None:
     assert [text.split("warning: ")[1] for text in first.warnings] == [
         "unused variable 'added' [-Wunused-variable]"
     ]
-    # The next revision leaves that file as it is: it is not compiled, and its warning is still there.
+    # The next revision does not change that file: it is not compiled, and its warning is kept.
     second = small.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
     assert small.compiled() == ["drivers/core.o"]
     assert second.warnings == first.warnings
@@ -248,7 +248,7 @@ def test_make_ends_when_the_harness_is_killed(tmp_path: Path) -> None:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until ``condition`` holds; a generous limit, so that a failure is one."""
+    """Wait until ``condition`` holds."""
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not happen"

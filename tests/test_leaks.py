@@ -1,4 +1,4 @@
-"""What kmemleak tells of memory that is lost."""
+"""The first object of a report of kmemleak."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import leaks
 
-# Of Linux 6.19.6 with a fault: a DMABUF's record is not freed if its device was closed before.
+# From Linux 6.19.6 with a fault: a DMABUF's record is not freed if its device was closed before.
 REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
 
 

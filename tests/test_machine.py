@@ -1,4 +1,4 @@
-"""Real machines: what they offer when they come up, and what is said when they do not."""
+"""Real machines: devices and services of one that came up, and the error of one that did not."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def ask(guest: Machine, script: str) -> str:
 
 
 def compiled(source: Path) -> Path:
-    """A program for the guest, which has no shared libraries yet when init starts."""
+    """Compile a static program for the guest, which has no shared libraries when init starts."""
     program = source.with_suffix("")
     subprocess.run(["gcc", "-static", "-o", program, source], check=True)
     return program
@@ -89,7 +89,7 @@ def script(folder: Path, text: str) -> str:
 
 
 def test_console_shows_every_kernel_message(guest: Machine) -> None:
-    """Up to one of our own: the kernel still speaks after the first command, and dmesg may hear it first."""
+    """Compare up to a message of the test: later ones may be in dmesg and not yet on the console."""
     records, *_ = ask(guest, "echo '<1>up to here' >/dev/kmsg; dmesg -r").partition(" up to here\n")
     assert guest.console.wait_for("up to here$", PATIENCE)
     console = {splat.message(line) for line in guest.console.since().splitlines()}
@@ -126,7 +126,7 @@ def test_devices_are_where_the_layout_says(guest: Machine) -> None:
 
 
 def test_every_device_has_an_iommu_group_of_its_own(guest: Machine) -> None:
-    """A device's functions share one, for the root port cannot tell them apart."""
+    """The functions of one device share a group, because the root port cannot tell them apart."""
     said = ask(
         guest, "cd /sys/bus/pci/devices; for d in 0000:0[1-9]:*; do echo $d $(readlink $d/iommu_group); done"
     )
@@ -192,15 +192,15 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
     [
         (DEAF, "QEMU has lost the end of interrupt 236 on processor 0, which waits for ever"),
         (DEAF.replace("ISR\t 236 ", "ISR\t (none)"), ""),
-        (DEAF.replace("HLT=1", "HLT=0"), ""),  # it serves it now
+        (DEAF.replace("HLT=1", "HLT=0"), ""),  # the processor serves the interrupt
         (DEAF + DEAF.replace("HLT=1", "HLT=0"), ""),
         (DEAF + DEAF.replace("ISR\t 236 ", "ISR\t 37"), ""),
-        (DEAF.replace("RFL=00000246", "RFL=00000046"), ""),  # it waits for no interrupt: the kernel is dead
+        (DEAF.replace("RFL=00000246", "RFL=00000046"), ""),  # interrupts are off: the kernel is dead
         ("", ""),
     ],
 )
 def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> None:
-    """From a guest that answered no more after some hundred resets of its devices, on a busy host."""
+    """The dump is from a guest that stopped answering after some hundred resets of its devices."""
     assert autopsy.deaf(said) == fault
 
 
@@ -323,10 +323,10 @@ def test_close_leaves_no_process_or_descriptor(tmp_path: Path) -> None:
 
 
 def named_in_a_command_line(marker: str) -> list[Path]:
-    """The folders in /proc of the processes (a zombie is none) whose command line holds ``marker``."""
+    """Return the folders in /proc of the processes, zombies excepted, whose command line holds ``marker``."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has just ended
             if marker.encode() in place.read_bytes():
                 found.append(place.parent)
     return found

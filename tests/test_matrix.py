@@ -1,4 +1,4 @@
-"""The conformance matrix: every requirement has a scenario or a reason, and what of the data is refused."""
+"""The conformance matrix: the project's own, joining it with scenarios, malformed data, and its reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel's list of memory types says of a BAR."""
+"""The memory types of a BAR, by the kernel's PAT list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutants: what a patch has to say, which are tried and in which order, and what their runs add up to."""
+"""Mutants: their patches, the order in which they are tried, and the score of their runs."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ diff --git a/drivers/vfio/pci/core.c b/drivers/vfio/pci/core.c
 TEXT = "A page is missing.\nA client reads nothing."
 
 
-def put(
+def write_mutant(
     patches: Path, name: str, trailers: str = "Caught-by: MAP-01", whole: str = "good", text: str = TEXT
 ) -> Path:
-    """A mutant of the series ``whole``, which is made if it is not there."""
+    """Write a mutant of the series ``whole``; write the series, too."""
     (patches / whole).mkdir(parents=True, exist_ok=True)
     manifest = patches / whole / "series.toml"
     manifest.write_text('dialect = "feature"\n')
@@ -74,7 +74,7 @@ def patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def named(name: str, *caught_by: str, whole: str = "good", **more: str) -> Mutant:
+def make_mutant(name: str, *caught_by: str, whole: str = "good", **more: str) -> Mutant:
     patch = Patch(f"{name}.patch", name.encode(), f"[PATCH] {name} is broken")
     return Mutant(whole, name, patch, "It hurts.", caught_by or ("MAP-01",), **more)
 
@@ -93,7 +93,9 @@ def test_own_mutants_are_wellformed_and_unique() -> None:
 
 
 def test_mutant_has_its_trailers_and_message(tmp_path: Path) -> None:
-    put(tmp_path, "a-b", "Caught-by: MAP-03, RNG-02,\n MAP-03\nShown-by: debug kernel\nCaught-by: REV-01")
+    write_mutant(
+        tmp_path, "a-b", "Caught-by: MAP-03, RNG-02,\n MAP-03\nShown-by: debug kernel\nCaught-by: REV-01"
+    )
     (found,) = mutant.load(tmp_path, RULES)
     assert (found.id, found.subject) == ("good/a-b", "a-b")
     assert found.message == "A page is missing. A client reads nothing."
@@ -103,7 +105,7 @@ def test_mutant_has_its_trailers_and_message(tmp_path: Path) -> None:
 
 
 def test_equivalent_mutant_needs_no_requirement(tmp_path: Path) -> None:
-    put(tmp_path, "same", "Equivalent: the sum is never larger than that")
+    write_mutant(tmp_path, "same", "Equivalent: the sum is never larger than that")
     (found,) = mutant.load(tmp_path, RULES)
     assert (found.caught_by, found.equivalent) == ((), "the sum is never larger than that")
 
@@ -123,7 +125,7 @@ def test_equivalent_mutant_needs_no_requirement(tmp_path: Path) -> None:
     ],
 )
 def test_malformed_mutant_is_refused(tmp_path: Path, name: str, text: str, trailers: str, said: str) -> None:
-    path = put(tmp_path, name, trailers, text=text)
+    path = write_mutant(tmp_path, name, trailers, text=text)
     with pytest.raises(UsageError) as refused:
         mutant.load(tmp_path, RULES)
     assert said in refused.value.message
@@ -131,21 +133,21 @@ def test_malformed_mutant_is_refused(tmp_path: Path, name: str, text: str, trail
 
 
 def test_mutants_of_no_series_are_refused(tmp_path: Path) -> None:
-    put(tmp_path, "a")
+    write_mutant(tmp_path, "a")
     (tmp_path / "good" / "series.toml").unlink()
     with pytest.raises(UsageError, match="named after no series"):
         mutant.load(tmp_path, RULES)
 
 
 def test_series_without_mutants_is_refused(tmp_path: Path) -> None:
-    put(tmp_path, "a")
+    write_mutant(tmp_path, "a")
     with pytest.raises(UsageError, match=r"no mutants of the series 'bad' .* have some: good\."):
         mutant.load(tmp_path, RULES, "bad")
 
 
 @pytest.mark.parametrize("name", ["nw-zap", "../good/a", "no-zap.patch"])
 def test_find_of_an_unknown_mutant_is_refused(tmp_path: Path, name: str) -> None:
-    put(tmp_path, "no-zap")
+    write_mutant(tmp_path, "no-zap")
     with pytest.raises(UsageError, match="The series good has no mutant"):
         mutant.find(tmp_path, RULES, "good", name)
     with pytest.raises(UsageError, match=r"Did you mean no-zap\?"):
@@ -153,7 +155,7 @@ def test_find_of_an_unknown_mutant_is_refused(tmp_path: Path, name: str) -> None
 
 
 def test_mutant_is_the_series_and_one_more_patch(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(patches, "no-zap")
+    write_mutant(patches, "no-zap")
     monkeypatch.setattr(pipeline, "PATCHES", patches)
     whole = pipeline.load_series(Request(series="good"))
     broken = pipeline.load_series(Request(series="good", mutant="no-zap"))
@@ -176,10 +178,10 @@ def ids(found: list[Mutant]) -> list[str]:
 
 
 def test_jobs_keep_series_together_debug_last(patches: Path) -> None:
-    put(patches, "b", whole="one")
-    put(patches, "a", "Caught-by: MAP-01\nShown-by: debug kernel", whole="one")
-    put(patches, "c", whole="two")
-    put(patches, "d", "Caught-by: MAP-02\nShown-by: second witness", whole="one")
+    write_mutant(patches, "b", whole="one")
+    write_mutant(patches, "a", "Caught-by: MAP-01\nShown-by: debug kernel", whole="one")
+    write_mutant(patches, "c", whole="two")
+    write_mutant(patches, "d", "Caught-by: MAP-02\nShown-by: second witness", whole="one")
     found = mutants.load(RULES, None, None, None)
     assert ids(found) == ["one/b", "one/d", "two/c", "one/a"]
     assert ids(mutants.load(RULES, "two", None, None)) == ["two/c"]
@@ -193,8 +195,8 @@ def test_jobs_keep_series_together_debug_last(patches: Path) -> None:
 def test_jobs_have_a_control_after_each_batch(patches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "BATCH", 2)
     for name in "abc":
-        put(patches, name, whole="one")
-    put(patches, "d", whole="two")
+        write_mutant(patches, name, whole="one")
+    write_mutant(patches, "d", whole="two")
     *wanted, other = mutants.load(RULES, None, None, None)
     names = [job.series.name for job in mutants.jobs_of(wanted, [other])]
     assert names == ["one+a", "one+b", "one", "one+c", "one", "two"]
@@ -211,12 +213,12 @@ def test_jobs_have_a_control_after_each_batch(patches: Path, monkeypatch: pytest
 )
 def test_load_selects_by_expression(patches: Path, expression: str, found: list[str]) -> None:
     for name in ("fault", "no-zap", "zap-late"):
-        put(patches, name)
+        write_mutant(patches, name)
     assert [one.name for one in mutants.load(RULES, None, expression, None)] == found
 
 
 def test_load_with_a_useless_expression_is_refused(patches: Path) -> None:
-    put(patches, "no-zap")
+    write_mutant(patches, "no-zap")
     with pytest.raises(UsageError, match="fits -k 'huge'"):
         mutants.load(RULES, None, "huge", None)
     with pytest.raises(UsageError, match=r"'zap and \(' is not an expression"):
@@ -226,7 +228,7 @@ def test_load_with_a_useless_expression_is_refused(patches: Path) -> None:
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_shards_are_disjoint_and_complete(patches: Path, parts: int) -> None:
     for name in "abcde":
-        put(patches, name)
+        write_mutant(patches, name)
     shards = [mutants.load(RULES, None, None, f"{number}/{parts}") for number in range(1, parts + 1)]
     assert sorted(one.name for shard in shards for one in shard) == list("abcde")
     assert max(map(len, shards)) - min(map(len, shards)) <= 1
@@ -234,7 +236,7 @@ def test_shards_are_disjoint_and_complete(patches: Path, parts: int) -> None:
 
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "1/0", "-1/4", "a/b", "1/4/4"])
 def test_shard_that_does_not_exist_is_refused(patches: Path, shard: str) -> None:
-    put(patches, "a")
+    write_mutant(patches, "a")
     with pytest.raises(UsageError, match="names no part: the second of four is 2/4"):
         mutants.load(RULES, None, None, shard)
 
@@ -300,19 +302,21 @@ def test_option_requirement_selects_scenarios() -> None:
 
 MAP = Entry("suites/test_map.py::test_map", Kind.SCENARIO, "It maps.", ("MAP-01", "MAP-02"))
 REV = Entry("suites/test_revoke.py::test_revoke", Kind.SCENARIO, "It revokes.", ("REV-01",))
-TOLD = Entry("suites/test_map.py::test_told", Kind.SCENARIO, "It is.", ("MAP-14",), strength=Strength.INFO)
+INFORMATION = Entry(
+    "suites/test_map.py::test_told", Kind.SCENARIO, "It is.", ("MAP-14",), strength=Strength.INFO
+)
 KNOWN = Entry("suites/test_state.py::test_known", Kind.SCENARIO, "It loses.", ("STATE-01",), Verdict.VIOLATES)
 BUILD = Entry("build", Kind.STAGE, "It builds.")
 BOOT = Entry("boot", Kind.STAGE, "It boots.")
-PLAN = (BUILD, BOOT, MAP, TOLD, KNOWN, REV)
-GOOD = {BUILD.id: "conforms", BOOT.id: "conforms", MAP.id: "conforms", TOLD.id: "violates"}
+PLAN = (BUILD, BOOT, MAP, INFORMATION, KNOWN, REV)
+GOOD = {BUILD.id: "conforms", BOOT.id: "conforms", MAP.id: "conforms", INFORMATION.id: "violates"}
 GOOD |= {KNOWN.id: "violates", REV.id: "conforms"}
 
 
 def recorded(folder: Path, outcomes: Mapping[str, str], *, ends: bool = True) -> Record:
-    """A run that was written down as runs are; the outcome of an entry is "VERDICT: REASON", or a part.
+    """Record a run in which each entry has its outcome, "VERDICT: REASON" or "VERDICT".
 
-    An entry that is not among the outcomes was not reached, one with an empty one is left open.
+    An entry without an outcome was not reached; one with an empty outcome is left open.
     """
     folder.mkdir(parents=True)
     journal = Journal(folder)
@@ -332,11 +336,11 @@ def recorded(folder: Path, outcomes: Mapping[str, str], *, ends: bool = True) ->
 
 
 def until_killed(**outcomes: str) -> dict[str, str]:
-    """What a run that ends at the first fault shows: all is well before the entries that are named."""
+    """Return the outcomes of a run that ends at its first fault; entries before them are good."""
     by_name = {entry.title.split()[1].rstrip("s."): entry.id for entry in PLAN}
-    named = {by_name[name]: outcome for name, outcome in outcomes.items()}
-    reached = list(GOOD)[: list(GOOD).index(next(iter(named)))]
-    return {**{entry: GOOD[entry] for entry in reached}, **named}
+    given = {by_name[name]: outcome for name, outcome in outcomes.items()}
+    reached = list(GOOD)[: list(GOOD).index(next(iter(given)))]
+    return {**{entry: GOOD[entry] for entry in reached}, **given}
 
 
 @pytest.mark.parametrize(
@@ -349,12 +353,12 @@ def until_killed(**outcomes: str) -> dict[str, str]:
         (until_killed(boot="violates: silent"), Fate.MISTAKEN, BOOT.id, "silent"),
         (until_killed(build="violates: no ;"), Fate.ERROR, BUILD.id, "no ;"),
         (GOOD, Fate.SURVIVED, None, "4 scenarios did not see it"),
-        (GOOD | {TOLD.id: "violates"}, Fate.SURVIVED, None, "4 scenarios did not see it"),
-        (GOOD | {TOLD.id: "kernel-died: oops"}, Fate.MISTAKEN, TOLD.id, "oops"),
+        (GOOD | {INFORMATION.id: "violates"}, Fate.SURVIVED, None, "4 scenarios did not see it"),
+        (GOOD | {INFORMATION.id: "kernel-died: oops"}, Fate.MISTAKEN, INFORMATION.id, "oops"),
         (GOOD | {MAP.id: "not-applicable"}, Fate.SURVIVED, None, "4 scenarios did not see it"),
         (GOOD | {KNOWN.id: "conforms"}, Fate.SURVIVED, None, "4 scenarios did not see it"),
         (GOOD | {MAP.id: "harness-error: KeyError"}, Fate.ERROR, MAP.id, "KeyError"),
-        # Nobody knows whether the right one would have seen it.
+        # The scenario that must catch the mutant gave no verdict.
         (GOOD | {MAP.id: "harness-error: KeyError", REV.id: "violates"}, Fate.ERROR, MAP.id, "KeyError"),
         (GOOD | {REV.id: "violates: lives", KNOWN.id: "harness-error"}, Fate.MISTAKEN, REV.id, "lives"),
         ({}, Fate.ERROR, BUILD.id, "The run ended before it."),
@@ -363,20 +367,20 @@ def until_killed(**outcomes: str) -> dict[str, str]:
 def test_judge_gives_a_mutant_its_fate(
     tmp_path: Path, outcomes: dict[str, str], fate: Fate, shown_by: str | None, reason: str
 ) -> None:
-    said = judge(named("a", "MAP-02", "MAP-03"), recorded(tmp_path / "run", outcomes))
+    said = judge(make_mutant("a", "MAP-02", "MAP-03"), recorded(tmp_path / "run", outcomes))
     assert (said[0], said[1].entry.id if said[1] else None, said[2]) == (fate, shown_by, reason)
 
 
 def test_judge_of_an_open_scenario_is_an_error(tmp_path: Path) -> None:
-    """Its record says that the kernel died, which is what stands there until it ends."""
+    """The record of an open scenario says that the kernel died; that kills no mutant."""
     record = recorded(tmp_path / "run", until_killed(map=""), ends=False)
     assert {result.verdict for result in record.results if result.entry == MAP} == {Verdict.KERNEL_DIED}
-    assert judge(named("a"), record)[0] is Fate.ERROR
+    assert judge(make_mutant("a"), record)[0] is Fate.ERROR
 
 
 def test_judge_of_a_run_without_an_end_is_an_error(tmp_path: Path) -> None:
     record = recorded(tmp_path / "run", GOOD, ends=False)
-    assert judge(named("a"), record) == (Fate.ERROR, None, "The run did not come to its end.")
+    assert judge(make_mutant("a"), record) == (Fate.ERROR, None, "The run did not come to its end.")
 
 
 # --- what is kept of it
@@ -389,12 +393,12 @@ def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> Trial:
 
 def test_ledger_is_read_back_as_written(tmp_path: Path) -> None:
     first = trial_of(
-        named("a"), killer=MAP.id, requirements=("MAP-01",), verdict="violates", reason="ä\n\x1b"
+        make_mutant("a"), killer=MAP.id, requirements=("MAP-01",), verdict="violates", reason="ä\n\x1b"
     )
     ledger = Ledger(tmp_path)
-    ledger.started(named("a"), "key")
+    ledger.started(make_mutant("a"), "key")
     ledger.ended(first)
-    ledger.started(named("b"), "key")
+    ledger.started(make_mutant("b"), "key")
     ledger.controlled("control", Control({MAP.id}, {REV.id: "no"}))
     ledger.controlled("control", Control({BOOT.id}))
     for known in (ledger, Ledger(tmp_path)):
@@ -403,11 +407,11 @@ def test_ledger_is_read_back_as_written(tmp_path: Path) -> None:
 
 
 def test_ledger_ignores_a_torn_line(tmp_path: Path) -> None:
-    Ledger(tmp_path).ended(trial_of(named("a")))
+    Ledger(tmp_path).ended(trial_of(make_mutant("a")))
     with (tmp_path / "events.jsonl").open("a") as journal:
         journal.write('{"time": "2026-03-01T00:00:00+00:00", "event": "trial-en')
     ledger = Ledger(tmp_path)
-    ledger.ended(trial_of(named("b")))
+    ledger.ended(trial_of(make_mutant("b")))
     assert list(Ledger(tmp_path).trials) == ["good/a", "good/b"]
 
 
@@ -424,7 +428,7 @@ def test_malformed_ledger_is_refused(tmp_path: Path, line: str) -> None:
         (Fate.KILLED, True, "key", "suites", True),
         (Fate.KILLED, True, "key", "others", True),
         (Fate.KILLED, True, "changed", "suites", False),
-        (Fate.KILLED, False, "key", "suites", True),  # all that is left to do is to hold it
+        (Fate.KILLED, False, "key", "suites", True),  # only the control is left to run
         (Fate.KILLED, False, "key", "others", False),
         (Fate.SURVIVED, False, "key", "suites", True),
         (Fate.SURVIVED, False, "key", "others", False),
@@ -437,12 +441,12 @@ def test_trial_is_done_if_nothing_has_changed(
     tmp_path: Path, fate: Fate, held: bool, key: str, suites: str, done: bool
 ) -> None:
     ledger = Ledger(tmp_path)
-    assert not ledger.is_done(named("a"), key, suites)
-    trial = trial_of(named("a"), fate, killer=MAP.id)
+    assert not ledger.is_done(make_mutant("a"), key, suites)
+    trial = trial_of(make_mutant("a"), fate, killer=MAP.id)
     ledger.ended(trial)
     ledger.controlled("control", Control({MAP.id} if held else {REV.id}))
     ledger.controlled("another", Control({MAP.id}))
-    assert ledger.is_done(named("a"), key, suites) is done
+    assert ledger.is_done(make_mutant("a"), key, suites) is done
     assert ledger.is_open(trial) is (trial.killed and not held)
     assert list(ledger.settled) == ([] if ledger.is_open(trial) else ["good/a"])
 
@@ -466,7 +470,7 @@ def test_score_counts_fates_and_has_its_exit_code(
     tmp_path: Path, fates: str, code: ExitCode, said: str
 ) -> None:
     words = {"K": Fate.KILLED, "S": Fate.SURVIVED, "M": Fate.MISTAKEN, "X": Fate.ERROR}
-    every = [named(f"m{n}", equivalent="same" if word == "E" else "") for n, word in enumerate(fates)]
+    every = [make_mutant(f"m{n}", equivalent="same" if word == "E" else "") for n, word in enumerate(fates)]
     trials = {
         one.id: trial_of(one, words[word]) for one, word in zip(every, fates, strict=True) if word in words
     }
@@ -479,7 +483,13 @@ def test_score_counts_fates_and_has_its_exit_code(
 
 
 def test_report_names_killers_and_survivors(tmp_path: Path) -> None:
-    every = [named("killed"), named("wrong"), named("lives"), named("broken"), named("same", equivalent="no")]
+    every = [
+        make_mutant("killed"),
+        make_mutant("wrong"),
+        make_mutant("lives"),
+        make_mutant("broken"),
+        make_mutant("same", equivalent="no"),
+    ]
     trials = [
         trial_of(
             every[0],
@@ -510,8 +520,8 @@ def test_report_names_killers_and_survivors(tmp_path: Path) -> None:
 def test_list_shows_the_requirements_of_each_mutant(
     capsys: pytest.CaptureFixture[str], patches: Path
 ) -> None:
-    put(patches, "a", "Caught-by: MAP-01, REV-01\nShown-by: concurrent fault")
-    put(patches, "bb", "Equivalent: nobody looks")
+    write_mutant(patches, "a", "Caught-by: MAP-01, REV-01\nShown-by: concurrent fault")
+    write_mutant(patches, "bb", "Equivalent: nobody looks")
     assert cli.main(["mutants", "--list"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines() == [
         "good/a   MAP-01, REV-01  a [concurrent fault]",
@@ -529,15 +539,15 @@ SCENARIOS = (
 )
 
 
-class Recorded(Trials):
-    """Trials of which each run has been recorded: ``outcomes`` by the name of a series or mutant."""
+class RecordedTrials(Trials):
+    """Trials with recorded runs: ``outcomes`` by the name of a series or mutant."""
 
     def __init__(self, folder: Path, outcomes: Mapping[str, Any], *, quick: bool = False) -> None:
         self.said: list[str] = []
         self.asked: list[tuple[str, tuple[str, ...]]] = []
         folder.mkdir(exist_ok=True)
         super().__init__(Store(folder / "cache"), folder, SCENARIOS, (), self.said.append, quick=quick)
-        self.suites = "the same"  # whatever becomes of these files meanwhile
+        self.suites = "the same"  # also if somebody edits the suites during the test
         self._outcomes = outcomes
 
     def _make(self, job: Job) -> Kernel:
@@ -559,9 +569,9 @@ class Recorded(Trials):
 
 @pytest.fixture
 def three(patches: Path) -> list[Mutant]:
-    put(patches, "a", "Caught-by: MAP-01")
-    put(patches, "b", "Caught-by: REV-01")
-    put(patches, "c", "Equivalent: nobody looks")
+    write_mutant(patches, "a", "Caught-by: MAP-01")
+    write_mutant(patches, "b", "Caught-by: REV-01")
+    write_mutant(patches, "c", "Equivalent: nobody looks")
     return mutants.load(RULES, None, None, None)
 
 
@@ -569,7 +579,7 @@ KILL = until_killed(map="violates: 1 is not 2")
 
 
 def test_trials_try_each_mutant_once_and_its_killer(tmp_path: Path, three: list[Mutant]) -> None:
-    trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
+    trials = RecordedTrials(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
     trials.run(three)
     assert trials.asked == [
         ("good+a", ("--mutant", "a", "--until-violated")),
@@ -578,7 +588,7 @@ def test_trials_try_each_mutant_once_and_its_killer(tmp_path: Path, three: list[
     ]
     assert trials.fates() == {"good/a": Fate.KILLED, "good/b": Fate.MISTAKEN}
     assert trials.ledger.trials["good/a"].killer == MAP.id
-    again = Recorded(tmp_path / "results", {})
+    again = RecordedTrials(tmp_path / "results", {})
     again.run(three)
     assert again.asked == []
     assert again.said == [f"2 of 2 mutants were tried before: {again.folder}"]
@@ -586,13 +596,13 @@ def test_trials_try_each_mutant_once_and_its_killer(tmp_path: Path, three: list[
 
 def test_ledgers_of_shards_can_be_joined(tmp_path: Path, three: list[Mutant]) -> None:
     outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
-    parts = [Recorded(tmp_path / part, outcomes) for part in ("1", "2")]
+    parts = [RecordedTrials(tmp_path / part, outcomes) for part in ("1", "2")]
     parts[0].run(three[:1])
     parts[1].run(three[1:])
     (tmp_path / "whole").mkdir()
     events = b"".join((part.folder / "events.jsonl").read_bytes() for part in parts)
     (tmp_path / "whole" / "events.jsonl").write_bytes(events)
-    whole = Recorded(tmp_path / "whole", {})
+    whole = RecordedTrials(tmp_path / "whole", {})
     whole.run(three)
     assert whole.asked == []
     assert set(whole.ledger.settled) == {"good/a", "good/b"}
@@ -601,11 +611,11 @@ def test_ledgers_of_shards_can_be_joined(tmp_path: Path, three: list[Mutant]) ->
 @pytest.mark.parametrize("at", ["good+a", "good+b", "good"])
 def test_interrupted_trials_continue_where_they_were(tmp_path: Path, three: list[Mutant], at: str) -> None:
     outcomes = {"good+a": KILL, "good+b": until_killed(revoke="violates: lives")}
-    ended = Recorded(tmp_path / "results", {**outcomes, at: KeyboardInterrupt()})
+    ended = RecordedTrials(tmp_path / "results", {**outcomes, at: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         ended.run(three)
     assert not ended.ledger.settled
-    again = Recorded(tmp_path / "results", outcomes)
+    again = RecordedTrials(tmp_path / "results", outcomes)
     again.run(three)
     every = ["good+a", "good+b", "good"]
     assert [name for name, _ in again.asked] == every[every.index(at) :]
@@ -616,32 +626,34 @@ def test_interrupted_trials_continue_where_they_were(tmp_path: Path, three: list
 
 def test_quick_survivor_is_tried_with_all_scenarios(tmp_path: Path, three: list[Mutant]) -> None:
     outcomes = {"good+a": KILL}
-    for _ in range(2):  # the second time there is nothing to do
-        quick = Recorded(tmp_path / "results", outcomes, quick=True)
+    for _ in range(2):  # the second time every trial is done
+        quick = RecordedTrials(tmp_path / "results", outcomes, quick=True)
         quick.run(three)
         assert quick.fates() == {"good/a": Fate.KILLED, "good/b": Fate.SURVIVED}
     assert quick.asked == []
-    every = Recorded(tmp_path / "results", {"good+b": until_killed(map="kernel-died")})
+    every = RecordedTrials(tmp_path / "results", {"good+b": until_killed(map="kernel-died")})
     every.run(three)
-    assert every.asked == [("good+b", ("--mutant", "b", "--until-violated"))]  # its killer has passed before
+    assert every.asked == [
+        ("good+b", ("--mutant", "b", "--until-violated"))
+    ]  # its killer has passed the control before
     assert every.fates() == {"good/a": Fate.KILLED, "good/b": Fate.MISTAKEN}
     assert {trial.suites for trial in every.ledger.trials.values()} == {"the same"}
-    again = Recorded(tmp_path / "results", {}, quick=True)
+    again = RecordedTrials(tmp_path / "results", {}, quick=True)
     again.run(three)
     assert again.asked == []
 
 
 def test_changed_mutant_is_tried_again(tmp_path: Path, patches: Path, three: list[Mutant]) -> None:
-    Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL}).run(three)
-    put(patches, "a", "Caught-by: MAP-02")
-    again = Recorded(tmp_path / "results", {"good+a": GOOD})
+    RecordedTrials(tmp_path / "results", {"good+a": KILL, "good+b": KILL}).run(three)
+    write_mutant(patches, "a", "Caught-by: MAP-02")
+    again = RecordedTrials(tmp_path / "results", {"good+a": GOOD})
     again.run(mutants.load(RULES, None, None, None))
     assert [name for name, _ in again.asked] == ["good+a"]
     assert again.fates()["good/a"] is Fate.SURVIVED
 
 
 def test_mutant_that_does_not_build_is_an_error(tmp_path: Path, three: list[Mutant]) -> None:
-    trials = Recorded(tmp_path / "results", {"good+a": BuildError("no ;"), "good+b": KILL})
+    trials = RecordedTrials(tmp_path / "results", {"good+a": BuildError("no ;"), "good+b": KILL})
     trials.run(three)
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.MISTAKEN}
     assert trials.ledger.trials["good/a"].reason == "no ;"
@@ -649,9 +661,9 @@ def test_mutant_that_does_not_build_is_an_error(tmp_path: Path, three: list[Muta
 
 
 def test_mutant_without_a_checking_scenario_is_an_error(tmp_path: Path, patches: Path) -> None:
-    put(patches, "a", "Caught-by: RACE-02, RACE-01")
-    put(patches, "b", "Caught-by: RACE-02, MAP-01")
-    trials = Recorded(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
+    write_mutant(patches, "a", "Caught-by: RACE-02, RACE-01")
+    write_mutant(patches, "b", "Caught-by: RACE-02, MAP-01")
+    trials = RecordedTrials(tmp_path / "results", {"good+a": KILL, "good+b": KILL})
     trials.run(mutants.load(RULES, None, None, None))
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.KILLED}
     why = "No scenario for the dialect feature checks RACE-02, RACE-01."
@@ -663,11 +675,11 @@ def test_complaint_between_scenarios_needs_a_control(
     tmp_path: Path, patches: Path, three: list[Mutant]
 ) -> None:
     loud = GOOD | {"machine-2": "violates: the kernel said: WARNING"}
-    fine = Recorded(tmp_path / "fine", {"good+a": loud, "good+b": KILL})
+    fine = RecordedTrials(tmp_path / "fine", {"good+a": loud, "good+b": KILL})
     fine.run(three)
     assert fine.fates()["good/a"] is Fate.MISTAKEN
     assert fine.ledger.settled["good/a"].killer == "machine-2"
-    broken = Recorded(tmp_path / "broken", {"good+a": loud, "good+b": KILL, "good": loud})
+    broken = RecordedTrials(tmp_path / "broken", {"good+a": loud, "good+b": KILL, "good": loud})
     broken.run(three)
     assert broken.fates()["good/a"] is Fate.ERROR
 
@@ -675,7 +687,7 @@ def test_complaint_between_scenarios_needs_a_control(
 def test_control_in_progress_keeps_its_folder(
     tmp_path: Path, three: list[Mutant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one is built meanwhile; a mutant's folder is made anew."""
+    """The next kernel is built while the control runs; a mutant's folder is made anew."""
 
     def none(*_: object) -> None:
         raise HarnessError("no base")
@@ -700,7 +712,7 @@ def test_killer_that_fails_on_the_series_is_an_error(
     tmp_path: Path, three: list[Mutant], verdict: str
 ) -> None:
     outcomes = {"good": GOOD | {MAP.id: verdict}, "good+a": KILL}
-    trials = Recorded(tmp_path / "results", outcomes)
+    trials = RecordedTrials(tmp_path / "results", outcomes)
     trials.run(three)
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.SURVIVED}
     assert trials.ledger.trials["good/a"].reason.startswith(f"good itself does not pass {MAP.id}")
@@ -708,7 +720,7 @@ def test_killer_that_fails_on_the_series_is_an_error(
 
 
 def test_stage_that_killed_is_part_of_any_control(tmp_path: Path, three: list[Mutant]) -> None:
-    trials = Recorded(tmp_path / "results", {"good+a": until_killed(boot="violates: silent")})
+    trials = RecordedTrials(tmp_path / "results", {"good+a": until_killed(boot="violates: silent")})
     trials.run(three[:1])
     assert trials.asked[-1] == ("good", (SCENARIOS[0].id,))
     assert trials.fates() == {"good/a": Fate.MISTAKEN}
@@ -716,7 +728,7 @@ def test_stage_that_killed_is_part_of_any_control(tmp_path: Path, three: list[Mu
 
 
 def test_control_without_an_end_is_an_error(tmp_path: Path, three: list[Mutant]) -> None:
-    class Cut(Recorded):
+    class Cut(RecordedTrials):
         def _run(self, job: Job, *chosen: str) -> Record:
             return replace(super()._run(job, *chosen), complete=job.mutant is not None)
 
@@ -724,8 +736,8 @@ def test_control_without_an_end_is_an_error(tmp_path: Path, three: list[Mutant])
         Cut(tmp_path / "results", {"good+a": KILL}).run(three)
 
 
-class Started(Recorded):
-    """Trials of which each run is started as usual."""
+class StartedTrials(RecordedTrials):
+    """RecordedTrials trials whose runs are started as usual."""
 
     def _run(self, job: Job, *chosen: str) -> Record:
         return Trials._run(self, job, *chosen)
@@ -754,9 +766,9 @@ def test_run_output_decides_the_trial(
         return 1
 
     monkeypatch.setattr(command, "wait_for", wait_for)
-    trials = Started(tmp_path / "results", {})
+    trials = StartedTrials(tmp_path / "results", {})
     if digest == "of the mutant":
-        with pytest.raises(HarnessError, match=r"The run did not begin\."):  # that of the series itself
+        with pytest.raises(HarnessError, match=r"The run did not begin\."):  # the control's run
             trials.run(three[:1])
     else:
         trials.run(three[:1])
@@ -777,8 +789,8 @@ NAME = "fault-forgets-the-offset-of-the-mapping"
 A_WHOLE_BUILD = 3600.0  # seconds, on a slow host, where the build folder is empty
 
 
-def told(results: Path, event: str) -> list[dict[str, Any]]:
-    """The events of this kind so far."""
+def events_of(results: Path, event: str) -> list[dict[str, Any]]:
+    """Return the events of this kind so far."""
     path = results / "events.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [one for one in map(json.loads, lines) if one["event"] == event]
@@ -792,20 +804,20 @@ def test_real_mutant_is_killed_after_an_interrupted_run(tmp_path: Path) -> None:
     with Invocation(*arguments, mark=tmp_path) as ended:
 
         def begun() -> bool:
-            return bool(told(results, "trial-started")) or ended.process.poll() is not None
+            return bool(events_of(results, "trial-started")) or ended.process.poll() is not None
 
         until(begun, "the trial", patience=A_WHOLE_BUILD)
         ended.process.send_signal(signal.SIGINT)
         assert ended.end() == ExitCode.INTERRUPTED
         assert not ended.children()
     assert "Score: 0 of 1 mutants killed, 0.0 %, 1 not tried to the end" in ended.output
-    assert not told(results, "trial-ended")
+    assert not events_of(results, "trial-ended")
 
     code, output = run(*arguments, mark=tmp_path)
     assert code == ExitCode.OK, output
     assert "Score: 1 of 1 mutants killed, 100.0 %" in output
-    (control,) = told(results, "control-ended")
-    (trial,) = told(results, "trial-ended")
+    (control,) = events_of(results, "control-ended")
+    (trial,) = events_of(results, "trial-ended")
     assert (trial["fate"], trial["verdict"]) == ("killed", "violates")
     assert {"RNG-01", "RNG-04"}.intersection(trial["requirements"])
     assert trial["killer"] in control["passed"]
@@ -815,4 +827,4 @@ def test_real_mutant_is_killed_after_an_interrupted_run(tmp_path: Path) -> None:
     code, output = run(*arguments, mark=tmp_path)
     assert code == ExitCode.OK
     assert "1 of 1 mutants were tried before" in output
-    assert told(results, "trial-ended") == [trial]
+    assert events_of(results, "trial-ended") == [trial]

@@ -1,4 +1,4 @@
-"""What a scenario asks of its machine, and the order of scenarios that follows from it."""
+"""The needs of a scenario, and the order of scenarios that follows from them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_scenario_without_the_marker_has_no_needs() -> None:
 
 
 def test_closest_marker_decides_and_others_add() -> None:
-    """A file asks for a layout, one scenario in it for something else as well."""
+    """A file's marker asks for a layout, the marker of a scenario in it for more."""
     assert needs_of(item("test_one", {"alone": True, "power": False}, {"big_ram": True, "power": True})) == (
         Needs(Layout(bigram=GIB), fresh=True, alone=True)
     )

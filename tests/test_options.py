@@ -1,4 +1,4 @@
-"""What a user asks for, and what cannot be asked for."""
+"""The request of a user, by the command line's options, and combinations that are refused."""
 
 from __future__ import annotations
 

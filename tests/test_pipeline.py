@@ -1,4 +1,4 @@
-"""The stages in order, and what the journal says when one fails."""
+"""The stages in order, and the journal of a stage that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/port.md names scenarios: they are there, and check what the page says."""
+"""The scenarios that docs/port.md names exist, and check the requirements that it names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMED = re.findall(r"([A-Z]+-\d\d) `(test_\w+)`", (ROOT / "docs/port.md").read_t
 
 @functools.cache
 def scenarios() -> dict[str, set[str]]:
-    """The requirement ids of each scenario by its name."""
+    """Read the requirement ids of each scenario, by its name."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "suites").glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:

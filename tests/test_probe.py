@@ -1,4 +1,4 @@
-"""Actors as scenarios see them: values, exceptions, transcripts, and guests that say anything."""
+"""Actors as scenarios see them: values, exceptions, transcripts, and replies that break the protocol."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class TestActor:
 
 
 class TestPlaces:
-    """What scenarios about geometry say, and what the C actor is asked then."""
+    """Operations about places in a mapping, and ranges of an export."""
 
     @pytest.fixture
     def mapping(self, transcript: Transcript) -> Iterator[Mapping]:
@@ -225,7 +225,7 @@ def test_deadline_on_a_slow_kernel_is_scaled(owner: Actor, transcript: Transcrip
 
 
 class TestSilence:
-    """Programs that are no actors."""
+    """Programs that do not answer as an actor does."""
 
     def silent(self, script: str, transcript: Transcript, margin: float = 0.2) -> tuple[Actor, Local]:
         program = Local(["sh", "-c", script])
@@ -323,7 +323,7 @@ class TestJudge:
 
 class TestBuild:
     def headers(self, folder: Path, vfio: str = "") -> Path:
-        """The host's headers completed for the tests, with ``vfio`` before linux/vfio.h."""
+        """Copy the headers of the tests, with the text ``vfio`` before linux/vfio.h."""
         target = folder / "include"
         (target / "linux").mkdir(parents=True)
         for header in (Path(__file__).parent / "data/headers/linux").iterdir():

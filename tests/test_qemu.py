@@ -1,4 +1,4 @@
-"""The command line, and what is said about a QEMU or a KVM that cannot be used."""
+"""QEMU's command line, and the error of a QEMU or a KVM that cannot be used."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_trial_is_certain_if_the_kernel_is_not_to_blame(
 
 
 def fake_qemu(folder: Path, then: str) -> Path:
-    """A program that is asked like QEMU, and does ``then`` when it should start a machine."""
+    """Write a program that answers as QEMU does, and runs ``then`` in place of a machine."""
     program = folder / "qemu"
     program.write_text(
         "#!/bin/sh\n"

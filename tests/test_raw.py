@@ -1,4 +1,4 @@
-"""Raw calls as bytes, what is cut off them, and what calls leave behind; odd mappings and odd relations."""
+"""Raw ioctl arguments, the footprint of calls, and unusual mappings and processes."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ class TestRelations:
             leave(child, "net")
 
     def test_dump_reads_the_segments_of_a_core(self) -> None:
-        host = Host()
-        found = dump(host, Mortal())
+        host = RecordedGuest()
+        found = dump(host, DyingActor())
         assert host.pattern == "core\n"
         assert host.written == ["/run/core-of-an-actor", "core"]
         assert found == [Segment(37 * PAGE, 0x1000)]
@@ -179,8 +179,8 @@ class TestRelations:
             segments(core)
 
 
-class Mortal(Actor):
-    """An actor that dies of whatever it is told; a real one would leave a core dump in this folder."""
+class DyingActor(Actor):
+    """An actor that dies of every operation, as a real one that leaves a core dump."""
 
     def __init__(self) -> None:
         self.name = "child"
@@ -189,7 +189,7 @@ class Mortal(Actor):
         raise ActorDiedError(f"The actor ended while it did `{words[0]}`.")
 
 
-class Host(Guest):
+class RecordedGuest(Guest):
     """A guest whose files are values, and whose core dump has one segment."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The results folder: one per run, never shared, whatever a series or a scenario is called."""
+"""The results folder: one per run, for any name of a series or a scenario."""
 
 from __future__ import annotations
 

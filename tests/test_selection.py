@@ -1,4 +1,4 @@
-"""Which scenarios run."""
+"""The selection of scenarios."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def made_of(*contents: bytes, base: str = "6.19", dialect: str = "auto") -> Seri
     return Series("test", "a test", base, dialect, patches, {}, "a test")
 
 
-def letter(subject: str, body: bytes = b"", sender: str = "dev@example.org") -> bytes:
+def make_mail(subject: str, body: bytes = b"", sender: str = "dev@example.org") -> bytes:
     head = f"From {sender} Mon Mar  2 10:00:00 2026\nFrom: <{sender}>\nSubject: {subject}\n\n"
     return head.encode() + (body or b"Text.\n") + b"\n"
 
@@ -123,7 +123,7 @@ def test_load_by_name_and_by_path_are_equal(tmp_path: Path) -> None:
 
 def test_load_of_format_patch_output_needs_no_manifest(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "out going")
-    (folder / "0000-cover-letter.patch").write_bytes(letter("[PATCH 0/1] Make it good"))
+    (folder / "0000-cover-make_mail.patch").write_bytes(make_mail("[PATCH 0/1] Make it good"))
     loaded = series.load(str(folder), PATCHES)
     assert (loaded.name, loaded.title, loaded.dialect) == ("out-going", "Make it good", "auto")
     assert len(loaded.patches) == 1
@@ -388,12 +388,12 @@ def test_unpatched_has_a_name_fit_for_a_folder() -> None:
 def whole_thread() -> list[bytes]:
     patch = body_of(PLAIN)
     return [
-        letter("[RFC PATCH v2 0/3] Map it"),
-        letter("Re: [RFC PATCH v2 0/3] Map it", b"> From here on it is fine.\nFrom here on too.\n"),
-        letter("[RFC PATCH v2 3/3] third", patch),
-        letter("[RFC PATCH v2 1/3] =?utf-8?q?f=C3=BCrst?=", patch),
-        letter("[RFC PATCH v2 2/3] second\n part", patch),
-        letter("Out of office"),
+        make_mail("[RFC PATCH v2 0/3] Map it"),
+        make_mail("Re: [RFC PATCH v2 0/3] Map it", b"> From here on it is fine.\nFrom here on too.\n"),
+        make_mail("[RFC PATCH v2 3/3] third", patch),
+        make_mail("[RFC PATCH v2 1/3] =?utf-8?q?f=C3=BCrst?=", patch),
+        make_mail("[RFC PATCH v2 2/3] second\n part", patch),
+        make_mail("Out of office"),
     ]
 
 
@@ -423,7 +423,7 @@ def test_mbox_of_one_mail_is_read(tmp_path: Path) -> None:
 
 
 def test_mbox_unnumbered_keeps_its_order() -> None:
-    mails = [letter("[PATCH] b"), letter("[PATCH] a")]
+    mails = [make_mail("[PATCH] b"), make_mail("[PATCH] a")]
     assert mail.series_of(b"".join(mails)) == ("b", mails)
 
 
@@ -432,14 +432,17 @@ def test_mbox_unnumbered_keeps_its_order() -> None:
     [
         ([], "does not begin with a mail"),
         ([b"\x7fELF\x02\x01"], "does not begin with a mail"),
-        ([letter("Hello"), letter("Re: [PATCH 1/1] x")], "no mail whose subject begins with [PATCH]"),
-        ([letter("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
-        ([letter("[PATCH 1/3] a"), letter("[PATCH 3/3] c")], "lacks patch 2 of 3"),
-        ([letter("[PATCH 1/2] a"), letter("[PATCH 1/2] a"), letter("[PATCH 2/2] b")], "patch 1/2 twice"),
-        ([letter("[PATCH v1 1/1] a"), letter("[PATCH v2 1/1] a")], "the revisions 1, 2"),
-        ([letter("[PATCH 1/2] a"), letter("[PATCH 2/3] b")], "not numbered as one series"),
-        ([letter("[PATCH 1/1] a"), letter("[PATCH] b")], "not numbered as one series"),
-        ([letter("[PATCH 1/9999] a")], "lacks patch 2, 3,"),
+        ([make_mail("Hello"), make_mail("Re: [PATCH 1/1] x")], "no mail whose subject begins with [PATCH]"),
+        ([make_mail("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
+        ([make_mail("[PATCH 1/3] a"), make_mail("[PATCH 3/3] c")], "lacks patch 2 of 3"),
+        (
+            [make_mail("[PATCH 1/2] a"), make_mail("[PATCH 1/2] a"), make_mail("[PATCH 2/2] b")],
+            "patch 1/2 twice",
+        ),
+        ([make_mail("[PATCH v1 1/1] a"), make_mail("[PATCH v2 1/1] a")], "the revisions 1, 2"),
+        ([make_mail("[PATCH 1/2] a"), make_mail("[PATCH 2/3] b")], "not numbered as one series"),
+        ([make_mail("[PATCH 1/1] a"), make_mail("[PATCH] b")], "not numbered as one series"),
+        ([make_mail("[PATCH 1/9999] a")], "lacks patch 2, 3,"),
     ],
 )
 def test_mbox_that_is_not_one_series_is_refused(tmp_path: Path, mails: list[bytes], says: str) -> None:

@@ -32,12 +32,12 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 
 
 def user_key(guest: Machine) -> KeyPair:
-    """The key that may log in, as the run's folder keeps it."""
+    """Read the key that may log in from the run's folder."""
     return KeyPair((guest.run_dir / "id_ed25519").read_text(), "")
 
 
 def host_key(guest: Machine) -> KeyPair:
-    """The guest's key, of which the run's folder keeps the public half."""
+    """Read the public half of the guest's key from the run's folder."""
     _, _, public = (guest.run_dir / "known_hosts").read_text().strip().partition(" ")
     return KeyPair("", public)
 

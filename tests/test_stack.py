@@ -37,7 +37,7 @@ TRACE = """\
 
 
 def image(folder: Path, *options: str) -> Path:
-    """An ELF file with two functions where a kernel would have thousands."""
+    """Compile an ELF file with two functions in place of a kernel."""
     (folder / "a.c").write_text(SOURCE)
     shape = ["-O1", "-fno-inline", "-nostdlib", "-static", "-no-pie", "-Wl,-e,outer"]
     subprocess.run(["gcc", *options, *shape, "a.c", "-o", "vmlinux"], cwd=folder, check=True)

@@ -1,4 +1,4 @@
-"""The cache: entries whole or absent, and nothing left of what was killed."""
+"""The cache: entries are whole or absent, and leftovers of killed runs are removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KEY, OTHER = digest("key"), digest("other")
 
 
 def left_over(store: Store, key: str) -> Path:
-    """What a run leaves that is killed while it makes the entry ``key``."""
+    """Make the folder that a run leaves which is killed while it makes the entry ``key``."""
     folder = store.path("kernel", f".{key[:16]}.killed", "bzImage").parent
     (folder / "bzImage").write_text("half")
     return folder

@@ -33,7 +33,7 @@ def shown(directory: Path, stream: io.StringIO, width: int | None = None) -> str
 
 @pytest.fixture(autouse=True)
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment says nothing about colours or size."""
+    """Clear the variables that set colours or size."""
     for name in ("FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -107,7 +107,7 @@ def test_table_is_ordered_by_requirement(tmp_path: Path) -> None:
     results.journal().plan([Entry(f"test_{name}", Kind.SCENARIO, "", (name,)) for name in ids])
     printed = shown(results.dir, io.StringIO())
     order = sorted(ids, key=lambda name: printed.index(f"test_{name}"))
-    assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # the groups as the plan has them
+    assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # groups in the order of the plan
 
 
 def test_table_cuts_a_long_reason(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_table_joins_variants_with_one_verdict(tmp_path: Path) -> None:
 
 
 def repeated(root: Path, **observed: str) -> Path:
-    """A run of scenarios with a verdict for each repetition, as ``name="conforms violates"``."""
+    """Record a run with a verdict for each repetition, given as ``name="conforms violates"``."""
     results = Results.create(root, "example")
     results.write_run(random_order="4711")
     journal = results.journal()

@@ -1,4 +1,4 @@
-"""A watch sees what shows for a moment, a cycle says what failed, a descriptor is opened again."""
+"""The watch of a mapping, descriptors that are opened again, and operations that need a device."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TestWatch:
         assert seen.values == set(range(16))
 
     def test_watch_outlives_a_deadline_of_the_actor(self, client: Client) -> None:
-        """The timer's signal belongs to the thread that serves the lines."""
+        """The timer's signal goes to the thread that serves the lines, not to the watch."""
         assert client.ask("watch map1") == "ok"
         assert client.ask("recv deadline=1") == "timeout"
         put(client, 0, 0xC0DE)

@@ -1,4 +1,4 @@
-"""The witnesses: page tables, the memory behind a RAM BAR, the kernel's state."""
+"""Page tables, the memory behind a RAM BAR, and the state of the kernel."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TestPageTable:
         assert table.caching() == {"uncached-minus"}
 
     def test_page_table_joins_adjacent_spans(self) -> None:
-        """A run is split in the dump where only the accessed bit differs, which it does not print."""
+        """The dump splits a run of pages where the accessed bit differs, and does not print that bit."""
         table = PageTable.parse(
             "0x0-0x1000:pte:RW 0x1000-0x3000:pte:RW 0x4000-0x5000:pte:RW 0x200000-0x600000:pmd:RW,PSE"
         )
