@@ -1,12 +1,10 @@
-"""Building a tree, judging the output of make, and taking a prebuilt kernel."""
+"""Building a tree, and taking a prebuilt kernel."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -18,100 +16,10 @@ import pytest
 from small_kernel import DMABUF, SmallKernel, bzimage, headers
 
 from harness import kernel
-from harness.command import CommandError
-from harness.errors import BuildError, ExitCode, HarnessError, UsageError
-from harness.kbuild import Output, unplaced
+from harness.errors import BuildError, HarnessError, UsageError
 from harness.kernel import Kernel
-from harness.store import Store
-from harness.workbench import Workbench
 
 DATA = Path(__file__).parent / "data" / "kbuild"
-SOURCE = Path("/cache/workbench/src")
-
-
-def recorded(name: str) -> Output:
-    """Read the recorded output of a build as that of a running one."""
-    output = Output(SOURCE)
-    for line in (DATA / f"{name}.log").read_text().splitlines():
-        output.line(line)
-    return output
-
-
-# Recorded build, the error that it is, and a line that the error must show.
-FAILURES = [
-    (
-        "compile-error",
-        BuildError,
-        "vfio_pci_dmabuf.c:20:1: error: expected specifier-qualifier-list before 'static'",
-    ),
-    (
-        "undefined-reference",
-        BuildError,
-        "vfio_pci_dmabuf.c:(.text+0x721): undefined reference to `vfio_nowhere'",
-    ),
-    ("kconfig-syntax", BuildError, 'drivers/vfio/pci/Kconfig:58: unknown statement "confg"'),
-    ("no-rule", BuildError, "No rule to make target 'drivers/vfio/pci/not_there.o'"),
-    ("missing-header", BuildError, "fatal error: linux/not-there.h: No such file or directory"),
-    ("no-space-configure", HarnessError, "No space left on device"),
-    ("no-space-compile", HarnessError, "pci.c:6726:1: fatal error: closing dependency file"),
-    ("no-space-ar", HarnessError, "reason: No space left on device"),
-    ("no-space-fixdep", HarnessError, "fixdep: not all data was written"),
-    ("compiler-killed", HarnessError, "Killed signal terminated program cc1"),
-    ("no-memory", HarnessError, "cc1: out of memory"),
-    ("no-flex", HarnessError, "flex: not found"),
-]
-
-
-@pytest.mark.parametrize(("name", "kind", "line"), FAILURES, ids=[name for name, *_ in FAILURES])
-def test_failure_names_the_culprit_and_its_lines(
-    name: str, kind: type[BuildError | HarnessError], line: str
-) -> None:
-    log = Path("build.log")
-    error = recorded(name).failure(CommandError(["make"], 2, log, "the tail"), "build")
-    assert type(error) is kind
-    assert error.exit_code == (ExitCode.SERIES if kind is BuildError else ExitCode.HARNESS)
-    assert line in error.tail
-    assert error.log == log
-
-
-def test_failure_without_a_known_line_shows_the_tail() -> None:
-    error = Output(SOURCE).failure(CommandError(["make"], 2, None, "something odd"), "build")
-    assert isinstance(error, BuildError)
-    assert error.tail == "something odd"
-
-
-def test_failure_of_a_killed_make_is_a_harness_error() -> None:
-    error = recorded("compile-error").failure(CommandError(["make"], -signal.SIGKILL, None, ""), "build")
-    assert isinstance(error, HarnessError)
-
-
-def test_failure_shows_ten_errors_and_counts_the_rest() -> None:
-    output = Output(SOURCE)
-    for number in range(25):
-        output.line(f"drivers/a.c:{number}:1: error: no")
-    error = output.failure(CommandError(["make"], 2, None, ""), "build")
-    assert error.message == "The build failed with 25 errors."
-    assert error.tail.splitlines()[-1] == "... and 15 more errors"
-
-
-def test_error_directive_cannot_blame_the_machine() -> None:
-    output = Output(SOURCE)
-    output.line("drivers/a.c:1:2: error: #error foo: No space left on device")
-    assert isinstance(output.failure(CommandError(["make"], 2, None, ""), "build"), BuildError)
-
-
-def test_warnings_belong_to_the_object_that_was_made() -> None:
-    output = recorded("warning")
-    assert output.warnings["drivers/vfio/pci/vfio_pci_dmabuf.o"] == [
-        "drivers/vfio/pci/vfio_pci_dmabuf.c:363:12: warning: 'unused_thing' defined but not used "
-        "[-Wunused-function]"
-    ]
-    assert output.warnings["vmlinux.o"] == []
-
-
-def test_unplaced_forgets_lines_and_offsets() -> None:
-    assert unplaced("drivers/a.c:363:12: warning: odd") == "drivers/a.c: warning: odd"
-    assert unplaced("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
 
 
 @pytest.fixture
@@ -322,34 +230,3 @@ def test_make_lines_are_those_of_a_build(small: SmallKernel) -> None:
     run = [line.removeprefix("$ ") for line in small.log.read_text().splitlines() if line.startswith("$ ")]
     assert printed == run
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release
-
-
-def test_workbench_is_cold_until_the_first_build(small: SmallKernel) -> None:
-    assert Workbench(small.store, "").cold
-    small.build()
-    assert not Workbench(small.store, "").cold
-
-
-def options(*numbers: int) -> str:
-    return "".join(f"CONFIG_{number}=y\n" for number in numbers)
-
-
-def test_similar_configurations_share_a_build_folder(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    small, large = options(*range(50)), options(*range(70))
-    for request in (small, large):
-        Workbench(store, request)._prepare()
-    assert Workbench(store, small).build != Workbench(store, large).build
-    assert Workbench(store, options(*range(48))).build == Workbench(store, small).build
-    assert Workbench(store, options(*range(66))).build == Workbench(store, large).build
-
-
-def test_prepare_keeps_the_last_used_build_folders(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    benches = [Workbench(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
-    for age, bench in enumerate(benches[:3]):
-        bench._prepare()
-        os.utime(bench.build, (1000 + age, 1000 + age))
-    os.utime(benches[0].build)
-    benches[3]._prepare()
-    assert [bench.build.exists() for bench in benches] == [True, False, True, True]

@@ -1,10 +1,8 @@
-"""QEMU's command line, and the error of a QEMU or a KVM that cannot be used."""
+"""QEMU's command line, and the error of a QEMU that cannot be used."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from harness import hardware, machine, qemu
 from harness.errors import HarnessError
 from harness.hardware import MIB, Layout
 from harness.launch import Software, Wiring
-from harness.store import Store
 
 TCG = qemu.Accelerator("tcg", 4.0, "for this test")
 MEMORY = {role: Path(f"/m/{role}") for role in ("ram", "ram2", "bigram", "pair")}
@@ -114,92 +111,3 @@ def test_qemu_of_this_host_has_all_devices() -> None:
     info = qemu.probe("qemu-system-x86_64")
     info.require()
     assert info.version[0].isdigit()
-
-
-@pytest.mark.parametrize(
-    ("output", "errors", "hung", "works", "certain"),
-    [
-        (b"Linux version 6\nKernel panic - not syncing: VFS: Unable to mount", b"", False, True, True),
-        (b"", b"", True, False, True),
-        (b"Linux version 6.19\n", b"", True, False, False),
-        (b"", b"error: failed to set MSR 0x10a\nAssertion failed\n", False, False, False),
-        (b"Linux version 6.19\n", b"", False, False, False),
-    ],
-)
-def test_trial_is_certain_if_the_kernel_is_not_to_blame(
-    output: bytes, errors: bytes, hung: bool, works: bool, certain: bool
-) -> None:
-    trial = qemu.judge_trial(output, errors, hung, 6.0)
-    assert (trial.works, trial.certain) == (works, certain)
-
-
-def fake_qemu(folder: Path, then: str) -> Path:
-    """Write a program that answers as QEMU does, and runs ``then`` in place of a machine."""
-    program = folder / "qemu"
-    program.write_text(
-        "#!/bin/sh\n"
-        f'echo "$*" >>{folder}/calls\n'
-        'case "$*" in\n'
-        '-version) echo "QEMU emulator version 9.9.9"; exit;;\n'
-        "*help) for d in " + " ".join(qemu.DEVICES) + '; do echo "name \\"$d\\""; done; exit;;\n'
-        f"esac\n{then}\n"
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return program
-
-
-needs_kvm = pytest.mark.skipif(
-    not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened here"
-)
-
-
-@needs_kvm
-def test_choose_remembers_a_kvm_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu, "TRIAL_SECONDS", 0.5)
-    program = fake_qemu(tmp_path, "exec sleep 60")
-    store = Store(tmp_path / "cache")
-    first = qemu.choose(store, "auto", str(program), tmp_path)
-    again = qemu.choose(store, "auto", str(program), tmp_path)
-    assert first.name == again.name == "tcg"
-    assert "hangs under it before its first line" in first.reason
-    assert again.reason == f"{first.reason}, as found before on this host"
-    assert (tmp_path / "calls").read_text().count("-accel kvm") == 1
-    assert again.time_scale > 1
-
-
-@needs_kvm
-def test_choose_takes_a_kvm_that_boots(tmp_path: Path) -> None:
-    program = fake_qemu(tmp_path, "echo 'Linux version 6'; echo 'Kernel panic - not syncing: VFS'")
-    chosen = qemu.choose(Store(tmp_path / "cache"), "auto", str(program), tmp_path)
-    assert (chosen.name, chosen.time_scale) == ("kvm", 1.0)
-
-
-@needs_kvm
-def test_choose_of_a_broken_kvm_is_an_error(tmp_path: Path) -> None:
-    program = fake_qemu(tmp_path, "echo 'error: failed to set MSR 0x10a' >&2; exit 1")
-    with pytest.raises(HarnessError, match=r"KVM was requested.*failed to set MSR 0x10a"):
-        qemu.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("note", "is_read"),
-    [("", False), ("[]", False), ('{"works": true}', False), ('{"works": false, "reason": "x"}', True)],
-)
-def test_choose_ignores_a_damaged_note(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, note: str, is_read: bool
-) -> None:
-    def try_kvm(*_: object) -> qemu.Trial:
-        return qemu.Trial(False, "it hangs")
-
-    monkeypatch.setattr(qemu, "try_kvm", try_kvm)
-    program, store = str(fake_qemu(tmp_path, "exit 1")), Store(tmp_path / "cache")
-    assert qemu.choose(store, "auto", program, tmp_path).reason == "it hangs"
-    (path,) = (tmp_path / "cache" / "accelerator").iterdir()
-    path.write_text(note)
-    expected = "x, as found before on this host" if is_read else "it hangs"
-    assert qemu.choose(store, "auto", program, tmp_path).reason == expected
-
-
-def test_choose_of_tcg_asks_nothing_of_the_host(tmp_path: Path) -> None:
-    chosen = qemu.choose(Store(tmp_path), "tcg", "/nonexistent", tmp_path)
-    assert (chosen.name, chosen.reason) == ("tcg", "as requested")
