@@ -28,7 +28,7 @@ PROVEN = {"console", "taint", "warn_count", "refcount", "kernel log", "dmabufs",
 
 
 @dataclass
-class Testbed:
+class UnpatchedMachine:
     """A machine with the unpatched kernel."""
 
     guest: Guest
@@ -72,7 +72,7 @@ class Testbed:
 
 
 @contextmanager
-def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[Testbed]:
+def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[UnpatchedMachine]:
     with machine.boot(
         real.base_kernel().bzimage,
         real.guest_image(),
@@ -81,29 +81,29 @@ def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> 
         qemu=qemu,
         layout=Layout(arguments=arguments),
     ) as booted:
-        yield Testbed(Guest(booted), folder)
+        yield UnpatchedMachine(Guest(booted), folder)
 
 
 @dataclass(frozen=True)
 class FirstProof:
     """The detectors of a new machine, and the state of its kernel before they were shown anything."""
 
-    testbed: Testbed
+    unpatched: UnpatchedMachine
     before: KernelHealth
     found: dict[str, Detector]
 
 
 @pytest.fixture(scope="module")
 def first_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstProof]:
-    with started(tmp_path_factory.mktemp("testbed")) as testbed:
-        before = KernelHealth.of(testbed.guest)
-        yield FirstProof(testbed, before, testbed.prove())
+    with started(tmp_path_factory.mktemp("unpatched")) as unpatched:
+        before = KernelHealth.of(unpatched.guest)
+        yield FirstProof(unpatched, before, unpatched.prove())
 
 
 @pytest.fixture
-def testbed(first_proof: FirstProof) -> Testbed:
+def unpatched(first_proof: FirstProof) -> UnpatchedMachine:
     """The machine that the tests share, after its first proof."""
-    return first_proof.testbed
+    return first_proof.unpatched
 
 
 def blind(found: dict[str, Detector]) -> set[str]:
@@ -120,23 +120,23 @@ class TestSharedMachine:
         assert {found[name].state for name in ("lockdep", "kmemleak", "kasan")} == {State.NOT_BUILT}
         assert (before.taint, before.warnings) == (0, 0)
 
-    def test_proof_leaves_the_next_scenario_undisturbed(self, testbed: Testbed) -> None:
-        testbed.prove()
-        mark = testbed.guest.machine.console.mark()
-        before = KernelHealth.of(testbed.guest)
-        assert testbed.guest.machine.console.splats(mark) == []
-        testbed.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
-        assert KernelHealth.of(testbed.guest).worse_than(before) == ["warn_count has gone up by 1"]
+    def test_proof_leaves_the_next_scenario_undisturbed(self, unpatched: UnpatchedMachine) -> None:
+        unpatched.prove()
+        mark = unpatched.guest.machine.console.mark()
+        before = KernelHealth.of(unpatched.guest)
+        assert unpatched.guest.machine.console.splats(mark) == []
+        unpatched.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert KernelHealth.of(unpatched.guest).worse_than(before) == ["warn_count has gone up by 1"]
 
-    def test_proof_rearms_warnings_that_come_once(self, testbed: Testbed) -> None:
-        testbed.prove()
-        mark = testbed.guest.machine.console.mark()
-        testbed.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
-        assert testbed.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
+    def test_proof_rearms_warnings_that_come_once(self, unpatched: UnpatchedMachine) -> None:
+        unpatched.prove()
+        mark = unpatched.guest.machine.console.mark()
+        unpatched.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert unpatched.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
 
-    def test_taint_set_before_is_not_proven(self, testbed: Testbed) -> None:
+    def test_taint_set_before_is_not_proven(self, unpatched: UnpatchedMachine) -> None:
         """The first proof has set it."""
-        taint = testbed.prove()["taint"]
+        taint = unpatched.prove()["taint"]
         assert (taint.state, taint.words) == (
             State.NOT_PROVEN,
             "bit 9 (WARN) was set before one was provoked",
@@ -152,62 +152,62 @@ class TestSharedMachine:
         ],
     )
     def test_detector_that_never_changes_is_blind(
-        self, testbed: Testbed, path: str, content: str, name: str
+        self, unpatched: UnpatchedMachine, path: str, content: str, name: str
     ) -> None:
-        with testbed.instead(path, content):
-            assert blind(testbed.prove()) == {name}
+        with unpatched.instead(path, content):
+            assert blind(unpatched.prove()) == {name}
 
-    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, testbed: Testbed) -> None:
+    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, unpatched: UnpatchedMachine) -> None:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
-            leaks.ask(testbed.guest)
+            leaks.ask(unpatched.guest)
 
-    def test_warning_during_the_proof_is_a_complaint(self, testbed: Testbed) -> None:
+    def test_warning_during_the_proof_is_a_complaint(self, unpatched: UnpatchedMachine) -> None:
         """The kernel warns while the page table is read, which is after the last provocation."""
         path = "/sys/kernel/debug/page_tables/current_kernel"
         warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
-        with testbed.instead(path, ""):
+        with unpatched.instead(path, ""):
             pipe = "rm /run/instead; python3 -c 'import os; os.mkfifo(\"/run/instead\")'"
-            testbed.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
-            testbed.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
-            proof = testbed.proof()
+            unpatched.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
+            unpatched.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
+            proof = unpatched.proof()
         assert "the kernel said: WARNING: drivers/misc/lkdtm/bugs.c" in proof.complaint
         assert "warn_count has gone up by 1" in proof.complaint
         assert len(proof.splats) == 1
-        testbed.script("rm /run/instead")
+        unpatched.script("rm /run/instead")
 
-    def test_kernel_with_panic_on_warn_is_not_provoked(self, testbed: Testbed) -> None:
-        with testbed.sysctl("panic_on_warn", 1, 0):
-            found = testbed.prove()
+    def test_kernel_with_panic_on_warn_is_not_provoked(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.sysctl("panic_on_warn", 1, 0):
+            found = unpatched.prove()
         assert found["console"].state is State.NOT_PROVEN
         assert "would panic" in found["console"].words
         assert blind(found) == set()
 
-    def test_console_without_warnings_is_blind(self, testbed: Testbed) -> None:
-        with testbed.sysctl("printk", 4, 7):
-            found = testbed.prove()
+    def test_console_without_warnings_is_blind(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.sysctl("printk", 4, 7):
+            found = unpatched.prove()
         assert blind(found) == {"console", "refcount"}
         assert "a WARN was provoked and is not on it" in found["console"].words
 
 
 @pytest.mark.vm
 def test_kernel_that_dies_of_the_proof_is_a_boot_error(tmp_path: Path) -> None:
-    with started(tmp_path) as testbed:
-        testbed.script("echo 1 >/proc/sys/kernel/warn_limit")
+    with started(tmp_path) as unpatched:
+        unpatched.script("echo 1 >/proc/sys/kernel/warn_limit")
         with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
-            testbed.prove()
-        assert not testbed.guest.machine.alive()
+            unpatched.prove()
+        assert not unpatched.guest.machine.alive()
 
 
 @pytest.mark.vm
 def test_quiet_console_without_lkdtm_is_blind(tmp_path: Path) -> None:
-    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as testbed:
-        found = testbed.prove()
+    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as unpatched:
+        found = unpatched.prove()
         assert blind(found) == set()
         for name in ("console", "taint", "warn_count"):
             assert found[name].state is State.NOT_PROVEN
             assert "the kernel has no lkdtm (CONFIG_LKDTM)" in found[name].words
-        testbed.script("echo 4 >/proc/sys/kernel/printk")
-        assert blind(testbed.prove()) == {"console"}
+        unpatched.script("echo 4 >/proc/sys/kernel/printk")
+        assert blind(unpatched.prove()) == {"console"}
 
 
 # A QEMU whose console loses each line with a warning.
@@ -228,10 +228,10 @@ def test_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
     qemu = tmp_path / "qemu"
     qemu.write_text(LOSSY)
     qemu.chmod(0o755)
-    with started(tmp_path, qemu=str(qemu)) as testbed:
-        found = testbed.prove()
+    with started(tmp_path, qemu=str(qemu)) as unpatched:
+        found = unpatched.prove()
         assert blind(found) == {"console"}
-        assert "lkdtm_WARNING" in testbed.guest.machine.console.since()
+        assert "lkdtm_WARNING" in unpatched.guest.machine.console.since()
         assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 

@@ -96,7 +96,7 @@ def test_claims_name_the_owner_of_a_bar() -> None:
 
 
 @dataclass
-class Testbed:
+class UnpatchedMachine:
     """A machine with the unpatched kernel, and what is needed to start actors in it."""
 
     guest: Guest
@@ -112,15 +112,15 @@ class Testbed:
 
 
 @pytest.fixture(scope="module")
-def testbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
-    folder = tmp_path_factory.mktemp("testbed")
+def unpatched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnpatchedMachine]:
+    folder = tmp_path_factory.mktemp("unpatched")
     built = real.base_kernel()
     actor = build_actor(Store(), built.headers, folder / "actor.log")
     with machine.boot(
         built.bzimage, real.guest_image(), run_dir=folder / "machine", accelerator=real.accelerator()
     ) as booted:
         guest = Guest(booted)
-        yield Testbed(guest, actor, folder / "transcripts", KernelHealth.of(guest))
+        yield UnpatchedMachine(guest, actor, folder / "transcripts", KernelHealth.of(guest))
 
 
 BOTH = pytest.mark.parametrize("kind", ["actor", "python"])
@@ -134,74 +134,74 @@ class TestBind:
         found = Guest(guest.machine).devices[role]
         return found.driver, found.override
 
-    def test_bind_restores_the_driver(self, testbed: Testbed) -> None:
-        before = self.now(testbed.guest, "edu")
-        with testbed.guest.bind("edu") as device:
-            assert self.now(testbed.guest, "edu") == ("vfio-pci", "vfio-pci")
-            nodes = testbed.guest.run(
+    def test_bind_restores_the_driver(self, unpatched: UnpatchedMachine) -> None:
+        before = self.now(unpatched.guest, "edu")
+        with unpatched.guest.bind("edu") as device:
+            assert self.now(unpatched.guest, "edu") == ("vfio-pci", "vfio-pci")
+            nodes = unpatched.guest.run(
                 ["ls", f"/dev/vfio/{device.group}", "/dev/vfio/vfio", "/dev/vfio/devices/vfio0"]
             )
             assert nodes.status == 0
-        assert self.now(testbed.guest, "edu") == before
+        assert self.now(unpatched.guest, "edu") == before
 
-    def test_bind_restores_the_driver_after_an_error(self, testbed: Testbed) -> None:
-        before = self.now(testbed.guest, "ram")
-        with pytest.raises(ZeroDivisionError), testbed.guest.bind("ram"):
+    def test_bind_restores_the_driver_after_an_error(self, unpatched: UnpatchedMachine) -> None:
+        before = self.now(unpatched.guest, "ram")
+        with pytest.raises(ZeroDivisionError), unpatched.guest.bind("ram"):
             raise ZeroDivisionError
-        assert self.now(testbed.guest, "ram") == before
+        assert self.now(unpatched.guest, "ram") == before
 
-    def test_bind_leaves_a_bound_device_bound(self, testbed: Testbed) -> None:
-        with testbed.guest.bind("edu2"):
-            inner = Guest(testbed.guest.machine)
+    def test_bind_leaves_a_bound_device_bound(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.guest.bind("edu2"):
+            inner = Guest(unpatched.guest.machine)
             with inner.bind("edu2"):
                 pass
-            assert self.now(testbed.guest, "edu2") == ("vfio-pci", "vfio-pci")
-        assert self.now(testbed.guest, "edu2") == ("", "")
+            assert self.now(unpatched.guest, "edu2") == ("vfio-pci", "vfio-pci")
+        assert self.now(unpatched.guest, "edu2") == ("", "")
 
-    def test_bind_of_an_unknown_role_is_an_error(self, testbed: Testbed) -> None:
-        with pytest.raises(HarnessError, match="no device 'gpu'"), testbed.guest.bind("gpu"):
+    def test_bind_of_an_unknown_role_is_an_error(self, unpatched: UnpatchedMachine) -> None:
+        with pytest.raises(HarnessError, match="no device 'gpu'"), unpatched.guest.bind("gpu"):
             pass
 
-    def test_rebind_after_unbind_restores_the_driver(self, testbed: Testbed) -> None:
-        before = self.now(testbed.guest, "ram")
-        with testbed.guest.bind("ram") as device:
-            testbed.guest.unbind(device)
-            assert self.now(testbed.guest, "ram") == ("", "vfio-pci")
-            testbed.guest.rebind(device)
-            assert self.now(testbed.guest, "ram") == ("vfio-pci", "vfio-pci")
-            testbed.guest.unbind(device)
-        assert self.now(testbed.guest, "ram") == before
+    def test_rebind_after_unbind_restores_the_driver(self, unpatched: UnpatchedMachine) -> None:
+        before = self.now(unpatched.guest, "ram")
+        with unpatched.guest.bind("ram") as device:
+            unpatched.guest.unbind(device)
+            assert self.now(unpatched.guest, "ram") == ("", "vfio-pci")
+            unpatched.guest.rebind(device)
+            assert self.now(unpatched.guest, "ram") == ("vfio-pci", "vfio-pci")
+            unpatched.guest.unbind(device)
+        assert self.now(unpatched.guest, "ram") == before
 
-    def test_replug_finds_the_device_again(self, testbed: Testbed) -> None:
-        with testbed.guest.bind("ram") as device:
-            testbed.guest.replug(device)
-            found = Guest(testbed.guest.machine).devices["ram"]
+    def test_replug_finds_the_device_again(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.guest.bind("ram") as device:
+            unpatched.guest.replug(device)
+            found = Guest(unpatched.guest.machine).devices["ram"]
             assert (found.address, found.bars) == (device.address, device.bars)
             assert (found.driver, found.override) == ("", "")
-            testbed.guest.rebind(device)
-            assert self.now(testbed.guest, "ram") == ("vfio-pci", "vfio-pci")
+            unpatched.guest.rebind(device)
+            assert self.now(unpatched.guest, "ram") == ("vfio-pci", "vfio-pci")
 
     def test_unbind_of_a_device_in_use_is_reported(
-        self, testbed: Testbed, monkeypatch: pytest.MonkeyPatch
+        self, unpatched: UnpatchedMachine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """unbind() raises an error; the kernel unbinds the device when its last user is gone."""
-        with testbed.guest.bind("edu") as device, testbed.start("actor", "held") as owner:
+        with unpatched.guest.bind("edu") as device, unpatched.start("actor", "held") as owner:
             opened = owner.open(device.address)
             with monkeypatch.context() as patched:
                 patched.setattr(Guest, "patience", 3.0)
                 with pytest.raises(HeldDeviceError, match=rf"did not let go of the device {device.address}"):
-                    testbed.guest.unbind(device)
+                    unpatched.guest.unbind(device)
             opened.close()
             driver = f"/sys/bus/pci/devices/{device.address}/driver"
-            testbed.guest.script('while [ -e "$1" ]; do :; done', driver)
+            unpatched.guest.script('while [ -e "$1" ]; do :; done', driver)
 
 
 @pytest.mark.vm
 class TestProbes:
     @BOTH
     @VIA
-    def test_actor_reads_and_writes_registers(self, testbed: Testbed, kind: str, via: str) -> None:
-        with testbed.guest.bind("edu") as edu, testbed.start(kind, f"registers-{kind}-{via}") as owner:
+    def test_actor_reads_and_writes_registers(self, unpatched: UnpatchedMachine, kind: str, via: str) -> None:
+        with unpatched.guest.bind("edu") as edu, unpatched.start(kind, f"registers-{kind}-{via}") as owner:
             device = owner.open(edu.address, via)
             assert device.bars == edu.bars
             mapping = owner.map(device, bar=0)
@@ -212,8 +212,8 @@ class TestProbes:
             assert mapping.load(64, 0) != 0x010000ED
 
     @BOTH
-    def test_access_with_memory_disabled_is_sigbus(self, testbed: Testbed, kind: str) -> None:
-        with testbed.guest.bind("edu") as edu, testbed.start(kind, f"disabled-{kind}") as owner:
+    def test_access_with_memory_disabled_is_sigbus(self, unpatched: UnpatchedMachine, kind: str) -> None:
+        with unpatched.guest.bind("edu") as edu, unpatched.start(kind, f"disabled-{kind}") as owner:
             device = owner.open(edu.address)
             mapping = owner.map(device, 3 * PAGE, bar=0)
             assert len(mapping.pages()) == 3
@@ -229,11 +229,11 @@ class TestProbes:
             assert mapping.load32(0) == 0x010000ED
 
     @BOTH
-    def test_host_and_actor_share_the_ram_bar(self, testbed: Testbed, kind: str) -> None:
+    def test_host_and_actor_share_the_ram_bar(self, unpatched: UnpatchedMachine, kind: str) -> None:
         with (
-            testbed.guest.bind("ram") as ram,
-            RamBar(testbed.guest.machine.ram_bar) as witness,
-            testbed.start(kind, f"ram-{kind}") as owner,
+            unpatched.guest.bind("ram") as ram,
+            RamBar(unpatched.guest.machine.ram_bar) as witness,
+            unpatched.start(kind, f"ram-{kind}") as owner,
         ):
             mapping = owner.map(owner.open(ram.address), 16 * PAGE, 4 * PAGE, bar=RAM_BAR)
             assert witness.size == ram.bars[RAM_BAR]
@@ -244,13 +244,15 @@ class TestProbes:
 
     @BOTH
     @VIA
-    def test_export_without_the_series_cannot_be_mapped(self, testbed: Testbed, kind: str, via: str) -> None:
-        with testbed.guest.bind("ram") as ram, testbed.start(kind, f"export-{kind}-{via}") as owner:
+    def test_export_without_the_series_cannot_be_mapped(
+        self, unpatched: UnpatchedMachine, kind: str, via: str
+    ) -> None:
+        with unpatched.guest.bind("ram") as ram, unpatched.start(kind, f"export-{kind}-{via}") as owner:
             device = owner.open(ram.address, via)
-            before = KernelHealth.of(testbed.guest)
+            before = KernelHealth.of(unpatched.guest)
             buffer = owner.export(device, RAM_BAR, [Range(0, PAGE), Range(2 * MIB, 4 * PAGE)])
             assert buffer.size == buffer.seek() == 5 * PAGE
-            assert KernelHealth.of(testbed.guest).worse_than(before) == ["1 DMABUFs are left over"]
+            assert KernelHealth.of(unpatched.guest).worse_than(before) == ["1 DMABUFs are left over"]
             with pytest.raises(Refused) as refused:
                 owner.map(buffer)
             assert refused.value.errno == "EINVAL"
@@ -260,25 +262,27 @@ class TestProbes:
                 owner.export(device, RAM_BAR, [Range(0, 128 * MIB)])
             assert refused.value.errno == "EINVAL"
         # fput() is deferred, so a DMABUF may be freed after its process has ended.
-        until(lambda: KernelHealth.of(testbed.guest) == before, "the kernel to be as it was")
+        until(lambda: KernelHealth.of(unpatched.guest) == before, "the kernel to be as it was")
 
     @BOTH
-    def test_transcript_is_replayed_with_the_same_replies(self, testbed: Testbed, kind: str) -> None:
+    def test_transcript_is_replayed_with_the_same_replies(
+        self, unpatched: UnpatchedMachine, kind: str
+    ) -> None:
         """The C actor replays the transcript of either probe and gets the same replies."""
-        with testbed.guest.bind("edu") as edu:
-            with testbed.start(kind, f"replay-{kind}") as owner:
+        with unpatched.guest.bind("edu") as edu:
+            with unpatched.start(kind, f"replay-{kind}") as owner:
                 device = owner.open(edu.address)
                 owner.map(device, bar=0).pages(0, 4 * PAGE)
                 client = owner.spawn("client")
                 owner.give(owner.export(device, 0, [Range(0, PAGE)]), client).seek()
-            testbed.guest.push(testbed.transcripts / f"replay-{kind}.txt", "/run/transcript", 0o644)
-            testbed.guest.push(testbed.actor, "/run/actor")
-            done = testbed.guest.run(["/run/actor", "--replay", "/run/transcript"])
+            unpatched.guest.push(unpatched.transcripts / f"replay-{kind}.txt", "/run/transcript", 0o644)
+            unpatched.guest.push(unpatched.actor, "/run/actor")
+            done = unpatched.guest.run(["/run/actor", "--replay", "/run/transcript"])
         assert done.stdout == b"8 operations, 0 replies differ\n"
 
-    def test_end_of_an_actor_frees_its_device(self, testbed: Testbed) -> None:
+    def test_end_of_an_actor_frees_its_device(self, unpatched: UnpatchedMachine) -> None:
         """A client stopped by SIGSTOP does not keep the device from being unbound."""
-        with testbed.guest.bind("edu") as edu, testbed.start("actor", "ends") as owner:
+        with unpatched.guest.bind("edu") as edu, unpatched.start("actor", "ends") as owner:
             device = owner.open(edu.address)
             client = owner.fork("client")
             owner.signal(client, "stop")
@@ -287,20 +291,20 @@ class TestProbes:
 
 @pytest.mark.vm
 class TestHealth:
-    def test_new_kernel_is_healthy(self, testbed: Testbed) -> None:
-        assert (testbed.health.taint, testbed.health.dmabufs) == (0, 0)
-        until(lambda: KernelHealth.of(testbed.guest).dmabufs == 0, "released DMABUFs (fput() is deferred)")
+    def test_new_kernel_is_healthy(self, unpatched: UnpatchedMachine) -> None:
+        assert (unpatched.health.taint, unpatched.health.dmabufs) == (0, 0)
+        until(lambda: KernelHealth.of(unpatched.guest).dmabufs == 0, "released DMABUFs (fput() is deferred)")
 
     @BOTH
-    def test_footprint_ignores_clocksource_messages(self, testbed: Testbed, kind: str) -> None:
-        with testbed.start(kind, f"log-{kind}") as owner:
+    def test_footprint_ignores_clocksource_messages(self, unpatched: UnpatchedMachine, kind: str) -> None:
+        with unpatched.start(kind, f"log-{kind}") as owner:
             leftovers = Leftovers(owner)
-            testbed.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
+            unpatched.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
             assert leftovers.look() == ""
-            testbed.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')
+            unpatched.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')
             assert leftovers.look() == "1 records in the kernel log"
 
-    def test_warning_sets_its_taint_bit(self, testbed: Testbed) -> None:
-        before = KernelHealth.of(testbed.guest)
-        testbed.guest.run(["sh", "-c", "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"])
-        assert "new taint bit 9 (WARN)" in KernelHealth.of(testbed.guest).worse_than(before)
+    def test_warning_sets_its_taint_bit(self, unpatched: UnpatchedMachine) -> None:
+        before = KernelHealth.of(unpatched.guest)
+        unpatched.guest.run(["sh", "-c", "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"])
+        assert "new taint bit 9 (WARN)" in KernelHealth.of(unpatched.guest).worse_than(before)

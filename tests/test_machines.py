@@ -110,6 +110,7 @@ def test_every_scenario_has_an_expected_verdict() -> None:
 def test_run_blames_the_series_and_misses_no_scenario(report: Report) -> None:
     assert report.code == ExitCode.SERIES, report.output
     assert {name for name in report.cases if name.startswith("test_")} == set(EXPECTED)
+    assert set(report.silent) <= set(EXPECTED)
 
 
 @pytest.mark.vm
