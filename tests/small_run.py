@@ -168,7 +168,7 @@ def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -
     """Poll until ``condition()`` is true; return its value."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.01)
     return value
 

@@ -17,7 +17,7 @@ WORD, BIG = "arguments=('patchproof.word',)", "bigram=1073741824"  # layouts, as
 
 @dataclass(frozen=True)
 class Expected:
-    """What the run must report of one scenario of SUITE.
+    """The expected report of one scenario of SUITE.
 
     ``words`` are in the report; ``layout`` is the machine's.  ``beside`` is the scenario that had the
     same machine just before, empty for a new machine.  ``silent`` is the verdict without the
@@ -61,7 +61,7 @@ EXPECTED = {
 
 
 class Report:
-    """What one run of SUITE left behind."""
+    """The results of one run of SUITE."""
 
     def __init__(self, folder: Path) -> None:
         results = folder / "results"
@@ -76,23 +76,23 @@ class Report:
             if event["event"] == "machine-started":
                 self.layouts[event["machine"]] = event["layout"]
                 self.scenarios[event["machine"]] = []
-            elif event["event"] == "ended" and name in self.cases and name.startswith("test_"):
+            elif event["event"] == "ended" and name.startswith("test_") and self.scenarios:
                 self.scenarios[list(self.scenarios)[-1]].append(name)
             if "silent" in event:
                 self.silent[name] = event["silent"]
 
     def machine(self, name: str) -> str:
-        """The machine on which the scenario ended."""
+        """Return the machine on which the scenario ended."""
         (found,) = (machine for machine, names in self.scenarios.items() if name in names)
         return found
 
     def before(self, name: str) -> str:
-        """The scenario that had the same machine just before; empty if there is none."""
+        """Return the scenario that had the same machine just before; empty if there is none."""
         names = self.scenarios[self.machine(name)]
         return ["", *names][names.index(name)]
 
     def machine_case(self, name: str) -> Case:
-        """The test case of the machine on which the scenario ended."""
+        """Return the test case of the machine on which the scenario ended."""
         return self.cases[self.machine(name)]
 
 

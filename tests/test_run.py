@@ -12,7 +12,7 @@ from harness.errors import ExitCode
 
 
 def section(output: str, first: str, end: str) -> str:
-    """The part of ``output`` between two headings."""
+    """Return the part of ``output`` between two headings."""
     return output.partition(first)[2].partition(end)[0]
 
 
