@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness import autopsy, launch, machine, splat
+from harness import launch, machine, splat
 from harness.autopsy import QemuCrashedError
 from harness.errors import BootError, HarnessError
 from harness.hardware import MIB, Layout, Network
@@ -182,26 +182,6 @@ def test_dump_processors_writes_registers(guest: Machine) -> None:
     assert len(re.findall(r"^dumping local APIC state for CPU \d", said, re.MULTILINE)) == 4
     assert re.findall(r"^CPU#(\d)", said, re.MULTILINE) == ["0", "1"] * 3
     assert len(re.findall(r"\bRIP=[0-9a-f]{16}\b", said)) == 6
-
-
-DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
-
-
-@pytest.mark.parametrize(
-    ("said", "fault"),
-    [
-        (DEAF, "QEMU has lost the end of interrupt 236 on processor 0, which waits for ever"),
-        (DEAF.replace("ISR\t 236 ", "ISR\t (none)"), ""),
-        (DEAF.replace("HLT=1", "HLT=0"), ""),  # the processor serves the interrupt
-        (DEAF + DEAF.replace("HLT=1", "HLT=0"), ""),
-        (DEAF + DEAF.replace("ISR\t 236 ", "ISR\t 37"), ""),
-        (DEAF.replace("RFL=00000246", "RFL=00000046"), ""),  # interrupts are off: the kernel is dead
-        ("", ""),
-    ],
-)
-def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> None:
-    """The dump is from a guest that stopped answering after some hundred resets of its devices."""
-    assert autopsy.deaf(said) == fault
 
 
 def test_debugger_can_connect(guest: Machine) -> None:
