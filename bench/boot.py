@@ -1,9 +1,9 @@
-"""From QEMU's start to a command done in the guest: ours and virtme-ng's, on the same kernel.
+"""Compare the time from QEMU's start to a command done in the guest, for patchproof and virtme-ng.
 
-Ours ends with the first command's exit status over SSH.  virtme-ng has no such
-moment, so it is measured until `vng --exec true` returns, which includes that its
-guest powers off; the same is shown for ours.  The runs alternate, so that what
-else the machine does hits both.
+Both boot the same kernel.  patchproof is measured until the first command's exit
+status over SSH, and until QEMU's end.  virtme-ng is measured until `vng --exec true`
+returns, which includes its guest's power-off.  The runs alternate, so other load on
+the host affects both.
 
     python bench/boot.py [--runs N] [--kernel BZIMAGE] [--accel auto|kvm|tcg]
 """
@@ -42,7 +42,7 @@ PATIENCE = 120.0
 
 
 def build_kernel(store: Store, progress: Progress) -> Path:
-    """The unpatched base with what virtme-ng needs: one kernel for both."""
+    """Build the unpatched base with the options that virtme-ng needs, one kernel for both."""
     source = base.fetch(store, progress)
     unpatched = apply.apply_series(store, progress, source, None, store.path("logs", "bench", "apply.log"))
     return build.build_kernel(
@@ -51,7 +51,7 @@ def build_kernel(store: Store, progress: Progress) -> Path:
 
 
 def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> tuple[float, float]:
-    """Seconds from QEMU's start to the first command done, and to QEMU's end."""
+    """Return the seconds from QEMU's start to the first command done, and to QEMU's end."""
     with tempfile.TemporaryDirectory() as folder:
         with machine.boot(bzimage, guest, run_dir=Path(folder), accelerator=accelerator) as booted:
             booted.ssh.run(["true"], PATIENCE)
@@ -60,13 +60,13 @@ def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> tuple[f
 
 
 def virtme(bzimage: Path, accelerator: Accelerator) -> float:
-    """Seconds that `vng` takes to run one command.  Raises HarnessError if it does not."""
+    """Return the seconds that `vng` takes to run one command.  Raises HarnessError if it does not."""
     vng = Path(sys.executable).with_name("vng")
     if not vng.exists():
         raise HarnessError("virtme-ng is not installed. Run `tox -e bench`, or pip install '.[bench]'.")
     with tempfile.TemporaryDirectory(prefix="patchproof-bench-") as shared:
-        # A file shows that the command ran: vng's exit status does not, and what the command says is
-        # lost on a host without udev, whose programs the guest uses.
+        # A file shows that the command ran.  vng's exit status does not, and the command's output is
+        # lost on a host without udev: the guest uses the host's programs.
         ran = Path(shared) / "ran"
         argv = [
             *(str(vng), "--run", str(bzimage), "--cpus", "2", "--memory", "1G"),
@@ -74,7 +74,7 @@ def virtme(bzimage: Path, accelerator: Accelerator) -> float:
             *(["--disable-kvm"] if accelerator.name == "tcg" else []),
             *("--exec", f"touch {ran}"),
         ]
-        # vng starts programs that lie beside it.
+        # vng starts programs of its own folder.
         environment = dict(os.environ) | {"PATH": f"{vng.parent}:{os.environ.get('PATH', os.defpath)}"}
         started = time.monotonic()
         done = subprocess.run(
@@ -98,7 +98,7 @@ def virtme(bzimage: Path, accelerator: Accelerator) -> float:
 def measure(
     runs: int, bzimage: Path, guest: image.Image, accelerator: Accelerator, progress: Progress
 ) -> dict[str, list[float]]:
-    """The seconds of every run, by what was measured."""
+    """Return the seconds of every run, by what was measured."""
     seconds: dict[str, list[float]] = {OURS: [], OURS_ENDED: [], VIRTME: []}
     with progress.stage("bench boot") as stage:
         for number in range(runs):
@@ -111,7 +111,7 @@ def measure(
 
 
 def table(seconds: dict[str, list[float]]) -> Table:
-    """Medians, ranges, and the ratio to virtme-ng's median."""
+    """Make a table of medians, ranges, and the ratio to virtme-ng's median."""
     reference = statistics.median(seconds[VIRTME])
     shown = Table(title="QEMU's start to a command done")
     for heading in ("what", "median s", "least s", "most s", "ratio"):
@@ -124,7 +124,7 @@ def table(seconds: dict[str, list[float]]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; the exit status is that of an error, never of a figure."""
+    """Print the table; only an error makes the exit status other than 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,9 @@
-"""Where the time of a stored run went: its machines, its groups of requirements, its slowest scenarios.
+"""Print the time that a stored run took: by machine, by group of requirements, and the slowest scenarios.
 
     python bench/scenarios.py [RESULTS] [--slowest N]
 
-Without RESULTS it is the newest run below results/.  A boot that a scenario asked
-for is part of that scenario's time, too.
+RESULTS is by default the newest run below results/.  The time of a scenario includes
+the boot that it asked for.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from harness.verdict.record import Result
 
 
 def seconds(results: list[Result]) -> list[float]:
-    """How long each of them took, those that did not end left out."""
+    """Return the duration of each result that ended."""
     return [result.duration for result in results if result.duration is not None]
 
 
 def group_of(result: Result) -> str:
-    """The group of a scenario's first requirement: MAP, LIFE."""
+    """Return the group of a scenario's first requirement, such as MAP."""
     return result.entry.requirements[0].partition("-")[0]
 
 
 def boots(directory: Path) -> list[tuple[str, str, float]]:
-    """Name, layout, and seconds to the first login of each machine that came up."""
+    """Return name, layout, and seconds to the first login of each machine that came up."""
     events = [json.loads(line) for line in (directory / EVENTS).read_text().splitlines()]
     layouts = {e["machine"]: e.get("layout", "") for e in events if e["event"] == "machine-started"}
     return [(e["machine"], layouts[e["machine"]], e["seconds"]) for e in events if e["event"] == "machine-up"]
 
 
 def table(heading: str, *numbers: str) -> Table:
-    """An empty table: one column of words, the others of numbers."""
+    """Make an empty table with one column of words and the others of numbers."""
     shown = Table(heading)
     for number in numbers:
         shown.add_column(number, justify="right")
@@ -76,8 +76,8 @@ def main() -> int:
 
     sums = table("group", "scenarios", "median s", "sum s")
     for group, members in sorted(groups.items(), key=lambda pair: -sum(seconds(pair[1]))):
-        took = seconds(members) or [0.0]
-        figures = (f"{statistics.median(took):.2f}", f"{sum(took):.1f}")
+        durations = seconds(members) or [0.0]
+        figures = (f"{statistics.median(durations):.2f}", f"{sum(durations):.1f}")
         sums.add_row(group, str(len(members)), *figures)
     sums.add_row("all", str(len(scenarios)), "", f"{sum(seconds(scenarios)):.1f}")
     console.print(sums)

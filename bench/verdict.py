@@ -1,7 +1,7 @@
-"""How long the main job takes: everything cached, one patch changed, and (on request) from nothing.
+"""Measure the main job: everything cached, one patch changed, and (on request) an empty cache.
 
-Each figure is a whole process, from the command line to its end.  Figures of one
-run can be compared with each other; between machines only their ratios can.
+Each figure is the time of a whole process, from the command line to its end.  Figures
+of one run can be compared with each other; between hosts only ratios can.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from harness.run import request
 
 SERIES = paths.PATCHES / request.DEFAULT_SERIES
 TOUCHED = "drivers/vfio/pci/vfio_pci_dmabuf.c"
-# What a run does besides its scenarios does not depend on their number: a few will do.
+# The time outside of scenarios does not depend on their number, so a few scenarios are enough.
 SELECTION = "test_a_dmabuf_reaches"
 
 
 def run_once(series: Path, results: Path, *, cache: Path | None = None) -> tuple[float, float]:
-    """Seconds of one whole run, and how many of them were spent in scenarios."""
+    """Return the seconds of one whole run, and those that were spent in scenarios."""
     environment = dict(os.environ) | ({"PATCHPROOF_CACHE": str(cache)} if cache else {})
     started = time.monotonic()
     done = subprocess.run(
@@ -53,7 +53,7 @@ def run_once(series: Path, results: Path, *, cache: Path | None = None) -> tuple
 
 
 def changed_series(folder: Path, number: int) -> Path:
-    """A copy of the default series with one more patch, which differs each time."""
+    """Copy the default series and add a patch that differs each time."""
     copy = folder / f"changed-{number}"
     shutil.copytree(SERIES, copy)
     applied = subprocess.run(

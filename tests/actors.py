@@ -1,7 +1,7 @@
-"""Actors on the host: the C actor compiled, either probe started, and a memfd given to it as a DMABUF.
+"""Actors on the host: compile the C actor, start either probe, give it a memfd in place of a DMABUF.
 
-A memfd maps, loads, stores and faults (beyond its end) like a DMABUF does, so
-the probes' own work is tested by what they really do, without a machine.
+A memfd maps, loads, stores and faults (beyond its end) as a DMABUF does, so the
+probes can be tested without a machine.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _AS_FD_3 = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], 
 
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    """What lies in it goes with this process."""
+    """Make a folder that is removed when this process ends."""
     return tempfile.TemporaryDirectory(prefix="patchproof-actor-")
 
 
 @functools.cache
 def actor(*defines: str) -> Path:
-    """The C actor, compiled with ``-D`` of each of ``defines``; once per test run."""
+    """Compile the C actor with ``-D`` of each of ``defines``, once per test run."""
     folder = Path(_folder().name, *defines)
     folder.mkdir(parents=True, exist_ok=True)
     flags = " ".join(["-O1", *(f"-D{define}" for define in defines)])
@@ -45,12 +45,12 @@ def actor(*defines: str) -> Path:
 
 
 def argv(kind: str) -> list[str]:
-    """How to start the probe of this kind: ``actor`` or ``python``."""
+    """Return the command of the probe of this kind, ``actor`` or ``python``."""
     return [str(actor())] if kind == "actor" else [sys.executable, "-IS", str(PROBES / "probe.py")]
 
 
 class Local:
-    """A program on this host as harness.ssh.Stream shows one in the guest."""
+    """A program on this host with the interface of harness.ssh.Stream."""
 
     def __init__(self, arguments: list[str], *, parcels: socket.socket | None = None) -> None:
         keep = (parcels.fileno(),) if parcels is not None else ()
@@ -102,7 +102,7 @@ class Local:
         self.process.stderr.close()
 
     def ask(self, line: str | bytes) -> str:
-        """One line and its reply."""
+        """Send one line and return its reply."""
         self.write((line.encode() if isinstance(line, str) else line) + b"\n")
         return self.read_line().decode(errors="backslashreplace")
 
@@ -130,7 +130,7 @@ class Client(Local):
         os.close(self.file)
 
     def shrink(self, pages: int) -> None:
-        """Take pages from the end of the memfd: what maps them faults."""
+        """Shorten the memfd to ``pages`` pages; access to a mapping beyond them faults."""
         os.truncate(self.file, pages * PAGE)
 
     def __enter__(self) -> Client:

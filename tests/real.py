@@ -1,4 +1,4 @@
-"""The real kernel and the real image, for tests that boot: made once, kept in the user's cache."""
+"""The real kernel and image for tests that boot, made once and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _store() -> Store:
 
 @functools.cache
 def base_kernel() -> build.Kernel:
-    """The unpatched base, with the configuration that every series is tested with."""
+    """Build the unpatched base with the configuration that every series is tested with."""
     store, progress = _store(), Progress(_store())
     logs = store.path("logs", "tests")
     source = base.fetch(store, progress)
@@ -32,12 +32,12 @@ def base_kernel() -> build.Kernel:
 
 @functools.cache
 def guest_image() -> image.Image:
-    """The guest's root file system."""
+    """Build the guest's root file system."""
     store = _store()
     return image.build(store, Progress(store), Path(store.path("logs", "tests", "image.log")))
 
 
 @functools.cache
 def accelerator() -> Accelerator:
-    """What `--accel auto` means here."""
+    """Return the accelerator that `--accel auto` chooses on this host."""
     return choose(_store(), "auto", "qemu-system-x86_64", base_kernel().bzimage)

@@ -1,4 +1,4 @@
-"""Whole runs of the program, as a user starts them, and what they leave behind."""
+"""Whole runs of the program, as a user starts them, and readers of the results they leave."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from filelock import FileLock
 from small_kernel import FILES
 
 PROJECT = Path(__file__).resolve().parent.parent
+SUITES = PROJECT / "tests" / "data" / "suites"  # small suites for whole runs
 CORE = "drivers/vfio/pci/core.c"
-PATIENCE = 600.0  # seconds; a deadline that only a hang meets
+PATIENCE = 600.0  # seconds; only a hang takes longer
 
-# What a kernel's Makefile does, as far as the harness can see it.  A file `hold` in the source names
-# one whose existence keeps the build from ending; a file `ballast` makes the kernel large.
+# The targets of a kernel's Makefile that the harness uses.  A file `hold` in the source names another
+# file: the build waits as long as that exists.  A file `ballast` makes the kernel large.
 MAKEFILE = r"""VERSION = 6
 PATCHLEVEL = 19
 SUBLEVEL = 6
@@ -50,7 +51,7 @@ headers_install:
 
 
 def make_checkout(folder: Path, **more: str) -> Path:
-    """A git checkout of a small kernel that can be configured and built, with the files ``more``."""
+    """Make a git checkout of a small kernel that can be configured and built, with the files ``more``."""
     for name, (mode, content) in {**FILES, "Makefile": (0o644, MAKEFILE)}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,7 @@ def make_checkout(folder: Path, **more: str) -> Path:
 
 
 def make_series(folder: Path, old: str, new: str, name: str = "0001-change.patch") -> Path:
-    """A folder with one patch that changes line 10 of core.c from ``old`` to ``new``."""
+    """Make a folder with one patch that changes line 10 of core.c from ``old`` to ``new``."""
     folder.mkdir(parents=True)
     around = [f" int line_{number};\n" for number in range(7, 14)]
     around[3] = f"-{old}\n+{new}\n"
@@ -78,7 +79,7 @@ def make_series(folder: Path, old: str, new: str, name: str = "0001-change.patch
 
 
 class Invocation:
-    """``python -m harness ARGUMENTS``, running; ``mark`` is found in the environment of all it starts."""
+    """A running ``python -m harness ARGUMENTS``; its children have ``mark`` in their environment."""
 
     def __init__(self, *arguments: str | Path, mark: Path, cache: Path | None = None) -> None:
         self.mark = mark
@@ -88,7 +89,7 @@ class Invocation:
             environment["PATCHPROOF_CACHE"] = str(cache)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                # A shell's background job ignores Ctrl-C, and what it starts inherits that.
+                # A shell's background job ignores SIGINT, and its children inherit that.
                 ["env", "--default-signal=INT", sys.executable, "-m", "harness", *map(str, arguments)],
                 cwd=PROJECT,
                 env=environment,
@@ -102,7 +103,7 @@ class Invocation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """A test that failed half-way leaves nothing running."""
+        """Kill the program and its children, so that a failed test leaves nothing running."""
         self.process.kill()
         self.process.wait()
         for number in self.children():
@@ -111,24 +112,24 @@ class Invocation:
 
     @property
     def output(self) -> str:
-        """Standard output and error so far."""
+        """Return standard output and error so far."""
         return self.log.read_text(errors="replace")
 
     def end(self) -> int:
-        """Wait for its end; the exit code.  Nobody ever sees a traceback."""
+        """Wait for the end of the program, require that it printed no traceback, and return the exit code."""
         code = self.process.wait(PATIENCE)
         assert "Traceback (most recent call last)" not in self.output, self.output
         assert "INTERNALERROR" not in self.output, self.output
         return code
 
     def children(self) -> dict[int, str]:
-        """What it started and is still there: process id to command line."""
+        """Return the processes that it started and that still run, process id to command line."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 command, environment = ((folder / name).read_bytes() for name in ("cmdline", "environ"))
             except OSError:
-                continue  # it has just ended
+                continue  # the process has just ended
             if str(self.mark).encode() in command + environment and int(folder.name) not in (
                 os.getpid(),
                 self.process.pid,
@@ -138,13 +139,13 @@ class Invocation:
 
 
 def run(*arguments: str | Path, mark: Path, cache: Path | None = None) -> tuple[int, str]:
-    """Run the program to its end: exit code and output."""
+    """Run the program to its end; return exit code and output."""
     with Invocation(*arguments, mark=mark, cache=cache) as invocation:
         return invocation.end(), invocation.output
 
 
 class Built:
-    """The kernel of the default series, in the cache that all runs share."""
+    """The kernel of the default series, built into the cache that all runs share."""
 
     def __init__(self, mark: Path) -> None:
         code, output = run("build", "--series", "reference-feature", mark=mark)
@@ -157,23 +158,23 @@ class Built:
 
 
 def make_qemu(path: Path, script: str) -> Path:
-    """A QEMU for which ``script`` (sh) decides what the real one, $qemu, is asked to do."""
+    """Write a program that runs ``script`` (sh) in place of QEMU; $qemu is the real one."""
     path.write_text(f"#!/bin/sh\nqemu=qemu-system-x86_64\n{script}\n")
     path.chmod(0o755)
     return path
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Poll until ``condition()`` is true; its value."""
+    """Poll until ``condition()`` is true; return its value."""
     deadline = time.monotonic() + patience
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.01)
     return value
 
 
 def events(results: Path) -> list[dict[str, Any]]:
-    """The whole lines of the newest run's journal below ``results``."""
+    """Read the whole lines of the newest run's journal below ``results``."""
     journal = results / "latest" / "events.jsonl"
     if not journal.exists():
         return []
@@ -181,8 +182,8 @@ def events(results: Path) -> list[dict[str, Any]]:
 
 
 def is_open(results: Path, beginning: str) -> str:
-    """The stage or scenario in progress if its id starts with ``beginning``, else nothing."""
-    # Machines come and go inside of stages and scenarios.
+    """Return the stage or scenario in progress if its id starts with ``beginning``, else an empty string."""
+    # Machines start and end inside of stages and scenarios.
     told = [event for event in events(results) if not event["event"].startswith("machine-")]
     last = (told or [{}])[-1]
     identity = str(last.get("id", ""))
@@ -190,7 +191,7 @@ def is_open(results: Path, beginning: str) -> str:
 
 
 def facts(results: Path) -> dict[str, Any]:
-    """run.json of the newest run."""
+    """Read run.json of the newest run."""
     loaded: dict[str, Any] = json.loads((results / "latest" / "run.json").read_text())
     return loaded
 
@@ -210,17 +211,17 @@ class Case:
 
 
 def junit(results: Path) -> dict[str, Case]:
-    """junit.xml of the newest run: name of the test case to what it says."""
+    """Read junit.xml of the newest run, name of the test case to its content."""
     root = ET.parse(results / "latest" / "junit.xml").getroot()
     return {str(element.get("name")): Case(element) for element in root.iter("testcase")}
 
 
 def assert_locks_free(cache: Path) -> None:
-    """Whoever comes next gets every lock at once."""
+    """Require that every lock of the cache can be taken at once."""
     for path in [*cache.glob("locks/*.lock"), *cache.glob("workbench/*.lock")]:
         FileLock(path).acquire(timeout=0).lock.release()
 
 
 def leftovers(cache: Path, *kinds: str) -> list[Path]:
-    """Unfinished entries of the cache."""
+    """Return the unfinished entries of the cache."""
     return [path for kind in kinds for path in (cache / kind).glob(".*")]

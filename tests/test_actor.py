@@ -1,551 +1,359 @@
-"""The probes themselves, on this host: their protocol, their faults, and what bad input gets."""
+"""Actors as scenarios see them: values, exceptions, transcripts, and replies that break the protocol."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from actors import PAGE, PROBES, Client, Local, actor, argv
-from hypothesis import HealthCheck, given, settings
+from actors import PAGE, Client, Local, actor
+from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.actor import build
+from harness.actor.actor import Actor, Survivors
+from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.reply import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    ActorDiedError,
+    DeadlineError,
+    Refused,
+    Sigbus,
+    Sigsegv,
+    Vma,
+    judge,
+)
+from harness.actor.session import Wire
+from harness.actor.transcript import Transcript
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, HarnessError
+
 KINDS = ["actor", "python"]
-BOTH = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture
-def client(kind: str) -> Iterator[Client]:
-    with Client(kind) as one:
-        yield one
-
-
-def ask(program: Local, *lines: str) -> list[str]:
-    return [program.ask(line) for line in lines]
 
 
 @pytest.fixture(params=KINDS)
-def lonely(request: pytest.FixtureRequest) -> Iterator[Local]:
-    one = Local(argv(request.param))
-    yield one
-    one.close()
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    with Client(request.param) as one:
+        yield one
 
 
-def operations(program: list[str]) -> list[str]:
-    said = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
-    return re.findall(r"^  ([a-z]\S*(?: .*)?)$", said.partition("operations:")[2], re.MULTILINE)
+@pytest.fixture
+def transcript(tmp_path: Path) -> Transcript:
+    return Transcript(tmp_path / "transcripts/test.txt", "a title")
 
 
-def described() -> dict[str, bool]:
-    """The usages that PROTOCOL.md describes, and whether the Python probe is to have them."""
-    table: dict[str, bool] = {}
-    for row in re.findall(r"^\| (`.*?`) \| (yes|) ?\|", (PROBES / "PROTOCOL.md").read_text(), re.MULTILINE):
-        first, *others = (usage.replace("\\|", "|") for usage in re.findall("`(.*?)`", row[0]))
-        words = first.partition(" ")[2]
-        for usage in (first, *(f"{other} {words}" for other in others)):
-            table[usage] = row[1] == "yes"
-    assert len(table) > 40
-    return table
+@pytest.fixture
+def owner(client: Client, transcript: Transcript) -> Actor:
+    return Actor(Wire(client, transcript))
 
 
-class TestHelp:
-    def test_every_operation_is_described_and_no_other(self) -> None:
-        assert sorted(operations(argv("actor"))) == sorted(described())
-
-    def test_the_python_probe_has_the_operations_it_is_said_to_have(self) -> None:
-        ours = {usage.split()[0] for usage, yes in described().items() if yes}
-        assert {usage.split()[0] for usage in operations(argv("python"))} == ours
-
-    @BOTH
-    def test_unknown_arguments_are_refused(self, kind: str) -> None:
-        done = subprocess.run([*argv(kind), "--nonsense"], capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "--help" in done.stderr
+@pytest.fixture
+def buffer(owner: Actor) -> Buffer:
+    return Buffer(owner, "buf1", 4 * PAGE, None)
 
 
-class TestLines:
-    @pytest.mark.parametrize(
-        "line",
-        [
-            "nonsense",
-            "open",
-            "open vfio",
-            "open vfio ../../../etc",
-            "open vfio 0000:01:00.0/../..",
-            "open vfio 0000:01:00",
-            "open vfio 0000:01:00.0 via=sideways",
-            "open file 0000:01:00.0",
-            "load32 map1 0",
-            "load32 map1",
-            "version extra",
-            "version extra=1",
-            "spawn Name",
-            "spawn parent",
-            "spawn a/b",
-            "spawn " + "n" * 24,
-            "recv",
-            "send buf1 parent",
-            "close map1",
-            "export dev1 bar=0",
-            "@nobody version",
-            "@",
-            "@ version",
-            "version deadline=0",
-            "version deadline=x",
-            "version deadline=99999999999999999999",
-            "=",
-            "\x01\x02",
-            "é",
-        ],
-    )
-    def test_a_malformed_line_gets_one_error_line(self, lonely: Local, line: str) -> None:
-        reply = lonely.ask(line)
-        assert reply.startswith("error usage: ")
-        assert reply.isprintable()
-        assert lonely.ask("version").startswith("ok protocol=1 ")
+class TestActor:
+    def test_replies_are_values(self, owner: Actor, buffer: Buffer) -> None:
+        mapping = owner.map(buffer)
+        assert mapping == Mapping(owner, "map1", 4 * PAGE)
+        assert mapping.store32(8, 0xFEDCBA98) is None
+        assert mapping.load32(8) == 0xFEDCBA98
+        assert mapping.load(16, 10) == 0xFEDC
+        assert mapping.stamp(7) is None
+        assert mapping.pages() == [7, 8, 9, 10]
+        assert buffer.seek() == 4 * PAGE
 
-    def test_blank_lines_and_comments_get_no_reply(self, lonely: Local) -> None:
-        lonely.write(b"\n   \n# comment\n\t\nversion\n")
-        assert lonely.read_line().startswith(b"ok protocol=")
+    def test_faults_are_values(self, client: Client, owner: Actor, buffer: Buffer) -> None:
+        readonly, mapping = owner.map(buffer, prot="r"), owner.map(buffer)
+        assert readonly.store32(4, 1) == Sigsegv(SEGV_ACCERR, 4)
+        mapping.unmap(PAGE, PAGE)
+        assert mapping.load32(PAGE) == Sigsegv(SEGV_MAPERR, PAGE)
+        assert mapping.load32(PAGE) != Sigbus(SEGV_MAPERR, PAGE)
+        client.shrink(0)
+        assert mapping.load32(3 * PAGE + 8) == Sigbus(BUS_ADRERR, 3 * PAGE + 8)
+        assert readonly.pages(2 * PAGE) == [Sigbus(BUS_ADRERR, page * PAGE) for page in (2, 3)]
+        assert mapping.stamp() == Sigbus(BUS_ADRERR, 0)
 
-    def test_a_line_without_its_newline_is_not_carried_out(self) -> None:
-        done = subprocess.run(argv("actor"), input=b"version\nversi", capture_output=True, check=True)
-        assert done.stdout.count(b"\n") == 1
+    def test_refusal_has_its_errno(self, owner: Actor, buffer: Buffer) -> None:
+        with pytest.raises(Refused, match="EINVAL") as caught:
+            owner.map(buffer, length=0)
+        assert caught.value.errno == "EINVAL"
+        assert caught.value.operation == "map buf1 length=0 prot=rw"
 
-    @pytest.mark.parametrize(("size", "fits"), [(1 << 22, True), ((1 << 22) + (1 << 18), False)])
-    def test_a_long_line(self, size: int, fits: bool) -> None:
-        one = Local(argv("actor"))
-        reply = one.ask(b"ioctl buf1 1 data=" + b"0" * (size - 18))
-        assert ("'buf1' is no device" in reply) == fits
-        assert ("at most" in reply) == (not fits)
-        assert one.ask("version").startswith("ok ")
-        one.close()
+    def test_wrong_line_is_a_harness_error(self, owner: Actor) -> None:
+        with pytest.raises(HarnessError, match="does not name a buffer"):
+            Buffer(owner, "buf9", 0, None).seek()
 
-    @pytest.mark.parametrize("word", ["word ", "a=b "])
-    def test_a_line_of_many_words(self, lonely: Local, word: str) -> None:
-        for count in (15, 16, 17, 5000):
-            assert lonely.ask("version " + word * count).startswith("error usage: ")
-        assert lonely.ask("version").startswith("ok ")
+    def test_client_maps_a_given_buffer(self, owner: Actor, buffer: Buffer) -> None:
+        client = owner.spawn("client")
+        theirs = owner.give(buffer, client)
+        client.map(theirs).store32(0, 77)
+        assert owner.map(buffer).load32(0) == 77
+        client.exit()
+        with pytest.raises(ActorDiedError, match="exit=0"):
+            theirs.seek()
+        assert owner.reap(client) == "exit=0"
 
-    def test_a_nul_hides_nothing(self) -> None:
-        one = Local(argv("actor"))
-        assert one.ask(b"version\0 and more").startswith("error usage: a line has at most")
-        one.close()
+    def test_operation_past_its_deadline_is_an_error(self, owner: Actor) -> None:
+        client = owner.spawn("client")
+        with pytest.raises(DeadlineError, match="within 1 s") as caught:
+            client.say("recv", deadline=1)
+        assert caught.value.answered
+        client.exit()
 
-    def test_exit_is_answered(self, lonely: Local) -> None:
-        assert lonely.ask("exit") == "ok"
-        assert lonely.wait(10) == 0
-
-    def test_the_end_of_input_is_the_end(self, lonely: Local) -> None:
-        lonely.close()
-        assert lonely.process.returncode == 0
+    def test_revoke_of_a_buffer_without_a_device_is_an_error(self, owner: Actor, buffer: Buffer) -> None:
+        with pytest.raises(HarnessError, match="which device"):
+            owner.revoke(buffer)
 
 
-@BOTH
-class TestNumbers:
-    @pytest.mark.parametrize("text", ["0x1000", "4096", "4K", "0x4K"])
-    def test_all_ways_to_write_a_number(self, client: Client, text: str) -> None:
-        assert client.ask(f"seek buf1 whence=set offset={text}") == "ok 0x1000"
+class TestPlaces:
+    """Operations about places in a mapping, and ranges of an export."""
 
-    @pytest.mark.parametrize(
-        "text",
-        [
-            *("", "-1", "+1", "0x", "x10", "10q", "1KK", "0x0x1", "0x-1", "1_0", "1e3", "\u0661"),
-            *("18446744073709551616", "0x1ffffffffffffffffK", "17179869184G"),
-        ],
-    )
-    def test_anything_else_is_refused(self, client: Client, text: str) -> None:
-        assert client.ask(f"seek buf1 whence=set offset={text}").startswith("error usage: seek: ")
+    @pytest.fixture
+    def mapping(self, transcript: Transcript) -> Iterator[Mapping]:
+        with Client("actor") as client:
+            owner = Actor(Wire(client, transcript))
+            yield owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
+
+    def test_at_loads_in_the_asked_order(self, mapping: Mapping) -> None:
+        mapping.stamp(seed=0x20)
+        mapping.protect("none", PAGE, PAGE)
+        assert mapping.at((3 * PAGE, 0, 3 * PAGE)) == [0x23, 0x20, 0x23]
+        assert mapping.at([PAGE + 4]) == [Sigsegv(SEGV_ACCERR, PAGE + 4)]
+
+    def test_touch_counts_faults(self, mapping: Mapping) -> None:
+        mapping.stamp()
+        mapping.advise("dontneed")
+        assert mapping.touch(offset=PAGE, length=PAGE) == 1
+        assert mapping.touch(value=9, offset=PAGE, length=PAGE) == 0
+        assert mapping.pages() == [0, 9, 2, 3]
+        mapping.protect("none", 2 * PAGE)
+        assert mapping.touch() == Sigsegv(SEGV_ACCERR, 2 * PAGE)
+
+    def test_buffer_and_mapping_end_with_their_block(self, mapping: Mapping) -> None:
+        owner = mapping.actor
+        with Buffer(owner, "buf1", 4 * PAGE, None).dup() as other, owner.map(other, PAGE) as second:
+            assert second.load32(0) == 0
+        with pytest.raises(HarnessError, match="does not name"):
+            second.load32(0)
+        with pytest.raises(HarnessError, match="does not name"):
+            other.seek()
+
+    def test_buffer_tells_its_descriptors_state(self, mapping: Mapping) -> None:
+        buffer = Buffer(mapping.actor, "buf1", 4 * PAGE, None)
+        assert buffer.closes_on_exec()
+        assert buffer.fdinfo()["pos"] == "0"
+        with pytest.raises(Refused, match="ENOTTY"):
+            buffer.ioctl(0x40086200, b"\3\0\0\0\0\0\0\0")
+        buffer.ioctl(0x541B, bytes(4))
+
+    def test_exec_forgets_the_names(self, mapping: Mapping) -> None:
+        mapping.actor.comment("now it replaces itself")
+        assert mapping.actor.exec() == Survivors(0, ())
+        with pytest.raises(HarnessError, match="does not name"):
+            mapping.load32(0)
+
+    def test_export_joins_equal_ranges(self, owner: Actor, client: Client) -> None:
+        device = Device(owner, "dev1", "0000:01:00.0", {2: 8 * PAGE})
+        one, other = Range(0, PAGE), Range(PAGE, 2 * PAGE)
+        for ranges, said in (
+            ([one, other, one], "0x0:0x1000,0x1000:0x2000,0x0:0x1000"),
+            ([other, *[one] * 3, other], "0x1000:0x2000,0x0:0x1000*3,0x1000:0x2000"),
+            ([], ""),
+            (None, "0x0:0x8000"),
+        ):
+            with pytest.raises(HarnessError, match=rf"`export dev1 bar=2 ranges={re.escape(said)}`"):
+                owner.export(device, 2, ranges)
 
 
-@BOTH
-class TestMemory:
-    def test_loads_and_stores_of_every_width(self, client: Client) -> None:
-        os.pwrite(client.file, bytes(range(1, 17)), 16)
-        assert ask(client, "map buf1 length=4K", "load8 map1 16", "load16 map1 16", "load32 map1 16") == [
-            "ok map1",
-            "ok 0x01",
-            "ok 0x0201",
-            "ok 0x04030201",
-        ]
-        assert client.ask("load64 map1 24") == "ok 0x100f0e0d0c0b0a09"
-        stores = ["store8 map1 0 0xaa", "store16 map1 2 0xbbcc", "store32 map1 4 0xdddddddd"]
-        assert ask(client, *stores, "store64 map1 8 0x1122334455667788") == ["ok"] * 4
-        assert os.pread(client.file, 16, 0).hex() == "aa00ccbbdddddddd8877665544332211"
+class TestForkedActor:
+    def test_forked_actor_adopts_a_mapping(self, transcript: Transcript) -> None:
+        with Client("actor") as client:
+            owner = Actor(Wire(client, transcript))
+            mapping = owner.map(Buffer(owner, "buf1", 4 * PAGE, None))
+            child = owner.fork("child")
+            assert child.adopt(mapping).store32(0, 5) is None
+            assert mapping.load32(0) == 5
+            assert mapping.fill(0x1234, length=PAGE) is None
+            assert child.adopt(mapping).differs(0x1234) == "offset=0x1000 value=0x00000000"
+            assert mapping.differs(0x1234, length=PAGE) == ""
+            (vma,) = owner.vmas(mapping)
+            assert (vma.start, vma.end, vma.permissions, vma.file_offset) == (0, 4 * PAGE, "rw-s", 0)
+            assert {"rd", "wr", "sh"} <= vma.flags
+            assert owner.minor_faults() > 0
 
-    @pytest.mark.parametrize("line", ["store8 map1 0 256", "store32 map1 0 0x100000000", "load32 map1 4093"])
-    def test_what_does_not_fit_is_not_done(self, client: Client, line: str) -> None:
-        client.ask("map buf1 length=4K")
-        assert client.ask(line).startswith("error usage: ")
 
-    @pytest.mark.parametrize("offset", ["0xffffffffffffffff", "0xfffffffffffffffc", "0x8000000000000000"])
-    def test_an_offset_does_not_wrap(self, client: Client, offset: str) -> None:
-        client.ask("map buf1 length=4K")
-        assert client.ask(f"load32 map1 {offset}").startswith("error usage: ")
-        assert client.ask(f"unmap map1 offset={offset}").startswith("error usage: ")
-        assert client.ask(f"loadpages map1 offset=0x800 length={offset}").startswith("error usage: ")
-
-    def test_what_mmap_refuses(self, client: Client) -> None:
-        lines = ["length=0", "length=4K offset=1", "length=0xffffffffffffffff", "length=4K flags=0"]
-        assert ask(client, *(f"map buf1 {line}" for line in lines)) == [
-            "error EINVAL map: Invalid argument",
-            "error EINVAL map: Invalid argument",
-            "error ENOMEM map: Cannot allocate memory",
-            "error EINVAL map: Invalid argument",
-        ]
-
-    @pytest.mark.parametrize(
-        "option", ["flags=fixed", "flags=0x11", "flags=shared,", "bar=0", "prot=wx", "prot="]
-    )
-    def test_what_mmap_is_not_even_asked(self, client: Client, option: str) -> None:
-        assert client.ask(f"map buf1 length=4K {option}").startswith("error usage: map: ")
-
-    def test_an_access_that_faults_says_where(self, client: Client) -> None:
-        client.ask("map buf1 length=16K")
-        os.truncate(client.file, PAGE)
-        lines = ["load32 map1 0", "load32 map1 0x1008", "store8 map1 0x3fff 1", "load32 map1 0"]
-        assert ask(client, *lines) == [
-            "ok 0x00000000",
-            "sigbus code=adrerr offset=0x1008",
-            "sigbus code=adrerr offset=0x3fff",
-            "ok 0x00000000",
-        ]
-
-    def test_a_forbidden_access_is_another_signal(self, client: Client) -> None:
-        assert ask(client, "map buf1 length=4K prot=r", "store32 map1 8 1", "load32 map1 8") == [
-            "ok map1",
-            "sigsegv code=accerr offset=0x8",
-            "ok 0x00000000",
-        ]
-        assert (
-            ask(client, "map buf1 length=4K prot=none", "load32 map2 0")[1]
-            == "sigsegv code=accerr offset=0x0"
+class TestTranscript:
+    def test_transcript_holds_lines_and_replies(
+        self, owner: Actor, buffer: Buffer, transcript: Transcript
+    ) -> None:
+        mapping = owner.map(buffer)
+        mapping.store32(PAGE, 0x10000)
+        assert transcript.path.read_text() == (
+            "# a title\n> map buf1 length=0x4000 prot=rw\nok map1\n> store32 map1 0x1000 0x10000\nok\n"
         )
 
-    def test_a_part_that_is_gone(self, client: Client) -> None:
-        client.ask("map buf1 length=16K")
-        assert ask(
-            client, "unmap map1 offset=0x1000 length=0x1000", "load32 map1 0x1000", "load32 map1 0x2000"
-        ) == [
-            "ok",
-            "sigsegv code=maperr offset=0x1000",
-            "ok 0x00000000",
-        ]
-        assert ask(client, "unmap map1", "load32 map1 0")[0] == "ok"
-        assert client.ask("load32 map1 0").startswith("error usage: ")
-
-    def test_every_page_in_one_line(self, client: Client) -> None:
-        client.ask("map buf1 length=16K")
-        assert ask(
-            client, "stamp map1 seed=0x10", "loadpages map1", "loadpages map1 offset=4K length=8K"
-        ) == [
-            "ok pages=4",
-            "ok 0x00000010 0x00000011 0x00000012 0x00000013",
-            "ok 0x00000011 0x00000012",
-        ]
-        os.truncate(client.file, 2 * PAGE)
-        assert ask(client, "loadpages map1", "stamp map1") == [
-            "ok 0x00000010 0x00000011 sigbus:adrerr:0x2000 sigbus:adrerr:0x3000",
-            "sigbus code=adrerr offset=0x2000",
-        ]
-
-    def test_names_are_never_used_again(self, client: Client) -> None:
-        assert ask(
-            client, "map buf1 length=4K", "unmap map1", "map buf1 length=4K", "dup buf1", "close buf2"
-        ) == [
-            "ok map1",
-            "ok",
-            "ok map2",
-            "ok buf2",
-            "ok",
-        ]
-        assert client.ask("dup buf1") == "ok buf3"
-
-    def test_a_mapping_outlives_its_descriptor(self, client: Client) -> None:
-        client.ask("map buf1 length=4K")
-        assert ask(client, "close buf1", "store32 map1 0 7", "seek buf1")[:2] == ["ok", "ok"]
-        assert os.pread(client.file, 1, 0) == b"\x07"
-
-    def test_seek(self, client: Client) -> None:
-        assert ask(client, "seek buf1", "seek buf1 whence=set offset=0") == ["ok 0x4000", "ok 0x0"]
-        assert client.ask("seek buf1 whence=sideways").startswith("error usage: ")
-        assert client.ask("seek buf1 whence=0xfffffffffffffff0").startswith("error ")
-        assert (
-            client.ask("seek buf1 whence=set offset=0xffffffffffffffff")
-            == "error EINVAL seek: Invalid argument"
-        )
-
-
-@BOTH
-class TestLimits:
-    def test_the_number_of_descriptors_and_its_limit(self, client: Client) -> None:
-        before = int(client.ask("fds").removeprefix("ok "))
-        assert ask(client, "dup buf1", "fds") == ["ok buf2", f"ok {before + 1}"]
-        assert ask(client, "setrlimit nofile=3", "dup buf1", "seek buf1") == [
-            "ok",
-            "error EMFILE dup: Too many open files",
-            "ok 0x4000",
-        ]
-
-    def test_a_limit_that_cannot_be(self, client: Client) -> None:
-        assert client.ask("setrlimit nofile=0xffffffffffffffff").startswith("error EPERM setrlimit")
-
-
-@BOTH
-class TestChildren:
-    def test_a_spawned_child_gets_what_it_is_sent_and_no_more(self, client: Client) -> None:
-        client.ask("spawn c1")
-        assert client.ask("@c1 seek buf1").startswith("error usage: ")
-        assert ask(client, "send buf1 c1", "@c1 recv", "@c1 seek buf1") == ["ok", "ok buf1", "ok 0x4000"]
-
-    def test_a_child_sends_back(self, client: Client) -> None:
-        ask(client, "spawn c1", "send buf1 c1", "@c1 recv")
-        assert ask(client, "@c1 send buf1 parent", "recv c1", "seek buf2") == ["ok", "ok buf2", "ok 0x4000"]
-
-    def test_a_childs_child(self, client: Client) -> None:
-        lines = ["spawn c1", "@c1 spawn c2", "send buf1 c1", "@c1 recv", "@c1 send buf1 c2", "@c1 @c2 recv"]
-        assert ask(client, *lines, "@c1 @c2 seek buf1")[-2:] == ["ok buf1", "ok 0x4000"]
-
-    def test_the_end_of_a_child(self, client: Client) -> None:
-        assert ask(client, "spawn c1", "@c1 exit", "@c1 version", "@c1 version", "reap c1", "spawn c1") == [
-            "ok",
-            "ok",
-            "died c1 exit=0",
-            "died c1 exit=0",
-            "ok exit=0",
-            "ok",
-        ]
-
-    def test_a_wait_has_a_deadline_and_its_late_reply_is_dropped(self, client: Client) -> None:
-        client.ask("spawn c1")
-        assert ask(client, "@c1 recv deadline=1", "send buf1 c1", "@c1 recv") == ["timeout", "ok", "ok buf1"]
-
-    def test_a_child_that_hangs_is_late_and_its_late_reply_is_dropped(self, client: Client) -> None:
-        client.ask("spawn c1")
-        task = Path(f"/proc/{client.process.pid}/task/{client.process.pid}")
-        os.kill(int((task / "children").read_text()), signal.SIGSTOP)
-        assert client.ask("@c1 version deadline=1") == "timeout"
-        os.kill(int((task / "children").read_text()), signal.SIGCONT)
-        assert client.ask("@c1 seek buf1").startswith("error usage: ")
-
-
-class TestActorAlone:
-    """What only the C actor has."""
-
-    def test_fork_shares_what_there_is(self) -> None:
-        with Client("actor") as client:
-            ask(client, "map buf1 length=4K", "store32 map1 0 5")
-            assert ask(client, "fork f1", "@f1 load32 map1 0", "@f1 store32 map1 0 6", "load32 map1 0") == [
-                "ok",
-                "ok 0x00000005",
-                "ok",
-                "ok 0x00000006",
-            ]
-            assert ask(client, "@f1 recv deadline=1", "@f1 exit", "reap f1") == ["timeout", "ok", "ok exit=0"]
-
-    def test_a_stopped_child_is_late_and_answers_again(self) -> None:
-        with Client("actor") as client:
-            ask(client, "spawn c1", "signal c1 stop")
-            assert ask(client, "@c1 seek buf9 deadline=1", "signal c1 cont", "@c1 fds") == [
-                "timeout",
-                "ok",
-                "ok 4",
-            ]
-            assert ask(client, "signal c1 kill", "reap c1") == ["ok", f"ok signal={signal.SIGKILL.value}"]
-
-    def test_a_child_of_another_user(self) -> None:
-        if os.geteuid() != 0:
-            pytest.skip("only root can become somebody else")
-        with Client("actor") as client:
-            ask(client, "spawn c1 uid=65534", "send buf1 c1", "@c1 recv")
-            (child,) = (
-                Path(f"/proc/{client.process.pid}/task/{client.process.pid}/children").read_text().split()
-            )
-            status = Path(f"/proc/{child}/status").read_text()
-            assert re.findall(r"^[UG]id:\t(.*)$", status, re.MULTILINE) == ["\t".join(["65534"] * 4)] * 2
-            assert re.search(r"^Groups:\t *$", status, re.MULTILINE)
-            assert client.ask("@c1 map buf1 length=4K") == "ok map1"
-
-    def test_an_interrupted_call_is_a_timeout(self) -> None:
-        with Client("actor") as client:
-            assert ask(client, "recv deadline=1", "version")[0] == "timeout"
-
-    def test_an_address_that_is_congruent(self) -> None:
-        with Client("actor", pages=2048) as client:
-            assert client.ask("map buf1 length=4M align=2M congruent=0x5000") == "ok map1"
-            assert client.ask("stamp map1") == "ok pages=1024"
-            assert client.ask("vmas map1").count(" 0x0-0x400000,rw-s,0x0,") == 1
-            (line,) = re.findall(r".*/memfd:buffer.*", Path(f"/proc/{client.process.pid}/maps").read_text())
-            assert int(line.split("-")[0], 16) % (2 << 20) == 0x5000
-            for bad in ("align=3M", "align=2048", "align=2M congruent=1"):
-                assert client.ask(f"map buf1 length=4M {bad}").startswith("error usage: ")
-            assert client.ask("map buf1 length=0xfffffffffff00000 align=2M").startswith("error ENOMEM ")
-
-    def test_fill_and_compare(self) -> None:
-        with Client("actor") as client:
-            ask(client, "map buf1 length=8K")
-            assert ask(client, "fill map1 0xabcd", "compare map1 0xabcd", "store32 map1 0x1004 1") == [
-                "ok words=2048",
-                "ok equal",
-                "ok",
-            ]
-            assert client.ask("compare map1 0xabcd") == "ok differs offset=0x1004 value=0x00000001"
-            assert client.ask("compare map1 0xabcd offset=0x1008") == "ok equal"
-            assert client.ask("fill map1 1 offset=2").startswith("error usage: ")
-
-    def test_protection_advice_and_moves(self) -> None:
-        with Client("actor") as client:
-            client.ask("map buf1 length=8K")
-            assert ask(client, "mprotect map1 r offset=4K", "store32 map1 0 1", "store32 map1 4K 1") == [
-                "ok",
-                "ok",
-                "sigsegv code=accerr offset=0x1000",
-            ]
-            said = client.ask("vmas map1")
-            assert re.fullmatch(r"ok 0x0-0x1000,rw-s,0x0,\S+,\S+ 0x1000-0x2000,r--s,0x1000,\S+,\S+", said)
-            assert ask(client, "madvise map1 dontneed", "madvise map1 999", "madvise map1 nonsense")[:2] == [
-                "ok",
-                "error EINVAL madvise: Invalid argument",
-            ]
-            assert ask(client, "map buf1 length=4K", "mremap map2 16K", "load32 map2 0x3000")[1:] == [
-                "ok",
-                "ok 0x00000000",
-            ]
-
-    def test_raw_goes_past_the_end_on_purpose(self) -> None:
-        with Client("actor") as client:
-            ask(client, "map buf1 length=16K", "unmap map1 offset=8K")
-            assert client.ask("load32 map1 8K") == "sigsegv code=maperr offset=0x2000"
-            ask(client, "map buf1 length=4K prot=none")
-            assert client.ask("load8 map2 0xffff800000000000 raw=1").startswith("sigsegv code=")
-
-    def test_any_ioctl(self) -> None:
-        with Client("actor") as client:
-            assert client.ask("ioctl buf1 0x6204") == "error ENOTTY ioctl: Inappropriate ioctl for device"
-            # FIONREAD of a file: bytes until its end, as an int
-            assert client.ask("ioctl buf1 0x541b data=00000000") == "ok 0x0 data=00400000"
-            for bad in ("0", "0g", "0011 0", "00" * 4097):
-                assert client.ask(f"ioctl buf1 0x541b data={bad}").startswith("error usage: ")
-
-    @pytest.mark.parametrize(
-        ("defines", "way"),
-        [
-            ((), "none"),
-            (("DMA_BUF_IOCTL_REVOKE=0x6204",), "ioctl"),
-            (("DMA_BUF_IOCTL_REVOKE=0x6204", "VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a"), "pci"),
-            (("VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE=13"), "feature"),
-        ],
-    )
-    def test_the_way_to_revoke_is_the_headers(self, defines: tuple[str, ...], way: str) -> None:
-        done = subprocess.run([actor(*defines)], input=b"version\n", capture_output=True, check=True)
-        assert f" revoke={way} memattr=none\n" in done.stdout.decode()
-
-
-class TestReplay:
-    def replay(self, tmp_path: Path, text: str | bytes) -> subprocess.CompletedProcess[str]:
-        file = tmp_path / "transcript.txt"
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return subprocess.run([actor(), "--replay", file], capture_output=True, text=True, errors="replace")
-
-    def test_the_same_replies(self, tmp_path: Path) -> None:
-        fine = "# title\n> spawn c1\nok\n\n> @c1 fds\nok 4\n> fds\nok 6\n> reap nobody\n"
-        said = "error usage: reap: there is no actor 'nobody' here\n"
-        done = self.replay(tmp_path, fine + said)
-        # stdin, stdout, stderr, 3, the transcript itself, the child's two sockets
-        assert (
-            done.stdout
-            == "line 7: > fds\n  recorded: ok 6\n  now:      ok 7\n4 operations, 1 replies differ\n"
-        )
-        assert done.returncode == 1
-        assert self.replay(tmp_path, (fine + said).replace("ok 6", "ok 7")).returncode == 0
-
-    def test_an_operation_that_was_never_answered(self, tmp_path: Path) -> None:
-        done = self.replay(tmp_path, "> version\n> exit\n")
-        assert "recorded: nothing" in done.stdout
-        assert done.returncode == 0
-
-    @pytest.mark.parametrize("text", ["ok\n", "hello\n> version\n", b"\x7fELF\x02\x01\x00\n", b"\xff\xfe\n"])
-    def test_what_is_no_transcript(self, tmp_path: Path, text: str | bytes) -> None:
-        done = self.replay(tmp_path, text)
-        assert done.returncode == 2
-        assert "line 1: a reply without an operation" in done.stderr
-
-    def test_nothing_is_done_after_the_end(self, tmp_path: Path) -> None:
-        assert (
-            self.replay(tmp_path, "> exit\nok\n> version\nok\n").stdout == "1 operations, 0 replies differ\n"
-        )
-
-    def test_an_empty_file(self, tmp_path: Path) -> None:
-        assert self.replay(tmp_path, "").stdout == "0 operations, 0 replies differ\n"
-
-    def test_no_file(self, tmp_path: Path) -> None:
-        done = subprocess.run([actor(), "--replay", tmp_path / "none"], capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "No such file" in done.stderr
-
-    def test_a_forked_child_in_a_replay(self, tmp_path: Path) -> None:
-        done = self.replay(tmp_path, "> fork f1\nok\n> @f1 version\n" + self.version() + "> @f1 exit\nok\n")
+    def test_transcript_can_be_replayed(self, tmp_path: Path) -> None:
+        transcript = Transcript(tmp_path / "t.txt", "two lines\nof title")
+        with Actor(Wire(Local([str(actor())]), transcript)) as owner:
+            owner.spawn("client").say("fds")
+            owner.raw("nonsense \x07\u00e9")
+        done = subprocess.run([actor(), "--replay", transcript.path], capture_output=True, text=True)
         assert done.stdout == "3 operations, 0 replies differ\n"
 
-    def version(self) -> str:
-        return subprocess.run([actor()], input="version\n", capture_output=True, text=True, check=True).stdout
+    def test_transcript_escapes_control_characters(self, tmp_path: Path) -> None:
+        transcript = Transcript(tmp_path / "t.txt")
+        transcript.reply("ok\r> reset dev1\x1b[2J\x85\udc80")
+        assert transcript.path.read_bytes() == b"ok?> reset dev1?[2J\xc2\x85\\udc80\n"
 
 
-WORDS = st.sampled_from(
-    [usage.split()[0] for usage in operations(argv("actor"))]
-    + [
-        "buf1",
-        "map1",
-        "dev1",
-        "c1",
-        "parent",
-        "vfio",
-        "0",
-        "4096",
-        "0x1000",
-        "0xffffffffffffffff",
-        "rw",
-        "-1",
-    ]
-    + [
-        "offset=0",
-        "length=0xfffffffffffff000",
-        "bar=0",
-        "ranges=",
-        "ranges=0:1,",
-        "data=00",
-        "raw=1",
-        "deadline=1",
-    ]
-)
-# What ends the probe, waits, reaches out of it, or goes past the end on purpose, is tested above.
-LINES = st.one_of(
-    st.lists(WORDS, min_size=1, max_size=6).map(" ".join).map(str.encode),
-    st.binary(max_size=300).map(lambda raw: raw.replace(b"\n", b" ")),
-    st.text(alphabet="@#=>:,. \t01xKabcdefmpu", max_size=60).map(str.encode),
-).filter(
-    lambda raw: (
-        not re.search(
-            rb"exit|exec|abort|orphan|recv|reap|spawn|fork|signal|raw|setrlimit|ioctl|hold|unshare|^\s*(#|$)",
-            raw,
-        )
+def test_deadline_on_a_slow_kernel_is_scaled(owner: Actor, transcript: Transcript) -> None:
+    owner.slowdown = 2.5
+    child = owner.spawn("child")
+    child.say("version")
+    child.say("version", deadline=3)
+    asked = [line for line in transcript.path.read_text().splitlines() if line.startswith("> @child")]
+    assert asked == ["> @child version deadline=0x19", "> @child version deadline=8"]
+
+
+class TestSilence:
+    """Programs that do not answer as an actor does."""
+
+    def silent(self, script: str, transcript: Transcript, margin: float = 0.2) -> tuple[Actor, Local]:
+        program = Local(["sh", "-c", script])
+        return Actor(Wire(program, transcript, margin)), program
+
+    def test_silent_actor_is_a_deadline_error(self, transcript: Transcript) -> None:
+        one, program = self.silent("cat >/dev/null", transcript)
+        with pytest.raises(DeadlineError, match="does not even say") as caught:
+            one.say("version", deadline=1)
+        assert not caught.value.answered
+        with pytest.raises(DeadlineError) as again:
+            one.say("version")
+        assert again.value is caught.value
+        assert "# no answer: " in transcript.path.read_text()
+        program.close()
+
+    def test_actor_that_ends_has_its_status_and_errors(self, transcript: Transcript) -> None:
+        one, program = self.silent("read line; echo out of luck >&2; exit 7", transcript, margin=10)
+        with pytest.raises(ActorDiedError, match="exit status 7; it said: out of luck"):
+            one.say("version")
+        program.close()
+
+    def test_actor_killed_by_a_signal_is_reported(self, transcript: Transcript) -> None:
+        one, program = self.silent("read line; kill -SEGV $$", transcript, margin=10)
+        with pytest.raises(ActorDiedError, match="killed by a signal"):
+            one.say("version")
+        program.close()
+
+    @pytest.mark.parametrize(
+        "reply",
+        ["", "no", "okay", "OK", "\x1b[2J", "error", "error usage: you", "error EINVAL", "error 22 x: y"],
     )
-)
+    def test_reply_outside_the_protocol_is_an_error(self, reply: str, transcript: Transcript) -> None:
+        one, program = self.silent(f"read line; printf '%s\\n' '{reply}'; cat >/dev/null", transcript)
+        with pytest.raises(HarnessError, match="did not understand"):
+            one.say("version")
+        program.close()
+
+    @pytest.mark.parametrize(
+        ("reply", "ask"),
+        [
+            ("ok", lambda one: one.open("0000:01:00.0")),
+            ("ok dev1 bars=0:zero", lambda one: one.open("0000:01:00.0")),
+            ("ok dev1 bars=0", lambda one: one.open("0000:01:00.0")),
+            ("ok size=0x1", lambda one: Device(one, "dev1", "", {}).region(0)),
+            ("ok 0x0-0x1000:pte", lambda one: one.page_table(Mapping(one, "map1", PAGE))),
+            ("ok a,b", lambda one: one.vmas(Mapping(one, "map1", PAGE))),
+            ("ok", lambda one: one.minor_faults()),
+            ("ok zero", lambda one: Mapping(one, "map1", PAGE).load32(0)),
+            ("ok 1 sigill:a:b", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("ok 1 sigbus:a", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("ok 1 x:y", lambda one: Mapping(one, "map1", PAGE).pages()),
+            ("sigbus code=adrerr offset=0x0", lambda one: one.minor_faults()),
+        ],
+    )
+    def test_reply_to_another_question_is_an_error(
+        self, reply: str, ask: object, transcript: Transcript
+    ) -> None:
+        one, program = self.silent(f"read line; echo '{reply}'; cat >/dev/null", transcript)
+        assert callable(ask)
+        with pytest.raises(HarnessError, match="answer"):
+            ask(one)
+        program.close()
 
 
-@BOTH
-class TestFuzz:
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(lines=st.lists(LINES, max_size=8))
-    def test_no_line_ends_it(self, client: Client, lines: list[bytes]) -> None:
-        for line in lines:
-            if line.strip():
-                client.write(line + b"\n")
-        client.write(b"version\n")
-        while not (reply := client.read_line()).startswith(b"ok protocol="):
-            assert re.match(rb"(ok|error [A-Z0-9a-z]+:?|sigbus|sigsegv)( |$)", reply)
-        assert client.process.poll() is None
+class TestJudge:
+    @given(st.text())
+    def test_judge_of_any_text_has_a_named_error(self, reply: str) -> None:
+        with contextlib.suppress(Refused, HarnessError, DeadlineError, ActorDiedError):
+            judge("op", reply, 10)
+
+    @pytest.mark.parametrize(
+        ("reply", "value"),
+        [
+            ("ok", ""),
+            ("ok a b", "a b"),
+            ("sigbus code=adrerr offset=0x10", Sigbus("adrerr", 16)),
+            ("sigsegv code=maperr address=0x7f0000000000", Sigsegv("maperr", None)),
+            ("sigbus code=128 offset=-1", Sigbus("128", None)),
+        ],
+    )
+    def test_judge_of_a_reply_is_its_value(self, reply: str, value: object) -> None:
+        assert judge("op", reply, 10) == value
+
+    def test_errno_without_a_name_is_kept(self) -> None:
+        with pytest.raises(Refused) as caught:
+            judge("op", "error E524 memattr: Unknown error 524", 10)
+        assert caught.value.errno == "E524"
+
+    def test_vma_is_parsed(self) -> None:
+        word = "0x0-0x1000,rw-s,0x20000000000,/dev/vfio\\0402,rd+wr+??"
+        flags = frozenset({"rd", "wr", "??"})
+        assert Vma.parse(word) == Vma(0, PAGE, "rw-s", 0x20000000000, "/dev/vfio\\0402", flags)
+
+
+class TestBuild:
+    def headers(self, folder: Path, vfio: str = "") -> Path:
+        """Copy the headers of the tests, with the text ``vfio`` before linux/vfio.h."""
+        target = folder / "include"
+        (target / "linux").mkdir(parents=True)
+        for header in (Path(__file__).parent / "data/headers/linux").iterdir():
+            text = header.read_text()
+            (target / "linux" / header.name).write_text(vfio + text if header.name == "vfio.h" else text)
+        return target
+
+    def test_actor_is_built_once_per_headers(self, tmp_path: Path) -> None:
+        store, log = Store(tmp_path / "cache"), tmp_path / "log"
+        first = build.build_actor(store, self.headers(tmp_path / "a"), log)
+        assert subprocess.run([first, "--help"], capture_output=True).returncode == 0
+        assert build.build_actor(store, self.headers(tmp_path / "b"), log) == first
+        assert log.read_text().count("$ make") == 1
+        offered = self.headers(tmp_path / "c", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n")
+        second = build.build_actor(store, offered, log)
+        said = subprocess.run([second], input=b"version\n", capture_output=True).stdout
+        assert second != first
+        assert b"revoke=feature" in said
+
+    def test_headers_that_do_not_compile_blame_the_series(self, tmp_path: Path) -> None:
+        headers = self.headers(tmp_path, "this is not C\n")
+        with pytest.raises(BuildError, match="does not compile against") as caught:
+            build.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+        assert "vfio.h" in caught.value.tail
+        assert list((tmp_path / "cache/probe").iterdir()) == []
+
+    def test_headers_that_are_too_old_are_a_harness_error(self, tmp_path: Path) -> None:
+        headers = self.headers(tmp_path)
+        (headers / "linux/vfio.h").write_text("/* before there was VFIO */\n")
+        with pytest.raises(HarnessError, match="Are the headers in") as caught:
+            build.build_actor(Store(tmp_path / "cache"), headers, tmp_path / "log")
+        assert "error:" in caught.value.tail
+
+    def test_folder_without_headers_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(HarnessError, match=r"holds no linux/vfio\.h"):
+            build.build_actor(Store(tmp_path / "cache"), tmp_path, tmp_path / "log")

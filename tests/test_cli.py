@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it only prints, what it deletes."""
+"""The command line: refusals, dry runs, single stages, and what `clean` deletes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import make_checkout, run
@@ -20,6 +21,7 @@ from harness.journal.writer import JournalWriter
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
+from harness.run import stages
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict
 from harness.vm.hardware import MIB
@@ -43,7 +45,7 @@ COMMANDS = (
 
 @pytest.fixture(autouse=True)
 def undo() -> Iterator[None]:
-    """main() is made to be called once in a process."""
+    """Restore what main() changes in its process: it expects to be called once."""
     handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
     yield
     signal.signal(signal.SIGTERM, handler)
@@ -65,7 +67,7 @@ def text_file(tmp_path: Path) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """Run ``main``, which must fail with exit code 2; the one sentence that it says."""
+    """Run ``main``, which must fail with exit code 2; return its message."""
     assert main.main([str(argument) for argument in arguments]) == ExitCode.HARNESS
     said = capsys.readouterr().err.strip()
     assert said.startswith("patchproof: ")
@@ -76,7 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
+def test_help_of_each_command_has_an_example(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main.main([command, "--help"])
     assert ended.value.code == 0
@@ -97,7 +99,7 @@ def test_help_names_every_command_and_exit_code(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("arguments", [[], ["nosuch"], ["build", "--nosuch"], ["clean", "nosuch"]])
-def test_a_wrong_word_is_answered_with_the_usage(
+def test_wrong_word_is_answered_with_the_usage(
     capsys: pytest.CaptureFixture[str], cache: Path, arguments: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -110,14 +112,16 @@ def test_a_wrong_word_is_answered_with_the_usage(
 
 
 @pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
-def test_an_unknown_series(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+def test_unknown_series_is_refused_with_a_suggestion(
+    capsys: pytest.CaptureFixture[str], cache: Path, command: str
+) -> None:
     said = refused(capsys, command, "--series", "refrence-feature")
     assert "There is no series 'refrence-feature'" in said
     assert "Did you mean reference-feature?" in said
 
 
 @pytest.mark.parametrize("command", ["run", "apply", "build", "boot"])
-def test_an_empty_folder(
+def test_empty_series_folder_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, command: str
 ) -> None:
     empty = tmp_path / "empty"
@@ -127,7 +131,7 @@ def test_an_empty_folder(
 
 
 @pytest.mark.parametrize("first", ["0", "15"])
-def test_a_first_prefix_that_there_is_not(
+def test_prefixes_from_outside_the_series_are_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, first: str
 ) -> None:
     said = refused(capsys, "prefixes", "--series", "reference-feature", "--from", first)
@@ -135,12 +139,13 @@ def test_a_first_prefix_that_there_is_not(
 
 
 @pytest.mark.parametrize("word", [["--from", "2"], ["--from=2"]])
-def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
+def test_prefixes_do_not_pass_from_to_their_runs(
     cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]
 ) -> None:
-    seen = []
+    seen: list[tuple[Any, ...]] = []
     rows = [PrefixResult(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(commands, "_checked", lambda _request, _tested, first: rows[first - 1 :])
+    monkeypatch.setattr(stages, "get_base", lambda *_: None)
+    monkeypatch.setattr(prefixes, "check", lambda *given: rows[given[-1] - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert main.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
     (((first, *_), series, _, arguments),) = seen
@@ -149,27 +154,29 @@ def test_the_run_of_a_prefix_does_not_hear_of_the_first_one(
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
-def test_kernel_without_headers(
+def test_kernel_without_headers_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, command: str
 ) -> None:
     assert "--kernel and --headers belong together" in refused(capsys, command, "--kernel", text_file)
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
-def test_a_kernel_that_is_none(
+def test_kernel_that_is_no_bzimage_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, text_file: Path, command: str
 ) -> None:
-    results = ["--results", tmp_path / "results"] if command == "run" else []
+    results: list[str | Path] = ["--results", tmp_path / "results"] if command == "run" else []
     said = refused(capsys, command, "--kernel", text_file, "--headers", tmp_path, *results)
     assert f"The file {text_file} is not an x86 bzImage" in said
     assert not (tmp_path / "results").exists()
 
 
-def test_a_tree_that_is_no_kernel(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+def test_tree_that_is_no_kernel_is_refused(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
     assert f"{tmp_path} is not a kernel source" in refused(capsys, "fetch", "--tree", tmp_path)
 
 
-def test_a_cache_that_cannot_be(
+def test_cache_that_is_a_file_is_refused(
     capsys: pytest.CaptureFixture[str], text_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATCHPROOF_CACHE", str(text_file))
@@ -178,24 +185,24 @@ def test_a_cache_that_cannot_be(
     assert "PATCHPROOF_CACHE" in said
 
 
-def test_results_of_no_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_judge_of_no_run_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert f"{tmp_path} holds no plan.json" in refused(capsys, "judge", tmp_path)
 
 
-def test_a_scenario_that_is_none(tmp_path: Path) -> None:
+def test_run_without_scenarios_has_its_exit_code(tmp_path: Path) -> None:
     code, output = run("run", "-k", "nothing_matches", "--results", tmp_path / "results", mark=tmp_path)
     assert code == ExitCode.NOTHING_APPLICABLE, output
     assert not (tmp_path / "results").exists()
 
 
-def test_an_option_that_pytest_does_not_know_either(tmp_path: Path) -> None:
+def test_option_unknown_to_pytest_is_refused(tmp_path: Path) -> None:
     code, output = run("run", "--nosuch", "--results", tmp_path / "results", mark=tmp_path)
     assert code == ExitCode.HARNESS
     assert "--nosuch" in output
 
 
-def test_a_word_of_k_that_is_also_a_folder(tmp_path: Path) -> None:
-    """The suites are still what is collected."""
+def test_k_word_that_is_a_folder_selects_by_name(tmp_path: Path) -> None:
+    """The folder of that name is not collected; the suites are."""
     assert (PROJECT / "suites").is_dir()
     code, output = run("run", "--collect-only", "-q", "-k", "suites", mark=tmp_path)
     assert code == ExitCode.OK
@@ -206,7 +213,7 @@ def test_a_word_of_k_that_is_also_a_folder(tmp_path: Path) -> None:
 # --- what is only printed
 
 
-def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
+def test_dry_run_prints_commands_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     results = tmp_path / "results"
@@ -225,7 +232,9 @@ def test_a_dry_run_prints_what_would_be_started_and_starts_nothing(
 
 
 @pytest.mark.parametrize("command", ["build", "boot"])
-def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Path, command: str) -> None:
+def test_dry_run_of_a_stage_prints_its_commands(
+    capsys: pytest.CaptureFixture[str], cache: Path, command: str
+) -> None:
     assert main.main([command, "--series", "baseline", "--dry-run"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert "allnoconfig" in said
@@ -233,7 +242,7 @@ def test_a_stage_has_a_dry_run_too(capsys: pytest.CaptureFixture[str], cache: Pa
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
-def test_a_dry_run_with_a_kernel_builds_none(
+def test_dry_run_with_a_kernel_prints_only_qemu(
     capsys: pytest.CaptureFixture[str], cache: Path, text_file: Path, tmp_path: Path
 ) -> None:
     arguments = ["--kernel", text_file, "--headers", tmp_path, "--qemu", "/opt/qemu", "--accel", "kvm"]
@@ -248,7 +257,9 @@ def test_a_dry_run_with_a_kernel_builds_none(
 # --- the stages one by one
 
 
-def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path) -> None:
+def test_fetch_and_apply_print_their_result(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
+) -> None:
     checkout = make_checkout(tmp_path / "linux")
     assert main.main(["fetch", "--tree", str(checkout)]) == ExitCode.OK
     assert capsys.readouterr().out.startswith("Linux 6.19.6, commit ")
@@ -256,7 +267,7 @@ def test_the_stages_up_to_the_tree(capsys: pytest.CaptureFixture[str], cache: Pa
     assert capsys.readouterr().out.startswith("tree ")
 
 
-def test_a_series_that_does_not_apply_is_the_series_fault(
+def test_apply_of_a_wrong_series_blames_the_series(
     capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path
 ) -> None:
     checkout = make_checkout(tmp_path / "linux")
@@ -266,7 +277,7 @@ def test_a_series_that_does_not_apply_is_the_series_fault(
     assert "does not apply to 6.19.6" in capsys.readouterr().err
 
 
-def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_judge_reports_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     journal = JournalWriter(tmp_path)
     journal.plan([Entry("suites/x.py::test_it", Kind.SCENARIO, "It holds", ("MAP-01",))])
     journal.run_started()
@@ -282,7 +293,7 @@ def test_a_stored_run_is_judged_again(capsys: pytest.CaptureFixture[str], tmp_pa
 # --- clean
 
 
-def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+def test_clean_removes_the_named_kinds(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     places = {name: [cache / kind for kind in kinds] for name, kinds in commands.CACHE_KINDS.items()}
     kept = cache / "durations.json"
     for place in [path for paths in places.values() for path in paths]:
@@ -298,7 +309,7 @@ def test_clean_removes_what_it_says(capsys: pytest.CaptureFixture[str], cache: P
     assert kept.exists()
 
 
-def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> None:
+def test_clean_removes_everything_a_build_leaves(cache: Path, tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "linux")
     assert main.main(["build", "--tree", str(checkout)]) == ExitCode.OK
     assert {"kernel", "workbench", "trees", "logs"} < {path.name for path in cache.iterdir()}
@@ -306,20 +317,20 @@ def test_clean_removes_all_that_a_build_leaves(cache: Path, tmp_path: Path) -> N
     assert {path.name for path in cache.iterdir()} <= {"durations.json", "locks"}
 
 
-def test_each_stage_that_is_run_by_itself_has_a_log_of_its_own(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+def test_build_keeps_the_last_ten_logs(cache: Path, tmp_path: Path) -> None:
+    store = Store(cache)
     old = [store.path("logs", "build", f"2026010{day}T000000-1.log") for day in range(1, 10)]
     for path in old:
         path.touch()
     store.path("logs", "build", "20260110T000000-1.log").touch()
-    log = commands._log(store, "build")
-    log.touch()
-    assert sorted(log.parent.iterdir()) == [*old[1:], log.with_name("20260110T000000-1.log"), log]
+    checkout = make_checkout(tmp_path / "linux")
+    assert main.main(["build", "--tree", str(checkout)]) == ExitCode.OK
+    *kept, log = sorted(old[0].parent.iterdir())
+    assert kept == [*old[1:], log.with_name("20260110T000000-1.log")]
+    assert "bzImage" in log.read_text()
 
 
-def test_words_that_cannot_be_written_are_the_hosts_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_to_a_full_disk_is_a_harness_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     (tmp_path / "logs").mkdir()
@@ -330,8 +341,8 @@ def test_words_that_cannot_be_written_are_the_hosts_fault(
     assert done.returncode == ExitCode.HARNESS
 
 
-def test_who_has_read_enough_is_told_no_more() -> None:
-    # As in a user's shell, where the interpreter writes to a pipe in blocks.
+def test_output_to_a_closed_pipe_is_silent() -> None:
+    # In a user's shell the interpreter writes to a pipe in blocks.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "harness", "matrix"]
     with subprocess.Popen(

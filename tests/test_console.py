@@ -1,15 +1,12 @@
-"""Splats are found in what real kernels printed, and the console loses nothing."""
+"""The reader of a console: marks, waiting, and a log that cannot be written."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,194 +16,10 @@ from harness.lib.errors import HarnessError
 from harness.vm.console import Console, pipe
 
 DATA = Path(__file__).parent / "data" / "consoles"
-RECORDED = sorted(path.stem for path in DATA.glob("*.log"))
-STAMP = "[    1.000000] "
 
 
-def found_in(raw: bytes) -> list[dict[str, object]]:
-    return [
-        {
-            "kind": one.kind,
-            "title": one.title,
-            "lines": len(one.text.splitlines()),
-            "last": splat.message(one.text.splitlines()[-1]),
-        }
-        for one in splat.extract(splat.clean(raw))
-    ]
-
-
-@pytest.mark.parametrize("name", RECORDED)
-def test_a_recorded_console_shows_what_its_kernel_was_made_to_do(name: str) -> None:
-    expected = json.loads((DATA / f"{name}.json").read_text())
-    assert found_in((DATA / f"{name}.log").read_bytes()) == expected
-
-
-def test_the_corpus_has_a_console_of_each_fatal_kind_and_a_clean_one() -> None:
-    kinds = {one["kind"] for name in RECORDED for one in json.loads((DATA / f"{name}.json").read_text())}
-    fatal = {"panic", "oops", "bug", "warning", "refcount", "hung-task", "lockup", "rcu-stall"}
-    assert fatal | {"kasan", "ubsan", "lockdep", "list", "dma-debug", "leak", "dmar-fault"} <= kinds
-    assert json.loads((DATA / "clean.json").read_text()) == []
-
-
-@pytest.mark.parametrize("name", RECORDED)
-def test_thread_prefixes_escapes_and_nuls_change_nothing(name: str) -> None:
-    raw = (DATA / f"{name}.log").read_bytes()
-    noisy = re.sub(rb"(?m)^(\[ *\d+\.\d+\]) ", rb"\1[  T123] ", raw)
-    noisy = noisy.replace(b"\n", b"\x1b[0m\x00\r\n")
-    plain, changed = found_in(raw), found_in(noisy)
-    assert [(one["kind"], one["title"]) for one in changed] == [(one["kind"], one["title"]) for one in plain]
-
-
-@pytest.mark.parametrize(
-    ("line", "kind"),
-    [
-        ("BUG: KASAN: slab-use-after-free in x+0x1/0x2", "kasan"),
-        ("BUG: sleeping function called from invalid context at mm/x.c:1", "bug"),
-        ("BUG: Bad page state in process sh  pfn:12345", "bad-page"),
-        ("BUG: Bad rss-counter state mm:0000 type:MM_FILEPAGES val:1", "bad-page"),
-        ("BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!", "lockup"),
-        ("BUG kmalloc-64 (Not tainted): Poison overwritten", "slab"),
-        ("WARNING: possible circular locking dependency detected", "lockdep"),
-        ("WARNING: suspicious RCU usage", "lockdep"),
-        ("WARNING: CPU: 0 PID: 1 at kernel/x.c:1 f+0x1/0x2", "warning"),
-        ("list_del corruption. next->prev should be ffff, but was 0000", "list"),
-        ("kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)", "leak"),
-        ("Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1] SMP", "oops"),
-        ("DMAR: [DMA Write NO_PASID] Request device [03:00.0] fault addr 0x0", "dmar-fault"),
-        ("** 17 printk messages dropped **", "dropped"),
-        ("DMA-API: debugging out of memory - disabling", "disabled"),
-        ("ODEBUG: Out of memory. ODEBUG disabled", "disabled"),
-        ("BUG: MAX_LOCKDEP_CHAINS too low!", "disabled"),
-        ("Future hung task reports are suppressed, see sysctl kernel.hung_task_warnings", "disabled"),
-        ("DMA-API: e1000 0000:00:03.0: device driver frees DMA memory with wrong function", "dma-debug"),
-        ("DMA-API: x 0000:00:03.0: mapping sg segment longer than device claims to support", "dma-debug"),
-        ("ODEBUG: free active (active state 0) object: 00000000 object type: timer_list", "debug-objects"),
-        ("kernel BUG at mm/page_table_check.c:118!", "page-table"),
-        ("mm/pgtable-generic.c:50: bad pmd 00000000ffffffff(8000000080000067)", "page-table"),
-        ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 0", "lockup"),
-        ("x86/PAT: actor:54 freeing invalid memtype [mem 0xf8000000-0xf8000fff]", "memtype"),
-        ("resource: Trying to free nonexistent resource <0x00000000f8000000-0x00000000f80fffff>", "resource"),
-        ("iommufd: Time out waiting for iommufd object to become free", "iommufd"),
-        ('irq 20: nobody cared (try booting with the "irqpoll" option)', "irq"),
-        ("sysfs: cannot create duplicate filename '/class/vfio-dev/vfio0'", "sysfs"),
-        ("reboot: Restarting system", "reboot"),
-        ("sysrq: Resetting", "reboot"),
-        ("Out of memory: Killed process 123 (actor) total-vm:1kB", "oom"),
-        ("sysrq: Show Memory", None),
-        ("DMA-API: preallocated 65536 debug entries", None),
-        ("DMA-API: debugging enabled by kernel config", None),
-        ("ODEBUG: selftest passed", None),
-        ("kmemleak: 0 new suspected memory leaks", None),
-        ("DMAR: Intel(R) Virtualization Technology for Directed I/O", None),
-        ("rcu: srcu_init: Setting srcu_struct sizes based on contention.", None),
-        ("sh: BUG: this is what a program says", None),
-        ("x86/PAT: Configuration [0-7]: WB  WC  UC- UC  ", None),
-    ],
-)
-def test_kinds(line: str, kind: str | None) -> None:
-    assert splat.kind_of(line) == kind
-    assert splat.kind_of(STAMP + line) == kind
-    assert splat.kind_of(f"[    1.000000][ T1234] {line}") == kind
-    assert splat.kind_of(f"[    1.000000] prefix {line}") is None
-
-
-def test_a_message_torn_into_a_line_of_user_space_is_found() -> None:
-    text = splat.clean(b"patchproof-init: rea[    1.000000] WARNING: a/b.c:1 at f+0x1\ndy\n")
-    assert [one.title for one in splat.extract(text)] == ["WARNING: a/b.c:1 at f+0x1"]
-
-
-def test_a_panic_after_an_oops_is_a_splat_of_its_own() -> None:
-    lines = ["BUG: unable to handle page fault for address: 1", "Oops: Oops: 0000 [#1] SMP"]
-    lines += ["Call Trace:", " <TASK>", " f+0x1/0x2", " </TASK>", "---[ end trace 0000000000000000 ]---"]
-    lines += ["Kernel panic - not syncing: Fatal exception"]
-    splats = splat.extract("\n".join(STAMP + line for line in lines))
-    assert [one.kind for one in splats] == ["oops", "panic"]
-    assert splats[0].text.endswith("---[ end trace 0000000000000000 ]---")
-
-
-def test_a_splat_without_trace_or_end_takes_only_a_few_lines() -> None:
-    lines = ["refcount_t: underflow; use-after-free."] + [f"unrelated {number}" for number in range(100)]
-    (one,) = splat.extract("\n".join(STAMP + line for line in lines))
-    assert len(one.text.splitlines()) < 10
-
-
-ONE = ["WARNING: a.c:1 at f+0x1/0x2", "Call Trace:", " f+0x1/0x2", " </TASK>", "---[ end trace 0 ]---"]
-TWO = ["WARNING: b.c:2 at g+0x1/0x2", "Call Trace:", " g+0x1/0x2", " </TASK>", "---[ end trace 0 ]---"]
-
-
-def shuffled(callers: tuple[str, str], seed: int) -> str:
-    """Two splats of two processors, line by line in any order that keeps each one's own."""
-    chance = random.Random(seed)
-    left = [[f"[    1.000000]{callers[0]} {text}" for text in ONE]]
-    left += [[f"[    1.000000]{callers[1]} {text}" for text in TWO]]
-    lines = []
-    while any(left):
-        lines.append(chance.choice([one for one in left if one]).pop(0))
-    return "\n".join(lines)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_two_processors_at_once_are_told_apart_where_the_kernel_says_who_speaks(seed: int) -> None:
-    splats = splat.extract(shuffled(("[    C0]", "[  T999]"), seed))
-    assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
-    assert {one.frames for one in splats} == {("f",), ("g",)}
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_two_processors_at_once_are_both_found(seed: int) -> None:
-    splats = splat.extract(shuffled(("", ""), seed))
-    assert sorted(one.title for one in splats) == [ONE[0], TWO[0]]
-
-
-def test_a_warning_amid_an_oops_is_found() -> None:
-    lines = ["BUG: unable to handle page fault for address: 1", ONE[0], "Oops: 0000 [#1] SMP", *ONE[1:]]
-    splats = splat.extract("\n".join(STAMP + line for line in lines))
-    assert [one.kind for one in splats] == ["oops", "warning"]
-
-
-def test_a_warning_that_tells_of_another_check_is_part_of_it() -> None:
-    lines = ["------------[ cut here ]------------", "refcount_t: underflow; use-after-free.", *ONE]
-    assert [one.kind for one in splat.extract("\n".join(STAMP + line for line in lines))] == ["refcount"]
-
-
-def test_what_was_dropped_within_a_splat_is_told() -> None:
-    lines = [*ONE[:3], "** 12 printk messages dropped **", *ONE[3:]]
-    splats = splat.extract("\n".join(lines))
-    assert [(one.kind, one.blinding, one.fault) for one in splats] == [
-        ("warning", False, True),
-        ("dropped", True, False),
-    ]
-
-
-class TestFingerprint:
-    """Two runs can be compared."""
-
-    def of(self, name: str, change: Callable[[str], str] = str) -> list[str]:
-        text = splat.clean((DATA / f"{name}.log").read_bytes())
-        return [one.fingerprint for one in splat.extract(change(text))]
-
-    @pytest.mark.parametrize("name", RECORDED)
-    def test_what_varies_from_run_to_run_is_not_in_it(self, name: str) -> None:
-        def another_run(text: str) -> str:
-            text = re.sub(r"(?m)^\[ *(\d+)\.", lambda found: f"[{int(found[1]) + 100:5}.", text)
-            text = re.sub(r"\bffff[0-9a-f]{12}\b", "ffff888012345678", text)
-            text = re.sub(r"\.c:\d+", ".c:7", text)
-            return re.sub(r"CPU#\d: \w+/\d+", "CPU#7: cat/4711", text)
-
-        assert self.of(name, another_run) == self.of(name)
-
-    def test_the_same_of_two_machines_is_the_same_and_what_differs_differs(self) -> None:
-        first = {name: self.of(name)[0] for name in RECORDED if self.of(name)}
-        assert first["two-warnings"] == first["warning"]
-        assert len(set(first.values())) == len(first) - 1
-
-    def test_the_frames_are_those_nearest_to_the_fault(self) -> None:
-        (warning,) = splat.extract(splat.clean((DATA / "warning.log").read_bytes()))
-        assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")
-
-
-class Fed:
-    """A console at one end of a pipe, and the test at the other."""
+class PipedConsole:
+    """A console that reads from a pipe; the test writes into it."""
 
     def __init__(self, folder: Path) -> None:
         reading, self.fd = pipe()
@@ -219,82 +32,82 @@ class Fed:
 
 
 @pytest.fixture
-def fed(tmp_path: Path) -> Fed:
-    return Fed(tmp_path)
+def piped(tmp_path: Path) -> PipedConsole:
+    return PipedConsole(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_reads_split_anywhere_lose_nothing(fed: Fed, seed: int) -> None:
+def test_console_read_in_pieces_loses_nothing(piped: PipedConsole, seed: int) -> None:
     chance = random.Random(seed)
     raw = (DATA / "warning.log").read_bytes() + "Ä\N{SNOWMAN}".encode() * 100 + b"\xff\xfe\n"
     position = 0
     while position < len(raw):
         step = chance.choice([1, 2, 3, 50, 5000])
-        os.write(fed.fd, raw[position : position + step])
+        os.write(piped.fd, raw[position : position + step])
         position += step
-    fed.end()
-    assert fed.console.log.read_bytes() == raw
-    assert fed.lines == [line for line in splat.clean(raw).splitlines() if line]
-    assert [one.kind for one in fed.console.splats()] == ["warning"]
+    piped.end()
+    assert piped.console.log.read_bytes() == raw
+    assert piped.lines == [line for line in splat.clean(raw).splitlines() if line]
+    assert [one.kind for one in piped.console.splats()] == ["warning"]
 
 
-def test_a_mark_separates_what_was_before(fed: Fed) -> None:
+def test_mark_hides_earlier_splats(piped: PipedConsole) -> None:
     raw = (DATA / "warning.log").read_bytes()
     raw = raw[raw.index(b"lkdtm: ") :]
-    os.write(fed.fd, raw)
-    assert fed.console.wait_for("end trace", 10)
-    mark = fed.console.mark()
-    assert fed.console.splats(mark) == []
-    os.write(fed.fd, raw)
-    assert fed.console.wait_for("end trace", 10, mark)
-    assert len(fed.console.splats(mark)) == 1
-    assert len(fed.console.splats()) == 2
-    fed.end()
+    os.write(piped.fd, raw)
+    assert piped.console.wait_for("end trace", 10)
+    mark = piped.console.mark()
+    assert piped.console.splats(mark) == []
+    os.write(piped.fd, raw)
+    assert piped.console.wait_for("end trace", 10, mark)
+    assert len(piped.console.splats(mark)) == 1
+    assert len(piped.console.splats()) == 2
+    piped.end()
 
 
-def test_a_line_that_a_mark_divides_is_not_lost(fed: Fed) -> None:
-    os.write(fed.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
-    assert fed.console.wait_for("WARN$", 10)
-    mark = fed.console.mark()
-    os.write(fed.fd, b"ING: mm/x.c:1 at f+0x1/0x2\n")
-    fed.end()
-    assert [one.title for one in fed.console.splats(mark)] == ["WARNING: mm/x.c:1 at f+0x1/0x2"]
-    assert fed.console.since(mark).startswith("ING")
+def test_mark_inside_a_line_keeps_the_line(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"[    1.000000] quiet\n[    2.000000] WARN")
+    assert piped.console.wait_for("WARN$", 10)
+    mark = piped.console.mark()
+    os.write(piped.fd, b"ING: mm/x.c:1 at f+0x1/0x2\n")
+    piped.end()
+    assert [one.title for one in piped.console.splats(mark)] == ["WARNING: mm/x.c:1 at f+0x1/0x2"]
+    assert piped.console.since(mark).startswith("ING")
 
 
-def test_a_kernel_that_begins_where_one_was_running_is_a_reboot(fed: Fed) -> None:
+def test_second_kernel_start_is_a_reboot(piped: PipedConsole) -> None:
     first = b"[    0.000000] Linux version 6.19.6 (x@y)\n[    1.000000] up\n"
-    os.write(fed.fd, first)
-    assert fed.console.wait_for("up\n", 10)
-    assert fed.console.splats() == []
-    mark = fed.console.mark()
-    os.write(fed.fd, first)
-    fed.end()
-    assert [one.kind for one in fed.console.splats(mark)] == ["reboot"]
-    assert [one.kind for one in fed.console.splats()] == ["reboot"]
+    os.write(piped.fd, first)
+    assert piped.console.wait_for("up\n", 10)
+    assert piped.console.splats() == []
+    mark = piped.console.mark()
+    os.write(piped.fd, first)
+    piped.end()
+    assert [one.kind for one in piped.console.splats(mark)] == ["reboot"]
+    assert [one.kind for one in piped.console.splats()] == ["reboot"]
 
 
-def test_waiting_ends_when_the_console_ends(fed: Fed) -> None:
-    threading.Timer(0.1, fed.end).start()
-    assert fed.console.wait_for("never", 60) is None
+def test_wait_for_ends_with_the_console(piped: PipedConsole) -> None:
+    threading.Timer(0.1, piped.end).start()
+    assert piped.console.wait_for("never", 60) is None
 
 
-def test_a_line_without_end_is_handed_on_in_pieces(fed: Fed) -> None:
-    os.write(fed.fd, b"x" * 100_000)
-    os.write(fed.fd, b"y" * 100_000 + b"\n")
-    fed.end()
-    assert sum(map(len, fed.lines)) == 200_000
-    assert len(fed.lines) > 1
+def test_endless_line_is_passed_on_in_pieces(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"x" * 100_000)
+    os.write(piped.fd, b"y" * 100_000 + b"\n")
+    piped.end()
+    assert sum(map(len, piped.lines)) == 200_000
+    assert len(piped.lines) > 1
 
 
-def test_closing_does_not_wait_for_someone_else_who_holds_the_pipe(fed: Fed) -> None:
-    os.write(fed.fd, b"last\n")
-    fed.console.close(timeout=0.1)
-    assert fed.lines == ["last"]
-    os.close(fed.fd)
+def test_close_does_not_wait_for_another_writer(piped: PipedConsole) -> None:
+    os.write(piped.fd, b"last\n")
+    piped.console.close(timeout=0.1)
+    assert piped.lines == ["last"]
+    os.close(piped.fd)
 
 
-def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
+def test_console_on_a_full_disk_is_an_error() -> None:
     reading, writing = pipe()
     told = threading.Event()
     watched = Console(reading, Path("/dev/full"), blind=told.set)
@@ -307,7 +120,7 @@ def test_what_cannot_be_written_is_not_taken_for_silence() -> None:
             look()
 
 
-SHORT = """
+SIZE_LIMIT = """
 import os, resource, signal, sys
 from pathlib import Path
 
@@ -329,8 +142,10 @@ except HarnessError as error:
 """
 
 
-def test_what_was_written_in_part_is_not_taken_for_silence(tmp_path: Path) -> None:
+def test_console_written_in_part_is_an_error(tmp_path: Path) -> None:
     log = tmp_path / "console.log"
-    done = subprocess.run([sys.executable, "-c", SHORT, str(log)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SIZE_LIMIT, str(log)], capture_output=True, text=True, check=True
+    )
     assert log.stat().st_size == 40
     assert "cannot be written (File too large)" in done.stdout

@@ -1,241 +1,313 @@
-"""Which detectors proved themselves alive: from the machine to the journal and the reports."""
+"""The positive control of the detectors: each is shown something, and a blind one is found."""
 
 from __future__ import annotations
 
-import io
-import json
-import xml.etree.ElementTree as ET
-from dataclasses import replace
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import real
 
-from harness.journal.folder import ResultsFolder
-from harness.journal.reader import read
-from harness.journal.writer import EVENTS
-from harness.lib.errors import ExitCode
-from harness.report import junit, table
-from harness.verdict.detector import Detector, State
-from harness.verdict.record import ConsoleRange, Entry
-from harness.verdict.words import Kind, Strength, Verdict
+from harness.actor.build import build_actor
+from harness.guest import kmemleak
+from harness.guest.guest import Guest
+from harness.guest.health import KernelHealth
+from harness.kernel import kconfig
+from harness.lib.cache import Store
+from harness.lib.errors import BootError, HarnessError
+from harness.run import detectors
+from harness.verdict.detector import Detector, State, counts_leaks
+from harness.vm import machine
+from harness.vm.layout import Layout
 
-SEEN = Detector("console", State.PROVEN, "a WARN was seen")
-UNSEEN = Detector("console", State.BLIND, "a WARN was not seen")
-WITHOUT = Detector("kmemleak", State.NOT_BUILT, "the kernel lacks it")
+# The guest has no mount(8).
+LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "
+MOUNT = shlex.quote(LIBC + "sys.exit(libc.mount(b'/run/instead', path, None, 4096, None))")  # MS_BIND
+UNMOUNT = shlex.quote(LIBC + "sys.exit(libc.umount2(path, 0))")
+PROVEN = {"console", "taint", "warn_count", "refcount", "kernel log", "dmabufs", "page tables"}
 
 
-def ran(root: Path, *machines: tuple[Detector, ...]) -> Path:
-    """A run with one scenario on each machine, of which each has these detectors."""
-    results = ResultsFolder.create(root, "example")
-    journal = results.journal()
-    journal.plan([Entry(f"one-{number}", Kind.SCENARIO, "one") for number, _ in enumerate(machines)])
-    journal.run_started()
-    for number, detectors in enumerate(machines):
-        journal.machine_up(f"machine-{number}", 1.0)
-        if detectors:
-            journal.detectors(f"machine-{number}", detectors)
-        journal.started(f"one-{number}")
-        journal.ended(
-            f"one-{number}", Verdict.CONFORMS, console=ConsoleRange(f"machine-{number}/console.log", 0, 10)
+@dataclass
+class UnpatchedMachine:
+    """A machine with the unpatched kernel."""
+
+    guest: Guest
+    folder: Path
+    proofs: int = 0
+
+    def prove(self) -> dict[str, Detector]:
+        proof = self.proof()
+        assert proof.complaint == ""
+        return {one.name: one for one in proof.detectors}
+
+    def proof(self) -> detectors.Proof:
+        built = real.base_kernel()
+        assert built.options
+        actor = build_actor(Store(), built.headers, self.folder / "actor.log")
+        self.proofs += 1
+        transcript = self.folder / f"control-{self.proofs}.txt"
+        return detectors.prove(self.guest, actor, transcript, built.options)
+
+    def script(self, text: str) -> None:
+        done = self.guest.script(f"set -e\n{text}")
+        assert done.status == 0, done.stderr.decode()
+
+    @contextmanager
+    def sysctl(self, name: str, value: int, usual: int) -> Iterator[None]:
+        """Set a value below /proc/sys/kernel for the block."""
+        self.script(f"echo {value} >/proc/sys/kernel/{name}")
+        try:
+            yield
+        finally:
+            self.script(f"echo {usual} >/proc/sys/kernel/{name}")
+
+    @contextmanager
+    def instead(self, path: str, content: str) -> Iterator[None]:
+        """Mount a file with this content over ``path`` for the block."""
+        self.script(f"printf %s {shlex.quote(content)} >/run/instead; python3 -c {MOUNT} {path}")
+        try:
+            yield
+        finally:
+            self.script(f"python3 -c {UNMOUNT} {path}")
+
+
+@contextmanager
+def started(folder: Path, *arguments: str, qemu: str = "qemu-system-x86_64") -> Iterator[UnpatchedMachine]:
+    with machine.boot(
+        real.base_kernel().bzimage,
+        real.guest_image(),
+        run_dir=folder / "machine",
+        accelerator=real.accelerator(),
+        qemu=qemu,
+        layout=Layout(arguments=arguments),
+    ) as booted:
+        yield UnpatchedMachine(Guest(booted), folder)
+
+
+@dataclass(frozen=True)
+class FirstProof:
+    """The detectors of a new machine, and the state of its kernel before they were shown anything."""
+
+    unpatched: UnpatchedMachine
+    before: KernelHealth
+    found: dict[str, Detector]
+
+
+@pytest.fixture(scope="module")
+def first_proof(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstProof]:
+    with started(tmp_path_factory.mktemp("unpatched")) as unpatched:
+        before = KernelHealth.of(unpatched.guest)
+        yield FirstProof(unpatched, before, unpatched.prove())
+
+
+@pytest.fixture
+def unpatched(first_proof: FirstProof) -> UnpatchedMachine:
+    """The machine that the tests share, after its first proof."""
+    return first_proof.unpatched
+
+
+def blind(found: dict[str, Detector]) -> set[str]:
+    return {name for name, one in found.items() if one.state is State.BLIND}
+
+
+@pytest.mark.vm
+class TestSharedMachine:
+    def test_new_machine_proves_what_can_be_provoked(self, first_proof: FirstProof) -> None:
+        before, found = first_proof.before, first_proof.found
+        assert {name for name, one in found.items() if one.state is State.PROVEN} == PROVEN
+        assert blind(found) == set()
+        assert found["console"].words == "a provoked WARN is on it, with its call trace"
+        assert {found[name].state for name in ("lockdep", "kmemleak", "kasan")} == {State.NOT_BUILT}
+        assert (before.taint, before.warnings) == (0, 0)
+
+    def test_proof_leaves_the_next_scenario_undisturbed(self, unpatched: UnpatchedMachine) -> None:
+        unpatched.prove()
+        mark = unpatched.guest.machine.console.mark()
+        before = KernelHealth.of(unpatched.guest)
+        assert unpatched.guest.machine.console.splats(mark) == []
+        unpatched.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert [
+            one.text for one in [one.text for one in KernelHealth.of(unpatched.guest).worse_than(before)]
+        ] == ["warn_count has gone up by 1"]
+
+    def test_proof_rearms_warnings_that_come_once(self, unpatched: UnpatchedMachine) -> None:
+        unpatched.prove()
+        mark = unpatched.guest.machine.console.mark()
+        unpatched.script("echo REFCOUNT_INC_ZERO >/sys/kernel/debug/provoke-crash/DIRECT")
+        assert unpatched.guest.machine.console.wait_for("refcount_t: addition on 0", 10, mark)
+
+    def test_taint_set_before_is_not_proven(self, unpatched: UnpatchedMachine) -> None:
+        """The first proof has set it."""
+        taint = unpatched.prove()["taint"]
+        assert (taint.state, taint.words) == (
+            State.NOT_PROVEN,
+            "bit 9 (WARN) was set before one was provoked",
         )
-    journal.run_ended()
-    return results.dir
 
-
-def shown(folder: Path) -> str:
-    stream = io.StringIO()
-    table.show(folder, stream)
-    return stream.getvalue()
-
-
-def test_the_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
-    folder = ran(tmp_path, (SEEN, WITHOUT), (SEEN, WITHOUT))
-    text = shown(folder)
-    assert "shown something to see on 2 machines" in text
-    assert "  console   proven: a WARN was seen\n  kmemleak  not built: the kernel lacks it\n" in text
-    assert read(folder).exit_code is ExitCode.OK
-
-
-def test_machines_that_differ_are_named(tmp_path: Path) -> None:
-    unproven = Detector("console", State.NOT_PROVEN, "there is no lkdtm")
-    text = shown(ran(tmp_path, (SEEN,), (unproven,)))
-    assert (
-        "  console  proven: a WARN was seen (machine-0); not proven: there is no lkdtm (machine-1)\n" in text
+    @pytest.mark.parametrize(
+        ("path", "content", "name"),
+        [
+            ("/proc/sys/kernel/tainted", "0\n", "taint"),
+            ("/sys/kernel/warn_count", "7\n", "warn_count"),
+            ("/sys/kernel/debug/dma_buf/bufinfo", "Total 0 objects, 0 bytes\n", "dmabufs"),
+            ("/sys/kernel/debug/page_tables/current_kernel", "", "page tables"),
+        ],
     )
+    def test_detector_that_never_changes_is_blind(
+        self, unpatched: UnpatchedMachine, path: str, content: str, name: str
+    ) -> None:
+        with unpatched.instead(path, content):
+            assert blind(unpatched.prove()) == {name}
+
+    def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, unpatched: UnpatchedMachine) -> None:
+        with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
+            kmemleak.ask(unpatched.guest)
+
+    def test_warning_during_the_proof_is_a_complaint(self, unpatched: UnpatchedMachine) -> None:
+        """The kernel warns while the page table is read, which is after the last provocation."""
+        path = "/sys/kernel/debug/page_tables/current_kernel"
+        warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
+        with unpatched.instead(path, ""):
+            pipe = "rm /run/instead; python3 -c 'import os; os.mkfifo(\"/run/instead\")'"
+            unpatched.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
+            unpatched.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
+            proof = unpatched.proof()
+        assert "the kernel said: WARNING: drivers/misc/lkdtm/bugs.c" in proof.complaint
+        assert "warn_count has gone up by 1" in proof.complaint
+        assert len(proof.splats) == 1
+        unpatched.script("rm /run/instead")
+
+    def test_kernel_with_panic_on_warn_is_not_provoked(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.sysctl("panic_on_warn", 1, 0):
+            found = unpatched.prove()
+        assert found["console"].state is State.NOT_PROVEN
+        assert "would panic" in found["console"].words
+        assert blind(found) == set()
+
+    def test_console_without_warnings_is_blind(self, unpatched: UnpatchedMachine) -> None:
+        with unpatched.sysctl("printk", 4, 7):
+            found = unpatched.prove()
+        assert blind(found) == {"console", "refcount"}
+        assert "a WARN was provoked and is not on it" in found["console"].words
 
 
-def test_junit_has_a_property_for_each_detector(tmp_path: Path) -> None:
-    root = ET.fromstring(junit.render(ran(tmp_path, (SEEN, WITHOUT))))
-    found = {one.get("name"): one.get("value") for one in root.iterfind("testsuite/properties/property")}
-    assert found["detector.console"] == "proven: a WARN was seen"
-    assert found["detector.kmemleak"] == "not built: the kernel lacks it"
+@pytest.mark.vm
+def test_kernel_that_dies_of_the_proof_is_a_boot_error(tmp_path: Path) -> None:
+    with started(tmp_path) as unpatched:
+        unpatched.script("echo 1 >/proc/sys/kernel/warn_limit")
+        with pytest.raises(BootError, match=r"died when its detectors.*system warned too often"):
+            unpatched.prove()
+        assert not unpatched.guest.machine.alive()
 
 
-def test_no_verdict_stands_of_a_machine_with_a_blind_detector(tmp_path: Path) -> None:
-    record = read(ran(tmp_path, (SEEN,), (UNSEEN,)))
-    assert [result.verdict for result in record.results] == [Verdict.CONFORMS, Verdict.HARNESS_ERROR]
-    assert "On machine-1 a detector is blind" in record.results[1].reason
-    assert "a WARN was not seen" in record.results[1].reason
-    assert record.exit_code is ExitCode.HARNESS
+@pytest.mark.vm
+def test_quiet_console_without_lkdtm_is_blind(tmp_path: Path) -> None:
+    with started(tmp_path, "initcall_blacklist=lkdtm_module_init") as unpatched:
+        found = unpatched.prove()
+        assert blind(found) == set()
+        for name in ("console", "taint", "warn_count"):
+            assert found[name].state is State.NOT_PROVEN
+            assert "the kernel has no lkdtm (CONFIG_LKDTM)" in found[name].words
+        unpatched.script("echo 4 >/proc/sys/kernel/printk")
+        assert blind(unpatched.prove()) == {"console"}
 
 
-def test_a_machine_whose_detectors_were_shown_nothing_is_told(tmp_path: Path) -> None:
-    text = shown(ran(tmp_path, (SEEN,), ()))
-    assert "No detector was shown anything on machine-1: silence says nothing there." in text
-
-
-@pytest.mark.parametrize(
-    "damaged", [{}, {"machine": "machine-0"}, {"machine": "machine-0", "detectors": [["x", "y", "z"]]}]
-)
-def test_an_event_that_cannot_be_read_is_an_error(tmp_path: Path, damaged: dict[str, object]) -> None:
-    folder = ran(tmp_path, (SEEN,))
-    with (folder / EVENTS).open("a") as stream:
-        stream.write(json.dumps({"time": "", "event": "detectors", **damaged}) + "\n")
-    record = read(folder)
-    assert record.exit_code is ExitCode.HARNESS
-    assert "does not say what the detectors saw" in record.results[-1].reason
-
-
-LEAKS = Detector("kmemleak", State.NOT_PROVEN, "it is asked when the machine is given up")
-
-
-def test_a_machine_that_was_cut_off_was_not_asked_what_it_has_lost(tmp_path: Path) -> None:
-    assert read(ran(tmp_path / "without", (SEEN, WITHOUT))).notes == ()
-    folder = ran(tmp_path / "with", (SEEN, LEAKS))
-    expected = "machine-0 was not asked what memory its kernel has lost: the run was cut off."
-    assert read(folder).notes == (expected,)
-    assert expected in shown(folder)
-    with (folder / EVENTS).open("a") as stream:
-        ended = {"event": "machine-ended", "machine": "machine-0", "reason": "the run is over"}
-        stream.write(json.dumps({"time": "", **ended}) + "\n")
-    assert read(folder).notes == ()
-
-
-WARNING = """\
-[    9.000000] quiet
-[    9.100000] ------------[ cut here ]------------
-[    9.100001] WARNING: drivers/vfio/x.c:1 at f+0x1/0x2, CPU#0: sh/45
-[    9.100002] Call Trace:
-[    9.100003]  f+0x1/0x2
-[    9.100004] ---[ end trace 0000000000000000 ]---
+# A QEMU whose console loses each line with a warning.
+LOSSY = """#!/bin/bash
+for word; do
+    case $word in file,id=console,path=/proc/self/fd/*) fd=${word#*fd/} fd=${fd%%,*} ;; esac
+done
+if [ -n "$fd" ]; then
+    exec {out}>&$fd
+    eval "exec $fd> >(exec grep --text --line-buffered -v 'WARNING:' >&$out)"
+fi
+exec qemu-system-x86_64 "$@"
 """
 
 
-SCENARIO = Entry("one", Kind.SCENARIO, "one")
+@pytest.mark.vm
+def test_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
+    qemu = tmp_path / "qemu"
+    qemu.write_text(LOSSY)
+    qemu.chmod(0o755)
+    with started(tmp_path, qemu=str(qemu)) as unpatched:
+        found = unpatched.prove()
+        assert blind(found) == {"console"}
+        assert "lkdtm_WARNING" in unpatched.guest.machine.console.since()
+        assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 
-def stored(
-    root: Path,
-    console: str,
-    verdict: Verdict = Verdict.CONFORMS,
-    silent: Verdict | None = None,
-    entry: Entry = SCENARIO,
-) -> Path:
-    """A run of one scenario, of which the console said this."""
-    results = ResultsFolder.create(root, "example")
-    (results.dir / "machine-1").mkdir()
-    boot = "[    0.000000] Linux version 6.19.6\n"
-    (results.dir / "machine-1" / "console.log").write_text(boot + console)
-    journal = results.journal()
-    journal.plan([entry])
-    journal.run_started()
-    journal.started("one")
-    span = ConsoleRange("machine-1/console.log", len(boot), len(boot + console))
-    journal.ended("one", verdict, reason="as it was", silent=silent, console=span)
-    journal.run_ended()
-    return results.dir
+def provoked(**changes: object) -> detectors.Provoked:
+    health = KernelHealth(0, None, 0, 0, 0)
+    usual: dict[str, object] = {
+        "words": ("ARRAY_BOUNDS", "REFCOUNT_INC_ZERO", "WARNING"),
+        "why_not": "",
+        "before": health,
+        "after": health,
+        "watchers": ("-", "1", "0", "-", "0"),
+        "spent": frozenset(),
+        "mark": 0,
+        "heard": True,
+        "kinds": frozenset({"ubsan", "warning"}),
+        "traced": True,
+    }
+    return detectors.Provoked(**(usual | changes))  # type: ignore[arg-type]
 
 
-class TestJudgedAgain:
-    """A verdict is no older than the detectors that look at the console."""
+def states(found: Iterator[Detector]) -> dict[str, State]:
+    return {one.name: one.state for one in found}
 
-    def test_a_complaint_that_nobody_saw_then(self, tmp_path: Path) -> None:
-        record = read(stored(tmp_path, WARNING))
-        (result,) = record.results
-        assert result.verdict is Verdict.VIOLATES
-        assert "the kernel said: WARNING: drivers/vfio/x.c:1" in result.reason
-        assert [one.kind for one in result.complaints] == ["warning"]
-        assert record.exit_code is ExitCode.SERIES
 
-    def test_a_complaint_in_a_scenario_that_did_not_apply(self, tmp_path: Path) -> None:
-        (result,) = read(stored(tmp_path, WARNING, Verdict.NOT_APPLICABLE)).results
-        assert result.verdict is Verdict.VIOLATES
+def test_detector_of_an_absent_option_is_not_built() -> None:
+    options = kconfig.values("CONFIG_KASAN=y\nCONFIG_UBSAN_BOUNDS=y\n")
+    found = states(detectors.by_option(provoked(), options))
+    assert found["ubsan"] is State.PROVEN
+    assert found["kasan"] is State.NOT_PROVEN
+    assert found["list"] is found["page-table-check"] is found["dma-debug"] is State.NOT_BUILT
 
-    @pytest.mark.parametrize(
-        ("expected", "alone", "observed", "as_expected"),
-        [
-            (Verdict.VIOLATES, False, Verdict.VIOLATES, False),
-            # It passes, and the manifest says that it does not: still nobody expects a complaint.
-            (Verdict.VIOLATES, False, Verdict.CONFORMS, False),
-            (Verdict.VIOLATES, True, Verdict.VIOLATES, True),
-            (Verdict.KERNEL_DIED, False, Verdict.KERNEL_DIED, True),
-        ],
-    )
-    def test_who_expects_a_wrong_answer_expects_no_complaint(
-        self, tmp_path: Path, expected: Verdict, alone: bool, observed: Verdict, as_expected: bool
-    ) -> None:
-        entry = replace(SCENARIO, expected=expected, alone=alone)
-        folder = stored(tmp_path / "loud", WARNING, observed, entry=entry)
-        record = read(folder)
-        assert record.results[0].as_expected is as_expected
-        assert record.exit_code is (ExitCode.OK if as_expected else ExitCode.SERIES)
-        assert ("! violates" in shown(folder)) is not as_expected
-        assert ("(as expected)" in junit.render(folder).decode()) is as_expected
-        quiet = read(stored(tmp_path / "quiet", "[    9.0] fine\n", expected, entry=entry))
-        assert quiet.exit_code is ExitCode.OK
 
-    @pytest.mark.parametrize(
-        ("console", "verdict"),
-        [
-            (WARNING, Verdict.CONFORMS),
-            (WARNING, Verdict.VIOLATES),
-            ("[    9.0] fine\n", Verdict.KERNEL_DIED),
-        ],
-    )
-    def test_no_question_is_so_open_that_the_kernel_may_complain_of_it(
-        self, tmp_path: Path, console: str, verdict: Verdict
-    ) -> None:
-        folder = stored(tmp_path, console, verdict, entry=replace(SCENARIO, strength=Strength.INFO))
-        assert read(folder).exit_code is ExitCode.SERIES
-        assert not read(folder).results[0].is_finding
-        assert "<failure" in junit.render(folder).decode()
+def test_detector_without_its_report_is_blind() -> None:
+    options = kconfig.values("CONFIG_UBSAN_BOUNDS=y\n")
+    without = provoked(kinds=frozenset({"warning"}))
+    assert states(detectors.by_option(without, options))["ubsan"] is State.BLIND
 
-    def test_a_complaint_that_is_none_any_more(self, tmp_path: Path) -> None:
-        folder = stored(tmp_path, "[    9.0] fine\n", Verdict.VIOLATES, silent=Verdict.CONFORMS)
-        record = read(folder)
-        assert record.results[0].verdict is Verdict.CONFORMS
-        assert "It was violates: as it was" in record.results[0].reason
-        assert record.exit_code is ExitCode.OK
 
-    def test_what_did_not_hang_on_the_console_stays(self, tmp_path: Path) -> None:
-        for verdict in (Verdict.VIOLATES, Verdict.HARNESS_ERROR, Verdict.KERNEL_DIED):
-            (result,) = read(stored(tmp_path, "[    9.0] fine\n", verdict)).results
-            assert (result.verdict, result.reason) == (verdict, "as it was")
+def test_detectors_of_an_unknown_config_are_not_proven() -> None:
+    assert set(states(detectors.by_option(provoked(words=("WARNING",)), None)).values()) == {State.NOT_PROVEN}
 
-    def test_a_console_that_lost_messages_proves_nothing(self, tmp_path: Path) -> None:
-        record = read(stored(tmp_path, "** 12 printk messages dropped **\n[    9.0] fine\n"))
-        assert record.results[0].verdict is Verdict.HARNESS_ERROR
-        assert record.results[0].reason == "A detector could not see: ** 12 printk messages dropped **"
-        assert record.exit_code is ExitCode.HARNESS
 
-    def test_a_kernel_that_began_anew(self, tmp_path: Path) -> None:
-        (result,) = read(stored(tmp_path, "[    0.000000] Linux version 6.19.6 (x@y)\n")).results
-        assert (result.verdict, result.complaints[0].kind) == (Verdict.VIOLATES, "reboot")
+def test_kernel_log_without_a_new_record_is_blind() -> None:
+    assert detectors.kernel_log(0).state is State.BLIND
 
-    def test_a_console_that_is_gone_changes_nothing(self, tmp_path: Path) -> None:
-        folder = stored(tmp_path, WARNING)
-        (folder / "machine-1" / "console.log").unlink()
-        assert read(folder).results[0].verdict is Verdict.CONFORMS
 
-    def test_the_reports_name_the_complaint_and_its_call_trace(self, tmp_path: Path) -> None:
-        folder = stored(tmp_path, WARNING)
-        (complaint,) = read(folder).results[0].complaints
-        ResultsFolder(folder).stack(complaint.fingerprint).write_text("# decoded\nf (drivers/vfio/x.c:1)\n")
-        text = shown(folder)
-        assert "The kernel's complaints, by fingerprint:\n" in text
-        assert f"  {complaint.fingerprint}  WARNING: drivers/vfio/x.c:1 at f+0x1/0x2" in text
-        assert f"(1 scenario; stacks/{complaint.fingerprint}.txt)" in text
-        (case,) = ET.fromstring(junit.render(folder)).iterfind("testsuite/testcase")
-        found = {one.get("name"): one.get("value") for one in case.iterfind("properties/property")}
-        assert (found["complaints"] or "").startswith(f"{complaint.fingerprint} warning WARNING: ")
-        assert "f (drivers/vfio/x.c:1)" in (case.findtext("system-out") or "")
+def test_watchdogs_are_on_off_or_not_built() -> None:
+    found = {one.name: one.words for one in detectors.by_files(provoked())}
+    assert found["hung task"].startswith("it is on")
+    assert found["soft lockup"] == "it is off"
+    assert found["rcu stall"].startswith("it is on")
+    stalled = {
+        one.name: one.words for one in detectors.by_files(provoked(watchers=("1", "1", "1", "1", "1")))
+    }
+    assert stalled["rcu stall"] == "it is off"  # suppressed
+    assert stalled["kmemleak"].startswith("no leak can be provoked")
+    assert {
+        name for name, state in states(detectors.by_files(provoked())).items() if state is State.NOT_BUILT
+    } == {
+        "kmemleak",
+        "hard lockup",
+    }
+
+
+def test_refcount_without_its_warning_is_blind() -> None:
+    assert detectors.refcount(provoked()).state is State.BLIND
+    assert detectors.refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
+    assert detectors.refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN
+
+
+@pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
+def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
+    found = detectors.by_files(provoked(watchers=(value, "-", "-", "-", "0")))
+    assert counts_leaks(found) is asked

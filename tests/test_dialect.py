@@ -1,4 +1,4 @@
-"""Which interface a kernel offers, by its headers."""
+"""The dialect of a kernel, by its headers."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def headers(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", LINES)
-def test_auto_is_what_the_headers_say(tmp_path: Path, kind: str) -> None:
+def test_auto_is_the_dialect_of_the_headers(tmp_path: Path, kind: str) -> None:
     assert dialect.settle("auto", headers(tmp_path, kind)) == kind
 
 
 @pytest.mark.parametrize(("promised", "kind"), [("base", "map"), *((kind, kind) for kind in LINES)])
-def test_a_kept_promise(tmp_path: Path, promised: str, kind: str) -> None:
+def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, kind: str) -> None:
     assert dialect.settle(promised, headers(tmp_path, kind)) == promised
 
 
 @pytest.mark.parametrize(
     ("promised", "kind"), [("feature", "map"), ("feature", "ioctl"), ("ioctl", "map"), ("base", "ioctl")]
 )
-def test_a_broken_promise_is_named(tmp_path: Path, promised: str, kind: str) -> None:
+def test_promised_dialect_not_in_the_headers_is_an_error(tmp_path: Path, promised: str, kind: str) -> None:
     with pytest.raises(BuildError, match=f"promises the dialect {promised}, .* of the dialect {kind}"):
         dialect.settle(promised, headers(tmp_path, kind))

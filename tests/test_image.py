@@ -1,4 +1,4 @@
-"""The recipe of the guest's image, and the small archive that carries its keys."""
+"""The recipe of the guest's image, and the initramfs that carries its keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness.kernel import build
+from harness.kernel import build, debian
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
@@ -26,7 +26,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("name", ["packages", "sshd_config"])
-def test_a_changed_recipe_is_another_root_file_system(recipe: Path, name: str) -> None:
+def test_recipe_change_gives_another_rootfs(recipe: Path, name: str) -> None:
     rootfs, init = image.rootfs_recipe(), image.init_recipe()
     with (recipe / name).open("a") as stream:
         stream.write("# more\n")
@@ -34,7 +34,7 @@ def test_a_changed_recipe_is_another_root_file_system(recipe: Path, name: str) -
     assert image.init_recipe() == init
 
 
-def test_a_changed_init_leaves_the_root_file_system_alone(recipe: Path) -> None:
+def test_init_change_keeps_the_rootfs(recipe: Path) -> None:
     rootfs, init = image.rootfs_recipe(), image.init_recipe()
     with (recipe / "init.c").open("a") as stream:
         stream.write("/* more */\n")
@@ -42,18 +42,14 @@ def test_a_changed_init_leaves_the_root_file_system_alone(recipe: Path) -> None:
     assert image.init_recipe() != init
 
 
-def test_the_packages_are_read_without_their_comments() -> None:
+def test_packages_are_read_without_comments() -> None:
     assert "openssh-server" in image.packages()
     assert "python3" in image.packages()
     assert not any(line.startswith("#") or not line for line in image.packages())
 
 
-def test_a_mirror_that_does_not_answer_is_an_error_with_advice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        image.debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"]
-    )
+def test_absent_mirror_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"])
     store = Store(tmp_path / "cache")
     log = tmp_path / "image.log"
     with pytest.raises(HarnessError, match=r"apt-get update") as caught:
@@ -63,9 +59,15 @@ def test_a_mirror_that_does_not_answer_is_an_error_with_advice(
     assert list((store.root / "image").iterdir()) == []
 
 
-def test_init_says_that_it_is_not_for_people(tmp_path: Path) -> None:
-    subprocess.run(["gcc", *image._CFLAGS, "-o", tmp_path / "init", build.RECIPE / "init.c"], check=True)
-    done = subprocess.run([tmp_path / "init"], capture_output=True, check=False)
+def test_init_started_by_a_user_explains_itself(tmp_path: Path) -> None:
+    def make_rootfs(folder: Path) -> None:
+        for name in ("rootfs", "digest"):
+            (folder / name).write_text(name)
+
+    store = Store(tmp_path / "cache")
+    store.entry("image", image.rootfs_recipe(), make_rootfs)  # no packages are needed to build init
+    built = image.build(store, Progress(store), tmp_path / "image.log")
+    done = subprocess.run([built.init], capture_output=True, check=False)
     assert done.returncode == 2
     assert b"first process" in done.stderr
 
@@ -73,7 +75,7 @@ def test_init_says_that_it_is_not_for_people(tmp_path: Path) -> None:
 @pytest.mark.skipif(
     shutil.which("cpio") is None, reason="cpio is not installed; the guests read the archive too"
 )
-def test_the_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+def test_initramfs_is_read_by_cpio(tmp_path: Path) -> None:
     files = {"init": (b"program", 0o755), "keys/host": (b"secret\n", 0o600), "keys/empty": (b"", 0o644)}
     archive = initramfs.archive(files)
     assert archive == initramfs.archive(files)
@@ -85,7 +87,7 @@ def test_the_archive_is_what_cpio_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_the_root_file_system_holds_no_key_no_mirror_and_belongs_to_root() -> None:
+def test_rootfs_holds_no_key_and_belongs_to_root() -> None:
     listing = subprocess.run(
         ["unsquashfs", "-lln", real.guest_image().rootfs], capture_output=True, check=True, text=True
     ).stdout

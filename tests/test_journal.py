@@ -1,4 +1,4 @@
-"""Plan, events and verdicts: the record is true whatever ends the run."""
+"""Plan, events and verdicts: writing the journal, and reading it back however the run ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.verdict.words import Kind, Strength, Verdict
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")
 ONE = Entry("suites/test_map.py::test_one", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
-TOLD = Entry(
+INFORMATION = Entry(
     "suites/test_attr.py::test_told", Kind.SCENARIO, "It is.", ("ATTR-04",), Verdict.VIOLATES, Strength.INFO
 )
 TWO = Entry("suites/test_map.py::test_two", Kind.SCENARIO, "two", ("MAP-02",), Verdict.VIOLATES)
@@ -50,35 +50,35 @@ def append(journal: JournalWriter, *lines: str) -> None:
 # The plan
 
 
-def test_what_was_planned_is_not_reached(tmp_path: Path) -> None:
+def test_planned_entries_are_not_reached(tmp_path: Path) -> None:
     JournalWriter(tmp_path).plan([BUILD, ONE])
     assert verdicts(tmp_path) == {"build": "not-reached", ONE.id: "not-reached"}
     assert [result.entry for result in read(tmp_path).results] == [BUILD, ONE]
 
 
-def test_the_plan_says_not_reached_on_disk(journal: JournalWriter) -> None:
+def test_plan_on_disk_says_not_reached(journal: JournalWriter) -> None:
     plan = json.loads((journal.directory / "plan.json").read_text())
     assert {entry["verdict"] for entry in plan["entries"]} == {"not-reached"}
 
 
-def test_a_plan_is_written_once(journal: JournalWriter) -> None:
+def test_second_plan_is_refused(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError, match="a plan is written once"):
         journal.plan([ONE])
 
 
-def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_plan_with_a_repeated_id_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="more than one entry of this name: build"):
         JournalWriter(tmp_path).plan([BUILD, ONE, BUILD])
     assert not (tmp_path / "plan.json").exists()
 
 
-def test_a_folder_without_plan_is_no_run(tmp_path: Path) -> None:
+def test_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="is not the results folder of a run"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "x", "entries": [{"id": "x"}]}'])
-def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
+def test_damaged_plan_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(HarnessError, match=r"plan\.json is not a plan that can be read"):
         read(tmp_path)
@@ -102,23 +102,23 @@ def test_a_damaged_plan_is_named(tmp_path: Path, content: str) -> None:
         ("violates", "harness-error", "harness-error"),
     ],
 )
-def test_judge(expected: str, observed: str, verdict: str) -> None:
+def test_judge_compares_observed_with_expected(expected: str, observed: str, verdict: str) -> None:
     entry = Entry("one", Kind.SCENARIO, "", (), Verdict(expected))
     assert entry.judge(Verdict(observed)) == verdict
 
 
-def test_of_what_is_not_binding_nothing_is_expected() -> None:
-    assert {TOLD.judge(verdict) for verdict in Verdict} == set(Verdict)
-    assert TOLD.judge(Verdict.CONFORMS) is Verdict.CONFORMS
+def test_judge_of_an_information_entry_keeps_the_verdict() -> None:
+    assert {INFORMATION.judge(verdict) for verdict in Verdict} == set(Verdict)
+    assert INFORMATION.judge(Verdict.CONFORMS) is Verdict.CONFORMS
 
 
-def test_an_unexpected_pass_is_judged_when_it_is_written(journal: JournalWriter) -> None:
+def test_ended_judges_an_unexpected_pass(journal: JournalWriter) -> None:
     journal.started(TWO.id)
     assert journal.ended(TWO.id, Verdict.CONFORMS) is Verdict.UNEXPECTEDLY_CONFORMS
     assert result_of(journal.directory, TWO).verdict is Verdict.UNEXPECTEDLY_CONFORMS
 
 
-def test_an_ended_scenario_keeps_its_evidence(journal: JournalWriter) -> None:
+def test_ended_keeps_the_evidence(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.ended(
         ONE.id,
@@ -138,7 +138,7 @@ def test_an_ended_scenario_keeps_its_evidence(journal: JournalWriter) -> None:
     assert result.ended
 
 
-def test_endless_evidence_loses_its_middle(journal: JournalWriter) -> None:
+def test_ended_cuts_the_middle_of_long_evidence(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.ended(ONE.id, Verdict.VIOLATES, details="begin" + "x" * 2 * EVIDENCE_LIMIT + "end")
     details = result_of(journal.directory, ONE).details
@@ -151,16 +151,16 @@ def test_endless_evidence_loses_its_middle(journal: JournalWriter) -> None:
 
 
 @pytest.mark.parametrize("verdict", ["violates", "harness-error", "conforms", "not-applicable"])
-def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, verdict: str) -> None:
+def test_information_entry_is_reported_and_does_not_fail(tmp_path: Path, verdict: str) -> None:
     journal = JournalWriter(tmp_path)
-    journal.plan([ONE, TOLD])
+    journal.plan([ONE, INFORMATION])
     journal.run_started()
-    for entry, observed in ((ONE, "conforms"), (TOLD, verdict)):
+    for entry, observed in ((ONE, "conforms"), (INFORMATION, verdict)):
         journal.started(entry.id)
         journal.ended(entry.id, Verdict(observed), reason="why")
     journal.run_ended()
-    result = result_of(tmp_path, TOLD)
-    assert result.entry == TOLD
+    result = result_of(tmp_path, INFORMATION)
+    assert result.entry == INFORMATION
     assert result.verdict == verdict
     assert result.as_expected
     told = (f"{verdict}: It is. (why)",) if verdict not in ("conforms", "not-applicable") else ()
@@ -169,20 +169,20 @@ def test_what_is_not_binding_is_told_and_held_against_nobody(tmp_path: Path, ver
 
 
 @pytest.mark.parametrize("started", [True, False])
-def test_what_is_not_binding_must_come_to_its_end(tmp_path: Path, started: bool) -> None:
+def test_information_entry_not_ended_fails_the_run(tmp_path: Path, started: bool) -> None:
     journal = JournalWriter(tmp_path)
-    journal.plan([TOLD])
+    journal.plan([INFORMATION])
     journal.run_started()
     if started:
-        journal.started(TOLD.id)
+        journal.started(INFORMATION.id)
     journal.run_ended()
-    result = result_of(tmp_path, TOLD)
+    result = result_of(tmp_path, INFORMATION)
     assert not result.as_expected
     assert not result.is_finding
     assert read(tmp_path).exit_code is ExitCode.HARNESS
 
 
-def test_a_scenario_keeps_its_findings_in_order(journal: JournalWriter) -> None:
+def test_findings_keep_their_order(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.finding(ONE.id, "first")
     journal.finding(ONE.id, "second" * EVIDENCE_LIMIT)
@@ -194,7 +194,7 @@ def test_a_scenario_keeps_its_findings_in_order(journal: JournalWriter) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_finding_belongs_to_a_scenario_in_progress(journal: JournalWriter, when: str) -> None:
+def test_finding_outside_its_scenario_is_an_error(journal: JournalWriter, when: str) -> None:
     if when == "after":
         journal.started(ONE.id)
         journal.ended(ONE.id, Verdict.CONFORMS)
@@ -204,7 +204,7 @@ def test_a_finding_belongs_to_a_scenario_in_progress(journal: JournalWriter, whe
     assert "a finding while it is not in progress" in result.reason
 
 
-def test_a_finding_of_nothing_planned_is_an_error(journal: JournalWriter) -> None:
+def test_finding_of_an_unplanned_entry_is_an_error(journal: JournalWriter) -> None:
     journal.finding("suites/test_x.py::test_stray", "who?")
     stray = read(journal.directory).results[-1]
     assert (stray.entry.id, stray.verdict) == ("suites/test_x.py::test_stray", Verdict.HARNESS_ERROR)
@@ -213,7 +213,7 @@ def test_a_finding_of_nothing_planned_is_an_error(journal: JournalWriter) -> Non
 # Stages
 
 
-def test_a_stage_that_fails_by_the_series_violates(journal: JournalWriter) -> None:
+def test_stage_with_a_series_error_violates(journal: JournalWriter) -> None:
     log = journal.directory / "build.log"
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.", log=log, tail="error: expected ';'")
@@ -222,20 +222,20 @@ def test_a_stage_that_fails_by_the_series_violates(journal: JournalWriter) -> No
     assert (result.details, result.transcript) == ("error: expected ';'", "build.log")
 
 
-def test_a_stage_that_fails_by_the_harness_says_nothing_about_the_series(journal: JournalWriter) -> None:
+def test_stage_with_a_harness_error_does_not_violate(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError), journal.stage("build"):
         raise HarnessError("No space left.", log=Path("/elsewhere/build.log"))
     result = result_of(journal.directory, BUILD)
     assert (result.verdict, result.transcript) == (Verdict.HARNESS_ERROR, "")
 
 
-def test_a_stage_that_succeeds_conforms(journal: JournalWriter) -> None:
+def test_stage_that_succeeds_conforms(journal: JournalWriter) -> None:
     with journal.stage("build"):
         assert result_of(journal.directory, BUILD).verdict is Verdict.HARNESS_ERROR
     assert result_of(journal.directory, BUILD).verdict is Verdict.CONFORMS
 
 
-def test_what_was_not_reached_names_the_stage_that_failed(journal: JournalWriter) -> None:
+def test_not_reached_names_the_failed_stage(journal: JournalWriter) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
     assert result_of(journal.directory, ONE).reason == "The run did not get past the stage build (violates)."
@@ -268,13 +268,15 @@ os.kill(os.getpid(), signal.SIGKILL)
         ("one", {"build": "conforms", "one": "kernel-died", "two": "not-reached"}),
     ],
 )
-def test_a_killed_harness_leaves_a_true_record(tmp_path: Path, where: str, expected: dict[str, str]) -> None:
+def test_killed_harness_leaves_the_worst_verdict(
+    tmp_path: Path, where: str, expected: dict[str, str]
+) -> None:
     ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), where], check=False)
     assert ended.returncode == -signal.SIGKILL
     record = read(tmp_path)
     assert verdicts(tmp_path) == expected
     assert not record.complete
-    assert record.exit_code is ExitCode.HARNESS  # nothing that was proven about the series
+    assert record.exit_code is ExitCode.HARNESS  # an open scenario proves nothing about the series
 
 
 FULL = """
@@ -305,7 +307,7 @@ journal.run_ended()
 
 
 @pytest.mark.parametrize("room", ["0", "40"])
-def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -> None:
+def test_full_disk_leaves_the_journal_whole(tmp_path: Path, room: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), room], check=False, capture_output=True, text=True
     )
@@ -314,7 +316,7 @@ def test_a_full_disk_spoils_nothing_that_is_written(tmp_path: Path, room: str) -
     assert verdicts(tmp_path) == {"one": "violates"}
 
 
-def test_a_journal_cut_at_any_byte_can_be_read(journal: JournalWriter) -> None:
+def test_journal_cut_at_any_byte_is_read(journal: JournalWriter) -> None:
     with journal.stage("build"):
         pass
     journal.started(ONE.id)
@@ -333,13 +335,13 @@ def test_a_journal_cut_at_any_byte_can_be_read(journal: JournalWriter) -> None:
         assert conforming == [False, size > ends[0], size > ends[1], False]
 
 
-def test_a_block_of_zeros_after_a_power_cut_is_a_torn_line(journal: JournalWriter) -> None:
+def test_block_of_zeros_is_a_torn_line(journal: JournalWriter) -> None:
     with (journal.directory / "events.jsonl").open("ab") as stream:
         stream.write(bytes(4096))
     assert set(verdicts(journal.directory).values()) == {"not-reached"}
 
 
-def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: JournalWriter) -> None:
+def test_interrupted_scenario_is_a_harness_error(journal: JournalWriter) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     record = read(journal.directory)
@@ -349,7 +351,7 @@ def test_an_interrupted_scenario_is_not_the_kernel_s_fault(journal: JournalWrite
     assert result_of(journal.directory, TWO).reason == "The run was interrupted (SIGINT) before it."
 
 
-# What does not fit together
+# Contradictions
 
 STARTED = '{"event": "started", "id": "build", "verdict": "harness-error"}'
 ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}'
@@ -381,7 +383,7 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
         (['{"event": "run-started"}'], "events.jsonl", "line 2 holds an event that does not belong there"),
     ],
 )
-def test_what_does_not_fit_is_a_harness_error(
+def test_contradictory_events_are_a_harness_error(
     journal: JournalWriter, lines: list[str], entry: str, reason: str
 ) -> None:
     append(journal, *lines)
@@ -395,7 +397,7 @@ def test_what_does_not_fit_is_a_harness_error(
 
 
 def resumed(journal: JournalWriter) -> JournalWriter:
-    """Another process that goes on with the run."""
+    """Open the run's journal to go on with it, as another process does."""
     record = read(journal.directory)
     again = JournalWriter(journal.directory)
     again.resume(record)
@@ -404,29 +406,29 @@ def resumed(journal: JournalWriter) -> JournalWriter:
 
 @pytest.fixture
 def cut_off(journal: JournalWriter) -> JournalWriter:
-    """Killed in the middle of the first scenario, with half a line in its journal."""
+    """A journal of a run that was killed in its first scenario; its last line is half written."""
     for stage in (FETCH, BUILD):
         with journal.stage(stage.id):
             pass
     journal.started(ONE.id)
     events = journal.directory / "events.jsonl"
     events.write_bytes(events.read_bytes() + b'{"event": "ended", "id": "suites/test_map')
-    return gone(journal)
+    return reopened(journal)
 
 
-def gone(journal: JournalWriter) -> JournalWriter:
-    """The process that wrote it has ended, and its lock with it."""
+def reopened(journal: JournalWriter) -> JournalWriter:
+    """Unlock the journal, as the end of its process does, and open it anew."""
     directory = journal.directory
     journal.unlock()
     return JournalWriter(directory)
 
 
-def test_a_run_that_goes_on_is_not_resumed(journal: JournalWriter) -> None:
+def test_lock_of_a_running_run_is_refused(journal: JournalWriter) -> None:
     with pytest.raises(HarnessError, match="is still going on"):
         JournalWriter(journal.directory).lock()
 
 
-def test_only_what_was_not_reached_is_left(cut_off: JournalWriter) -> None:
+def test_resumed_run_completes_what_was_not_reached(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     again.run_started()
     assert not read(again.directory).complete
@@ -448,7 +450,7 @@ def test_only_what_was_not_reached_is_left(cut_off: JournalWriter) -> None:
     assert [event.get("resumed") for event in told if event["event"] == "run-started"] == [None, True]
 
 
-def test_what_was_reached_cannot_be_rolled_again(cut_off: JournalWriter) -> None:
+def test_scenario_started_again_is_an_error(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     again.started(ONE.id)
     again.ended(ONE.id, Verdict.CONFORMS)
@@ -457,7 +459,7 @@ def test_what_was_reached_cannot_be_rolled_again(cut_off: JournalWriter) -> None
     assert "it was started more than once" in result.reason
 
 
-def test_nothing_is_written_before_something_happens(cut_off: JournalWriter) -> None:
+def test_resumed_journal_writes_with_its_first_event(cut_off: JournalWriter) -> None:
     again = resumed(cut_off)
     events = again.directory / "events.jsonl"
     before = events.read_bytes()
@@ -473,13 +475,13 @@ def test_nothing_is_written_before_something_happens(cut_off: JournalWriter) -> 
 
 
 @pytest.mark.parametrize("how", ["killed", "failed"])
-def test_a_stage_that_was_not_passed_begins_again(journal: JournalWriter, how: str) -> None:
+def test_stage_not_passed_begins_again(journal: JournalWriter, how: str) -> None:
     if how == "killed":
         journal.started("build")
     else:
         with pytest.raises(HarnessError), journal.stage("build"):
             raise HarnessError("No space left.")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     with again.stage("build"):
         assert verdicts(again.directory)["build"] == "harness-error"
     result = result_of(again.directory, BUILD)
@@ -487,10 +489,10 @@ def test_a_stage_that_was_not_passed_begins_again(journal: JournalWriter, how: s
     assert not read(again.directory).damage
 
 
-def test_a_stage_that_the_series_failed_stays_failed(journal: JournalWriter) -> None:
+def test_stage_failed_by_the_series_stays_failed(journal: JournalWriter) -> None:
     with pytest.raises(BuildError), journal.stage("build"):
         raise BuildError("It does not compile.")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     with again.stage("build"):
         pass
     assert verdicts(again.directory)["build"] == "harness-error"
@@ -498,11 +500,11 @@ def test_a_stage_that_the_series_failed_stays_failed(journal: JournalWriter) -> 
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_only_the_interruption_of_the_last_part_counts(journal: JournalWriter, last: bool) -> None:
+def test_interruption_of_the_last_part_counts(journal: JournalWriter, last: bool) -> None:
     journal.started(ONE.id)
     journal.interrupted("SIGINT")
     journal.run_ended()
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.started(TWO.id)
     if last:
         again.interrupted("SIGTERM")
@@ -512,23 +514,23 @@ def test_only_the_interruption_of_the_last_part_counts(journal: JournalWriter, l
     record = read(again.directory)
     assert record.interrupted == ("SIGTERM" if last else "")
     assert record.exit_code is (ExitCode.INTERRUPTED if last else ExitCode.HARNESS)
-    # What each part left open is told with the reason of that part.
+    # An entry that a part left open has the reason of that part.
     assert result_of(again.directory, ONE).reason == "The run was interrupted (SIGINT) during this scenario."
     told = "The run was interrupted (SIGTERM) during this scenario." if last else ""
     assert result_of(again.directory, TWO).reason == told
 
 
-def test_a_note_is_said_once(journal: JournalWriter) -> None:
+def test_note_is_kept_once(journal: JournalWriter) -> None:
     journal.note("the base is 6.19.6")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.note("the base is 6.19.6")
     assert again.silent
     assert read(again.directory).notes == ("the base is 6.19.6",)
 
 
-def test_machines_of_all_parts_are_known(journal: JournalWriter) -> None:
+def test_machines_of_all_parts_are_listed(journal: JournalWriter) -> None:
     journal.machine_started("machine-1")
-    again = resumed(gone(journal))
+    again = resumed(reopened(journal))
     again.machine_started("machine-2")
     assert read(again.directory).machines == ("machine-1", "machine-2")
 
@@ -537,7 +539,7 @@ def test_machines_of_all_parts_are_known(journal: JournalWriter) -> None:
 
 
 def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
-    """A run of one scenario, once for each verdict; what is empty is not reached."""
+    """Record a run of one scenario, once for each verdict; an empty verdict is not reached."""
     journal = JournalWriter(directory)
     entries = [
         replace(entry, id=entry.id + repetition_mark(n), repetition=n) for n, _ in enumerate(observed, 1)
@@ -552,7 +554,7 @@ def repeated(directory: Path, *observed: str, entry: Entry = ONE) -> Record:
     return read(directory)
 
 
-def test_repetitions_know_their_scenario(tmp_path: Path) -> None:
+def test_repetitions_belong_to_their_scenario(tmp_path: Path) -> None:
     record = repeated(tmp_path, "conforms", "conforms", "conforms")
     assert [r.entry.id for r in record.results] == [ONE.id, f"{ONE.id} #2", f"{ONE.id} #3"]
     assert {r.entry.scenario for r in record.results} == {ONE.id}
@@ -565,12 +567,12 @@ def test_repetitions_know_their_scenario(tmp_path: Path) -> None:
     [
         ("conforms", "must", ("conforms", "violates"), ExitCode.SERIES),
         ("violates", "must", ("violates", "conforms"), ExitCode.SERIES),
-        # Each of these alone would be as expected.
+        # Each of these verdicts alone would be as expected.
         ("conforms", "must", ("conforms", "not-applicable", "conforms"), ExitCode.HARNESS),
         ("conforms", "info", ("violates", "conforms"), ExitCode.HARNESS),
     ],
 )
-def test_verdicts_that_differ_are_not_green(
+def test_repetitions_that_differ_fail_the_run(
     tmp_path: Path, expected: str, strength: str, observed: tuple[str, ...], code: ExitCode
 ) -> None:
     entry = replace(ONE, expected=Verdict(expected), strength=Strength(strength))
@@ -580,7 +582,7 @@ def test_verdicts_that_differ_are_not_green(
     assert record.exit_code is code
 
 
-def test_what_was_not_reached_does_not_differ(tmp_path: Path) -> None:
+def test_repetition_not_reached_does_not_differ(tmp_path: Path) -> None:
     assert repeated(tmp_path, "conforms", "").differing == {}
 
 
@@ -588,7 +590,7 @@ def test_what_was_not_reached_does_not_differ(tmp_path: Path) -> None:
 
 
 def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Record:
-    """A run with one stage and scenarios; ``expected/verdict``, a ``~`` before what did not end."""
+    """Make a record from ``expected/verdict`` of a stage and scenarios; ``~`` marks one that did not end."""
     results = []
     for number, words in enumerate(verdicts):
         expected, _, verdict = words.lstrip("~").rpartition("/")
@@ -629,5 +631,5 @@ def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Reco
         (run_of("conforms", "violates", "harness-error", interrupted="SIGINT"), 130),
     ],
 )
-def test_exit_code(record: Record, code: int) -> None:
+def test_exit_code_of_a_record(record: Record, code: int) -> None:
     assert record.exit_code == code

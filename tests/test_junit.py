@@ -1,10 +1,11 @@
-"""junit.xml: the right kind of result, and valid XML whatever was said."""
+"""junit.xml: the element of each verdict, and valid XML for any text."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,8 +22,8 @@ from harness.verdict.words import Kind, Verdict
 REPORTS = Path(__file__).parent / "data" / "reports"
 ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))
 
-# What the JUnit plugin of Jenkins understands, and pytest writes: the attributes and children of each
-# element.  A test case has properties there too, though the first schemas knew them for suites only.
+# The attributes and children of each element that the JUnit plugin of Jenkins reads and pytest writes.
+# A test case has properties there, too; the first schemas had them for suites only.
 SCHEMA = {
     "testsuites": ({"tests", "failures", "errors", "time"}, {"testsuite"}),
     "testsuite": (
@@ -43,7 +44,7 @@ SCHEMA = {
 
 
 def load(document: bytes) -> ET.Element:
-    """Parse, and check against SCHEMA and that the counts are those of the cases."""
+    """Parse the document; check it against SCHEMA, and its counts against its cases."""
     root = ET.fromstring(document)
     assert root.tag == "testsuites"
     for element in root.iter():
@@ -67,21 +68,32 @@ def properties(element: ET.Element) -> dict[str, str]:
     return {each.attrib["name"]: each.attrib["value"] for each in element.findall("properties/property")}
 
 
+def child(element: ET.Element, tag: str) -> ET.Element:
+    """Return the one child of this tag."""
+    (found,) = element.findall(tag)
+    return found
+
+
+def text_of(element: ET.Element, tag: str) -> str:
+    """Return the text of the one child of this tag."""
+    return child(element, tag).text or ""
+
+
 @pytest.fixture
 def results(tmp_path: Path) -> ResultsFolder:
     return ResultsFolder.create(tmp_path, "example")
 
 
 def run_one(
-    results: ResultsFolder, observed: Verdict | None, expected: str = "conforms", **evidence: object
+    results: ResultsFolder, observed: Verdict | None, expected: str = "conforms", **evidence: Any
 ) -> ET.Element:
-    """The test case of a run with one scenario; ``observed`` None starts it and does not end it."""
+    """Record a run of one scenario, not ended if ``observed`` is None; return its test case."""
     journal = results.journal()
     journal.plan([Entry(ONE.id, ONE.kind, ONE.title, ONE.requirements, Verdict(expected))])
     journal.run_started()
     if observed is not Verdict.NOT_REACHED:
         journal.started(ONE.id)
-    if observed not in (None, Verdict.NOT_REACHED):
+    if observed is not None and observed is not Verdict.NOT_REACHED:
         journal.ended(ONE.id, observed, **evidence)
     journal.run_ended()
     (case,) = load(junit.write(results.dir).read_bytes()).iter("testcase")
@@ -89,7 +101,7 @@ def run_one(
 
 
 @pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
-def test_golden(name: str) -> None:
+def test_document_equals_the_golden_file(name: str) -> None:
     document = junit.render(REPORTS / name)
     load(document)
     assert document.decode() == (REPORTS / name / "junit.xml").read_text()
@@ -109,7 +121,7 @@ def test_golden(name: str) -> None:
         (Verdict.HARNESS_ERROR, "conforms", "harness-error", "error"),
     ],
 )
-def test_what_a_verdict_is_in_junit(
+def test_case_has_the_element_of_its_verdict(
     results: ResultsFolder, observed: Verdict | None, expected: str, verdict: str, tag: str | None
 ) -> None:
     case = run_one(results, observed, expected)
@@ -125,20 +137,20 @@ def test_what_a_verdict_is_in_junit(
     assert (case.get("classname"), case.get("name")) == ("suites.test_map", "test_one[edu-c]")
 
 
-def test_a_violation_that_was_expected_says_so(results: ResultsFolder) -> None:
+def test_expected_violation_says_so(results: ResultsFolder) -> None:
     case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
-    assert case.find("failure").get("message") == "mmap() failed (as expected)"
+    assert child(case, "failure").get("message") == "mmap() failed (as expected)"
 
 
-def test_the_suite_says_what_was_tested(results: ResultsFolder) -> None:
+def test_suite_properties_say_what_was_tested(results: ResultsFolder) -> None:
     results.write_run(digest="ab" * 32, warnings=["a.c:1: one", "a.c:2: two"])
     run_one(results, Verdict.CONFORMS)
-    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    found = properties(child(ET.parse(results.dir / "junit.xml").getroot(), "testsuite"))
     assert (found["series"], found["digest"], found["exit_code"]) == ("example", "ab" * 32, "0")
     assert found["warnings"] == "a.c:1: one\na.c:2: two"
 
 
-def test_no_plan_no_report(tmp_path: Path) -> None:
+def test_folder_without_a_plan_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(HarnessError):
         junit.write(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -155,17 +167,15 @@ SPELLED = (
 def test_hostile_text_is_spelled_out(results: ResultsFolder) -> None:
     results.write_run(title=HOSTILE, warnings=[HOSTILE])
     case = run_one(results, Verdict.VIOLATES, reason=HOSTILE, details=HOSTILE)
-    assert case.find("failure").get("message") == SPELLED
-    assert case.find("failure").text == SPELLED
-    found = properties(ET.parse(results.dir / "junit.xml").getroot().find("testsuite"))
+    assert child(case, "failure").get("message") == SPELLED
+    assert text_of(case, "failure") == SPELLED
+    found = properties(child(ET.parse(results.dir / "junit.xml").getroot(), "testsuite"))
     assert found["title"] == found["warnings"] == SPELLED
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(codec=None, categories=None)), raw=st.binary())
-def test_any_text_and_any_bytes_make_valid_xml(
-    tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes
-) -> None:
+def test_any_text_makes_valid_xml(tmp_path_factory: pytest.TempPathFactory, text: str, raw: bytes) -> None:
     results = ResultsFolder.create(tmp_path_factory.mktemp("run"), text)
     transcript = results.transcript(text)
     transcript.write_bytes(raw)
@@ -177,34 +187,34 @@ def test_any_text_and_any_bytes_make_valid_xml(
     )
     if raw.strip():
         shown = visible(raw.decode("utf-8", "surrogateescape"))
-        assert case.find("system-out").text.count(shown) >= 2
+        assert text_of(case, "system-out").count(shown) >= 2
 
 
-def test_the_console_is_quoted_where_the_scenario_ran(results: ResultsFolder) -> None:
+def test_console_is_quoted_where_the_scenario_ran(results: ResultsFolder) -> None:
     console = results.dir / "console.log"
     console.write_bytes(b"before\n[1.0] BUG: \xff\r\nafter\n")
     case = run_one(results, Verdict.KERNEL_DIED, console=ConsoleRange("console.log", 7, 21))
-    assert case.find("system-out").text == "--- console.log\n[1.0] BUG: \\xff\n"
+    assert text_of(case, "system-out") == "--- console.log\n[1.0] BUG: \\xff\n"
 
 
-def test_a_long_transcript_is_quoted_at_its_end(results: ResultsFolder) -> None:
+def test_long_transcript_is_quoted_at_its_end(results: ResultsFolder) -> None:
     transcript = results.transcript(ONE.id)
     transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
-    said = run_one(results, Verdict.VIOLATES, transcript=transcript).find("system-out").text
+    said = text_of(run_one(results, Verdict.VIOLATES, transcript=transcript), "system-out")
     assert "(8 bytes left out)" in said
     assert said.endswith("xend")
     assert "begin" not in said
 
 
 @pytest.mark.parametrize("name", ["../secret", "link", "missing", "transcripts"])
-def test_only_files_of_the_results_folder_are_quoted(results: ResultsFolder, name: str) -> None:
+def test_file_outside_the_results_is_not_quoted(results: ResultsFolder, name: str) -> None:
     (results.dir.parent / "secret").write_text("hunter2")
     (results.dir / "link").symlink_to("../secret")
     case = run_one(results, Verdict.KERNEL_DIED, console=ConsoleRange(name, 0, 100))
-    assert case.find("system-out").text.endswith("(there is no such file in the results folder)")
+    assert text_of(case, "system-out").endswith("(there is no such file in the results folder)")
 
 
-def test_the_report_of_a_journal_that_lies_is_an_error(results: ResultsFolder) -> None:
+def test_contradictory_journal_is_an_error_in_the_report(results: ResultsFolder) -> None:
     journal = results.journal()
     journal.plan([ONE])
     journal.started("suites/test_map.py::test_stray")
@@ -213,7 +223,7 @@ def test_the_report_of_a_journal_that_lies_is_an_error(results: ResultsFolder) -
     assert [error.get("type") for error in document.iter("error")] == ["not-reached", "harness-error"]
 
 
-def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
+def test_journal_without_facts_has_a_report(tmp_path: Path) -> None:
     JournalWriter(tmp_path).plan([ONE])
     load(junit.render(tmp_path))
 
@@ -221,7 +231,7 @@ def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("observed", "tags"),
     [
-        # None of these would fail alone.
+        # None of these verdicts would fail alone.
         (("conforms", "not-applicable", "conforms"), [None, "error", None]),
         (("not-applicable", "conforms", "not-applicable"), ["skipped", "error", "skipped"]),
         (("conforms", "violates", "conforms"), [None, "failure", None]),
@@ -229,7 +239,7 @@ def test_junit_can_be_made_of_a_journal_without_facts(tmp_path: Path) -> None:
         (("conforms", "conforms"), [None, None]),
     ],
 )
-def test_repetitions_that_do_not_agree_are_not_green(
+def test_repetitions_that_differ_are_errors(
     results: ResultsFolder, observed: tuple[str, ...], tags: list[str | None]
 ) -> None:
     journal = results.journal()

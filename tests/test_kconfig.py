@@ -1,4 +1,4 @@
-"""What fragments ask for, what vanished, and why."""
+"""Options that fragments ask for, options that vanished, and why."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TREE = Path(__file__).parent / "data" / "kbuild" / "kconfig"
 ON = {"X86": "y", "MMU": "y", "PCI": "y", "IOMMU": "y", "CPU_BITS": "48"}
 
 
-def test_values_of_a_configuration() -> None:
+def test_values_of_a_configuration_are_read() -> None:
     text = '#\n# Linux/x86\n#\nCONFIG_PCI=y\n# CONFIG_VT is not set\nCONFIG_LOCALVERSION=""\nCONFIG_N=16\n'
     assert kconfig.values(text) == {"PCI": "y", "VT": "n", "LOCALVERSION": '""', "N": "16"}
 
 
-def test_later_fragment_wins(tmp_path: Path) -> None:
+def test_requested_takes_the_later_fragment(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("# why\nCONFIG_PCI=y\nCONFIG_VT=n\n")
     (tmp_path / "b").write_text("# CONFIG_PCI is not set\n")
     asked = kconfig.requested([tmp_path / "a", tmp_path / "b"])
@@ -34,18 +34,18 @@ def test_later_fragment_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("line", ["CONFIG_PCI", "PCI=y", "CONFIG_PCI =y", "config PCI"])
-def test_line_that_kconfig_would_pass_over_is_refused(tmp_path: Path, line: str) -> None:
+def test_requested_refuses_a_malformed_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "bad").write_text(f"CONFIG_VT=n\n{line}\n")
     with pytest.raises(UsageError, match="line 2"):
         kconfig.requested([tmp_path / "bad"])
 
 
-def test_missing_fragment_is_refused(tmp_path: Path) -> None:
+def test_requested_refuses_a_missing_fragment(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         kconfig.requested([tmp_path / "nowhere"])
 
 
-def test_vanished_options() -> None:
+def test_vanished_lists_options_with_another_value() -> None:
     asked = {"PCI": "y", "VT": "n", "KVM": "n", "VFIO": "y", "N": "16"}
     assert kconfig.vanished(asked, {"PCI": "y", "VT": "y", "VFIO": "m", "N": "8"}) == ["N", "VFIO", "VT"]
 
@@ -79,11 +79,11 @@ REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("name", "asked", "more", "reason"), REASONS)
-def test_why_an_option_vanished(name: str, asked: str, more: Mapping[str, str], reason: str) -> None:
+def test_why_names_the_reason(name: str, asked: str, more: Mapping[str, str], reason: str) -> None:
     assert reason in kconfig_why.Options(TREE).why(name, asked, {**ON, **more})
 
 
-def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
+def test_options_are_read_inside_the_tree_only(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "outside").write_text("config OUTSIDE\n")
     (tmp_path / "tree" / "link").symlink_to("../outside")
@@ -104,18 +104,18 @@ def test_reader_stays_in_the_tree(tmp_path: Path) -> None:
         ('S = "text"', True),
         ("N < 0x20 && N > 15", True),
         ("!(A && M) || B", False),
-        ("A &&", True),  # what cannot be read is not blamed
+        ("A &&", True),  # a condition that cannot be read counts as met
         ("", True),
         ("A < S", True),
     ],
 )
-def test_expressions(condition: str, holds: bool) -> None:
+def test_holds_evaluates_an_expression(condition: str, holds: bool) -> None:
     assert kconfig_why.holds(condition, {"A": "y", "M": "m", "S": '"text"', "N": "16"}) is holds
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As much of the real base as configuring it takes."""
+    """The files of the real base that configuring it needs."""
     store = Store()
     base = fetch(store, Progress(store))
     wanted = [
@@ -139,10 +139,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.build
 @pytest.mark.parametrize("more", [[], ["debug.config"], ["leaks.config"], ["lines.config"]], ids=str)
-def test_fragments_survive_and_the_reader_agrees_with_kconfig(
-    source: Path, tmp_path: Path, more: list[str]
-) -> None:
-    """Nothing asked for vanishes; and no option that kconfig turned on looks impossible to our reader."""
+def test_fragments_survive_in_the_real_kernel(source: Path, tmp_path: Path, more: list[str]) -> None:
+    """No requested option vanishes, and why() calls no option impossible that kconfig has set."""
     asked = kconfig.requested(KCONFIG / name for name in (*FRAGMENTS, *more))
     (tmp_path / "fragment").write_text(kconfig.fragment_text(asked))
     command.run(

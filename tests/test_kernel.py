@@ -1,204 +1,37 @@
-"""Building a tree, judging what the build says, and taking a kernel that is built."""
+"""Building a tree, and taking a prebuilt kernel."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import shlex
 import shutil
-import signal
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_kernel import DMABUF, SmallKernel, bzimage, headers
 
-from harness.kernel.base import Base
-from harness.kernel.build import Kernel, build_kernel, make_lines, prebuilt, release_of
-from harness.kernel.builddir import BuildDir
-from harness.kernel.make_output import Output, unplaced
-from harness.kernel.tree import Tree
-from harness.lib import git
-from harness.lib.cache import Store
-from harness.lib.command import CommandError
-from harness.lib.errors import BuildError, ExitCode, HarnessError, UsageError
-from harness.lib.progress import Progress
-from harness.series.series import Patch, Series
+from harness.kernel import build
+from harness.kernel.build import Kernel
+from harness.lib.errors import BuildError, HarnessError, UsageError
 
 DATA = Path(__file__).parent / "data" / "kbuild"
-SOURCE = Path("/cache/workbench/src")
-DMABUF = "int dmabuf(void);\n\nint dmabuf(void)\n{\n\treturn 1;\n}\n"
-
-
-def recorded(name: str) -> Output:
-    """A recorded build, read the way a running one is."""
-    output = Output(SOURCE)
-    for line in (DATA / f"{name}.log").read_text().splitlines():
-        output.line(line)
-    return output
-
-
-# What the build said: whose fault, and a line that must be shown.
-FAILURES = [
-    (
-        "compile-error",
-        BuildError,
-        "vfio_pci_dmabuf.c:20:1: error: expected specifier-qualifier-list before 'static'",
-    ),
-    (
-        "undefined-reference",
-        BuildError,
-        "vfio_pci_dmabuf.c:(.text+0x721): undefined reference to `vfio_nowhere'",
-    ),
-    ("kconfig-syntax", BuildError, 'drivers/vfio/pci/Kconfig:58: unknown statement "confg"'),
-    ("no-rule", BuildError, "No rule to make target 'drivers/vfio/pci/not_there.o'"),
-    ("missing-header", BuildError, "fatal error: linux/not-there.h: No such file or directory"),
-    ("no-space-configure", HarnessError, "No space left on device"),
-    ("no-space-compile", HarnessError, "pci.c:6726:1: fatal error: closing dependency file"),
-    ("no-space-ar", HarnessError, "reason: No space left on device"),
-    ("no-space-fixdep", HarnessError, "fixdep: not all data was written"),
-    ("compiler-killed", HarnessError, "Killed signal terminated program cc1"),
-    ("no-memory", HarnessError, "cc1: out of memory"),
-    ("no-flex", HarnessError, "flex: not found"),
-]
-
-
-@pytest.mark.parametrize(("name", "kind", "line"), FAILURES, ids=[name for name, *_ in FAILURES])
-def test_failure_names_the_culprit_and_shows_its_lines(
-    name: str, kind: type[BuildError | HarnessError], line: str
-) -> None:
-    log = Path("build.log")
-    error = recorded(name).failure(CommandError(["make"], 2, log, "the tail"), "build")
-    assert type(error) is kind
-    assert error.exit_code == (ExitCode.SERIES if kind is BuildError else ExitCode.HARNESS)
-    assert line in error.tail
-    assert error.log == log
-
-
-def test_failure_without_a_known_line_shows_the_tail() -> None:
-    error = Output(SOURCE).failure(CommandError(["make"], 2, None, "something odd"), "build")
-    assert isinstance(error, BuildError)
-    assert error.tail == "something odd"
-
-
-def test_failure_of_a_killed_make_is_not_the_series_fault() -> None:
-    error = recorded("compile-error").failure(CommandError(["make"], -signal.SIGKILL, None, ""), "build")
-    assert isinstance(error, HarnessError)
-
-
-def test_failure_shows_at_most_ten_errors_and_counts_the_rest() -> None:
-    output = Output(SOURCE)
-    for number in range(25):
-        output.line(f"drivers/a.c:{number}:1: error: no")
-    error = output.failure(CommandError(["make"], 2, None, ""), "build")
-    assert error.message == "The build failed with 25 errors."
-    assert error.tail.splitlines()[-1] == "... and 15 more errors"
-
-
-def test_error_directive_cannot_blame_the_machine() -> None:
-    output = Output(SOURCE)
-    output.line("drivers/a.c:1:2: error: #error foo: No space left on device")
-    assert isinstance(output.failure(CommandError(["make"], 2, None, ""), "build"), BuildError)
-
-
-def test_warnings_belong_to_the_object_that_was_made() -> None:
-    output = recorded("warning")
-    assert output.warnings["drivers/vfio/pci/vfio_pci_dmabuf.o"] == [
-        "drivers/vfio/pci/vfio_pci_dmabuf.c:363:12: warning: 'unused_thing' defined but not used "
-        "[-Wunused-function]"
-    ]
-    assert output.warnings["vmlinux.o"] == []
-
-
-def test_unplaced_forgets_lines_and_offsets() -> None:
-    assert unplaced("drivers/a.c:363:12: warning: odd") == "drivers/a.c: warning: odd"
-    assert unplaced("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
-
-
-class Yard:
-    """A small kernel in git, and everything that building it needs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.store = Store(folder / "cache")
-        self.fragment = folder / "small.config"
-        self.fragment.write_text("CONFIG_PCI=y\nCONFIG_VFIO_PCI=y\n")
-        self.log = folder / "build.log"
-        self.repository = folder / "repository"
-        shutil.copytree(DATA / "tree", self.repository)
-        self._git("init", "--quiet")
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--message=base")
-        self.base = Base("6.19.6", "6.19", "a test", self._git("rev-parse", "HEAD"), self.repository / ".git")
-
-    def tree(self, changes: Mapping[str, str | None] | None = None) -> Tree:
-        """The base with ``changes``: path to new content, None to remove."""
-        if not changes:
-            return self._tree(self.base.commit, None)
-        self._git("checkout", "--quiet", "--force", self.base.commit)
-        for name, content in changes.items():
-            path = self.repository / name
-            if content is None:
-                path.unlink()
-            else:
-                path.write_text(content)
-        self._git("add", "--all")
-        self._git("commit", "--quiet", "--allow-empty", "--message=series")
-        patch = Patch("0001-x.patch", b"", "x")
-        series = Series("x", "x", "6.19", "base", (patch,), {}, "a test")
-        return self._tree(self._git("rev-parse", "HEAD"), series)
-
-    def build(self, changes: Mapping[str, str | None] | None = None) -> Kernel:
-        """Build the base with ``changes``; ``log`` then holds this build alone."""
-        self.log.unlink(missing_ok=True)
-        progress = Progress(self.store, io.StringIO())
-        return build_kernel(self.store, progress, self.tree(changes), [self.fragment], self.log)
-
-    @property
-    def bench(self) -> Path:
-        """Where the next build compiles."""
-        return BuildDir(self.store, "").build
-
-    def compiled(self) -> list[str]:
-        """What the last build compiled."""
-        lines = self.log.read_text().splitlines() if self.log.exists() else []
-        return sorted(line.split()[1] for line in lines if line.startswith(("  CC ", "  AS ")))
-
-    def _tree(self, commit: str, series: Series | None) -> Tree:
-        return Tree(
-            self.base.repository, commit, self._git("rev-parse", f"{commit}^{{tree}}"), self.base, series
-        )
-
-    def _git(self, *arguments: str) -> str:
-        added = git.environment()
-        inherited = {name: value for name, value in os.environ.items() if name not in added}
-        given = {name: value for name, value in added.items() if value is not None}
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.repository,
-            env=inherited | given,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path)
+def small(tmp_path: Path) -> SmallKernel:
+    return SmallKernel(tmp_path)
 
 
 ALL = ["drivers/core.o", "drivers/dmabuf.o", "lib/piggy.o"]
 
 
-def test_build_makes_a_whole_kernel(yard: Yard) -> None:
-    built = yard.build()
+def test_build_makes_a_whole_kernel(small: SmallKernel) -> None:
+    built = small.build()
     assert built.release == "6.19.6-small"
     assert (built.headers / "linux" / "vfio.h").is_file()
     assert built.config is not None
@@ -206,108 +39,108 @@ def test_build_makes_a_whole_kernel(yard: Yard) -> None:
     assert built.vmlinux is not None
     assert built.vmlinux.is_file()
     assert built.compiler.startswith("gcc ")
-    assert yard.compiled() == ALL
-    assert (built.bzimage.parent / "build.log").read_text() == yard.log.read_text()
+    assert small.compiled() == ALL
+    assert (built.bzimage.parent / "build.log").read_text() == small.log.read_text()
 
 
-def test_build_again_comes_from_the_cache(yard: Yard) -> None:
-    first = yard.build()
-    assert yard.build() == first
-    assert yard.compiled() == []
+def test_build_again_comes_from_the_cache(small: SmallKernel) -> None:
+    first = small.build()
+    assert small.build() == first
+    assert small.compiled() == []
 
 
-def test_switching_series_compiles_only_what_differs(yard: Yard) -> None:
-    base = yard.build()
-    changed = yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+def test_build_of_another_series_compiles_what_differs(small: SmallKernel) -> None:
+    base = small.build()
+    changed = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
     assert changed.identity != base.identity
-    assert yard.compiled() == ["drivers/dmabuf.o"]
-    yard.build({"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"})
-    assert yard.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
+    assert small.compiled() == ["drivers/dmabuf.o"]
+    small.build({"drivers/more.c": "int more(void);\nint more(void) { return 0; }\n"})
+    assert small.compiled() == ["drivers/dmabuf.o", "drivers/more.o"]
 
 
-def test_what_the_assembler_includes_is_never_stale(yard: Yard) -> None:
-    """The source of piggy.o stays; only what it includes changes, which ccache would not see."""
+def test_build_with_a_changed_incbin_is_not_stale(small: SmallKernel) -> None:
+    """Only the file that piggy.S includes changes, which ccache does not see."""
     images = []
     for word in ("first", "other", "third"):
-        shutil.rmtree(yard.bench, ignore_errors=True)
-        built = yard.build({"lib/payload": f"{word}\n"})
+        shutil.rmtree(small.build_folder, ignore_errors=True)
+        built = small.build({"lib/payload": f"{word}\n"})
         images.append(word.encode() in built.bzimage.read_bytes())
     assert images == [True, True, True]
 
 
-def test_only_new_warnings_are_the_series(yard: Yard) -> None:
-    assert yard.build().warnings == ()
+def test_warnings_of_the_base_are_left_out(small: SmallKernel) -> None:
+    assert small.build().warnings == ()
     moved = "/* moved */\n" + (DATA / "tree/drivers/core.c").read_text()
-    assert yard.build({"drivers/core.c": moved}).warnings == ()
+    assert small.build({"drivers/core.c": moved}).warnings == ()
     unused = DMABUF.replace("return", "int added;\n\treturn")
-    first = yard.build({"drivers/dmabuf.c": unused})
+    first = small.build({"drivers/dmabuf.c": unused})
     assert [text.split("warning: ")[1] for text in first.warnings] == [
         "unused variable 'added' [-Wunused-variable]"
     ]
-    # The next revision leaves that file as it is: it is not compiled, and its warning is still there.
-    second = yard.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
-    assert yard.compiled() == ["drivers/core.o"]
+    # The next revision does not change that file: it is not compiled, and its warning is kept.
+    second = small.build({"drivers/dmabuf.c": unused, "drivers/core.c": moved + "int x;\n"})
+    assert small.compiled() == ["drivers/core.o"]
     assert second.warnings == first.warnings
-    assert yard.build({"drivers/dmabuf.c": None}).warnings == ()
+    assert small.build({"drivers/dmabuf.c": None}).warnings == ()
 
 
-def test_broken_tree_is_the_series_fault_and_leaves_nothing(yard: Yard) -> None:
+def test_build_of_a_broken_tree_blames_the_series(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match=r"failed with 1 error") as caught:
-        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+        small.build({"drivers/dmabuf.c": "#error broken\n"})
     assert caught.value.tail == "drivers/dmabuf.c:1:2: error: #error broken"
-    assert caught.value.log == yard.log
-    assert list((yard.store.root / "kernel").iterdir()) == []
-    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
-    assert "drivers/core.o" not in yard.compiled()
+    assert caught.value.log == small.log
+    assert list((small.store.root / "kernel").iterdir()) == []
+    small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert "drivers/core.o" not in small.compiled()
 
 
-def test_vanished_option_is_named_with_its_reason(yard: Yard) -> None:
+def test_build_names_a_vanished_option_with_its_reason(small: SmallKernel) -> None:
     with pytest.raises(BuildError) as caught:
-        yard.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+        small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
 
 
-def test_build_folder_of_a_killed_run_is_not_trusted(yard: Yard) -> None:
-    yard.build()
-    bench = yard.bench
+def test_build_folder_of_a_killed_run_is_discarded(small: SmallKernel) -> None:
+    small.build()
+    bench = small.build_folder
     (bench / ".patchproof-unfinished").touch()
     (bench / "drivers" / "core.o").write_bytes(b"")  # half a file, with a fresh date
-    yard.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
-    assert yard.compiled() == ALL
+    small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert small.compiled() == ALL
     assert not (bench / ".patchproof-unfinished").exists()
 
 
-def test_environment_of_the_user_does_not_reach_make(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_environment_does_not_reach_make(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAKEFLAGS", "n")
     monkeypatch.setenv("KCFLAGS", "-DBROKEN -include nowhere.h")
-    assert yard.build().bzimage.is_file()
+    assert small.build().bzimage.is_file()
 
 
 def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my cache").mkdir()
     with pytest.raises(HarnessError, match="spaces or colons"):
-        Yard(tmp_path / "my cache").build()
+        SmallKernel(tmp_path / "my cache").build()
 
 
-def test_disk_that_is_full_is_not_the_series_fault(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_on_a_full_disk_is_a_harness_error(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
-        yard.build({"drivers/dmabuf.c": "#error broken\n"})
+        small.build({"drivers/dmabuf.c": "#error broken\n"})
 
 
 KILLED = """
 import sys
 sys.path[:0] = sys.argv[2:4]
 from pathlib import Path
-from test_kernel import Yard
-yard = Yard(Path(sys.argv[1]))
-makefile = (yard.repository / "Makefile").read_text()
+from small_kernel import SmallKernel
+small = SmallKernel(Path(sys.argv[1]))
+makefile = (small.repository / "Makefile").read_text()
 waiting = "$(O)/vmlinux: wait\\nwait:\\n\\t@echo $$PPID $$$$ >$(O)/pids; exec sleep 100\\n"
-yard.build({"Makefile": makefile + waiting})
+small.build({"Makefile": makefile + waiting})
 """
 
 
-def test_sigkill_takes_make_along(tmp_path: Path) -> None:
+def test_make_ends_when_the_harness_is_killed(tmp_path: Path) -> None:
     project = Path(__file__).parents[1]
     script = [sys.executable, "-c", KILLED, str(tmp_path), str(project), str(project / "tests")]
     with subprocess.Popen(script) as harness:
@@ -323,7 +156,7 @@ def test_sigkill_takes_make_along(tmp_path: Path) -> None:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until ``condition`` holds; a generous limit, so that a failure is one."""
+    """Wait until ``condition`` holds."""
     limit = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
@@ -337,56 +170,39 @@ def is_alive(process: Path) -> bool:
         return False
 
 
-def bzimage(path: Path, release: bytes = b"6.19.0-v4 (me@home) #1 SMP", pointer: int = 0x100) -> Path:
-    """A file that begins as a boot image does (Documentation/arch/x86/boot.rst)."""
-    setup = bytearray(0x1000)
-    setup[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", setup, 0x20E, pointer)
-    if pointer:
-        setup[pointer + 0x200 : pointer + 0x200 + len(release)] = release
-    path.write_bytes(setup)
-    return path
-
-
-def headers(folder: Path) -> Path:
-    (folder / "linux").mkdir(parents=True)
-    (folder / "linux" / "vfio.h").touch()
-    return folder
-
-
-def test_prebuilt_kernel_says_what_it_is(tmp_path: Path) -> None:
-    given = prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
+def test_prebuilt_reads_the_release(tmp_path: Path) -> None:
+    given = build.prebuilt(bzimage(tmp_path / "bzImage"), headers(tmp_path / "include"))
     assert given.release == "6.19.0-v4"
     assert given.config is None
-    other = prebuilt(bzimage(tmp_path / "other", b"6.19.1"), tmp_path / "include")
+    other = build.prebuilt(bzimage(tmp_path / "other", b"6.19.1"), tmp_path / "include")
     assert other.identity != given.identity
 
 
 @pytest.mark.parametrize(
     ("content", "said"), [(b"\x7fELF" + bytes(0x1000), "not an x86 bzImage"), (b"", "not an x86 bzImage")]
 )
-def test_what_is_no_boot_image_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+def test_prebuilt_refuses_another_file(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "vmlinux").write_bytes(content)
     with pytest.raises(UsageError, match=said):
-        prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
+        build.prebuilt(tmp_path / "vmlinux", headers(tmp_path / "include"))
 
 
-def test_missing_image_is_refused(tmp_path: Path) -> None:
+def test_prebuilt_refuses_a_missing_image(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read: No such file"):
-        prebuilt(tmp_path / "nowhere", tmp_path)
+        build.prebuilt(tmp_path / "nowhere", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("release", "pointer"), [(b"", 0x100), (b"6.1\x1b[2J", 0x100), (b"6.19.0", 0), (b"", 0xFFFF)]
 )
 def test_release_that_cannot_be_read_is_unknown(tmp_path: Path, release: bytes, pointer: int) -> None:
-    assert release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
+    assert build.release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
 
 
-def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
+def test_prebuilt_hints_at_the_right_headers_folder(tmp_path: Path) -> None:
     nested = headers(tmp_path / "usr" / "include")
     with pytest.raises(UsageError, match=f"Did you mean {nested}"):
-        prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
+        build.prebuilt(bzimage(tmp_path / "bzImage"), tmp_path / "usr")
 
 
 @pytest.mark.parametrize(
@@ -396,52 +212,21 @@ def test_headers_of_the_wrong_level_get_a_hint(tmp_path: Path) -> None:
         ("CONFIG_PROVE_LOCKING=y\nCONFIG_KASAN=y\n", True),
     ],
 )
-def test_a_kernel_that_is_watched_gets_more_time(tmp_path: Path, config: str, more: bool) -> None:
+def test_time_scale_of_a_debug_kernel_is_larger(tmp_path: Path, config: str, more: bool) -> None:
     (tmp_path / "config").write_text(config)
     built = Kernel(tmp_path, tmp_path, tmp_path / "config", None, "6.19.6", "", "gcc")
     assert (built.time_scale > 1) == more
     assert replace(built, config=None).time_scale == 1
 
 
-def test_make_lines_are_what_a_build_runs(yard: Yard) -> None:
-    built = yard.build()
+def test_make_lines_are_those_of_a_build(small: SmallKernel) -> None:
+    built = small.build()
     headers_of_this_build = next(
         word
-        for word in shlex.split(yard.log.read_text(), comments=False)
+        for word in shlex.split(small.log.read_text(), comments=False)
         if word.startswith("INSTALL_HDR_PATH=")
     ).partition("=")[2]
-    printed = make_lines(yard.store, [yard.fragment], Path(headers_of_this_build) / "include")
-    run = [line.removeprefix("$ ") for line in yard.log.read_text().splitlines() if line.startswith("$ ")]
+    printed = build.make_lines(small.store, [small.fragment], Path(headers_of_this_build) / "include")
+    run = [line.removeprefix("$ ") for line in small.log.read_text().splitlines() if line.startswith("$ ")]
     assert printed == run
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release
-
-
-def test_workbench_is_cold_until_something_was_built(yard: Yard) -> None:
-    assert BuildDir(yard.store, "").cold
-    yard.build()
-    assert not BuildDir(yard.store, "").cold
-
-
-def options(*numbers: int) -> str:
-    return "".join(f"CONFIG_{number}=y\n" for number in numbers)
-
-
-def test_configurations_share_a_build_folder_if_they_are_near(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    small, large = options(*range(50)), options(*range(70))
-    for request in (small, large):
-        BuildDir(store, request)._prepare()
-    assert BuildDir(store, small).build != BuildDir(store, large).build
-    assert BuildDir(store, options(*range(48))).build == BuildDir(store, small).build
-    assert BuildDir(store, options(*range(66))).build == BuildDir(store, large).build
-
-
-def test_only_the_build_folders_last_used_are_kept(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    benches = [BuildDir(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
-    for age, bench in enumerate(benches[:3]):
-        bench._prepare()
-        os.utime(bench.build, (1000 + age, 1000 + age))
-    os.utime(benches[0].build)
-    benches[3]._prepare()
-    assert [bench.build.exists() for bench in benches] == [True, False, True, True]

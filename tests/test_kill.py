@@ -1,7 +1,7 @@
-"""A run under fire: whatever kills it, no verdict is given that the kernel did not earn, and none is missing.
+"""Attacks on a whole run: each verdict is explained by the kernel or by one attack, and none is missing.
 
-In the test run each kind of attack comes once.  ``PATCHPROOF_KILLS=50`` makes as many at random,
-``PATCHPROOF_KILLS_SEED`` others than the last time.
+The ordinary tests make each kind of attack once.  ``PATCHPROOF_KILLS=50`` makes fifty, in a random order;
+``PATCHPROOF_KILLS_SEED`` chooses another order.
 """
 
 from __future__ import annotations
@@ -42,74 +42,74 @@ from harness.verdict.record import Result
 from harness.verdict.words import Verdict
 
 SELECTION = "a_dmabuf_reaches"  # short scenarios, by the C actor and the Python probe in turns
-SCENARIOS_FOR_EACH = 3  # attack: time for the harm to show
+SCENARIOS_FOR_EACH = 3  # attack: time for its effect to show
 SOUND = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True)
-class Harm:
-    """What an attack may do to a scenario: the verdict, whether that was given, and a word of its reason."""
+class Effect:
+    """What an attack may do to a scenario: the verdict, whether it was given, and a word of its reason."""
 
     verdict: Verdict
     given: bool
     reason: str
 
-    def done_to(self, result: Result) -> bool:
-        """Whether this is what became of the scenario."""
+    def matches(self, result: Result) -> bool:
+        """Return whether this is what happened to the scenario."""
         given = self.verdict is result.verdict and self.given is result.ended
         return given and self.reason in result.reason
 
 
-UNENDED = Harm(Verdict.KERNEL_DIED, False, "It started and never ended")
-# What needs no attack: QEMU before 8.2 does it by itself on a busy host (docs/findings.md).
-BY_ITSELF = Harm(Verdict.HARNESS_ERROR, True, "QEMU has lost the end of interrupt")
+UNENDED = Effect(Verdict.KERNEL_DIED, False, "It started and never ended")
+# The effect that needs no attack: QEMU before 8.2 does it by itself on a busy host (docs/findings.md).
+BY_ITSELF = Effect(Verdict.HARNESS_ERROR, True, "QEMU has lost the end of interrupt")
 
 
 class Attack:
     """Something done to a run in progress."""
 
     ends_the_run = False
-    code: int  # of the program, if so
-    harm: tuple[Harm, ...]
+    code: int  # exit code of an attack that ends the run
+    effects: tuple[Effect, ...]
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        """Do it; False if there was nothing to do it to."""
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        """Make the attack; False if it found no target."""
         raise NotImplementedError
 
 
 class KillHarness(Attack):
-    """SIGKILL to the harness."""
+    """Send SIGKILL to the harness."""
 
     ends_the_run = True
     code = -signal.SIGKILL
-    harm = (UNENDED,)
+    effects = (UNENDED,)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         invocation.process.kill()
         return True
 
 
 class Interrupt(Attack):
-    """Ctrl-C."""
+    """Send SIGINT to the harness, as Ctrl-C does."""
 
     ends_the_run = True
     code = ExitCode.INTERRUPTED
-    harm = (Harm(Verdict.HARNESS_ERROR, False, "interrupted (SIGINT) during this scenario"),)
+    effects = (Effect(Verdict.HARNESS_ERROR, False, "interrupted (SIGINT) during this scenario"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         invocation.process.send_signal(signal.SIGINT)
         return True
 
 
 class FillDisk(Attack):
-    """No file of the harness may grow beyond a little more than the journal has by now."""
+    """Limit the size of every file of the harness to that of the journal plus some 300 bytes."""
 
     ends_the_run = True
     code = ExitCode.HARNESS
-    harm = (UNENDED,)
+    effects = (UNENDED,)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        room = (siege.latest / "events.jsonl").stat().st_size + siege.random.randrange(300)
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        room = (attacked.latest / "events.jsonl").stat().st_size + attacked.random.randrange(300)
         pid = invocation.process.pid
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (room, hard))
@@ -117,11 +117,11 @@ class FillDisk(Attack):
 
 
 class KillQemu(Attack):
-    """SIGKILL to QEMU, as a host does that runs out of memory."""
+    """Send SIGKILL to QEMU, as a host does that runs out of memory."""
 
-    harm = (Harm(Verdict.HARNESS_ERROR, True, "QEMU was killed (SIGKILL)"),)
+    effects = (Effect(Verdict.HARNESS_ERROR, True, "QEMU was killed (SIGKILL)"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         for pid, command in invocation.children().items():
             if "qemu-system" in command and "-accel" in command:
                 os.kill(pid, signal.SIGKILL)
@@ -130,12 +130,12 @@ class KillQemu(Attack):
 
 
 class StopGuest(Attack):
-    """The guest's processors stand still, and QEMU itself does not."""
+    """Stop the guest's processors; QEMU itself goes on."""
 
-    harm = (Harm(Verdict.HARNESS_ERROR, True, "QEMU has stopped its machine (paused)"),)
+    effects = (Effect(Verdict.HARNESS_ERROR, True, "QEMU has stopped its machine (paused)"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        sockets = sorted(siege.monitors.iterdir(), key=lambda path: path.stat().st_mtime)
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        sockets = sorted(attacked.monitors.iterdir(), key=lambda path: path.stat().st_mtime)
         with socket.socket(socket.AF_UNIX) as monitor:
             try:
                 monitor.connect(str(sockets[-1]))
@@ -151,21 +151,21 @@ class StopGuest(Attack):
 
 
 class Panic(Attack):
-    """A kernel that panics has earned it."""
+    """Make the guest's kernel panic; the verdict is the kernel's own."""
 
-    harm = (Harm(Verdict.KERNEL_DIED, True, "sysrq triggered crash"),)
+    effects = (Effect(Verdict.KERNEL_DIED, True, "sysrq triggered crash"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        return siege.in_guest("echo c >/proc/sysrq-trigger", answers=False) is not None
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        return attacked.in_guest("echo c >/proc/sysrq-trigger", answers=False) is not None
 
 
 class Hang(Attack):
-    """Every processor of the guest spins with its interrupts off: nothing answers, and nothing is said."""
+    """Make every processor of the guest spin with interrupts off: the guest is silent."""
 
-    harm = (Harm(Verdict.KERNEL_DIED, True, "it does not answer any more"),)
+    effects = (Effect(Verdict.KERNEL_DIED, True, "it does not answer any more"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        # A moment later, as it is to answer first.
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        # Half a second later, because the script has to answer first.
         script = """
             cd /sys/devices/system/cpu
             for cpu in cpu[0-9]*; do
@@ -174,10 +174,10 @@ class Hang(Attack):
             done
             echo $!
         """
-        return bool(siege.in_guest(script))
+        return bool(attacked.in_guest(script))
 
 
-# SIGNAL to those that are WANTED, a parent and its child by their names, but not to this script's own.
+# Send SIGNAL to each process that matches WANTED, "PARENT CHILD" by their names, except this script's own.
 _SESSIONS = r"""
 for stat in /proc/[0-9]*/stat; do
     { read -r pid name state parent rest <$stat; } 2>/dev/null || continue
@@ -190,47 +190,47 @@ done
 
 
 class StopProbe(Attack):
-    """SIGSTOP to every actor in the guest."""
+    """Send SIGSTOP to every actor in the guest."""
 
-    harm = (Harm(Verdict.HARNESS_ERROR, True, "a signal has stopped the actor"),)
+    effects = (Effect(Verdict.HARNESS_ERROR, True, "a signal has stopped the actor"),)
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         script = _SESSIONS.replace("SIGNAL", "STOP").replace(
             "WANTED", '"(sshd"*" (actor)" | "(sshd"*" (python3)"'
         )
-        return bool(siege.in_guest(script))
+        return bool(attacked.in_guest(script))
 
 
 class DropSsh(Attack):
-    """The guest's end of every SSH connection is killed."""
+    """Kill the guest's end of every SSH connection."""
 
-    harm = (
-        Harm(Verdict.HARNESS_ERROR, True, "onnection broke"),
-        Harm(Verdict.HARNESS_ERROR, True, "session not active"),
-        Harm(Verdict.HARNESS_ERROR, True, "gone away"),
-        Harm(Verdict.HARNESS_ERROR, True, "could not be started"),
-        Harm(Verdict.HARNESS_ERROR, True, "The actor ended while it did"),
+    effects = (
+        Effect(Verdict.HARNESS_ERROR, True, "onnection broke"),
+        Effect(Verdict.HARNESS_ERROR, True, "session not active"),
+        Effect(Verdict.HARNESS_ERROR, True, "gone away"),
+        Effect(Verdict.HARNESS_ERROR, True, "could not be started"),
+        Effect(Verdict.HARNESS_ERROR, True, "The actor ended while it did"),
     )
 
-    def strike(self, siege: Siege, invocation: Invocation) -> bool:
-        return bool(siege.in_guest(_SESSIONS.replace("SIGNAL", "KILL").replace("WANTED", '*" (sshd"*')))
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        return bool(attacked.in_guest(_SESSIONS.replace("SIGNAL", "KILL").replace("WANTED", '*" (sshd"*')))
 
 
 ATTACKS = (KillHarness, Interrupt, FillDisk, KillQemu, StopGuest, Panic, Hang, StopProbe, DropSsh)
 
 
 @dataclass
-class Struck:
-    """An attack, the moment, and what it did, if anything: the id of the scenario."""
+class MadeAttack:
+    """An attack, its time, and the id of the scenario that it affected, if any."""
 
     attack: Attack
     when: datetime
-    harmed: str = ""
+    affected: str = ""
 
 
 @dataclass
-class Siege:
-    """A run with all its parts; ``pending`` are the attacks still to be made."""
+class AttackedRun:
+    """A run in one or more parts; ``pending`` are the attacks still to be made."""
 
     folder: Path
     arguments: list[str | Path]
@@ -238,7 +238,7 @@ class Siege:
     monitors: Path
     random: random.Random
     pending: list[Attack]
-    struck: list[Struck] = field(default_factory=list)
+    made: list[MadeAttack] = field(default_factory=list)
     parts: int = 0
 
     @property
@@ -250,21 +250,24 @@ class Siege:
         return self.results / "latest"
 
     def scenarios(self, kind: str) -> list[dict[str, Any]]:
-        """The journal's events of this kind that are about scenarios."""
+        """Return the journal's events of this kind that are about scenarios."""
         return [
             event
             for event in events(self.results)
             if event["event"] == kind and str(event.get("id", "")).startswith("suites/")
         ]
 
-    def left(self) -> list[str]:
-        """The scenarios that were never reached."""
+    def unreached(self) -> list[str]:
+        """Return the ids of the scenarios that were never reached."""
         return [
             result.entry.id for result in read(self.latest).scenarios if result.verdict is Verdict.NOT_REACHED
         ]
 
     def in_guest(self, script: str, *, answers: bool = True) -> str | None:
-        """What the script says, run in the newest machine, if it ``answers``; None if nobody gets in."""
+        """Run the script in the newest machine; return its output, None if there is no login.
+
+        A script that does not answer (``answers`` False) is started and not waited for.
+        """
         machines = [event["machine"] for event in events(self.results) if event["event"] == "machine-up"]
         folder = self.latest / machines[-1] if machines else self.latest
         if not (folder / "known_hosts").exists():
@@ -285,7 +288,7 @@ class Siege:
                 _, output, _ = client.exec_command(script, timeout=10)
                 return output.read().decode() if answers else ""
             except (paramiko.SSHException, OSError, EOFError) as error:
-                print(f"nobody gets into {folder.name}: {error!r}")
+                print(f"no login to {folder.name}: {error!r}")
                 return None
 
     def until_ended_or(self, invocation: Invocation, condition: Callable[[], bool]) -> bool:
@@ -298,8 +301,8 @@ class Siege:
             time.sleep(0.05)
         return True
 
-    def moment(self, invocation: Invocation, attack: Attack) -> bool:
-        """Wait for a random one; False if the run is over, or nearly so."""
+    def wait_for_moment(self, invocation: Invocation, attack: Attack) -> bool:
+        """Wait for a random moment; False if the run is over, or nearly over."""
         if attack.ends_the_run and self.random.random() < 0.3:
             machines = len(read(self.latest).machines)
             ready = self.until_ended_or(invocation, lambda: len(read(self.latest).machines) > machines)
@@ -307,10 +310,10 @@ class Siege:
             begun = len(self.scenarios("started")) + self.random.randint(1, 2)
             ready = self.until_ended_or(invocation, lambda: len(self.scenarios("started")) >= begun)
         time.sleep(self.random.uniform(0, 1.5))
-        return ready and invocation.process.poll() is None and len(self.left()) >= 2
+        return ready and invocation.process.poll() is None and len(self.unreached()) >= 2
 
-    def settle(self, invocation: Invocation, when: datetime) -> None:
-        """Wait until the harm of an attack has shown, or does not."""
+    def wait_for_effect(self, invocation: Invocation, when: datetime) -> None:
+        """Wait until the effect of an attack shows, or until it had the time to show."""
 
         def settled() -> bool:
             later = [event for event in events(self.results) if _time(event) > when]
@@ -323,10 +326,10 @@ class Siege:
 
         self.until_ended_or(invocation, settled)
 
-    def part(self) -> None:
-        """The run, or what is left of it, until an attack ends it or it comes to its end."""
+    def run_part(self) -> None:
+        """Start the run, or resume it, and wait until an attack or its plan ends it."""
         resumed = ["run", "--resume", self.latest]
-        expected = self.left() if self.parts else None
+        expected = self.unreached() if self.parts else None
         before = len(self.scenarios("started"))
         self.parts += 1
         last: Attack | None = None
@@ -334,36 +337,34 @@ class Siege:
             *(resumed if expected is not None else self.arguments), mark=self.folder, cache=self.cache
         ) as invocation:
             assert self.until_ended_or(invocation, (self.latest / "plan.json").exists), invocation.output
-            while self.pending and self.moment(invocation, self.pending[0]):
+            while self.pending and self.wait_for_moment(invocation, self.pending[0]):
                 when = datetime.now(UTC)
-                if not self.pending[0].strike(self, invocation):
+                if not self.pending[0].make(self, invocation):
                     continue
                 last = self.pending.pop(0)
-                self.struck.append(Struck(last, when))
+                self.made.append(MadeAttack(last, when))
                 if last.ends_the_run:
                     break
-                self.settle(invocation, when)
+                self.wait_for_effect(invocation, when)
             code = invocation.end()
             until(lambda: not invocation.children(), "QEMU to die with the harness")
             output = invocation.output
         ended_by = last if last is not None and last.ends_the_run else None
         begun = [event["id"] for event in self.scenarios("started")[before:]]
         if expected is not None:
-            assert begun == expected[: len(begun)], (
-                "what was not reached is reached, in order, and nothing else"
-            )
+            assert begun == expected[: len(begun)], "a resumed run starts what was not reached, in order"
         self.check(code, output, ended_by)
 
     def check(self, code: int, output: str, ended_by: Attack | None) -> None:
-        """The reports, as the run left them and as they are judged again."""
+        """Check the reports as the run left them, and as `judge` makes them again."""
         report = self.latest / "junit.xml"
         own = report.read_bytes() if report.exists() else b""
         if ended_by is not None:
-            # It may have come to its own end in the moment before.
+            # The run may have come to its own end just before the attack.
             assert code in (ended_by.code, ExitCode.OK, ExitCode.HARNESS, ExitCode.SERIES), output
         judged, told = run("judge", self.latest.resolve(), mark=self.folder, cache=self.cache)
         if code == -signal.SIGKILL or isinstance(ended_by, FillDisk):
-            # A kernel that died before is not forgotten.
+            # A kernel that died before the attack still fails the series.
             died = any(
                 one.ended and one.verdict is Verdict.KERNEL_DIED for one in read(self.latest).scenarios
             )
@@ -376,38 +377,40 @@ class Siege:
         cases = junit(self.results)
         plan = json.loads((self.latest / "plan.json").read_text())
         names = [entry["id"].rpartition("::")[2] or entry["id"] for entry in plan["entries"]]
-        # A kernel that was struck when no scenario was on is nobody's.
+        # A kernel that was attacked between scenarios has a test case of its own.
         assert [name for name in cases if not name.startswith("machine-")] == names
         assert not read(self.latest).damage
         assert_locks_free(self.cache)
 
     def run(self) -> None:
-        """All of it, to the end."""
-        self.part()
-        # One that the disk was full for comes to its own end, though not to that of its plan.
-        while self.left() or not (record := read(self.latest)).complete or record.interrupted:
-            self.part()
+        """Run every part, to the end of the plan."""
+        self.run_part()
+        # A part that met a full disk ends in order, before the end of its plan.
+        while self.unreached() or not (record := read(self.latest)).complete or record.interrupted:
+            self.run_part()
         for result in record.scenarios:
-            if result.verdict not in SOUND and not BY_ITSELF.done_to(result):
-                self.blame(result)
+            if result.verdict not in SOUND and not BY_ITSELF.matches(result):
+                self.explain(result)
         half = [*self.latest.rglob(".*"), *self.cache.glob("*/.*"), *self.cache.glob(".*")]
         assert [path for path in half if path.name != ".config"] == []
 
-    def blame(self, result: Result) -> None:
-        """Find the attack that explains the verdict: each explains one."""
+    def explain(self, result: Result) -> None:
+        """Find the attack that explains the verdict; an attack explains one verdict at most."""
         (started,) = (_time(e) for e in self.scenarios("started") if e["id"] == result.entry.id)
         if result.ended:
             (ended,) = (_time(e) for e in self.scenarios("ended") if e["id"] == result.entry.id)
-            suspects = [one for one in self.struck if one.when < ended][-1:]
+            suspects = [one for one in self.made if one.when < ended][-1:]
         else:
-            suspects = [one for one in self.struck if one.when > started and one.attack.ends_the_run][:1]
+            suspects = [one for one in self.made if one.when > started and one.attack.ends_the_run][:1]
         told = f"{result.entry.id}: {result.verdict} ({result.reason})"
-        assert suspects, f"nothing was done to {told}"
-        (struck,) = suspects
-        name = type(struck.attack).__name__
-        assert not struck.harmed, f"{name} explains {struck.harmed}, not {told} as well"
-        assert any(harm.done_to(result) for harm in struck.attack.harm), f"{name} does not explain {told}"
-        struck.harmed = result.entry.id
+        assert suspects, f"no attack was made before {told}"
+        (made,) = suspects
+        name = type(made.attack).__name__
+        assert not made.affected, f"{name} explains {made.affected}, not {told} as well"
+        assert any(effect.matches(result) for effect in made.attack.effects), (
+            f"{name} does not explain {told}"
+        )
+        made.affected = result.entry.id
 
 
 def _time(event: dict[str, Any]) -> datetime:
@@ -426,13 +429,13 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def monitors() -> Iterator[Path]:
-    """Where each QEMU opens a second monitor; a socket's path must be short."""
+    """The folder in which each QEMU opens a second monitor; a socket's path must be short."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.mark.vm
-def test_no_verdict_that_was_not_earned(tmp_path: Path, cache: Path, monitors: Path) -> None:
+def test_verdicts_of_an_attacked_run_are_all_explained(tmp_path: Path, cache: Path, monitors: Path) -> None:
     kills = int(os.environ.get("PATCHPROOF_KILLS", len(ATTACKS)))
     seed = int(os.environ.get("PATCHPROOF_KILLS_SEED", 1))
     chance = random.Random(seed)
@@ -446,20 +449,13 @@ def test_no_verdict_that_was_not_earned(tmp_path: Path, cache: Path, monitors: P
     number = 0
     while pending:
         number += 1
-        folder = tmp_path / f"siege-{number}"
+        folder = tmp_path / f"run-{number}"
         folder.mkdir()
-        arguments = [
-            "run",
-            *built.arguments,
-            "--qemu",
-            qemu,
-            "--results",
-            folder / "results",
-            "-k",
-            SELECTION,
-        ]
+        arguments: list[str | Path] = ["run", *built.arguments, "--qemu", qemu]
+        arguments += ["--results", folder / "results", "-k", SELECTION]
         arguments += ["--repeat", "5", "--random-order", str(chance.randrange(1000))]
-        siege = Siege(folder, arguments, cache, monitors, chance, pending)
-        siege.run()
-        for one in siege.struck:
-            print(f"siege {number}, seed {seed}: {type(one.attack).__name__} harmed {one.harmed or 'nobody'}")
+        attacked = AttackedRun(folder, arguments, cache, monitors, chance, pending)
+        attacked.run()
+        for one in attacked.made:
+            affected = one.affected or "no scenario"
+            print(f"run {number}, seed {seed}: {type(one.attack).__name__} affected {affected}")

@@ -1,7 +1,7 @@
 """The main job from end to end: bad input, interruptions, and verdicts on real kernels.
 
 Without the marker ``vm`` the kernel is a small one that compiles in a moment and
-boots nowhere; the runs end before the machine.
+does not boot; the runs end before the machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def assert_not_reached(cases: dict[str, Case], *stages: str) -> None:
     assert {(case.outcome, case.verdict) for case in rest} == {("error", "not-reached")}
 
 
-class Place:
+class SmallRun:
     """A checkout of a small kernel, a cache and a results folder of the test's own."""
 
     def __init__(self, folder: Path) -> None:
@@ -74,19 +74,19 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def small(tmp_path: Path) -> SmallRun:
     make_checkout(tmp_path / "linux")
-    return Place(tmp_path)
+    return SmallRun(tmp_path)
 
 
 # --- the series' fault
 
 
-def test_a_patch_that_does_not_apply(place: Place) -> None:
-    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
-    code, output = place.run("--series", series)
+def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
+    series = make_series(small.folder / "series", "int nowhere;", "int line_0;")
+    code, output = small.run("--series", series)
     assert code == ExitCode.SERIES
-    cases = junit(place.results)
+    cases = junit(small.results)
     assert outcomes(cases) == {
         "fetch": "passed",
         "apply": "failure",
@@ -96,49 +96,49 @@ def test_a_patch_that_does_not_apply(place: Place) -> None:
         assert part in cases["apply"].text
         assert part in output
     assert_not_reached(cases, "build", "image", "probes", "boot")
-    assert (place.results / "latest" / "plan.json").is_file()
-    told = [event["event"] for event in events(place.results)]
+    assert (small.results / "latest" / "plan.json").is_file()
+    told = [event["event"] for event in events(small.results)]
     assert (told[0], told[-1]) == ("run-started", "run-ended")
-    assert_locks_free(place.cache)
+    assert_locks_free(small.cache)
 
 
-def test_a_patch_that_breaks_the_build(place: Place) -> None:
-    series = make_series(place.folder / "series", "int line_10;", "int line_10")
-    code, output = place.run("--series", series)
+def test_run_of_a_broken_patch_names_the_line(small: SmallRun) -> None:
+    series = make_series(small.folder / "series", "int line_10;", "int line_10")
+    code, output = small.run("--series", series)
     assert code == ExitCode.SERIES
-    cases = junit(place.results)
+    cases = junit(small.results)
     assert cases["build"].outcome == "failure"
     for said in (cases["build"].text, output):
         assert f"{CORE}:10:12: error: expected" in said
     assert_not_reached(cases, "image", "probes", "boot")
-    assert not leftovers(place.cache, *CACHE_KINDS)
-    assert_locks_free(place.cache)
+    assert not leftovers(small.cache, *CACHE_KINDS)
+    assert_locks_free(small.cache)
 
 
 # --- the machine's fault
 
 
-def test_a_qemu_without_edu(place: Place) -> None:
-    """Nobody waits for a kernel first."""
+def test_run_with_a_qemu_without_edu_is_refused(small: SmallRun) -> None:
+    """The run is refused before it builds a kernel."""
     only_the_list = """case "$*" in "-device help") $qemu "$@" | grep -v '"edu"' ;; *) $qemu "$@" ;; esac"""
-    qemu = make_qemu(place.folder / "qemu", only_the_list)
-    code, output = place.run("--qemu", qemu)
+    qemu = make_qemu(small.folder / "qemu", only_the_list)
+    code, output = small.run("--qemu", qemu)
     assert code == ExitCode.HARNESS
     assert f"{qemu} (QEMU " in output
     assert "does not have the device edu." in output
-    assert not place.results.exists()
+    assert not small.results.exists()
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 
 
 def run_on_a_small_disk(
-    place: Place, size: str, mounted: Path, *more: str | Path
+    small: SmallRun, size: str, mounted: Path, *more: str | Path
 ) -> tuple[int, str, list[Path]]:
-    """A run with a file system of ``size`` at ``mounted``, and what lies two levels below it then."""
+    """Run with a file system of ``size`` at ``mounted``; return code, output, and paths two levels below."""
     mounted.mkdir()
-    command = [sys.executable, "-m", "harness", *map(str, place.arguments(*more))]
-    listing = place.folder / "listing"
+    command = [sys.executable, "-m", "harness", *map(str, small.arguments(*more))]
+    listing = small.folder / "listing"
     script = (
         f"mount -t tmpfs -o size={size} none {mounted} || exit 99\n{shlex.join(command)}\n"
         f"code=$?; find {mounted} -mindepth 2 -maxdepth 2 >{listing}; exit $code\n"
@@ -146,7 +146,7 @@ def run_on_a_small_disk(
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script],
         cwd=PROJECT,
-        env={**os.environ, "PATCHPROOF_CACHE": str(place.cache)},
+        env={**os.environ, "PATCHPROOF_CACHE": str(small.cache)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -159,28 +159,28 @@ def run_on_a_small_disk(
 
 @needs_root
 @pytest.mark.parametrize("size", ["4k", "8k", "12k", "16k", "20k"])
-def test_no_space_for_the_results(place: Place, size: str) -> None:
-    """Wherever the journal breaks off, the run ends with a sentence."""
-    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
-    code, output, _ = run_on_a_small_disk(place, size, place.results, "--series", series)
+def test_run_without_space_for_results_is_an_error(small: SmallRun, size: str) -> None:
+    """The run ends with a message wherever the journal breaks off."""
+    series = make_series(small.folder / "series", "int nowhere;", "int line_0;")
+    code, output, _ = run_on_a_small_disk(small, size, small.results, "--series", series)
     assert code == ExitCode.HARNESS, output
-    assert str(place.results) in output
+    assert str(small.results) in output
     assert "o space left" in output
-    if size == "20k":  # room for the journal, not for the reports: both reasons are told
+    if size == "20k":  # enough for the journal, not for the reports: both errors are reported
         assert "0001-change.patch does not apply" in output
 
 
 @needs_root
 @pytest.mark.parametrize(("size", "stage"), [("32k", "fetch"), ("400k", "build"), ("2500k", "build")])
-def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
-    place = Place(tmp_path)
-    make_checkout(place.checkout, ballast="b" * 1_000_000)
-    code, output, left = run_on_a_small_disk(place, size, place.cache)
+def test_run_without_space_for_the_cache_is_an_error(tmp_path: Path, size: str, stage: str) -> None:
+    small = SmallRun(tmp_path)
+    make_checkout(small.checkout, ballast="b" * 1_000_000)
+    code, output, left = run_on_a_small_disk(small, size, small.cache)
     assert code == ExitCode.HARNESS, output
-    said = junit(place.results)[stage]
+    said = junit(small.results)[stage]
     assert said.verdict == "harness-error", output
     assert "space left" in said.text
-    assert str(place.cache) in said.text
+    assert str(small.cache) in said.text
     assert [path for path in left if path.name.startswith(".")] == []
     assert not [path for path in left if path.parent.name == "kernel"]
 
@@ -190,24 +190,24 @@ def test_no_space_on_the_device(tmp_path: Path, size: str, stage: str) -> None:
 
 @pytest.fixture
 def building(tmp_path: Path) -> Iterator[Invocation]:
-    """A run in the middle of its build, which does not end by itself."""
-    place = Place(tmp_path)
+    """A run in the middle of its build; the build waits for ever."""
+    small = SmallRun(tmp_path)
     (tmp_path / "held").touch()
-    make_checkout(place.checkout, hold=str(tmp_path / "held"))
-    with Invocation(*place.arguments(), mark=tmp_path, cache=place.cache) as invocation:
-        until(lambda: is_open(place.results, "build"), "the stage build")
+    make_checkout(small.checkout, hold=str(tmp_path / "held"))
+    with Invocation(*small.arguments(), mark=tmp_path, cache=small.cache) as invocation:
+        until(lambda: is_open(small.results, "build"), "the stage build")
         until(lambda: any("-e hold" in command for command in invocation.children().values()), "make")
         yield invocation
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_the_build(building: Invocation, number: signal.Signals) -> None:
+def test_run_interrupted_in_the_build_ends_in_order(building: Invocation, number: signal.Signals) -> None:
     assert any("make" in command for command in building.children().values())
     building.process.send_signal(number)
     assert_interrupted_in_the_build(building)
 
 
-def test_interrupted_again_and_again(building: Invocation) -> None:
+def test_run_interrupted_repeatedly_ends_in_order(building: Invocation) -> None:
     """timeout(1) sends SIGTERM to its child and to the group, so it comes twice at least."""
     while building.process.poll() is None:
         building.process.send_signal(signal.SIGTERM)
@@ -216,37 +216,37 @@ def test_interrupted_again_and_again(building: Invocation) -> None:
 
 
 def assert_interrupted_in_the_build(building: Invocation) -> None:
-    """The run ended in order, and its record says so."""
-    place = Place(building.mark)
+    """Require that the run ended in order, and that its record says so."""
+    small = SmallRun(building.mark)
     assert building.end() == ExitCode.INTERRUPTED
     assert building.children() == {}
-    cases = junit(place.results)
+    cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
     assert "interrupted" in cases["build"].text
     assert_not_reached(cases, "image", "probes", "boot")
-    assert [event["event"] for event in events(place.results)][-2:] == ["interrupted", "run-ended"]
-    assert not leftovers(place.cache, *CACHE_KINDS)
-    assert not list((place.cache / "kernel").iterdir())
-    assert_locks_free(place.cache)
+    assert [event["event"] for event in events(small.results)][-2:] == ["interrupted", "run-ended"]
+    assert not leftovers(small.cache, *CACHE_KINDS)
+    assert not list((small.cache / "kernel").iterdir())
+    assert_locks_free(small.cache)
 
 
-def test_killed_in_the_build(building: Invocation) -> None:
-    place = Place(building.mark)
+def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
+    small = SmallRun(building.mark)
     building.process.kill()
     assert building.end() == -signal.SIGKILL
     until(lambda: not building.children(), "the end of make")
-    assert_locks_free(place.cache)
-    code, output = run("judge", place.results / "latest", mark=place.folder)
+    assert_locks_free(small.cache)
+    code, output = run("judge", small.results / "latest", mark=small.folder)
     assert code == ExitCode.HARNESS
     assert "The run did not come to its own end" in output
-    cases = junit(place.results)
+    cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
     assert_not_reached(cases, "image", "probes", "boot")
-    # The next one finds nothing in its way, and sweeps.
-    (place.folder / "held").unlink()
-    code, output = run("build", "--tree", place.checkout, mark=place.folder, cache=place.cache)
+    # The next build succeeds and removes the leftovers.
+    (small.folder / "held").unlink()
+    code, output = run("build", "--tree", small.checkout, mark=small.folder, cache=small.cache)
     assert code == ExitCode.OK, output
-    assert not leftovers(place.cache, *CACHE_KINDS)
+    assert not leftovers(small.cache, *CACHE_KINDS)
 
 
 # --- on a real machine
@@ -261,8 +261,8 @@ def on_a_machine(built: Built, folder: Path, *more: str | Path) -> list[str | Pa
     return ["run", *built.arguments, "--results", folder / "results", *more]
 
 
-def adding(path: Path, argument: str) -> Path:
-    """A QEMU that gives the kernel one more argument."""
+def qemu_adding(path: Path, argument: str) -> Path:
+    """Write a QEMU wrapper that gives the kernel one more argument."""
     return make_qemu(
         path,
         'for word; do shift; case $before in -append) word="$word ' + argument + '" ;; esac\n'
@@ -271,8 +271,8 @@ def adding(path: Path, argument: str) -> Path:
 
 
 @pytest.mark.vm
-def test_a_kernel_that_panics_at_boot(built: Built, tmp_path: Path) -> None:
-    qemu = adding(tmp_path / "qemu", "rdinit=/nonexistent")
+def test_run_with_a_panic_at_boot_blames_the_series(built: Built, tmp_path: Path) -> None:
+    qemu = qemu_adding(tmp_path / "qemu", "rdinit=/nonexistent")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.SERIES, output
     cases = junit(tmp_path / "results")
@@ -283,8 +283,8 @@ def test_a_kernel_that_panics_at_boot(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
-    qemu = adding(tmp_path / "qemu", "initcall_blacklist=vfio_pci_init")
+def test_run_without_vfio_names_the_missing_option(built: Built, tmp_path: Path) -> None:
+    qemu = qemu_adding(tmp_path / "qemu", "initcall_blacklist=vfio_pci_init")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.SERIES, output
     cases = junit(tmp_path / "results")
@@ -296,9 +296,9 @@ def test_a_kernel_without_vfio(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_a_kernel_that_keeps_its_warnings_from_the_console(built: Built, tmp_path: Path) -> None:
-    """A log that would be silent whatever happened gives no verdicts."""
-    qemu = adding(tmp_path / "qemu", "quiet")
+def test_run_with_a_quiet_console_is_a_harness_error(built: Built, tmp_path: Path) -> None:
+    """A console that never shows a warning proves nothing, so there are no verdicts."""
+    qemu = qemu_adding(tmp_path / "qemu", "quiet")
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.HARNESS, output
     cases = junit(tmp_path / "results")
@@ -312,8 +312,10 @@ def test_a_kernel_that_keeps_its_warnings_from_the_console(built: Built, tmp_pat
 
 @pytest.mark.vm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Signals) -> None:
-    # -S: the processor waits for a word from the monitor that nobody says.
+def test_run_interrupted_in_the_boot_ends_in_order(
+    built: Built, tmp_path: Path, number: signal.Signals
+) -> None:
+    # -S: the processors wait for the monitor command `cont`, which is never sent.
     qemu = make_qemu(tmp_path / "qemu", 'case "$1" in -accel) set -- -S "$@" ;; esac\nexec $qemu "$@"')
     arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu)
     results = tmp_path / "results"
@@ -331,8 +333,8 @@ def test_interrupted_in_the_boot(built: Built, tmp_path: Path, number: signal.Si
 
 
 @pytest.fixture
-def frozen(built: Built, tmp_path: Path) -> Iterator[Invocation]:
-    """A run in the middle of a scenario that does not end, because the guest stands still."""
+def stopped(built: Built, tmp_path: Path) -> Iterator[Invocation]:
+    """A run in the middle of a scenario; QEMU is stopped, so the scenario does not end."""
     results = tmp_path / "results"
     with Invocation(*on_a_machine(built, tmp_path, "-k", "a_dmabuf_reaches"), mark=tmp_path) as invocation:
         until(lambda: is_open(results, "suites/"), "a scenario")
@@ -343,11 +345,11 @@ def frozen(built: Built, tmp_path: Path) -> Iterator[Invocation]:
 
 @pytest.mark.vm
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -> None:
-    results = frozen.mark / "results"
-    frozen.process.send_signal(number)
-    assert frozen.end() == ExitCode.INTERRUPTED
-    assert frozen.children() == {}
+def test_run_interrupted_in_a_scenario_ends_in_order(stopped: Invocation, number: signal.Signals) -> None:
+    results = stopped.mark / "results"
+    stopped.process.send_signal(number)
+    assert stopped.end() == ExitCode.INTERRUPTED
+    assert stopped.children() == {}
     told = [event["event"] for event in events(results)]
     assert told[-3:] == ["interrupted", "machine-ended", "run-ended"]
     cases = junit(results)
@@ -359,12 +361,12 @@ def test_interrupted_in_a_scenario(frozen: Invocation, number: signal.Signals) -
 
 
 @pytest.mark.vm
-def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
-    results = frozen.mark / "results"
-    frozen.process.kill()
-    assert frozen.end() == -signal.SIGKILL
-    until(lambda: not frozen.children(), "QEMU to die with its parent")
-    code, output = run("judge", results / "latest", mark=frozen.mark)
+def test_run_killed_in_a_scenario_is_judged_later(stopped: Invocation, built: Built) -> None:
+    results = stopped.mark / "results"
+    stopped.process.kill()
+    assert stopped.end() == -signal.SIGKILL
+    until(lambda: not stopped.children(), "QEMU to die with its parent")
+    code, output = run("judge", results / "latest", mark=stopped.mark)
     assert code == ExitCode.HARNESS
     assert "The run did not come to its own end" in output
     cases = junit(results)
@@ -372,25 +374,25 @@ def test_killed_in_a_scenario(frozen: Invocation, built: Built) -> None:
     assert verdicts.count("kernel-died") == 1
     assert verdicts.count("not-reached") > 1
     assert_locks_free(cache.default_root())
-    code, output = run(*on_a_machine(built, frozen.mark, "-k", SELECTION), mark=frozen.mark)
+    code, output = run(*on_a_machine(built, stopped.mark, "-k", SELECTION), mark=stopped.mark)
     assert code == ExitCode.OK, output
 
 
 @pytest.mark.vm
-def test_a_journal_that_cannot_be_written(frozen: Invocation) -> None:
-    """A scenario whose verdict cannot be recorded is the last."""
-    journal = frozen.mark / "results" / "latest" / "events.jsonl"
+def test_run_with_an_unwritable_journal_ends(stopped: Invocation) -> None:
+    """No scenario starts after one whose verdict could not be recorded."""
+    journal = stopped.mark / "results" / "latest" / "events.jsonl"
     journal.rename(journal.with_name("events-so-far.jsonl"))
     journal.mkdir()
-    for number in frozen.children():
+    for number in stopped.children():
         os.kill(number, signal.SIGCONT)
-    assert frozen.end() == ExitCode.HARNESS
-    assert frozen.children() == {}
-    assert f"could not be written to {journal.resolve()}" in frozen.output
+    assert stopped.end() == ExitCode.HARNESS
+    assert stopped.children() == {}
+    assert f"could not be written to {journal.resolve()}" in stopped.output
 
 
 def log_in(output: str) -> str:
-    """The kernel's release, asked for with the SSH line that stands in ``output``."""
+    """Ask for the kernel's release with the SSH line in ``output``."""
     (line,) = [text for text in output.splitlines() if text.startswith("  ssh: ")]
     command = [*shlex.split(line.removeprefix("  ssh: ")), "uname", "-r"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -401,8 +403,8 @@ needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="there is no 
 
 @pytest.mark.vm
 @needs_ssh
-def test_a_machine_that_is_kept(built: Built, tmp_path: Path) -> None:
-    """--keep-vm: the verdicts are made, Ctrl-C ends the machine and is no interruption."""
+def test_run_with_keep_vm_ends_with_ctrl_c(built: Built, tmp_path: Path) -> None:
+    """The verdicts are made before Ctrl-C ends the machine, so the run is not interrupted."""
     arguments = on_a_machine(built, tmp_path, "-k", SELECTION, "--keep-vm")
     with Invocation(*arguments, mark=tmp_path) as invocation:
         until(lambda: "Ctrl-C ends the machine" in invocation.output, "the SSH line")
@@ -414,8 +416,8 @@ def test_a_machine_that_is_kept(built: Built, tmp_path: Path) -> None:
 
 @pytest.mark.vm
 @needs_ssh
-def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
-    """``boot`` leaves an SSH line and a gdb line on the screen, and the machine running until Ctrl-C."""
+def test_boot_prints_ssh_and_gdb_and_waits(built: Built, tmp_path: Path) -> None:
+    """`boot` prints an SSH line and a gdb line, and runs the machine until Ctrl-C."""
     with Invocation("boot", *built.arguments, mark=tmp_path) as invocation:
         until(lambda: "Ctrl-C ends the machine" in invocation.output, "the SSH line")
         assert log_in(invocation.output)
@@ -426,7 +428,7 @@ def test_a_machine_alone(built: Built, tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_the_default_series_conforms(tmp_path: Path) -> None:
+def test_run_of_the_default_series_conforms(tmp_path: Path) -> None:
     results = tmp_path / "results"
     code, output = run("run", "--results", results, "-k", "a_dmabuf_reaches", mark=tmp_path)
     assert code == ExitCode.OK, output
@@ -450,8 +452,8 @@ def test_the_default_series_conforms(tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_the_base_does_not_conform(tmp_path: Path) -> None:
-    """The control: a suite that finds nothing wrong here proves nothing anywhere."""
+def test_run_of_the_base_violates(tmp_path: Path) -> None:
+    """The control of the suites: on the base they must find violations."""
     results = tmp_path / "results"
     selection = "dmabuf_reaches_the_registers or einval"
     code, output = run("run", "--series", "baseline", "--results", results, "-k", selection, mark=tmp_path)

@@ -1,4 +1,4 @@
-"""The conformance matrix: every requirement has a scenario or a reason, and what of the data is refused."""
+"""The conformance matrix: the project's own, joining it with scenarios, malformed data, and its reports."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def rows() -> tuple[Row, ...]:
     return coverage.join(rules, requirements.load_reasons(rules), scenarios())
 
 
-def test_every_row_of_the_matrix_is_there() -> None:
+def test_matrix_has_every_row() -> None:
     every = requirements.load().requirements.values()
     counted = Counter((each.group, str(each.strength)) for each in every)
     assert {
@@ -90,7 +90,7 @@ def test_every_row_of_the_matrix_is_there() -> None:
     }
 
 
-def test_a_row_reads_as_it_was_written() -> None:
+def test_row_is_read_with_every_field() -> None:
     assert requirements.load().requirements["RNG-05"] == Requirement(
         id="RNG-05",
         strength=Strength.MUST,
@@ -110,19 +110,19 @@ def test_a_row_reads_as_it_was_written() -> None:
     )
 
 
-def test_sentences_are_sentences() -> None:
+def test_sentences_end_and_have_single_spaces() -> None:
     for each in requirements.load().requirements.values():
         for text in filter(None, (each.sentence, each.expect, each.findings, each.observe)):
             assert text[-1] in ".?", (each.id, text)
             assert text == " ".join(text.split()), (each.id, text)
 
 
-def test_every_requirement_has_a_scenario_or_a_reason() -> None:
+def test_every_must_has_a_scenario_or_a_reason() -> None:
     left = [row.requirement.id for row in rows() if row.state == OPEN and row.requirement.strength == "must"]
     assert not left, "write a scenario, or a reason into suites/not-covered.toml"
 
 
-def test_a_scenario_runs_where_its_marker_says() -> None:
+def test_scenario_has_the_dialects_of_its_marker() -> None:
     places = {one.id: one.dialects for one in scenarios()}
     assert places["suites/test_map.py::test_without_the_series_mmap_is_einval"] == ("base",)
     assert items.SETTLED in places.values()
@@ -131,7 +131,7 @@ def test_a_scenario_runs_where_its_marker_says() -> None:
 # --- joining
 
 
-def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
+def test_join_gives_each_requirement_its_state() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."})
     assert [
         (row.requirement.id, row.state, row.reason) for row in coverage.join(RULES, reasons, [ONE, TWO])
@@ -143,7 +143,7 @@ def test_a_requirement_has_scenarios_or_a_reason_or_neither() -> None:
     ]
 
 
-def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
+def test_reason_of_a_group_is_the_default() -> None:
     reasons = Reasons({"MAP-02": "It cannot be seen."}, {"MAP": "Not yet."})
     first, second, *_ = coverage.join(RULES, reasons, [])
     assert (first.reason, second.reason) == ("Not yet.", "It cannot be seen.")
@@ -156,12 +156,12 @@ def test_the_reason_of_a_group_is_for_what_has_none_of_its_own() -> None:
         (Reasons({"MAP-02": "No."}, {"MAP": "No."}), "the group MAP, and no requirement of it needs one"),
     ],
 )
-def test_a_reason_that_is_not_needed_is_an_error(reasons: Reasons, says: str) -> None:
+def test_reason_that_is_not_needed_is_an_error(reasons: Reasons, says: str) -> None:
     with pytest.raises(HarnessError, match=says):
         coverage.join(RULES, reasons, [ONE, TWO])
 
 
-def test_a_scenario_of_an_unknown_requirement_is_an_error() -> None:
+def test_scenario_of_an_unknown_requirement_is_an_error() -> None:
     stray = Scenario("suites/test_map.py::test_stray", ("MAP-01", "MAP-03"), ("base",))
     with pytest.raises(HarnessError, match="test_stray names the requirement 'MAP-03'"):
         coverage.join(RULES, Reasons(), [stray])
@@ -176,7 +176,7 @@ def test_a_scenario_of_an_unknown_requirement_is_an_error() -> None:
         (("MAP-01", "REV-02"), "must"),
     ],
 )
-def test_the_most_binding_requirement_counts(ids: tuple[str, ...], strength: str) -> None:
+def test_strength_is_the_most_binding(ids: tuple[str, ...], strength: str) -> None:
     assert RULES.strength(ids) is Strength(strength)
 
 
@@ -202,9 +202,7 @@ def stored_run(folder: Path, *verdicts: Verdict, name: str = "MAP-01") -> Path:
         (("kernel-died", "violates"), "kernel-died"),
     ],
 )
-def test_the_worst_verdict_is_that_of_the_requirement(
-    tmp_path: Path, verdicts: tuple[str, ...], worst: str
-) -> None:
+def test_requirement_has_its_worst_verdict(tmp_path: Path, verdicts: tuple[str, ...], worst: str) -> None:
     record = read(stored_run(tmp_path, *map(Verdict, verdicts)))
     first, *others = coverage.join_run(RULES, record)
     assert first.state == worst
@@ -212,7 +210,7 @@ def test_the_worst_verdict_is_that_of_the_requirement(
     assert {row.state for row in others} == {ABSENT}
 
 
-def test_a_run_of_other_requirements_is_an_error(tmp_path: Path) -> None:
+def test_run_of_unknown_requirements_is_an_error(tmp_path: Path) -> None:
     record = read(stored_run(tmp_path, Verdict.CONFORMS, name="MAP-77"))
     with pytest.raises(HarnessError, match="names the requirement 'MAP-77'"):
         coverage.join_run(RULES, record)
@@ -247,7 +245,7 @@ def test_a_run_of_other_requirements_is_an_error(tmp_path: Path) -> None:
         ('"PK"', '"PK"\nexpected = "x"', "`expected`, which is not known"),
     ],
 )
-def test_a_malformed_matrix_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_malformed_matrix_is_refused(tmp_path: Path, old: str, new: str, says: str) -> None:
     path = tmp_path / "requirements.toml"
     text = GROUPS + ROW
     assert old in text
@@ -264,7 +262,7 @@ def test_revisions_can_be_one_or_a_span(tmp_path: Path, revisions: str) -> None:
     assert requirements.load(path).requirements["MAP-01"].revisions == revisions
 
 
-def test_a_missing_matrix_is_a_sentence(tmp_path: Path) -> None:
+def test_missing_matrix_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="There is no file "):
         requirements.load(tmp_path / "requirements.toml")
 
@@ -331,13 +329,13 @@ def joined() -> tuple[Row, ...]:
     return coverage.join(RULES, Reasons({"MAP-02": "It cannot be seen."}), [ONE, TWO])
 
 
-def test_requirements_scenarios_and_dialects_are_shown() -> None:
+def test_show_lists_requirements_and_scenarios() -> None:
     stream = io.StringIO()
     coverage.show(joined(), stream, only_unchecked=False)
     assert stream.getvalue() == SHOWN
 
 
-def test_what_is_not_checked_can_be_shown_alone_and_the_totals_stay() -> None:
+def test_show_only_unchecked_keeps_the_totals() -> None:
     stream = io.StringIO()
     coverage.show(joined(), stream, only_unchecked=True)
     head, totals = stream.getvalue().split("\n\n")
@@ -346,14 +344,14 @@ def test_what_is_not_checked_can_be_shown_alone_and_the_totals_stay() -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_the_same_as_csv(alone: bool) -> None:
+def test_csv_lists_the_same_rows(alone: bool) -> None:
     stream = io.StringIO()
     coverage.write_csv(joined(), stream, only_unchecked=alone)
     lines = CSV.splitlines(keepends=True)
     assert stream.getvalue() == "".join(lines[:1] + lines[3:5] if alone else lines)
 
 
-def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["matrix", "--group", "MAP"]) == ExitCode.OK
     said = capsys.readouterr().out
     assert (
@@ -363,7 +361,7 @@ def test_the_command_shows_the_real_matrix(capsys: pytest.CaptureFixture[str]) -
     assert said.splitlines()[-3].split()[:2] == ["MAP", "must"]
 
 
-def test_the_command_shows_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_command_shows_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     stored_run(tmp_path, Verdict.CONFORMS, Verdict.VIOLATES)
     assert main.main(["matrix", "--results", str(tmp_path)]) == ExitCode.OK
     said = capsys.readouterr().out
@@ -371,7 +369,7 @@ def test_the_command_shows_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_
     assert "\n    conforms  test_0\n    violates  test_1\n" in said
 
 
-def test_a_group_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_with_an_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["matrix", "--group", "MAPS"]) == ExitCode.HARNESS
     assert "There is no group 'MAPS'; the groups are LOG, MAP, " in capsys.readouterr().err
 
@@ -389,7 +387,7 @@ def test_mistaken() -> None:
 '''
 
 
-def test_a_run_of_a_scenario_with_an_unknown_requirement_does_not_begin(tmp_path: Path) -> None:
+def test_run_with_an_unknown_requirement_does_not_begin(tmp_path: Path) -> None:
     suite = tmp_path / "test_mistaken.py"
     suite.write_text(UNKNOWN)
     results = tmp_path / "results"
@@ -398,7 +396,7 @@ def test_a_run_of_a_scenario_with_an_unknown_requirement_does_not_begin(tmp_path
     assert "test_mistaken names the requirement 'MAP-O2'" in output
 
 
-def test_suites_that_cannot_be_collected_are_a_sentence(tmp_path: Path) -> None:
+def test_suites_that_cannot_be_collected_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "test_broken.py").write_text("import nosuchmodule\n")
     with pytest.raises(HarnessError, match="cannot be collected") as failed:
         collect.scenarios(tmp_path)

@@ -1,4 +1,4 @@
-"""What a scenario asks of its machine, and the order of scenarios that follows from it."""
+"""The needs of a scenario, and the order of scenarios that follows from them."""
 
 from __future__ import annotations
 
@@ -48,39 +48,39 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({"fresh": False, "power": False}, Needs()),
     ],
 )
-def test_what_the_marker_means(asked: dict[str, Any], needs: Needs) -> None:
+def test_marker_words_give_their_needs(asked: dict[str, Any], needs: Needs) -> None:
     assert needs_of(item("test_one", asked)) == needs
 
 
-def test_a_scenario_without_the_marker_takes_what_is_there() -> None:
+def test_scenario_without_the_marker_has_no_needs() -> None:
     assert needs_of(item("test_one")) == Needs()
 
 
-def test_the_closest_marker_decides_and_the_others_add_to_it() -> None:
-    """A file asks for a layout, one scenario in it for something else as well."""
+def test_closest_marker_decides_and_others_add() -> None:
+    """A file's marker asks for a layout, the marker of a scenario in it for more."""
     assert needs_of(item("test_one", {"alone": True, "power": False}, {"big_ram": True, "power": True})) == (
         Needs(Layout(bigram=GIB), fresh=True, alone=True)
     )
 
 
 @pytest.mark.parametrize("asked", [{"huge": True}, {"Fresh": True}])
-def test_a_word_that_is_not_known_is_named(asked: dict[str, Any]) -> None:
+def test_unknown_word_is_a_usage_error(asked: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"test_one says {next(iter(asked))}; it knows {', '.join(WORDS)}"):
         needs_of(item("test_one", asked))
 
 
-def test_a_word_without_a_value_is_named() -> None:
+def test_positional_word_is_a_usage_error() -> None:
     bare = cast(pytest.Item, Item("test_one", pytest.mark.machine("fresh")))
     with pytest.raises(UsageError, match="says 'fresh'"):
         needs_of(bare)
 
 
-def test_scenarios_without_wishes_stay_where_they_are() -> None:
+def test_order_without_needs_stays() -> None:
     items = [item(name) for name in ("c", "a", "b")]
     assert names(in_order(items)) == ["c", "a", "b"]
 
 
-def test_each_layout_comes_once_the_usual_one_first_and_those_alone_last() -> None:
+def test_order_is_usual_then_layouts_then_alone() -> None:
     items = [
         item("alone", {"alone": True}),
         item("big 1", {"big_ram": True}),
@@ -100,7 +100,7 @@ def test_each_layout_comes_once_the_usual_one_first_and_those_alone_last() -> No
     ]
 
 
-def test_a_shuffle_keeps_together_what_can_share_a_machine() -> None:
+def test_shuffle_keeps_groups_together() -> None:
     items = [item(f"usual {n}") for n in range(20)]
     items += [item(f"big {n}", {"big_ram": True}) for n in range(20)]
     items += [item(f"alone {n}", {"alone": True}) for n in range(20)]
@@ -116,7 +116,7 @@ def test_a_shuffle_keeps_together_what_can_share_a_machine() -> None:
     assert len(seen) > 1
 
 
-def test_the_same_seed_gives_the_same_order_whatever_is_left_out() -> None:
+def test_shuffle_depends_on_the_seed_alone() -> None:
     items = [item(f"usual {n}") for n in range(20)]
     order = names(shuffled(items, "7"))
     assert names(shuffled(items[::-1], "7")) == order

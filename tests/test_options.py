@@ -1,28 +1,26 @@
-"""What a user asks for, and what cannot be asked for."""
+"""The request of a user, by the command line's options, and combinations that are refused."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pytest
-from harness.errors import UsageError
-from harness.options import DEFAULT_SERIES, FRAGMENTS, KCONFIG, Request
 
-from harness import options
+from harness.cli.commands import request_of
+from harness.cli.parser import parse
+from harness.lib import paths
+from harness.lib.errors import UsageError
+from harness.lib.paths import KCONFIG
+from harness.run.request import DEFAULT_SERIES, FRAGMENTS, Request
 
 
 def parsed(*arguments: str) -> Request:
-    parser = argparse.ArgumentParser()
-    for group in (options.add_source, options.add_kernel, options.add_machine, options.add_run):
-        group(parser.add_argument)
-    known = parser.parse_args(arguments)
-    return options.request(lambda name: getattr(known, name, None))
+    return request_of(parse(["run", *arguments]))
 
 
-def test_the_default_is_the_reference_series() -> None:
+def test_default_is_the_reference_series() -> None:
     assert parsed() == Request(series=DEFAULT_SERIES)
-    assert (options.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
+    assert (paths.PATCHES / DEFAULT_SERIES / "series.toml").is_file()
 
 
 @pytest.mark.parametrize(
@@ -30,12 +28,12 @@ def test_the_default_is_the_reference_series() -> None:
     [("--tree", "linux"), ("--kernel", "bzImage", "--headers", "include")],
     ids=["tree", "kernel"],
 )
-def test_what_the_user_built_is_tested_without_a_series(arguments: tuple[str, ...]) -> None:
+def test_users_tree_or_kernel_has_no_series(arguments: tuple[str, ...]) -> None:
     assert parsed(*arguments).series is None
     assert parsed(*arguments, "--series", "baseline").series == "baseline"
 
 
-def test_every_option_arrives(tmp_path: Path) -> None:
+def test_every_option_is_in_the_request(tmp_path: Path) -> None:
     fragment = tmp_path / "more.config"
     fragment.touch()
     words = "--series s --patches 3 --tree t --accel tcg --qemu q --results r --keep-vm --repeat 2"
@@ -62,7 +60,7 @@ def test_every_option_arrives(tmp_path: Path) -> None:
         (("--random-order", "007"), "007"),
     ],
 )
-def test_a_seed_may_be_left_out(arguments: tuple[str, ...], seed: str) -> None:
+def test_random_order_without_a_seed_is_random(arguments: tuple[str, ...], seed: str) -> None:
     assert parsed(*arguments).random_order == seed
 
 
@@ -70,21 +68,19 @@ def test_a_seed_may_be_left_out(arguments: tuple[str, ...], seed: str) -> None:
     "arguments",
     [("--random-order", "suites"), ("--random-order", "-1"), ("--repeat", "0"), ("--repeat", "x")],
 )
-def test_a_number_that_is_none_is_named(
-    arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_malformed_number_is_refused(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed(*arguments)
     assert arguments[0] in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("alone", [("--kernel", "bzImage"), ("--headers", "include")])
-def test_kernel_and_headers_belong_together(alone: tuple[str, str]) -> None:
+def test_kernel_without_headers_is_refused(alone: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="--kernel and --headers belong together"):
         parsed(*alone)
 
 
-def test_what_would_have_no_effect_is_refused(tmp_path: Path) -> None:
+def test_option_without_effect_is_refused(tmp_path: Path) -> None:
     fragment = tmp_path / "more.config"
     fragment.touch()
     for useless in (("--tree", "linux"), ("--kconfig", str(fragment))):
@@ -92,18 +88,18 @@ def test_what_would_have_no_effect_is_refused(tmp_path: Path) -> None:
             parsed("--kernel", "bzImage", "--headers", "include", *useless)
 
 
-def test_patches_are_counted_of_a_series() -> None:
+def test_patches_without_a_series_are_refused() -> None:
     assert parsed("--patches", "3").patches == 3
     with pytest.raises(UsageError, match="no series is given"):
         parsed("--tree", "linux", "--patches", "3")
 
 
-def test_a_fragment_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_fragment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nosuch\.config.*is not a file"):
         parsed("--kconfig", str(tmp_path / "nosuch.config"))
 
 
-def test_the_users_fragments_come_last_so_that_they_win(tmp_path: Path) -> None:
+def test_users_fragments_come_last(tmp_path: Path) -> None:
     first, second = tmp_path / "a.config", tmp_path / "b.config"
     for path in (first, second):
         path.touch()

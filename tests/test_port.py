@@ -1,4 +1,4 @@
-"""docs/port.md names scenarios: they are there, and check what the page says."""
+"""The scenarios that docs/port.md names exist, and check the requirements that it names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMED = re.findall(r"([A-Z]+-\d\d) `(test_\w+)`", (ROOT / "docs/port.md").read_t
 
 @functools.cache
 def scenarios() -> dict[str, set[str]]:
-    """The requirement ids of each scenario by its name."""
+    """Read the requirement ids of each scenario, by its name."""
     found: dict[str, set[str]] = {}
     for path in (ROOT / "suites").glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -26,11 +26,11 @@ def scenarios() -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(("identity", "name"), NAMED)
-def test_a_scenario_that_is_named_checks_that_requirement(identity: str, name: str) -> None:
+def test_named_scenario_checks_its_requirement(identity: str, name: str) -> None:
     assert identity in scenarios()[name]
 
 
-def test_every_row_of_these_groups_is_somewhere_in_the_suites() -> None:
+def test_every_row_of_the_ported_groups_has_a_scenario() -> None:
     checked = set().union(*scenarios().values())
     for group, rows in (("MAP", 14), ("ALIAS", 7), ("RNG", 10), ("HUGE", 12)):
         assert {f"{group}-{row:02}" for row in range(1, rows + 1)} <= checked

@@ -1,16 +1,12 @@
-"""The command line, and what is said about a QEMU or a KVM that cannot be used."""
+"""QEMU's command line, and the error of a QEMU that cannot be used."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import stat
 from pathlib import Path
 
 import pytest
 
-from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.vm import accelerator, hardware, machine, qemu
 from harness.vm.hardware import MIB
@@ -30,11 +26,11 @@ def devices(argv: list[str]) -> list[str]:
     return [argument for option, argument in itertools.pairwise(argv) if option == "-device"]
 
 
-def test_the_iommu_comes_before_every_device_that_stands_behind_it() -> None:
+def test_command_has_the_iommu_before_devices() -> None:
     assert devices(line(Layout()))[0].startswith("intel-iommu,caching-mode=on,intremap=on")
 
 
-def test_each_device_has_a_root_port_of_its_own() -> None:
+def test_command_has_a_root_port_for_each_device() -> None:
     named = devices(line(Layout(bigram=1024 * MIB, rng=True)))
     buses = [device.split("bus=")[1] for device in named if "bus=" in device and "-port," not in device]
     ports = [device.split("id=")[1].split(",")[0] for device in named if device.startswith("pcie-root-port")]
@@ -42,39 +38,39 @@ def test_each_device_has_a_root_port_of_its_own() -> None:
     assert buses == [f"{role}-port" for role in ("edu", "ram", "edu2", "ram2", "bigram", "rng", "display")]
 
 
-def test_a_device_keeps_its_place_whatever_else_there_is() -> None:
+def test_layout_keeps_the_place_of_a_device() -> None:
     small = {slot.role: slot.port for slot in Layout().slots(MEMORY)}
     large = {slot.role: slot.port for slot in Layout(bigram=MIB, rng=True).slots(MEMORY)}
     assert small == {role: large[role] for role in small}
     assert small["edu"] == "0000:00:10.0"
 
 
-def test_two_functions_of_a_device_share_its_port() -> None:
+def test_layout_pair_shares_a_port() -> None:
     (pair,) = [slot for slot in Layout(pair=MIB).slots(MEMORY) if slot.role == "pair"]
     devices = [word for word in pair.args() if "bus=pair-port" in word]
     assert [device.partition("id=")[2].partition(",")[0] for device in devices] == ["pair", "pair2"]
     assert [device.rpartition("addr=")[2] for device in devices] == ["0.0,multifunction=on", "0.1"]
 
 
-def test_words_for_the_kernel_are_added_to_its_command_line() -> None:
+def test_layout_arguments_end_the_kernel_command_line() -> None:
     argv = line(Layout(arguments=("nopat", "quiet")))
     words = argv[argv.index("-append") + 1].split()
     assert words[: len(hardware.KERNEL_ARGUMENTS)] == list(hardware.KERNEL_ARGUMENTS)
     assert words[-2:] == ["nopat", "quiet"]
 
 
-def test_only_an_emulated_kernel_is_told_its_loops_per_jiffy() -> None:
+def test_kernel_arguments_of_tcg_have_lpj() -> None:
     emulated, real = (accelerator.Accelerator(name, 1.0, "").kernel_arguments() for name in ("tcg", "kvm"))
     assert [word.partition("=")[0] for word in emulated] == ["lpj"]
     assert real == ()
 
 
-def test_a_layout_says_what_is_unusual_about_it() -> None:
+def test_layout_text_says_what_is_unusual() -> None:
     assert str(Layout()) == "usual"
     assert str(Layout(bigram=1024 * MIB, arguments=("nopat",))) == "bigram=1073741824 arguments=('nopat',)"
 
 
-def test_nothing_listens_beyond_the_loopback_interface() -> None:
+def test_command_listens_on_loopback_only() -> None:
     argv = line(Layout(), gdb=5)
     (network,) = [argument for argument in argv if argument.startswith("user,")]
     assert "restrict=on" in network
@@ -82,12 +78,12 @@ def test_nothing_listens_beyond_the_loopback_interface() -> None:
     assert "socket,id=gdb,fd=5,server=on,wait=off" in argv
 
 
-def test_a_comma_in_a_path_is_part_of_the_path() -> None:
+def test_command_escapes_a_comma_in_a_path() -> None:
     (drive,) = [argument for argument in line(Layout()) if argument.startswith("if=none")]
     assert drive.endswith("file=/r,,oot")
 
 
-def test_the_readable_form_is_the_same_command() -> None:
+def test_readable_is_the_same_command() -> None:
     argv = machine.dry_run(Path("/k"), Path("/r"), Path("/run"), TCG, "qemu")
     text = hardware.readable(argv)
     assert "\n    -accel tcg,thread=multi \\\n" in text
@@ -95,104 +91,24 @@ def test_the_readable_form_is_the_same_command() -> None:
     assert words == " ".join(argv).split()
 
 
-def test_a_qemu_that_is_not_there_is_named() -> None:
+def test_probe_of_an_absent_qemu_is_an_error() -> None:
     with pytest.raises(HarnessError, match=r"no QEMU at `/nonexistent/qemu`.*--qemu"):
         qemu.probe("/nonexistent/qemu")
 
 
-def test_a_program_that_is_not_qemu_is_refused() -> None:
+def test_probe_of_another_program_is_refused() -> None:
     with pytest.raises(HarnessError, match="does not answer as QEMU does"):
         qemu.probe("/usr/bin/env")
 
 
-def test_a_qemu_without_edu_is_refused_with_the_name_of_the_device() -> None:
+def test_require_names_an_absent_device() -> None:
     info = qemu.QemuInfo("/opt/qemu", "8.2.0", frozenset(qemu.DEVICES) - {"edu"})
     with pytest.raises(HarnessError, match=r"does not have the device edu\..*qemu-system-x86") as caught:
         info.require()
     assert caught.value.exit_code == 2
 
 
-def test_the_qemu_of_this_machine_has_all_devices() -> None:
+def test_qemu_of_this_host_has_all_devices() -> None:
     info = qemu.probe("qemu-system-x86_64")
     info.require()
     assert info.version[0].isdigit()
-
-
-@pytest.mark.parametrize(
-    ("output", "errors", "hung", "works", "certain"),
-    [
-        (b"Linux version 6\nKernel panic - not syncing: VFS: Unable to mount", b"", False, True, True),
-        (b"", b"", True, False, True),
-        (b"Linux version 6.19\n", b"", True, False, False),
-        (b"", b"error: failed to set MSR 0x10a\nAssertion failed\n", False, False, False),
-        (b"Linux version 6.19\n", b"", False, False, False),
-    ],
-)
-def test_a_trial_of_kvm_is_remembered_only_if_the_kernel_is_not_to_blame(
-    output: bytes, errors: bytes, hung: bool, works: bool, certain: bool
-) -> None:
-    trial = accelerator.judge_trial(output, errors, hung, 6.0)
-    assert (trial.works, trial.certain) == (works, certain)
-
-
-def fake_qemu(folder: Path, then: str) -> Path:
-    """A program that is asked like QEMU, and does ``then`` when it should start a machine."""
-    program = folder / "qemu"
-    program.write_text(
-        "#!/bin/sh\n"
-        f'echo "$*" >>{folder}/calls\n'
-        'case "$*" in\n'
-        '-version) echo "QEMU emulator version 9.9.9"; exit;;\n'
-        "*help) for d in " + " ".join(qemu.DEVICES) + '; do echo "name \\"$d\\""; done; exit;;\n'
-        f"esac\n{then}\n"
-    )
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    return program
-
-
-needs_kvm = pytest.mark.skipif(
-    not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be opened here"
-)
-
-
-@needs_kvm
-def test_a_kvm_that_hangs_is_left_for_emulation_and_remembered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(qemu, "TRIAL_SECONDS", 0.5)
-    program = fake_qemu(tmp_path, "exec sleep 60")
-    store = Store(tmp_path / "cache")
-    first = accelerator.choose(store, "auto", str(program), tmp_path)
-    again = accelerator.choose(store, "auto", str(program), tmp_path)
-    assert first.name == again.name == "tcg"
-    assert "hangs under it before its first line" in first.reason
-    assert again.reason == f"{first.reason}, as found before on this host"
-    assert (tmp_path / "calls").read_text().count("-accel kvm") == 1
-    assert again.time_scale > 1
-
-
-@needs_kvm
-def test_kvm_is_chosen_when_a_kernel_boots_under_it(tmp_path: Path) -> None:
-    program = fake_qemu(tmp_path, "echo 'Linux version 6'; echo 'Kernel panic - not syncing: VFS'")
-    chosen = accelerator.choose(Store(tmp_path / "cache"), "auto", str(program), tmp_path)
-    assert (chosen.name, chosen.time_scale) == ("kvm", 1.0)
-
-
-@needs_kvm
-def test_a_wish_for_kvm_that_cannot_be_granted_is_an_error(tmp_path: Path) -> None:
-    program = fake_qemu(tmp_path, "echo 'error: failed to set MSR 0x10a' >&2; exit 1")
-    with pytest.raises(HarnessError, match=r"KVM was requested.*failed to set MSR 0x10a"):
-        accelerator.choose(Store(tmp_path / "cache"), "kvm", str(program), tmp_path)
-
-
-def test_a_broken_memory_of_a_trial_is_forgotten(tmp_path: Path) -> None:
-    note = tmp_path / "note.json"
-    for content in ("", "[]", '{"works": true}', json.dumps({"works": False, "reason": "x"})):
-        note.write_text(content)
-        recalled = accelerator._recall(note)
-        assert (recalled is not None) == ("reason" in content)
-
-
-def test_emulation_as_requested_asks_nothing_of_the_host(tmp_path: Path) -> None:
-    chosen = accelerator.choose(Store(tmp_path), "tcg", "/nonexistent", tmp_path)
-    assert (chosen.name, chosen.reason) == ("tcg", "as requested")

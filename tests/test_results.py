@@ -1,4 +1,4 @@
-"""The results folder: one per run, never shared, whatever a series or a scenario is called."""
+"""The results folder: one per run, for any name of a series or a scenario."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.lib.errors import HarnessError
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
 
 
-def test_the_folder_is_named_by_series_and_utc_time(tmp_path: Path) -> None:
+def test_folder_is_named_by_series_and_utc_time(tmp_path: Path) -> None:
     here = NOW.astimezone(timezone(timedelta(hours=9)))
     assert (
         ResultsFolder.create(tmp_path, "reference-feature", here).dir.name
@@ -23,7 +23,7 @@ def test_the_folder_is_named_by_series_and_utc_time(tmp_path: Path) -> None:
     )
 
 
-def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
+def test_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: ResultsFolder.create(tmp_path / "new", "map", NOW).dir, range(16)))
     assert len(set(made)) == 16
@@ -39,15 +39,13 @@ def test_latest_points_to_the_newest(tmp_path: Path) -> None:
     assert latest.readlink() == Path(new.dir.name)  # relative: the results may be moved as a whole
 
 
-def test_a_relative_root_gives_a_folder_that_survives_a_change_of_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_relative_root_gives_an_absolute_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert ResultsFolder.create(Path("results"), "map", NOW).dir.is_absolute()
 
 
 @pytest.mark.parametrize("obstacle", ["a file in the place of the root", "a folder in the place of latest"])
-def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, obstacle: str) -> None:
+def test_root_that_cannot_be_used_is_an_error(tmp_path: Path, obstacle: str) -> None:
     root = tmp_path / "results"
     if "file" in obstacle:
         root.write_text("")
@@ -61,7 +59,7 @@ def test_a_root_that_cannot_be_used_is_named(tmp_path: Path, obstacle: str) -> N
 @pytest.mark.parametrize(
     "name", ["../../etc", "/", "..", "-rf", "a" * 500, "\x1b[2J", "a\nb", "", "ü/\udcff"]
 )
-def test_a_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> None:
+def test_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> None:
     folder = ResultsFolder.create(tmp_path, name, NOW).dir
     assert folder.parent == tmp_path
     assert folder.name.isascii()
@@ -69,7 +67,7 @@ def test_a_hostile_series_name_stays_in_the_root(tmp_path: Path, name: str) -> N
     assert folder.name[0] not in ".-"
 
 
-def test_every_scenario_has_a_transcript_of_its_own(tmp_path: Path) -> None:
+def test_transcript_paths_are_distinct(tmp_path: Path) -> None:
     results = ResultsFolder.create(tmp_path, "map", NOW)
     ids = ["suites/test_map.py::test_x[a]", "suites/test_map.py::test_x(a)", "suites/test_rng.py::test_x[a]"]
     ids += ["x::../../../etc/passwd", "x::", "", "\x00", "\udcff", "x" * 5000]
@@ -94,13 +92,13 @@ def test_facts_are_added_as_they_come(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\xff"])
-def test_damaged_facts_are_named(tmp_path: Path, content: str) -> None:
+def test_damaged_facts_are_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(HarnessError, match=r"run\.json"):
         read_facts(tmp_path)
 
 
-def test_console_and_command_line_are_the_newest_machines(tmp_path: Path) -> None:
+def test_console_link_is_the_newest_machines(tmp_path: Path) -> None:
     results = ResultsFolder.create(tmp_path, "example")
     for name in ("machine-1", "machine-2"):
         folder = results.machine(name)

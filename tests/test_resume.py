@@ -1,4 +1,4 @@
-"""Runs that are cut off and resumed, repeated and shuffled; without a machine the kernel is a small one."""
+"""Runs of a small kernel, without a machine, that are cut off and resumed, repeated and shuffled."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUITE = "suites/test_map.py"
 SELECTION = "a_dmabuf_reaches_the_memory"
 
 
-class Place:
+class SmallRun:
     """A checkout of a small kernel, a cache and a results folder of the test's own."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ class Place:
         return {path.name: path.read_bytes() for path in self.latest.iterdir() if path.is_file()}
 
     def cut_off(self, number: signal.Signals) -> None:
-        """A run that ``number`` ends in the middle of the build."""
+        """Start a run and end it with the signal ``number`` in the middle of the build."""
         (self.folder / "held").touch()
         with Invocation(*self.arguments(), mark=self.folder, cache=self.cache) as invocation:
             until(lambda: is_open(self.results, "build"), "the stage build")
@@ -65,86 +65,88 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def small(tmp_path: Path) -> SmallRun:
+    return SmallRun(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def cut_off_once(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("place"))
-    place.cut_off(signal.SIGKILL)
-    return place
+def cut_off_once(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
+    small = SmallRun(tmp_path_factory.mktemp("small"))
+    small.cut_off(signal.SIGKILL)
+    return small
 
 
 @pytest.fixture
-def cut_off(cut_off_once: Place, tmp_path: Path) -> Place:
+def cut_off(cut_off_once: SmallRun, tmp_path: Path) -> SmallRun:
     """A run that was killed in the middle of the build; its folder is the test's own."""
-    place = copy.copy(cut_off_once)
-    place.folder, place.results = tmp_path, tmp_path / "results"
-    place.latest = place.results / "latest"
-    shutil.copytree(cut_off_once.results, place.results, symlinks=True)
-    return place
+    small = copy.copy(cut_off_once)
+    small.folder, small.results = tmp_path, tmp_path / "results"
+    small.latest = small.results / "latest"
+    shutil.copytree(cut_off_once.results, small.results, symlinks=True)
+    return small
 
 
 @pytest.mark.build
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_stage_that_was_cut_off_begins_again(place: Place, number: signal.Signals) -> None:
-    place.cut_off(number)
-    first = place.latest.resolve()
-    code, output = place.resume()
-    assert place.latest.resolve() == first
+def test_resume_begins_a_cut_off_stage_again(small: SmallRun, number: signal.Signals) -> None:
+    small.cut_off(number)
+    first = small.latest.resolve()
+    code, output = small.resume()
+    assert small.latest.resolve() == first
     assert code == ExitCode.HARNESS
     assert "This host refused something that the run needs" in output
-    # And what failed begins again, until it does not.
-    code, output = place.resume()
+    # A stage that failed begins again with each resume.
+    code, output = small.resume()
     assert code == ExitCode.HARNESS
-    cases = junit(place.results)
+    cases = junit(small.results)
     assert {name: cases[name].verdict for name in ("fetch", "apply", "build", "image", "probes")} == {
         **dict.fromkeys(("fetch", "apply", "build"), "conforms"),
         "image": "harness-error",
         "probes": "not-reached",
     }, output
-    assert [event["event"] for event in events(place.results)].count("run-started") == 3
-    begun = [event["id"] for event in events(place.results) if event["event"] == "started"]
+    assert [event["event"] for event in events(small.results)].count("run-started") == 3
+    begun = [event["id"] for event in events(small.results) if event["event"] == "started"]
     assert begun == ["fetch", "apply", "build", "build", "image", "image"]
-    assert len(facts(place.results)["resumed"]) == 2
+    assert len(facts(small.results)["resumed"]) == 2
     assert output.count("The run was resumed at 20") == 1
-    assert not leftovers(place.cache, "kernel", "work")
-    assert_locks_free(place.cache)
+    assert not leftovers(small.cache, "kernel", "work")
+    assert_locks_free(small.cache)
 
 
 @pytest.mark.build
-def test_what_the_series_failed_is_not_resumed(place: Place) -> None:
-    series = make_series(place.folder / "series", "int nowhere;", "int line_0;")
-    code, output = place.run(*place.arguments("--series", series))
+def test_resume_of_a_failed_series_changes_nothing(small: SmallRun) -> None:
+    series = make_series(small.folder / "series", "int nowhere;", "int line_0;")
+    code, output = small.run(*small.arguments("--series", series))
     assert code == ExitCode.SERIES, output
-    before = place.contents()
-    code, output = place.resume()
+    before = small.contents()
+    code, output = small.resume()
     assert code == ExitCode.SERIES
     assert "no scenarios are left to run" in output
-    assert "0001-change.patch" in output  # the report of then
-    assert place.contents() == before
+    assert "0001-change.patch" in output  # from the stored report
+    assert small.contents() == before
 
 
 @pytest.mark.build
-def test_a_changed_checkout_is_refused(cut_off: Place) -> None:
-    """Before the new tree is built, and without a trace in the folder."""
+def test_resume_with_a_changed_checkout_is_refused(cut_off: SmallRun) -> None:
+    """The refusal comes before the new tree is built, and changes nothing in the folder."""
     changed = cut_off.checkout / "core.txt"
-    changed.write_text("changed")
     before = cut_off.contents()
-    code, output = cut_off.resume()
-    changed.unlink()
+    changed.write_text("changed")
+    try:
+        code, output = cut_off.resume()
+    finally:
+        changed.unlink()  # the checkout is not the test's own
     assert code == ExitCode.HARNESS
     assert "cannot be resumed, because the git tree of the kernel is " in output
     assert "Start a new run." in output
     assert {name: text for name, text in cut_off.contents().items() if name != "apply.log"} == {
         name: text for name, text in before.items() if name != "apply.log"
     }
-    assert "scenarios:" not in output  # the report is that of another kernel
+    assert "scenarios:" not in output  # the stored report is that of another kernel
 
 
-def another_series(place: Place) -> list[str | Path]:
-    return ["--series", make_series(place.folder / "series", "int line_10;", "int other;")]
+def another_series(small: SmallRun) -> list[str | Path]:
+    return ["--series", make_series(small.folder / "series", "int line_10;", "int other;")]
 
 
 @pytest.mark.build
@@ -157,7 +159,7 @@ def another_series(place: Place) -> list[str | Path]:
         (another_series, "because the name of the series is series now, and was linux then"),
     ],
 )
-def test_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
+def test_resume_with_another_plan_is_refused(cut_off: SmallRun, given: Any, said: str) -> None:
     before = cut_off.contents()
     code, output = cut_off.resume(*(given if isinstance(given, list) else given(cut_off)))
     assert code == ExitCode.HARNESS
@@ -166,7 +168,7 @@ def test_another_plan_is_refused(cut_off: Place, given: Any, said: str) -> None:
 
 
 @pytest.mark.build
-def test_a_scenario_that_is_no_more_is_refused(cut_off: Place) -> None:
+def test_resume_without_a_planned_scenario_is_refused(cut_off: SmallRun) -> None:
     path = cut_off.latest / "plan.json"
     path.write_text(path.read_text().replace("reaches_the_memory[c]", "reached_the_memory[c]"))
     code, output = cut_off.resume()
@@ -175,7 +177,7 @@ def test_a_scenario_that_is_no_more_is_refused(cut_off: Place) -> None:
 
 
 @pytest.mark.build
-def test_what_is_expected_otherwise_is_refused(cut_off: Place) -> None:
+def test_resume_with_another_expectation_is_refused(cut_off: SmallRun) -> None:
     path = cut_off.latest / "plan.json"
     plan = json.loads(path.read_text())
     plan["entries"][-1]["expected"] = "violates"
@@ -186,31 +188,31 @@ def test_what_is_expected_otherwise_is_refused(cut_off: Place) -> None:
 
 
 @pytest.mark.build
-def test_the_same_command_line_once_more_is_no_other(cut_off: Place) -> None:
+def test_resume_with_the_same_options_goes_on(cut_off: SmallRun) -> None:
     _, output = cut_off.run(*cut_off.arguments("--resume", cut_off.latest))
     assert junit(cut_off.results)["build"].verdict == "conforms", output
 
 
-def test_a_run_that_is_going_on_is_refused(place: Place) -> None:
-    (place.folder / "held").touch()
-    with Invocation(*place.arguments(), mark=place.folder, cache=place.cache) as invocation:
-        until(lambda: is_open(place.results, "build"), "the stage build")
-        second = place.folder / "second"
+def test_resume_of_a_running_run_is_refused(small: SmallRun) -> None:
+    (small.folder / "held").touch()
+    with Invocation(*small.arguments(), mark=small.folder, cache=small.cache) as invocation:
+        until(lambda: is_open(small.results, "build"), "the stage build")
+        second = small.folder / "second"
         second.mkdir()
-        code, output = run("run", "--resume", place.latest, mark=second, cache=place.cache)
+        code, output = run("run", "--resume", small.latest, mark=second, cache=small.cache)
         invocation.process.send_signal(signal.SIGINT)
         invocation.end()
     assert code == ExitCode.HARNESS
     assert "is still going on" in output
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_resume_of_no_run_is_refused(tmp_path: Path) -> None:
     code, output = run("run", "--resume", tmp_path, mark=tmp_path)
     assert code == ExitCode.HARNESS
     assert "is not the results folder of a run" in output
 
 
-def test_a_journal_that_contradicts_itself_is_refused(cut_off: Place) -> None:
+def test_resume_of_a_contradictory_journal_is_refused(cut_off: SmallRun) -> None:
     events_file = cut_off.latest / "events.jsonl"
     events_file.write_text(events_file.read_text() + '{"event": "vanished"}\n')
     code, output = cut_off.resume()
@@ -218,10 +220,10 @@ def test_a_journal_that_contradicts_itself_is_refused(cut_off: Place) -> None:
     assert "its journal contradicts itself" in output
 
 
-def test_a_folder_that_was_moved_can_be_resumed(cut_off: Place) -> None:
+def test_resume_of_a_moved_folder_goes_on(cut_off: SmallRun) -> None:
     moved = cut_off.folder / "elsewhere"
     shutil.move(cut_off.latest.resolve(), moved)
-    (moved / ".run.json.abcdef").write_text("{")  # what a killed run leaves of a file it replaced
+    (moved / ".run.json.abcdef").write_text("{")  # left by a run that was killed while it replaced run.json
     _, output = cut_off.run("run", "--resume", moved)
     assert "This host refused something" in output
     assert not list(moved.glob(".run*"))
@@ -235,8 +237,8 @@ def collected(tmp_path: Path, *arguments: str) -> list[str]:
     return [line for line in output.splitlines() if line.startswith("suites/")]
 
 
-def test_the_whole_selection_is_repeated(tmp_path: Path) -> None:
-    """In the order of the suites, or each time in another that hangs on the seed alone."""
+def test_repeat_and_random_order_arrange_the_selection(tmp_path: Path) -> None:
+    """Repetitions have the order of the suites, or orders that depend on the seed of --random-order alone."""
     plain = collected(tmp_path, "--repeat", "3")
     once = plain[: len(plain) // 3]
     assert len(once) > 3

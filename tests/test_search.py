@@ -1,4 +1,4 @@
-"""Random cases: the smallest that fails is found, and done alone."""
+"""Random cases: the smallest that fails is found, and repeated alone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from harness.plugin.search import Search
 
 
 @dataclass
-class Stage:
-    """Where actors appear: each is the list of what it was told; ``aside`` are those that were set aside."""
+class Actors:
+    """Started actors, each a list of the lines that it was told; the first ``aside`` were set aside."""
 
-    actors: list[list[str]] = field(default_factory=list)
+    lines: list[list[str]] = field(default_factory=list)
     aside: int = 0
 
     def start(self) -> Actor:
-        self.actors.append([])
-        return cast(Actor, Told(self.actors[-1]))
+        self.lines.append([])
+        return cast(Actor, RecordingActor(self.lines[-1]))
 
     def begin_anew(self) -> None:
-        self.aside = len(self.actors)
+        self.aside = len(self.lines)
 
 
 @dataclass(frozen=True)
-class Told:
-    """An actor that only listens."""
+class RecordingActor:
+    """An actor that keeps the lines that it is told."""
 
     lines: list[str]
 
@@ -40,90 +40,90 @@ class Told:
 
 
 @pytest.fixture
-def stage() -> Stage:
-    return Stage()
+def actors() -> Actors:
+    return Actors()
 
 
-def look(stage: Stage, check: Any, examples: int = 100) -> None:
-    Search(stage.start, stage.begin_anew)(
+def look(actors: Actors, check: Any, examples: int = 100) -> None:
+    Search(actors.start, actors.begin_anew)(
         st.integers(0, 10**6), lambda actor: cast(Any, actor), check, examples=examples
     )
 
 
-def test_what_holds_is_tried_as_often_as_was_asked_by_one_actor(stage: Stage) -> None:
+def test_search_without_a_failure_tries_every_example(actors: Actors) -> None:
     tried: list[int] = []
-    look(stage, lambda _, case: tried.append(case), examples=40)
+    look(actors, lambda _, case: tried.append(case), examples=40)
     assert len(tried) == 40
-    assert stage.actors == [[f"case {number}: {case}" for number, case in enumerate(tried, 1)]]
+    assert actors.lines == [[f"case {number}: {case}" for number, case in enumerate(tried, 1)]]
 
 
-def test_every_search_tries_the_same(stage: Stage) -> None:
-    look(stage, lambda *_: None)
-    look(stage, lambda *_: None)
-    assert stage.actors[0] == stage.actors[1]
+def test_search_tries_the_same_cases_each_time(actors: Actors) -> None:
+    look(actors, lambda *_: None)
+    look(actors, lambda *_: None)
+    assert actors.lines[0] == actors.lines[1]
 
 
 @pytest.mark.parametrize("error", [AssertionError("no"), Refused("EINVAL", "map", "no")])
-def test_the_smallest_that_fails_is_done_alone(stage: Stage, error: Exception) -> None:
-    def check(actor: Told, case: int) -> None:
+def test_search_repeats_the_smallest_failure_alone(actors: Actors, error: Exception) -> None:
+    def check(actor: RecordingActor, case: int) -> None:
         actor.lines.append(f"try {case}")
         if case >= 1234:
             raise error
 
     with pytest.raises(type(error)) as caught:
-        look(stage, check)
+        look(actors, check)
     assert caught.value is error
     assert error.__notes__ == ["The smallest case that fails: 1234"]
-    assert stage.aside == 1
-    assert stage.actors[1:] == [["the smallest case that fails: 1234", "try 1234"]]
+    assert actors.aside == 1
+    assert actors.lines[1:] == [["the smallest case that fails: 1234", "try 1234"]]
     del error.__notes__
 
 
-def test_assertions_at_several_places_are_one_failure(stage: Stage) -> None:
-    def check(_: Told, case: int) -> None:
+def test_search_takes_several_assertions_as_one_failure(actors: Actors) -> None:
+    def check(_: RecordingActor, case: int) -> None:
         if case % 2:
             assert case < 501
         assert case < 1000
 
     with pytest.raises(AssertionError):
-        look(stage, check)
-    assert stage.actors[1] == ["the smallest case that fails: 501"]
+        look(actors, check)
+    assert actors.lines[1] == ["the smallest case that fails: 501"]
 
 
-def test_what_does_not_fail_alone_is_told_so(stage: Stage) -> None:
-    def check(actor: Told, case: int) -> None:
-        assert case < 1000 or len(stage.actors) > 1, "only the first"
+def test_search_says_when_a_case_does_not_fail_alone(actors: Actors) -> None:
+    def check(actor: RecordingActor, case: int) -> None:
+        assert case < 1000 or len(actors.lines) > 1, "only the first"
 
     said = r"not when it was done alone: 1000\. .* It failed so: only the first"
     with pytest.raises(AssertionError, match=said):
-        look(stage, check)
+        look(actors, check)
 
 
-def test_after_an_actor_died_nothing_else_is_tried(stage: Stage) -> None:
+def test_search_ends_when_the_actor_died(actors: Actors) -> None:
     tried: list[int] = []
 
-    def check(_: Told, case: int) -> None:
+    def check(_: RecordingActor, case: int) -> None:
         tried.append(case)
         if case > 1000:
             raise ActorDiedError("gone")
 
     with pytest.raises(ActorDiedError, match="gone"):
-        look(stage, check)
+        look(actors, check)
     assert [case > 1000 for case in tried].index(True) == len(tried) - 1
-    assert (stage.aside, len(stage.actors)) == (0, 1)
+    assert (actors.aside, len(actors.lines)) == (0, 1)
 
 
-def test_making_it_smaller_ends_in_time(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_shrinks_within_its_time(actors: Actors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "SHRINK_SECONDS", 0.0)
     failed: list[int] = []
 
-    def check(_: Told, case: int) -> None:
+    def check(_: RecordingActor, case: int) -> None:
         if case >= 10:
             failed.append(case)
         assert case < 10
 
     with pytest.raises(AssertionError):
-        look(stage, check)
+        look(actors, check)
     assert len(failed) == 2
     assert failed[0] == failed[1]
-    assert stage.actors[1] == [f"the smallest case that fails: {failed[0]}"]
+    assert actors.lines[1] == [f"the smallest case that fails: {failed[0]}"]

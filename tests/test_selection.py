@@ -1,4 +1,4 @@
-"""Which scenarios run."""
+"""The selection of scenarios."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Item:
         return [self._mark]
 
 
-def test_of_each_scenario_the_first_variant_is_kept() -> None:
+def test_one_of_each_keeps_the_first_variant() -> None:
     items = [
         Item("a.py::test_one[c]", "MAP-01"),
         Item("a.py::test_one[python]", "MAP-01"),

@@ -29,7 +29,7 @@ def made_of(*contents: bytes, base: str = "6.19", dialect: str = "auto") -> Seri
     return Series("test", "a test", base, dialect, patches, {}, "a test")
 
 
-def letter(subject: str, body: bytes = b"", sender: str = "dev@example.org") -> bytes:
+def make_mail(subject: str, body: bytes = b"", sender: str = "dev@example.org") -> bytes:
     head = f"From {sender} Mon Mar  2 10:00:00 2026\nFrom: <{sender}>\nSubject: {subject}\n\n"
     return head.encode() + (body or b"Text.\n") + b"\n"
 
@@ -54,13 +54,13 @@ def write_series(folder: Path, manifest: str = "", patches: int = 1) -> Path:
 # --- the table of bad series
 
 
-def test_every_patch_file_of_the_table_has_its_line() -> None:
+def test_recorded_patches_are_all_in_a_table() -> None:
     for kind, table in (("refused", REFUSED), ("accepted", ACCEPTED)):
         assert {path.stem for path in (DATA / kind).glob("*.patch")} == set(table)
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_hostile_patch_is_refused_by_name(case: str) -> None:
+def test_hostile_patch_is_refused_by_name(case: str) -> None:
     content = (DATA / "refused" / f"{case}.patch").read_bytes()
     bad = Patch(f"0002-{case}.patch", content, "subject")
     good = Patch("0001-good.patch", PLAIN, "subject")
@@ -72,14 +72,14 @@ def test_a_hostile_patch_is_refused_by_name(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_an_honest_patch_is_read_as_git_reads_it(case: str) -> None:
+def test_honest_patch_is_read_as_git_reads_it(case: str) -> None:
     content = (DATA / "accepted" / f"{case}.patch").read_bytes()
     (files,) = series.check(made_of(content))
     assert [sorted(file.paths) for file in files] == ACCEPTED[case]
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_at_all_break_the_reader_of_patches(junk: bytes) -> None:
+def test_diff_reader_survives_any_bytes(junk: bytes) -> None:
     try:
         diff.read("junk.patch", junk)
     except ApplyError as refusal:
@@ -87,7 +87,7 @@ def test_no_bytes_at_all_break_the_reader_of_patches(junk: bytes) -> None:
 
 
 @given(st.data())
-def test_no_damage_to_a_patch_breaks_the_reader_of_patches(data: st.DataObject) -> None:
+def test_diff_reader_survives_a_damaged_patch(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted((DATA / "accepted").glob("*.patch"))))
     patch = bytearray(name.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -105,14 +105,14 @@ def test_no_damage_to_a_patch_breaks_the_reader_of_patches(data: st.DataObject) 
 # --- names, folders, manifests
 
 
-def test_the_baseline_has_no_patches_and_says_what_holds_without_them() -> None:
+def test_baseline_has_no_patches_and_its_expectations() -> None:
     baseline = series.load("baseline", PATCHES)
     assert (baseline.patches, baseline.dialect, baseline.base) == ((), "base", "6.19")
     assert baseline.expected(["MAP-01"], "test_map") is Verdict.VIOLATES
     assert baseline.expected(["MAP-02"], "test_map") is Verdict.CONFORMS
 
 
-def test_a_name_a_folder_and_a_path_below_patches_are_the_same_series(tmp_path: Path) -> None:
+def test_load_by_name_and_by_path_are_equal(tmp_path: Path) -> None:
     patches = tmp_path / "patches"
     folder = write_series(patches / "mine", 'title = "Mine"\ndialect = "feature"\n', 2)
     by_name, by_path = series.load("mine", patches), series.load(str(folder), patches)
@@ -122,15 +122,15 @@ def test_a_name_a_folder_and_a_path_below_patches_are_the_same_series(tmp_path: 
     assert by_name.patches[0].subject == "[PATCH] vfio: change"
 
 
-def test_a_folder_of_git_format_patch_needs_no_manifest(tmp_path: Path) -> None:
+def test_load_of_format_patch_output_needs_no_manifest(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "out going")
-    (folder / "0000-cover-letter.patch").write_bytes(letter("[PATCH 0/1] Make it good"))
+    (folder / "0000-cover-make_mail.patch").write_bytes(make_mail("[PATCH 0/1] Make it good"))
     loaded = series.load(str(folder), PATCHES)
     assert (loaded.name, loaded.title, loaded.dialect) == ("out-going", "Make it good", "auto")
     assert len(loaded.patches) == 1
 
 
-def test_a_series_may_share_patches_with_another_below_patches(tmp_path: Path) -> None:
+def test_load_takes_patches_of_another_series(tmp_path: Path) -> None:
     patches = tmp_path / "patches"
     write_series(patches / "one")
     write_series(patches / "two", 'dialect = "map"\npatches = ["../one/0001-change.patch"]\n', 0)
@@ -168,7 +168,7 @@ def test_a_series_may_share_patches_with_another_below_patches(tmp_path: Path) -
         ("[prefix.0.expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),
     ],
 )
-def test_a_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, says: str) -> None:
+def test_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, says: str) -> None:
     folder = write_series(tmp_path / "mine", manifest)
     with pytest.raises(UsageError, match=r"series\.toml|leads out|no patch file") as refusal:
         series.load(str(folder), PATCHES)
@@ -176,20 +176,18 @@ def test_a_malformed_manifest_is_a_usage_error(tmp_path: Path, manifest: str, sa
 
 
 @pytest.mark.parametrize("word", ["conforms", "not-applicable", "violates", "kernel-died"])
-def test_what_a_manifest_may_expect(tmp_path: Path, word: str) -> None:
+def test_manifest_may_expect_each_verdict(tmp_path: Path, word: str) -> None:
     folder = write_series(tmp_path / "mine", f"[expect]\nMAP-01 = '{word}'")
     assert series.load(str(folder), PATCHES).expected(["MAP-01"], "test_map") == word
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+def test_load_of_an_unknown_name_suggests_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Did you mean baseline"):
         series.load("basline", PATCHES)
 
 
 @pytest.mark.parametrize("argument", ["", ".", "..", "/", "../..", "no/such/\x1b[2J"])
-def test_an_argument_that_is_no_series_is_refused(
-    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_of_no_series_is_refused(argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as refusal:
         series.load(argument, PATCHES)
@@ -197,27 +195,27 @@ def test_an_argument_that_is_no_series_is_refused(
 
 
 @pytest.mark.parametrize("manifest", ["", "title = 'Nothing'", "dialect = 'feature'"])
-def test_a_folder_without_patches_is_a_usage_error(tmp_path: Path, manifest: str) -> None:
+def test_load_of_a_folder_without_patches_is_refused(tmp_path: Path, manifest: str) -> None:
     folder = write_series(tmp_path / "empty", manifest, 0)
     with pytest.raises(UsageError, match="holds no patches"):
         series.load(str(folder), PATCHES)
 
 
-def test_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
+def test_load_does_not_follow_a_link_outside(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "mine")
     (folder / "0002-link.patch").symlink_to("/etc/passwd")
     with pytest.raises(UsageError, match="leads out of the folder"):
         series.load(str(folder), PATCHES)
 
 
-def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+def test_load_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "mine")
     os.mkfifo(folder / "0002-pipe.patch")
     with pytest.raises(UsageError, match="no patch file"):
         series.load(str(folder), PATCHES)
 
 
-def test_a_file_too_large_for_a_series_is_not_read(tmp_path: Path) -> None:
+def test_load_does_not_read_a_file_too_large(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "mine")
     for path in (folder / "0002-large.patch", tmp_path / "large.mbox"):
         path.write_bytes(PLAIN)
@@ -230,7 +228,7 @@ def test_a_file_too_large_for_a_series_is_not_read(tmp_path: Path) -> None:
 # --- digest and expectations
 
 
-def test_the_digest_is_that_of_content_order_base_and_dialect() -> None:
+def test_digest_covers_content_order_base_and_dialect() -> None:
     one, two = made_of(b"a", b"b"), made_of(b"b", b"a")
     renamed = Series("other", "x", "6.19", "auto", one.patches, {"default": "violates"}, "elsewhere")
     assert one.digest == renamed.digest
@@ -250,9 +248,7 @@ def test_the_digest_is_that_of_content_order_base_and_dialect() -> None:
         ([], "test_a", "not-applicable"),
     ],
 )
-def test_the_worst_word_decides_unless_the_scenario_is_named(
-    ids: list[str], scenario: str, word: str
-) -> None:
+def test_expected_is_the_worst_unless_named(ids: list[str], scenario: str, word: str) -> None:
     expect = {
         "default": "not-applicable",
         "MAP-01": "conforms",
@@ -264,7 +260,7 @@ def test_the_worst_word_decides_unless_the_scenario_is_named(
     assert tested.expected(ids, scenario) == word
 
 
-def test_a_group_stands_for_its_requirements_that_are_not_named() -> None:
+def test_expected_of_a_group_is_the_default() -> None:
     expect = {"default": "violates", "REV": "not-applicable", "REV-03": "conforms"}
     tested = Series("test", "a test", "6.19", "auto", (), expect, "a test")
     words = [tested.expected([identity], "test_a") for identity in ("REV-01", "REV-03", "REVO-01", "MAP-01")]
@@ -319,7 +315,7 @@ def mine(tmp_path: Path) -> Series:
         (0, "base", ["kernel-died"] * 4),
     ],
 )
-def test_a_prefix_expects_what_its_table_says_then_that_of_more_patches(
+def test_prefix_expects_its_table_then_longer_prefixes(
     mine: Series, count: int, dialect: str, words: list[str]
 ) -> None:
     prefix = mine.first(count)
@@ -330,7 +326,7 @@ def test_a_prefix_expects_what_its_table_says_then_that_of_more_patches(
 
 
 @pytest.mark.parametrize("limit", [5, 4, 3, 1])
-def test_what_two_series_share_is_said_once(mine: Series, tmp_path: Path, limit: int) -> None:
+def test_prefix_first_of_takes_the_other_series(mine: Series, tmp_path: Path, limit: int) -> None:
     manifest = f"title = 'theirs'\nbase = '6.19'\ndialect = 'ioctl'\n[prefix.{limit}]\nfirst_of = 'mine'\n"
     write_series(tmp_path / "theirs", manifest, 7)
     theirs = series.load("theirs", tmp_path)
@@ -340,22 +336,24 @@ def test_what_two_series_share_is_said_once(mine: Series, tmp_path: Path, limit:
     assert theirs.first(limit + 1).expect == theirs.expect
 
 
-def test_what_is_shared_is_not_said_again(tmp_path: Path) -> None:
+def test_prefix_below_first_of_is_refused(tmp_path: Path) -> None:
     manifest = "[prefix.2]\nfirst_of = 'reference-feature'\n[prefix.1]\ndialect = 'map'\n"
     folder = write_series(tmp_path / "theirs", manifest, 3)
     with pytest.raises(UsageError, match="nor of fewer"):
         series.load(str(folder), PATCHES)
 
 
-def test_the_reference_series_share_what_their_manifests_say() -> None:
-    feature, ioctl = (request.load(Request(series=f"reference-{name}")) for name in ("feature", "ioctl"))
+def test_reference_series_share_their_first_patches() -> None:
+    feature, ioctl = (
+        request.load(Request(series=f"reference-{name}")).series for name in ("feature", "ioctl")
+    )
     assert feature.first(11).digest == ioctl.first(11).digest
     assert [ioctl.first(count).expect for count in range(12)] == [
         feature.first(count).expect for count in range(12)
     ]
 
 
-def test_a_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
+def test_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
     prefixes = [mine.first(count) for count in range(7)]
     assert prefixes[6] is mine
     assert [len(prefix.patches) for prefix in prefixes] == [0, 1, 2, 3, 4, 5, 6]
@@ -363,25 +361,25 @@ def test_a_prefix_has_a_name_and_a_digest_of_its_own(mine: Series) -> None:
     assert len({prefix.digest for prefix in prefixes}) == 7
 
 
-def test_the_first_patches_of_a_series_are_what_a_run_asks_for() -> None:
-    whole = request.load(Request(series="reference-feature"))
-    prefix = request.load(Request(series="reference-feature", patches=6))
+def test_load_series_with_patches_is_the_prefix() -> None:
+    whole = request.load(Request(series="reference-feature")).series
+    prefix = request.load(Request(series="reference-feature", patches=6)).series
     assert prefix == whole.first(6)
     assert prefix.patches == whole.patches[:6]
 
 
 @pytest.mark.parametrize("count", [-1, 7])
-def test_there_is_no_prefix_longer_than_the_series(mine: Series, count: int) -> None:
+def test_prefix_outside_the_series_is_refused(mine: Series, count: int) -> None:
     with pytest.raises(UsageError, match=f"6 patches, so there are no first {count}"):
         mine.first(count)
 
 
-def test_a_series_without_a_manifest_has_prefixes_too(tmp_path: Path) -> None:
+def test_prefix_without_a_manifest_conforms(tmp_path: Path) -> None:
     prefix = series.load(str(write_series(tmp_path / "mine", patches=2)), PATCHES).first(1)
     assert (prefix.dialect, prefix.expected(["MAP-01"], "test_a")) == ("auto", "conforms")
 
 
-def test_a_kernel_that_is_tested_as_it_is_gets_a_name_fit_for_a_folder() -> None:
+def test_unpatched_has_a_name_fit_for_a_folder() -> None:
     assert series.unpatched("../my kernel\n", "auto").name == "my-kernel"
 
 
@@ -391,16 +389,16 @@ def test_a_kernel_that_is_tested_as_it_is_gets_a_name_fit_for_a_folder() -> None
 def whole_thread() -> list[bytes]:
     patch = body_of(PLAIN)
     return [
-        letter("[RFC PATCH v2 0/3] Map it"),
-        letter("Re: [RFC PATCH v2 0/3] Map it", b"> From here on it is fine.\nFrom here on too.\n"),
-        letter("[RFC PATCH v2 3/3] third", patch),
-        letter("[RFC PATCH v2 1/3] =?utf-8?q?f=C3=BCrst?=", patch),
-        letter("[RFC PATCH v2 2/3] second\n part", patch),
-        letter("Out of office"),
+        make_mail("[RFC PATCH v2 0/3] Map it"),
+        make_mail("Re: [RFC PATCH v2 0/3] Map it", b"> From here on it is fine.\nFrom here on too.\n"),
+        make_mail("[RFC PATCH v2 3/3] third", patch),
+        make_mail("[RFC PATCH v2 1/3] =?utf-8?q?f=C3=BCrst?=", patch),
+        make_mail("[RFC PATCH v2 2/3] second\n part", patch),
+        make_mail("Out of office"),
     ]
 
 
-def test_an_mbox_file_is_put_in_order_without_cover_letter_and_replies(tmp_path: Path) -> None:
+def test_mbox_is_ordered_without_cover_and_replies(tmp_path: Path) -> None:
     path = tmp_path / "v2 thread.mbox"
     path.write_bytes(b"".join(whole_thread()))
     loaded = series.load(str(path), PATCHES)
@@ -418,15 +416,15 @@ def test_an_mbox_file_is_put_in_order_without_cover_letter_and_replies(tmp_path:
     assert len(series.check(loaded)) == 3
 
 
-def test_one_mail_is_an_mbox_file_too(tmp_path: Path) -> None:
+def test_mbox_of_one_mail_is_read(tmp_path: Path) -> None:
     path = tmp_path / "one.patch"
     path.write_bytes(PLAIN)
     loaded = series.load(str(path), PATCHES)
     assert [patch.content for patch in loaded.patches] == [PLAIN]
 
 
-def test_unnumbered_mails_stay_in_the_order_of_the_file() -> None:
-    mails = [letter("[PATCH] b"), letter("[PATCH] a")]
+def test_mbox_unnumbered_keeps_its_order() -> None:
+    mails = [make_mail("[PATCH] b"), make_mail("[PATCH] a")]
     assert mbox.series_of(b"".join(mails)) == ("b", mails)
 
 
@@ -435,19 +433,20 @@ def test_unnumbered_mails_stay_in_the_order_of_the_file() -> None:
     [
         ([], "does not begin with a mail"),
         ([b"\x7fELF\x02\x01"], "does not begin with a mail"),
-        ([letter("Hello"), letter("Re: [PATCH 1/1] x")], "no mail whose subject begins with [PATCH]"),
-        ([letter("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
-        ([letter("[PATCH 1/3] a"), letter("[PATCH 3/3] c")], "lacks patch 2 of 3"),
-        ([letter("[PATCH 1/2] a"), letter("[PATCH 1/2] a"), letter("[PATCH 2/2] b")], "patch 1/2 twice"),
-        ([letter("[PATCH v1 1/1] a"), letter("[PATCH v2 1/1] a")], "the revisions 1, 2"),
-        ([letter("[PATCH 1/2] a"), letter("[PATCH 2/3] b")], "not numbered as one series"),
-        ([letter("[PATCH 1/1] a"), letter("[PATCH] b")], "not numbered as one series"),
-        ([letter("[PATCH 1/9999] a")], "lacks patch 2, 3,"),
+        ([make_mail("Hello"), make_mail("Re: [PATCH 1/1] x")], "no mail whose subject begins with [PATCH]"),
+        ([make_mail("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
+        ([make_mail("[PATCH 1/3] a"), make_mail("[PATCH 3/3] c")], "lacks patch 2 of 3"),
+        (
+            [make_mail("[PATCH 1/2] a"), make_mail("[PATCH 1/2] a"), make_mail("[PATCH 2/2] b")],
+            "patch 1/2 twice",
+        ),
+        ([make_mail("[PATCH v1 1/1] a"), make_mail("[PATCH v2 1/1] a")], "the revisions 1, 2"),
+        ([make_mail("[PATCH 1/2] a"), make_mail("[PATCH 2/3] b")], "not numbered as one series"),
+        ([make_mail("[PATCH 1/1] a"), make_mail("[PATCH] b")], "not numbered as one series"),
+        ([make_mail("[PATCH 1/9999] a")], "lacks patch 2, 3,"),
     ],
 )
-def test_an_mbox_file_that_is_not_one_whole_series_is_refused(
-    tmp_path: Path, mails: list[bytes], says: str
-) -> None:
+def test_mbox_that_is_not_one_series_is_refused(tmp_path: Path, mails: list[bytes], says: str) -> None:
     path = tmp_path / "thread.mbox"
     path.write_bytes(b"".join(mails))
     with pytest.raises(UsageError) as refusal:
@@ -456,7 +455,7 @@ def test_an_mbox_file_that_is_not_one_whole_series_is_refused(
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_at_all_break_the_reader_of_mails(junk: bytes) -> None:
+def test_mail_reader_survives_any_bytes(junk: bytes) -> None:
     assert mbox.subject(b"Subject: " + junk).isprintable()
     try:
         mbox.series_of(b"Subject: [PATCH] x\n\n" + junk)

@@ -1,4 +1,4 @@
-"""The shell that stays, as a real one on the host."""
+"""The guest's persistent shell, with a real shell on the host."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.lib.errors import HarnessError
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 
-class Hung(Local):
-    """A program that is ended, with what it has started, when it is hung up on."""
+class LocalProgram(Local):
+    """A program that close() kills together with its children, as the end of an SSH channel does."""
 
     def close(self) -> None:
         for pid in [*children(self.process.pid), self.process.pid]:
@@ -27,22 +27,22 @@ class Hung(Local):
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the processes that a process has started."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
         return []
 
 
-class Way:
-    """Starts programs on this host as if it were the guest."""
+class LocalConnection:
+    """A connection that starts its programs on this host in place of the guest."""
 
     def __init__(self) -> None:
-        self.started: list[Hung] = []
+        self.started: list[LocalProgram] = []
         self.connected = True
 
-    def stream(self, argv: Sequence[str], timeout: float) -> Hung:
-        self.started.append(Hung(list(argv)))
+    def stream(self, argv: Sequence[str], timeout: float) -> LocalProgram:
+        self.started.append(LocalProgram(list(argv)))
         return self.started[-1]
 
     def alive(self) -> bool:
@@ -50,16 +50,16 @@ class Way:
 
 
 @pytest.fixture
-def way() -> Iterator[Way]:
-    way = Way()
-    yield way
-    for program in way.started:
+def connection() -> Iterator[LocalConnection]:
+    connection = LocalConnection()
+    yield connection
+    for program in connection.started:
         program.close()
 
 
 @pytest.fixture
-def shell(way: Way, tmp_path: Path) -> Shell:
-    return Shell(way, str(tmp_path / "errors"))  # type: ignore[arg-type]
+def shell(connection: LocalConnection, tmp_path: Path) -> Shell:
+    return Shell(connection, str(tmp_path / "errors"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -74,29 +74,29 @@ def shell(way: Way, tmp_path: Path) -> Shell:
         ('printf "%s|" "$@"', (0, b"a b|c'd|$HOME|", b"")),
     ],
 )
-def test_a_script_says_what_it_would_say_alone(
+def test_script_has_its_own_status_and_output(
     shell: Shell, script: str, said: tuple[int, bytes, bytes]
 ) -> None:
     done = shell.run(script, ["a b", "c'd", "$HOME"], 10)
     assert (done.status, done.stdout, done.stderr) == said
 
 
-def test_one_shell_serves_many_scripts_and_none_changes_the_next(way: Way, shell: Shell) -> None:
+def test_shell_serves_scripts_that_do_not_interfere(connection: LocalConnection, shell: Shell) -> None:
     shell.run("cd /; umask 0; x=1; set -f; exec 1>&-", [], 10)
     assert shell.run('echo "$x$#"', [], 10).stdout == b"0\n"
-    assert len(way.started) == 1
+    assert len(connection.started) == 1
 
 
-def test_a_script_that_hangs_costs_the_shell_and_no_more(way: Way, shell: Shell) -> None:
+def test_script_that_hangs_costs_one_shell(connection: LocalConnection, shell: Shell) -> None:
     with pytest.raises(SshTimeoutError, match="begins with `sleep 1000`"):
         shell.run("sleep 1000", [], 0.2)
     assert shell.run("echo on", [], 10).stdout == b"on\n"
-    assert len(way.started) == 2
+    assert len(connection.started) == 2
 
 
-def test_a_shell_that_ends_is_told_from_a_guest_that_is_gone(way: Way, shell: Shell) -> None:
+def test_ended_shell_differs_from_a_lost_guest(connection: LocalConnection, shell: Shell) -> None:
     with pytest.raises(HarnessError, match="The guest's shell ended while it ran `kill"):
         shell.run("kill -9 $$", [], 10)
-    way.connected = False
+    connection.connected = False
     with pytest.raises(SshLostError):
         shell.run("kill -9 $$", [], 10)

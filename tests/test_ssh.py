@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 import real
 
@@ -30,23 +31,34 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield booted
 
 
-def test_arguments_arrive_as_they_are(guest: Machine) -> None:
+def user_key(guest: Machine) -> KeyPair:
+    """Read the key that may log in from the run's folder."""
+    return KeyPair((guest.run_dir / "id_ed25519").read_text(), "")
+
+
+def host_key(guest: Machine) -> KeyPair:
+    """Read the public half of the guest's key from the run's folder."""
+    _, _, public = (guest.run_dir / "known_hosts").read_text().strip().partition(" ")
+    return KeyPair("", public)
+
+
+def test_run_passes_arguments_unchanged(guest: Machine) -> None:
     argv = ["printf", "%s|", "a b", "", "$HOME", "it's", '"', "*", "ä\n", ";reboot"]
     done = guest.ssh.run(argv, PATIENCE)
     assert done.status == 0
     assert done.stdout.decode() == "".join(f"{one}|" for one in argv[2:])
 
 
-def test_status_output_and_errors_are_told_apart(guest: Machine) -> None:
+def test_run_separates_status_output_and_errors(guest: Machine) -> None:
     done = guest.ssh.run(["sh", "-c", "echo out; echo err >&2; exit 7"], PATIENCE)
     assert (done.status, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
 
 
-def test_a_command_that_a_signal_ends_has_the_status_minus_one(guest: Machine) -> None:
+def test_run_of_a_killed_command_has_status_minus_one(guest: Machine) -> None:
     assert guest.ssh.run(["sh", "-c", "kill -9 $$"], PATIENCE).status == -1
 
 
-def test_input_and_output_of_some_megabytes_do_not_block_each_other(guest: Machine) -> None:
+def test_run_with_megabytes_both_ways_does_not_block(guest: Machine) -> None:
     data = bytes(range(256)) * 16384
     program = """
 import os
@@ -61,24 +73,24 @@ while piece := os.read(0, 65536):
     assert done.stderr == data
 
 
-def test_input_that_nobody_reads_is_no_error(guest: Machine) -> None:
+def test_run_with_unread_input_is_no_error(guest: Machine) -> None:
     assert guest.ssh.run(["true"], PATIENCE, bytes(1 << 25)).status == 0
 
 
-def test_a_command_that_takes_too_long_is_given_up_with_what_it_said(guest: Machine) -> None:
+def test_run_past_its_timeout_keeps_the_output(guest: Machine) -> None:
     with pytest.raises(SshTimeoutError, match=r"did not end in the guest within 1 s") as caught:
         guest.ssh.run(["sh", "-c", "echo so far; sleep 100"], 1.0)
     assert caught.value.stdout == b"so far\n"
     assert guest.ssh.run(["true"], PATIENCE).status == 0
 
 
-def test_a_command_that_closes_its_output_and_stays_is_given_up_too(guest: Machine) -> None:
+def test_run_with_closed_output_is_given_up(guest: Machine) -> None:
     with pytest.raises(SshTimeoutError):
         guest.ssh.run(["sh", "-c", "exec >&- 2>&-; sleep 100"], 1.0)
 
 
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
-def test_a_file_arrives_whole_and_with_its_mode(guest: Machine, tmp_path: Path, size: int) -> None:
+def test_put_writes_content_and_mode(guest: Machine, tmp_path: Path, size: int) -> None:
     local = tmp_path / "file"
     local.write_bytes(bytes(range(251)) * (size // 251) + bytes(size % 251))
     guest.ssh.put(local, "/tmp/it's here", 0o751)
@@ -87,12 +99,12 @@ def test_a_file_arrives_whole_and_with_its_mode(guest: Machine, tmp_path: Path, 
     assert done.stderr == b"751\n"
 
 
-def test_a_file_that_cannot_be_written_is_an_error_with_the_reason(guest: Machine) -> None:
+def test_put_to_a_missing_folder_is_an_error(guest: Machine) -> None:
     with pytest.raises(HarnessError, match=r"/nowhere/x could not be written.*No such file"):
         guest.ssh.put(b"x", "/nowhere/x")
 
 
-def test_a_stream_is_talked_to_line_by_line(guest: Machine) -> None:
+def test_stream_is_read_line_by_line(guest: Machine) -> None:
     stream = guest.ssh.stream(["sh", "-c", "while read x; do echo got $x; echo note >&2; done; exit 3"])
     for number in range(3):
         stream.write(b"%d\n" % number)
@@ -109,14 +121,14 @@ def test_a_stream_is_talked_to_line_by_line(guest: Machine) -> None:
     stream.close()
 
 
-def test_a_line_without_end_is_not_collected_for_ever(guest: Machine) -> None:
+def test_stream_refuses_an_endless_line(guest: Machine) -> None:
     stream = guest.ssh.stream(["sh", "-c", "tr '\\0' x </dev/zero"])
     with pytest.raises(SshTimeoutError, match="without a newline"):
         stream.read_line(PATIENCE)
     stream.close()
 
 
-def test_many_streams_at_once(guest: Machine) -> None:
+def test_streams_work_in_parallel(guest: Machine) -> None:
     streams = [guest.ssh.stream(["cat"]) for _ in range(30)]
     for number, stream in enumerate(streams):
         stream.write(b"%d\n" % number)
@@ -125,7 +137,7 @@ def test_many_streams_at_once(guest: Machine) -> None:
         stream.close()
 
 
-def test_a_guest_that_stands_still_is_not_waited_for(guest: Machine) -> None:
+def test_stopped_guest_is_a_timeout(guest: Machine) -> None:
     guest.monitor.execute("stop")
     try:
         with pytest.raises(SshTimeoutError, match="could not be started within 1 s"):
@@ -137,35 +149,41 @@ def test_a_guest_that_stands_still_is_not_waited_for(guest: Machine) -> None:
     assert guest.ssh.run(["true"], PATIENCE).status == 0
 
 
-def test_a_guest_that_stops_after_the_channel_is_open_is_not_waited_for(guest: Machine) -> None:
-    def stop(channel: object) -> None:
+def test_guest_stopped_after_channel_open_is_a_timeout(
+    guest: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exec_command = paramiko.Channel.exec_command
+
+    def stop_and_execute(channel: paramiko.Channel, line: str) -> None:
         guest.monitor.execute("stop")
-        channel.exec_command("true")  # type: ignore[attr-defined]
+        exec_command(channel, line)
 
     try:
-        with pytest.raises(SshTimeoutError, match="could not be started within 2 s"):
-            guest.ssh._open("true", 2.0, stop)
+        with monkeypatch.context() as stopping:
+            stopping.setattr(paramiko.Channel, "exec_command", stop_and_execute)
+            with pytest.raises(SshTimeoutError, match="could not be started within 2 s"):
+                guest.ssh.run(["true"], 2.0)
     finally:
         guest.monitor.execute("cont")
     assert guest.ssh.run(["true"], PATIENCE).status == 0
 
 
-def test_a_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
+def test_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, guest._user, KeyPair.generate(), PATIENCE)
+        Ssh(guest.ssh.port, user_key(guest), KeyPair.generate(), PATIENCE)
 
 
-def test_a_stranger_is_not_let_in(guest: Machine) -> None:
+def test_login_with_another_key_is_refused(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, KeyPair.generate(), guest._host, PATIENCE)
+        Ssh(guest.ssh.port, KeyPair.generate(), host_key(guest), PATIENCE)
 
 
-def test_a_port_where_nobody_listens_is_an_error() -> None:
+def test_port_without_a_listener_is_an_error() -> None:
     with pytest.raises(SshLostError, match="cannot be reached on port 1"):
         Ssh(1, KeyPair.generate(), KeyPair.generate(), 1.0)
 
 
-def test_the_line_for_people_works_without_a_question(guest: Machine) -> None:
+def test_ssh_line_works_without_a_question(guest: Machine) -> None:
     done = subprocess.run(
         [*guest.ssh_line.split(), "-o", "BatchMode=yes", "uname", "-r"],
         capture_output=True,
@@ -176,8 +194,8 @@ def test_the_line_for_people_works_without_a_question(guest: Machine) -> None:
     assert (guest.run_dir / "id_ed25519").stat().st_mode & 0o077 == 0
 
 
-def test_a_connection_that_breaks_is_told_from_a_command_that_fails(guest: Machine) -> None:
-    other = Ssh(guest.ssh.port, guest._user, guest._host, PATIENCE)
+def test_broken_connection_is_lost(guest: Machine) -> None:
+    other = Ssh(guest.ssh.port, user_key(guest), host_key(guest), PATIENCE)
     parent = other.run(["sh", "-c", "echo $PPID"], PATIENCE).stdout.decode().strip()
     with pytest.raises(SshLostError, match="broke"):
         other.run(["sh", "-c", f"kill -9 {parent}; sleep 100"], PATIENCE)

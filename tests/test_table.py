@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.journal.folder import ResultsFolder
+from harness.journal.reader import read
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
-from harness.report import report, table
+from harness.report import junit, table
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.words import Kind, Verdict
 
@@ -34,7 +35,7 @@ def shown(directory: Path, stream: io.StringIO, width: int | None = None) -> str
 
 @pytest.fixture(autouse=True)
 def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment says nothing about colours or size."""
+    """Clear the variables that set colours or size."""
     for name in ("FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -43,17 +44,19 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
 @pytest.mark.parametrize(("form", "width"), [("wide", 110), ("plain", None)])
-def test_golden(name: str, form: str, width: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_equals_the_golden_file(
+    name: str, form: str, width: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(REPORTS)
     stream = Terminal() if form == "wide" else io.StringIO()
     assert shown(Path(name), stream, width) == (REPORTS / name / f"{form}.txt").read_text()
 
 
-def test_a_narrow_terminal_gets_lines() -> None:
+def test_table_on_a_narrow_terminal_is_lines() -> None:
     assert shown(REPORTS / "mixed", Terminal(), 60) == shown(REPORTS / "mixed", io.StringIO())
 
 
-def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_has_colours_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR")
     assert "\x1b[31m" in shown(REPORTS / "mixed", Terminal(), 110)
     assert "\x1b" not in shown(REPORTS / "mixed", io.StringIO(), 110)
@@ -77,67 +80,69 @@ def run_one(root: Path, text: str, name: str = "test_x") -> Path:
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(st.characters(codec=None, categories=None)), name=st.text())
 @pytest.mark.parametrize("form", [Terminal, io.StringIO])
-def test_nothing_that_steers_a_terminal_comes_through(
+def test_table_of_any_text_is_printable(
     tmp_path_factory: pytest.TempPathFactory, form: type[io.StringIO], text: str, name: str
 ) -> None:
     printed = shown(run_one(tmp_path_factory.mktemp("run"), text, name), form(), 110)
     assert all(c.isprintable() or c in "\n\t" for c in printed)
 
 
-def test_markup_in_a_reason_is_text(tmp_path: Path) -> None:
+def test_table_shows_markup_as_text(tmp_path: Path) -> None:
     printed = shown(run_one(tmp_path, "[bold]x[/] :smile: [link=file:///etc]y[/link]"), Terminal(), 200)
     assert "[bold]x[/] :smile: [link=file:///etc]y[/link]" in printed
 
 
-def test_a_stream_that_is_not_utf8_gets_what_it_can_show(tmp_path: Path) -> None:
+def test_table_on_ascii_escapes_other_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = run_one(tmp_path, "größe €")
     for width, tty in ((110, True), (None, False)):
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding="ascii")
-        stream.isatty = lambda answer=tty: answer  # type: ignore[method-assign]
+        monkeypatch.setattr(stream, "isatty", lambda answer=tty: bool(answer))
         table.show(directory, stream, width)
         stream.flush()
         assert b"gr\\xf6\\xdfe \\u20ac" in raw.getvalue()
 
 
-def test_scenarios_stand_by_requirement(tmp_path: Path) -> None:
+def test_table_is_ordered_by_requirement(tmp_path: Path) -> None:
     results = ResultsFolder.create(tmp_path, "example")
     ids = ["REV-10", "MAP-02", "REV-9", "MAP-01"]
     results.journal().plan([Entry(f"test_{name}", Kind.SCENARIO, "", (name,)) for name in ids])
     printed = shown(results.dir, io.StringIO())
     order = sorted(ids, key=lambda name: printed.index(f"test_{name}"))
-    assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # the groups as the plan has them
+    assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # groups in the order of the plan
 
 
-def test_a_long_reason_is_cut(tmp_path: Path) -> None:
+def test_table_cuts_a_long_reason(tmp_path: Path) -> None:
     printed = shown(run_one(tmp_path, "\n".join(f"line{number}." for number in range(9))), io.StringIO())
     assert "      line3.\n      ...\n" in printed
 
 
-def test_no_foreign_text_makes_a_line_of_its_own(tmp_path: Path) -> None:
+def test_table_indents_foreign_text(tmp_path: Path) -> None:
     printed = shown(run_one(tmp_path, "x\nResults: elsewhere"), io.StringIO())
     assert [line for line in printed.splitlines() if line.startswith("Results: elsewhere")] == []
 
 
-def test_a_run_of_nothing_can_be_shown(tmp_path: Path) -> None:
+def test_table_of_an_empty_plan_is_shown(tmp_path: Path) -> None:
     results = ResultsFolder.create(tmp_path, "example")
     results.journal().plan([])
     assert "0 scenarios: none ran" in shown(results.dir, io.StringIO())
 
 
-def test_report_writes_prints_and_tells_the_exit_code(tmp_path: Path) -> None:
+def test_reports_and_exit_code_come_from_the_journal(tmp_path: Path) -> None:
     directory = run_one(tmp_path, "reason")
     stream = io.StringIO()
-    assert report(directory, stream) is ExitCode.SERIES
+    junit.write(directory)
+    table.show(directory, stream)
+    assert read(directory).exit_code is ExitCode.SERIES
     assert f"Results: {directory}" in stream.getvalue()
     assert (directory / "junit.xml").exists()
 
 
-def test_plain_text_stays_as_it_is() -> None:
+def test_visible_keeps_plain_text() -> None:
     assert visible("mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b") == "mmap() failed: EINVAL\n\tgrün ✓ 日本\\x1b"
 
 
-def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
+def test_table_joins_variants_with_one_verdict(tmp_path: Path) -> None:
     results = ResultsFolder.create(tmp_path, "example")
     journal = results.journal()
     names = [f"test_x[{kind}]" for kind in ("c", "python", "odd")]
@@ -151,7 +156,7 @@ def test_variants_that_say_the_same_are_one_row(tmp_path: Path) -> None:
 
 
 def repeated(root: Path, **observed: str) -> Path:
-    """A run of scenarios with a verdict for each repetition, as ``name="conforms violates"``."""
+    """Record a run with a verdict for each repetition, given as ``name="conforms violates"``."""
     results = ResultsFolder.create(root, "example")
     results.write_run(random_order="4711")
     journal = results.journal()
@@ -169,7 +174,7 @@ def repeated(root: Path, **observed: str) -> Path:
     return results.dir
 
 
-def test_verdicts_that_differ_have_a_section(tmp_path: Path) -> None:
+def test_table_has_a_section_for_differing_verdicts(tmp_path: Path) -> None:
     directory = repeated(
         tmp_path, steady="conforms conforms conforms", odd="conforms not-applicable conforms"
     )
@@ -183,10 +188,10 @@ def test_verdicts_that_differ_have_a_section(tmp_path: Path) -> None:
     assert "all as expected, 1 scenario with more than one verdict.\n" in text
 
 
-def test_verdicts_that_agree_have_none(tmp_path: Path) -> None:
+def test_table_of_agreeing_repetitions_has_no_section(tmp_path: Path) -> None:
     assert "differ" not in shown(repeated(tmp_path, steady="violates violates"), io.StringIO())
 
 
-def test_the_last_line_has_the_seed(tmp_path: Path) -> None:
+def test_last_line_of_the_table_has_the_seed(tmp_path: Path) -> None:
     lines = shown(repeated(tmp_path, steady="conforms"), io.StringIO()).splitlines()
     assert lines[-1].endswith(", accelerator (none was started), --random-order 4711")

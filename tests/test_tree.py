@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from small_kernel import CORE, FILES, make_base
 
-from harness.kernel import apply, checkout
+from harness.kernel import apply
+from harness.kernel import checkout as checkout_module
 from harness.kernel.apply import AmSession, Done
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
@@ -58,12 +59,12 @@ def made_of(*contents: bytes) -> Series:
     return Series("test", "a test", "6.19", "auto", patches, {}, "a test")
 
 
-def letter(body: str) -> bytes:
+def make_mail(body: str) -> bytes:
     return f"From: Dev <dev@example.org>\nSubject: [PATCH] change\n\nWhy.\n---\n{body}".encode()
 
 
 def edit(line: int, old: str, new: str, path: str = "drivers/vfio/pci/core.c") -> str:
-    """A one-line change of core.c, as a diff with three lines of context; lines count from 1."""
+    """Make a diff that changes one line of core.c, counted from 1, with three lines of context."""
     before = "".join(f" int line_{at};\n" for at in range(line - 3, line))
     after = "".join(f" int line_{at};\n" for at in range(line + 1, line + 4))
     hunk = f"@@ -{line - 3},7 +{line - 3},7 @@\n{before}-{old}\n+{new}\n{after}"
@@ -77,7 +78,7 @@ def content_of(made: Tree, path: str) -> str:
 
 
 def contents(folder: Path) -> dict[str, tuple[int, str]]:
-    """Relative path to mode and content of everything below ``folder``, .git left out."""
+    """Read everything below ``folder`` except .git: relative path to mode and content."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
@@ -90,7 +91,7 @@ def contents(folder: Path) -> dict[str, tuple[int, str]]:
 # --- applying
 
 
-def test_without_patches_the_tree_is_the_base(
+def test_apply_without_patches_is_the_base(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     for series in (None, made_of()):
@@ -99,7 +100,7 @@ def test_without_patches_the_tree_is_the_base(
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_an_honest_patch_is_applied(
+def test_apply_takes_an_honest_patch(
     store: Store, progress: Progress, base: Base, tmp_path: Path, case: str
 ) -> None:
     patch = (DATA / "accepted" / f"{case}.patch").read_bytes()
@@ -114,19 +115,19 @@ def test_an_honest_patch_is_applied(
     assert changed
 
 
-def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
+def test_apply_gives_the_same_commit_everywhere(
     store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = made_of(
-        letter(edit(10, "int line_10;", "one;")),
-        letter(edit(10, "one;", "two;")),
-        letter(edit(40, "int line_40;", "x;")),
+        make_mail(edit(10, "int line_10;", "one;")),
+        make_mail(edit(10, "one;", "two;")),
+        make_mail(edit(40, "int line_40;", "x;")),
     )
     made = apply.apply_series(store, progress, base, series, tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "two;").replace(
         "int line_40;", "x;"
     )
-    # Another user, another machine: own configuration, called from below git.
+    # Another user on another host, with a configuration of their own, below a git hook.
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     (hooks / "applypatch-msg").write_text("#!/bin/sh\nexit 1\n")
@@ -141,10 +142,12 @@ def test_patches_are_applied_in_order_and_the_commit_is_the_same_everywhere(
     assert again.commit == made.commit
     env = git.environment(made.repository)
     dates = git.query(["log", "-3", "--format=%at %ct", made.commit], env=env)
-    assert dates.decode().split() == ["0"] * 6  # these mails have no date; the time of day is not to get in
+    assert (
+        dates.decode().split() == ["0"] * 6
+    )  # these mails have no date, and the time of day must not be used
 
 
-def test_a_series_that_was_applied_is_not_applied_again(
+def test_apply_again_comes_from_the_cache(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     first = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "first.log")
@@ -154,9 +157,7 @@ def test_a_series_that_was_applied_is_not_applied_again(
     assert not (tmp_path / "second.log").exists()
 
 
-def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
-    store: Store, progress: Progress, base: Base, tmp_path: Path
-) -> None:
+def test_apply_removes_leftovers(store: Store, progress: Progress, base: Base, tmp_path: Path) -> None:
     series = made_of(PLAIN)
     leftover = store.path("work", f"apply.{series.digest[:16]}.killed", "tree", "x")
     leftover.write_text("x")
@@ -171,26 +172,26 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
     ("patches", "says"),
     [
         (
-            [letter(edit(10, "int line_10;", "x;") + edit(40, "int other;", "y;").split("\n", 3)[3])],
+            [make_mail(edit(10, "int line_10;", "x;") + edit(40, "int other;", "y;").split("\n", 3)[3])],
             "0001-change.patch does not apply to 6.19.6: drivers/vfio/pci/core.c, hunk 2 of 2 (line 37)",
         ),
         (
-            [PLAIN, letter(edit(20, "int gone;", "x;"))],
+            [PLAIN, make_mail(edit(20, "int gone;", "x;"))],
             "0002-change.patch does not apply to 6.19.6: drivers/vfio/pci/core.c, hunk 1 of 1 (line 17)",
         ),
         (
             [
-                letter(edit(10, "int line_10;", "x;").replace(" int line_9;", " int line_nine;"))
-            ],  # fuzz would take it
+                make_mail(edit(10, "int line_10;", "x;").replace(" int line_9;", " int line_nine;"))
+            ],  # applies only with fuzz
             "drivers/vfio/pci/core.c, hunk 1 of 1 (line 7)",
         ),
         (
-            [letter(edit(10, "int line_10;", "x;", "drivers/vfio/gone.c"))],
+            [make_mail(edit(10, "int line_10;", "x;", "drivers/vfio/gone.c"))],
             "drivers/vfio/gone.c does not exist in index",
         ),
         (
             [
-                letter(
+                make_mail(
                     "diff --git a/Kconfig b/Kconfig\nnew file mode 100644\n"
                     "--- /dev/null\n+++ b/Kconfig\n@@ -0,0 +1 @@\n+x\n"
                 )
@@ -204,7 +205,7 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
         ),
         (
             [
-                letter(
+                make_mail(
                     "diff --git a/Kconfig b/Kconfig\n--- a/Kconfig\n+++ b/Kconfig\n"
                     f"@@ -1 +1 @@\n-x\n+{FILES['Kconfig'][1]}"
                 )
@@ -213,7 +214,7 @@ def test_nothing_is_left_behind_and_a_killed_runs_leftovers_are_swept(
         ),
     ],
 )
-def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
+def test_apply_failure_names_patch_file_and_hunk(
     store: Store, progress: Progress, base: Base, tmp_path: Path, patches: list[bytes], says: str
 ) -> None:
     with pytest.raises(ApplyError) as failure:
@@ -222,12 +223,12 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(
     assert failure.value.log == tmp_path / "log"
 
 
-def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
+def test_apply_refuses_to_change_a_symlink_as_a_file(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     link = "include/dt-bindings"
     end = "\\ No newline at end of file\n"
-    patch = letter(
+    patch = make_mail(
         f"diff --git a/{link} b/{link}\n--- a/{link}\n+++ b/{link}\n"
         f"@@ -1 +1 @@\n-../scripts\n{end}+/etc\n{end}"
     )
@@ -235,24 +236,24 @@ def test_a_symlink_is_not_changed_by_a_patch_that_does_not_call_it_one(
         apply.apply_series(store, progress, base, made_of(patch), tmp_path / "log")
 
 
-def test_a_series_and_one_patch_more_begins_where_the_series_ends(
+def test_apply_of_one_more_patch_begins_at_the_series(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    one, two, three = (letter(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
+    one, two, three = (make_mail(edit(line, f"int line_{line};", "int changed;")) for line in (10, 30, 50))
     apply.apply_series(store, progress, base, made_of(one, two), tmp_path / "log")
     more = apply.apply_series(store, progress, base, made_of(one, two, three), tmp_path / "more")
     assert (tmp_path / "log").read_text().count("Applying:") == 2
     assert (tmp_path / "more").read_text().count("Applying:") == 1
     assert content_of(more, "drivers/vfio/pci/core.c").count("int changed;") == 3
-    wrong = letter(edit(10, "int line_10;", "int changed;"))
+    wrong = make_mail(edit(10, "int line_10;", "int changed;"))
     with pytest.raises(ApplyError, match=r"patch 0003-change\.patch is already in the base"):
         apply.apply_series(store, progress, base, made_of(one, two, wrong), tmp_path / "log")
 
 
-def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
+def test_apply_refuses_a_file_the_reader_did_not_see(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    """Should git ever read a patch otherwise than harness.diff does."""
+    """git and harness.diff may read a patch differently; then it is refused."""
     misread = [[FileDiff(paths={"Makefile"})]]
     nothing = Done(base.commit, 0)
     with (
@@ -262,11 +263,11 @@ def test_a_file_that_was_not_read_from_the_patch_is_not_changed(
         workshop.apply()
 
 
-def test_a_file_is_not_written_through_a_symlink(
+def test_apply_does_not_write_through_a_symlink(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     path = "include/dt-bindings/x"
-    patch = letter(
+    patch = make_mail(
         f"diff --git a/{path} b/{path}\nnew file mode 100644\n"
         f"--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"
     )
@@ -277,7 +278,7 @@ def test_a_file_is_not_written_through_a_symlink(
 # --- laying out
 
 
-def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
+def test_files_into_writes_only_what_differs(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
     plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
@@ -295,7 +296,7 @@ def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     }
     assert changed == {"drivers/vfio/pci/core.c"}
 
-    # Someone wrote into it: changed, deleted, added, ignored files, a foreign repository.
+    # Somebody changed, deleted and added files, ignored ones as well, and a repository.
     (folder / "Makefile").write_text("all:\n")
     (folder / "scripts" / "tool.sh").unlink()
     (folder / "scripts" / "extra.o").write_text("x")
@@ -306,7 +307,7 @@ def test_a_folder_is_made_to_hold_the_tree_and_only_what_differs_is_written(
     assert not (folder / "nested").exists()
 
 
-def test_a_users_attributes_do_not_change_the_files(
+def test_files_into_ignores_the_users_attributes(
     store: Store, progress: Progress, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "config" / "git").mkdir(parents=True)
@@ -317,7 +318,7 @@ def test_a_users_attributes_do_not_change_the_files(
 
 
 @pytest.mark.parametrize("damage", ["half written", "stale lock", "broken index", "no index"])
-def test_what_a_killed_run_left_in_the_folder_is_repaired(
+def test_files_into_repairs_a_damaged_folder(
     store: Store, progress: Progress, base: Base, tmp_path: Path, damage: str
 ) -> None:
     plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
@@ -326,7 +327,7 @@ def test_what_a_killed_run_left_in_the_folder_is_repaired(
     plain.files_into(folder, progress)
     expected = contents(folder)
     index = tmp_path / "src.index"
-    if damage == "half written":  # files of the new tree, notes of the old one
+    if damage == "half written":  # files of the new tree, index of the old one
         before = index.read_bytes()
         patched.files_into(folder, progress)
         index.write_bytes(before)
@@ -356,9 +357,9 @@ def run_git(folder: Path, *arguments: str) -> str:
 
 
 @pytest.fixture
-def users(tmp_path: Path) -> Path:
-    """A kernel checkout with two commits."""
-    folder = tmp_path / "users kernel"
+def checkout(tmp_path: Path) -> Path:
+    """A user's kernel checkout with two commits."""
+    folder = tmp_path / "checkout kernel"
     for name, (mode, text) in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -373,9 +374,9 @@ def users(tmp_path: Path) -> Path:
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Every byte and time stamp below ``folder``, .git included.
+    """Read every byte and time stamp below ``folder``, .git included.
 
-    Left out are the time stamps of objects: git renews them when it uses one, so that it is not pruned.
+    Time stamps of objects are left out: git renews them on use, so that the objects are not pruned.
     """
     return {
         str(path.relative_to(folder)): (
@@ -386,86 +387,86 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_checkout_is_read_with_its_uncommitted_changes_and_not_touched(
-    store: Store, progress: Progress, users: Path, tmp_path: Path
+def test_checkout_includes_uncommitted_changes(
+    store: Store, progress: Progress, checkout: Path, tmp_path: Path
 ) -> None:
-    (users / "Makefile").write_text(FILES["Makefile"][1].replace("EXTRAVERSION =", "EXTRAVERSION = -rc3"))
-    run_git(users, "add", "Makefile")
-    (users / "drivers/vfio/pci/core.c").write_text("changed;\n")
-    (users / "Kconfig").write_text("mainmenu 'other'\n")
-    (users / "scripts/tool.sh").unlink()
-    (users / "new.c").write_text("new;\n")
-    (users / "ignored.o").write_text("object\n")
-    (users / ".git/info/exclude").write_text("*.private\n")
-    (users / "x.private").write_text("secret\n")
-    before = state_of(users)
-    found = checkout.checkout(store, progress, users)
-    assert state_of(users) == before
-    head = run_git(users, "rev-parse", "HEAD")
+    (checkout / "Makefile").write_text(FILES["Makefile"][1].replace("EXTRAVERSION =", "EXTRAVERSION = -rc3"))
+    run_git(checkout, "add", "Makefile")
+    (checkout / "drivers/vfio/pci/core.c").write_text("changed;\n")
+    (checkout / "Kconfig").write_text("mainmenu 'other'\n")
+    (checkout / "scripts/tool.sh").unlink()
+    (checkout / "new.c").write_text("new;\n")
+    (checkout / "ignored.o").write_text("object\n")
+    (checkout / ".git/info/exclude").write_text("*.private\n")
+    (checkout / "x.private").write_text("secret\n")
+    before = state_of(checkout)
+    found = checkout_module.checkout(store, progress, checkout)
+    assert state_of(checkout) == before
+    head = run_git(checkout, "rev-parse", "HEAD")
     assert (found.version, found.note) == ("6.19.6-rc3", "")
-    assert found.source == f"{users} at {head[:12]} with uncommitted changes"
+    assert found.source == f"{checkout} at {head[:12]} with uncommitted changes"
     made = apply.apply_series(store, progress, found, None, tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
-    expected = contents(users)
+    expected = contents(checkout)
     del expected["ignored.o"], expected["x.private"]
     assert contents(tmp_path / "src") == expected
 
 
-def test_a_clean_checkout_is_its_head(store: Store, progress: Progress, users: Path, tmp_path: Path) -> None:
-    found = checkout.checkout(store, progress, users)
-    made = apply.apply_series(store, progress, found, None, tmp_path / "log")
-    assert made.tree_id == run_git(users, "rev-parse", "HEAD^{tree}")
-    assert found.source == f"{users} at {run_git(users, 'rev-parse', 'HEAD')[:12]}"
-    assert checkout.checkout(store, progress, users) == found
-
-
-def test_a_series_is_applied_on_top_of_a_checkout(
-    store: Store, progress: Progress, users: Path, tmp_path: Path
+def test_checkout_that_is_clean_is_its_head(
+    store: Store, progress: Progress, checkout: Path, tmp_path: Path
 ) -> None:
-    (users / "Kconfig").write_text("mainmenu 'other'\n")
-    before = state_of(users)
-    found = checkout.checkout(store, progress, users)
+    found = checkout_module.checkout(store, progress, checkout)
+    made = apply.apply_series(store, progress, found, None, tmp_path / "log")
+    assert made.tree_id == run_git(checkout, "rev-parse", "HEAD^{tree}")
+    assert found.source == f"{checkout} at {run_git(checkout, 'rev-parse', 'HEAD')[:12]}"
+    assert checkout_module.checkout(store, progress, checkout) == found
+
+
+def test_apply_on_top_of_a_checkout(store: Store, progress: Progress, checkout: Path, tmp_path: Path) -> None:
+    (checkout / "Kconfig").write_text("mainmenu 'other'\n")
+    before = state_of(checkout)
+    found = checkout_module.checkout(store, progress, checkout)
     made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     assert content_of(made, "drivers/vfio/pci/core.c") == CORE.replace("int line_10;", "long line_10;")
     assert content_of(made, "Kconfig") == "mainmenu 'other'\n"
-    assert state_of(users) == before
+    assert state_of(checkout) == before
 
 
 @pytest.mark.parametrize("kind", ["worktree", "shallow", "sparse", "split index", "no index", "unborn"])
-def test_any_kind_of_checkout_will_do(
-    store: Store, progress: Progress, users: Path, tmp_path: Path, kind: str
+def test_checkout_of_any_kind_is_read(
+    store: Store, progress: Progress, checkout: Path, tmp_path: Path, kind: str
 ) -> None:
-    folder = users
+    folder = checkout
     if kind == "worktree":
         folder = tmp_path / "linked"
-        run_git(users, "worktree", "add", "--quiet", str(folder), "HEAD")
+        run_git(checkout, "worktree", "add", "--quiet", str(folder), "HEAD")
     elif kind == "shallow":
         folder = tmp_path / "shallow"
-        run_git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{users}", str(folder))
+        run_git(tmp_path, "clone", "--quiet", "--depth=1", f"file://{checkout}", str(folder))
     elif kind == "sparse":
-        run_git(users, "sparse-checkout", "set", "--cone", "--sparse-index", "drivers")
-        assert not (users / "scripts").exists()
+        run_git(checkout, "sparse-checkout", "set", "--cone", "--sparse-index", "drivers")
+        assert not (checkout / "scripts").exists()
     elif kind == "split index":
-        run_git(users, "update-index", "--split-index")
+        run_git(checkout, "update-index", "--split-index")
     elif kind == "no index":
-        (users / ".git/index").unlink()
+        (checkout / ".git/index").unlink()
     else:
-        shutil.rmtree(users / ".git")
-        run_git(users, "init", "--quiet")
-    found = checkout.checkout(store, progress, folder)
+        shutil.rmtree(checkout / ".git")
+        run_git(checkout, "init", "--quiet")
+    found = checkout_module.checkout(store, progress, folder)
     made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     for name, (_, text) in FILES.items():
         if not name.endswith("core.c"):
             assert content_of(made, name) == text
 
 
-def test_nothing_that_a_checkout_configures_is_run(
-    store: Store, progress: Progress, users: Path, tmp_path: Path
+def test_checkout_runs_no_configured_program(
+    store: Store, progress: Progress, checkout: Path, tmp_path: Path
 ) -> None:
     trap = tmp_path / "trap"
-    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/sprung\ncat\n")
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/has_run\ncat\n")
     trap.chmod(0o755)
-    (users / ".gitattributes").write_text("*.c filter=trap diff=trap\n")
+    (checkout / ".gitattributes").write_text("*.c filter=trap diff=trap\n")
     for key in (
         "core.fsmonitor",
         "filter.trap.clean",
@@ -473,8 +474,8 @@ def test_nothing_that_a_checkout_configures_is_run(
         "filter.trap.process",
         "diff.trap.textconv",
     ):
-        run_git(users, "config", key, str(trap))
-    run_git(users, "config", "core.hooksPath", str(tmp_path / "hooks"))
+        run_git(checkout, "config", key, str(trap))
+    run_git(checkout, "config", "core.hooksPath", str(tmp_path / "hooks"))
     (tmp_path / "hooks").mkdir()
     for hook in (
         "post-index-change",
@@ -484,30 +485,30 @@ def test_nothing_that_a_checkout_configures_is_run(
         "pre-applypatch",
     ):
         shutil.copy(trap, tmp_path / "hooks" / hook)
-    (users / "drivers/vfio/pci/new.c").write_text("new;\n")
-    found = checkout.checkout(store, progress, users)
-    # Not even what stands in the cached repository itself.
+    (checkout / "drivers/vfio/pci/new.c").write_text("new;\n")
+    found = checkout_module.checkout(store, progress, checkout)
+    # Hooks and configuration of the cached repository are not run, either.
     shutil.copytree(tmp_path / "hooks", found.repository / "hooks")
     run_git(found.repository, "config", "core.fsmonitor", str(trap))
     made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
     made.files_into(tmp_path / "src", progress)
-    assert checkout.checkout(store, progress, users) == found
+    assert checkout_module.checkout(store, progress, checkout) == found
     assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "has_run").exists()
 
 
-def test_a_folder_that_is_no_kernel_checkout_is_a_usage_error(
-    store: Store, progress: Progress, users: Path, tmp_path: Path
+def test_checkout_of_no_kernel_is_a_usage_error(
+    store: Store, progress: Progress, checkout: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="not a kernel source"):
-        checkout.checkout(store, progress, tmp_path / "nowhere")
+        checkout_module.checkout(store, progress, tmp_path / "nowhere")
     plain = tmp_path / "unpacked"
-    shutil.copytree(users, plain, ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(checkout, plain, ignore=shutil.ignore_patterns(".git"))
     with pytest.raises(UsageError, match="not a git checkout"):
-        checkout.checkout(store, progress, plain)
-    inner = users / "inner"
+        checkout_module.checkout(store, progress, plain)
+    inner = checkout / "inner"
     inner.mkdir()
     for name in ("Makefile", "Kconfig"):
-        shutil.copy(users / name, inner)
-    with pytest.raises(UsageError, match=f"that is {re.escape(str(users))}"):
-        checkout.checkout(store, progress, inner)
+        shutil.copy(checkout / name, inner)
+    with pytest.raises(UsageError, match=f"that is {re.escape(str(checkout))}"):
+        checkout_module.checkout(store, progress, inner)

@@ -96,7 +96,7 @@ class BuildDir:
         """Return whether no build has ended here, so that every file must be compiled."""
         return self._unfinished.exists() or not (self.build / "vmlinux").exists()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Make the build folder; first remove it if its last build was killed."""
         if re.search(r"[\s:]", str(self.root)):
             raise HarnessError(
@@ -158,7 +158,7 @@ class BuildDir:
         Raises BuildError for a fault of the tree, HarnessError for a fault of the machine.
         """
         cold = self.cold
-        self._prepare()
+        self.prepare()
         self._unfinished.touch()
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
@@ -178,7 +178,7 @@ class BuildDir:
 
         Raises the errors of make().
         """
-        self._prepare()
+        self.prepare()
         self._unfinished.touch()
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)

@@ -144,9 +144,9 @@ class Trials:
         ids = job.mutant.caught_by if job.mutant is not None else ()
         if ids and not checked(job.whole.dialect, self._scenarios).intersection(ids):
             raise HarnessError(f"No scenario for the dialect {job.whole.dialect} checks {', '.join(ids)}.")
-        return self._make(job)
+        return self.make(job)
 
-    def _make(self, job: Job) -> Kernel:
+    def make(self, job: Job) -> Kernel:
         folder = self._place(job)
         with host_errors(self.store.root, self.folder):
             if job.mutant is not None:  # the folder of a control may be that of a run in progress
@@ -160,7 +160,7 @@ class Trials:
 
     # -- one run -------------------------------------------------------------------------
 
-    def _run(self, job: Job, request: Request, scenarios: Iterable[str] = ()) -> Record:
+    def run_suites(self, job: Job, request: Request, scenarios: Iterable[str] = ()) -> Record:
         """Run the suites, or the named scenarios, on the kernel of a job, in a process of its own.
 
         Raises HarnessError if no run began, or the patches changed meanwhile.
@@ -211,7 +211,7 @@ class Trials:
         A complaint of the kernel between scenarios has an id ``machine-N``.  Without such a
         result in the record, every killer of that kind counts as passed.
         """
-        record = self._run(job, self._request, scenarios)
+        record = self.run_suites(job, self._request, scenarios)
         if record.interrupted or not record.complete:
             raise HarnessError(
                 f"The run of {job.whole.name} itself did not come to its end, so no killer of mutants "
@@ -238,7 +238,7 @@ class Trials:
         started = time.monotonic()
         try:
             asked = replace(self._request, series=job.whole.name, mutant=one.name, until_violated=True)
-            record = self._run(job, replace(asked, requirement=one.caught_by) if self._quick else asked)
+            record = self.run_suites(job, replace(asked, requirement=one.caught_by) if self._quick else asked)
         except HarnessError as error:
             return replace(trial, reason=str(error))
         kernel.forget(self.store, built)  # not after an interruption: the mutant will be tried again soon

@@ -103,7 +103,7 @@ _UNPROVOKABLE = (
 
 
 @dataclass(frozen=True)
-class _Provoked:
+class Provoked:
     """What the guest said of what was provoked there, and what its console said meanwhile."""
 
     words: tuple[str, ...]
@@ -160,14 +160,14 @@ def prove(
         detectors = (
             _console(provoked),
             *_counts(provoked),
-            _refcount(provoked),
-            _kernel_log(logged),
+            refcount(provoked),
+            kernel_log(logged),
             dmabufs,
             page_table,
             _lockdep(health),
             OOPS,
-            *_by_files(provoked),
-            *_by_option(provoked, options),
+            *by_files(provoked),
+            *by_option(provoked, options),
         )
         splats = guest.machine.console.splats(provoked.mark)
         guest.script(_WARN_AGAIN)
@@ -189,7 +189,7 @@ def prove(
         record.close()
 
 
-def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
+def _provoke(guest: Guest, options: Mapping[str, str]) -> Provoked:
     words = (
         *(
             word
@@ -216,7 +216,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
     before, why_not, refused, after, watchers = said.groups()
     if "WARNING" in refused.split():
         why_not = "lkdtm refuses it"
-    return _Provoked(
+    return Provoked(
         words=() if why_not else tuple(word for word in words if word not in refused.split()),
         why_not=why_not,
         before=KernelHealth.parse(before),
@@ -230,7 +230,7 @@ def _provoke(guest: Guest, options: Mapping[str, str]) -> _Provoked:
     )
 
 
-def _console(provoked: _Provoked) -> Detector:
+def _console(provoked: Provoked) -> Detector:
     hidden = "; is the log level of the console too low (loglevel=, quiet)?"
     if provoked.words:
         if "warning" not in provoked.kinds:
@@ -243,7 +243,7 @@ def _console(provoked: _Provoked) -> Detector:
     return Detector("console", State.NOT_PROVEN, words)
 
 
-def _counts(provoked: _Provoked) -> Iterator[Detector]:
+def _counts(provoked: Provoked) -> Iterator[Detector]:
     """Taint and warn_count."""
     before, after = provoked.before, provoked.after
     if not provoked.words:
@@ -265,7 +265,7 @@ def _counts(provoked: _Provoked) -> Iterator[Detector]:
         yield Detector("warn_count", State.PROVEN, "it counted what was provoked")
 
 
-def _report(provoked: _Provoked, name: str, word: str, kind: str, refused: str) -> Detector:
+def _report(provoked: Provoked, name: str, word: str, kind: str, refused: str) -> Detector:
     """Judge whether the report that lkdtm's ``word`` provokes was seen.
 
     ``refused`` says why lkdtm may not have provoked it.
@@ -277,11 +277,11 @@ def _report(provoked: _Provoked, name: str, word: str, kind: str, refused: str) 
     return Detector(name, State.BLIND, f"{word} was provoked, and no report of it is on the console")
 
 
-def _refcount(provoked: _Provoked) -> Detector:
+def refcount(provoked: Provoked) -> Detector:
     return _report(provoked, "refcount", REFCOUNT, "refcount", "lkdtm refuses it")
 
 
-def _kernel_log(records: int) -> Detector:
+def kernel_log(records: int) -> Detector:
     """The records that Footprint counts: at least one of our own, whatever could be provoked."""
     if records > 0:
         return Detector("kernel log", State.PROVEN, "its records were counted")
@@ -337,7 +337,7 @@ def _lockdep(health: KernelHealth) -> Detector:
     return Detector("lockdep", State.NOT_PROVEN, "it is off: it has seen something while the kernel booted")
 
 
-def _by_files(provoked: _Provoked) -> Iterator[Detector]:
+def by_files(provoked: Provoked) -> Iterator[Detector]:
     """Detectors that take their time: whether they are there, and on."""
     for (name, option, off), value in zip(_WATCHERS, provoked.watchers, strict=True):
         if value == "-":
@@ -351,7 +351,7 @@ def _by_files(provoked: _Provoked) -> Iterator[Detector]:
             yield Detector(name, State.NOT_PROVEN, "it is on; one would take too long to provoke")
 
 
-def _by_option(provoked: _Provoked, options: Mapping[str, str] | None) -> Iterator[Detector]:
+def by_option(provoked: Provoked, options: Mapping[str, str] | None) -> Iterator[Detector]:
     """Detectors of a kernel that was built for them."""
     if options is None:
         words = "the kernel was built elsewhere, so it is not known whether it has it"

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from harness.lib import paths
 from harness.lib.errors import UsageError
-from harness.lib.paths import KCONFIG, PATCHES
+from harness.lib.paths import KCONFIG
 from harness.series import mutant, series
 from harness.series.series import Series
 from harness.verdict import requirements
@@ -94,10 +95,10 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
     if request.series is None:
         given = request.kernel.name if request.kernel is not None else _checkout(request).name
         return RunInput(request, series.unpatched(given, "auto"), arguments=tuple(arguments))
-    tested = series.load(request.series, PATCHES)
+    tested = series.load(request.series, paths.PATCHES)
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
-        fault = mutant.find(PATCHES, requirements.load(), request.series, request.mutant)
+        fault = mutant.find(paths.PATCHES, requirements.load(), request.series, request.mutant)
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)

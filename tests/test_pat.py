@@ -1,14 +1,12 @@
-"""What the kernel's list of memory types says of a BAR."""
+"""The memory types of a BAR, by the kernel's PAT list."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
 
 import pytest
 
-from harness.guest.guest import Guest, PciFunction, _device
+from harness.guest.guest import Guest, PciFunction
 from harness.guest.pat import LIST, MemoryType, of_bar, parse
 from harness.lib.errors import HarnessError
 
@@ -27,34 +25,29 @@ RESOURCE = (
 )
 
 
-class Told:
+class RecordedGuest(Guest):
     """A guest that has these files."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
-        self._files = files
+        self.files = files
 
     def read(self, path: str) -> str:
-        return self._files[path]
+        return self.files[path]
 
 
-def ram() -> PciFunction:
-    lines = (Path(__file__).parent / "data/guest-devices.txt").read_text().splitlines()
-    return _device(lines[1], {"0000:00:11.0": "ram"})
-
-
-def test_a_bar_has_the_modes_of_all_that_overlaps_it() -> None:
-    device = ram()
+def test_bar_has_the_modes_of_overlapping_ranges() -> None:
+    device = PciFunction("ram", "0000:02:00.0", 0x1AF4, 0x1110, "5", "", "", {0: 256, 2: 64 << 20})
     files = {f"/sys/bus/pci/devices/{device.address}/resource": RESOURCE, LIST: TEXT}
-    guest = cast(Guest, Told(files))
+    guest = RecordedGuest(files)
     assert of_bar(guest, device, 2) == {"write-combining", "uncached-minus"}
     assert of_bar(guest, device, 0) == {"uncached-minus"}
 
 
-def test_the_end_of_a_range_is_not_part_of_it() -> None:
+def test_end_of_a_range_is_exclusive() -> None:
     assert parse(TEXT)[-1] == MemoryType(0x384000000, 0x384001000, "write-through")
 
 
 @pytest.mark.parametrize("text", ["", "something else\n", "PAT memtype list:\nnonsense\n"])
-def test_what_is_no_such_list_is_refused(text: str) -> None:
+def test_malformed_list_is_refused(text: str) -> None:
     with pytest.raises(HarnessError, match="not known here"):
         parse(text)

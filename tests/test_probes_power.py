@@ -1,4 +1,4 @@
-"""Power, resets, importers and memory types, as far as a host without VFIO shows what the actor does."""
+"""Power, resets, importers and memory types: the replies on a host without VFIO."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from actors import PAGE, Client
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """The C actor, if no other is asked for, with a memfd as buf1."""
+    """The C actor, or the probe of the test's parameter, with a memfd as buf1."""
     with Client(getattr(request, "param", "actor")) as one:
         yield one
 
 
 @pytest.mark.parametrize("client", ["actor", "python"], indirect=True)
-def test_low_power_is_for_devices(client: Client) -> None:
+def test_lowpower_needs_a_device(client: Client) -> None:
     for how in ("enter", "exit"):
         assert "'buf1' does not name a device" in client.ask(f"lowpower buf1 {how}")
     socket.send_fds(client.parcels, [b"d"], [client.file])
@@ -39,7 +39,7 @@ def test_low_power_is_for_devices(client: Client) -> None:
         "import buf1 buf1 length=0x1000 iova=0x1000",
     ],
 )
-def test_what_is_no_device_is_named(client: Client, line: str) -> None:
+def test_operation_without_a_device_names_the_object(client: Client, line: str) -> None:
     assert "'buf1' does not name a device" in client.ask(line)
 
 
@@ -57,12 +57,12 @@ def test_what_is_no_device_is_named(client: Client, line: str) -> None:
         ("fence", "ok"),
     ],
 )
-def test_what_is_said_without_a_device(client: Client, line: str, said: str) -> None:
+def test_operation_without_a_device_has_its_reply(client: Client, line: str, said: str) -> None:
     assert client.ask(line).startswith(said)
     assert client.ask("fence") == "ok"
 
 
-def test_several_mappings_are_loaded_from_in_one_line(client: Client) -> None:
+def test_loadeach_loads_from_several_mappings(client: Client) -> None:
     os.pwrite(client.file, (0x11).to_bytes(4, "little"), 0)
     os.pwrite(client.file, (0x22).to_bytes(4, "little"), PAGE + 8)
     assert client.ask(f"map buf1 length={2 * PAGE}") == "ok map1"
@@ -74,6 +74,6 @@ def test_several_mappings_are_loaded_from_in_one_line(client: Client) -> None:
 
 
 @pytest.mark.parametrize("places", ["map1", "map1:", "map1:0x1000", "map1:0xffd", "buf1:0", "map1:0,,map1:0"])
-def test_a_place_that_is_none_is_refused(client: Client, places: str) -> None:
+def test_loadeach_of_a_malformed_place_is_refused(client: Client, places: str) -> None:
     assert client.ask(f"map buf1 length={PAGE}") == "ok map1"
     assert client.ask(f"loadeach {places}").startswith("error usage: loadeach: ")

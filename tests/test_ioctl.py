@@ -1,4 +1,4 @@
-"""Raw calls as bytes, what is cut off them, and what calls leave behind; odd mappings and odd relations."""
+"""Raw ioctl arguments, the footprint of calls, and unusual mappings and processes."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def buffer_of(owner: Actor) -> Buffer:
 
 
 class TestArgument:
-    def test_a_feature_says_its_own_size(self, c_owner: Actor) -> None:
+    def test_feature_has_its_size(self, c_owner: Actor) -> None:
         argument = feature(GET | 11, bytes(4), buffer_of(c_owner))
         assert argument.parts[0] == struct.pack("=II", 16, GET | 11)
         assert argument.text() == f"10000000{(GET | 11).to_bytes(4, 'little').hex()},00000000,buf1"
 
-    def test_or_another(self) -> None:
+    def test_feature_takes_another_size(self) -> None:
         assert feature(0, b"abc", argsz=7).parts[0] == struct.pack("=II", 7, 0)
 
-    def test_a_creation(self) -> None:
+    def test_creation_packs_its_fields(self) -> None:
         data = creation([(0x1000, 0x2000)], region=2, open_flags=3, flags=4, nr_ranges=9)
         assert struct.unpack("=IIIIQQ", data) == (2, 3, 4, 9, 0x1000, 0x2000)
         assert struct.unpack("=IIII", creation([], region=1, open_flags=0))[3] == 0
@@ -61,16 +61,16 @@ class TestArgument:
         ("length", "text"),
         [(0, ""), (3, "616263"), (6, "616263646566"), (7, "616263646566"), (99, "616263646566,buf1,67")],
     )
-    def test_cut_no_descriptor_in_two(self, c_owner: Actor, length: int, text: str) -> None:
+    def test_cut_keeps_descriptors_whole(self, c_owner: Actor, length: int, text: str) -> None:
         cut = Argument([b"abcdef", buffer_of(c_owner), b"g"]).cut(length)
         assert (cut.text(), cut.guard) == (text, True)
 
-    def test_an_anchor_has_a_name(self, c_owner: Actor) -> None:
+    def test_anchor_has_a_name(self, c_owner: Actor) -> None:
         assert Argument([Anchor(Device(c_owner, "dev1", "", {}), 1)]).text() == "dev1/1"
 
 
 class TestCalls:
-    def test_what_comes_back_and_what_is_refused(self, owner: Actor) -> None:
+    def test_call_returns_or_is_refused(self, owner: Actor) -> None:
         buffer = buffer_of(owner)
         assert call(owner, buffer, FIONBIO, Argument([bytes(4)], guard=True)) == 0
         for target, argument, errno in (
@@ -82,7 +82,7 @@ class TestCalls:
                 call(owner, target, FIONBIO, argument)
             assert refused.value.errno == errno
 
-    def test_leftovers(self, owner: Actor) -> None:
+    def test_footprint_names_leftovers(self, owner: Actor) -> None:
         first = Footprint(3, 0, 0)
         assert first.until(Footprint(3, 0, 0)) == ""
         assert first.until(Footprint(4, 2, 0)) == "1 descriptors and 2 DMABUFs"
@@ -91,7 +91,7 @@ class TestCalls:
             with pytest.raises(HarnessError, match="does not see"):
                 Leftovers(owner)
 
-    def test_numbers(self, owner: Actor) -> None:
+    def test_abi_has_its_numbers(self, owner: Actor) -> None:
         assert Abi.of(owner).export == 11
         device = Device(owner, "dev1", "", {})
         with pytest.raises(Refused):
@@ -105,12 +105,12 @@ class TestMappings:
         assert mapping.stamp(seed=7) is None
         return mapping
 
-    def test_moved_and_doubled(self, mapping: Mapping) -> None:
+    def test_remap_moves_and_duplicate_doubles(self, mapping: Mapping) -> None:
         moved = mm.remap(mapping, mapping.length, "maymove,fixed")
         assert moved.pages() == mm.duplicate(moved).pages() == [7, 8, 9, 10]
         assert mm.remap(moved, 2 * PAGE).pages() == [7, 8]
 
-    def test_put_elsewhere(self, c_owner: Actor, mapping: Mapping) -> None:
+    def test_put_over_and_map_at_place_pages(self, c_owner: Actor, mapping: Mapping) -> None:
         buffer = buffer_of(c_owner)
         mm.put_over(mapping, buffer, PAGE, PAGE, 3 * PAGE)
         assert mapping.pages() == [7, 10, 9, 10]
@@ -120,20 +120,20 @@ class TestMappings:
         assert mapping.pages() == [7, 10, 7, 10]
         assert mm.map_at(buffer, 1 << 44, PAGE, 2 * PAGE).pages() == [9]
 
-    def test_locked(self, c_owner: Actor, mapping: Mapping) -> None:
+    def test_lock_counts_as_locked(self, c_owner: Actor, mapping: Mapping) -> None:
         mm.lock(mapping)
         assert mm.Memory.of(c_owner).locked == 16
         mm.lock_all(c_owner, "none")
         assert mm.Memory.of(c_owner).locked == 0
         mm.sync(mapping, "sync")
 
-    def test_shared_files(self, owner: Actor) -> None:
+    def test_shared_files_sum_by_name(self, owner: Actor) -> None:
         owner.map(buffer_of(owner))
         owner.map(buffer_of(owner), PAGE)
         assert mm.shared_files(owner, lambda name: name.startswith("/usr/")) == {"/memfd:buffer": 5 * PAGE}
 
     @pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
-    def test_a_debugger(self, c_owner: Actor, mapping: Mapping, via: str) -> None:
+    def test_debugger_peeks_and_pokes(self, c_owner: Actor, mapping: Mapping, via: str) -> None:
         debugger = mm.Debugger(mapping, c_owner.fork("child"), via)
         try:
             assert debugger.peek(PAGE) == 8
@@ -144,19 +144,19 @@ class TestMappings:
 
 
 class TestRelations:
-    def test_a_descriptor_may_wait(self, owner: Actor) -> None:
+    def test_sent_descriptor_outlives_its_sender(self, owner: Actor) -> None:
         child = owner.spawn("child")
         buffer = buffer_of(owner)
         send(buffer, child)
         buffer.close()
         assert receive(child, buffer).seek() == 4 * PAGE
 
-    def test_an_orphan_goes_on(self, c_owner: Actor) -> None:
+    def test_orphan_goes_on(self, c_owner: Actor) -> None:
         child = c_owner.fork("child")
         orphan(child)
         assert replace(buffer_of(c_owner), actor=child).seek() == 4 * PAGE
 
-    def test_what_is_seized_goes_on_later(self, c_owner: Actor) -> None:
+    def test_seized_actor_goes_on_later(self, c_owner: Actor) -> None:
         child = c_owner.fork("child")
         try:
             with seized(c_owner, child):
@@ -165,26 +165,26 @@ class TestRelations:
             pytest.skip(f"this host forbids it: {refused}")
         assert child.say("version")
 
-    def test_namespaces_that_there_are_not(self, c_owner: Actor) -> None:
+    def test_leave_of_an_absent_namespace_is_an_error(self, c_owner: Actor) -> None:
         child = c_owner.spawn("child", uid=65534)
         with pytest.raises(HarnessError, match="namespaces"):
             leave(child, "net")
 
-    def test_a_core_dump(self) -> None:
-        host = Host()
-        found = dump(host, Mortal())
+    def test_dump_reads_the_segments_of_a_core(self) -> None:
+        host = RecordedGuest()
+        found = dump(host, DyingActor())
         assert host.pattern == "core\n"
         assert host.written == ["/run/core-of-an-actor", "core"]
         assert found == [Segment(37 * PAGE, 0x1000)]
 
     @pytest.mark.parametrize("core", [b"", b"\x7fELF\x02", b"\x7fELF\x01" + bytes(100), b"no ELF" * 40])
-    def test_what_is_no_core_dump(self, core: bytes) -> None:
+    def test_segments_of_no_core_dump_are_an_error(self, core: bytes) -> None:
         with pytest.raises(HarnessError, match="core dump"):
             segments(core)
 
 
-class Mortal(Actor):
-    """An actor that dies of whatever it is told; a real one would leave a core dump in this folder."""
+class DyingActor(Actor):
+    """An actor that dies of every operation, as a real one that leaves a core dump."""
 
     def __init__(self) -> None:
         self.name = "child"
@@ -193,7 +193,7 @@ class Mortal(Actor):
         raise ActorDiedError(f"The actor ended while it did `{words[0]}`.")
 
 
-class Host(Guest):
+class RecordedGuest(Guest):
     """A guest whose files are values, and whose core dump has one segment."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What the probes do with raw calls, and with the calls that a mapping or a descriptor may get."""
+"""Operations for raw ioctls, and for every call that a mapping or a descriptor may get."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def mapped() -> Iterator[Client]:
 
 class TestRawCalls:
     @BOTH
-    def test_a_pointer_a_number_and_nothing(self, client: Client) -> None:
+    def test_ioctl_argument_is_pointer_number_or_absent(self, client: Client) -> None:
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=01000000") == "ok 0x0 data=01000000"
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} argument=1").startswith("error EFAULT ioctl")
         assert client.ask(f"ioctl buf1 {FIONBIO:#x}").startswith("error EFAULT ioctl")
         assert client.ask("ioctl buf1 0x6204 data=").startswith("error ENOTTY ioctl")
 
     @BOTH
-    def test_what_follows_the_data(self, client: Client) -> None:
-        """Four bytes are read: zeros follow two, unless there is a guard."""
+    def test_ioctl_data_is_followed_by_zeros_or_a_guard(self, client: Client) -> None:
+        """FIONBIO reads four bytes: after two given ones it finds zeros, or a guard page."""
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000") == "ok 0x0 data=0000"
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=0000 guard=1").startswith("error EFAULT ioctl")
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} data=00000000 guard=1") == "ok 0x0 data=00000000"
 
     @BOTH
-    def test_a_name_stands_for_its_descriptor(self, client: Client) -> None:
+    def test_ioctl_name_in_data_is_its_descriptor(self, client: Client) -> None:
         reply = client.ask(f"ioctl buf1 {FIONBIO:#x} data=00000000,buf1,ff")
         data = bytes.fromhex(reply.removeprefix("ok 0x0 data="))
         (number,) = struct.unpack("=i", data[4:8])
@@ -54,7 +54,7 @@ class TestRawCalls:
         assert client.ask(f"hold {number}") == f"ok buf2 size={4 * PAGE:#x}"
 
     @BOTH
-    def test_any_number_may_be_a_descriptor(self, client: Client) -> None:
+    def test_ioctl_on_a_number_uses_that_descriptor(self, client: Client) -> None:
         assert client.ask(f"ioctl 0xffffffff {FIONBIO:#x} data=00").startswith("error EBADF ioctl")
         assert client.ask(f"ioctl 1000 {FIONBIO:#x} data=00").startswith("error EBADF ioctl")
         assert client.ask(f"ioctl 0 {FIONBIO:#x} data=00") == "ok 0x0 data=00"
@@ -62,7 +62,7 @@ class TestRawCalls:
 
     @BOTH
     @pytest.mark.parametrize("kind_of_file", ["memfd", "eventfd"])
-    def test_what_is_no_dmabuf_can_be_made(self, client: Client, kind_of_file: str) -> None:
+    def test_make_other_files_than_dmabufs(self, client: Client, kind_of_file: str) -> None:
         assert client.ask(f"make {kind_of_file} length={PAGE}") == f"ok buf2 size={PAGE:#x}"
         assert client.ask("ioctl buf2 0x6204").startswith("error ENOTTY ioctl")
 
@@ -70,11 +70,11 @@ class TestRawCalls:
     @pytest.mark.parametrize(
         "options", ["data=0", "data=zz", "data=buf9", "data=buf1/0", "data=00 argument=1"]
     )
-    def test_what_is_no_argument(self, client: Client, options: str) -> None:
+    def test_ioctl_malformed_argument_is_refused(self, client: Client, options: str) -> None:
         assert client.ask(f"ioctl buf1 {FIONBIO:#x} {options}").startswith("error usage: ioctl")
 
     @BOTH
-    def test_the_footprint_counts_descriptors(self, client: Client) -> None:
+    def test_footprint_counts_descriptors(self, client: Client) -> None:
         def descriptors() -> int:
             first, *_ = client.ask("footprint").removeprefix("ok ").split()
             return int(first.removeprefix("fds="))
@@ -84,20 +84,20 @@ class TestRawCalls:
         assert descriptors() == before + 1
 
     @BOTH
-    def test_only_a_file_can_be_held(self, client: Client) -> None:
+    def test_hold_of_no_file_is_ebadf(self, client: Client) -> None:
         assert client.ask("hold 999").startswith("error EBADF hold")
 
 
 class TestDescriptors:
     @BOTH
-    def test_opened_again(self, client: Client) -> None:
+    def test_reopen_has_the_asked_mode(self, client: Client) -> None:
         assert client.ask("reopen buf1 open_flags=rdonly") == "ok buf2"
         assert client.ask("setfl buf2 rdwr") == "ok"
         assert client.ask(f"map buf2 length={PAGE}").startswith("error EACCES map")
         assert client.ask("reopen buf1 open_flags=path") == "ok buf3"
         assert client.ask(f"map buf3 length={PAGE} prot=r").startswith("error EBADF map")
 
-    def test_every_way_to_move_bytes(self, mapped: Client) -> None:
+    def test_fdio_moves_bytes_in_every_way(self, mapped: Client) -> None:
         for way in ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy"):
             assert mapped.ask(f"fdio buf1 {way}") == "ok 16", way
         assert mapped.ask("fdio buf1 punch") == "ok 0"
@@ -106,14 +106,14 @@ class TestDescriptors:
         assert os.fstat(mapped.file).st_size == 0
 
     @BOTH
-    def test_what_is_mapped(self, client: Client) -> None:
+    def test_mapped_lists_the_new_mapping(self, client: Client) -> None:
         before = client.ask("mapped").split()
         assert client.ask(f"map buf1 length={2 * PAGE}") == "ok map1"
         fresh = set(client.ask("mapped").split()) - set(before)
         assert fresh == {f"/memfd:buffer:{2 * PAGE:#x}"}
 
     @BOTH
-    def test_opened_by_way_of_a_mapping(self, client: Client) -> None:
+    def test_mapfile_opens_the_mapped_file(self, client: Client) -> None:
         assert client.ask(f"map buf1 length={PAGE} offset={PAGE}") == "ok map1"
         assert client.ask("stamp map1 seed=9") == "ok pages=1"
         reply = client.ask("mapfile map1")
@@ -125,7 +125,7 @@ class TestDescriptors:
 
 
 class TestMappings:
-    def test_moved_doubled_and_left_in_place(self, mapped: Client) -> None:
+    def test_mremap_moves_and_duplicates(self, mapped: Client) -> None:
         assert mapped.ask(f"mremap map1 {4 * PAGE} flags=maymove,fixed") == "ok"
         assert mapped.ask("load32 map1 0x1000") == "ok 0x00000008"
         assert mapped.ask(f"mremap map1 {4 * PAGE} duplicate=1") == "ok map2"
@@ -133,21 +133,21 @@ class TestMappings:
         assert mapped.ask("load32 map1 0x1000") == "ok 0x00000099"
         assert mapped.ask(f"mremap map1 {5 * PAGE} flags=dontunmap").startswith("error EINVAL")
 
-    def test_put_over_another(self, mapped: Client) -> None:
+    def test_mapover_replaces_a_page(self, mapped: Client) -> None:
         assert mapped.ask("mapover map1 buf1 offset=0x1000 length=0x1000 from=0x3000") == "ok"
         assert mapped.ask("loadpages map1") == "ok 0x00000007 0x0000000a 0x00000009 0x0000000a"
         assert mapped.ask("mapover map1 buf1 noreplace=1").startswith("error EEXIST")
 
-    def test_put_at_an_address(self, mapped: Client) -> None:
+    def test_mapat_uses_the_address(self, mapped: Client) -> None:
         assert mapped.ask("mapat buf1 0x20000000000 length=0x1000 offset=0x2000") == "ok map2"
         assert mapped.ask("load32 map2 0") == "ok 0x00000009"
         assert mapped.ask("mapat buf1 0x20000000000 length=0x1000").startswith("error EEXIST")
 
-    def test_another_page_of_the_file(self, mapped: Client) -> None:
+    def test_remapfile_shows_another_page(self, mapped: Client) -> None:
         assert mapped.ask("remapfile map1 3 length=0x1000") == "ok"
         assert mapped.ask("loadpages map1") == "ok 0x0000000a 0x00000008 0x00000009 0x0000000a"
 
-    def test_locked(self, mapped: Client) -> None:
+    def test_mlock_counts_as_locked(self, mapped: Client) -> None:
         def locked() -> str:
             return mapped.ask("memory").removeprefix("ok ").split()[0]
 
@@ -157,13 +157,13 @@ class TestMappings:
         assert mapped.ask("mlockall none") == "ok"
         assert locked() == "locked=0"
 
-    def test_synchronised(self, mapped: Client) -> None:
+    def test_msync_takes_every_flag(self, mapped: Client) -> None:
         for how in ("async", "sync", "invalidate"):
             assert mapped.ask(f"msync map1 {how}") == "ok"
         assert mapped.ask("msync map1 never").startswith("error usage")
 
     @pytest.mark.parametrize("how", ["vmsplice", "uring", "futex"])
-    def test_ordinary_pages_can_be_pinned(self, mapped: Client, how: str) -> None:
+    def test_pinpages_pins_ordinary_pages(self, mapped: Client, how: str) -> None:
         reply = mapped.ask(f"pinpages map1 {how}")
         if "EPERM" in reply or "ENOSYS" in reply:
             pytest.skip(f"this host forbids it: {reply}")
@@ -172,7 +172,7 @@ class TestMappings:
 
 class TestOthers:
     @pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
-    def test_a_word_of_another_process(self, mapped: Client, via: str) -> None:
+    def test_peek_and_poke_reach_another_process(self, mapped: Client, via: str) -> None:
         assert mapped.ask("fork other") == "ok"
         reply = mapped.ask(f"peek other map1 0x1000 via={via}")
         if "EPERM" in reply:
@@ -182,7 +182,7 @@ class TestOthers:
         assert mapped.ask("load32 map1 0x1000") == "ok 0x00001234"
         assert mapped.ask("@other version").startswith("ok ")
 
-    def test_what_a_debugger_holds_goes_on_when_it_lets_go(self, mapped: Client) -> None:
+    def test_released_process_continues(self, mapped: Client) -> None:
         assert mapped.ask("fork other") == "ok"
         assert mapped.ask("@other hammer map1 value=1") == "ok ham1"
         reply = mapped.ask("seize other")
@@ -195,7 +195,7 @@ class TestOthers:
         assert mapped.ask("@other hammered ham1 more=4096").startswith("ok cpu=")
 
     @pytest.mark.parametrize("station", ["thread", "handler", "clone"])
-    def test_a_hammer_counts_faults_wherever_it_is(self, mapped: Client, station: str) -> None:
+    def test_hammer_in_any_context_counts_faults(self, mapped: Client, station: str) -> None:
         mapped.shrink(2)
         assert mapped.ask(f"hammer map1 value=3 in={station} threads=2") == "ok ham1"
         for thread in mapped.ask("hammered ham1 more=4096").removeprefix("ok ").split():
@@ -208,7 +208,7 @@ class TestOthers:
 
     @BOTH
     @pytest.mark.parametrize("made", ["fork", "spawn"])
-    def test_an_orphan_has_what_its_parent_had(self, client: Client, made: str) -> None:
+    def test_orphan_keeps_its_mappings(self, client: Client, made: str) -> None:
         assert client.ask(f"{made} other") == "ok"
         assert client.ask("send buf1 other") == "ok"
         name = client.ask("@other recv").removeprefix("ok ")
@@ -221,7 +221,7 @@ class TestOthers:
         assert client.ask("reap other") == "ok exit=0"
 
     @BOTH
-    def test_a_forked_child_has_what_its_parent_has(self, client: Client) -> None:
+    def test_forked_child_shares_its_parents_mappings(self, client: Client) -> None:
         assert client.ask(f"map buf1 length={PAGE}") == "ok map1"
         assert client.ask("fork child") == "ok"
         assert client.ask("@child store32 map1 0 0x77") == "ok"
@@ -232,7 +232,7 @@ class TestOthers:
         assert client.ask("reap child") == "ok signal=9"
 
     @BOTH
-    def test_a_stopped_child_does_not_answer(self, client: Client) -> None:
+    def test_stopped_child_does_not_answer(self, client: Client) -> None:
         assert client.ask("fork child") == "ok"
         assert client.ask("signal child stop") == "ok"
         assert client.ask("@child version deadline=1") == "timeout"
@@ -240,8 +240,8 @@ class TestOthers:
         assert client.ask("@child version").startswith("ok ")
 
 
-def test_parcels_are_told_apart() -> None:
-    """A forked Python child has parcels of its own."""
+def test_forked_python_child_has_a_socket_of_its_own() -> None:
+    """A forked Python child receives descriptors on a socket of its own, not on its parent's."""
     with Client("python") as client:
         assert client.ask("fork child") == "ok"
         assert client.ask("send buf1 child") == "ok"

@@ -1,4 +1,4 @@
-"""The cache: entries whole or absent, and nothing left of what was killed."""
+"""The cache: entries are whole or absent, and leftovers of killed runs are removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KEY, OTHER = digest("key"), digest("other")
 
 
 def left_over(store: Store, key: str) -> Path:
-    """What a run leaves that is killed while it makes the entry ``key``."""
+    """Make the folder that a run leaves which is killed while it makes the entry ``key``."""
     folder = store.path("kernel", f".{key[:16]}.killed", "bzImage").parent
     (folder / "bzImage").write_text("half")
     return folder
@@ -24,13 +24,13 @@ def make(folder: Path) -> None:
     (folder / "bzImage").write_text("whole")
 
 
-def test_an_entry_is_made_once(tmp_path: Path) -> None:
+def test_entry_is_made_once(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert (store.entry("kernel", KEY, make) / "bzImage").read_text() == "whole"
     store.entry("kernel", KEY, lambda folder: pytest.fail(f"{folder} is made again"))
 
 
-def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail(folder: Path) -> None:
         make(folder)
         raise RuntimeError
@@ -41,14 +41,14 @@ def test_an_entry_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, OTHER])
-def test_leftovers_are_swept_whoever_left_them(tmp_path: Path, key: str) -> None:
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path, key: str) -> None:
     store = Store(tmp_path)
     leftover = left_over(store, key)
     store.entry("kernel", KEY, make)
     assert not leftover.exists()
 
 
-def test_what_another_run_is_making_stays(tmp_path: Path) -> None:
+def test_entry_in_progress_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     unfinished = left_over(store, OTHER)
     with FileLock(store.path("locks", f"kernel-{OTHER[:32]}.lock")):
@@ -58,7 +58,7 @@ def test_what_another_run_is_making_stays(tmp_path: Path) -> None:
     assert not unfinished.exists()
 
 
-def test_leftovers_of_other_kinds_are_not_ours(tmp_path: Path) -> None:
+def test_leftovers_of_other_kinds_stay(tmp_path: Path) -> None:
     store = Store(tmp_path)
     leftover = left_over(store, OTHER)
     store.entry("image", KEY, make)

@@ -1,4 +1,4 @@
-"""The operations about where pages are and what they cost, most the C actor's; and what outlives exec()."""
+"""Operations about the place of pages and their faults, ranges of an export, and exec()."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
         yield one
 
 
-def test_loadlist_keeps_the_order_that_was_asked_for(client: Client) -> None:
+def test_loadlist_keeps_the_order_of_its_offsets(client: Client) -> None:
     ask(client, "map buf1 length=16K", "stamp map1 seed=0x10")
     assert client.ask("loadlist map1 0x3000,0x1000,0,4,0x1000") == (
         "ok 0x00000013 0x00000011 0x00000010 0x00000000 0x00000011"
     )
 
 
-def test_loadlist_tells_each_fault_at_its_place(client: Client) -> None:
+def test_loadlist_reports_each_fault_in_its_place(client: Client) -> None:
     client.ask("map buf1 length=16K")
     ask(client, "stamp map1", "mprotect map1 none offset=4K length=4K")
     client.shrink(3)
@@ -40,12 +40,12 @@ def test_loadlist_tells_each_fault_at_its_place(client: Client) -> None:
 
 
 @pytest.mark.parametrize("places", ["", "0,", "0x4000", "0x3ffd", "-4", "0;4", "0xffffffffffffffff"])
-def test_loadlist_refuses_what_is_no_place_in_the_mapping(client: Client, places: str) -> None:
+def test_loadlist_outside_the_mapping_is_refused(client: Client, places: str) -> None:
     client.ask("map buf1 length=16K")
     assert client.ask(f"loadlist map1 {places}").startswith("error usage: loadlist")
 
 
-def test_touch_counts_the_faults_and_nothing_else(client: Client) -> None:
+def test_touch_counts_page_faults(client: Client) -> None:
     ask(client, "map buf1 length=16K", "stamp map1", "map buf1 length=16K")
     assert ask(client, "madvise map2 dontneed", "touch map2 value=7 offset=4K length=4K")[1] == (
         "ok pages=1 faults=1"
@@ -54,7 +54,7 @@ def test_touch_counts_the_faults_and_nothing_else(client: Client) -> None:
     assert client.ask("loadpages map1") == "ok 0x00000000 0x00000007 0x00000002 0x00000003"
 
 
-def test_touch_tells_a_fault_that_ends_it(client: Client) -> None:
+def test_touch_that_faults_reports_the_signal(client: Client) -> None:
     client.ask("map buf1 length=16K")
     client.shrink(2)
     assert client.ask("touch map1") == "sigbus code=adrerr offset=0x2000"
@@ -63,8 +63,8 @@ def test_touch_tells_a_fault_that_ends_it(client: Client) -> None:
 
 
 @pytest.fixture(params=["actor", "python"])
-def pretender(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A probe whose dev1 is a memfd: its lines are checked as for a device, and then ENOTTY."""
+def memfd_device(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A probe whose dev1 is a memfd: lines are checked as for a device, then the kernel says ENOTTY."""
     with Client(request.param) as one:
         socket.send_fds(one.parcels, [b"d"], [one.file])
         assert one.ask("recv") == "ok dev1"
@@ -75,17 +75,17 @@ def pretender(request: pytest.FixtureRequest) -> Iterator[Client]:
     "ranges",
     ["0:4K*0", "0:4K*", "0:4K*-1", "0*2:4K", "0:4K*1048577", "0:4K*0x100000,0:4K", "0:4K*1*1", "4K*2"],
 )
-def test_ranges_that_are_none_are_refused(pretender: Client, ranges: str) -> None:
-    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error usage: export")
+def test_export_of_malformed_ranges_is_refused(memfd_device: Client, ranges: str) -> None:
+    assert memfd_device.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error usage: export")
 
 
 @pytest.mark.parametrize("ranges", ["", "0:4K", "0:4K*1", "0x1000:4K*16385,0:1", "0:4K*0x100000"])
-def test_ranges_that_are_some_come_to_the_kernel(pretender: Client, ranges: str) -> None:
-    assert pretender.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error ENOTTY export")
+def test_export_of_wellformed_ranges_reaches_the_kernel(memfd_device: Client, ranges: str) -> None:
+    assert memfd_device.ask(f"export dev1 bar=0 ranges={ranges}").startswith("error ENOTTY export")
 
 
 @BOTH
-def test_exec_leaves_nothing_but_descriptors_that_stay_open(client: Client) -> None:
+def test_exec_keeps_only_descriptors_without_cloexec(client: Client) -> None:
     before = int(client.ask("fds").removeprefix("ok "))
     ask(client, "map buf1 length=16K", "dup buf1")
     assert client.ask("exec") == "ok vmas=0"
@@ -97,21 +97,15 @@ def test_exec_leaves_nothing_but_descriptors_that_stay_open(client: Client) -> N
 
 
 @BOTH
-def test_exec_ends_the_deadline_of_the_line_that_asked_for_it(client: Client) -> None:
+def test_exec_ends_the_deadline_of_its_line(client: Client) -> None:
     assert client.ask("exec deadline=1") == "ok vmas=0"
     with pytest.raises(subprocess.TimeoutExpired):
         client.process.wait(1.5)  # the time at which it would be killed
     assert client.ask("version").startswith("ok protocol=1")
 
 
-@BOTH
-def test_fork_after_exec_makes_a_child_that_answers(client: Client) -> None:
-    assert client.ask("exec") == "ok vmas=0"
-    assert ask(client, "fork child", "@child exit", "reap child") == ["ok", "ok", "ok exit=0"]
-
-
 @pytest.mark.parametrize("kind", ["actor", "python"])
-def test_an_actor_without_a_parent_stays_what_it_is(kind: str) -> None:
+def test_exec_and_orphan_without_a_parent_are_refused(kind: str) -> None:
     one = Local(argv(kind))
     try:
         for operation in ("exec", "orphan"):
@@ -124,7 +118,7 @@ def test_an_actor_without_a_parent_stays_what_it_is(kind: str) -> None:
 
 
 @BOTH
-def test_the_flags_of_a_descriptor(client: Client) -> None:
+def test_fdflags_tells_cloexec_and_mode(client: Client) -> None:
     assert client.ask("fdflags buf1") == "ok cloexec=1 mode=rdwr"
     assert ask(client, "dup buf1 via=dup", "fdflags buf2") == ["ok buf2", "ok cloexec=0 mode=rdwr"]
     assert (

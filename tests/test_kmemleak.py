@@ -1,4 +1,4 @@
-"""What kmemleak tells of memory that is lost."""
+"""The first object of a report of kmemleak."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from harness.guest import kmemleak
 
-# Of Linux 6.19.6 with a fault: a DMABUF's record is not freed if its device was closed before.
+# From Linux 6.19.6 with a fault: a DMABUF's record is not freed if its device was closed before.
 REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
 
 
-def test_the_first_object_is_told_with_who_asked_for_it() -> None:
+def test_first_object_has_size_process_and_function() -> None:
     expected = "96 bytes that actor (process 54) had asked for, in vfio_pci_core_feature_dma_buf()"
     assert kmemleak.first(REPORT) == expected
 
 
-def test_an_object_without_content_or_trace_is_told() -> None:
+def test_object_without_a_trace_has_size_and_process() -> None:
     lines = REPORT.splitlines(keepends=True)
     bare = "".join([*lines[:2], "  backtrace (crc 0):\n"])
     assert kmemleak.first(bare.replace("object 0x", "object (percpu) 0x")) == (
@@ -23,6 +23,6 @@ def test_an_object_without_content_or_trace_is_told() -> None:
     )
 
 
-def test_a_report_that_is_cut_or_strange_is_no_error() -> None:
+def test_malformed_report_is_no_error() -> None:
     assert kmemleak.first(REPORT[:90]) == "one that cannot be told"
     assert kmemleak.first("x") == "one that cannot be told"

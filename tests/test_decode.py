@@ -38,7 +38,7 @@ TRACE = """\
 
 
 def image(folder: Path, *options: str) -> Path:
-    """An ELF file with two functions where a kernel would have thousands."""
+    """Compile an ELF file with two functions in place of a kernel."""
     (folder / "a.c").write_text(SOURCE)
     shape = ["-O1", "-fno-inline", "-nostdlib", "-static", "-no-pie", "-Wl,-e,outer"]
     subprocess.run(["gcc", *options, *shape, "a.c", "-o", "vmlinux"], cwd=folder, check=True)
@@ -50,7 +50,7 @@ def none(path: str) -> bytes:
 
 
 @pytest.mark.vm  # for the kernel source, not for a machine
-def test_frames_get_their_lines(tmp_path: Path) -> None:
+def test_decoded_frames_have_their_lines(tmp_path: Path) -> None:
     store = Store()
     progress = Progress(store)
     source = apply.apply_series(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
@@ -69,7 +69,7 @@ def test_frames_get_their_lines(tmp_path: Path) -> None:
         ((), False, "the kernel was built elsewhere"),
     ],
 )
-def test_what_cannot_be_decoded_is_kept_and_says_why(
+def test_trace_that_cannot_be_decoded_says_why(
     tmp_path: Path, options: tuple[str, ...], known: bool, why: str
 ) -> None:
     vmlinux = image(tmp_path, *options) if known else None

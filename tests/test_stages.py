@@ -1,4 +1,4 @@
-"""The stages in order, and what the journal says when one fails."""
+"""The stages in order, and the journal of a stage that fails."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from small_kernel import bzimage, headers
 from small_run import CORE, make_checkout, make_series
 
 from harness.journal.folder import ResultsFolder, read_facts
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
-from harness.kernel.build import Kernel
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.run import stages
-from harness.run.machines import TestedSoftware
+from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.run.request import Request, load
 from harness.run.stages import Stages
 from harness.verdict.record import Record
 from harness.verdict.words import Kind, Verdict
-from harness.vm import machine
-from harness.vm.accelerator import Accelerator
+from harness.vm import image, machine
 from harness.vm.image import Image
 from harness.vm.layout import Layout
 
 
 class Prepared:
-    """A pipeline over a small kernel, with its results folder."""
+    """The stages over a small kernel, with its results folder."""
 
     def __init__(self, folder: Path, request: Request) -> None:
         self.store = Store(folder / "cache")
@@ -39,9 +38,12 @@ class Prepared:
         self.journal = JournalWriter(self.results.dir)
         self.journal.plan(stages.stages_of(request))
         self.journal.run_started()
-        tested = load(request)
+        self.machines = Machines(request, self.results, self.journal)
         progress = Progress(self.store, io.StringIO())
-        self.pipeline = Stages(request, tested, self.store, progress, self.results, self.journal)
+        self._stages = Stages(load(request), self.store, progress, self.results, self.journal)
+
+    def prepare(self) -> None:
+        self._stages.prepare(self.machines, Layout())
 
     def record(self) -> Record:
         self.journal.run_ended()
@@ -56,7 +58,7 @@ def checkout(tmp_path: Path) -> Path:
     return make_checkout(tmp_path / "linux")
 
 
-def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
+def test_stages_of_a_given_kernel_have_no_build() -> None:
     given = Request(kernel=Path("bzImage"), headers=Path("include"))
     assert [entry.id for entry in stages.stages_of(given)] == ["image", "probes", "boot"]
     assert [entry.id for entry in stages.stages_of(Request(series="baseline"))] == [
@@ -64,7 +66,7 @@ def test_a_given_kernel_is_neither_fetched_nor_built() -> None:
     ]
 
 
-def test_only_what_the_series_can_fail_is_held_against_it() -> None:
+def test_stages_fetch_and_image_blame_the_harness() -> None:
     kinds = {entry.id: entry.kind for entry in stages.STAGES}
     assert {name for name, kind in kinds.items() if kind is Kind.HARNESS} == {"fetch", "image"}
 
@@ -72,13 +74,13 @@ def test_only_what_the_series_can_fail_is_held_against_it() -> None:
 @pytest.mark.parametrize(
     "request_", [Request(tree=Path("/src/my linux")), Request(kernel=Path("my linux"), headers=Path("h"))]
 )
-def test_without_a_series_what_is_there_is_tested_as_it_is(request_: Request) -> None:
-    tested = load(request_)
+def test_load_series_of_a_tree_has_no_patches(request_: Request) -> None:
+    tested = load(request_).series
     assert (tested.patches, tested.dialect) == ((), "auto")
     assert "my linux" in tested.title
 
 
-def test_a_qemu_without_edu_is_found_before_anything_starts(qemu_without_edu: Path) -> None:
+def test_check_refuses_a_qemu_without_edu(qemu_without_edu: Path) -> None:
     with pytest.raises(HarnessError, match=r"does not have the device edu\. .*--qemu PATH"):
         stages.check(Request(series="baseline", qemu=str(qemu_without_edu)))
 
@@ -95,17 +97,17 @@ def qemu_without_edu(tmp_path: Path) -> Path:
     return wrapper
 
 
-def test_a_kernel_that_is_none_is_found_before_anything_starts(tmp_path: Path) -> None:
+def test_check_refuses_a_kernel_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "vmlinux").write_bytes(b"\x7fELF" + bytes(4096))
     with pytest.raises(UsageError, match="is not an x86 bzImage"):
         stages.check(Request(kernel=tmp_path / "vmlinux", headers=tmp_path))
 
 
-def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_path: Path) -> None:
+def test_stage_apply_fails_with_the_patch_and_hunk(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int nowhere;", "int line_0;")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(ApplyError):
-        run.pipeline.prepare(Layout())
+        run.prepare()
     assert run.verdicts() == {
         "fetch": Verdict.CONFORMS,
         "apply": Verdict.VIOLATES,
@@ -117,11 +119,11 @@ def test_a_patch_that_does_not_apply_fails_the_stage_apply(checkout: Path, tmp_p
     assert run.record().exit_code is ExitCode.SERIES
 
 
-def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp_path: Path) -> None:
+def test_stage_build_fails_with_the_compilers_error(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int line_10;", "int line_10")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
     with pytest.raises(BuildError):
-        run.pipeline.prepare(Layout())
+        run.prepare()
     assert run.verdicts() == {
         **dict.fromkeys(("fetch", "apply"), Verdict.CONFORMS),
         "build": Verdict.VIOLATES,
@@ -133,53 +135,53 @@ def test_a_patch_that_does_not_compile_fails_the_stage_build(checkout: Path, tmp
     assert run.record().exit_code is ExitCode.SERIES
 
 
-def test_what_was_tested_is_written_down_as_the_stages_go_by(checkout: Path, tmp_path: Path) -> None:
+def test_stages_write_facts_of_what_is_tested(checkout: Path, tmp_path: Path) -> None:
     series = make_series(tmp_path / "series", "int line_10;", "long line_10;")
     run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
-    built = run.pipeline._kernel()
+    (run.store.root / "image").touch()  # a file where a folder belongs: the stage image fails
+    with pytest.raises(HarnessError):
+        run.prepare()
+    assert run.verdicts()["build"] is Verdict.CONFORMS
     facts = read_facts(run.results.dir)
     assert facts["base"] == facts["base_wanted"] == "6.19.6"
     assert str(checkout) in str(facts["base_source"])
-    assert facts["kernel"] == built.identity
+    assert [facts["kernel"]] == [path.name for path in (run.store.root / "kernel").iterdir()]
     assert str(facts["compiler"]).startswith("gcc ")
     assert facts["warnings"] == []
     assert facts["config_digest"] == digest((run.results.dir / ".config").read_bytes())
 
 
-def test_what_the_host_refuses_is_a_sentence_of_the_stage(checkout: Path, tmp_path: Path) -> None:
+def test_stage_refused_by_the_host_is_a_harness_error(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
     (tmp_path / "cache" / "trees").write_text("not a folder")
     with pytest.raises(HarnessError, match=r"This host refused .*: File exists") as failed:
-        run.pipeline.prepare(Layout())
+        run.prepare()
     assert str(tmp_path / "cache" / "trees") in failed.value.message
     assert run.verdicts()["fetch"] is Verdict.HARNESS_ERROR
     assert run.record().exit_code is ExitCode.HARNESS
 
 
-def test_a_machine_before_its_kernel_is_a_defect(checkout: Path, tmp_path: Path) -> None:
+def test_guest_before_the_kernel_is_a_harness_error(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
     with pytest.raises(HarnessError, match="before its kernel was there"):
-        run.pipeline.guest_for(Needs())
-    run.pipeline.spend("there is none")
-    run.pipeline.close()
+        run.machines.guest_for(Needs())
+    run.machines.end("there is none")
+    run.machines.close()
 
 
-def test_a_kernel_that_came_up_before_is_not_blamed_for_a_busy_host(
-    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_late_boot_after_a_first_boot_blames_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def late(*_: object, **__: object) -> NoReturn:
         raise BootTimeoutError("The guest did not come up within 45 s.")
 
-    monkeypatch.setattr(machine, "boot", late)
-    run = Prepared(tmp_path, Request(tree=checkout))
     given = Path("given")
-    run.pipeline._software = TestedSoftware(
-        Kernel(given, given, None, None, "6.19", "", "gcc"),
-        Image(given, given, ""),
-        given,
-        Accelerator("tcg", 1.0, ""),
-    )
+    monkeypatch.setattr(image, "build", lambda *_: Image(given, given, ""))
+    monkeypatch.setattr(stages, "build_actor", lambda *_: given)
+    monkeypatch.setattr(machine, "boot", late)
+    kernel, include = bzimage(tmp_path / "bzImage"), headers(tmp_path / "include")
+    run = Prepared(tmp_path, Request(kernel=kernel, headers=include, accel="tcg"))
     with pytest.raises(BootTimeoutError):
-        run.pipeline._boot(Layout())  # as the stage does
+        run.prepare()
     with pytest.raises(HarnessError, match=r"has come up before .* within 45 s\. .* host is busy"):
-        run.pipeline.guest_for(Needs())
+        run.machines.guest_for(Needs())

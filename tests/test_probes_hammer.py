@@ -1,4 +1,4 @@
-"""Who keeps storing, who takes back, and what tells the one from the other: on the host, with a memfd."""
+"""Threads that keep storing (hammer), system calls that copy, and the oracle, on the host with a memfd."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from harness.actor.reply import DeadlineError, Refused
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
-from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.vm.ram_bar import RamBar
+from harness.quiescence import THEIRS, landed
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def words(client: Client) -> set[bytes]:
 
 
 class TestHammer:
-    def test_it_stores_everywhere_until_it_is_told_to_stop(self, client: Client) -> None:
+    def test_hammer_stores_everywhere_until_it_is_stopped(self, client: Client) -> None:
         assert client.ask("hammer map1 value=0x11223344") == "ok ham1"
         (blows,) = counts(client.ask("hammered ham1 more=4096"))
         assert blows["stored"] > 4096
@@ -58,7 +57,7 @@ class TestHammer:
         assert client.ask("hammered ham1").startswith("error usage: ")
         assert words(client) == {bytes(4)}
 
-    def test_a_fault_is_counted_and_the_next_place_tried(self, client: Client) -> None:
+    def test_hammer_counts_a_fault_and_goes_on(self, client: Client) -> None:
         client.ask("hammer map1 value=1")
         client.shrink(1)
         before = counts(client.ask("hammered ham1 more=1"))[0]
@@ -72,7 +71,7 @@ class TestHammer:
         assert after["sigbus"] - before["sigbus"] > 1000
         assert (after["loaded"], after["sigsegv"], after["other"]) == (0, 0, 0)
 
-    def test_more_counts_from_the_line_on(self, client: Client) -> None:
+    def test_hammered_more_counts_from_its_line_on(self, client: Client) -> None:
         client.ask("hammer map1")
         seen = [sum(counts(client.ask("hammered ham1 more=100000"))[0].values()) for _ in range(3)]
         assert seen[2] > seen[1] + 100000 > seen[0] + 200000
@@ -80,26 +79,28 @@ class TestHammer:
     @pytest.mark.parametrize(
         ("access", "stored", "loaded"), [("store", True, False), ("load", False, True), ("both", True, True)]
     )
-    def test_loads_and_stores(self, client: Client, access: str, stored: bool, loaded: bool) -> None:
+    def test_hammer_access_chooses_loads_or_stores(
+        self, client: Client, access: str, stored: bool, loaded: bool
+    ) -> None:
         client.ask(f"hammer map1 value=7 access={access}")
         (blows,) = counts(client.ask("hammered ham1 more=100"))
         assert (blows["stored"] > 0, blows["loaded"] > 0) == (stored, loaded)
         assert (b"\7\0\0\0" in words(client)) == stored
 
-    def test_a_forbidden_store_is_another_count(self, client: Client) -> None:
+    def test_hammer_counts_a_forbidden_store_as_sigsegv(self, client: Client) -> None:
         ask(client, "mprotect map1 r", "hammer map1 access=both")
         (blows,) = counts(client.ask("hammered ham1 more=1000"))
         assert (blows["stored"], blows["sigbus"], blows["other"]) == (0, 0, 0)
         assert abs(blows["sigsegv"] - blows["loaded"]) <= 1
 
     @pytest.mark.parametrize(("width", "value"), [(8, "61"), (16, "6162"), (64, "6162636465666768")])
-    def test_every_width(self, client: Client, width: int, value: str) -> None:
+    def test_hammer_stores_with_the_asked_width(self, client: Client, width: int, value: str) -> None:
         number = int.from_bytes(bytes.fromhex(value), "little")
         client.ask(f"hammer map1 value={number:#x} width={width} offset=8 length=16")
         client.ask("hammered ham1 more=100")
         assert os.pread(client.file, 32, 0).hex() == "00" * 8 + value * (256 // len(value) // 8) + "00" * 8
 
-    def test_a_stride(self, client: Client) -> None:
+    def test_hammer_stores_at_the_asked_stride(self, client: Client) -> None:
         client.ask("hammer map1 value=9 stride=4K threads=3")
         client.ask("hammered ham1 more=4")
         assert ask(client, "loadpages map1", "compare map1 0 offset=4 length=4092") == [
@@ -107,7 +108,7 @@ class TestHammer:
             "ok equal",
         ]
 
-    def test_each_thread_has_its_cpu(self, client: Client) -> None:
+    def test_hammer_threads_have_their_cpus(self, client: Client) -> None:
         cpus = sorted(os.sched_getaffinity(0))
         assert client.ask("hammer map1 threads=3") == "ok ham1"
         assert [one["cpu"] for one in counts(client.ask("hammered ham1"))] == [
@@ -122,14 +123,14 @@ class TestHammer:
         assert allowed[-2:] == [str(cpus[0])] * 2
         assert len(allowed) == 6
 
-    def test_the_deadline_is_the_lines_and_not_the_threads(self, client: Client) -> None:
+    def test_deadline_of_a_line_leaves_threads_running(self, client: Client) -> None:
         client.ask("hammer map1 value=3")
         assert client.ask("hammered ham1 more=0xffffffff deadline=1") == "timeout"
         before = counts(client.ask("hammered ham1"))[0]
         assert counts(client.ask("hammered ham1 more=1000"))[0]["stored"] > before["stored"] + 1000
         assert client.ask("unhammer ham1").startswith("ok cpu=")
 
-    def test_the_actor_itself_faults_as_before(self, client: Client) -> None:
+    def test_hammer_leaves_the_actors_own_faults(self, client: Client) -> None:
         client.ask("hammer map1 threads=2")
         client.shrink(0)
         assert ask(client, "load32 map1 4", "hammered ham1 more=100", "store8 map1 0x3fff 1")[::2] == [
@@ -137,7 +138,7 @@ class TestHammer:
             "sigbus code=adrerr offset=0x3fff",
         ]
 
-    def test_what_is_hammered_stays_mapped(self, client: Client) -> None:
+    def test_hammered_mapping_cannot_be_unmapped(self, client: Client) -> None:
         client.ask("hammer map1")
         for line in ("unmap map1", "unmap map1 offset=4K length=4K", "mremap map1 4K"):
             assert "unhammer it first" in client.ask(line)
@@ -146,7 +147,7 @@ class TestHammer:
         client.ask("unhammer ham2")
         assert client.ask("unmap map1") == "ok"
 
-    def test_a_forked_child_has_none(self, client: Client) -> None:
+    def test_forked_child_has_no_hammer(self, client: Client) -> None:
         client.ask("hammer map1 value=5")
         assert client.ask("fork f1") == "ok"
         assert client.ask("@f1 hammered ham1").startswith("error usage: hammered: 'ham1' does not name")
@@ -154,7 +155,7 @@ class TestHammer:
         assert ask(client, "@f1 load32 map1 0", "@f1 unmap map1") == ["ok 0x00000005", "ok"]
         assert counts(client.ask("hammered ham1 more=100"))[0]["stored"] > 100
 
-    def test_a_childs_stops_and_goes_on(self, client: Client) -> None:
+    def test_hammer_of_a_stopped_child_stops(self, client: Client) -> None:
         lines = ["spawn c1", "send buf1 c1", "@c1 recv", "@c1 map buf1 length=16K"]
         ask(client, *lines, "@c1 hammer map1 value=8 threads=2", "@c1 hammered ham1 more=4096")
         assert words(client) == {b"\x08\0\0\0"}
@@ -166,18 +167,18 @@ class TestHammer:
         assert client.ask("@c1 hammered ham1 more=4096").startswith("ok cpu=")
         assert words(client) == {b"\x08\0\0\0"}
 
-    def test_one_that_is_held_waits(self, client: Client) -> None:
+    def test_held_hammer_does_not_store(self, client: Client) -> None:
         assert client.ask("hammer map1 value=6 threads=2 held=1") == "ok ham1"
         assert client.ask("hammered ham1 more=1 deadline=1") == "timeout"
         assert words(client) == {bytes(4)}
         assert [one["stored"] for one in counts(client.ask("unhammer ham1"))] == [0, 0]
 
-    def test_the_end_of_an_actor_that_hammers(self, client: Client) -> None:
+    def test_exit_with_a_hammer_ends_the_actor(self, client: Client) -> None:
         ask(client, "hammer map1", "hammered ham1 more=10")
         assert client.ask("exit") == "ok"
         assert client.wait(10) == 0
 
-    def test_a_child_that_hammers_can_be_killed(self, client: Client) -> None:
+    def test_child_with_a_hammer_can_be_killed(self, client: Client) -> None:
         ask(client, "spawn c1", "send buf1 c1", "@c1 recv", "@c1 map buf1 length=16K", "@c1 hammer map1")
         assert ask(client, "signal c1 term", "reap c1") == ["ok", f"ok signal={signal.SIGTERM.value}"]
 
@@ -211,18 +212,18 @@ class TestHammer:
             *("lowpower dev1 enter", "lowpower buf1 enter", "hotreset dev1", "dup buf1 via=magic"),
         ],
     )
-    def test_a_malformed_line_does_nothing(self, client: Client, line: str) -> None:
+    def test_malformed_line_starts_no_thread(self, client: Client, line: str) -> None:
         assert client.ask(line).startswith("error usage: ")
         assert len(list(Path(f"/proc/{client.process.pid}/task").iterdir())) == 1
 
-    def test_a_cpu_that_is_not_there(self, client: Client) -> None:
+    def test_absent_cpu_is_einval(self, client: Client) -> None:
         assert client.ask("hammer map1 cpus=1023").startswith("error EINVAL hammer: ")
         assert client.ask("pin 1023").startswith("error EINVAL pin: ")
         assert client.ask("unmap map1") == "ok"
 
 
 class TestPin:
-    def test_it_says_where_it_may_run(self) -> None:
+    def test_pin_tells_and_sets_the_cpus(self) -> None:
         one, cpus = Local(argv("actor")), sorted(os.sched_getaffinity(0))
         listed = ",".join(map(str, cpus))
         assert ask(one, "pin", f"pin {cpus[0]}", "pin", f"pin {listed}") == [
@@ -235,7 +236,7 @@ class TestPin:
 
 
 class TestForeignBuffers:
-    def test_a_memfd_is_a_buffer(self) -> None:
+    def test_memfd_is_a_buffer(self) -> None:
         one = Local(argv("actor"))
         assert ask(one, "make memfd length=8K", "seek buf1", "map buf1 length=8K", "stamp map1 seed=1") == [
             "ok buf1 size=0x2000",
@@ -246,7 +247,7 @@ class TestForeignBuffers:
         one.close()
 
     @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
-    def test_what_the_host_has_not_is_a_refusal(self, kind: str) -> None:
+    def test_buffer_kind_the_host_lacks_is_refused(self, kind: str) -> None:
         one = Local(argv("actor"))
         reply = one.ask(f"make {kind} length=4K")
         assert re.fullmatch(r"ok buf1 size=0x1000|error E[A-Z]+ make: .*", reply)
@@ -255,13 +256,13 @@ class TestForeignBuffers:
 
 
 class TestCopies:
-    def test_out_and_in(self, client: Client) -> None:
+    def test_syscopy_copies_out_and_in(self, client: Client) -> None:
         os.pwrite(client.file, bytes(range(1, 9)), PAGE)
         assert client.ask("syscopy map1 out offset=0x1002") == "ok 4 data=03040506"
         assert client.ask("syscopy map1 in offset=1 bytes=6 value=0x64636261") == "ok 6"
         assert os.pread(client.file, 8, 0) == b"\0abcdab\0"
 
-    def test_what_is_gone_is_efault(self, client: Client) -> None:
+    def test_syscopy_of_an_absent_page_is_efault(self, client: Client) -> None:
         client.shrink(1)
         said = "error EFAULT syscopy: Bad address"
         assert ask(client, "syscopy map1 out offset=4K", "syscopy map1 in offset=8K bytes=4K") == [said, said]
@@ -278,7 +279,7 @@ class TestValues:
     def buffer(self, owner: Actor) -> Buffer:
         return Buffer(owner, "buf1", 4 * PAGE, None)
 
-    def test_a_hammer(self, client: Client, owner: Actor, buffer: Buffer) -> None:
+    def test_hammer_counts_are_values(self, client: Client, owner: Actor, buffer: Buffer) -> None:
         mapping = owner.map(buffer)
         hammer = mapping.hammer(THEIRS, access="both", threads=2, cpus=owner.cpus()[:1], offset=PAGE)
         assert hammer.lap == 2 * 3 * 1024
@@ -292,18 +293,18 @@ class TestValues:
         with pytest.raises(HarnessError, match="does not name a hammer"):
             hammer.counts()
 
-    def test_a_hammer_that_is_late(self, owner: Actor, buffer: Buffer) -> None:
+    def test_hammer_past_its_deadline_is_an_error(self, owner: Actor, buffer: Buffer) -> None:
         hammer = owner.map(buffer).hammer()
         with pytest.raises(DeadlineError):
             hammer.counts(more=0xFFFFFFFF, deadline=1)
         hammer.stop()
 
     @pytest.mark.parametrize("said", ["", "cpu=1", "cpu=1,stored=x,loaded=0,sigbus=0,sigsegv=0,other=0", "x"])
-    def test_no_answer_about_a_hammer(self, said: str) -> None:
+    def test_malformed_hammer_reply_is_refused(self, said: str) -> None:
         with pytest.raises((ValueError, LookupError)):
             Counts.parse(said)
 
-    def test_copies(self, client: Client, owner: Actor, buffer: Buffer) -> None:
+    def test_copies_are_values(self, client: Client, owner: Actor, buffer: Buffer) -> None:
         mapping = owner.map(buffer)
         assert mapping.copy_in(PAGE, 0x64636261) == 4
         assert mapping.copy_out(PAGE, 6) == b"abcd\0\0"
@@ -311,55 +312,9 @@ class TestValues:
         with pytest.raises(Refused, match="EFAULT"):
             mapping.copy_out(0)
 
-    def test_buffers_go_there_and_back(self, owner: Actor, buffer: Buffer) -> None:
+    def test_buffer_is_given_and_taken_back(self, owner: Actor, buffer: Buffer) -> None:
         child = owner.spawn("child")
         back = owner.take(owner.give(buffer, child))
         assert (back.actor, back.name, back.seek()) == (owner, "buf2", 4 * PAGE)
         assert [buffer.dup(via).name for via in (None, "dup", "fcntl")] == ["buf3", "buf4", "buf5"]
         assert owner.make("memfd", PAGE).seek() == PAGE
-
-
-class TestOracle:
-    """The memfd stands for the BAR, a mapping of it for the owner's view."""
-
-    @pytest.fixture
-    def owner(self, client: Client, tmp_path: Path) -> Actor:
-        return Actor(Wire(client, Transcript(tmp_path / "transcript.txt")))
-
-    @pytest.fixture
-    def host(self, client: Client) -> Iterator[RamBar]:
-        with RamBar(Path(f"/proc/self/fd/{client.file}")) as bar:
-            yield bar
-
-    @pytest.mark.parametrize(
-        ("stride", "told"),
-        [
-            (4, "the owner sees offset=0x1000 value=0xbad0beef"),
-            (PAGE, "the owner sees 0xbad0beef at offset 0x1000 instead of 0x600d0a3e"),
-        ],
-    )
-    def test_it_sees_what_arrives_and_what_does_not(
-        self, owner: Actor, host: RamBar, stride: int, told: str
-    ) -> None:
-        buffer = Buffer(owner, "buf1", 4 * PAGE, None)
-        lent = owner.map(buffer, 2 * PAGE, PAGE)
-        oracle = Oracle(owner.map(buffer, 2 * PAGE, PAGE), host, PAGE, stride)
-        hammer = lent.hammer(THEIRS, stride=stride)
-        oracle.require_reach(hammer)
-        assert oracle.disturbed() != ""
-        hammer.stop()
-        assert oracle.view.fill(OURS) is None
-        assert oracle.disturbed() == ""
-        host.write(2 * PAGE, THEIRS.to_bytes(4, "little"))
-        assert oracle.disturbed() == told
-
-    def test_who_is_shown_nothing_says_so(self, owner: Actor, host: RamBar) -> None:
-        oracle = Oracle(owner.map(Buffer(owner, "buf1", 4 * PAGE, None)), host, 0)
-        elsewhere = owner.map(owner.make("memfd", 4 * PAGE)).hammer(THEIRS)
-        with pytest.raises(HarnessError, match="the host sees 0x00000000 at offset 0x0 instead of 0xbad"):
-            oracle.require_reach(elsewhere)
-
-    def test_a_word_that_only_the_host_sees(self, owner: Actor, host: RamBar) -> None:
-        view = owner.map(owner.make("memfd", 4 * PAGE))
-        assert view.fill(OURS) is None
-        assert Oracle(view, host, 0).disturbed().startswith("the host sees 0x00000000 at offset 0x0 ")
