@@ -21,9 +21,9 @@ from harness.guest import Guest
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal
-from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
 from harness.witness import RamBar
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed
 
 RAM_BAR = 2
 BLOCK = 2 << 20  # what one PMD maps

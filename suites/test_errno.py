@@ -43,9 +43,9 @@ from harness.raw import (
     feature,
     hold,
 )
-from harness.registers import IOVA
 from harness.search import Search
 from harness.witness import RamBar
+from suites.support.registers import IOVA
 
 RAM_BAR = 2
 BAR = 64 << 20  # bytes of the RAM BAR

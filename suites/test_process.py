@@ -13,10 +13,10 @@ from harness.guest import Guest
 from harness.mm import open_mapped_file, shared_files
 from harness.plugin import requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbus, refusal
-from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
 from harness.witness import RamBar, count_dmabufs
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed
 
 RAM_BAR = 2
 MIB = 1 << 20

@@ -15,9 +15,9 @@ from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
-from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.registers import IOVA
 from harness.witness import RamBar
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed
+from suites.support.registers import IOVA
 
 # QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
 EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04

@@ -15,9 +15,10 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus, refusal
-from harness.quiescence import THEIRS, Oracle, landed
-from harness.reach import Reach, View
-from harness.registers import (
+from harness.witness import RamBar
+from suites.support.quiescence import THEIRS, Oracle, landed
+from suites.support.reach import Reach, View
+from suites.support.registers import (
     EDU_MAGIC,
     IOVA,
     IVSHMEM_BAR,
@@ -28,7 +29,6 @@ from harness.registers import (
     VIRTIO_STATUS,
     write_by_dma,
 )
-from harness.witness import RamBar
 
 RAM_BAR = 2
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness import states
 from harness.guest import Device as Function
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
-from harness.reach import View
-from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
+from suites.support import states
+from suites.support.reach import View
+from suites.support.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
 
 D0, D3HOT = 0, 3
 SENTINEL = 0x5A5A0001

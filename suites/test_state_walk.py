@@ -14,9 +14,9 @@ from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
-from harness.reach import View, look, views_of
-from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
 from harness.search import Search
+from suites.support.reach import View, look, views_of
+from suites.support.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
 
 RAM_BAR = 2
 D0, D3HOT = 0, 3

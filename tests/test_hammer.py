@@ -14,9 +14,9 @@ from actors import PAGE, Client, Local, argv
 from harness.errors import HarnessError
 from harness.hammer import Blows
 from harness.probe import Actor, Buffer, DeadlineError, Refused, Transcript
-from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.transcript import Wire
 from harness.witness import RamBar
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed
 
 
 @pytest.fixture

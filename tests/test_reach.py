@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from harness.probe import BUS_ADRERR, PAGE, Buffer, Fault, Mapping, PageTable, Refused, Sigbus, Sigsegv
-from harness.reach import Reach, View, look
 from harness.witness import Span
+from suites.support.reach import Reach, View, look
 
 WORDS = [0x10, 0x11]
 PRESENT = PageTable((Span(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
