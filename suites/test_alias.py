@@ -6,9 +6,9 @@ from harness.guest import Device as Function
 from harness.plugin import requirement
 from harness.probe import PAGE, Actor, Mapping, Range, Sigbus
 from harness.witness import RamBar
+from suites.support.constants import EDU_MAGIC, RAM_BAR
+from suites.support.fixtures import MemoryDevice
 
-EDU_MAGIC, MAGIC = 0x00, 0x010000ED
-RAM_BAR = 2
 PAGES = 8
 SPAN = [Range(3 * PAGE, PAGES * PAGE)]
 
@@ -24,9 +24,9 @@ def is_gone(mapping: Mapping) -> bool:
 
 
 @requirement("ALIAS-01")
-def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: Function) -> None:
+def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: MemoryDevice) -> None:
     """What is stored through one mapping of a DMABUF is loaded through another, page by page."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+    device, bar = owner.open(memory.function.address), memory.bar
     buffer = owner.export(device, bar, SPAN)
     one, other = owner.map(buffer), owner.map(buffer)
     assert one.stamp(seed=0x11110000) is None
@@ -37,9 +37,9 @@ def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: Fu
 
 
 @requirement("ALIAS-02")
-def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, memory: Function) -> None:
+def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, memory: MemoryDevice) -> None:
     """Two DMABUFs that have pages of a BAR in common are usable at once, and coherent in those."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 32 * PAGE, bar=bar).stamp() is None
     low = c_owner.map(c_owner.export(device, bar, [Range(0, 8 * PAGE)]))
     high = c_owner.map(c_owner.export(device, bar, [Range(5 * PAGE, 8 * PAGE)]))
@@ -70,9 +70,11 @@ def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, 
 
 
 @requirement("ALIAS-04")
-def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(c_owner: Actor, memory: Function) -> None:
+def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(
+    c_owner: Actor, memory: MemoryDevice
+) -> None:
     """A revoke ends all mappings of its DMABUF, a client's too; those of another over the same bytes stay."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
     assert view.stamp() is None
     victim, alias = (c_owner.export(device, bar, SPAN) for _ in range(2))
@@ -105,7 +107,7 @@ def test_a_revoke_leaves_the_device_fd_mappings_alone(
         after = c_owner.map(device, 16 * PAGE, bar=bar)
         lent = c_owner.map(buffer)
         shown = before.pages()
-        assert shown[0] == (MAGIC if function is registers else 0)
+        assert shown[0] == (EDU_MAGIC if function is registers else 0)
         assert after.pages() == lent.pages() == shown
         tables = [mapping.page_table() for mapping in (before, after)]
         c_owner.revoke(buffer)
@@ -116,9 +118,9 @@ def test_a_revoke_leaves_the_device_fd_mappings_alone(
 
 
 @requirement("ALIAS-06")
-def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: Function) -> None:
+def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: MemoryDevice) -> None:
     """After a revoke a new DMABUF of the same bytes works, and the old one's mapping stays dead."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
     assert view.stamp() is None
     first = c_owner.export(device, bar, SPAN)
@@ -133,9 +135,9 @@ def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: Function) -> None:
 
 
 @requirement("ALIAS-07")
-def test_one_mapping_less_changes_nothing_for_the_others(c_owner: Actor, memory: Function) -> None:
+def test_one_mapping_less_changes_nothing_for_the_others(c_owner: Actor, memory: MemoryDevice) -> None:
     """munmap() of one of two mappings leaves the other usable, and one revoke is enough to end it."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 16 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, SPAN)
     for touched in (True, False):

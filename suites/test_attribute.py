@@ -10,7 +10,7 @@ that tells of write combining is shown by a mapping that is not of vfio.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -21,20 +21,14 @@ from harness.guest import Guest
 from harness.mm import remap
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Mapping, Range, Refused, refusal
-from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Target, call, feature
+from harness.raw import GET, PROBE, SET, VFIO_DEVICE_FEATURE, Part, Target, call, feature
 from harness.witness import RamBar
+from suites.support.constants import MEMATTR, NC, NOBODY, PMD_SIZE, RAM_BAR, WC, WC_FLAG
+from suites.support.fixtures import Finding
 from suites.support.quiescence import OURS, THEIRS, Oracle, landed
 
-RAM_BAR = 2
-BLOCK = 2 << 20  # what one PMD maps
-NOBODY = 65534
 LEVELS = pytest.mark.parametrize("level", ["pte", "pmd"])
-SHOWN = list(range(BLOCK // PAGE))
-
-# include/uapi/linux/vfio.h of the reference series: flags of VFIO_DEVICE_FEATURE_DMA_BUF, bits 31:28
-WC_FLAG = 1 << 28
-MEMATTR = 14  # and the other way: a feature that takes a descriptor and the attribute
-NC, WC = 0, 1
+SHOWN = list(range(PMD_SIZE // PAGE))
 
 
 @pytest.fixture
@@ -72,10 +66,10 @@ def require_feature(owner: Actor) -> None:
         pytest.skip("this kernel offers no memory attribute by a device feature")
 
 
-def placed(level: str, source: Buffer | Device, **bar: int) -> Mapping:
+def placed(level: str, source: Buffer | Device, bar: int | None = None) -> Mapping:
     """A touched mapping of 2 MiB, by pages or by a huge page, as its address decides."""
     congruent = 0 if level == "pmd" else PAGE
-    mapping = source.actor.map(source, BLOCK, align=BLOCK, congruent=congruent, **bar)
+    mapping = source.actor.map(source, PMD_SIZE, align=PMD_SIZE, congruent=congruent, bar=bar)
     mapping.advise("hugepage")
     mapping.touch()
     return mapping
@@ -92,7 +86,7 @@ def caching(mapping: Mapping, level: str | None = None) -> str:
 def control(device: Device, level: str) -> str:
     """How a device-fd mapping is cached.  HarnessError if it cannot be had at this level."""
     mapping = placed(level, device, bar=RAM_BAR)
-    if mapping.page_table().mapped(level) != BLOCK:
+    if mapping.page_table().mapped(level) != PMD_SIZE:
         raise HarnessError(f"The control, a device-fd mapping, is not at {level} level; nothing can be said.")
     return caching(mapping)
 
@@ -104,7 +98,7 @@ def control(device: Device, level: str) -> str:
 @LEVELS
 def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> None:
     """Without an attribute a DMABUF is cached as a device-fd mapping is, by pages and by huge pages: not."""
-    mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+    mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
     assert mapping.pages() == SHOWN
 
@@ -114,7 +108,7 @@ def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> N
 @LEVELS
 def test_without_pat_it_is_uncached_as_well(device: Device, level: str) -> None:
     """The same where no list of memory types overrules what the DMABUF's mapping asks for."""
-    mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+    mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
     assert mapping.pages() == SHOWN
 
@@ -134,7 +128,7 @@ def test_the_flags_of_the_export_choose_it(owner: Actor, ram: Function, ram_witn
         with owner.export(device, RAM_BAR, [Range(0, 2 * PAGE)], flags=flags) as buffer:
             assert owner.map(buffer).pages() == [0, 1]
     for flags in others:
-        errno = refusal(lambda flags=flags: owner.export(device, RAM_BAR, [Range(0, PAGE)], flags=flags))
+        errno = refusal(partial(owner.export, device, RAM_BAR, [Range(0, PAGE)], flags=flags))
         assert errno == "EINVAL", f"flags={flags:#x}"
 
 
@@ -166,14 +160,14 @@ def test_an_attribute_that_there_is_not_is_enoent(c_owner: Actor, device: Device
     buffer = uncached(device, [Range(0, PAGE)])
     mapping = c_owner.map(buffer)
     for attribute in (2, 3, 0x100, 1 << 28, 1 << 31, 0xFFFFFFFF):
-        assert refusal(lambda value=attribute: c_owner.set_attribute(buffer, value)) == "ENOENT"
+        assert refusal(partial(c_owner.set_attribute, buffer, attribute)) == "ENOENT"
         assert mapping.pages() == c_owner.map(buffer).pages() == [0]
     c_owner.set_attribute(buffer, "wc")
     assert refusal(lambda: c_owner.set_attribute(buffer, 2)) == "ENOENT"
     assert c_owner.map(buffer).pages() == [0]
 
 
-def setting(descriptor: Target, attribute: int = WC) -> tuple[bytes | Target, bytes]:
+def setting(descriptor: Target, attribute: int = WC) -> tuple[Part, Part]:
     """struct vfio_device_feature_dma_buf_memattr."""
     first = struct.pack("=I", descriptor % (1 << 32)) if isinstance(descriptor, int) else descriptor
     return first, struct.pack("=I", attribute)
@@ -201,7 +195,7 @@ def test_the_feature_refuses_as_the_revoke_does(
         (foreign, "ENODEV"),
     ):
         argument = feature(SET | MEMATTR, *setting(descriptor))
-        said = refusal(lambda argument=argument: call(c_owner, device, VFIO_DEVICE_FEATURE, argument))
+        said = refusal(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
         assert said == errno, f"{descriptor}: {said} instead of {errno}"
     assert victim.load32(0) == c_owner.map(foreign).load32(0) == word
     call(c_owner, other, VFIO_DEVICE_FEATURE, feature(SET | MEMATTR, *setting(foreign)))
@@ -245,7 +239,7 @@ def test_flags_that_mean_nothing_are_einval(owner: Actor, ram: Function) -> None
     span = [Range(0, PAGE)]
     assert isinstance(owner.map(owner.export(device, RAM_BAR, span)).load32(0), int)
     for flags in (WC_FLAG, 2 << 28, 0xF << 28, 1, 1 << 27, 0xFFFFFFFF):
-        errno = refusal(lambda flags=flags: owner.export(device, RAM_BAR, span, flags=flags))
+        errno = refusal(partial(owner.export, device, RAM_BAR, span, flags=flags))
         assert errno == "EINVAL", f"flags={flags:#x}"
 
 
@@ -257,7 +251,7 @@ def test_a_feature_that_there_is_not_is_enotty(c_owner: Actor, device: Device) -
     payload = setting(uncached(device, [Range(0, PAGE)]))
     for flags in (SET, SET | PROBE):
         argument = feature(flags | MEMATTR, *payload)
-        errno = refusal(lambda argument=argument: call(c_owner, device, VFIO_DEVICE_FEATURE, argument))
+        errno = refusal(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
         assert errno == "ENOTTY"
 
 
@@ -266,7 +260,7 @@ def test_a_feature_that_there_is_not_is_enotty(c_owner: Actor, device: Device) -
 
 def require_sight(owner: Actor, second_ram: Function) -> None:
     """Raise HarnessError unless the page table tells of write combining where it is for certain."""
-    mapping = owner.map(owner.resource(second_ram.address, RAM_BAR, write_combining=True), BLOCK)
+    mapping = owner.map(owner.resource(second_ram.address, RAM_BAR, write_combining=True), PMD_SIZE)
     mapping.touch()
     seen = caching(mapping)
     if seen != "write-combining":
@@ -283,14 +277,14 @@ def test_the_page_table_says_the_same_of_all(
     second_ram: Function,
     guest: Guest,
     pat: bool,
-    finding: Callable[[str], None],
+    finding: Finding,
 ) -> None:
     """At either level a WC mapping is cached as the default and as a device-fd mapping are."""
     if pat:
         require_sight(device.actor, second_ram)
     for level in ("pte", "pmd"):
         seen = {
-            name: caching(placed(level, make(device, [Range(0, BLOCK)])), level)
+            name: caching(placed(level, make(device, [Range(0, PMD_SIZE)])), level)
             for name, make in KINDS.items()
         }
         seen["device fd"] = control(device, level)
@@ -305,13 +299,13 @@ def test_the_page_table_says_the_same_of_all(
 
 @requirement("ATTR-04")
 def test_who_reserved_first_decides_for_all(
-    c_owner: Actor, second_ram: Function, guest: Guest, finding: Callable[[str], None]
+    c_owner: Actor, second_ram: Function, guest: Guest, finding: Finding
 ) -> None:
     """Where a BAR was reserved as write-combining before vfio came, all its mappings are the same."""
     require_sight(c_owner, second_ram)
     device = c_owner.open(second_ram.address)
     for level in ("pte", "pmd"):
-        mapping = placed(level, uncached(device, [Range(0, BLOCK)]))
+        mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
         seen = caching(mapping, level)
         finding(f"After a mapping of resource2_wc, at {level} level: default {seen}.")
         assert seen == control(device, level)
@@ -327,24 +321,24 @@ def test_wc_reaches_the_device_and_is_taken_away(
     c_owner: Actor, device: Device, ram_witness: RamBar, level: str
 ) -> None:
     """Stores through a WC mapping arrive, after a fence; it is taken away and given back like any other."""
-    buffer = combining(device, [Range(0, BLOCK)])
+    buffer = combining(device, [Range(0, PMD_SIZE)])
     mapping = placed(level, buffer)
     assert mapping.pages() == SHOWN
     assert mapping.fill(THEIRS) is None
     c_owner.fence()
-    assert set(ram_witness.words(0, BLOCK)) == {THEIRS}
-    ram_witness.fill(0x5A, 0, BLOCK)
+    assert set(ram_witness.words(0, PMD_SIZE)) == {THEIRS}
+    ram_witness.fill(0x5A, 0, PMD_SIZE)
     assert mapping.differs(0x5A5A5A5A) == ""
     device.decode_memory(False)
     assert mapping.page_table().is_empty()
     assert mapping.touch(value=0) is not None
     device.decode_memory(True)
     assert mapping.differs(0x5A5A5A5A) == ""
-    assert mapping.page_table().mapped() == BLOCK
+    assert mapping.page_table().mapped() == PMD_SIZE
     c_owner.revoke(buffer)
     assert mapping.page_table().is_empty()
     assert refusal(lambda: c_owner.map(buffer)) != ""
-    assert set(ram_witness.read(0, BLOCK)) == {0x5A}
+    assert set(ram_witness.read(0, PMD_SIZE)) == {0x5A}
 
 
 @requirement("ATTR-07")
@@ -352,7 +346,7 @@ def test_wc_reaches_the_device_and_is_taken_away(
 @LEVELS
 def test_without_pat_wc_is_not_cached(device: Device, level: str) -> None:
     """Where there is no PAT, and so no write combining, a WC mapping is uncached, and never write-back."""
-    mapping = placed(level, combining(device, [Range(0, BLOCK)]))
+    mapping = placed(level, combining(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
     assert mapping.pages() == SHOWN
 
@@ -378,7 +372,7 @@ def test_no_combined_store_lands_after_a_revoke(c_owner: Actor, device: Device, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_outlives_what_is_done_to_a_mapping(c_owner: Actor, device: Device, kind: str, level: str) -> None:
     """A mapping is cached as before when it was taken away and given back, inherited, moved and split."""
-    mapping = placed(level, KINDS[kind](device, [Range(0, BLOCK)]))
+    mapping = placed(level, KINDS[kind](device, [Range(0, PMD_SIZE)]))
     mode = caching(mapping, level)
     device.decode_memory(False)
     assert mapping.page_table().is_empty()
@@ -389,11 +383,11 @@ def test_it_outlives_what_is_done_to_a_mapping(c_owner: Actor, device: Device, k
     inherited = child.adopt(mapping)
     assert inherited.pages() == SHOWN
     assert caching(inherited, level) == mode
-    moved = remap(mapping, BLOCK, "maymove,fixed")
+    moved = remap(mapping, PMD_SIZE, "maymove,fixed")
     assert moved.pages() == SHOWN
     assert caching(moved) == mode
     moved.protect("r", 7 * PAGE, PAGE)
     moved.unmap(9 * PAGE, PAGE)
     assert moved.pages(0, 9 * PAGE) + moved.pages(10 * PAGE) == SHOWN[:9] + SHOWN[10:]
-    assert moved.page_table().mapped() == BLOCK - PAGE
+    assert moved.page_table().mapped() == PMD_SIZE - PAGE
     assert moved.page_table().caching() == {mode}

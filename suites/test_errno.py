@@ -45,30 +45,31 @@ from harness.raw import (
 )
 from harness.search import Search
 from harness.witness import RamBar
-from suites.support.registers import IOVA
+from suites.support.constants import (
+    D0,
+    D3HOT,
+    DMA_BUF_IOCTL_REVOKE,
+    IOVA,
+    MEMATTR,
+    NOBODY,
+    RAM_BAR,
+    RAM_BAR_SIZE,
+    VIRTIO_BAR,
+    VIRTIO_IO_BAR,
+    WC_FLAG,
+)
 
-RAM_BAR = 2
-BAR = 64 << 20  # bytes of the RAM BAR
 LENGTH = 4 * PAGE
 SPAN = [Range(0, LENGTH)]
 EVERY = 1 << 32
-NOBODY = 65534
-D0, D3HOT = 0, 3
-# QEMU hw/virtio/virtio-pci.c: the ports of virtio before 1.0, and its registers from 1.0 on
-IO_BAR, VIRTIO_BAR = 0, 4
 VENDORS_DRIVER = "virtio_vfio_pci"  # drivers/vfio/pci/virtio: one that takes any device it is told to
 
 # include/uapi/linux/vfio.h
 EXPORT = 11
 ROM, CONFIG, VGA, BEYOND = 6, 7, 8, 9
 VFIO_DEVICE_PCI_DMABUF_REVOKE = 0x3B7A  # of some revisions: _IO(';', 100 + 22)
-# include/uapi/linux/dma-buf.h
-DMA_BUF_IOCTL_REVOKE = 0x6204  # of one revision: _IO('b', 4)
 # include/uapi/asm-generic/mman-common.h
 MAP_SHARED_VALIDATE_SYNC = 0x80003
-# of the reference series: a flag of creation in one dialect, a feature in the other
-WC_FLAG = 1 << 28
-MEMATTR = 14
 ATTRIBUTES = (0, 1)  # not cached, write combining
 
 
@@ -231,18 +232,23 @@ CREATION = (
     # In some QEMUs 1 and 2 are memory.
     row("ERR-21", "a BAR that edu does not have", NO_BAR, each(region=(3, 4, 5)), role="registers"),
     row("ERR-23", "an offset that overflows", "EOVERFLOW", parts([((1 << 64) - PAGE, PAGE)])),
-    row("ERR-24", "a range after the BAR", "EINVAL", parts([(BAR, PAGE)], [GOOD, (BAR, PAGE)])),
+    row(
+        "ERR-24",
+        "a range after the BAR",
+        "EINVAL",
+        parts([(RAM_BAR_SIZE, PAGE)], [GOOD, (RAM_BAR_SIZE, PAGE)]),
+    ),
     row(
         "ERR-25",
         "a range across the end",
         "EINVAL",
-        parts([(BAR - PAGE, 2 * PAGE)], [GOOD, (BAR - PAGE, 2 * PAGE)]),
+        parts([(RAM_BAR_SIZE - PAGE, 2 * PAGE)], [GOOD, (RAM_BAR_SIZE - PAGE, 2 * PAGE)]),
     ),
     row(
         "ERR-26",
         "a range longer than the BAR",
         "EINVAL",
-        parts([(0, BAR + PAGE)], [(0, 1 << 40)], [(0, (1 << 63) - PAGE)]),
+        parts([(0, RAM_BAR_SIZE + PAGE)], [(0, 1 << 40)], [(0, (1 << 63) - PAGE)]),
     ),
     row("ERR-27", "the upper half of a 64-bit BAR", NO_BAR, each(region=[RAM_BAR + 1])),
 )
@@ -330,9 +336,9 @@ def test_an_access_mode_of_3_is_no_access(owner: Actor, ram: Function, finding) 
 def test_a_bar_of_io_ports_is_refused(owner: Actor, rng: Function) -> None:
     """A creation for a BAR of I/O ports is refused."""
     device = owner.open(rng.address)
-    if IO_BAR in rng.bars or not device.region(IO_BAR).size:
+    if VIRTIO_IO_BAR in rng.bars or not device.region(VIRTIO_IO_BAR).size:
         raise HarnessError("The device was to have a BAR of I/O ports, and has none.")
-    io_ports = Creation(region=IO_BAR)
+    io_ports = Creation(region=VIRTIO_IO_BAR)
     require_none(deviations(owner, {io_ports: lambda: io_ports.make(device)}, ["EINVAL", "ENODEV"]))
 
 
@@ -944,12 +950,12 @@ def nearly(
     return case
 
 
-OFFSETS = st.sampled_from([0, PAGE, BAR - PAGE, BAR, 1, 0x800, (1 << 64) - PAGE, 1 << 63]) | st.integers(
-    0, (1 << 64) - 1
-)
-LENGTHS = st.sampled_from([PAGE, 2 * PAGE, 0, BAR, BAR + PAGE, 1, 1 << 62, 1 << 63]) | st.integers(
-    0, (1 << 64) - 1
-)
+OFFSETS = st.sampled_from(
+    [0, PAGE, RAM_BAR_SIZE - PAGE, RAM_BAR_SIZE, 1, 0x800, (1 << 64) - PAGE, 1 << 63]
+) | st.integers(0, (1 << 64) - 1)
+LENGTHS = st.sampled_from(
+    [PAGE, 2 * PAGE, 0, RAM_BAR_SIZE, RAM_BAR_SIZE + PAGE, 1, 1 << 62, 1 << 63]
+) | st.integers(0, (1 << 64) - 1)
 OPEN_FLAGS = st.sampled_from([os.O_RDWR, os.O_RDWR | os.O_CLOEXEC, 0, os.O_ACCMODE]) | st.integers(
     0, EVERY - 1
 )
@@ -961,8 +967,8 @@ WAYS = st.sampled_from([GET, SET, GET | SET, GET | PROBE, SET | PROBE, GET | SET
 @st.composite
 def inside(draw: st.DrawFn) -> tuple[int, int]:
     """A range of the BAR."""
-    first = draw(st.integers(0, BAR // PAGE - 1))
-    return first * PAGE, draw(st.integers(1, BAR // PAGE - first)) * PAGE
+    first = draw(st.integers(0, RAM_BAR_SIZE // PAGE - 1))
+    return first * PAGE, draw(st.integers(1, RAM_BAR_SIZE // PAGE - first)) * PAGE
 
 
 def creations() -> st.SearchStrategy[Creation]:
@@ -1010,7 +1016,7 @@ def may_succeed(case: Creation, dma_flags: Sequence[int]) -> bool:
         and case.region == RAM_BAR
         and case.dma_flags in dma_flags
         and all(length and not (offset | length) % PAGE for offset, length in listed)
-        and all(offset + length <= BAR for offset, length in listed)
+        and all(offset + length <= RAM_BAR_SIZE for offset, length in listed)
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -18,19 +19,13 @@ from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.raw import Leftovers
 from harness.witness import RamBar, Slabs, count_dmabufs
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
+from suites.support.fixtures import MemoryDevice, Start
 
-# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
-EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
-MAGIC = 0x010000ED
-
-RAM_BAR = 2
 PAGES = 2
 LENGTH = PAGES * PAGE
 SPAN = [Range(0, LENGTH)]
 ALL_GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
-NOBODY = 65534
-
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
 
 # ---- the end of the device is the end of all access
@@ -59,10 +54,10 @@ def test_closing_the_device_ends_all_access(
 
 @requirement("LIFE-01")
 @VIA
-def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, memory: Function, via: str) -> None:
+def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, memory: MemoryDevice, via: str) -> None:
     """While another process holds the device open, a close takes nothing away; the last close does."""
-    device = c_owner.open(memory.address, via)
-    buffer = c_owner.export(device, memory.memory_bar, SPAN)
+    device = c_owner.open(memory.function.address, via)
+    buffer = c_owner.export(device, memory.bar, SPAN)
     mapping = c_owner.map(buffer)
     other = c_owner.spawn("other")
     lent = c_owner.lend(device, other)
@@ -75,9 +70,9 @@ def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, memory: Functi
 
 @requirement("LIFE-02")
 @VIA
-def test_a_bar_mapping_keeps_the_device_open(owner: Actor, memory: Function, via: str) -> None:
+def test_a_bar_mapping_keeps_the_device_open(owner: Actor, memory: MemoryDevice, via: str) -> None:
     """A device-fd mapping keeps the device open after the last close, and DMABUFs usable, until it goes."""
-    device, bar = owner.open(memory.address, via), memory.memory_bar
+    device, bar = owner.open(memory.function.address, via), memory.bar
     view = owner.map(device, LENGTH, bar=bar)
     buffer = owner.export(device, bar, SPAN)
     mapping = owner.map(buffer)
@@ -142,11 +137,11 @@ def test_access_ends_before_the_device_does(
     assert view.store32(EDU_LIVENESS, 2) is None
     assert client.watched().values == {~1 & 0xFFFFFFFF, ~2 & 0xFFFFFFFF}
     view.unmap()
-    lent.watch(EDU_MAGIC, 4)
+    lent.watch(EDU_IDENTIFICATION, 4)
     device.close()
     guest.unbind(registers)
     seen = client.watched()
-    assert seen.values == {MAGIC}
+    assert seen.values == {EDU_MAGIC}
     assert seen.sigbus > 0
     assert seen.sigsegv == 0
 
@@ -195,7 +190,7 @@ def test_a_device_that_opens_again_does_not_know_it(owner: Actor, ram: Function)
     first.close()
     again = owner.open(ram.address)
     for buffer in (live, revoked):
-        assert refusal(lambda buffer=buffer: owner.revoke(buffer, device=again)) == "ENODEV"
+        assert refusal(partial(owner.revoke, buffer, device=again)) == "ENODEV"
     assert mapping.pages() == ALL_GONE
 
 
@@ -343,7 +338,12 @@ def test_the_last_mapping_may_end_after_the_device(
     guest.unbind(ram)
     assert count_dmabufs(guest) == before + 1
     assert lent.pages() == ALL_GONE
-    {"unmap": lent.unmap, "exit": client.exit, "kill": lambda: c_owner.signal(client, "kill")}[how]()
+    end_by: dict[str, Callable[[], None]] = {
+        "unmap": lent.unmap,
+        "exit": client.exit,
+        "kill": lambda: c_owner.signal(client, "kill"),
+    }
+    end_by[how]()
     if how != "unmap":
         c_owner.reap(client)
     assert count_dmabufs(guest) == before
@@ -433,7 +433,7 @@ def in_vain(owner: Actor, device: Device, kind: str) -> dict[str, int]:
 @machine(alone=True)
 @pytest.mark.parametrize("kind", ["c", "python"])
 def test_an_export_without_a_free_descriptor_is_undone_once(
-    start: Callable[[str], Actor], ram: Function, guest: Guest, kind: str
+    start: Start, ram: Function, guest: Guest, kind: str
 ) -> None:
     """Without a free descriptor an export is EMFILE time and again and leaves nothing; with one it works."""
     owner = start(kind)

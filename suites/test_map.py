@@ -16,12 +16,9 @@ from harness.guest import Guest
 from harness.plugin import on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Range, Refused, Sigbus
 from harness.witness import RamBar
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, RAM_BAR
+from suites.support.fixtures import MemoryDevice
 
-# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
-EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
-MAGIC = 0x010000ED
-
-RAM_BAR = 2
 PAGES = 16
 FIRST_EXPORTS = 30  # rounds of two exports at once
 
@@ -37,7 +34,7 @@ UNKNOWN_IOCTLS = (0x627F, 0x5401)  # one of the DMABUFs' own numbers, and a term
 def test_a_dmabuf_reaches_the_registers(owner: Actor, registers: Function, via: str) -> None:
     """A mapping of a DMABUF of the register BAR reaches the device."""
     mapping = owner.map(owner.export(owner.open(registers.address, via), 0))
-    assert mapping.load32(EDU_MAGIC) == MAGIC
+    assert mapping.load32(EDU_IDENTIFICATION) == EDU_MAGIC
     assert mapping.store32(EDU_LIVENESS, 0x12345678) is None
     assert mapping.load32(EDU_LIVENESS) == 0xEDCBA987
 
@@ -95,17 +92,21 @@ def test_a_range_of_the_register_bar_is_that_range(owner: Actor, registers: Func
     device = owner.open(registers.address)
     first = owner.map(owner.export(device, 0, [Range(0, PAGE)]))
     second = owner.map(owner.export(device, 0, [Range(PAGE, PAGE)]))
-    assert first.load32(EDU_MAGIC) == MAGIC
-    assert second.load32(EDU_MAGIC) == owner.map(device, bar=0).load32(PAGE + EDU_MAGIC) != MAGIC
+    assert first.load32(EDU_IDENTIFICATION) == EDU_MAGIC
+    assert (
+        second.load32(EDU_IDENTIFICATION)
+        == owner.map(device, bar=0).load32(PAGE + EDU_IDENTIFICATION)
+        != EDU_MAGIC
+    )
 
 
 @requirement("MAP-03")
-def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: Function) -> None:
+def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: MemoryDevice) -> None:
     """On each kind of device with a memory BAR all its pages, stamped through the device fd, are in place."""
-    device = c_owner.open(memory.address)
-    assert c_owner.map(device, bar=memory.memory_bar).stamp(seed=0x3A000000) is None
-    mapping = c_owner.map(c_owner.export(device, memory.memory_bar))
-    pages = memory.bars[memory.memory_bar] // PAGE
+    device = c_owner.open(memory.function.address)
+    assert c_owner.map(device, bar=memory.bar).stamp(seed=0x3A000000) is None
+    mapping = c_owner.map(c_owner.export(device, memory.bar))
+    pages = memory.function.bars[memory.bar] // PAGE
     assert mapping.pages() == [0x3A000000 + page for page in range(pages)]
 
 
@@ -162,7 +163,7 @@ def test_a_client_needs_nothing_but_the_dmabuf(
         mapping = client.map(owner.give(owner.export(device, bar), client))
         assert mapping.store32(EDU_LIVENESS, 0x600DCAFE) is None
         assert mapping.load32(EDU_LIVENESS) == view.load32(EDU_LIVENESS)
-        assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC)
+        assert mapping.load32(EDU_IDENTIFICATION) == view.load32(EDU_IDENTIFICATION)
     assert view.load32(EDU_LIVENESS) == ram_witness.word(EDU_LIVENESS) == 0x600DCAFE
     ram_witness.write(PAGE, bytes.fromhex("efbeadde"))
     assert mapping.load32(PAGE) == 0xDEADBEEF
@@ -179,9 +180,9 @@ def test_the_mapping_outlives_the_descriptor(
         view = owner.map(device, bar=bar)
         buffer = owner.export(device, bar)
         mapping = owner.map(buffer)
-        before = mapping.load32(EDU_MAGIC)
+        before = mapping.load32(EDU_IDENTIFICATION)
         buffer.close()
-        assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC) == before
+        assert mapping.load32(EDU_IDENTIFICATION) == view.load32(EDU_IDENTIFICATION) == before
         assert mapping.load32(PAGE) == view.load32(PAGE)
     assert (before, mapping.load32(2 * PAGE)) == (0x06000000, 0x06000002)
     assert mapping.store32(3 * PAGE, 0x60606060) is None
@@ -219,7 +220,7 @@ def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
                 if function is ram and bar == RAM_BAR:
                     assert mapping.load32(0) == 0x77000000 + page
                 elif function is registers and bar == 0:
-                    assert (mapping.load32(0) == MAGIC) == (page == 0)
+                    assert (mapping.load32(0) == EDU_MAGIC) == (page == 0)
 
 
 @requirement("MAP-07")
@@ -359,7 +360,7 @@ def test_what_is_exported_first_of_all_maps(
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         mapping = owner.map(owner.export(device, bar))
-        assert mapping.load32(EDU_MAGIC) == device.read(bar, EDU_MAGIC, 4)
+        assert mapping.load32(EDU_IDENTIFICATION) == device.read(bar, EDU_IDENTIFICATION, 4)
     assert mapping.load32(PAGE) == 0x13000001
     assert mapping.store32(PAGE, 0x13131313) is None
     assert ram_witness.word(PAGE) == 0x13131313

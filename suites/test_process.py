@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,18 +17,15 @@ from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Range, Refused, Sigbu
 from harness.raw import call
 from harness.relations import leave, orphan, receive, seized, send
 from harness.witness import RamBar, count_dmabufs
+from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
+from suites.support.fixtures import Finding, Start
 from suites.support.quiescence import OURS, THEIRS, Oracle, landed
 
-RAM_BAR = 2
-MIB = 1 << 20
 START = 3 * PAGE
 PAGES = 8
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
-NOBODY = 65534
-Start = Callable[[str], Actor]
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
 # include/uapi/linux/vfio.h, iommufd.h: _IO(';', n), all that there are
 VFIO_IOCTLS = range(0x3B64, 0x3B80)
@@ -54,7 +52,7 @@ def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram
     assert client.map(theirs).pages() == [40, 41, 7, 0]
     assert client.map(theirs, PAGE, 3 * PAGE).pages() == [0]
     for length, offset in ((5 * PAGE, 0), (PAGE, 4 * PAGE), (2 * PAGE, 3 * PAGE), (PAGE, ram.bars[RAM_BAR])):
-        assert refusal(lambda length=length, offset=offset: client.map(theirs, length, offset)) == "EINVAL"
+        assert refusal(partial(client.map, theirs, length, offset)) == "EINVAL"
     of_the_system = shared_files(client, lambda name: name.startswith("/usr/"))
     assert of_the_system == {"/dmabuf:": 5 * PAGE}
 
@@ -76,7 +74,7 @@ def test_a_revoke_reaches_whoever_was_given_it(owner: Actor, ram: Function) -> N
     owner.revoke(buffer)
     assert [mapping.pages() for mapping in mappings] == [GONE] * len(mappings)
     for one in held:
-        assert refusal(lambda one=one: one.actor.map(one)) == "ENODEV"
+        assert refusal(partial(one.actor.map, one)) == "ENODEV"
 
 
 # -- fork() ----------------------------------------------------------------------------
@@ -245,7 +243,7 @@ HANGS = {
 @requirement("MP-07")
 @pytest.mark.parametrize(("hang", "inside"), HANGS.values(), ids=HANGS)
 def test_a_client_that_hangs_holds_up_no_revoke(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, second: int, hang: Hang, inside: str | None
+    c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, hang: Hang, inside: str | None
 ) -> None:
     """A revoke returns within a second though the client hangs in its stores, none of which lands then."""
     device = c_owner.open(ram.address)
@@ -258,7 +256,7 @@ def test_a_client_that_hangs_holds_up_no_revoke(
     hammer = lent.hammer(THEIRS, threads=2, cpus=others, inside=inside)
     oracle.require_reach(hammer)
     with hang(c_owner, client):
-        assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
+        assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
         assert oracle.disturbed() == ""
     before = hammer.blows(more=1)
     after = hammer.blows(more=2 * hammer.lap)
@@ -336,12 +334,11 @@ def test_a_client_in_namespaces_of_its_own_maps_and_controls_nothing(owner: Acto
     assert lent.stamp(seed=0x21) is None
     assert owner.map(buffer).pages() == lent.pages() == stamped(0x21)
     answers = {
-        number: refusal(lambda number=number: call(inside, theirs, number))
-        for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
+        number: refusal(partial(call, inside, theirs, number)) for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
     }
     assert set(answers.values()) == {"ENOTTY"}, answers
     for via in ("group", "cdev"):
-        assert refusal(lambda via=via: inside.open(ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
+        assert refusal(partial(inside.open, ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
     assert lent.pages() == stamped(0x21)
     owner.revoke(buffer)
     assert lent.pages() == GONE
@@ -370,7 +367,7 @@ def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str
     late = receive(client, buffer)
     assert late.seek() == LENGTH
     for one in (early, late):
-        assert refusal(lambda one=one: client.map(one)) == "ENODEV"
+        assert refusal(partial(client.map, one)) == "ENODEV"
     assert mapping.pages() == GONE
 
 
@@ -398,7 +395,7 @@ def test_what_was_on_its_way_to_the_dead_is_gone(owner: Actor, ram: Function, gu
 def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
     """What a client that was given a descriptor for reading might try to get one that can write."""
     for flags in ("rdwr,cloexec", "wronly,cloexec"):
-        yield f"reopen {flags}", lambda flags=flags: buffer.reopen(flags)
+        yield f"reopen {flags}", partial(buffer.reopen, flags)
     for mode in ("rdwr", "wronly"):
 
         def set_mode(mode: str = mode) -> Buffer:
@@ -411,7 +408,7 @@ def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
 
 
 @requirement("MP-12")
-def test_a_client_cannot_get_more_than_it_was_given(owner: Actor, ram: Function, finding) -> None:
+def test_a_client_cannot_get_more_than_it_was_given(owner: Actor, ram: Function, finding: Finding) -> None:
     """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
     device = owner.open(ram.address)
     assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
@@ -431,7 +428,7 @@ def gained(attempt: Callable[[], Buffer]) -> str:
     except Refused as refused:
         return refused.errno
     for prot in ("w", "rw"):
-        assert refusal(lambda prot=prot: got.actor.map(got, prot=prot)) == "EACCES"
+        assert refusal(partial(got.actor.map, got, prot=prot)) == "EACCES"
     return "a descriptor"
 
 
@@ -445,4 +442,4 @@ def test_a_mapping_leads_to_no_descriptor(owner: Actor, ram: Function) -> None:
         mapping = holder.map(theirs)
         theirs.close()
         assert mapping.stamp() is None
-        assert refusal(lambda mapping=mapping: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
+        assert refusal(partial(open_mapped_file, mapping)) in ("ENXIO", "EPERM", "EACCES")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from harness.plugin import requirement
 from harness.probe import (
     BUS_ADRERR,
     PAGE,
+    PCI_COMMAND,
+    PCI_COMMAND_MEMORY,
     SEGV_ACCERR,
     Actor,
     Device,
@@ -29,10 +32,8 @@ from harness.probe import (
 )
 from harness.search import Search
 from harness.witness import RamBar
-
-RAM_BAR = 2
-MIB, TIB = 1 << 20, 1 << 40
-PCI_COMMAND, PCI_COMMAND_MEMORY = 4, 2  # include/uapi/linux/pci_regs.h
+from suites.support.constants import RAM_BAR, TIB
+from suites.support.fixtures import MemoryDevice
 
 
 def ranges_of(*parts: tuple[int, int]) -> list[Range]:
@@ -48,9 +49,9 @@ def errno_of(attempt: Callable[[], object]) -> str:
 
 
 @requirement("RNG-01")
-def test_every_offset_and_length_shows_its_pages(owner: Actor, memory: Function) -> None:
+def test_every_offset_and_length_shows_its_pages(owner: Actor, memory: MemoryDevice) -> None:
     """mmap() from any page of a buffer, for any number of pages up to its end, shows just those."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+    device, bar = owner.open(memory.function.address), memory.bar
     assert owner.map(device, 32 * PAGE, bar=bar).stamp() is None
     buffer = owner.export(device, bar, ranges_of((20, 3), (7, 5)))
     shown = [20, 21, 22, 7, 8, 9, 10, 11]
@@ -78,7 +79,7 @@ def test_nothing_beyond_the_buffer_is_mapped(owner: Actor, ram: Function, ram_wi
         (1 << 44, PAGE),
         (PAGE, 1 << 40),
     ):
-        errno = errno_of(lambda length=length, offset=offset: owner.map(buffer, length, offset))
+        errno = errno_of(partial(owner.map, buffer, length, offset))
         assert errno == "EINVAL", (length, offset)
     for length, offset in (
         (PAGE, (1 << 64) - PAGE),
@@ -91,7 +92,7 @@ def test_nothing_beyond_the_buffer_is_mapped(owner: Actor, ram: Function, ram_wi
         (PAGE, 1 << 52),
         (PAGE, 1 << 44),
     ):
-        errno = errno_of(lambda length=length, offset=offset: owner.map(buffer, length, offset))
+        errno = errno_of(partial(owner.map, buffer, length, offset))
         assert errno in ("EINVAL", "EOVERFLOW"), (length, offset)
 
 
@@ -101,15 +102,16 @@ FOUR_SHOWN = [11, 3, 4, 40, 20, 21, 22, 23, 24]
 
 
 @requirement("RNG-04")
-def test_the_boundaries_of_ranges_are_exact(c_owner: Actor, memory: Function) -> None:
+def test_the_boundaries_of_ranges_are_exact(c_owner: Actor, memory: MemoryDevice) -> None:
     """Over four ranges every page is in place, whichever is touched first, in a window across them too."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 64 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, ranges_of(*FOUR))
     pages = range(len(FOUR_SHOWN))
     for order in (pages, reversed(pages), (4, 3, 0, 8, 1, 2, 5, 7, 6)):
-        mapping, order = c_owner.map(buffer), list(order)
-        assert mapping.at(page * PAGE for page in order) == [FOUR_SHOWN[page] for page in order]
+        mapping = c_owner.map(buffer)
+        places = list(order)
+        assert mapping.at(page * PAGE for page in places) == [FOUR_SHOWN[page] for page in places]
     across = c_owner.map(buffer, 5 * PAGE, 2 * PAGE)  # from within the second to within the fourth
     assert across.at(page * PAGE for page in (4, 2, 1, 3, 0)) == [22, 20, 40, 21, 4]
 
@@ -251,9 +253,9 @@ def check_cuts(make: Callable[[], Mapping], first: int) -> None:
 
 
 @requirement("RNG-05")
-def test_a_split_mapping_keeps_its_pages(c_owner: Actor, memory: Function) -> None:
+def test_a_split_mapping_keeps_its_pages(c_owner: Actor, memory: MemoryDevice) -> None:
     """munmap() or mprotect() of a page in the middle leaves those on both sides in place, touched or not."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 64 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, ranges_of((30, 20)))
     check_cuts(lambda: c_owner.map(buffer, 9 * PAGE, 2 * PAGE), first=32)
@@ -307,11 +309,11 @@ def test_a_buffer_of_a_tebibyte_is_right_beyond_it(owner: Actor, ram: Function, 
 
 
 @requirement("RNG-10")
-def test_a_device_fd_mapping_anywhere_is_right_and_is_zapped(c_owner: Actor, memory: Function) -> None:
+def test_a_device_fd_mapping_anywhere_is_right_and_is_zapped(c_owner: Actor, memory: MemoryDevice) -> None:
     """Device-fd mappings at any offset show the BAR, not while memory decoding is off; a reset zaps them."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, bar=bar).stamp() is None
-    last = memory.bars[bar] // PAGE - 4
+    last = memory.function.bars[bar] // PAGE - 4
     views = {first: c_owner.map(device, 4 * PAGE, first * PAGE, bar=bar) for first in (0, 1, last)}
     command = device.read("config", PCI_COMMAND, 2)
     for first, view in views.items():

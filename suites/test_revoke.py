@@ -7,7 +7,8 @@ a mapping proves nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
@@ -15,33 +16,36 @@ from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
+from harness.raw import VFIO_DEVICE_FEATURE
 from harness.witness import RamBar
+from suites.support.constants import (
+    D0,
+    D3HOT,
+    DMA_BUF_IOCTL_REVOKE,
+    EDU_IDENTIFICATION,
+    EDU_LIVENESS,
+    EDU_MAGIC,
+    IOVA,
+    MIB,
+    NOBODY,
+    RAM_BAR,
+    VIA,
+    VIRTIO_BAR,
+)
+from suites.support.fixtures import Finding, MemoryDevice
 from suites.support.quiescence import OURS, THEIRS, Oracle, landed
-from suites.support.registers import IOVA
 
-# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
-EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
-MAGIC = 0x010000ED
-
-RAM_BAR = 2
-D0, D3HOT = 0, 3
-VIRTIO_BAR = 4  # QEMU hw/virtio/virtio-pci.c: the registers of virtio 1.0
-MIB = 1 << 20
-NOBODY = 65534  # another user than the owner, and not root
 PAGES = 16
 START = 3 * PAGE
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 PARTS = [(0, "rw"), (0, "r"), (LENGTH - PAGE, "rw")]  # offset and protection of a page
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
 STORES = 200_000  # that a client tries after a revoke, of which none may land
 FEWER_STORES = 50_000
 ROUNDS = 50  # of first touches against a revoke
 TOGETHER = 5_000  # times that a DMABUF is revoked by two at once
-DMA_BUF_IOCTL_REVOKE = 0x6204  # _IO('b', 4)
-VFIO_DEVICE_FEATURE = 0x3B75  # include/uapi/linux/vfio.h: _IO(';', 100 + 17)
 
 
 def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
@@ -90,18 +94,18 @@ def test_registers_are_out_of_reach(owner: Actor, registers: Function) -> None:
     device = owner.open(registers.address)
     buffer = owner.export(device, 0, [Range(0, PAGE)])
     mapping = mapped(buffer)
-    assert mapping.load32(EDU_MAGIC) == MAGIC
+    assert mapping.load32(EDU_IDENTIFICATION) == EDU_MAGIC
     assert mapping.store32(EDU_LIVENESS, 0x12345678) is None
     owner.revoke(buffer)
-    assert mapping.load32(EDU_MAGIC) == Sigbus(BUS_ADRERR, EDU_MAGIC)
+    assert mapping.load32(EDU_IDENTIFICATION) == Sigbus(BUS_ADRERR, EDU_IDENTIFICATION)
     assert mapping.store32(EDU_LIVENESS, 0) == Sigbus(BUS_ADRERR, EDU_LIVENESS)
     assert device.read(0, EDU_LIVENESS, 4) == 0xEDCBA987
 
 
 @requirement("REV-01")
-def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: Function) -> None:
+def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: MemoryDevice) -> None:
     """After a revoke loads and stores of 8 to 64 bits are SIGBUS at their address."""
-    buffer = c_owner.export(c_owner.open(memory.address), memory.memory_bar, SPAN)
+    buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     touched, untouched = mapped(buffer), mapped(buffer)
     place = 5 * PAGE + 0x7F8
     for bits in (8, 16, 32, 64):
@@ -146,9 +150,9 @@ def test_a_forked_child_is_cut_off_too(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("REV-09")
-def test_the_mapping_stays_in_place(c_owner: Actor, memory: Function) -> None:
+def test_the_mapping_stays_in_place(c_owner: Actor, memory: MemoryDevice) -> None:
     """A revoke leaves the VMA as it was; it can be unmapped in part and as a whole."""
-    buffer = c_owner.export(c_owner.open(memory.address), memory.memory_bar, SPAN)
+    buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     mapping = mapped(buffer)
     assert mapping.stamp() is None
     before = c_owner.vmas(mapping)
@@ -181,8 +185,8 @@ def test_system_calls_do_not_reach_it_either(
     assert view.store32(place, OURS) is None
     kept = view.load32(place)
     for mapping in (touched, untouched):
-        assert refusal(lambda mapping=mapping: mapping.copy_out(place)) == "EFAULT"
-        assert refusal(lambda mapping=mapping: mapping.copy_in(place, THEIRS)) == "EFAULT"
+        assert refusal(partial(mapping.copy_out, place)) == "EFAULT"
+        assert refusal(partial(mapping.copy_in, place, THEIRS)) == "EFAULT"
     assert view.load32(place) == kept
 
 
@@ -281,7 +285,7 @@ def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ra
 @requirement("REV-13", "REV-02")
 @pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "four threads"])
 def test_a_revoke_waits_for_no_client(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, second: int, threads: int
+    c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, threads: int
 ) -> None:
     """A revoke returns within a second while the client is stopped in its stores, who then has SIGBUS."""
     device = c_owner.open(ram.address)
@@ -291,7 +295,7 @@ def test_a_revoke_waits_for_no_client(
     hammer = lent.hammer(THEIRS, threads=threads)
     oracle.require_reach(hammer)
     c_owner.signal(lent.actor, "stop")
-    assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
+    assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
     c_owner.signal(lent.actor, "cont")
     before = hammer.blows(more=1)
     after = hammer.blows(more=hammer.lap)
@@ -308,18 +312,16 @@ def test_a_revoke_waits_for_no_client(
 
 @requirement("REV-03", "REV-04")
 @VIA
-def test_a_revoked_buffer_is_refused(
-    owner: Actor, memory: Function, via: str, finding: Callable[[str], None]
-) -> None:
+def test_a_revoked_buffer_is_refused(owner: Actor, memory: MemoryDevice, via: str, finding: Finding) -> None:
     """A revoked DMABUF is not mapped again, and a second revoke is EBADFD and changes nothing."""
-    device = owner.open(memory.address, via)
-    buffer, other = (owner.export(device, memory.memory_bar, SPAN) for _ in range(2))
+    device = owner.open(memory.function.address, via)
+    buffer, other = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping, kept = mapped(buffer), mapped(other)
     assert mapping.stamp(seed=5) is None
     owner.revoke(buffer)
     for _ in range(2):
         assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
-    errnos = {refusal(lambda part=part: owner.map(buffer, PAGE, *part)) for part in PARTS}
+    errnos = {refusal(partial(owner.map, buffer, PAGE, *part)) for part in PARTS}
     finding(f"mmap() of a revoked DMABUF is {' or '.join(sorted(errnos))}.")
     assert mapping.load32(0) == GONE[0]
     assert kept.pages() == list(range(5, 5 + PAGES))
@@ -335,7 +337,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
     c_owner.revoke(buffer)
     late = c_owner.give(buffer, c_owner.spawn("late", uid=NOBODY))
     for held in (theirs, late):
-        refusal(lambda held=held: mapped(held))
+        refusal(partial(mapped, held))
 
 
 @requirement("RACE-02", "REV-04")
@@ -361,15 +363,15 @@ def test_any_descriptor_of_the_buffer_will_do(c_owner: Actor, ram: Function, how
     c_owner.revoke(copy)
     assert [mapping.pages() for mapping in mappings] == [GONE] * 3
     for held in (buffer, copy):
-        assert refusal(lambda held=held: c_owner.revoke(held)) == "EBADFD"
+        assert refusal(partial(c_owner.revoke, held)) == "EBADFD"
     for held in (buffer, copy, theirs):
-        refusal(lambda held=held: mapped(held))
+        refusal(partial(mapped, held))
 
 
 @requirement("REV-06")
-def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: Function) -> None:
+def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryDevice) -> None:
     """A revoke by a duplicate takes what was mapped by the first descriptor, which may be closed by then."""
-    buffer = owner.export(owner.open(memory.address), memory.memory_bar, SPAN)
+    buffer = owner.export(owner.open(memory.function.address), memory.bar, SPAN)
     mapping, copy = mapped(buffer), buffer.dup()
     assert mapping.stamp() is None
     buffer.close()
@@ -380,17 +382,17 @@ def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: Functio
 
 
 @requirement("REV-07")
-def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, memory: Function) -> None:
+def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, memory: MemoryDevice) -> None:
     """A DMABUF without mapping and importer can be revoked, also one that nobody has but the revoker."""
-    device = owner.open(memory.address)
-    unmapped, fresh = (owner.export(device, memory.memory_bar, SPAN) for _ in range(2))
+    device = owner.open(memory.function.address)
+    unmapped, fresh = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping = mapped(unmapped)
     assert mapping.load32(0) is not None
     mapping.unmap()
     for buffer in (unmapped, fresh):
         owner.revoke(buffer)
-        refusal(lambda buffer=buffer: mapped(buffer))
-        assert refusal(lambda buffer=buffer: owner.revoke(buffer)) == "EBADFD"
+        refusal(partial(mapped, buffer))
+        assert refusal(partial(owner.revoke, buffer)) == "EBADFD"
 
 
 @requirement("REV-17")
@@ -455,7 +457,9 @@ def stays_dead(device: Device, bar: int, spans: list[Range], leave: Callable[[Ma
 
 @requirement("REV-05")
 @pytest.mark.parametrize("suspended", [memory_off, low_power], ids=["memory off", "low power"])
-def test_no_end_of_a_suspension_brings_it_back(c_owner: Actor, ram: Function, suspended) -> None:
+def test_no_end_of_a_suspension_brings_it_back(
+    c_owner: Actor, ram: Function, suspended: Callable[[Device], AbstractContextManager[None]]
+) -> None:
     """A revoked DMABUF stays dead when memory decoding was off and on again, and when low power ends."""
 
     def leave(control: Mapping) -> None:
@@ -514,7 +518,7 @@ def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
     assert mapping.stamp(seed=3) is None
     for held in (theirs, buffer):
         for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE):
-            assert refusal(lambda held=held, request=request: held.ioctl(request)) == "ENOTTY"
+            assert refusal(partial(held.ioctl, request)) == "ENOTTY"
     assert lent.pages() == mapping.pages() == mapped(theirs).pages() == list(range(3, 3 + PAGES))
     c_owner.revoke(buffer)
     assert lent.pages() == mapping.pages() == GONE
@@ -603,9 +607,9 @@ def test_another_buffer_sees_no_fault(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("REV-16")
-def test_the_others_stay_and_still_follow_the_device(owner: Actor, memory: Function) -> None:
+def test_the_others_stay_and_still_follow_the_device(owner: Actor, memory: MemoryDevice) -> None:
     """Of three DMABUFs the middle one is revoked: the others work, and lose and regain their pages."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+    device, bar = owner.open(memory.function.address), memory.bar
     buffers = [owner.export(device, bar, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
     first, middle, last = mappings = [mapped(buffer) for buffer in buffers]
     for number, mapping in enumerate(mappings):

@@ -7,6 +7,7 @@ a mapping proves nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -14,34 +15,36 @@ from harness.errors import HarnessError
 from harness.guest import Device as Function
 from harness.guest import Guest
 from harness.plugin import machine, requirement
-from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus, refusal
+from harness.probe import BUS_ADRERR, PAGE, PCI_COMMAND, Actor, Device, Range, Refused, Sigbus, refusal
 from harness.witness import RamBar
-from suites.support.quiescence import THEIRS, Oracle, landed
-from suites.support.reach import Reach, View
-from suites.support.registers import (
+from suites.support.constants import (
+    D0,
+    D3HOT,
     EDU_MAGIC,
     IOVA,
     IVSHMEM_BAR,
     IVSHMEM_INTERRUPT_MASK,
-    RESETS,
+    NOBODY,
+    PCI_COMMAND_MASTER,
+    RAM_BAR,
+    SENTINEL,
+    VIA,
     VIRTIO_BAR,
     VIRTIO_SELECT,
     VIRTIO_STATUS,
-    write_by_dma,
 )
+from suites.support.fixtures import Finding
+from suites.support.quiescence import THEIRS, Oracle, landed
+from suites.support.reach import Reach, View
+from suites.support.registers import RESETS, write_by_dma
 
-RAM_BAR = 2
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}
-D0, D3HOT = 0, 3
-PCI_COMMAND, PCI_COMMAND_MASTER = 4, 4  # include/uapi/linux/pci_regs.h
-NOBODY = 65534
 PAGES = 4
 START = 3 * PAGE
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 SHOWN = list(range(3, 3 + PAGES))
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
 
 def on(*roles: str) -> pytest.MarkDecorator:
@@ -140,7 +143,7 @@ def test_what_is_exported_while_memory_is_off_waits_for_it(
     device.decode_memory(False)
     buffers = [owner.export(device, RAM_BAR, [Range(first * PAGE, 2 * PAGE)]) for first in (0, 4)]
     for buffer in buffers:
-        refusal(lambda buffer=buffer: owner.map(buffer))
+        refusal(partial(owner.map, buffer))
     device.decode_memory(True)
     assert [owner.map(buffer).pages() for buffer in buffers] == [[0, 1], [4, 5]]
     assert before.pages() == SHOWN
@@ -235,7 +238,7 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
 @requirement("STATE-08")
 @on("ram", "rng")
 def test_a_wakeup_gives_everything_back(
-    c_owner: Actor, function: Function, guest: Guest, finding: Callable[[str], None]
+    c_owner: Actor, function: Function, guest: Guest, finding: Finding
 ) -> None:
     """When a device in low power was woken up, and told so, all mappings are usable without an exit."""
     device = c_owner.open(function.address)
@@ -277,7 +280,7 @@ def test_a_wakeup_does_not_turn_memory_on(
 
 @requirement("STATE-09")
 def test_the_memory_bit_does_not_end_low_power(
-    c_owner: Actor, ram: Function, guest: Guest, importer: Device, finding: Callable[[str], None]
+    c_owner: Actor, ram: Function, guest: Guest, importer: Device, finding: Finding
 ) -> None:
     """In low power a write that sets the memory bit lets neither the processor nor an importer in."""
     device = c_owner.open(ram.address)
@@ -308,7 +311,7 @@ def test_what_is_exported_in_low_power_waits_for_its_end(
     ram_witness: RamBar,
     guest: Guest,
     importer: Device,
-    finding: Callable[[str], None],
+    finding: Finding,
 ) -> None:
     """A DMABUF exported in low power cannot be mapped, or not accessed, nor imported before the end of it."""
     ram_witness.stamp()
@@ -380,7 +383,7 @@ COUNT = 100  # resets
 
 @requirement("STATE-12")
 def test_an_access_during_a_reset_waits_or_is_sigbus(
-    c_owner: Actor, registers: Function, finding: Callable[[str], None]
+    c_owner: Actor, registers: Function, finding: Finding
 ) -> None:
     """What clients read in a loop during 100 resets is the identification, or SIGBUS, and nothing else."""
     device = c_owner.open(registers.address)
@@ -455,7 +458,7 @@ def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
     other, stranger = c_owner.join(device, second.address), c_owner.open(ram.address)
     reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
     for one in (device, other):
-        assert refusal(lambda one=one: one.hot_reset(by=stranger)) == "EINVAL"
+        assert refusal(partial(one.hot_reset, by=stranger)) == "EINVAL"
         assert all(reach.present() for reach in reaches)
         assert [reach.missing() for reach in reaches] == ["", ""]
     device.hot_reset()
@@ -547,8 +550,6 @@ def test_a_device_without_a_reset_keeps_everything(c_owner: Actor, pair: tuple[F
 
 
 # -- importers -------------------------------------------------------------------------
-
-SENTINEL = 0x5A5A0001
 
 
 def import_lands(device: Device, importer: Device) -> bool:

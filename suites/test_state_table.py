@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -11,11 +10,11 @@ from harness.guest import Device as Function
 from harness.plugin import machine, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Device, Range, Refused, Sigbus
 from suites.support import states
+from suites.support.constants import D0, D3HOT, IOVA, SENTINEL, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR
+from suites.support.fixtures import Finding
 from suites.support.reach import View
-from suites.support.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
+from suites.support.registers import RESETS, write_by_dma
 
-D0, D3HOT = 0, 3
-SENTINEL = 0x5A5A0001
 TABLE = states.load()
 CHECKS = {
     "mmap()": ("STATE-15", "REV-03"),
@@ -168,7 +167,7 @@ class Bench:
     "event", [pytest.param(event, marks=requirement(*CHECKS[event])) for event in TABLE.events]
 )
 def test_an_event_in_every_state(
-    c_owner: Actor, rng: Function, importer: Device, event: str, finding: Callable[[str], None]
+    c_owner: Actor, rng: Function, importer: Device, event: str, finding: Finding
 ) -> None:
     """An event meets a DMABUF in each of its states, and is followed by what the state table says."""
     bench = Bench(c_owner, rng.address, importer)

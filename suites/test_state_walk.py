@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping as Map
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,11 +14,11 @@ from harness.guest import Guest
 from harness.plugin import machine, requirement
 from harness.probe import PAGE, Actor, Buffer, Device, Range, refusal
 from harness.search import Search
+from suites.support.constants import D0, D3HOT, RAM_BAR, VIRTIO_BAR, VIRTIO_VECTOR
+from suites.support.fixtures import Finding
 from suites.support.reach import View, look, views_of
-from suites.support.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
+from suites.support.registers import RESETS
 
-RAM_BAR = 2
-D0, D3HOT = 0, 3
 TELLING = VIRTIO_VECTOR  # the offset of a word that is not 0 where the virtio device is decoded
 BUFFERS = range(3)
 
@@ -141,7 +140,7 @@ class Walk:
             made.callback(self._make_accessible)
             buffers = [made.enter_context(self._export(number)) for number in BUFFERS]
             lent = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
-            views = self.views | {f"DMABUF {number}": view for number, view in enumerate(lent)}
+            views = dict(self.views) | {f"DMABUF {number}": view for number, view in enumerate(lent)}
             for count, step in enumerate(steps):
                 if not model.admits(step, self.kernel):
                     continue
@@ -267,9 +266,7 @@ def test_what_is_done_twice_or_in_d3hot(c_owner: Actor, rng: Function, guest: Gu
 @requirement("STATE-06")
 @machine(power=True)
 @pytest.mark.parametrize("way", ["device", "DMABUF"])
-def test_memory_that_is_turned_on_in_d3hot(
-    c_owner: Actor, rng: Function, finding: Callable[[str], None], way: str
-) -> None:
+def test_memory_that_is_turned_on_in_d3hot(c_owner: Actor, rng: Function, finding: Finding, way: str) -> None:
     """When memory was turned on in D3hot, a mapping shows in D0 what is there, or is SIGBUS."""
     device = c_owner.open(rng.address)
     if way == "device":

@@ -5,6 +5,8 @@ Every scenario maps first: on a kernel that maps nothing a refusal proves nothin
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from harness.errors import HarnessError
@@ -48,9 +50,9 @@ from harness.probe import (
 )
 from harness.relations import Segment, dump
 from harness.witness import RamBar
+from suites.support.constants import MIB, RAM_BAR
+from suites.support.fixtures import Finding
 
-RAM_BAR = 2
-MIB = 1 << 20
 START = 5
 PAGES = 16
 LENGTH = PAGES * PAGE
@@ -99,21 +101,19 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
     """MAP_PRIVATE is EINVAL for any protection, populated or not; the shared mapping stays as it was."""
     for flags in ("private", "private,populate", "private,locked"):
         for prot in ("none", "r", "w", "rw"):
-            attempt = outcome(lambda prot=prot, flags=flags: c_owner.map(buffer, prot=prot, flags=flags))
+            attempt = outcome(partial(c_owner.map, buffer, prot=prot, flags=flags))
             assert attempt == "EINVAL", (prot, flags)
     assert mapping.pages() == SHOWN
 
 
 @requirement("FLAG-02")
 def test_executing_is_allowed_as_for_any_dmabuf(
-    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
     """mmap() and mprotect() with PROT_EXEC are answered as they are for a DMABUF of udmabuf."""
 
     def answers(one: Buffer, view: Mapping) -> dict[str, str]:
-        found = {
-            f"mmap {prot}": outcome(lambda prot=prot: c_owner.map(one, prot=prot)) for prot in ("rx", "rwx")
-        }
+        found = {f"mmap {prot}": outcome(partial(c_owner.map, one, prot=prot)) for prot in ("rx", "rwx")}
         return found | {"mprotect rx": outcome(lambda: view.protect("rx"))}
 
     other = c_owner.make("udmabuf", LENGTH)
@@ -133,7 +133,7 @@ def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mappin
             got = c_owner.map(reading, prot=prot)
         except Refused:
             continue
-        assert outcome(lambda got=got: got.protect("rw")) == "EACCES"
+        assert outcome(partial(got.protect, "rw")) == "EACCES"
         assert isinstance(got.store32(0, 0), Sigsegv)
     assert mapping.pages() == SHOWN
 
@@ -282,7 +282,7 @@ def test_another_page_of_a_dmabuf_is_that_page(c_owner: Actor, buffer: Buffer, m
         assert mapping.pages(place * PAGE, 2 * PAGE) == SHOWN[page : page + 2]
     for page in (PAGES - 1, PAGES, 1 << 20, 1 << 40, (1 << 52) - 1):
         with c_owner.map(buffer) as fresh:
-            refused = outcome(lambda page=page, fresh=fresh: remap_file_page(fresh, page, PAGE, 2 * PAGE))
+            refused = outcome(partial(remap_file_page, fresh, page, PAGE, 2 * PAGE))
             assert refused in ("EINVAL", "EOVERFLOW"), page
             for place in (PAGE, 2 * PAGE):
                 assert is_what_it_was_or_gone(fresh, place, SHOWN[place // PAGE])
@@ -359,13 +359,15 @@ ACCEPTED = (
 
 
 @requirement("FLAG-08")
-def test_no_advice_changes_what_is_mapped(c_owner: Actor, buffer: Buffer, mapping: Mapping, finding) -> None:
+def test_no_advice_changes_what_is_mapped(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
+) -> None:
     """Whatever madvise() is told, the pages are those of the device, touched before or not; the errnos."""
     answers = {}
     for advice in (*REFUSED, *ACCEPTED):
         with c_owner.map(buffer) as fresh:
             assert fresh.pages(0, 8 * PAGE) == SHOWN[:8]
-            answers[advice] = outcome(lambda fresh=fresh, advice=advice: fresh.advise(advice))
+            answers[advice] = outcome(partial(fresh.advise, advice))
             assert fresh.pages() == SHOWN, advice
             assert fresh.store32(8 * PAGE + 8, 0x51) is None
             assert mapping.load32(8 * PAGE + 8) == 0x51
@@ -422,8 +424,8 @@ def test_a_debugger_does_not_reach_it(
         for target in targets:
             debugger = Debugger(mapping, target, via)
             for offset in (0, PAGE + 8, 12 * PAGE):
-                assert outcome(lambda debugger=debugger, offset=offset: debugger.peek(offset)) == errno
-                assert outcome(lambda debugger=debugger, offset=offset: debugger.poke(offset, 0)) == errno
+                assert outcome(partial(debugger.peek, offset)) == errno
+                assert outcome(partial(debugger.poke, offset, 0)) == errno
 
     check()
     assert mapping.pages() == SHOWN
@@ -453,16 +455,14 @@ ADVICES = {"willneed": 3, "cold": 20, "pageout": 21, "collapse": 25}
 
 
 @requirement("FLAG-11")
-def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping, finding) -> None:
+def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping, finding: Finding) -> None:
     """process_madvise() of the mapping, by another process or by this one, leaves the pages as they are."""
     child = c_owner.fork("child")
     inherited = child.adopt(mapping)
     answers = {}
     for name, advice in ADVICES.items():
         for target in (child, None):
-            answers[name] = outcome(
-                lambda target=target, advice=advice: advise_process(mapping, target, advice)
-            )
+            answers[name] = outcome(partial(advise_process, mapping, target, advice))
             assert mapping.pages() == inherited.pages() == SHOWN, name
     finding(f"process_madvise(): {answers}")
     assert {answers[name] for name in ("cold", "pageout", "collapse")} <= {"EFAULT", "EINVAL"}
@@ -499,9 +499,9 @@ def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> Non
 
 
 @requirement("FLAG-13")
-def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding) -> None:
+def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding: Finding) -> None:
     """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
-    answers = {how: outcome(lambda how=how: sync(mapping, how)) for how in ("sync", "async", "invalidate")}
+    answers = {how: outcome(partial(sync, mapping, how)) for how in ("sync", "async", "invalidate")}
     finding(f"msync(): {answers}")
     assert answers == {"sync": "EINVAL", "async": "success", "invalidate": "success"}
     assert mapping.pages() == SHOWN
@@ -511,10 +511,15 @@ def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, fin
 def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> None:
     """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
     for mode in ("missing", "wp", "minor"):
-        if (control := outcome(lambda mode=mode: watch_faults(ordinary, mode).close())) != "success":
+        if (control := outcome(partial(watch_and_close, ordinary, mode))) != "success":
             raise HarnessError(f"Ordinary memory was to be registered for {mode}, and is {control}.")
-        assert outcome(lambda mode=mode: watch_faults(mapping, mode)) == "EINVAL", mode
+        assert outcome(partial(watch_faults, mapping, mode)) == "EINVAL", mode
     assert mapping.pages() == SHOWN
+
+
+def watch_and_close(mapping: Mapping, mode: str) -> None:
+    """Register a userfaultfd on the mapping, and close it.  Raises Refused."""
+    watch_faults(mapping, mode).close()
 
 
 def load_of_write_protected(mapping: Mapping, offset: int) -> str:
@@ -531,7 +536,7 @@ def load_of_write_protected(mapping: Mapping, offset: int) -> str:
 @requirement("FLAG-14")
 @pytest.mark.parametrize("level", ["pte", "pmd"])
 def test_write_protection_that_ends_by_itself_keeps_no_revoke_out(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, finding, level: str
+    c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str
 ) -> None:
     """Asynchronous write protection does what it does to a device-fd mapping, and a revoke ends it all."""
     ram_witness.stamp()
@@ -570,7 +575,7 @@ def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mappi
 
 @requirement("FLAG-19")
 def test_a_hint_of_huge_tlb_pages_changes_nothing(
-    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
     """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
     got: list[Mapping] = []
@@ -592,12 +597,12 @@ WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile",
 @requirement("FLAG-21")
 @pytest.mark.parametrize("end", ["alive", "revoked"])
 def test_there_is_no_way_to_the_data_but_mmap(
-    c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding
+    c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding: Finding
 ) -> None:
     """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""
     if end == "revoked":
         c_owner.revoke(buffer)
-    answers = {way: outcome(lambda way=way: c_owner.say("fdio", buffer.name, way)) for way in WAYS}
+    answers = {way: outcome(partial(c_owner.say, "fdio", buffer.name, way)) for way in WAYS}
     finding(f"a DMABUF's descriptor, {end}: {answers}")
     assert "success" not in answers.values()
     assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")
