@@ -19,6 +19,7 @@ from harness.plugin import machine, on_dialect, requirement
 from harness.probe import BUS_ADRERR, PAGE, Actor, Buffer, Device, Mapping, Range, Sigbus, refusal
 from harness.raw import Leftovers
 from harness.witness import RamBar, Slabs, count_dmabufs
+from suites.support.cases import require_nothing_left
 from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
 from suites.support.fixtures import MemoryDevice, Start
 
@@ -443,7 +444,7 @@ def test_an_export_without_a_free_descriptor_is_undone_once(
     tally = in_vain(owner, device, kind)
     owner.limit_descriptors(64)
     assert list(tally) == ["EMFILE"]
-    assert leftovers.look() == ""
+    require_nothing_left(leftovers)
     assert owner.export(device, RAM_BAR, SPAN).size == LENGTH
     device.close()
     guest.unbind(ram)

@@ -19,7 +19,7 @@ from harness.relations import leave, orphan, receive, seized, send
 from harness.witness import RamBar, count_dmabufs
 from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
 from suites.support.fixtures import Finding, Start
-from suites.support.quiescence import OURS, THEIRS, Oracle, landed
+from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
 
 START = 3 * PAGE
 PAGES = 8
@@ -257,14 +257,14 @@ def test_a_client_that_hangs_holds_up_no_revoke(
     oracle.require_reach(hammer)
     with hang(c_owner, client):
         assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
-        assert oracle.disturbed() == ""
+        oracle.require_undisturbed()
     before = hammer.blows(more=1)
     after = hammer.blows(more=2 * hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     for one in after:
         assert one.sigbus > hammer.lap
         assert (one.sigsegv, one.other) == (0, 0)
-    assert oracle.disturbed() == ""
+    oracle.require_undisturbed()
 
 
 @requirement("MP-08")
@@ -312,9 +312,9 @@ def test_every_thread_sees_the_revoke(
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
-    assert oracle.disturbed() == ""
+    oracle.require_undisturbed()
     assert lent.pages() == GONE
 
 

@@ -33,7 +33,7 @@ from suites.support.constants import (
     VIRTIO_BAR,
 )
 from suites.support.fixtures import Finding, MemoryDevice
-from suites.support.quiescence import OURS, THEIRS, Oracle, landed
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed, require_none_landed
 
 PAGES = 16
 START = 3 * PAGE
@@ -213,8 +213,8 @@ def test_no_store_lands_after_a_revoke(
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=STORES // threads)
-    assert landed(after) == landed(before)
-    assert oracle.disturbed() == ""
+    require_none_landed(before, after)
+    oracle.require_undisturbed()
 
 
 @requirement("REV-02", "HUGE-07")
@@ -234,9 +234,9 @@ def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, r
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=FEWER_STORES)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert lent.page_table().is_empty()
-    assert oracle.disturbed() == ""
+    oracle.require_undisturbed()
 
 
 @requirement("REV-02")
@@ -256,7 +256,7 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
     assert c_owner.reclaim(buffer, view, OURS, offset=EDU_LIVENESS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=FEWER_STORES)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert view.load32(EDU_LIVENESS) == device.read(0, EDU_LIVENESS, 4) == OURS ^ 0xFFFFFFFF
 
 
@@ -299,11 +299,11 @@ def test_a_revoke_waits_for_no_client(
     c_owner.signal(lent.actor, "cont")
     before = hammer.blows(more=1)
     after = hammer.blows(more=hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     for one in after:
         assert one.sigbus > hammer.lap
         assert (one.sigsegv, one.other) == (0, 0)
-    assert oracle.disturbed() == ""
+    oracle.require_undisturbed()
     assert lent.pages() == GONE
 
 

@@ -34,7 +34,7 @@ from suites.support.constants import (
     VIRTIO_STATUS,
 )
 from suites.support.fixtures import Finding
-from suites.support.quiescence import THEIRS, Oracle, landed
+from suites.support.quiescence import THEIRS, Oracle, require_none_landed
 from suites.support.reach import Reach, View
 from suites.support.registers import RESETS, write_by_dma
 
@@ -85,11 +85,11 @@ def test_memory_off_takes_everything_away_and_on_gives_it_back(
     assert reach.words == SHOWN
     for off, on_again in ((2, 2), (1, 4), (4, 1)):
         device.decode_memory(False, width=off)
-        assert reach.left() == ""
+        reach.require_gone()
         device.decode_memory(True, width=on_again)
         assert ram_witness.pages(START, LENGTH) == SHOWN
         assert ram_witness.word(START + 8) == 0
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 @requirement("STATE-04", "STATE-01", "STATE-02", "STATE-15", "STATE-16")
@@ -101,9 +101,9 @@ def test_every_bar_is_taken_away(c_owner: Actor, function: Function, via: str) -
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     for _ in range(2):
         device.decode_memory(False)
-        assert reach.left() == ""
+        reach.require_gone()
         device.decode_memory(True)
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 @requirement("STATE-01", "STATE-11")
@@ -119,15 +119,15 @@ def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
         (2, command & ~PCI_COMMAND_MASTER),
     ):
         device.write("config", PCI_COMMAND, width, value)
-        assert reach.present()
+        reach.require_present()
     high = device.read("config", PCI_COMMAND + 1, 1)
     for value in (high ^ 4, high):  # interrupts on or off
         device.write("config", PCI_COMMAND + 1, 1, value)
-        assert reach.present()
+        reach.require_present()
     device.decode_memory(True)
     device.exit_low_power()
-    assert reach.present()
-    assert reach.missing() == ""
+    reach.require_present()
+    reach.require_back()
 
 
 @requirement("STATE-05", "STATE-15")
@@ -178,22 +178,22 @@ def test_d3hot_takes_everything_away_and_the_memory_bit_still_counts(c_owner: Ac
     device = c_owner.open(rng.address)
     reach = Reach.of(device, VIRTIO_BAR, [Range(0, rng.bars[VIRTIO_BAR])])
     device.power(D3HOT)
-    assert reach.left() == ""
+    reach.require_gone()
     buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
     refusal(lambda: c_owner.map(buffer))
     for memory in (True, False):
         device.decode_memory(memory)
-        assert reach.left() == ""
+        reach.require_gone()
     device.power(D0)
-    assert reach.left() == ""
+    reach.require_gone()
     refusal(lambda: c_owner.map(buffer))
     device.decode_memory(True)
-    assert reach.missing() == ""
+    reach.require_back()
     assert c_owner.map(buffer).load32(0) == reach.words[0]
     device.power(D3HOT)
-    assert reach.left() == ""
+    reach.require_gone()
     device.power(D0)
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-07", "STATE-16")
@@ -205,13 +205,13 @@ def test_low_power_takes_everything_away_until_its_end(
     device = c_owner.open(function.address)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     device.enter_low_power()
-    assert reach.left() == ""
+    reach.require_gone()
     guest.await_suspend(function)
-    assert reach.left() == ""
+    reach.require_gone()
     assert refusal(device.enter_low_power) == "EINVAL"
-    assert reach.left() == ""
+    reach.require_gone()
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-07", "STATE-16")
@@ -227,7 +227,7 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
     before = hammer.blows(more=1)
     ram_witness.fill(0x5A, START, LENGTH)
     after = hammer.blows(more=50_000)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert {(one.sigsegv, one.other) for one in after} == {(0, 0)}
     assert set(ram_witness.read(START, LENGTH)) == {0x5A}
     device.exit_low_power()
@@ -245,7 +245,7 @@ def test_a_wakeup_gives_everything_back(
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     device.enter_low_power(wakeup=True)
     guest.await_suspend(function)
-    assert reach.left() == ""
+    reach.require_gone()
     assert device.wakeups() == 0
     device.info()
     assert device.wakeups() == 1
@@ -255,7 +255,7 @@ def test_a_wakeup_gives_everything_back(
         f"After a wakeup the mappings of the DMABUF {dmabuf}, and {len(back)} of {len(reach.views)} "
         "device-fd mappings are."
     )
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-08", "STATE-11")
@@ -272,10 +272,10 @@ def test_a_wakeup_does_not_turn_memory_on(
         device.info()
         assert device.wakeups() == 1
         if not memory:
-            assert reach.left() == ""
+            reach.require_gone()
             assert refusal(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-09")
@@ -300,7 +300,7 @@ def test_the_memory_bit_does_not_end_low_power(
             finding(f"In low power, the memory bit {'on' if bit else 'off'}, iommufd imports the DMABUF.")
             pytest.fail("an importer was let in")
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
     importer.import_buffer(reach.buffer, IOVA)
 
 
@@ -354,7 +354,7 @@ def test_after_a_reset_memory_is_as_it_was(
             assert mapping.page_table().is_empty()
         assert registers.load32(IVSHMEM_INTERRUPT_MASK) == 0
         assert device.read(IVSHMEM_BAR, IVSHMEM_INTERRUPT_MASK, 4) == 0
-        assert reach.missing() == ""
+        reach.require_back()
     assert ram_witness.pages(START, LENGTH) == SHOWN
 
 
@@ -375,7 +375,7 @@ def test_after_a_reset_registers_are_as_at_the_start(c_owner: Actor, rng: Functi
         assert reach.touched.store32(VIRTIO_SELECT, 1) is None
         assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == 1
         assert reach.touched.store32(VIRTIO_SELECT, 0) is None
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 COUNT = 100  # resets
@@ -430,7 +430,7 @@ def test_a_hot_reset_concerns_all_devices_of_the_set(
             assert reach.touched.page_table().is_empty()
         assert registers.touched.load(8, VIRTIO_STATUS) == registers.untouched.load(8, VIRTIO_STATUS) == 0
         for reach in (memory, registers):
-            assert reach.missing() == ""
+            reach.require_back()
 
 
 @requirement("STATE-13")
@@ -444,7 +444,7 @@ def test_a_hot_reset_does_not_need_all_devices_open(
     reach = Reach.of(device, RAM_BAR, SPAN)
     device.hot_reset()
     assert reach.touched.page_table().is_empty()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-13")
@@ -459,11 +459,15 @@ def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
     reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
     for one in (device, other):
         assert refusal(partial(one.hot_reset, by=stranger)) == "EINVAL"
-        assert all(reach.present() for reach in reaches)
-        assert [reach.missing() for reach in reaches] == ["", ""]
+        for reach in reaches:
+            reach.require_present()
+        for reach in reaches:
+            reach.require_back()
     device.hot_reset()
-    assert not any(reach.present() for reach in reaches)
-    assert [reach.missing() for reach in reaches] == ["", ""]
+    for reach in reaches:
+        reach.require_zapped()
+    for reach in reaches:
+        reach.require_back()
 
 
 @requirement("STATE-13", "STATE-19")
@@ -480,8 +484,10 @@ def test_a_hot_reset_that_fails_gives_everything_back(
     guest.begin_unbind(second)
     for one in (device, other):
         assert refusal(one.hot_reset) == "EAGAIN"
-        assert not any(reach.present() for reach in reaches)
-        assert [reach.missing() for reach in reaches] == ["", ""]
+        for reach in reaches:
+            reach.require_zapped()
+        for reach in reaches:
+            reach.require_back()
 
 
 @requirement("STATE-13")
@@ -500,12 +506,13 @@ def test_a_hot_reset_that_meets_another_gives_everything_back(
     with other.resetting(count=10):
         for _ in range(5):
             busy += hot_resets_at_once(device) == "EBUSY"
-            assert reach.missing() == ""
+            reach.require_back()
     if not busy:
         raise HarnessError("No hot reset met a reset of the second device.")
-    assert registers.missing() == ""
+    registers.require_back()
     device.hot_reset()
-    assert [one.missing() for one in (reach, registers)] == ["", ""]
+    for one in (reach, registers):
+        one.require_back()
 
 
 def hot_resets_at_once(device: Device) -> str:
@@ -530,13 +537,13 @@ def test_a_reset_that_fails_gives_everything_back(
     guest.begin_unbind(ram)
     for _ in range(2):
         assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
-        assert not reach.present()
-        assert reach.missing() == ""
+        reach.require_zapped()
+        reach.require_back()
     device.decode_memory(False)
     assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
-    assert reach.left() == ""
+    reach.require_gone()
     device.decode_memory(True)
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-19")
@@ -546,7 +553,7 @@ def test_a_device_without_a_reset_keeps_everything(c_owner: Actor, pair: tuple[F
     device = c_owner.open(pair[0].address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     assert refusal(device.reset) == "EINVAL"
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 # -- importers -------------------------------------------------------------------------

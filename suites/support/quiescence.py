@@ -1,9 +1,9 @@
-"""The quiescence oracle: does anything still reach a range that its owner took back?
+"""The quiescence oracle: does a store of a client still reach a range after its owner has revoked it?
 
-A hostile client keeps storing to the range.  Once it has been taken back, the
-owner writes all of it anew; whatever differs from that later came from the
-client.  That the client's next store faults would say less: another processor
-may still have the page in its TLB.
+A hostile client keeps storing to the range.  After the revoke the owner writes the
+whole range; a word that differs later was stored by the client.  A fault of the
+client's next store would prove less: another processor may still have the page in
+its TLB.
 """
 
 from __future__ import annotations
@@ -16,24 +16,32 @@ from harness.hammer import Blows, Hammer
 from harness.probe import PAGE, Fault, Mapping
 from harness.witness import RamBar
 
-THEIRS = 0xBAD0BEEF
-OURS = 0x600D0A3E
+THEIRS = 0xBAD0BEEF  # stored by the client
+OURS = 0x600D0A3E  # stored by the owner
 WORD = 4  # bytes
 
 
 def landed(blows: Sequence[Blows]) -> int:
-    """How many accesses of all threads reached the device."""
+    """Count the accesses of all threads that reached the device."""
     return sum(one.landed for one in blows)
+
+
+def require_none_landed(before: Sequence[Blows], after: Sequence[Blows]) -> None:
+    """Raise AssertionError if an access reached the device between these two counts."""
+    if landed(after) != landed(before):
+        raise AssertionError(
+            "Expected no access of the client to reach the device, but "
+            f"{landed(after) - landed(before)} did: {after} after {before}."
+        )
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """Watches a range of a RAM BAR, from byte ``offset`` on, as its owner and the host see it.
+    """Compares a range of a RAM BAR, from byte ``offset`` on, as its owner and the host see it.
 
-    ``view`` is the owner's mapping of just that range through the device.  The
-    words that count are ``stride`` bytes apart: every one, or the first of each
-    page.  Page by page it is quicker to write over all of them, and so finds what
-    is within reach for some microseconds only.
+    ``view`` is the owner's device-fd mapping of the range.  The words compared are
+    ``stride`` bytes apart: every word, or the first of each page.  Fewer words take
+    less time to write, so that a page in reach for microseconds is found as well.
     """
 
     view: Mapping
@@ -42,9 +50,9 @@ class Oracle:
     stride: int = WORD
 
     def require_reach(self, hammer: Hammer) -> None:
-        """Raise HarnessError unless the host sees ``THEIRS`` arrive in every word.
+        """Raise HarnessError unless the host sees the client's stores arrive in every word.
 
-        Who is not shown what arrives says nothing by seeing nothing arrive.
+        Only then does the absence of stores after the revoke prove anything.
         """
         self.host.fill(0, self.offset, self.view.length)
         hammer.blows(more=hammer.lap)
@@ -53,8 +61,15 @@ class Oracle:
             raise HarnessError(f"The client was to reach all of the range before the revoke, but {missing}.")
 
     def disturbed(self) -> str:
-        """Where a 32-bit word is not ``OURS`` to the owner or to the host; empty if it is everywhere."""
+        """Say where the owner or the host sees another word than ``OURS``; empty if nowhere."""
         return self._owner_sees(OURS) or self._host_sees(OURS)
+
+    def require_undisturbed(self) -> None:
+        """Raise AssertionError if the owner or the host sees another word than the owner wrote."""
+        if seen := self.disturbed():
+            raise AssertionError(
+                f"Expected the range to keep what its owner wrote after the revoke, but {seen}."
+            )
 
     def _owner_sees(self, value: int) -> str:
         if self.stride == PAGE:
