@@ -24,7 +24,7 @@ def is_gone(mapping: Mapping) -> bool:
 
 
 @requirement("ALIAS-01")
-def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: MemoryDevice) -> None:
+def test_two_mappings_of_a_dmabuf_show_the_same_bytes(owner: Actor, memory: MemoryDevice) -> None:
     """What is stored through one mapping of a DMABUF is loaded through another, page by page."""
     device, bar = owner.open(memory.function.address), memory.bar
     buffer = owner.export(device, bar, SPAN)
@@ -53,7 +53,9 @@ def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, me
 
 
 @requirement("ALIAS-03", "ALIAS-02")
-def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_pages_follow_the_list_of_ranges_not_the_bar(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
     """Ranges may descend, repeat and overlap; page i of the DMABUF is what the list says it is."""
     device = owner.open(ram.address)
     ram_witness.stamp()
@@ -70,9 +72,7 @@ def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, 
 
 
 @requirement("ALIAS-04")
-def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(
-    c_owner: Actor, memory: MemoryDevice
-) -> None:
+def test_a_revoke_ends_all_mappings_of_one_dmabuf_only(c_owner: Actor, memory: MemoryDevice) -> None:
     """A revoke ends all mappings of its DMABUF, a client's too; those of another over the same bytes stay."""
     device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
@@ -118,7 +118,7 @@ def test_a_revoke_leaves_the_device_fd_mappings_alone(
 
 
 @requirement("ALIAS-06")
-def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: MemoryDevice) -> None:
+def test_the_bytes_can_be_exported_again_after_a_revoke(c_owner: Actor, memory: MemoryDevice) -> None:
     """After a revoke a new DMABUF of the same bytes works, and the old one's mapping stays dead."""
     device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
@@ -135,7 +135,7 @@ def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: MemoryDevice) -> No
 
 
 @requirement("ALIAS-07")
-def test_one_mapping_less_changes_nothing_for_the_others(c_owner: Actor, memory: MemoryDevice) -> None:
+def test_munmap_of_one_mapping_keeps_the_other(c_owner: Actor, memory: MemoryDevice) -> None:
     """munmap() of one of two mappings leaves the other usable, and one revoke is enough to end it."""
     device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 16 * PAGE, bar=bar).stamp() is None

@@ -96,7 +96,7 @@ def control(device: Device, level: str) -> str:
 
 @requirement("ATTR-01")
 @LEVELS
-def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> None:
+def test_a_mapping_without_an_attribute_is_uncached(device: Device, level: str) -> None:
     """Without an attribute a DMABUF is cached as a device-fd mapping is, by pages and by huge pages: not."""
     mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
@@ -106,7 +106,7 @@ def test_what_nothing_was_asked_for_is_uncached(device: Device, level: str) -> N
 @requirement("ATTR-01")
 @machine(kernel="nopat")
 @LEVELS
-def test_without_pat_it_is_uncached_as_well(device: Device, level: str) -> None:
+def test_without_pat_a_default_mapping_is_uncached(device: Device, level: str) -> None:
     """The same where no list of memory types overrules what the DMABUF's mapping asks for."""
     mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
@@ -118,7 +118,7 @@ def test_without_pat_it_is_uncached_as_well(device: Device, level: str) -> None:
 
 @requirement("ATTR-02")
 @on_dialect("ioctl")
-def test_the_flags_of_the_export_choose_it(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_export_flags_choose_the_attribute(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Of the flags of an export 0 and 1 << 28 are taken, and every other value is EINVAL."""
     ram_witness.stamp()
     device = owner.open(ram.address)
@@ -134,7 +134,7 @@ def test_the_flags_of_the_export_choose_it(owner: Actor, ram: Function, ram_witn
 
 @requirement("ATTR-03")
 @on_dialect("feature")
-def test_the_feature_changes_later_mappings_of_one_buffer(
+def test_setting_the_attribute_keeps_existing_mappings(
     c_owner: Actor, device: Device, ram: Function, guest: Guest
 ) -> None:
     """Setting the attribute succeeds again and again, and leaves the pages of existing mappings alone."""
@@ -154,7 +154,7 @@ def test_the_feature_changes_later_mappings_of_one_buffer(
 
 @requirement("ATTR-05")
 @on_dialect("feature")
-def test_an_attribute_that_there_is_not_is_enoent(c_owner: Actor, device: Device) -> None:
+def test_an_unknown_attribute_is_enoent(c_owner: Actor, device: Device) -> None:
     """An unknown attribute is ENOENT, and the DMABUF can be mapped as before, and given one that there is."""
     require_feature(c_owner)
     buffer = uncached(device, [Range(0, PAGE)])
@@ -175,7 +175,7 @@ def setting(descriptor: Target, attribute: int = WC) -> tuple[Part, Part]:
 
 @requirement("ATTR-06")
 @on_dialect("feature")
-def test_the_feature_refuses_as_the_revoke_does(
+def test_the_attribute_of_a_wrong_descriptor_is_refused(
     c_owner: Actor, device: Device, second_ram: Function, ram: Function
 ) -> None:
     """Who sets the attribute of no descriptor, no DMABUF or another's DMABUF gets EBADF, EINVAL or ENODEV."""
@@ -207,7 +207,7 @@ def test_the_feature_refuses_as_the_revoke_does(
 
 @requirement("ATTR-06")
 @on_dialect("feature")
-def test_the_feature_can_be_set_and_asked_for_and_no_more(c_owner: Actor, device: Device) -> None:
+def test_the_attribute_feature_takes_set_and_probe_only(c_owner: Actor, device: Device) -> None:
     """The feature is for SET and for PROBE of SET; GET is EINVAL, and so is an argument that is too short."""
     require_feature(c_owner)
     payload = setting(uncached(device, [Range(0, PAGE)]))
@@ -233,7 +233,7 @@ def test_the_feature_can_be_set_and_asked_for_and_no_more(c_owner: Actor, device
 
 @requirement("ATTR-08")
 @on_dialect("feature")
-def test_flags_that_mean_nothing_are_einval(owner: Actor, ram: Function) -> None:
+def test_unknown_export_flags_are_einval(owner: Actor, ram: Function) -> None:
     """Where the attribute is not a matter of the flags of an export, all but 0 are EINVAL."""
     device = owner.open(ram.address)
     span = [Range(0, PAGE)]
@@ -244,7 +244,7 @@ def test_flags_that_mean_nothing_are_einval(owner: Actor, ram: Function) -> None
 
 
 @requirement("ATTR-08")
-def test_a_feature_that_there_is_not_is_enotty(c_owner: Actor, device: Device) -> None:
+def test_a_missing_attribute_feature_is_enotty(c_owner: Actor, device: Device) -> None:
     """Where there is no feature for the attribute, to set it or to probe for it is ENOTTY."""
     if c_owner.offers()["memattr"] == "feature":
         pytest.skip("this kernel offers a memory attribute by a device feature")
@@ -271,7 +271,7 @@ def require_sight(owner: Actor, second_ram: Function) -> None:
 @pytest.mark.parametrize(
     "pat", [True, pytest.param(False, marks=machine(kernel="nopat"))], ids=["PAT", "nopat"]
 )
-def test_the_page_table_says_the_same_of_all(
+def test_wc_and_default_mappings_are_cached_alike(
     device: Device,
     ram: Function,
     second_ram: Function,
@@ -298,7 +298,7 @@ def test_the_page_table_says_the_same_of_all(
 
 
 @requirement("ATTR-04")
-def test_who_reserved_first_decides_for_all(
+def test_the_first_reservation_decides_the_caching(
     c_owner: Actor, second_ram: Function, guest: Guest, finding: Finding
 ) -> None:
     """Where a BAR was reserved as write-combining before vfio came, all its mappings are the same."""
@@ -317,7 +317,7 @@ def test_who_reserved_first_decides_for_all(
 
 @requirement("ATTR-07")
 @LEVELS
-def test_wc_reaches_the_device_and_is_taken_away(
+def test_wc_stores_reach_the_device_until_a_revoke(
     c_owner: Actor, device: Device, ram_witness: RamBar, level: str
 ) -> None:
     """Stores through a WC mapping arrive, after a fence; it is taken away and given back like any other."""
@@ -344,7 +344,7 @@ def test_wc_reaches_the_device_and_is_taken_away(
 @requirement("ATTR-07")
 @machine(kernel="nopat")
 @LEVELS
-def test_without_pat_wc_is_not_cached(device: Device, level: str) -> None:
+def test_without_pat_a_wc_mapping_is_uncached(device: Device, level: str) -> None:
     """Where there is no PAT, and so no write combining, a WC mapping is uncached, and never write-back."""
     mapping = placed(level, combining(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
@@ -352,7 +352,7 @@ def test_without_pat_wc_is_not_cached(device: Device, level: str) -> None:
 
 
 @requirement("ATTR-07")
-def test_no_combined_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_witness: RamBar) -> None:
+def test_no_wc_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_witness: RamBar) -> None:
     """Of 50 000 stores that a client tries through a WC mapping after a revoke none reaches the range."""
     length = 16 * PAGE
     oracle = Oracle(c_owner.map(device, length, bar=RAM_BAR), ram_witness, 0)
@@ -370,7 +370,9 @@ def test_no_combined_store_lands_after_a_revoke(c_owner: Actor, device: Device, 
 @requirement("ATTR-09")
 @LEVELS
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_outlives_what_is_done_to_a_mapping(c_owner: Actor, device: Device, kind: str, level: str) -> None:
+def test_the_caching_survives_changes_of_a_mapping(
+    c_owner: Actor, device: Device, kind: str, level: str
+) -> None:
     """A mapping is cached as before when it was taken away and given back, inherited, moved and split."""
     mapping = placed(level, KINDS[kind](device, [Range(0, PMD_SIZE)]))
     mode = caching(mapping, level)

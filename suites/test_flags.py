@@ -107,7 +107,7 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
 
 
 @requirement("FLAG-02")
-def test_executing_is_allowed_as_for_any_dmabuf(
+def test_prot_exec_is_answered_as_for_udmabuf(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
     """mmap() and mprotect() with PROT_EXEC are answered as they are for a DMABUF of udmabuf."""
@@ -123,7 +123,7 @@ def test_executing_is_allowed_as_for_any_dmabuf(
 
 
 @requirement("FLAG-03")
-def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """Of an O_RDONLY descriptor there is no mapping, or one that mprotect() does not make writable."""
     device = buffer.device
     assert device is not None
@@ -196,7 +196,7 @@ def test_protections_of_huge_pages_are_kept_and_changed(
 
 
 @requirement("FLAG-05")
-def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_mremap_shrinks_and_moves_only(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """mremap() shrinks and moves, with the right pages; it does not grow, duplicate, or leave the old."""
     assert outcome(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
     assert outcome(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
@@ -217,7 +217,9 @@ def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer,
 
 
 @requirement("FLAG-06", "RNG-05")
-def test_a_revoke_ends_every_piece(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_a_revoke_ends_every_part_of_a_split_mapping(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
     """Pieces that munmap() and mprotect() have made show the right pages, and all end with the revoke."""
     mapping.unmap(3 * PAGE, 2 * PAGE)
     mapping.protect("r", 7 * PAGE, PAGE)
@@ -237,7 +239,7 @@ def test_a_revoke_ends_every_piece(c_owner: Actor, buffer: Buffer, mapping: Mapp
 
 
 @requirement("FLAG-15")
-def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
+def test_map_fixed_replaces_pages_and_takes_edge_addresses(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
     """MAP_FIXED replaces, MAP_FIXED_NOREPLACE does not, and both ends of the address space will do."""
@@ -255,7 +257,7 @@ def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
 
 
 @requirement("FLAG-17")
-def test_neighbours_stay_right(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """Two mappings back to back, of consecutive offsets, are right before and after a split."""
     put_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
     assert mapping.pages() == SHOWN
@@ -275,7 +277,9 @@ def is_what_it_was_or_gone(view: Mapping, offset: int, was: int | Fault) -> bool
 
 
 @requirement("FLAG-16")
-def test_another_page_of_a_dmabuf_is_that_page(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_remap_file_pages_of_a_dmabuf_shows_that_page(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
     """remap_file_pages() on a mapping of a DMABUF shows the page that was asked for, and no page beyond."""
     for page, place in ((9, 0), (0, 5), (PAGES - 2, 10)):
         remap_file_page(mapping, page, place * PAGE, 2 * PAGE)
@@ -319,7 +323,9 @@ def check_another_page(device: Device, first: int, page: int) -> None:
 
 
 @requirement("FLAG-16")
-def test_another_page_of_a_device_is_that_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_remap_file_pages_of_a_device_shows_no_other_page(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
     """remap_file_pages() on a device-fd mapping is refused, is SIGBUS, or shows that page of the file."""
     ram_witness.stamp(STAMP)
     device = c_owner.open(ram.address)
@@ -332,7 +338,7 @@ def test_another_page_of_a_device_is_that_page(c_owner: Actor, ram: Function, ra
 
 
 @requirement("FLAG-07")
-def test_a_mapping_that_is_not_to_be_inherited_is_not(
+def test_madv_dontfork_keeps_a_mapping_from_the_child(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
     """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL, for it is I/O memory."""
@@ -359,7 +365,7 @@ ACCEPTED = (
 
 
 @requirement("FLAG-08")
-def test_no_advice_changes_what_is_mapped(
+def test_madvise_changes_no_mapped_page(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
     """Whatever madvise() is told, the pages are those of the device, touched before or not; the errnos."""
@@ -384,7 +390,7 @@ def test_no_advice_changes_what_is_mapped(
 
 @requirement("FLAG-09")
 @pytest.mark.parametrize("end", ["alive", "revoked"])
-def test_a_core_dump_leaves_it_out(
+def test_a_core_dump_leaves_the_mapping_out(
     c_owner: Actor, ram: Function, guest: Guest, ram_witness: RamBar, end: str
 ) -> None:
     """A core dump has nothing of the mapping, revoked or not, and what it may have of ordinary memory."""
@@ -407,7 +413,7 @@ def test_a_core_dump_leaves_it_out(
 
 @requirement("FLAG-10")
 @pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
-def test_a_debugger_does_not_reach_it(
+def test_a_debugger_cannot_access_the_mapping(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, via: str
 ) -> None:
     """/proc/PID/mem, ptrace() and process_vm_readv() fail, before and after a revoke; nothing is written."""
@@ -437,7 +443,7 @@ def test_a_debugger_does_not_reach_it(
 
 @requirement("FLAG-11")
 @pytest.mark.parametrize("how", ["direct", "vmsplice", "uring", "futex"])
-def test_its_pages_cannot_be_pinned(
+def test_pages_of_the_mapping_cannot_be_pinned(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, how: str
 ) -> None:
     """Who pins pages gets EFAULT, before and after a revoke, and the device's bytes stay."""
@@ -455,7 +461,7 @@ ADVICES = {"willneed": 3, "cold": 20, "pageout": 21, "collapse": 25}
 
 
 @requirement("FLAG-11")
-def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping, finding: Finding) -> None:
+def test_process_madvise_changes_no_mapped_page(c_owner: Actor, mapping: Mapping, finding: Finding) -> None:
     """process_madvise() of the mapping, by another process or by this one, leaves the pages as they are."""
     child = c_owner.fork("child")
     inherited = child.adopt(mapping)
@@ -472,7 +478,7 @@ def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping
 
 
 @requirement("FLAG-12")
-def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> None:
+def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
     """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and neither map nor account a page."""
     pages = 1024
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, pages * PAGE)])
@@ -499,7 +505,7 @@ def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> Non
 
 
 @requirement("FLAG-13")
-def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding: Finding) -> None:
+def test_msync_with_ms_sync_is_einval(mapping: Mapping, ordinary: Mapping, finding: Finding) -> None:
     """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
     answers = {how: outcome(partial(sync, mapping, how)) for how in ("sync", "async", "invalidate")}
     finding(f"msync(): {answers}")
@@ -508,7 +514,7 @@ def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, fin
 
 
 @requirement("FLAG-14")
-def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> None:
+def test_userfaultfd_cannot_register_the_mapping(mapping: Mapping, ordinary: Mapping) -> None:
     """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
     for mode in ("missing", "wp", "minor"):
         if (control := outcome(partial(watch_and_close, ordinary, mode))) != "success":
@@ -535,7 +541,7 @@ def load_of_write_protected(mapping: Mapping, offset: int) -> str:
 
 @requirement("FLAG-14")
 @pytest.mark.parametrize("level", ["pte", "pmd"])
-def test_write_protection_that_ends_by_itself_keeps_no_revoke_out(
+def test_async_write_protection_does_not_stop_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str
 ) -> None:
     """Asynchronous write protection does what it does to a device-fd mapping, and a revoke ends it all."""
@@ -562,7 +568,7 @@ def test_write_protection_that_ends_by_itself_keeps_no_revoke_out(
 
 
 @requirement("FLAG-19")
-def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+def test_mseal_does_not_stop_a_revoke(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """A mapping that is sealed by mseal() stays in place, and ends with the revoke all the same."""
     seal(mapping)
     assert outcome(mapping.unmap) == "EPERM"
@@ -574,7 +580,7 @@ def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mappi
 
 
 @requirement("FLAG-19")
-def test_a_hint_of_huge_tlb_pages_changes_nothing(
+def test_map_hugetlb_is_einval_or_ignored(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
     """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
@@ -596,7 +602,7 @@ WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile",
 
 @requirement("FLAG-21")
 @pytest.mark.parametrize("end", ["alive", "revoked"])
-def test_there_is_no_way_to_the_data_but_mmap(
+def test_file_io_on_the_descriptor_is_refused(
     c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding: Finding
 ) -> None:
     """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""

@@ -84,7 +84,7 @@ def export(device: Device, *parts: tuple[int, int]) -> Buffer:
 
 
 @requirement("HUGE-01")
-def test_a_whole_bar_takes_one_fault_and_one_entry_for_2_mib(c_owner: Actor, memory: MemoryDevice) -> None:
+def test_a_whole_bar_is_mapped_by_pmds(c_owner: Actor, memory: MemoryDevice) -> None:
     """A buffer of a whole BAR is mapped by PMDs alone, with as many faults as a device-fd mapping takes."""
     opened, bar = c_owner.open(memory.function.address), memory.bar
     size = memory.function.bars[bar]
@@ -98,7 +98,7 @@ def test_a_whole_bar_takes_one_fault_and_one_entry_for_2_mib(c_owner: Actor, mem
 
 
 @requirement("HUGE-02")
-def test_an_address_that_does_not_go_with_the_bar_means_small_pages(device: Device) -> None:
+def test_an_incongruent_address_is_mapped_by_ptes(device: Device) -> None:
     """Where virtual and physical address differ modulo 2 MiB, all is mapped by PTEs, and right."""
     buffer = export(device, (4 * MIB, 6 * MIB))
     for shift in (PAGE, MIB, PMD_SIZE - PAGE):
@@ -186,7 +186,7 @@ def test_a_range_that_begins_inside_2_mib_is_not_rounded_down(device: Device) ->
 
 
 @requirement("HUGE-07")
-def test_a_revoke_takes_huge_pages_too(device: Device) -> None:
+def test_a_revoke_zaps_huge_pages(device: Device) -> None:
     """After a revoke nothing of a huge mapping is left in the page table, and each of its pages is SIGBUS."""
     buffer = export(device, (4 * MIB, 2 * PMD_SIZE))
     mapping = placed(buffer, 2 * PMD_SIZE)
@@ -198,7 +198,7 @@ def test_a_revoke_takes_huge_pages_too(device: Device) -> None:
 
 
 @requirement("HUGE-08", "RNG-05")
-def test_a_cut_through_a_huge_page_leaves_the_rest_right(device: Device) -> None:
+def test_a_split_huge_page_keeps_its_other_pages(device: Device) -> None:
     """munmap() or mprotect() of a page of a huge mapping leaves the others in place, and all else huge."""
     buffer = export(device, (4 * MIB, 3 * PMD_SIZE))
     shown = stamps((4 * MIB, 3 * PMD_SIZE))
@@ -255,7 +255,7 @@ def gibibyte(c_owner: Actor, guest: Guest, bigram: Function) -> Device:
 
 @requirement("HUGE-09")
 @machine(big_ram=True)
-def test_a_gibibyte_is_one_entry(gibibyte: Device, bigram: Function) -> None:
+def test_a_bar_of_1_gib_is_mapped_by_one_pud(gibibyte: Device, bigram: Function) -> None:
     """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is, and shows its pages."""
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     for first in PLACES[2], 0:
@@ -268,9 +268,7 @@ def test_a_gibibyte_is_one_entry(gibibyte: Device, bigram: Function) -> None:
 @requirement("HUGE-03", "HUGE-09")
 @machine(big_ram=True)
 @pytest.mark.parametrize("starts", [(HALF, 0), (0, 0)], ids=["halves swapped", "one half twice"])
-def test_no_entry_of_a_gibibyte_straddles_two_ranges(
-    gibibyte: Device, bigram: Function, starts: tuple[int, int]
-) -> None:
+def test_no_pud_straddles_two_ranges(gibibyte: Device, bigram: Function, starts: tuple[int, int]) -> None:
     """Two ranges of 512 MiB are not mapped by one PUD where they are 1 GiB together, and are right."""
     ranges = [Range(start, HALF) for start in starts]
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR, ranges)
@@ -286,7 +284,7 @@ def test_no_entry_of_a_gibibyte_straddles_two_ranges(
 
 @requirement("HUGE-04", "HUGE-09")
 @machine(big_ram=True)
-def test_no_entry_of_a_gibibyte_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
+def test_no_pud_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
     """Half of a buffer of 1 GiB is mapped by PMDs, and nothing is behind it."""
     mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR), GIB)
     mapping.unmap(HALF, HALF)
@@ -298,7 +296,7 @@ def test_no_entry_of_a_gibibyte_reaches_beyond_its_vma(gibibyte: Device, bigram:
 
 @requirement("HUGE-07", "HUGE-09")
 @machine(big_ram=True)
-def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> None:
+def test_a_revoke_zaps_a_pud(gibibyte: Device, bigram: Function) -> None:
     """After a revoke nothing of a mapping by a PUD is left in the page table, and all of it is SIGBUS."""
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     mapping = placed_for_pud(buffer)
@@ -313,7 +311,7 @@ def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> No
 @requirement("HUGE-08", "HUGE-09")
 @machine(big_ram=True)
 @pytest.mark.parametrize("how", ["unmap", "none"])
-def test_a_cut_through_a_gibibyte_leaves_the_rest_right(
+def test_a_split_pud_keeps_its_other_pages(
     gibibyte: Device, bigram: Function, guest: Guest, how: str
 ) -> None:
     """munmap() or mprotect() of 2 MiB of a mapping by a PUD leaves the rest in place.
@@ -337,7 +335,7 @@ def test_a_cut_through_a_gibibyte_leaves_the_rest_right(
 
 
 @requirement("HUGE-10")
-def test_the_offset_of_mmap_does_not_decide(device: Device) -> None:
+def test_the_offset_of_mmap_does_not_decide_the_page_size(device: Device) -> None:
     """Huge pages are where address and BAR go together, whether the offset in the buffer does so or not."""
     whole = device.actor.export(device, RAM_BAR)
     mapping = placed(whole, 5 * MIB, MIB, congruent=MIB)
@@ -352,7 +350,7 @@ def test_the_offset_of_mmap_does_not_decide(device: Device) -> None:
 
 
 @requirement("HUGE-11")
-def test_neighbouring_ranges_are_right(device: Device) -> None:
+def test_adjacent_ranges_show_their_pages(device: Device) -> None:
     """Ranges that follow each other in the BAR, too, show their pages, by PMDs or not."""
     for parts in (((8 * MIB, MIB), (9 * MIB, 3 * MIB)), ((8 * MIB, PMD_SIZE), (10 * MIB, PMD_SIZE))):
         buffer = export(device, *parts)
@@ -363,7 +361,7 @@ def test_neighbouring_ranges_are_right(device: Device) -> None:
 
 
 @requirement("HUGE-12")
-def test_a_first_store_makes_a_huge_page_that_can_be_written(device: Device, ram_witness: RamBar) -> None:
+def test_a_first_store_maps_a_writable_huge_page(device: Device, ram_witness: RamBar) -> None:
     """Where the first access is a store it takes one or two faults for 2 MiB, and the stores arrive."""
     mapping = placed(export(device, (4 * MIB, 2 * PMD_SIZE)), 2 * PMD_SIZE)
     assert mapping.touch(value=0x12120000, offset=PMD_SIZE + 7 * PAGE, length=PAGE) in (1, 2)
@@ -448,7 +446,7 @@ def check_placement(device: Device, case: Placement) -> None:
 
 
 @requirement("HUGE-01", "HUGE-02", "HUGE-03", "HUGE-05", "HUGE-06", "HUGE-10", "HUGE-11")
-def test_any_placement_is_right_and_as_huge_as_it_can_be(
+def test_any_placement_has_huge_pages_where_they_fit(
     ram: Function, ram_witness: RamBar, search: Search
 ) -> None:
     """Whatever ranges, window, address and first touches, each page is right, and PMDs are where they fit."""

@@ -55,7 +55,7 @@ def test_closing_the_device_ends_all_access(
 
 @requirement("LIFE-01")
 @VIA
-def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, memory: MemoryDevice, via: str) -> None:
+def test_access_ends_with_the_last_device_descriptor(c_owner: Actor, memory: MemoryDevice, via: str) -> None:
     """While another process holds the device open, a close takes nothing away; the last close does."""
     device = c_owner.open(memory.function.address, via)
     buffer = c_owner.export(device, memory.bar, SPAN)
@@ -71,7 +71,7 @@ def test_the_last_descriptor_of_the_device_counts(c_owner: Actor, memory: Memory
 
 @requirement("LIFE-02")
 @VIA
-def test_a_bar_mapping_keeps_the_device_open(owner: Actor, memory: MemoryDevice, via: str) -> None:
+def test_a_device_fd_mapping_keeps_the_device_open(owner: Actor, memory: MemoryDevice, via: str) -> None:
     """A device-fd mapping keeps the device open after the last close, and DMABUFs usable, until it goes."""
     device, bar = owner.open(memory.function.address, via), memory.bar
     view = owner.map(device, LENGTH, bar=bar)
@@ -87,7 +87,7 @@ def test_a_bar_mapping_keeps_the_device_open(owner: Actor, memory: MemoryDevice,
 
 @requirement("LIFE-03")
 @VIA
-def test_a_client_does_not_hold_up_the_driver(owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+def test_a_client_does_not_block_the_unbind(owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """The driver lets go of a closed device although somebody has DMABUF and mapping, and takes it again."""
     device = owner.open(ram.address, via)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -105,7 +105,7 @@ def test_a_client_does_not_hold_up_the_driver(owner: Actor, ram: Function, guest
 
 @requirement("LIFE-03")
 @VIA
-def test_a_client_does_not_hold_up_the_removal(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+def test_a_client_does_not_block_the_removal(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """A closed device can be pulled out although a client has DMABUF and mapping, and comes back anew."""
     device = c_owner.open(ram.address, via)
     client = c_owner.spawn("client", uid=NOBODY)
@@ -124,7 +124,7 @@ def test_a_client_does_not_hold_up_the_removal(c_owner: Actor, ram: Function, gu
 
 @requirement("LIFE-04", "LIFE-14")
 @VIA
-def test_access_ends_before_the_device_does(
+def test_access_ends_before_the_device_is_off(
     c_owner: Actor, registers: Function, guest: Guest, via: str
 ) -> None:
     """A client that reads all through the close sees the magic or SIGBUS, and never a device that is off."""
@@ -149,7 +149,7 @@ def test_access_ends_before_the_device_does(
 
 @requirement("LIFE-05")
 @VIA
-def test_a_device_that_opens_again_revives_nothing(owner: Actor, ram: Function, via: str) -> None:
+def test_reopening_the_device_revives_no_dmabuf(owner: Actor, ram: Function, via: str) -> None:
     """A DMABUF from before the close stays dead, through a re-open and its memory being turned off and on."""
     first = owner.open(ram.address, via)
     buffer = owner.export(first, RAM_BAR, SPAN)
@@ -168,7 +168,7 @@ def test_a_device_that_opens_again_revives_nothing(owner: Actor, ram: Function, 
 
 
 @requirement("LIFE-05")
-def test_a_reset_revives_nothing(c_owner: Actor, ram: Function) -> None:
+def test_a_reset_after_reopening_revives_no_dmabuf(c_owner: Actor, ram: Function) -> None:
     """A DMABUF from before the close stays dead when the device that was opened again is reset."""
     first = c_owner.open(ram.address)
     buffer = c_owner.export(first, RAM_BAR, SPAN)
@@ -182,7 +182,7 @@ def test_a_reset_revives_nothing(c_owner: Actor, ram: Function) -> None:
 
 @requirement("LIFE-05")
 @on_dialect("feature", "ioctl")
-def test_a_device_that_opens_again_does_not_know_it(owner: Actor, ram: Function) -> None:
+def test_a_reopened_device_cannot_revoke_old_dmabufs(owner: Actor, ram: Function) -> None:
     """A DMABUF from before the close, revoked or not, cannot be revoked any more: ENODEV."""
     first = owner.open(ram.address)
     live, revoked = (owner.export(first, RAM_BAR, SPAN) for _ in range(2))
@@ -197,7 +197,7 @@ def test_a_device_that_opens_again_does_not_know_it(owner: Actor, ram: Function)
 
 @requirement("LIFE-15")
 @VIA
-def test_the_death_of_the_owner_is_a_close(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
+def test_killing_the_owner_ends_all_access(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """An owner that is killed leaves its clients with SIGBUS, and nothing behind."""
     owner, client = c_owner.spawn("owner"), c_owner.spawn("client", uid=NOBODY)
     device = owner.open(ram.address, via)
@@ -297,9 +297,7 @@ def test_every_order_of_closing_a_disabled_device_leaves_nothing(
 
 
 @requirement("LIFE-07")
-def test_a_buffer_that_ended_first_is_off_the_list(
-    c_owner: Actor, ram: Function, ram_witness: RamBar
-) -> None:
+def test_a_closed_dmabuf_is_off_the_devices_list(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """When one of three DMABUFs ends, the device's further life concerns the others, and only them."""
     device = c_owner.open(ram.address)
     buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(3)]
@@ -381,7 +379,7 @@ RANGES = 256  # which take 4 KiB of the kernel's memory: what is lost is seen in
 
 
 @requirement("LIFE-06", "LIFE-09")
-def test_ten_thousand_lives_leave_no_memory_behind(c_owner: Actor, ram: Function, guest: Guest) -> None:
+def test_ten_thousand_dmabufs_leave_no_memory_behind(c_owner: Actor, ram: Function, guest: Guest) -> None:
     """No slab cache grows over 10,000 DMABUFs exported, mapped, revoked or not, unmapped and closed."""
     device = c_owner.open(ram.address)
     assert c_owner.cycle(device, RAM_BAR, PAGE, CYCLES // 20, revoke=True) is None
@@ -394,7 +392,7 @@ def test_ten_thousand_lives_leave_no_memory_behind(c_owner: Actor, ram: Function
 
 
 @requirement("LIFE-06", "LIFE-09", "LIFE-01")
-def test_ten_thousand_that_outlive_their_device_leave_no_memory_behind(
+def test_dmabufs_that_outlive_their_device_leave_no_memory(
     c_owner: Actor, ram: Function, guest: Guest
 ) -> None:
     """No slab cache grows over 10,000 DMABUFs, revoked or not, that end only when their device is closed."""
@@ -433,7 +431,7 @@ def in_vain(owner: Actor, device: Device, kind: str) -> dict[str, int]:
 @requirement("LIFE-11", "ERR-28")
 @machine(alone=True)
 @pytest.mark.parametrize("kind", ["c", "python"])
-def test_an_export_without_a_free_descriptor_is_undone_once(
+def test_export_without_a_free_descriptor_is_emfile(
     start: Start, ram: Function, guest: Guest, kind: str
 ) -> None:
     """Without a free descriptor an export is EMFILE time and again and leaves nothing; with one it works."""

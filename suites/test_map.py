@@ -79,7 +79,9 @@ def test_byte_k_of_the_buffer_is_byte_k_of_the_range(
 
 
 @requirement("MAP-03")
-def test_every_page_of_the_whole_bar_is_its_own(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_a_dmabuf_of_the_whole_bar_shows_every_page(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
     """A DMABUF of the whole RAM BAR shows each of its pages, stamped by the host, at its place."""
     ram_witness.stamp(seed=0x5A000000)
     mapping = c_owner.map(c_owner.export(c_owner.open(ram.address), RAM_BAR))
@@ -87,7 +89,7 @@ def test_every_page_of_the_whole_bar_is_its_own(c_owner: Actor, ram: Function, r
 
 
 @requirement("MAP-03")
-def test_a_range_of_the_register_bar_is_that_range(owner: Actor, registers: Function) -> None:
+def test_a_range_of_the_register_bar_shows_that_range(owner: Actor, registers: Function) -> None:
     """The identification register is on the first page of the BAR, and on no other."""
     device = owner.open(registers.address)
     first = owner.map(owner.export(device, 0, [Range(0, PAGE)]))
@@ -111,7 +113,7 @@ def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: Memory
 
 
 @requirement("MAP-04")
-def test_writes_travel_both_ways_at_once(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_every_mapping_shows_a_store_at_once(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """What one writes through the DMABUF, the device fd or on the host, the others read at once."""
     device = owner.open(ram.address)
     view = owner.map(device, bar=RAM_BAR)
@@ -190,7 +192,7 @@ def test_the_mapping_outlives_the_descriptor(
 
 
 @requirement("MAP-06")
-def test_a_revoke_still_finds_what_outlived_its_descriptor(
+def test_a_revoke_ends_a_mapping_whose_fd_is_closed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """A mapping whose own descriptor was closed is gone after a revoke through another one."""
@@ -206,7 +208,7 @@ def test_a_revoke_still_finds_what_outlived_its_descriptor(
 
 
 @requirement("MAP-07")
-def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
+def test_a_device_fd_mapping_shows_the_requested_page(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """A device-fd mapping of the first, the second and the last page of every BAR shows that page."""
@@ -224,7 +226,7 @@ def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
 
 
 @requirement("MAP-07")
-def test_a_bar_smaller_than_a_page_maps(owner: Actor, ram: Function) -> None:
+def test_a_bar_smaller_than_a_page_can_be_mapped(owner: Actor, ram: Function) -> None:
     """The page of a BAR of 256 bytes can be mapped through the device fd."""
     device = owner.open(ram.address)
     assert ram.bars[0] == 256
@@ -234,7 +236,7 @@ def test_a_bar_smaller_than_a_page_maps(owner: Actor, ram: Function) -> None:
 
 
 @requirement("MAP-08")
-def test_the_device_fd_mapping_past_the_end_is_refused(
+def test_a_device_fd_mapping_past_the_end_is_refused(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """A device-fd mapping that would reach past the end of a BAR, or around to another, is EINVAL."""
@@ -261,7 +263,7 @@ def test_the_device_fd_mapping_past_the_end_is_refused(
 
 
 @requirement("MAP-09")
-def test_the_device_fd_mapping_says_what_it_is(c_owner: Actor, ram: Function) -> None:
+def test_a_device_fd_mapping_is_named_in_proc_maps(c_owner: Actor, ram: Function) -> None:
     """In /proc/self/maps a device-fd mapping has the name of the device file, or that of device and BAR."""
     files = {"group": re.escape("anon_inode:[vfio-device]"), "cdev": r"/dev/vfio/devices/vfio\d+"}
     for via, file in files.items():
@@ -276,7 +278,7 @@ def test_the_device_fd_mapping_says_what_it_is(c_owner: Actor, ram: Function) ->
 
 
 @requirement("MAP-09")
-def test_a_mapping_has_the_name_that_its_dmabuf_was_given(c_owner: Actor, ram: Function) -> None:
+def test_a_mapping_has_the_name_of_its_dmabuf(c_owner: Actor, ram: Function) -> None:
     """In /proc/self/maps a mapping of a DMABUF has the name that the user gave it, and none before."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, PAGE)])
     mapping = c_owner.map(buffer)
@@ -286,7 +288,7 @@ def test_a_mapping_has_the_name_that_its_dmabuf_was_given(c_owner: Actor, ram: F
 
 
 @requirement("MAP-10")
-def test_close_on_exec_is_as_it_was_asked_for(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_o_cloexec_decides_what_survives_exec(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """O_CLOEXEC decides whether the descriptor outlives exec(); no mapping does, and none depends on it."""
     device = c_owner.open(ram.address)
     ram_witness.stamp()
@@ -352,7 +354,7 @@ def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function)
 
 
 @requirement("MAP-13")
-def test_what_is_exported_first_of_all_maps(
+def test_an_export_before_any_device_access_can_be_mapped(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """A DMABUF that is made before anybody touched the BAR through the device fd maps it."""
@@ -397,7 +399,7 @@ def test_the_descriptor_answers_as_any_dmabuf_does(c_owner: Actor, ram: Function
 
 
 @requirement("MAP-14")
-def test_a_revoked_descriptor_answers_no_differently(c_owner: Actor, ram: Function) -> None:
+def test_a_revoked_descriptor_answers_as_before(c_owner: Actor, ram: Function) -> None:
     """After a revoke lseek(), fdinfo and ioctls of the descriptor answer as before."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, PAGES * PAGE)])
     c_owner.revoke(buffer)

@@ -58,7 +58,7 @@ def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram
 
 
 @requirement("MP-02")
-def test_a_revoke_reaches_whoever_was_given_it(owner: Actor, ram: Function) -> None:
+def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function) -> None:
     """A revoke ends the mappings of the client, of its child, and of a third party it was passed on to."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -81,7 +81,7 @@ def test_a_revoke_reaches_whoever_was_given_it(owner: Actor, ram: Function) -> N
 
 
 @requirement("MP-03")
-def test_a_forked_child_inherits_the_mapping_and_its_end(owner: Actor, ram: Function) -> None:
+def test_a_forked_child_has_the_mapping_until_the_revoke(owner: Actor, ram: Function) -> None:
     """A child has its parent's mapping, of pages touched before the fork and of others, until the revoke."""
     device = owner.open(ram.address)
     assert owner.map(device, LENGTH, START, bar=RAM_BAR).stamp(seed=0x50) is None
@@ -98,7 +98,7 @@ def test_a_forked_child_inherits_the_mapping_and_its_end(owner: Actor, ram: Func
 
 
 @requirement("MP-03")
-def test_a_forked_child_takes_no_fault_for_what_was_touched(c_owner: Actor, ram: Function) -> None:
+def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Function) -> None:
     """The entries of the page table are copied by fork(), so the child reads without a fault of its own."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = c_owner.map(buffer)
@@ -135,7 +135,7 @@ def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram
 
 
 @requirement("MP-04")
-def test_what_is_dead_is_inherited_dead(owner: Actor, ram: Function) -> None:
+def test_a_revoked_mapping_is_inherited_revoked(owner: Actor, ram: Function) -> None:
     """A child that forks after the revoke passes on a mapping that is SIGBUS."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     mapping = owner.map(buffer)
@@ -150,7 +150,7 @@ def test_what_is_dead_is_inherited_dead(owner: Actor, ram: Function) -> None:
 
 
 @requirement("MP-05")
-def test_the_childs_mapping_does_not_depend_on_its_parents(owner: Actor, ram: Function) -> None:
+def test_a_childs_mapping_survives_the_parents_munmap(owner: Actor, ram: Function) -> None:
     """An inherited mapping works on when the parent has unmapped its own and closed the DMABUF."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -168,7 +168,7 @@ def test_the_childs_mapping_does_not_depend_on_its_parents(owner: Actor, ram: Fu
 @requirement("MP-05")
 @VIA
 @pytest.mark.parametrize("holder", ["by inheritance", "another"])
-def test_the_childs_mapping_outlives_its_parent(
+def test_a_childs_mapping_survives_the_parents_exit(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
 ) -> None:
     """An inherited mapping works on when the parent has ended, as long as somebody has the device open."""
@@ -195,7 +195,7 @@ def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
 
 
 @requirement("MP-06")
-def test_what_survives_exec_can_be_mapped_and_revoked(
+def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """Of a DMABUF with O_CLOEXEC and one without the second outlives exec(), maps, and follows the revoke."""
@@ -242,7 +242,7 @@ HANGS = {
 
 @requirement("MP-07")
 @pytest.mark.parametrize(("hang", "inside"), HANGS.values(), ids=HANGS)
-def test_a_client_that_hangs_holds_up_no_revoke(
+def test_a_client_that_hangs_does_not_delay_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, hang: Hang, inside: str | None
 ) -> None:
     """A revoke returns within a second though the client hangs in its stores, none of which lands then."""
@@ -271,7 +271,7 @@ def test_a_client_that_hangs_holds_up_no_revoke(
 @pytest.mark.parametrize(
     ("kind", "busy"), [("c", True), ("python", False)], ids=["c in its stores", "python"]
 )
-def test_a_client_that_is_killed_leaves_nothing(
+def test_a_killed_client_leaves_no_dmabuf(
     start: Start, ram: Function, guest: Guest, kind: str, busy: bool
 ) -> None:
     """The last holder of a DMABUF is killed: the DMABUF is gone, the owner's others are not."""
@@ -297,7 +297,7 @@ def test_a_client_that_is_killed_leaves_nothing(
 
 @requirement("MP-09")
 @pytest.mark.parametrize("inside", [None, "clone"], ids=["threads", "processes that share the memory"])
-def test_every_thread_sees_the_revoke(
+def test_a_revoke_reaches_every_thread(
     c_owner: Actor, ram: Function, ram_witness: RamBar, inside: str | None
 ) -> None:
     """With a thread, or a process with the same memory, on each processor no store lands after a revoke."""
@@ -322,7 +322,7 @@ def test_every_thread_sees_the_revoke(
 
 
 @requirement("MP-10")
-def test_a_client_in_namespaces_of_its_own_maps_and_controls_nothing(owner: Actor, ram: Function) -> None:
+def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function) -> None:
     """Another user in user, mount and PID namespaces of its own maps, and that is all."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -347,7 +347,7 @@ def test_a_client_in_namespaces_of_its_own_maps_and_controls_nothing(owner: Acto
 @requirement("MP-11")
 @pytest.mark.parametrize("end", ["revoke", "close"])
 @pytest.mark.parametrize("kind", ["c", "python"])
-def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str, end: str) -> None:
+def test_a_dmabuf_in_a_socket_queue_arrives_revoked(start: Start, ram: Function, kind: str, end: str) -> None:
     """A DMABUF that is in a socket's queue at the revoke, or at the close of the device, is ENODEV to map."""
     owner = start(kind)
     device = owner.open(ram.address)
@@ -372,7 +372,7 @@ def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str
 
 
 @requirement("MP-11", "MP-08")
-def test_what_was_on_its_way_to_the_dead_is_gone(owner: Actor, ram: Function, guest: Guest) -> None:
+def test_a_dmabuf_queued_to_a_killed_client_is_freed(owner: Actor, ram: Function, guest: Guest) -> None:
     """A DMABUF that is in the queue of a client which is killed goes with the queue."""
     before = count_dmabufs(guest)
     device = owner.open(ram.address)
@@ -408,7 +408,7 @@ def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
 
 
 @requirement("MP-12")
-def test_a_client_cannot_get_more_than_it_was_given(owner: Actor, ram: Function, finding: Finding) -> None:
+def test_a_client_cannot_gain_write_access(owner: Actor, ram: Function, finding: Finding) -> None:
     """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
     device = owner.open(ram.address)
     assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
@@ -433,7 +433,7 @@ def gained(attempt: Callable[[], Buffer]) -> str:
 
 
 @requirement("MP-12")
-def test_a_mapping_leads_to_no_descriptor(owner: Actor, ram: Function) -> None:
+def test_opening_a_mapping_gives_no_descriptor(owner: Actor, ram: Function) -> None:
     """Whoever has a mapping of a DMABUF, and no descriptor any more, cannot open one by way of it."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     for name, uid in (("root", None), ("nobody", NOBODY)):

@@ -292,7 +292,7 @@ def test_the_size_is_the_sum_of_the_ranges(c_owner: Actor, ram: Function, regist
 
 
 @requirement("RNG-08")
-def test_a_buffer_of_a_tebibyte_is_right_beyond_it(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_a_dmabuf_beyond_1_tib_shows_its_pages(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Pages below, at and above 2^40 bytes of a buffer are those that its ranges say."""
     ram_witness.stamp()
     device = owner.open(ram.address)
@@ -309,7 +309,7 @@ def test_a_buffer_of_a_tebibyte_is_right_beyond_it(owner: Actor, ram: Function, 
 
 
 @requirement("RNG-10")
-def test_a_device_fd_mapping_anywhere_is_right_and_is_zapped(c_owner: Actor, memory: MemoryDevice) -> None:
+def test_a_device_fd_mapping_at_any_offset_is_zapped(c_owner: Actor, memory: MemoryDevice) -> None:
     """Device-fd mappings at any offset show the BAR, not while memory decoding is off; a reset zaps them."""
     device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, bar=bar).stamp() is None

@@ -89,7 +89,7 @@ def test_loads_and_stores_are_sigbus_at_their_address(
 
 
 @requirement("REV-01")
-def test_registers_are_out_of_reach(owner: Actor, registers: Function) -> None:
+def test_registers_are_sigbus_after_a_revoke(owner: Actor, registers: Function) -> None:
     """A register that answered before a revoke is SIGBUS after it, and keeps its value."""
     device = owner.open(registers.address)
     buffer = owner.export(device, 0, [Range(0, PAGE)])
@@ -118,7 +118,7 @@ def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: MemoryDevice) -
 
 
 @requirement("REV-01")
-def test_every_word_of_every_mapping_is_gone(c_owner: Actor, ram: Function) -> None:
+def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) -> None:
     """After a revoke each word is SIGBUS at its address, to owner and client, in every mapping."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     touched, untouched = mapped(buffer), mapped(buffer)
@@ -137,7 +137,7 @@ def test_every_word_of_every_mapping_is_gone(c_owner: Actor, ram: Function) -> N
 
 
 @requirement("REV-01")
-def test_a_forked_child_is_cut_off_too(c_owner: Actor, ram: Function) -> None:
+def test_a_forked_child_has_sigbus_too(c_owner: Actor, ram: Function) -> None:
     """After a revoke a child that inherited a mapping by fork() has SIGBUS there, like its parent."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = mapped(buffer)
@@ -150,7 +150,7 @@ def test_a_forked_child_is_cut_off_too(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("REV-09")
-def test_the_mapping_stays_in_place(c_owner: Actor, memory: MemoryDevice) -> None:
+def test_a_revoke_keeps_the_vma_in_place(c_owner: Actor, memory: MemoryDevice) -> None:
     """A revoke leaves the VMA as it was; it can be unmapped in part and as a whole."""
     buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     mapping = mapped(buffer)
@@ -171,7 +171,7 @@ def test_the_mapping_stays_in_place(c_owner: Actor, memory: MemoryDevice) -> Non
 
 @requirement("REV-18")
 @pytest.mark.parametrize(("role", "bar", "place"), [("registers", 0, EDU_LIVENESS), ("ram", RAM_BAR, START)])
-def test_system_calls_do_not_reach_it_either(
+def test_system_calls_on_a_revoked_mapping_are_efault(
     c_owner: Actor, request: pytest.FixtureRequest, role: str, bar: int, place: int
 ) -> None:
     """write() from a revoked mapping, and read() into it, fail with EFAULT."""
@@ -218,7 +218,7 @@ def test_no_store_lands_after_a_revoke(
 
 
 @requirement("REV-02", "HUGE-07")
-def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """Of 50 000 stores that a client tries after a revoke none reaches what it had mapped by huge pages."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB, PAGE)
@@ -312,7 +312,9 @@ def test_a_revoke_waits_for_no_client(
 
 @requirement("REV-03", "REV-04")
 @VIA
-def test_a_revoked_buffer_is_refused(owner: Actor, memory: MemoryDevice, via: str, finding: Finding) -> None:
+def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
+    owner: Actor, memory: MemoryDevice, via: str, finding: Finding
+) -> None:
     """A revoked DMABUF is not mapped again, and a second revoke is EBADFD and changes nothing."""
     device = owner.open(memory.function.address, via)
     buffer, other = (owner.export(device, memory.bar, SPAN) for _ in range(2))
@@ -341,7 +343,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
 
 
 @requirement("RACE-02", "REV-04")
-def test_of_revokes_at_once_one_succeeds(c_owner: Actor, ram: Function) -> None:
+def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
     """When two threads revoke a DMABUF at once, 5,000 times, one is told that it did, the other EBADFD."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
@@ -351,7 +353,7 @@ def test_of_revokes_at_once_one_succeeds(c_owner: Actor, ram: Function) -> None:
 
 @requirement("REV-06")
 @pytest.mark.parametrize("how", ["dup", "fcntl", "sent"])
-def test_any_descriptor_of_the_buffer_will_do(c_owner: Actor, ram: Function, how: str) -> None:
+def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Function, how: str) -> None:
     """A revoke by a duplicate, or by a descriptor that came back from a client, takes every mapping."""
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -382,7 +384,7 @@ def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryD
 
 
 @requirement("REV-07")
-def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, memory: MemoryDevice) -> None:
+def test_an_unused_dmabuf_can_be_revoked(owner: Actor, memory: MemoryDevice) -> None:
     """A DMABUF without mapping and importer can be revoked, also one that nobody has but the revoker."""
     device = owner.open(memory.function.address)
     unmapped, fresh = (owner.export(device, memory.bar, SPAN) for _ in range(2))
@@ -396,7 +398,7 @@ def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, memory: MemoryDe
 
 
 @requirement("REV-17")
-def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, importer: Device) -> None:
+def test_an_imported_dmabuf_can_be_revoked(c_owner: Actor, ram: Function, importer: Device) -> None:
     """A DMABUF that iommufd has imported for another device can be revoked."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     importer.import_buffer(buffer, IOVA)
@@ -405,7 +407,7 @@ def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, impor
 
 
 @requirement("REV-08", "REV-05")
-def test_a_revoke_while_memory_is_off_is_for_good(owner: Actor, ram: Function) -> None:
+def test_a_revoke_while_memory_is_off_is_permanent(owner: Actor, ram: Function) -> None:
     """A DMABUF that is revoked while memory decoding is off stays dead when it is on again; another lives."""
     device = owner.open(ram.address)
     buffer, other = (owner.export(device, RAM_BAR, SPAN) for _ in range(2))
@@ -457,7 +459,7 @@ def stays_dead(device: Device, bar: int, spans: list[Range], leave: Callable[[Ma
 
 @requirement("REV-05")
 @pytest.mark.parametrize("suspended", [memory_off, low_power], ids=["memory off", "low power"])
-def test_no_end_of_a_suspension_brings_it_back(
+def test_no_end_of_a_suspension_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, suspended: Callable[[Device], AbstractContextManager[None]]
 ) -> None:
     """A revoked DMABUF stays dead when memory decoding was off and on again, and when low power ends."""
@@ -473,7 +475,7 @@ def test_no_end_of_a_suspension_brings_it_back(
 @requirement("REV-05")
 @VIA
 @pytest.mark.parametrize("reset", [Device.reset, Device.hot_reset], ids=["reset", "hot reset"])
-def test_no_reset_brings_it_back(
+def test_no_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, via: str, reset: Callable[[Device], None]
 ) -> None:
     """A revoked DMABUF stays dead after VFIO_DEVICE_RESET, and after a hot reset."""
@@ -483,7 +485,7 @@ def test_no_reset_brings_it_back(
 
 @requirement("REV-05")
 @machine(power=True)
-def test_no_change_of_power_brings_it_back(c_owner: Actor, rng: Function) -> None:
+def test_no_power_change_restores_a_revoked_dmabuf(c_owner: Actor, rng: Function) -> None:
     """A revoked DMABUF stays dead when the device comes back to D0 from D3hot."""
 
     def leave(control: Mapping) -> None:
@@ -497,7 +499,7 @@ def test_no_change_of_power_brings_it_back(c_owner: Actor, rng: Function) -> Non
 @requirement("REV-05")
 @machine(power=True)
 @pytest.mark.parametrize("reset", [Device.reset, Device.reset_function], ids=["ioctl", "config space"])
-def test_no_function_level_reset_brings_it_back(
+def test_no_function_level_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, rng: Function, reset: Callable[[Device], None]
 ) -> None:
     """A revoked DMABUF stays dead after a function-level reset."""
@@ -541,7 +543,7 @@ def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
 @requirement("REV-11")
 @on_dialect("ioctl")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
-def test_an_exporter_that_cannot_revoke_says_so(c_owner: Actor, kind: str) -> None:
+def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str) -> None:
     """A revoke of a DMABUF of another exporter is EINVAL; it stays as it was."""
     buffer = c_owner.make(kind, LENGTH)
     mapping = mapped(buffer)
@@ -569,7 +571,7 @@ def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, sec
 @requirement("REV-12")
 @on_dialect("feature")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
-def test_a_device_does_not_revoke_another_exporters(c_owner: Actor, ram: Function, kind: str) -> None:
+def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Function, kind: str) -> None:
     """A revoke of a DMABUF that is not of VFIO is ENODEV; it stays as it was."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
@@ -584,7 +586,7 @@ def test_a_device_does_not_revoke_another_exporters(c_owner: Actor, ram: Functio
 
 
 @requirement("REV-15")
-def test_another_buffer_sees_no_fault(c_owner: Actor, ram: Function) -> None:
+def test_a_revoke_costs_another_dmabuf_no_fault(c_owner: Actor, ram: Function) -> None:
     """A revoke costs another DMABUF over the same bytes no page fault, and leaves its page table alone."""
     device = c_owner.open(ram.address)
     buffer, other = (c_owner.export(device, RAM_BAR, SPAN) for _ in range(2))
@@ -607,7 +609,7 @@ def test_another_buffer_sees_no_fault(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("REV-16")
-def test_the_others_stay_and_still_follow_the_device(owner: Actor, memory: MemoryDevice) -> None:
+def test_other_dmabufs_stay_and_follow_the_device(owner: Actor, memory: MemoryDevice) -> None:
     """Of three DMABUFs the middle one is revoked: the others work, and lose and regain their pages."""
     device, bar = owner.open(memory.function.address), memory.bar
     buffers = [owner.export(device, bar, [Range(n * LENGTH, LENGTH)]) for n in range(3)]

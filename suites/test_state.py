@@ -74,9 +74,7 @@ def pair(guest: Guest) -> Iterator[tuple[Function, Function]]:
 
 
 @requirement("STATE-01", "STATE-02", "STATE-04", "STATE-15", "STATE-16")
-def test_memory_off_takes_everything_away_and_on_gives_it_back(
-    owner: Actor, ram: Function, ram_witness: RamBar
-) -> None:
+def test_memory_off_ends_all_access_until_it_is_on(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """While memory is off, by a write of 1, 2 or 4 bytes, all is SIGBUS; when it is on all is as before."""
     ram_witness.fill(0, START, LENGTH)
     ram_witness.stamp()
@@ -95,7 +93,7 @@ def test_memory_off_takes_everything_away_and_on_gives_it_back(
 @requirement("STATE-04", "STATE-01", "STATE-02", "STATE-15", "STATE-16")
 @VIA
 @on("edu", "display", "ram")
-def test_every_bar_is_taken_away(c_owner: Actor, function: Function, via: str) -> None:
+def test_memory_off_ends_access_to_every_bar(c_owner: Actor, function: Function, via: str) -> None:
     """While memory is off no BAR can be reached, through the device or a DMABUF, at no offset."""
     device = c_owner.open(function.address, via)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
@@ -107,7 +105,7 @@ def test_every_bar_is_taken_away(c_owner: Actor, function: Function, via: str) -
 
 
 @requirement("STATE-01", "STATE-11")
-def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
+def test_other_writes_of_the_command_register_zap_nothing(c_owner: Actor, ram: Function) -> None:
     """Writes to the command register that keep the memory bit leave every mapped page where it is."""
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
@@ -132,7 +130,7 @@ def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
 
 @requirement("STATE-05", "STATE-15")
 @VIA
-def test_what_is_exported_while_memory_is_off_waits_for_it(
+def test_an_export_while_memory_is_off_maps_when_it_is_on(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
     """A DMABUF exported while memory is off cannot be mapped before it is on, and then it can."""
@@ -151,7 +149,7 @@ def test_what_is_exported_while_memory_is_off_waits_for_it(
 
 @requirement("STATE-18")
 @VIA
-def test_of_three_one_is_revoked_meanwhile(owner: Actor, ram: Function, via: str) -> None:
+def test_a_revoke_while_memory_is_off_keeps_the_others(owner: Actor, ram: Function, via: str) -> None:
     """Of three DMABUFs one is revoked while memory is off: when it is on again, the others are back."""
     device = owner.open(ram.address, via)
     buffers = [owner.export(device, RAM_BAR, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
@@ -173,7 +171,7 @@ def test_of_three_one_is_revoked_meanwhile(owner: Actor, ram: Function, via: str
 
 @requirement("STATE-06", "STATE-05", "STATE-16")
 @machine(power=True)
-def test_d3hot_takes_everything_away_and_the_memory_bit_still_counts(c_owner: Actor, rng: Function) -> None:
+def test_d3hot_ends_all_access_until_d0_with_memory_on(c_owner: Actor, rng: Function) -> None:
     """In D3hot every access is SIGBUS, in D0 without the memory bit as well; with both all is as before."""
     device = c_owner.open(rng.address)
     reach = Reach.of(device, VIRTIO_BAR, [Range(0, rng.bars[VIRTIO_BAR])])
@@ -198,9 +196,7 @@ def test_d3hot_takes_everything_away_and_the_memory_bit_still_counts(c_owner: Ac
 
 @requirement("STATE-07", "STATE-16")
 @on("edu", "ram", "rng")
-def test_low_power_takes_everything_away_until_its_end(
-    c_owner: Actor, function: Function, guest: Guest
-) -> None:
+def test_low_power_ends_all_access_until_its_exit(c_owner: Actor, function: Function, guest: Guest) -> None:
     """From the entry to low power until its exit all is SIGBUS, also once the device has been suspended."""
     device = c_owner.open(function.address)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
@@ -237,7 +233,7 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
 
 @requirement("STATE-08")
 @on("ram", "rng")
-def test_a_wakeup_gives_everything_back(
+def test_a_wakeup_restores_all_access(
     c_owner: Actor, function: Function, guest: Guest, finding: Finding
 ) -> None:
     """When a device in low power was woken up, and told so, all mappings are usable without an exit."""
@@ -305,7 +301,7 @@ def test_the_memory_bit_does_not_end_low_power(
 
 
 @requirement("STATE-10")
-def test_what_is_exported_in_low_power_waits_for_its_end(
+def test_an_export_in_low_power_maps_after_its_exit(
     c_owner: Actor,
     ram: Function,
     ram_witness: RamBar,
@@ -338,7 +334,7 @@ def test_what_is_exported_in_low_power_waits_for_its_end(
 @requirement("STATE-03", "STATE-13")
 @VIA
 @pytest.mark.parametrize("how", ["reset", "hot reset"])
-def test_after_a_reset_memory_is_as_it_was(
+def test_a_reset_keeps_memory_and_restores_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, how: str
 ) -> None:
     """After a reset every mapping works again: memory has kept its content, and a register has not."""
@@ -361,7 +357,7 @@ def test_after_a_reset_memory_is_as_it_was(
 @requirement("STATE-03", "STATE-13", "STATE-14")
 @machine(power=True)
 @pytest.mark.parametrize("how", RESETS)
-def test_after_a_reset_registers_are_as_at_the_start(c_owner: Actor, rng: Function, how: str) -> None:
+def test_a_reset_shows_registers_in_their_reset_state(c_owner: Actor, rng: Function, how: str) -> None:
     """After a reset, by whatever way, the same mappings show the registers as a reset leaves them."""
     device = c_owner.open(rng.address)
     device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, 0)  # a reset leaves it as another scenario may have left it
@@ -413,7 +409,7 @@ def test_an_access_during_a_reset_waits_or_is_sigbus(
 @requirement("STATE-13")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_concerns_all_devices_of_the_set(
+def test_a_hot_reset_zaps_all_devices_of_the_set(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
     """A hot reset by one of two functions takes the DMABUFs of both away, and gives them back."""
@@ -449,7 +445,7 @@ def test_a_hot_reset_does_not_need_all_devices_open(
 
 @requirement("STATE-13")
 @machine(pair=True)
-def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
+def test_a_hot_reset_without_proof_of_ownership_is_einval(
     c_owner: Actor, pair: tuple[Function, Function], ram: Function
 ) -> None:
     """A hot reset that is not proven to be one's own to do is EINVAL, and no page is taken away."""
@@ -473,7 +469,7 @@ def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
 @requirement("STATE-13", "STATE-19")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_that_fails_gives_everything_back(
+def test_a_failed_hot_reset_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], guest: Guest, via: str
 ) -> None:
     """A hot reset that cannot lock one of its devices is EAGAIN; the DMABUFs of both work as before."""
@@ -493,7 +489,7 @@ def test_a_hot_reset_that_fails_gives_everything_back(
 @requirement("STATE-13")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_that_meets_another_gives_everything_back(
+def test_a_hot_reset_during_another_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
     """A hot reset while the second of its devices is being reset is EBUSY; the first works as before."""
@@ -526,7 +522,7 @@ def hot_resets_at_once(device: Device) -> str:
 
 @requirement("STATE-19")
 @pytest.mark.parametrize("how", ["reset", "hot reset"])
-def test_a_reset_that_fails_gives_everything_back(
+def test_a_failed_reset_restores_all_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, how: str
 ) -> None:
     """After a reset that cannot lock its device (EAGAIN) DMABUFs work, unless memory is off all the same."""
@@ -548,7 +544,7 @@ def test_a_reset_that_fails_gives_everything_back(
 
 @requirement("STATE-19")
 @machine(pair=True)
-def test_a_device_without_a_reset_keeps_everything(c_owner: Actor, pair: tuple[Function, Function]) -> None:
+def test_a_device_without_a_reset_keeps_all_access(c_owner: Actor, pair: tuple[Function, Function]) -> None:
     """The reset of a device that has none of its own is EINVAL, and its DMABUFs work as before."""
     device = c_owner.open(pair[0].address)
     reach = Reach.of(device, RAM_BAR, SPAN)
@@ -569,9 +565,7 @@ def import_lands(device: Device, importer: Device) -> bool:
 
 @requirement("STATE-17")
 @machine(power=True)
-def test_what_gives_back_what_was_not_lost_disturbs_no_importer(
-    c_owner: Actor, rng: Function, importer: Device
-) -> None:
+def test_restoring_live_access_disturbs_no_importer(c_owner: Actor, rng: Function, importer: Device) -> None:
     """Memory on, D0 and an exit from low power leave a live import alone; one that was lost stays lost."""
     device = c_owner.open(rng.address)
     buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
@@ -608,7 +602,7 @@ def notifications(owner: Actor, act: Callable[[], object]) -> int:
 
 
 @requirement("STATE-17")
-def test_importers_are_told_of_the_begin_only(c_owner: Actor, ram: Function, importer: Device) -> None:
+def test_importers_are_notified_of_the_begin_only(c_owner: Actor, ram: Function, importer: Device) -> None:
     """Memory off, low power entry and a reset notify importers once for each DMABUF; their end does not."""
     device = c_owner.open(ram.address)
     buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(2)]

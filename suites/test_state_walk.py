@@ -35,7 +35,7 @@ class Kernel:
     """What is tried only where the kernel does it right: elsewhere other scenarios say so, and alone.
 
     ``decodes``: in D0 the device decodes what was asked for in D3hot, see
-    test_memory_that_is_turned_on_in_d3hot().  ``wakes``: a wakeup from low power gives
+    test_memory_turned_on_in_d3hot_shows_data_or_sigbus().  ``wakes``: a wakeup from low power gives
     DMABUFs back, see STATE-08.
     """
 
@@ -247,7 +247,9 @@ POWERED_SEQUENCES = (
 
 
 @requirement("STATE-11")
-def test_what_is_done_twice_or_one_within_the_other(c_owner: Actor, ram: Function, guest: Guest) -> None:
+def test_repeated_and_nested_state_changes_follow_the_model(
+    c_owner: Actor, ram: Function, guest: Guest
+) -> None:
     """Whether it is disabled or enabled twice, or reset while it is disabled, the last value decides."""
     walk = Walk.of(guest, ram, RAM_BAR, c_owner)
     for steps in SEQUENCES:
@@ -256,7 +258,9 @@ def test_what_is_done_twice_or_one_within_the_other(c_owner: Actor, ram: Functio
 
 @requirement("STATE-11", "STATE-06")
 @machine(power=True)
-def test_what_is_done_twice_or_in_d3hot(c_owner: Actor, rng: Function, guest: Guest) -> None:
+def test_repeated_state_changes_in_d3hot_follow_the_model(
+    c_owner: Actor, rng: Function, guest: Guest
+) -> None:
     """The same where the device is in D3hot before, meanwhile or after."""
     walk = Walk.of(guest, rng, VIRTIO_BAR, c_owner)
     for steps in POWERED_SEQUENCES:
@@ -266,7 +270,9 @@ def test_what_is_done_twice_or_in_d3hot(c_owner: Actor, rng: Function, guest: Gu
 @requirement("STATE-06")
 @machine(power=True)
 @pytest.mark.parametrize("way", ["device", "DMABUF"])
-def test_memory_that_is_turned_on_in_d3hot(c_owner: Actor, rng: Function, finding: Finding, way: str) -> None:
+def test_memory_turned_on_in_d3hot_shows_data_or_sigbus(
+    c_owner: Actor, rng: Function, finding: Finding, way: str
+) -> None:
     """When memory was turned on in D3hot, a mapping shows in D0 what is there, or is SIGBUS."""
     device = c_owner.open(rng.address)
     if way == "device":
