@@ -1,10 +1,10 @@
 """ATTR: the memory attribute of a DMABUF, as far as x86 shows it.
 
-On x86 with PAT the page table does not follow the attribute but what the range
-was reserved for before, which vfio-pci itself has done, as uncached; without PAT
-there is no write combining at all.  So it is the calls that can be told apart
-here, and that all mappings of a range are cached in the same way; a page table
-that tells of write combining is shown by a mapping that is not of vfio.
+With PAT, x86 caches a mapping as its range was first reserved, whatever the attribute:
+vfio-pci has reserved the BAR as uncached.  Without PAT there is no write combining.  So
+the scenarios check what the calls answer, and that all mappings of a range are cached
+alike.  A mapping of sysfs' resource2_wc proves that the page table can show write
+combining.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from suites.support.fixtures import Finding
 from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
 
 LEVELS = pytest.mark.parametrize("level", ["pte", "pmd"])
-SHOWN = list(range(PMD_SIZE // PAGE))
+STAMPS = list(range(PMD_SIZE // PAGE))
 
 
 @pytest.fixture
 def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
-    """The device with the RAM BAR, stamped; a DMABUF of it can be mapped."""
+    """The device with the RAM BAR, stamped, on a kernel that can map a DMABUF of it."""
     ram_witness.stamp()
     opened = c_owner.open(ram.address)
     with c_owner.export(opened, RAM_BAR, [Range(0, PAGE)]) as buffer:
@@ -42,12 +42,12 @@ def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
 
 
 def uncached(device: Device, ranges: list[Range]) -> Buffer:
-    """A DMABUF for which no attribute was asked."""
+    """Export a DMABUF without an attribute."""
     return device.actor.export(device, RAM_BAR, ranges)
 
 
 def combining(device: Device, ranges: list[Range]) -> Buffer:
-    """A DMABUF with the attribute WC, asked for as this kernel offers it."""
+    """Export a DMABUF with the attribute WC, by flag or feature as this kernel offers it."""
     owner = device.actor
     if owner.revoke_via == "ioctl":
         return owner.export(device, RAM_BAR, ranges, flags=WC_FLAG)
@@ -61,13 +61,13 @@ KINDS = {"default": uncached, "WC": combining}
 
 
 def require_feature(owner: Actor) -> None:
-    """Leave the scenario out where the kernel's headers have no feature for the attribute."""
+    """Skip the scenario if the kernel's headers have no feature for the attribute."""
     if owner.offers()["memattr"] != "feature":
         pytest.skip("this kernel offers no memory attribute by a device feature")
 
 
 def placed(level: str, source: Buffer | Device, bar: int | None = None) -> Mapping:
-    """A touched mapping of 2 MiB, by pages or by a huge page, as its address decides."""
+    """Map and touch 2 MiB at an address that allows a huge page, or at one that does not."""
     congruent = 0 if level == "pmd" else PAGE
     mapping = source.actor.map(source, PMD_SIZE, align=PMD_SIZE, congruent=congruent, bar=bar)
     mapping.advise("hugepage")
@@ -76,7 +76,7 @@ def placed(level: str, source: Buffer | Device, bar: int | None = None) -> Mappi
 
 
 def caching(mapping: Mapping, level: str | None = None) -> str:
-    """How a mapping is cached, all of which the page table has (at this level)."""
+    """Return the caching of a mapping, all of whose pages the page table has (at this level)."""
     table = mapping.page_table()
     assert table.mapped(level) == mapping.length
     (mode,) = table.caching()
@@ -84,10 +84,10 @@ def caching(mapping: Mapping, level: str | None = None) -> str:
 
 
 def control(device: Device, level: str) -> str:
-    """How a device-fd mapping is cached.  HarnessError if it cannot be had at this level."""
+    """Return the caching of a device-fd mapping.  HarnessError if it is not mapped at this level."""
     mapping = placed(level, device, bar=RAM_BAR)
     if mapping.page_table().mapped(level) != PMD_SIZE:
-        raise HarnessError(f"The control, a device-fd mapping, is not at {level} level; nothing can be said.")
+        raise HarnessError(f"The control, a device-fd mapping, is not mapped at {level} level.")
     return caching(mapping)
 
 
@@ -97,29 +97,29 @@ def control(device: Device, level: str) -> str:
 @requirement("ATTR-01")
 @LEVELS
 def test_a_mapping_without_an_attribute_is_uncached(device: Device, level: str) -> None:
-    """Without an attribute a DMABUF is cached as a device-fd mapping is, by pages and by huge pages: not."""
+    """Without an attribute a DMABUF is uncached like a device-fd mapping, by pages and by huge pages."""
     mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
-    assert mapping.pages() == SHOWN
+    assert mapping.pages() == STAMPS
 
 
 @requirement("ATTR-01")
 @machine(kernel="nopat")
 @LEVELS
 def test_without_pat_a_default_mapping_is_uncached(device: Device, level: str) -> None:
-    """The same where no list of memory types overrules what the DMABUF's mapping asks for."""
+    """Without PAT a DMABUF without an attribute is uncached like a device-fd mapping."""
     mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
-    assert mapping.pages() == SHOWN
+    assert mapping.pages() == STAMPS
 
 
-# -- asking for it ---------------------------------------------------------------------
+# -- setting it ------------------------------------------------------------------------
 
 
 @requirement("ATTR-02")
 @on_dialect("ioctl")
 def test_export_flags_choose_the_attribute(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Of the flags of an export 0 and 1 << 28 are taken, and every other value is EINVAL."""
+    """The flags 0 and 1 << 28 of an export are accepted, and every other value is EINVAL."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     others = [value << 28 for value in range(2, 16)]
@@ -137,7 +137,7 @@ def test_export_flags_choose_the_attribute(owner: Actor, ram: Function, ram_witn
 def test_setting_the_attribute_keeps_existing_mappings(
     c_owner: Actor, device: Device, ram: Function, guest: Guest
 ) -> None:
-    """Setting the attribute succeeds again and again, and leaves the pages of existing mappings alone."""
+    """Setting the attribute succeeds repeatedly, and leaves the pages of existing mappings in place."""
     require_feature(c_owner)
     buffer, other = (uncached(device, [Range(0, 4 * PAGE)]) for _ in range(2))
     mappings = [c_owner.map(buffer), c_owner.map(other)]
@@ -155,7 +155,7 @@ def test_setting_the_attribute_keeps_existing_mappings(
 @requirement("ATTR-05")
 @on_dialect("feature")
 def test_an_unknown_attribute_is_enoent(c_owner: Actor, device: Device) -> None:
-    """An unknown attribute is ENOENT, and the DMABUF can be mapped as before, and given one that there is."""
+    """An unknown attribute is ENOENT; afterwards the DMABUF can be mapped, and a known attribute be set."""
     require_feature(c_owner)
     buffer = uncached(device, [Range(0, PAGE)])
     mapping = c_owner.map(buffer)
@@ -168,7 +168,7 @@ def test_an_unknown_attribute_is_enoent(c_owner: Actor, device: Device) -> None:
 
 
 def setting(descriptor: Target, attribute: int = WC) -> tuple[Part, Part]:
-    """struct vfio_device_feature_dma_buf_memattr."""
+    """Return the members of struct vfio_device_feature_dma_buf_memattr."""
     first = struct.pack("=I", descriptor % (1 << 32)) if isinstance(descriptor, int) else descriptor
     return first, struct.pack("=I", attribute)
 
@@ -178,7 +178,7 @@ def setting(descriptor: Target, attribute: int = WC) -> tuple[Part, Part]:
 def test_the_attribute_of_a_wrong_descriptor_is_refused(
     c_owner: Actor, device: Device, second_ram: Function, ram: Function
 ) -> None:
-    """Who sets the attribute of no descriptor, no DMABUF or another's DMABUF gets EBADF, EINVAL or ENODEV."""
+    """The attribute of a bad descriptor is EBADF, of no DMABUF EINVAL, of another's DMABUF ENODEV."""
     require_feature(c_owner)
     buffer = uncached(device, [Range(0, PAGE)])
     other = c_owner.open(second_ram.address)
@@ -208,7 +208,7 @@ def test_the_attribute_of_a_wrong_descriptor_is_refused(
 @requirement("ATTR-06")
 @on_dialect("feature")
 def test_the_attribute_feature_takes_set_and_probe_only(c_owner: Actor, device: Device) -> None:
-    """The feature is for SET and for PROBE of SET; GET is EINVAL, and so is an argument that is too short."""
+    """The feature takes SET and PROBE with SET; GET is EINVAL, and so is an argument that is too short."""
     require_feature(c_owner)
     payload = setting(uncached(device, [Range(0, PAGE)]))
     for flags, argsz, errno in (
@@ -234,7 +234,7 @@ def test_the_attribute_feature_takes_set_and_probe_only(c_owner: Actor, device: 
 @requirement("ATTR-08")
 @on_dialect("feature")
 def test_unknown_export_flags_are_einval(owner: Actor, ram: Function) -> None:
-    """Where the attribute is not a matter of the flags of an export, all but 0 are EINVAL."""
+    """Every flag of an export is EINVAL in the dialect whose attribute is a feature."""
     device = owner.open(ram.address)
     span = [Range(0, PAGE)]
     assert isinstance(owner.map(owner.export(device, RAM_BAR, span)).load32(0), int)
@@ -245,7 +245,7 @@ def test_unknown_export_flags_are_einval(owner: Actor, ram: Function) -> None:
 
 @requirement("ATTR-08")
 def test_a_missing_attribute_feature_is_enotty(c_owner: Actor, device: Device) -> None:
-    """Where there is no feature for the attribute, to set it or to probe for it is ENOTTY."""
+    """On a kernel without a feature for the attribute, SET and PROBE of it are ENOTTY."""
     if c_owner.offers()["memattr"] == "feature":
         pytest.skip("this kernel offers a memory attribute by a device feature")
     payload = setting(uncached(device, [Range(0, PAGE)]))
@@ -255,11 +255,11 @@ def test_a_missing_attribute_feature_is_enotty(c_owner: Actor, device: Device) -
         assert errno == "ENOTTY"
 
 
-# -- what the page table says ----------------------------------------------------------
+# -- the page table --------------------------------------------------------------------
 
 
-def require_sight(owner: Actor, second_ram: Function) -> None:
-    """Raise HarnessError unless the page table tells of write combining where it is for certain."""
+def require_write_combining_visible(owner: Actor, second_ram: Function) -> None:
+    """Raise HarnessError unless the page table shows a mapping of sysfs' resource2_wc as write-combining."""
     mapping = owner.map(owner.resource(second_ram.address, RAM_BAR, write_combining=True), PMD_SIZE)
     mapping.touch()
     seen = caching(mapping)
@@ -279,9 +279,9 @@ def test_wc_and_default_mappings_are_cached_alike(
     pat: bool,
     finding: Finding,
 ) -> None:
-    """At either level a WC mapping is cached as the default and as a device-fd mapping are."""
+    """A WC mapping is cached like one without an attribute and like a device-fd mapping, at either level."""
     if pat:
-        require_sight(device.actor, second_ram)
+        require_write_combining_visible(device.actor, second_ram)
     for level in ("pte", "pmd"):
         seen = {
             name: caching(placed(level, make(device, [Range(0, PMD_SIZE)])), level)
@@ -301,8 +301,8 @@ def test_wc_and_default_mappings_are_cached_alike(
 def test_the_first_reservation_decides_the_caching(
     c_owner: Actor, second_ram: Function, guest: Guest, finding: Finding
 ) -> None:
-    """Where a BAR was reserved as write-combining before vfio came, all its mappings are the same."""
-    require_sight(c_owner, second_ram)
+    """All mappings of a BAR are cached alike where sysfs reserved it as write-combining before vfio."""
+    require_write_combining_visible(c_owner, second_ram)
     device = c_owner.open(second_ram.address)
     for level in ("pte", "pmd"):
         mapping = placed(level, uncached(device, [Range(0, PMD_SIZE)]))
@@ -312,7 +312,7 @@ def test_the_first_reservation_decides_the_caching(
     assert len(memtype.of_bar(guest, second_ram, RAM_BAR)) == 1
 
 
-# -- what it leaves as it was ----------------------------------------------------------
+# -- revocation, and changes of a mapping ----------------------------------------------
 
 
 @requirement("ATTR-07")
@@ -320,10 +320,10 @@ def test_the_first_reservation_decides_the_caching(
 def test_wc_stores_reach_the_device_until_a_revoke(
     c_owner: Actor, device: Device, ram_witness: RamBar, level: str
 ) -> None:
-    """Stores through a WC mapping arrive, after a fence; it is taken away and given back like any other."""
+    """Stores through a WC mapping arrive after a fence; memory off and a revoke end its access like any."""
     buffer = combining(device, [Range(0, PMD_SIZE)])
     mapping = placed(level, buffer)
-    assert mapping.pages() == SHOWN
+    assert mapping.pages() == STAMPS
     assert mapping.fill(THEIRS) is None
     c_owner.fence()
     assert set(ram_witness.words(0, PMD_SIZE)) == {THEIRS}
@@ -345,15 +345,15 @@ def test_wc_stores_reach_the_device_until_a_revoke(
 @machine(kernel="nopat")
 @LEVELS
 def test_without_pat_a_wc_mapping_is_uncached(device: Device, level: str) -> None:
-    """Where there is no PAT, and so no write combining, a WC mapping is uncached, and never write-back."""
+    """Without PAT there is no write combining: a WC mapping is uncached, and never write-back."""
     mapping = placed(level, combining(device, [Range(0, PMD_SIZE)]))
     assert caching(mapping, level) == control(device, level) == "uncached-minus"
-    assert mapping.pages() == SHOWN
+    assert mapping.pages() == STAMPS
 
 
 @requirement("ATTR-07")
 def test_no_wc_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_witness: RamBar) -> None:
-    """Of 50 000 stores that a client tries through a WC mapping after a revoke none reaches the range."""
+    """None of 50 000 stores that a client tries through a WC mapping after a revoke reaches the range."""
     length = 16 * PAGE
     oracle = Oracle(c_owner.map(device, length, bar=RAM_BAR), ram_witness, 0)
     buffer = combining(device, [Range(0, length)])
@@ -373,23 +373,23 @@ def test_no_wc_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_wi
 def test_the_caching_survives_changes_of_a_mapping(
     c_owner: Actor, device: Device, kind: str, level: str
 ) -> None:
-    """A mapping is cached as before when it was taken away and given back, inherited, moved and split."""
+    """A mapping keeps its caching through memory off and on, fork(), mremap() and a split."""
     mapping = placed(level, KINDS[kind](device, [Range(0, PMD_SIZE)]))
     mode = caching(mapping, level)
     device.decode_memory(False)
     assert mapping.page_table().is_empty()
     device.decode_memory(True)
-    assert mapping.pages() == SHOWN
+    assert mapping.pages() == STAMPS
     assert caching(mapping, level) == mode
     child = c_owner.fork("child")
     inherited = child.adopt(mapping)
-    assert inherited.pages() == SHOWN
+    assert inherited.pages() == STAMPS
     assert caching(inherited, level) == mode
     moved = remap(mapping, PMD_SIZE, "maymove,fixed")
-    assert moved.pages() == SHOWN
+    assert moved.pages() == STAMPS
     assert caching(moved) == mode
     moved.protect("r", 7 * PAGE, PAGE)
     moved.unmap(9 * PAGE, PAGE)
-    assert moved.pages(0, 9 * PAGE) + moved.pages(10 * PAGE) == SHOWN[:9] + SHOWN[10:]
+    assert moved.pages(0, 9 * PAGE) + moved.pages(10 * PAGE) == STAMPS[:9] + STAMPS[10:]
     assert moved.page_table().mapped() == PMD_SIZE - PAGE
     assert moved.page_table().caching() == {mode}

@@ -1,8 +1,8 @@
-"""HUGE: mapping a DMABUF by huge pages where they fit, and only there.
+"""HUGE: a DMABUF is mapped by huge pages where they fit, and only there.
 
-Two things tell how a span is mapped: the page table, and the number of page
-faults that it took to reach all of it.  Both are held against a device-fd mapping
-of the same kernel that is known to be huge; where that is not, nothing is said.
+The page table shows how a range is mapped, and so does the number of page faults for
+all of it.  The control is a device-fd mapping on the same kernel: unless that is mapped
+by huge pages, a scenario is a harness error.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PMD_PAGES = PMD_SIZE // PAGE
 def placed(
     source: Buffer | Device, length: int, offset: int = 0, congruent: int = 0, bar: int | None = None
 ) -> Mapping:
-    """A mapping that asks for huge pages, its address ``congruent`` modulo 2 MiB."""
+    """Make a mapping that asks for huge pages, at an address ``congruent`` modulo 2 MiB."""
     mapping = source.actor.map(
         source, length, offset, align=PMD_SIZE, congruent=congruent % PMD_SIZE, bar=bar
     )
@@ -53,25 +53,25 @@ def placed(
 
 
 def huge_control(device: Device, bar: int, length: int = 2 * PMD_SIZE) -> int:
-    """The page faults that ``length`` bytes take which are known to be mapped by huge pages."""
+    """Return the page faults for ``length`` bytes of a device-fd mapping.  HarnessError if it is not huge."""
     view = placed(device, length, bar=bar)
     faults = view.touch()
     if view.page_table().where("pmd") != ((0, length),) or faults != length // PMD_SIZE:
         raise HarnessError(
             "The control, a device-fd mapping of a BAR, is not mapped by huge pages on this kernel and "
-            f"machine ({faults} faults for {length:#x} bytes). Nothing can be said about those of DMABUFs."
+            f"machine ({faults} faults for {length:#x} bytes). A DMABUF cannot be compared with it."
         )
     return faults
 
 
 def stamps(*parts: tuple[int, int]) -> list[int]:
-    """The stamps of (offset in the BAR, bytes)."""
+    """Return the stamps of these (offset in the BAR, bytes)."""
     return [page for start, length in parts for page in range(start // PAGE, (start + length) // PAGE)]
 
 
 @pytest.fixture
 def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
-    """The device with the RAM BAR, stamped, on a machine where the control is huge."""
+    """The device with the RAM BAR, stamped, on a machine whose control is mapped by huge pages."""
     ram_witness.stamp()
     opened = c_owner.open(ram.address)
     huge_control(opened, RAM_BAR)
@@ -79,13 +79,13 @@ def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
 
 
 def export(device: Device, *parts: tuple[int, int]) -> Buffer:
-    """A buffer of (offset in the BAR, bytes)."""
+    """Export a DMABUF of these (offset in the BAR, bytes)."""
     return device.actor.export(device, RAM_BAR, [Range(*part) for part in parts])
 
 
 @requirement("HUGE-01")
 def test_a_whole_bar_is_mapped_by_pmds(c_owner: Actor, memory: MemoryDevice) -> None:
-    """A buffer of a whole BAR is mapped by PMDs alone, with as many faults as a device-fd mapping takes."""
+    """A DMABUF of a whole BAR is mapped by PMDs only, with as many faults as a device-fd mapping."""
     opened, bar = c_owner.open(memory.function.address), memory.bar
     size = memory.function.bars[bar]
     assert c_owner.map(opened, bar=bar).stamp() is None
@@ -99,7 +99,7 @@ def test_a_whole_bar_is_mapped_by_pmds(c_owner: Actor, memory: MemoryDevice) -> 
 
 @requirement("HUGE-02")
 def test_an_incongruent_address_is_mapped_by_ptes(device: Device) -> None:
-    """Where virtual and physical address differ modulo 2 MiB, all is mapped by PTEs, and right."""
+    """Where virtual and physical address differ modulo 2 MiB, PTEs map the right pages."""
     buffer = export(device, (4 * MIB, 6 * MIB))
     for shift in (PAGE, MIB, PMD_SIZE - PAGE):
         mapping = placed(buffer, 6 * MIB, congruent=shift)
@@ -109,8 +109,8 @@ def test_an_incongruent_address_is_mapped_by_ptes(device: Device) -> None:
         mapping.unmap()
 
 
-# Ranges, and what of their buffer is huge: everything but the 2 MiB in which one ends and the next begins.
-SEAMS = (
+# Ranges, and the huge part of their DMABUF: all but the 2 MiB in which one range ends and the next begins.
+BOUNDARIES = (
     (((8 * MIB, MIB), (17 * MIB, 3 * MIB)), ((PMD_SIZE, 2 * PMD_SIZE),)),
     (
         ((8 * MIB, PMD_SIZE + PAGE), (16 * MIB + PAGE, 2 * PMD_SIZE - PAGE)),
@@ -123,8 +123,8 @@ SEAMS = (
 
 @requirement("HUGE-03")
 def test_no_huge_page_straddles_two_ranges(device: Device) -> None:
-    """2 MiB with a boundary of ranges in them are mapped by PTEs, and right, wherever touched first."""
-    for parts, huge in SEAMS:
+    """PTEs map 2 MiB with a boundary of ranges in them, to the right pages, wherever touched first."""
+    for parts, huge in BOUNDARIES:
         buffer, boundary, shown = export(device, *parts), parts[0][1], stamps(*parts)
         for first in (0, boundary - PAGE, boundary, buffer.size - PAGE):
             mapping = placed(buffer, buffer.size)
@@ -137,7 +137,7 @@ def test_no_huge_page_straddles_two_ranges(device: Device) -> None:
 
 @requirement("HUGE-04")
 def test_no_huge_page_reaches_beyond_its_vma(device: Device) -> None:
-    """A VMA of 2 MiB and 4 KiB gets one PMD and one PTE; those before and behind it are left alone."""
+    """A VMA of 2 MiB and 4 KiB gets one PMD and one PTE; the adjacent VMAs stay unmapped."""
     buffer = export(device, (4 * MIB, 4 * MIB))
     mapping = placed(buffer, 4 * MIB)
     end = PMD_SIZE + PAGE
@@ -147,7 +147,7 @@ def test_no_huge_page_reaches_beyond_its_vma(device: Device) -> None:
     assert mapping.page_table().where("pte") == ((PMD_SIZE, end),)
     assert mapping.store32(end, 0) == Sigsegv(SEGV_ACCERR, end)
     assert mapping.pages() == stamps((4 * MIB, 4 * MIB))
-    # The same at the beginning: the first block of this one starts before its VMA does.
+    # At the beginning of a VMA: its first 2 MiB start before it does.
     mapping = placed(buffer, 4 * MIB)
     mapping.unmap(0, PAGE)
     assert mapping.touch(offset=PAGE) == PMD_PAGES - 1 + 1
@@ -158,7 +158,7 @@ def test_no_huge_page_reaches_beyond_its_vma(device: Device) -> None:
 
 @requirement("HUGE-05", "RNG-09")
 def test_no_huge_page_reaches_beyond_the_buffer(device: Device) -> None:
-    """Of a buffer of 3 MiB the last MiB is mapped by PTEs, and what follows in the BAR cannot be reached."""
+    """PTEs map the last MiB of a DMABUF of 3 MiB, and the MiB of the BAR after it cannot be mapped."""
     buffer = export(device, (4 * MIB, 3 * MIB))
     mapping = placed(buffer, 3 * MIB)
     assert mapping.touch() == 1 + MIB // PAGE
@@ -172,13 +172,13 @@ def test_no_huge_page_reaches_beyond_the_buffer(device: Device) -> None:
 
 @requirement("HUGE-06")
 def test_a_range_that_begins_inside_2_mib_is_not_rounded_down(device: Device) -> None:
-    """A range at 2 MiB and 4 KiB is mapped by PTEs up to where the BAR's next 2 MiB begin, and right."""
+    """PTEs map a range that begins inside 2 MiB of the BAR up to the next 2 MiB, to the right pages."""
     start, length = 4 * MIB + PAGE, 4 * MIB
     buffer = export(device, (start, length))
-    rounded = placed(buffer, length)
-    assert rounded.touch() == length // PAGE
-    assert rounded.page_table().where("pmd") == ()
-    assert rounded.pages() == stamps((start, length))
+    small = placed(buffer, length)
+    assert small.touch() == length // PAGE
+    assert small.page_table().where("pmd") == ()
+    assert small.pages() == stamps((start, length))
     fitting = placed(buffer, length, congruent=start)
     assert fitting.touch() == (PMD_PAGES - 1) + 1 + 1
     assert fitting.page_table().where("pmd") == ((PMD_SIZE - PAGE, 2 * PMD_SIZE - PAGE),)
@@ -187,7 +187,7 @@ def test_a_range_that_begins_inside_2_mib_is_not_rounded_down(device: Device) ->
 
 @requirement("HUGE-07")
 def test_a_revoke_zaps_huge_pages(device: Device) -> None:
-    """After a revoke nothing of a huge mapping is left in the page table, and each of its pages is SIGBUS."""
+    """After a revoke the page table has nothing of a huge mapping, and each of its pages is SIGBUS."""
     buffer = export(device, (4 * MIB, 2 * PMD_SIZE))
     mapping = placed(buffer, 2 * PMD_SIZE)
     mapping.touch()
@@ -199,7 +199,7 @@ def test_a_revoke_zaps_huge_pages(device: Device) -> None:
 
 @requirement("HUGE-08", "RNG-05")
 def test_a_split_huge_page_keeps_its_other_pages(device: Device) -> None:
-    """munmap() or mprotect() of a page of a huge mapping leaves the others in place, and all else huge."""
+    """munmap() or mprotect() of a page leaves all others in place, and PMDs outside its 2 MiB."""
     buffer = export(device, (4 * MIB, 3 * PMD_SIZE))
     shown = stamps((4 * MIB, 3 * PMD_SIZE))
     for how in ("unmap", "r", "none"):
@@ -223,16 +223,16 @@ def test_a_split_huge_page_keeps_its_other_pages(device: Device) -> None:
 
 
 HALF = GIB // 2
-PLACES = (0, PAGE, HALF - PAGE, HALF, HALF + PAGE, GIB - PAGE)  # of the BAR of 1 GiB; each has its own stamp
+PLACES = (0, PAGE, HALF - PAGE, HALF, HALF + PAGE, GIB - PAGE)  # in the BAR of 1 GiB, each with its stamp
 
 
 def stamps_at(places: Iterable[int]) -> list[int]:
-    """The stamps of PLACES."""
+    """Return the stamps of these PLACES."""
     return [place // PAGE + 1 for place in places]
 
 
 def placed_for_pud(source: Buffer | Device, length: int = GIB, bar: int | None = None) -> Mapping:
-    """A mapping that asks for huge pages, at a multiple of 1 GiB."""
+    """Make a mapping that asks for huge pages, at a multiple of 1 GiB."""
     mapping = source.actor.map(source, length, align=GIB, bar=bar)
     mapping.advise("hugepage")
     return mapping
@@ -240,7 +240,7 @@ def placed_for_pud(source: Buffer | Device, length: int = GIB, bar: int | None =
 
 @pytest.fixture
 def gibibyte(c_owner: Actor, guest: Guest, bigram: Function) -> Device:
-    """The device with a BAR of 1 GiB, stamped at PLACES, where a device-fd mapping of it is one PUD."""
+    """The device with a BAR of 1 GiB, stamped at PLACES, on a machine whose control is one PUD."""
     if "pdpe1gb" not in guest.read("/proc/cpuinfo").split():
         pytest.skip("this processor has no pages of 1 GiB")
     opened = c_owner.open(bigram.address)
@@ -256,7 +256,7 @@ def gibibyte(c_owner: Actor, guest: Guest, bigram: Function) -> Device:
 @requirement("HUGE-09")
 @machine(big_ram=True)
 def test_a_bar_of_1_gib_is_mapped_by_one_pud(gibibyte: Device, bigram: Function) -> None:
-    """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is, and shows its pages."""
+    """A DMABUF of a BAR of 1 GiB is mapped by one PUD, like a device-fd mapping, and shows its pages."""
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     for first in PLACES[2], 0:
         mapping = placed_for_pud(buffer)
@@ -269,7 +269,7 @@ def test_a_bar_of_1_gib_is_mapped_by_one_pud(gibibyte: Device, bigram: Function)
 @machine(big_ram=True)
 @pytest.mark.parametrize("starts", [(HALF, 0), (0, 0)], ids=["halves swapped", "one half twice"])
 def test_no_pud_straddles_two_ranges(gibibyte: Device, bigram: Function, starts: tuple[int, int]) -> None:
-    """Two ranges of 512 MiB are not mapped by one PUD where they are 1 GiB together, and are right."""
+    """Two ranges of 512 MiB are mapped by PMDs, not by one PUD, and show their pages."""
     ranges = [Range(start, HALF) for start in starts]
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR, ranges)
     blocks = tuple((start, start + PMD_SIZE) for start in (0, HALF - PMD_SIZE, HALF, GIB - PMD_SIZE))
@@ -285,7 +285,7 @@ def test_no_pud_straddles_two_ranges(gibibyte: Device, bigram: Function, starts:
 @requirement("HUGE-04", "HUGE-09")
 @machine(big_ram=True)
 def test_no_pud_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
-    """Half of a buffer of 1 GiB is mapped by PMDs, and nothing is behind it."""
+    """PMDs map the half of a DMABUF of 1 GiB that its VMA covers, and nothing after it."""
     mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR), GIB)
     mapping.unmap(HALF, HALF)
     assert mapping.at(PLACES[:3]) == stamps_at(PLACES[:3])
@@ -297,7 +297,7 @@ def test_no_pud_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> No
 @requirement("HUGE-07", "HUGE-09")
 @machine(big_ram=True)
 def test_a_revoke_zaps_a_pud(gibibyte: Device, bigram: Function) -> None:
-    """After a revoke nothing of a mapping by a PUD is left in the page table, and all of it is SIGBUS."""
+    """After a revoke the page table has nothing of a mapping by a PUD, and all of it is SIGBUS."""
     buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     mapping = placed_for_pud(buffer)
     assert mapping.at(PLACES) == stamps_at(PLACES)
@@ -316,11 +316,11 @@ def test_a_split_pud_keeps_its_other_pages(
 ) -> None:
     """munmap() or mprotect() of 2 MiB of a mapping by a PUD leaves the rest in place.
 
-    Not of a page: cut where no 2 MiB end, a PUD is an oops of the base (docs/findings.md).
+    The base has an oops for a PUD that is split inside 2 MiB (docs/findings.md).
     """
-    # mm/debug.c has it for CONFIG_DEBUG_VM alone.
+    # mm/debug.c has dump_vma() only with CONFIG_DEBUG_VM.
     if guest.run(["grep", "-qw", "dump_vma", "/proc/kallsyms"]).status == 0:
-        pytest.skip("with CONFIG_DEBUG_VM a cut through a PUD is a BUG of the base (docs/findings.md)")
+        pytest.skip("with CONFIG_DEBUG_VM a split of a PUD is a BUG of the base (docs/findings.md)")
     mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR))
     assert mapping.touch(None, 0, PAGE) == 1
     assert mapping.page_table().where("pud") == ((0, GIB),)
@@ -336,7 +336,7 @@ def test_a_split_pud_keeps_its_other_pages(
 
 @requirement("HUGE-10")
 def test_the_offset_of_mmap_does_not_decide_the_page_size(device: Device) -> None:
-    """Huge pages are where address and BAR go together, whether the offset in the buffer does so or not."""
+    """PMDs map where address and BAR are congruent modulo 2 MiB, whatever the offset in the DMABUF."""
     whole = device.actor.export(device, RAM_BAR)
     mapping = placed(whole, 5 * MIB, MIB, congruent=MIB)
     assert mapping.touch() == MIB // PAGE + 2
@@ -351,7 +351,7 @@ def test_the_offset_of_mmap_does_not_decide_the_page_size(device: Device) -> Non
 
 @requirement("HUGE-11")
 def test_adjacent_ranges_show_their_pages(device: Device) -> None:
-    """Ranges that follow each other in the BAR, too, show their pages, by PMDs or not."""
+    """Ranges that are adjacent in the BAR show their pages, with PMDs or without."""
     for parts in (((8 * MIB, MIB), (9 * MIB, 3 * MIB)), ((8 * MIB, PMD_SIZE), (10 * MIB, PMD_SIZE))):
         buffer = export(device, *parts)
         mapping = placed(buffer, 4 * MIB)
@@ -362,7 +362,7 @@ def test_adjacent_ranges_show_their_pages(device: Device) -> None:
 
 @requirement("HUGE-12")
 def test_a_first_store_maps_a_writable_huge_page(device: Device, ram_witness: RamBar) -> None:
-    """Where the first access is a store it takes one or two faults for 2 MiB, and the stores arrive."""
+    """A first access that is a store takes one or two faults for 2 MiB, and the stores arrive."""
     mapping = placed(export(device, (4 * MIB, 2 * PMD_SIZE)), 2 * PMD_SIZE)
     assert mapping.touch(value=0x12120000, offset=PMD_SIZE + 7 * PAGE, length=PAGE) in (1, 2)
     assert mapping.page_table().where("pmd") == ((PMD_SIZE, 2 * PMD_SIZE),)
@@ -373,10 +373,10 @@ def test_a_first_store_maps_a_writable_huge_page(device: Device, ram_witness: Ra
 
 @dataclass(frozen=True)
 class Placement:
-    """Ranges as (first page of the BAR, pages), and ``pages`` pages of their buffer from page ``first`` on.
+    """Ranges as (first page of the BAR, pages), and a window of ``pages`` pages from page ``first`` on.
 
-    ``congruent`` is the page of its address modulo 512, ``touched`` are the pages of
-    the window that are touched first.
+    ``congruent`` is the page of the window's address modulo 512; ``touched`` are the
+    pages of the window that are touched first.
     """
 
     ranges: tuple[tuple[int, int], ...]
@@ -387,7 +387,7 @@ class Placement:
 
     @property
     def shown(self) -> list[tuple[int, int]]:
-        """For each page of the window its page of the BAR, and the index of the range that it is of."""
+        """The page of the BAR and the index of the range, for each page of the window."""
         every = [
             (page, index)
             for index, (first, pages) in enumerate(self.ranges)
@@ -396,7 +396,7 @@ class Placement:
         return every[self.first : self.first + self.pages]
 
     def blocks(self) -> tuple[set[int], set[int]]:
-        """Offsets of what has to be huge, and of what may be: where neighbouring ranges make up 2 MiB."""
+        """Return offsets of 2 MiB that must be huge, and that may be: adjacent ranges may share a PMD."""
         must, may = set(), set()
         for start in range(-self.congruent % PMD_PAGES, self.pages - PMD_PAGES + 1, PMD_PAGES):
             block = self.shown[start : start + PMD_PAGES]
@@ -410,7 +410,7 @@ class Placement:
 
 @st.composite
 def placements(draw: st.DrawFn) -> Placement:
-    """Ranges near the ends of 2 MiB, and a window whose address goes with some page of it, or with none."""
+    """Draw ranges near the ends of 2 MiB, and a window whose address is congruent to a page of it, or to none."""
     starts = st.builds(
         lambda block, shift: block * PMD_PAGES + shift, st.integers(1, 4), st.sampled_from((0, -1, 1, 256))
     )
@@ -428,7 +428,7 @@ def placements(draw: st.DrawFn) -> Placement:
 
 
 def check_placement(device: Device, case: Placement) -> None:
-    """The window shows its pages, and is mapped by PMDs where it has to be, and nowhere else."""
+    """Check that the window shows its pages, and is mapped by PMDs where they fit and nowhere else."""
     with ExitStack() as made:
         parts = [(first * PAGE, pages * PAGE) for first, pages in case.ranges]
         buffer = made.enter_context(export(device, *parts))
@@ -449,7 +449,7 @@ def check_placement(device: Device, case: Placement) -> None:
 def test_any_placement_has_huge_pages_where_they_fit(
     ram: Function, ram_witness: RamBar, search: Search
 ) -> None:
-    """Whatever ranges, window, address and first touches, each page is right, and PMDs are where they fit."""
+    """Whatever ranges, window, address and first touches, pages are right, and PMDs are where they fit."""
     ram_witness.stamp()
 
     def prepare(owner: Actor) -> Device:

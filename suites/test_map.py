@@ -1,7 +1,7 @@
-"""MAP: mapping a DMABUF that VFIO exported, beside the device-fd mapping that was always there.
+"""MAP: mapping a DMABUF that VFIO exported, compared with the device-fd mapping.
 
-The core of it is done by the Python probe too: it carries the ABI as numbers of its
-own, so a header that changed by mistake does not carry it along.
+The Python probe runs the main scenarios too.  It has its own numbers of the ABI, so
+that a header changed by mistake does not change both actors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness.guest import Guest
 from harness.plugin import on_dialect, requirement
 from harness.probe import PAGE, Actor, Buffer, Range, Refused, Sigbus
 from harness.witness import RamBar
-from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, RAM_BAR
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
 from suites.support.fixtures import MemoryDevice
 
 PAGES = 16
@@ -26,11 +26,11 @@ FIRST_EXPORTS = 30  # rounds of two exports at once
 DMA_BUF_IOCTL_SYNC = 0x40086200
 DMA_BUF_SYNC_READ_WRITE, DMA_BUF_SYNC_END = 3, 4
 DMA_BUF_SET_NAME = 0x40086201
-UNKNOWN_IOCTLS = (0x627F, 0x5401)  # one of the DMABUFs' own numbers, and a terminal's
+UNKNOWN_IOCTLS = (0x627F, 0x5401)  # an unused number of DMABUFs, and TCGETS of a terminal
 
 
 @requirement("MAP-01")
-@pytest.mark.parametrize("via", ["group", "cdev"])
+@VIA
 def test_a_dmabuf_reaches_the_registers(owner: Actor, registers: Function, via: str) -> None:
     """A mapping of a DMABUF of the register BAR reaches the device."""
     mapping = owner.map(owner.export(owner.open(registers.address, via), 0))
@@ -66,7 +66,7 @@ def test_without_the_series_mmap_is_einval(
 def test_byte_k_of_the_buffer_is_byte_k_of_the_range(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Every page of a buffer is the page of the BAR that its range says, stamped through the device fd."""
+    """Every page of a DMABUF is the page of the BAR in its range, stamped through the device fd."""
     device = owner.open(ram.address)
     last = ram.bars[RAM_BAR] // PAGE - PAGES
     for first in (0, 1, 513, last):
@@ -82,7 +82,7 @@ def test_byte_k_of_the_buffer_is_byte_k_of_the_range(
 def test_a_dmabuf_of_the_whole_bar_shows_every_page(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A DMABUF of the whole RAM BAR shows each of its pages, stamped by the host, at its place."""
+    """A DMABUF of the whole RAM BAR shows each page, stamped by the host, at its place."""
     ram_witness.stamp(seed=0x5A000000)
     mapping = c_owner.map(c_owner.export(c_owner.open(ram.address), RAM_BAR))
     assert mapping.pages() == [0x5A000000 + page for page in range(ram.bars[RAM_BAR] // PAGE)]
@@ -104,7 +104,7 @@ def test_a_range_of_the_register_bar_shows_that_range(owner: Actor, registers: F
 
 @requirement("MAP-03")
 def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: MemoryDevice) -> None:
-    """On each kind of device with a memory BAR all its pages, stamped through the device fd, are in place."""
+    """On each kind of device with a memory BAR all pages, stamped through the device fd, are in place."""
     device = c_owner.open(memory.function.address)
     assert c_owner.map(device, bar=memory.bar).stamp(seed=0x3A000000) is None
     mapping = c_owner.map(c_owner.export(device, memory.bar))
@@ -114,7 +114,7 @@ def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: Memory
 
 @requirement("MAP-04")
 def test_every_mapping_shows_a_store_at_once(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """What one writes through the DMABUF, the device fd or on the host, the others read at once."""
+    """A word written through the DMABUF, the device fd or by the host is read by the other two at once."""
     device = owner.open(ram.address)
     view = owner.map(device, bar=RAM_BAR)
     mapping = owner.map(owner.export(device, RAM_BAR))
@@ -142,7 +142,7 @@ def test_register_writes_are_seen_through_the_device_fd(owner: Actor, registers:
 
 @requirement("MAP-04")
 def test_every_width_of_access_arrives(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Stores and loads of 8, 16, 32 and 64 bits arrive whole, and touch nothing beside them."""
+    """Stores and loads of 8, 16, 32 and 64 bits arrive whole, and change no adjacent byte."""
     mapping = owner.map(owner.export(owner.open(ram.address), RAM_BAR))
     for bits in (8, 16, 32, 64):
         size, value = bits // 8, 0x8877665544332211 & ((1 << bits) - 1)
@@ -157,8 +157,8 @@ def test_every_width_of_access_arrives(owner: Actor, ram: Function, ram_witness:
 def test_a_client_needs_nothing_but_the_dmabuf(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A process of another user that was given DMABUFs, and nothing else, maps them and sees the same."""
-    client = owner.spawn("client", uid=65534)
+    """A process of another user with nothing but DMABUFs maps them and sees what their owner sees."""
+    client = owner.spawn("client", uid=NOBODY)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         view = owner.map(device, bar=bar)
@@ -175,7 +175,7 @@ def test_a_client_needs_nothing_but_the_dmabuf(
 def test_the_mapping_outlives_the_descriptor(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Pages touched before close() of the DMABUF's descriptor, and pages touched after it, stay in reach."""
+    """Pages touched before the close() of the DMABUF's descriptor, and after it, stay accessible."""
     ram_witness.stamp(seed=0x06000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
@@ -195,7 +195,7 @@ def test_the_mapping_outlives_the_descriptor(
 def test_a_revoke_ends_a_mapping_whose_fd_is_closed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A mapping whose own descriptor was closed is gone after a revoke through another one."""
+    """A mapping whose descriptor was closed is SIGBUS after a revoke through a duplicate."""
     ram_witness.stamp()
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, 2 * PAGE)])
     mapping, kept = c_owner.map(buffer), buffer.dup()
@@ -239,7 +239,7 @@ def test_a_bar_smaller_than_a_page_can_be_mapped(owner: Actor, ram: Function) ->
 def test_a_device_fd_mapping_past_the_end_is_refused(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A device-fd mapping that would reach past the end of a BAR, or around to another, is EINVAL."""
+    """A device-fd mapping past the end of a BAR, or into the offsets of another, is EINVAL."""
     ram_witness.stamp(seed=0x08000000)
     for function in (registers, ram):
         device = owner.open(function.address)
@@ -254,7 +254,7 @@ def test_a_device_fd_mapping_past_the_end_is_refused(
                 (whole + PAGE, 0),
                 (PAGE, whole),
                 (2 * PAGE, whole - PAGE),
-                (2 * PAGE, (1 << 40) - PAGE),  # the next BAR's, VFIO_PCI_OFFSET_SHIFT
+                (2 * PAGE, (1 << 40) - PAGE),  # into the next BAR: VFIO_PCI_OFFSET_SHIFT
                 (1 << 40, PAGE),
             ):
                 with pytest.raises(Refused) as refused:
@@ -264,7 +264,7 @@ def test_a_device_fd_mapping_past_the_end_is_refused(
 
 @requirement("MAP-09")
 def test_a_device_fd_mapping_is_named_in_proc_maps(c_owner: Actor, ram: Function) -> None:
-    """In /proc/self/maps a device-fd mapping has the name of the device file, or that of device and BAR."""
+    """In /proc/self/maps a device-fd mapping has the name of the device file, or of device and BAR."""
     files = {"group": re.escape("anon_inode:[vfio-device]"), "cdev": r"/dev/vfio/devices/vfio\d+"}
     for via, file in files.items():
         device = c_owner.open(ram.address, via)
@@ -279,7 +279,7 @@ def test_a_device_fd_mapping_is_named_in_proc_maps(c_owner: Actor, ram: Function
 
 @requirement("MAP-09")
 def test_a_mapping_has_the_name_of_its_dmabuf(c_owner: Actor, ram: Function) -> None:
-    """In /proc/self/maps a mapping of a DMABUF has the name that the user gave it, and none before."""
+    """In /proc/self/maps a mapping of a DMABUF has the name that the user set, and none before."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, PAGE)])
     mapping = c_owner.map(buffer)
     assert [vma.name for vma in c_owner.vmas(mapping)] == ["/dmabuf:"]
@@ -289,7 +289,7 @@ def test_a_mapping_has_the_name_of_its_dmabuf(c_owner: Actor, ram: Function) -> 
 
 @requirement("MAP-10")
 def test_o_cloexec_decides_what_survives_exec(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """O_CLOEXEC decides whether the descriptor outlives exec(); no mapping does, and none depends on it."""
+    """O_CLOEXEC decides whether a descriptor survives exec(); no mapping survives, and both can be mapped."""
     device = c_owner.open(ram.address)
     ram_witness.stamp()
     ranges = [Range(PAGE, 3 * PAGE)]
@@ -306,14 +306,14 @@ def test_o_cloexec_decides_what_survives_exec(c_owner: Actor, ram: Function, ram
 
 @requirement("MAP-11")
 def test_the_mapping_has_the_flags_of_a_device_fd_mapping(c_owner: Actor, ram: Function) -> None:
-    """A mapping has the flags of a device-fd mapping: shared, of I/O memory, not to be dumped or grown."""
+    """A mapping has the flags of a device-fd mapping: shared, I/O memory, not dumped, not expanded."""
     device = c_owner.open(ram.address)
     control = c_owner.map(device, PAGES * PAGE, bar=RAM_BAR)
     mapping = c_owner.map(c_owner.export(device, RAM_BAR, [Range(0, PAGES * PAGE)]))
     ((known,), (vma,)) = c_owner.vmas(control), c_owner.vmas(mapping)
-    # Whether it may be executed (me) is the file system's doing: mm/mmap.c, path_noexec().
+    # The file system decides whether a mapping may be executed (me): mm/mmap.c, path_noexec().
     assert vma.flags - {"me"} == known.flags - {"me"}
-    # fs/proc/task_mmu.c; VM_ALLOW_ANY_UNCACHED has no letters there, which it shows as ??.
+    # fs/proc/task_mmu.c: VM_ALLOW_ANY_UNCACHED has no letters and is shown as ??.
     assert vma.flags >= {"rd", "wr", "sh", "mr", "mw", "ms", "pf", "io", "de", "dd", "??"}
     assert "dc" not in vma.flags
     assert vma.permissions == "rw-s"
@@ -323,7 +323,7 @@ def test_the_mapping_has_the_flags_of_a_device_fd_mapping(c_owner: Actor, ram: F
 def test_the_mapping_is_as_uncached_as_a_device_fd_mapping(
     c_owner: Actor, registers: Function, ram: Function
 ) -> None:
-    """Unless something else was asked for, a mapping is cached as a device-fd mapping is: not at all."""
+    """Without a memory attribute a mapping is uncached like a device-fd mapping."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = c_owner.open(function.address)
         control = c_owner.map(device, PAGES * PAGE, bar=bar)
@@ -336,7 +336,7 @@ def test_the_mapping_is_as_uncached_as_a_device_fd_mapping(
 
 @requirement("MAP-13")
 def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, ram: Function) -> None:
-    """A DMABUF that is made before anybody touched the BAR through the device fd claims the BAR."""
+    """An export before any access through the device fd claims the BAR."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         assert guest.claims(function) == {}
@@ -346,7 +346,7 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
 
 @requirement("MAP-13")
 def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function) -> None:
-    """Of two exports that are the first to use a BAR, at the same time, neither is refused."""
+    """Two concurrent exports that are the first use of a BAR both succeed."""
     for _ in range(FIRST_EXPORTS):
         device = c_owner.open(registers.address)
         assert c_owner.together(device, "export", 0, PAGE, count=1) == {"done": 2}
@@ -357,7 +357,7 @@ def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function)
 def test_an_export_before_any_device_access_can_be_mapped(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A DMABUF that is made before anybody touched the BAR through the device fd maps it."""
+    """A DMABUF exported before any access through the device fd can be mapped."""
     ram_witness.stamp(seed=0x13000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
@@ -369,7 +369,7 @@ def test_an_export_before_any_device_access_can_be_mapped(
 
 
 def answers(buffer: Buffer) -> dict[str, object]:
-    """What the descriptor says of itself."""
+    """Return what lseek(), fdinfo and ioctls of the descriptor answer."""
     for flags in (DMA_BUF_SYNC_READ_WRITE, DMA_BUF_SYNC_READ_WRITE | DMA_BUF_SYNC_END):
         buffer.ioctl(DMA_BUF_IOCTL_SYNC, struct.pack("=Q", flags))
     refusals = []
@@ -386,13 +386,13 @@ def answers(buffer: Buffer) -> dict[str, object]:
 
 
 def answers_of_any_dmabuf(size: int) -> dict[str, object]:
-    """drivers/dma-buf/dma-buf.c: dma_buf_llseek(), dma_buf_show_fdinfo(), dma_buf_ioctl()."""
+    """Return the answers by drivers/dma-buf/dma-buf.c: dma_buf_llseek(), _show_fdinfo(), _ioctl()."""
     return {"end": size, "start": 0, "fdinfo": size, "unknown ioctls": ["ENOTTY", "ENOTTY"]}
 
 
 @requirement("MAP-14")
 def test_the_descriptor_answers_as_any_dmabuf_does(c_owner: Actor, ram: Function) -> None:
-    """lseek() and fdinfo tell the size, DMA_BUF_IOCTL_SYNC succeeds, an unknown ioctl is ENOTTY."""
+    """lseek() and fdinfo give the size, DMA_BUF_IOCTL_SYNC succeeds, an unknown ioctl is ENOTTY."""
     ranges = [Range(0, 3 * PAGE), Range(PAGE, PAGE)]
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, ranges)
     assert answers(buffer) == answers_of_any_dmabuf(4 * PAGE)
