@@ -1,6 +1,6 @@
-"""FLAG: the flags of mmap(), what the kernel can be asked to do with a mapping, and who else reaches for it.
+"""FLAG: flags of mmap(), system calls on a mapping, and access to it by debuggers, pins and file I/O.
 
-Every scenario maps first: on a kernel that maps nothing a refusal proves nothing.
+Every scenario maps a DMABUF first.  On a kernel that maps none, a refusal proves nothing.
 """
 
 from __future__ import annotations
@@ -64,22 +64,22 @@ GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 MAP_SHARED_HUGETLB = 0x40001
 # include/linux/mm_types.h, arch/x86/include/asm/page_64_types.h: the end of 47 bits of address, less a page
 LAST_ADDRESS = 0x7FFFFFFFF000
-LONELY = 1 << 44  # far from where a process has anything
+FREE_ADDRESS = 1 << 44  # far from all other mappings of a process
 FIRST_ADDRESS = 0x10000  # CONFIG_DEFAULT_MMAP_MIN_ADDR, at most
-# drivers/vfio/pci/vfio_pci_core.c: where the regions are in the device fd, in pages
+# drivers/vfio/pci/vfio_pci_core.c: pages of the device fd between two regions
 REGION_PAGES = 1 << 28
 
 
 @pytest.fixture
 def buffer(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Buffer:
-    """A DMABUF of 16 pages of the RAM BAR, from page 5 on, which each carry their number."""
+    """A DMABUF of 16 pages of the RAM BAR from page 5 on; each page has its number as its first word."""
     ram_witness.stamp()
     return c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
 
 
 @pytest.fixture
 def mapping(c_owner: Actor, buffer: Buffer) -> Mapping:
-    """A mapping of all of it, of which the first four pages have been touched."""
+    """A mapping of the DMABUF, of which the first four pages have been touched."""
     found = c_owner.map(buffer)
     assert found.pages(0, 4 * PAGE) == SHOWN[:4]
     return found
@@ -87,7 +87,7 @@ def mapping(c_owner: Actor, buffer: Buffer) -> Mapping:
 
 @pytest.fixture
 def ordinary(c_owner: Actor) -> Mapping:
-    """The same length of ordinary memory, to see that what is refused elsewhere works."""
+    """A mapping of ordinary memory of the same length, as the control of a refusal."""
     found = c_owner.map(c_owner.make("memfd", LENGTH))
     assert found.stamp(seed=START) is None
     return found
@@ -110,7 +110,7 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
 def test_prot_exec_is_answered_as_for_udmabuf(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
-    """mmap() and mprotect() with PROT_EXEC are answered as they are for a DMABUF of udmabuf."""
+    """mmap() and mprotect() with PROT_EXEC are answered as for a DMABUF of udmabuf."""
 
     def answers(one: Buffer, view: Mapping) -> dict[str, str]:
         found = {f"mmap {prot}": outcome(partial(c_owner.map, one, prot=prot)) for prot in ("rx", "rwx")}
@@ -124,7 +124,7 @@ def test_prot_exec_is_answered_as_for_udmabuf(
 
 @requirement("FLAG-03")
 def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """Of an O_RDONLY descriptor there is no mapping, or one that mprotect() does not make writable."""
+    """An O_RDONLY descriptor cannot be mapped, or its mapping not be made writable by mprotect()."""
     device = buffer.device
     assert device is not None
     reading = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
@@ -139,7 +139,7 @@ def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buff
 
 
 def check_protections(mapping: Mapping, last: int) -> None:
-    """Loads and stores at the first page and at ``last`` are as the protection says at the time."""
+    """Check loads and stores in the first page and at ``last`` under each protection in turn."""
     for place in (0, last):
         assert mapping.load32(place) is not None
         assert mapping.store32(place + 8, 1) == Sigsegv(SEGV_ACCERR, place + 8)
@@ -162,7 +162,7 @@ def check_protections(mapping: Mapping, last: int) -> None:
 
 @requirement("FLAG-04")
 def test_protections_are_kept_and_changed(c_owner: Actor, buffer: Buffer, ram_witness: RamBar) -> None:
-    """What is mapped for reading, or for nothing, is so until mprotect() says otherwise."""
+    """A mapping with PROT_READ or PROT_NONE keeps its protection until mprotect() changes it."""
     check_protections(c_owner.map(buffer, prot="r"), LENGTH - PAGE)
     assert ram_witness.word(START * PAGE + 8) == 0x4321
     from_none = c_owner.map(buffer, prot="none")
@@ -176,7 +176,7 @@ def test_protections_are_kept_and_changed(c_owner: Actor, buffer: Buffer, ram_wi
 def test_protections_of_huge_pages_are_kept_and_changed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """The same holds where the page table has huge pages, and for one small page in the middle of one."""
+    """Huge pages keep their protection until mprotect() changes it, for all of one or for one small page."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
@@ -192,12 +192,12 @@ def test_protections_of_huge_pages_are_kept_and_changed(
         assert ram_witness.word(4 * MIB + place + 8) == place
 
 
-# -- mremap(), and pieces --------------------------------------------------------------
+# -- mremap(), MAP_FIXED and splits ----------------------------------------------------
 
 
 @requirement("FLAG-05")
 def test_mremap_shrinks_and_moves_only(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """mremap() shrinks and moves, with the right pages; it does not grow, duplicate, or leave the old."""
+    """mremap() shrinks and moves a mapping; it does not expand or duplicate it, or keep the old one."""
     assert outcome(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
     assert outcome(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
     assert outcome(lambda: duplicate(mapping)) == "EFAULT"
@@ -220,7 +220,7 @@ def test_mremap_shrinks_and_moves_only(c_owner: Actor, buffer: Buffer, mapping: 
 def test_a_revoke_ends_every_part_of_a_split_mapping(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """Pieces that munmap() and mprotect() have made show the right pages, and all end with the revoke."""
+    """Parts that munmap() and mprotect() have split off show their pages until the revoke ends them all."""
     mapping.unmap(3 * PAGE, 2 * PAGE)
     mapping.protect("r", 7 * PAGE, PAGE)
     mapping.protect("none", 9 * PAGE, PAGE)
@@ -242,7 +242,7 @@ def test_a_revoke_ends_every_part_of_a_split_mapping(
 def test_map_fixed_replaces_pages_and_takes_edge_addresses(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """MAP_FIXED replaces, MAP_FIXED_NOREPLACE does not, and both ends of the address space will do."""
+    """MAP_FIXED replaces pages, MAP_FIXED_NOREPLACE does not; both ends of the address space are usable."""
     put_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
     expected = [*SHOWN[:2], SHOWN[9], SHOWN[10], *SHOWN[4:]]
     assert mapping.pages() == expected
@@ -258,11 +258,11 @@ def test_map_fixed_replaces_pages_and_takes_edge_addresses(
 
 @requirement("FLAG-17")
 def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """Two mappings back to back, of consecutive offsets, are right before and after a split."""
+    """Two adjacent mappings of consecutive offsets show their pages before and after a split."""
     put_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
     assert mapping.pages() == SHOWN
     assert [vma.end for vma in c_owner.vmas(mapping)][-1] == LENGTH
-    mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across where they meet
+    mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across their boundary
     assert mapping.pages() == SHOWN
     assert mapping.store32(7 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 7 * PAGE)
     assert mapping.store32(8 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 8 * PAGE)
@@ -271,8 +271,8 @@ def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapp
     assert mapping.pages() == GONE
 
 
-def is_what_it_was_or_gone(view: Mapping, offset: int, was: int | Fault) -> bool:
-    """A refused remap_file_pages() has unmapped what was there before the file could refuse, or has not."""
+def is_unchanged_or_unmapped(view: Mapping, offset: int, was: int | Fault) -> bool:
+    """Tell whether the word is ``was``, or unmapped: remap_file_pages() may unmap it before it is refused."""
     return view.load32(offset) in (was, Sigsegv(SEGV_MAPERR, offset))
 
 
@@ -280,7 +280,7 @@ def is_what_it_was_or_gone(view: Mapping, offset: int, was: int | Fault) -> bool
 def test_remap_file_pages_of_a_dmabuf_shows_that_page(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """remap_file_pages() on a mapping of a DMABUF shows the page that was asked for, and no page beyond."""
+    """remap_file_pages() on a mapping of a DMABUF shows the requested page, and none after the end."""
     for page, place in ((9, 0), (0, 5), (PAGES - 2, 10)):
         remap_file_page(mapping, page, place * PAGE, 2 * PAGE)
         assert mapping.pages(place * PAGE, 2 * PAGE) == SHOWN[page : page + 2]
@@ -289,19 +289,19 @@ def test_remap_file_pages_of_a_dmabuf_shows_that_page(
             refused = outcome(partial(remap_file_page, fresh, page, PAGE, 2 * PAGE))
             assert refused in ("EINVAL", "EOVERFLOW"), page
             for place in (PAGE, 2 * PAGE):
-                assert is_what_it_was_or_gone(fresh, place, SHOWN[place // PAGE])
+                assert is_unchanged_or_unmapped(fresh, place, SHOWN[place // PAGE])
             assert fresh.at([0, 3 * PAGE]) == [SHOWN[0], SHOWN[3]]
     c_owner.revoke(buffer)
     assert mapping.pages() == GONE
 
 
-STAMP = 0x2B000000  # nothing that a register shows
-# Pages of the device fd: of the region that is mapped, of others, and of none.
+STAMP = 0x2B000000  # no register has this value
+# Pages of the device fd: of the mapped region, of other regions, and of none.
 DEVICE_PAGES = (0, 1, 5, 1024, RAM_BAR * REGION_PAGES + 5, RAM_BAR * REGION_PAGES + 1024, 1 << 40)
 
 
 def check_another_page(device: Device, first: int, page: int) -> None:
-    """A device-fd mapping from page ``first`` of the RAM BAR on, of which the second is to be ``page``."""
+    """Check remap_file_pages() to ``page`` in a device-fd mapping of the RAM BAR from page ``first`` on."""
     with device.actor.map(device, 4 * PAGE, first * PAGE, bar=RAM_BAR) as view:
         shown = [STAMP + first + place for place in range(4)]
         assert view.pages() == shown
@@ -314,11 +314,11 @@ def check_another_page(device: Device, first: int, page: int) -> None:
                 expected.append(device.read(region, place * PAGE, 4))
             assert view.load32(PAGE) in expected
         else:
-            assert is_what_it_was_or_gone(view, PAGE, shown[1])
+            assert is_unchanged_or_unmapped(view, PAGE, shown[1])
         assert view.at([0, 2 * PAGE, 3 * PAGE]) == [shown[0], shown[2], shown[3]]
         device.decode_memory(False)
         assert view.load32(0) == GONE[0]
-        assert is_what_it_was_or_gone(view, PAGE, GONE[1])
+        assert is_unchanged_or_unmapped(view, PAGE, GONE[1])
         device.decode_memory(True)
 
 
@@ -326,7 +326,7 @@ def check_another_page(device: Device, first: int, page: int) -> None:
 def test_remap_file_pages_of_a_device_shows_no_other_page(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """remap_file_pages() on a device-fd mapping is refused, is SIGBUS, or shows that page of the file."""
+    """remap_file_pages() on a device-fd mapping is refused, gives SIGBUS, or shows the requested page."""
     ram_witness.stamp(STAMP)
     device = c_owner.open(ram.address)
     for first in (0, 1024):
@@ -341,8 +341,8 @@ def test_remap_file_pages_of_a_device_shows_no_other_page(
 def test_madv_dontfork_keeps_a_mapping_from_the_child(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL, for it is I/O memory."""
-    alone = map_at(buffer, LONELY)  # where nothing of the child's own comes to lie instead
+    """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL for I/O memory."""
+    alone = map_at(buffer, FREE_ADDRESS)  # no mapping of the child's own takes this address
     for one in (mapping, alone):
         assert one.pages() == SHOWN
         one.advise("dontfork")
@@ -368,7 +368,7 @@ ACCEPTED = (
 def test_madvise_changes_no_mapped_page(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
-    """Whatever madvise() is told, the pages are those of the device, touched before or not; the errnos."""
+    """After any madvise() a mapping shows the device's pages, touched before or not."""
     answers = {}
     for advice in (*REFUSED, *ACCEPTED):
         with c_owner.map(buffer) as fresh:
@@ -378,8 +378,8 @@ def test_madvise_changes_no_mapped_page(
             assert fresh.store32(8 * PAGE + 8, 0x51) is None
             assert mapping.load32(8 * PAGE + 8) == 0x51
     finding(f"madvise(): {answers}")
-    wrong = {advice for advice in REFUSED if answers[advice] == "success"}
-    assert wrong == set()
+    accepted = {advice for advice in REFUSED if answers[advice] == "success"}
+    assert accepted == set()
     assert {answers[advice] for advice in ("dontneed", "free", "cold", "pageout")} == {"EINVAL"}
     assert {answers[advice] for advice in ("dodump", "wipeonfork", "guard_install")} == {"EINVAL"}
     assert {answers[advice] for advice in ACCEPTED} == {"success"}
@@ -393,10 +393,10 @@ def test_madvise_changes_no_mapped_page(
 def test_a_core_dump_leaves_the_mapping_out(
     c_owner: Actor, ram: Function, guest: Guest, ram_witness: RamBar, end: str
 ) -> None:
-    """A core dump has nothing of the mapping, revoked or not, and what it may have of ordinary memory."""
+    """A core dump has nothing of the mapping, revoked or not, and has the control, ordinary memory."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
-    odd = 37 * PAGE  # sizes by which their segments are known
+    odd = 37 * PAGE  # identifies the segments by their sizes
     buffer = c_owner.export(device, RAM_BAR, [Range(0, odd)])
     assert c_owner.map(buffer).pages() == list(range(37))
     assert c_owner.map(device, odd + PAGE, bar=RAM_BAR).load32(0) == 0
@@ -416,7 +416,7 @@ def test_a_core_dump_leaves_the_mapping_out(
 def test_a_debugger_cannot_access_the_mapping(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, via: str
 ) -> None:
-    """/proc/PID/mem, ptrace() and process_vm_readv() fail, before and after a revoke; nothing is written."""
+    """/proc/PID/mem, ptrace() and process_vm_readv() fail before and after a revoke, and write nothing."""
     errno = {"mem": "EIO", "ptrace": "EIO", "vm": "EFAULT"}[via]
     child = c_owner.fork("child")
     targets = [child] if via == "ptrace" else [child, None]
@@ -446,7 +446,7 @@ def test_a_debugger_cannot_access_the_mapping(
 def test_pages_of_the_mapping_cannot_be_pinned(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, how: str
 ) -> None:
-    """Who pins pages gets EFAULT, before and after a revoke, and the device's bytes stay."""
+    """Pinning the pages is EFAULT before and after a revoke, and the device's bytes stay."""
     if pin(ordinary, how, PAGE) < 0:
         raise HarnessError("The pages of ordinary memory were to be pinned, and are not.")
     assert outcome(lambda: pin(mapping, how, PAGE)) == "EFAULT"
@@ -462,7 +462,7 @@ ADVICES = {"willneed": 3, "cold": 20, "pageout": 21, "collapse": 25}
 
 @requirement("FLAG-11")
 def test_process_madvise_changes_no_mapped_page(c_owner: Actor, mapping: Mapping, finding: Finding) -> None:
-    """process_madvise() of the mapping, by another process or by this one, leaves the pages as they are."""
+    """process_madvise() by another process or by this one leaves the mapping's pages as they are."""
     child = c_owner.fork("child")
     inherited = child.adopt(mapping)
     answers = {}
@@ -479,7 +479,7 @@ def test_process_madvise_changes_no_mapped_page(c_owner: Actor, mapping: Mapping
 
 @requirement("FLAG-12")
 def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
-    """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and neither map nor account a page."""
+    """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and map and account no page."""
     pages = 1024
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, pages * PAGE)])
     control = c_owner.map(c_owner.make("memfd", pages * PAGE), flags="shared,populate,locked")
@@ -498,7 +498,7 @@ def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
     lock_all(c_owner, "none")
     assert c_owner.minor_faults() - faults < pages
     assert now.resident - before.resident < pages * PAGE // 1024
-    # What the actor has of its own is locked, too: some hundred KiB.
+    # mlockall() locks the actor's own memory too: some hundred KiB.
     assert now.locked < pages * PAGE // 1024
     assert mappings[0].touch() == pages
     assert Memory.of(c_owner).resident - before.resident < pages * PAGE // 1024
@@ -506,7 +506,7 @@ def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
 
 @requirement("FLAG-13")
 def test_msync_with_ms_sync_is_einval(mapping: Mapping, ordinary: Mapping, finding: Finding) -> None:
-    """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
+    """msync() with MS_SYNC is EINVAL, with MS_ASYNC and MS_INVALIDATE it succeeds."""
     answers = {how: outcome(partial(sync, mapping, how)) for how in ("sync", "async", "invalidate")}
     finding(f"msync(): {answers}")
     assert answers == {"sync": "EINVAL", "async": "success", "invalidate": "success"}
@@ -515,7 +515,7 @@ def test_msync_with_ms_sync_is_einval(mapping: Mapping, ordinary: Mapping, findi
 
 @requirement("FLAG-14")
 def test_userfaultfd_cannot_register_the_mapping(mapping: Mapping, ordinary: Mapping) -> None:
-    """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
+    """A userfaultfd cannot be registered for missing pages, write protection or minor faults."""
     for mode in ("missing", "wp", "minor"):
         if (control := outcome(partial(watch_and_close, ordinary, mode))) != "success":
             raise HarnessError(f"Ordinary memory was to be registered for {mode}, and is {control}.")
@@ -529,7 +529,7 @@ def watch_and_close(mapping: Mapping, mode: str) -> None:
 
 
 def load_of_write_protected(mapping: Mapping, offset: int) -> str:
-    """What comes of a load where the kernel is to undo a write protection itself; the errno if it refuses."""
+    """Return the result of a load under asynchronous write protection, or the errno if that is refused."""
     answer = outcome(lambda: watch_faults(mapping, "wpasync"))
     if answer != "success":
         return answer
@@ -544,7 +544,7 @@ def load_of_write_protected(mapping: Mapping, offset: int) -> str:
 def test_async_write_protection_does_not_stop_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str
 ) -> None:
-    """Asynchronous write protection does what it does to a device-fd mapping, and a revoke ends it all."""
+    """Asynchronous write protection acts as on a device-fd mapping, and a revoke ends the mapping."""
     ram_witness.stamp()
     device, length = c_owner.open(ram.address), {"pte": LENGTH, "pmd": 2 * MIB}[level]
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, length)])
@@ -569,7 +569,7 @@ def test_async_write_protection_does_not_stop_a_revoke(
 
 @requirement("FLAG-19")
 def test_mseal_does_not_stop_a_revoke(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """A mapping that is sealed by mseal() stays in place, and ends with the revoke all the same."""
+    """A mapping under mseal() cannot be unmapped, and is SIGBUS after a revoke."""
     seal(mapping)
     assert outcome(mapping.unmap) == "EPERM"
     assert outcome(lambda: mapping.protect("r")) == "EPERM"
@@ -583,7 +583,7 @@ def test_mseal_does_not_stop_a_revoke(c_owner: Actor, buffer: Buffer, mapping: M
 def test_map_hugetlb_is_einval_or_ignored(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
-    """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
+    """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends the mapping."""
     got: list[Mapping] = []
     answer = outcome(lambda: got.append(c_owner.map(buffer, flags=MAP_SHARED_HUGETLB)))
     finding(f"MAP_HUGETLB: {answer}")
@@ -597,7 +597,7 @@ def test_map_hugetlb_is_einval_or_ignored(
 
 # -- the descriptor --------------------------------------------------------------------
 
-WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy", "truncate", "punch")
+CALLS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy", "truncate", "punch")
 
 
 @requirement("FLAG-21")
@@ -605,10 +605,10 @@ WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile",
 def test_file_io_on_the_descriptor_is_refused(
     c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding: Finding
 ) -> None:
-    """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""
+    """read(), write() and similar calls fail on the descriptor; lseek() goes to the ends only."""
     if end == "revoked":
         c_owner.revoke(buffer)
-    answers = {way: outcome(partial(c_owner.say, "fdio", buffer.name, way)) for way in WAYS}
+    answers = {how: outcome(partial(c_owner.say, "fdio", buffer.name, how)) for how in CALLS}
     finding(f"a DMABUF's descriptor, {end}: {answers}")
     assert "success" not in answers.values()
     assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")

@@ -410,7 +410,7 @@ class Placement:
 
 @st.composite
 def placements(draw: st.DrawFn) -> Placement:
-    """Draw ranges near the ends of 2 MiB, and a window whose address is congruent to a page of it, or to none."""
+    """Draw ranges near the ends of 2 MiB, and a window whose address is often congruent to the BAR."""
     starts = st.builds(
         lambda block, shift: block * PMD_PAGES + shift, st.integers(1, 4), st.sampled_from((0, -1, 1, 256))
     )

@@ -276,7 +276,7 @@ def end_in_every_order(owner: Actor, ram: Function, guest: Guest, via: str, happ
 def test_every_order_of_closing_leaves_nothing(
     owner: Actor, ram: Function, guest: Guest, via: str, happens: Event
 ) -> None:
-    """DMABUF, mapping and device are closed in each of six orders: no DMABUF is left, the device is unbound."""
+    """DMABUF, mapping and device are closed in each of six orders: no DMABUF or use of the device is left."""
     end_in_every_order(owner, ram, guest, via, happens)
 
 

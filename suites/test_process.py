@@ -1,4 +1,4 @@
-"""MP: who has a DMABUF beside its owner, how they came by it, and that a revoke ends it for all of them."""
+"""MP: other processes that get a DMABUF, by sockets, fork() or exec(); a revoke ends their mappings."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 
-# include/uapi/linux/vfio.h, iommufd.h: _IO(';', n), all that there are
+# include/uapi/linux/vfio.h, iommufd.h: all _IO(';', n)
 VFIO_IOCTLS = range(0x3B64, 0x3B80)
 IOMMUFD_IOCTLS = range(0x3B80, 0x3B96)
 
 
 def stamped(seed: int = 0) -> list[int]:
-    """What pages() gives of a mapping of SPAN that was stamped with this seed."""
+    """Return the pages of a mapping of SPAN that was stamped with this seed."""
     return list(range(seed, seed + PAGES))
 
 
-# -- who sees what ---------------------------------------------------------------------
+# -- clients ---------------------------------------------------------------------------
 
 
 @requirement("MP-01")
 def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """A client that was given a DMABUF maps its pages, and has nothing else of the device mapped."""
+    """A client with a DMABUF maps its pages, and nothing else of the device."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     owner.map(device, bar=RAM_BAR)
@@ -59,15 +59,15 @@ def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram
 
 @requirement("MP-02")
 def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function) -> None:
-    """A revoke ends the mappings of the client, of its child, and of a third party it was passed on to."""
+    """A revoke ends the mappings of the client, of its child, and of a third process that got the DMABUF."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     client = owner.spawn("client", uid=NOBODY)
     theirs = owner.give(buffer, client)
     inherited = replace(theirs, actor=client.fork("child"))
     back = owner.take(theirs)
-    aside = owner.give(back, owner.fork("aside"))
-    held = (buffer, theirs, inherited, back, aside)
+    third = owner.give(back, owner.fork("third"))
+    held = (buffer, theirs, inherited, back, third)
     mappings = [one.actor.map(one) for one in held]
     for mapping in mappings:
         assert mapping.stamp(seed=0x30) is None
@@ -82,7 +82,7 @@ def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function)
 
 @requirement("MP-03")
 def test_a_forked_child_has_the_mapping_until_the_revoke(owner: Actor, ram: Function) -> None:
-    """A child has its parent's mapping, of pages touched before the fork and of others, until the revoke."""
+    """A child has its parent's mapping until the revoke, in pages touched before the fork and others."""
     device = owner.open(ram.address)
     assert owner.map(device, LENGTH, START, bar=RAM_BAR).stamp(seed=0x50) is None
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -99,7 +99,7 @@ def test_a_forked_child_has_the_mapping_until_the_revoke(owner: Actor, ram: Func
 
 @requirement("MP-03")
 def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Function) -> None:
-    """The entries of the page table are copied by fork(), so the child reads without a fault of its own."""
+    """fork() copies the page-table entries, so the child reads touched pages without a fault."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = c_owner.map(buffer)
     assert mapping.touch() == PAGES
@@ -114,7 +114,7 @@ def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Fu
 
 @requirement("MP-03", "HUGE-07")
 def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """A child of a process that has mapped huge pages reads the right pages, and none after the revoke."""
+    """A child that inherits huge pages reads the right pages, and none after the revoke."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
@@ -136,7 +136,7 @@ def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram
 
 @requirement("MP-04")
 def test_a_revoked_mapping_is_inherited_revoked(owner: Actor, ram: Function) -> None:
-    """A child that forks after the revoke passes on a mapping that is SIGBUS."""
+    """A mapping inherited after the revoke is SIGBUS, and its DMABUF cannot be mapped."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     mapping = owner.map(buffer)
     assert mapping.stamp() is None
@@ -151,7 +151,7 @@ def test_a_revoked_mapping_is_inherited_revoked(owner: Actor, ram: Function) -> 
 
 @requirement("MP-05")
 def test_a_childs_mapping_survives_the_parents_munmap(owner: Actor, ram: Function) -> None:
-    """An inherited mapping works on when the parent has unmapped its own and closed the DMABUF."""
+    """An inherited mapping stays usable when the parent has unmapped its own and closed the DMABUF."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     kept = buffer.dup()
@@ -171,23 +171,23 @@ def test_a_childs_mapping_survives_the_parents_munmap(owner: Actor, ram: Functio
 def test_a_childs_mapping_survives_the_parents_exit(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
 ) -> None:
-    """An inherited mapping works on when the parent has ended, as long as somebody has the device open."""
+    """An inherited mapping stays usable after the parent's exit while a process has the device open."""
     ram_witness.stamp()
-    heir = owner.spawn("heir")
-    opener = heir if holder == "by inheritance" else owner
+    client = owner.spawn("client")
+    opener = client if holder == "by inheritance" else owner
     device = opener.open(ram.address, via)
     buffer = opener.export(device, RAM_BAR, SPAN)
-    mapping = heir.map(buffer if opener is heir else owner.give(buffer, heir))
+    mapping = client.map(buffer if opener is client else owner.give(buffer, client))
     assert mapping.load32(0) == 3
-    orphan(heir)
-    assert owner.map(heir_buffer(owner, buffer)).pages() == stamped(3)
+    orphan(client)
+    assert owner.map(descriptor_of(owner, buffer)).pages() == stamped(3)
     assert mapping.pages() == stamped(3)
     opener.revoke(buffer)
     assert mapping.pages() == GONE
 
 
-def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
-    """The buffer as ``owner`` has it, from a child if it is one's."""
+def descriptor_of(owner: Actor, buffer: Buffer) -> Buffer:
+    """Return the DMABUF as a descriptor of ``owner``."""
     return buffer if buffer.actor is owner else owner.take(buffer)
 
 
@@ -198,7 +198,7 @@ def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
 def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Of a DMABUF with O_CLOEXEC and one without the second outlives exec(), maps, and follows the revoke."""
+    """A DMABUF without O_CLOEXEC survives exec(), can be mapped and revoked; one with it is closed."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     kept = owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
@@ -219,14 +219,14 @@ def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
 
 @contextmanager
 def stopped(owner: Actor, client: Actor) -> Iterator[None]:
-    """By SIGSTOP."""
+    """Stop the client by SIGSTOP for the time of the body."""
     owner.signal(client, "stop")
     yield
     owner.signal(client, "cont")
 
 
 def busy(_owner: Actor, _client: Actor) -> AbstractContextManager[None]:
-    """In a loop of stores, without a system call, as it is anyway."""
+    """Leave the client in its loop of stores, which has no system call."""
     return nullcontext()
 
 
@@ -245,7 +245,7 @@ HANGS = {
 def test_a_client_that_hangs_does_not_delay_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, hang: Hang, inside: str | None
 ) -> None:
-    """A revoke returns within a second though the client hangs in its stores, none of which lands then."""
+    """A revoke returns within a second although the client hangs, and no store lands after it."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -274,7 +274,7 @@ def test_a_client_that_hangs_does_not_delay_a_revoke(
 def test_a_killed_client_leaves_no_dmabuf(
     start: Start, ram: Function, guest: Guest, kind: str, busy: bool
 ) -> None:
-    """The last holder of a DMABUF is killed: the DMABUF is gone, the owner's others are not."""
+    """The kill of a DMABUF's last holder frees the DMABUF, and no other of the owner's."""
     owner = start(kind)
     device = owner.open(ram.address)
     view = owner.map(device, LENGTH, START, bar=RAM_BAR)
@@ -300,7 +300,7 @@ def test_a_killed_client_leaves_no_dmabuf(
 def test_a_revoke_reaches_every_thread(
     c_owner: Actor, ram: Function, ram_witness: RamBar, inside: str | None
 ) -> None:
-    """With a thread, or a process with the same memory, on each processor no store lands after a revoke."""
+    """No store lands after a revoke from threads, or processes that share memory, on each processor."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -318,12 +318,12 @@ def test_a_revoke_reaches_every_thread(
     assert lent.pages() == GONE
 
 
-# -- clients with nothing else ---------------------------------------------------------
+# -- namespaces, and descriptors in a socket's queue -----------------------------------
 
 
 @requirement("MP-10")
 def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function) -> None:
-    """Another user in user, mount and PID namespaces of its own maps, and that is all."""
+    """Another user in its own user, mount and PID namespaces can map a DMABUF, and not control it."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     client = owner.spawn("client", uid=NOBODY)
@@ -348,7 +348,7 @@ def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function
 @pytest.mark.parametrize("end", ["revoke", "close"])
 @pytest.mark.parametrize("kind", ["c", "python"])
 def test_a_dmabuf_in_a_socket_queue_arrives_revoked(start: Start, ram: Function, kind: str, end: str) -> None:
-    """A DMABUF that is in a socket's queue at the revoke, or at the close of the device, is ENODEV to map."""
+    """mmap() is ENODEV for a DMABUF that was in a socket's queue at the revoke or at the device's close."""
     owner = start(kind)
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -373,7 +373,7 @@ def test_a_dmabuf_in_a_socket_queue_arrives_revoked(start: Start, ram: Function,
 
 @requirement("MP-11", "MP-08")
 def test_a_dmabuf_queued_to_a_killed_client_is_freed(owner: Actor, ram: Function, guest: Guest) -> None:
-    """A DMABUF that is in the queue of a client which is killed goes with the queue."""
+    """The kill of a client frees the DMABUF in its socket's queue."""
     before = count_dmabufs(guest)
     device = owner.open(ram.address)
     client = owner.spawn("client", uid=NOBODY)
@@ -389,11 +389,11 @@ def test_a_dmabuf_queued_to_a_killed_client_is_freed(owner: Actor, ram: Function
     assert count_dmabufs(guest) == before + 1
 
 
-# -- more than was given ---------------------------------------------------------------
+# -- write access ----------------------------------------------------------------------
 
 
 def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
-    """What a client that was given a descriptor for reading might try to get one that can write."""
+    """Yield attempts to turn a read-only descriptor into a writable one."""
     for flags in ("rdwr,cloexec", "wronly,cloexec"):
         yield f"reopen {flags}", partial(buffer.reopen, flags)
     for mode in ("rdwr", "wronly"):
@@ -409,7 +409,7 @@ def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
 
 @requirement("MP-12")
 def test_a_client_cannot_gain_write_access(owner: Actor, ram: Function, finding: Finding) -> None:
-    """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
+    """No writable descriptor can be made of an O_RDONLY one, by root or nobody."""
     device = owner.open(ram.address)
     assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
     buffer = owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
@@ -422,7 +422,7 @@ def test_a_client_cannot_gain_write_access(owner: Actor, ram: Function, finding:
 
 
 def gained(attempt: Callable[[], Buffer]) -> str:
-    """The errno of an attempt, or that it gave a descriptor, by which at least nothing can be written."""
+    """Return the errno of an attempt, or ``a descriptor``; check that it cannot be mapped for writing."""
     try:
         got = attempt()
     except Refused as refused:
@@ -434,7 +434,7 @@ def gained(attempt: Callable[[], Buffer]) -> str:
 
 @requirement("MP-12")
 def test_opening_a_mapping_gives_no_descriptor(owner: Actor, ram: Function) -> None:
-    """Whoever has a mapping of a DMABUF, and no descriptor any more, cannot open one by way of it."""
+    """A process with a mapping of a DMABUF, and no descriptor, cannot open one through the mapping."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     for name, uid in (("root", None), ("nobody", NOBODY)):
         holder = owner.spawn(name, uid=uid)

@@ -1,7 +1,7 @@
-"""REV: what a revoked DMABUF no longer does, and what it leaves alone.
+"""REV: a revoke ends all access through one DMABUF, and nothing else.
 
-Every scenario maps first: on a kernel that maps nothing, that nothing is left of
-a mapping proves nothing.
+Every scenario maps a DMABUF first.  On a kernel that maps none, SIGBUS after a revoke
+proves nothing.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 PARTS = [(0, "rw"), (0, "r"), (LENGTH - PAGE, "rw")]  # offset and protection of a page
 
-STORES = 200_000  # that a client tries after a revoke, of which none may land
+STORES = 200_000  # of a client after a revoke; none may land
 FEWER_STORES = 50_000
-ROUNDS = 50  # of first touches against a revoke
-TOGETHER = 5_000  # times that a DMABUF is revoked by two at once
+ROUNDS = 50  # of first touches concurrent with a revoke
+TOGETHER = 5_000  # DMABUFs, each revoked by two threads at once
 
 
 def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
-    """The buffer as a client has it: a process of another user, with nothing else in its hands."""
+    """Give the DMABUF to a new client, a process of another user that has nothing else; return its copy."""
     return owner.give(buffer, owner.spawn("client", uid=uid))
 
 
 def mapped(buffer: Buffer) -> Mapping:
-    """A mapping of all of it by who has it."""
+    """Map the whole DMABUF in the process that has it."""
     return buffer.actor.map(buffer)
 
 
 @contextmanager
 def memory_off(device: Device) -> Iterator[None]:
-    """The device does not answer on its BARs meanwhile."""
+    """Turn memory decoding off for the time of the body."""
     device.decode_memory(False)
     yield
     device.decode_memory(True)
 
 
-# -- through mappings that exist -------------------------------------------------------
+# -- existing mappings -----------------------------------------------------------------
 
 
 @requirement("REV-01")
@@ -74,7 +74,7 @@ def memory_off(device: Device) -> Iterator[None]:
 def test_loads_and_stores_are_sigbus_at_their_address(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
-    """After a revoke a load or store is SIGBUS at its address, in pages touched before and in others."""
+    """After a revoke a load or store is SIGBUS at its address, in touched and in untouched pages."""
     buffer = owner.export(owner.open(ram.address, via), RAM_BAR, [Range(START, 4 * PAGE)])
     touched, untouched = mapped(buffer), mapped(buffer)
     assert touched.stamp(seed=0x10) is None
@@ -90,7 +90,7 @@ def test_loads_and_stores_are_sigbus_at_their_address(
 
 @requirement("REV-01")
 def test_registers_are_sigbus_after_a_revoke(owner: Actor, registers: Function) -> None:
-    """A register that answered before a revoke is SIGBUS after it, and keeps its value."""
+    """A register that was accessible before a revoke is SIGBUS after it, and keeps its value."""
     device = owner.open(registers.address)
     buffer = owner.export(device, 0, [Range(0, PAGE)])
     mapping = mapped(buffer)
@@ -138,7 +138,7 @@ def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) ->
 
 @requirement("REV-01")
 def test_a_forked_child_has_sigbus_too(c_owner: Actor, ram: Function) -> None:
-    """After a revoke a child that inherited a mapping by fork() has SIGBUS there, like its parent."""
+    """After a revoke a mapping inherited by fork() is SIGBUS, like the parent's."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = mapped(buffer)
     child = c_owner.fork("child")
@@ -151,7 +151,7 @@ def test_a_forked_child_has_sigbus_too(c_owner: Actor, ram: Function) -> None:
 
 @requirement("REV-09")
 def test_a_revoke_keeps_the_vma_in_place(c_owner: Actor, memory: MemoryDevice) -> None:
-    """A revoke leaves the VMA as it was; it can be unmapped in part and as a whole."""
+    """A revoke leaves the VMA as it was, and the VMA can be unmapped in part and as a whole."""
     buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     mapping = mapped(buffer)
     assert mapping.stamp() is None
@@ -174,7 +174,7 @@ def test_a_revoke_keeps_the_vma_in_place(c_owner: Actor, memory: MemoryDevice) -
 def test_system_calls_on_a_revoked_mapping_are_efault(
     c_owner: Actor, request: pytest.FixtureRequest, role: str, bar: int, place: int
 ) -> None:
-    """write() from a revoked mapping, and read() into it, fail with EFAULT."""
+    """write() from a revoked mapping, and read() into it, are EFAULT."""
     device = c_owner.open(request.getfixturevalue(role).address)
     view = c_owner.map(device, bar=bar)
     buffer = c_owner.export(device, bar, [Range(0, LENGTH)])
@@ -190,7 +190,7 @@ def test_system_calls_on_a_revoked_mapping_are_efault(
     assert view.load32(place) == kept
 
 
-# -- at once: nobody is still inside when the call returns -----------------------------
+# -- stores concurrent with a revoke ---------------------------------------------------
 
 
 @requirement("REV-02")
@@ -200,7 +200,7 @@ def test_system_calls_on_a_revoked_mapping_are_efault(
 def test_no_store_lands_after_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, threads: int
 ) -> None:
-    """Of 200 000 stores and loads that a client tries after a revoke none reaches the range."""
+    """None of 200 000 stores and loads that a client tries after a revoke reaches the range."""
     device = c_owner.open(ram.address, via)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START, PAGE)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -219,7 +219,7 @@ def test_no_store_lands_after_a_revoke(
 
 @requirement("REV-02", "HUGE-07")
 def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Of 50 000 stores that a client tries after a revoke none reaches what it had mapped by huge pages."""
+    """None of 50 000 stores that a client tries after a revoke reaches what it had mapped by huge pages."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB, PAGE)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
@@ -241,7 +241,7 @@ def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ra
 
 @requirement("REV-02")
 def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: Function) -> None:
-    """Of 50 000 stores to a register that a client tries after a revoke none reaches it."""
+    """None of 50 000 stores to a register that a client tries after a revoke reaches it."""
     device = c_owner.open(registers.address)
     view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
@@ -262,24 +262,24 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
 
 @requirement("REV-02")
 def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """In 50 rounds a revoke comes while three threads touch pages for the first time; none stays in reach."""
+    """In 50 rounds of a revoke while three threads touch new pages, no page stays accessible."""
     pages = 16 * MIB // PAGE
     device = c_owner.open(ram.address)
     view = c_owner.map(device, pages * PAGE, bar=RAM_BAR)
-    overtaken = 0
+    early = 0  # revokes before all pages had been touched
     for moment in range(ROUNDS):
         buffer = c_owner.export(device, RAM_BAR, [Range(0, pages * PAGE)])
         mapping = mapped(buffer)
         hammer = mapping.hammer(THEIRS, threads=3, stride=PAGE, held=True)
         tries = 1 + moment * pages // ROUNDS
         assert c_owner.reclaim(buffer, view, OURS, stride=PAGE, release=hammer, tries=tries) is None
-        overtaken += landed(hammer.stop()) < pages
+        early += landed(hammer.stop()) < pages
         assert mapping.page_table().is_empty()
         assert set(ram_witness.pages(0, pages * PAGE)) == {OURS}
         mapping.unmap()
         buffer.close()
-    if not overtaken:
-        raise HarnessError("No revoke came before all pages had been touched: nothing was shown.")
+    if not early:
+        raise HarnessError("No revoke came before all pages had been touched, so the race was not tried.")
 
 
 @requirement("REV-13", "REV-02")
@@ -287,7 +287,7 @@ def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ra
 def test_a_revoke_waits_for_no_client(
     c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, threads: int
 ) -> None:
-    """A revoke returns within a second while the client is stopped in its stores, who then has SIGBUS."""
+    """A revoke returns within a second while the client is stopped in its stores, which then are SIGBUS."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -307,7 +307,7 @@ def test_a_revoke_waits_for_no_client(
     assert lent.pages() == GONE
 
 
-# -- for good --------------------------------------------------------------------------
+# -- a revoke is permanent -------------------------------------------------------------
 
 
 @requirement("REV-03", "REV-04")
@@ -315,7 +315,7 @@ def test_a_revoke_waits_for_no_client(
 def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
     owner: Actor, memory: MemoryDevice, via: str, finding: Finding
 ) -> None:
-    """A revoked DMABUF is not mapped again, and a second revoke is EBADFD and changes nothing."""
+    """mmap() of a revoked DMABUF is refused, and a second revoke is EBADFD and changes nothing."""
     device = owner.open(memory.function.address, via)
     buffer, other = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping, kept = mapped(buffer), mapped(other)
@@ -332,7 +332,7 @@ def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
 
 @requirement("REV-03")
 def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> None:
-    """A client that was given a DMABUF before a revoke cannot map it after, nor can one that gets it then."""
+    """A client that got a DMABUF before or after a revoke cannot map it after the revoke."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     theirs = lend(c_owner, buffer)
     assert mapped(theirs).stamp() is None
@@ -344,7 +344,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
 
 @requirement("RACE-02", "REV-04")
 def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
-    """When two threads revoke a DMABUF at once, 5,000 times, one is told that it did, the other EBADFD."""
+    """Of two threads that revoke a DMABUF at once, 5,000 times, one succeeds and one gets EBADFD."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
     answers = c_owner.together(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
@@ -354,7 +354,7 @@ def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> No
 @requirement("REV-06")
 @pytest.mark.parametrize("how", ["dup", "fcntl", "sent"])
 def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Function, how: str) -> None:
-    """A revoke by a duplicate, or by a descriptor that came back from a client, takes every mapping."""
+    """A revoke by a duplicate, or by a descriptor that came back from a client, ends every mapping."""
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     theirs = lend(c_owner, buffer)
@@ -372,7 +372,7 @@ def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Funct
 
 @requirement("REV-06")
 def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryDevice) -> None:
-    """A revoke by a duplicate takes what was mapped by the first descriptor, which may be closed by then."""
+    """A revoke by a duplicate ends a mapping of the first descriptor, which is closed before."""
     buffer = owner.export(owner.open(memory.function.address), memory.bar, SPAN)
     mapping, copy = mapped(buffer), buffer.dup()
     assert mapping.stamp() is None
@@ -385,7 +385,7 @@ def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryD
 
 @requirement("REV-07")
 def test_an_unused_dmabuf_can_be_revoked(owner: Actor, memory: MemoryDevice) -> None:
-    """A DMABUF without mapping and importer can be revoked, also one that nobody has but the revoker."""
+    """A DMABUF without mapping and importer can be revoked, also one that was never mapped."""
     device = owner.open(memory.function.address)
     unmapped, fresh = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping = mapped(unmapped)
@@ -408,7 +408,7 @@ def test_an_imported_dmabuf_can_be_revoked(c_owner: Actor, ram: Function, import
 
 @requirement("REV-08", "REV-05")
 def test_a_revoke_while_memory_is_off_is_permanent(owner: Actor, ram: Function) -> None:
-    """A DMABUF that is revoked while memory decoding is off stays dead when it is on again; another lives."""
+    """A DMABUF that is revoked while memory is off stays SIGBUS when it is on; another becomes accessible."""
     device = owner.open(ram.address)
     buffer, other = (owner.export(device, RAM_BAR, SPAN) for _ in range(2))
     mapping, control = mapped(buffer), mapped(other)
@@ -425,7 +425,7 @@ def test_a_revoke_while_memory_is_off_is_permanent(owner: Actor, ram: Function) 
 
 @contextmanager
 def low_power(device: Device) -> Iterator[None]:
-    """The device may be suspended meanwhile."""
+    """Let the device be suspended for the time of the body."""
     device.enter_low_power()
     yield
     device.exit_low_power()
@@ -433,28 +433,30 @@ def low_power(device: Device) -> Iterator[None]:
 
 @contextmanager
 def d3hot(device: Device) -> Iterator[None]:
-    """The device is in D3hot meanwhile."""
+    """Keep the device in D3hot for the time of the body."""
     device.power(D3HOT)
     yield
     device.power(D0)
 
 
-def stays_dead(device: Device, bar: int, spans: list[Range], leave: Callable[[Mapping], None]) -> None:
-    """A revoked DMABUF stays dead after ``leave``, by which one beside it loses its pages for a time."""
+def check_stays_revoked(
+    device: Device, bar: int, spans: list[Range], suspend: Callable[[Mapping], None]
+) -> None:
+    """Check that ``suspend`` ends access to a control DMABUF temporarily, and restores no revoked one."""
     owner = device.actor
-    doomed, other = (owner.export(device, bar, spans) for _ in range(2))
-    mapping, control = mapped(doomed), mapped(other)
+    revoked, other = (owner.export(device, bar, spans) for _ in range(2))
+    mapping, control = mapped(revoked), mapped(other)
     pages = control.pages()
     assert mapping.pages() == pages
     assert all(isinstance(page, int) for page in pages)
-    owner.revoke(doomed)
-    leave(control)
+    owner.revoke(revoked)
+    suspend(control)
     assert control.page_table().is_empty()
     assert control.pages() == pages
     assert mapping.pages() == GONE[: len(pages)]
     assert mapping.store32(0, 0) == GONE[0]
-    refusal(lambda: mapped(doomed))
-    assert refusal(lambda: owner.revoke(doomed)) == "EBADFD"
+    refusal(lambda: mapped(revoked))
+    assert refusal(lambda: owner.revoke(revoked)) == "EBADFD"
 
 
 @requirement("REV-05")
@@ -462,14 +464,14 @@ def stays_dead(device: Device, bar: int, spans: list[Range], leave: Callable[[Ma
 def test_no_end_of_a_suspension_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, suspended: Callable[[Device], AbstractContextManager[None]]
 ) -> None:
-    """A revoked DMABUF stays dead when memory decoding was off and on again, and when low power ends."""
+    """A revoked DMABUF stays SIGBUS when memory is off and on again, and when low power ends."""
 
-    def leave(control: Mapping) -> None:
+    def suspend(control: Mapping) -> None:
         with suspended(device):
             assert control.load32(0) == GONE[0]
 
     device = c_owner.open(ram.address)
-    stays_dead(device, RAM_BAR, SPAN, leave)
+    check_stays_revoked(device, RAM_BAR, SPAN, suspend)
 
 
 @requirement("REV-05")
@@ -478,22 +480,22 @@ def test_no_end_of_a_suspension_restores_a_revoked_dmabuf(
 def test_no_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, via: str, reset: Callable[[Device], None]
 ) -> None:
-    """A revoked DMABUF stays dead after VFIO_DEVICE_RESET, and after a hot reset."""
+    """A revoked DMABUF stays SIGBUS after VFIO_DEVICE_RESET, and after a hot reset."""
     device = c_owner.open(ram.address, via)
-    stays_dead(device, RAM_BAR, SPAN, lambda control: reset(device))
+    check_stays_revoked(device, RAM_BAR, SPAN, lambda control: reset(device))
 
 
 @requirement("REV-05")
 @machine(power=True)
 def test_no_power_change_restores_a_revoked_dmabuf(c_owner: Actor, rng: Function) -> None:
-    """A revoked DMABUF stays dead when the device comes back to D0 from D3hot."""
+    """A revoked DMABUF stays SIGBUS when the device returns to D0 from D3hot."""
 
-    def leave(control: Mapping) -> None:
+    def suspend(control: Mapping) -> None:
         with d3hot(device):
             assert control.load32(0) == GONE[0]
 
     device = c_owner.open(rng.address)
-    stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], leave)
+    check_stays_revoked(device, VIRTIO_BAR, [Range(0, PAGE)], suspend)
 
 
 @requirement("REV-05")
@@ -502,18 +504,18 @@ def test_no_power_change_restores_a_revoked_dmabuf(c_owner: Actor, rng: Function
 def test_no_function_level_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, rng: Function, reset: Callable[[Device], None]
 ) -> None:
-    """A revoked DMABUF stays dead after a function-level reset."""
+    """A revoked DMABUF stays SIGBUS after a function-level reset."""
     device = c_owner.open(rng.address)
-    stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], lambda control: reset(device))
+    check_stays_revoked(device, VIRTIO_BAR, [Range(0, PAGE)], lambda control: reset(device))
 
 
-# -- who can, and of what --------------------------------------------------------------
+# -- who can revoke which DMABUF -------------------------------------------------------
 
 
 @requirement("REV-10")
 @on_dialect("feature")
 def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
-    """Whoever holds the DMABUF and not the device cannot revoke: ENOTTY, and all stays alive."""
+    """An ioctl that revokes is ENOTTY on the DMABUF, for client and owner, and all mappings stay."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     theirs = lend(c_owner, buffer)
     mapping, lent = mapped(buffer), mapped(theirs)
@@ -529,7 +531,7 @@ def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
 @requirement("REV-10")
 @on_dialect("ioctl")
 def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
-    """Whoever holds the DMABUF can revoke, a client without the device too: owner and client lose it."""
+    """A client without the device can revoke the DMABUF: the mappings of owner and client are SIGBUS."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     theirs = lend(c_owner, buffer)
     mapping, lent = mapped(buffer), mapped(theirs)
@@ -544,7 +546,7 @@ def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
 @on_dialect("ioctl")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
 def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str) -> None:
-    """A revoke of a DMABUF of another exporter is EINVAL; it stays as it was."""
+    """The ioctl that revokes is EINVAL on a DMABUF of another exporter, which stays mapped."""
     buffer = c_owner.make(kind, LENGTH)
     mapping = mapped(buffer)
     assert mapping.stamp(seed=1) is None
@@ -555,7 +557,7 @@ def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str)
 @requirement("REV-12")
 @on_dialect("feature")
 def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, second_ram: Function) -> None:
-    """A revoke of another device's DMABUF is ENODEV; it stays as it was, and its own device revokes it."""
+    """A revoke of another device's DMABUF is ENODEV and keeps it mapped; its own device can revoke it."""
     device, other = owner.open(ram.address), owner.open(second_ram.address)
     buffer, victim = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
     mapping, untouched = mapped(victim), mapped(victim)
@@ -572,7 +574,7 @@ def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, sec
 @on_dialect("feature")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
 def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Function, kind: str) -> None:
-    """A revoke of a DMABUF that is not of VFIO is ENODEV; it stays as it was."""
+    """A revoke of a DMABUF that VFIO did not export is ENODEV and keeps it mapped."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
     buffer = c_owner.make(kind, LENGTH)
@@ -582,35 +584,37 @@ def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Fun
     assert mapping.pages() == mapped(buffer).pages() == list(range(1, 1 + PAGES))
 
 
-# -- what it leaves alone --------------------------------------------------------------
+# -- other DMABUFs ---------------------------------------------------------------------
 
 
 @requirement("REV-15")
 def test_a_revoke_costs_another_dmabuf_no_fault(c_owner: Actor, ram: Function) -> None:
-    """A revoke costs another DMABUF over the same bytes no page fault, and leaves its page table alone."""
+    """A revoke causes no page fault in another DMABUF of the same bytes, and keeps its page table."""
     device = c_owner.open(ram.address)
     buffer, other = (c_owner.export(device, RAM_BAR, SPAN) for _ in range(2))
     mapping = mapped(buffer)
     assert mapping.stamp() is None
-    neighbour = mapped(lend(c_owner, other, uid=None))  # only root sees its own page table
+    other_mapping = mapped(lend(c_owner, other, uid=None))  # only root sees its own page table
 
     def faults() -> int:
-        before = neighbour.actor.minor_faults()
-        assert neighbour.pages() == list(range(PAGES))
-        return neighbour.actor.minor_faults() - before
+        before = other_mapping.actor.minor_faults()
+        assert other_mapping.pages() == list(range(PAGES))
+        return other_mapping.actor.minor_faults() - before
 
     if faults() < PAGES:
-        raise HarnessError("The neighbour's first touches were to be counted as faults, but they are not.")
-    assert neighbour.page_table().mapped() == LENGTH
+        raise HarnessError(
+            "The other mapping's first touches were to be page faults, but are not."
+        )
+    assert other_mapping.page_table().mapped() == LENGTH
     assert faults() == 0
     c_owner.revoke(buffer)
-    assert neighbour.page_table().mapped() == LENGTH
+    assert other_mapping.page_table().mapped() == LENGTH
     assert faults() == 0
 
 
 @requirement("REV-16")
 def test_other_dmabufs_stay_and_follow_the_device(owner: Actor, memory: MemoryDevice) -> None:
-    """Of three DMABUFs the middle one is revoked: the others work, and lose and regain their pages."""
+    """After a revoke of one of three DMABUFs the others are accessible, but not while memory is off."""
     device, bar = owner.open(memory.function.address), memory.bar
     buffers = [owner.export(device, bar, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
     first, middle, last = mappings = [mapped(buffer) for buffer in buffers]
