@@ -602,9 +602,7 @@ def test_a_revoke_costs_another_dmabuf_no_fault(c_owner: Actor, ram: Function) -
         return other_mapping.actor.minor_faults() - before
 
     if faults() < PAGES:
-        raise HarnessError(
-            "The other mapping's first touches were to be page faults, but are not."
-        )
+        raise HarnessError("The other mapping's first touches were to be page faults, but are not.")
     assert other_mapping.page_table().mapped() == LENGTH
     assert faults() == 0
     c_owner.revoke(buffer)
