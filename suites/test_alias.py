@@ -106,7 +106,7 @@ def test_a_revoke_ends_all_mappings_of_one_dmabuf_only(c_owner: Actor, memory: M
 def test_a_revoke_leaves_the_device_fd_mappings_alone(
     c_owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Device-fd mappings, made before or after the export, keep their pages through a revoke."""
+    """Device-fd mappings, made before or after the export, keep their page tables through a revoke."""
     ram_witness.stamp()
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = c_owner.open(function.address)

@@ -183,8 +183,8 @@ def test_the_attribute_of_a_wrong_descriptor_is_refused(
     buffer = uncached(device, [Range(0, PAGE)])
     other = c_owner.open(second_ram.address)
     foreign = c_owner.export(other, RAM_BAR, [Range(0, PAGE)])
-    victim = c_owner.map(foreign)
-    word = victim.load32(0)
+    mapping = c_owner.map(foreign)
+    word = mapping.load32(0)
     for descriptor, errno in (
         (-1, "EBADF"),
         (1 << 30, "EBADF"),
@@ -197,7 +197,7 @@ def test_the_attribute_of_a_wrong_descriptor_is_refused(
         argument = feature(SET | MEMATTR, *setting(descriptor))
         said = refusal(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
         assert said == errno, f"{descriptor}: {said} instead of {errno}"
-    assert victim.load32(0) == c_owner.map(foreign).load32(0) == word
+    assert mapping.load32(0) == c_owner.map(foreign).load32(0) == word
     call(c_owner, other, VFIO_DEVICE_FEATURE, feature(SET | MEMATTR, *setting(foreign)))
     device.close()
     again = c_owner.open(ram.address)
@@ -320,7 +320,7 @@ def test_the_first_reservation_decides_the_caching(
 def test_wc_stores_reach_the_device_until_a_revoke(
     c_owner: Actor, device: Device, ram_witness: RamBar, level: str
 ) -> None:
-    """Stores through a WC mapping arrive after a fence; memory off and a revoke end its access like any."""
+    """Stores through a WC mapping arrive after a fence; memory off and a revoke end its access."""
     buffer = combining(device, [Range(0, PMD_SIZE)])
     mapping = placed(level, buffer)
     assert mapping.pages() == STAMPS

@@ -221,7 +221,7 @@ def test_an_argsz_without_room_for_the_ranges_is_accepted(
 
 @requirement("ERR-29")
 def test_unknown_open_flags_are_ignored(owner: Actor, ram: Function, finding: Finding) -> None:
-    """With every bit of open_flags set but the access mode, a creation makes a close-on-exec descriptor."""
+    """A creation with all bits of open_flags but the access mode makes a close-on-exec descriptor."""
     device = owner.open(ram.address)
     with nothing_left(owner), hold(device, Creation(open_flags=EVERY - 4).make(device)) as buffer:
         closes = buffer.closes_on_exec()

@@ -165,7 +165,7 @@ def test_opening_a_device_fd_mapping_gives_no_dmabuf(owner: Actor, ram: Function
 
 
 @requirement("IMP-07", "ERR-00")
-def test_import_of_several_ranges_or_foreign_is_eopnotsupp(
+def test_import_of_an_unsupported_dmabuf_is_eopnotsupp(
     c_owner: Actor, ram: Function, importer: Device
 ) -> None:
     """An import of several ranges, or of another exporter's DMABUF, is EOPNOTSUPP; one range succeeds."""

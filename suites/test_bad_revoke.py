@@ -149,11 +149,11 @@ def test_a_revoke_from_python_of_no_live_dmabuf_is_refused(start: Start, ram: Fu
 @on_dialect("base", "feature")
 def test_a_revoke_by_another_device_is_enodev(live: LiveBuffer, second_ram: Function) -> None:
     """A revoke of another VFIO device's DMABUF is ENODEV and leaves its mappings as they are."""
-    victim = of_another_device(live, second_ram)
-    mapping = live.owner.map(victim)
+    other = of_another_device(live, second_ram)
+    mapping = live.owner.map(other)
     assert mapping.stamp(seed=0x60) is None
-    require_refused(live.owner, {"revoke": lambda: live.revoke(victim)}, "ENODEV")
-    assert mapping.pages() == live.owner.map(victim).pages() == list(range(0x60, 0x60 + PAGES))
+    require_refused(live.owner, {"revoke": lambda: live.revoke(other)}, "ENODEV")
+    assert mapping.pages() == live.owner.map(other).pages() == list(range(0x60, 0x60 + PAGES))
     live.require_alive()
 
 
@@ -163,11 +163,11 @@ def test_the_revoke_ioctl_takes_any_devices_dmabuf(
     live: LiveBuffer, second_ram: Function, finding: Finding
 ) -> None:
     """The DMABUF's own ioctl revokes it whatever device exported it."""
-    victim = of_another_device(live, second_ram)
-    mapping = live.owner.map(victim)
+    other = of_another_device(live, second_ram)
+    mapping = live.owner.map(other)
     assert mapping.stamp() is None
     with nothing_left(live.owner):
-        live.revoke(victim)
+        live.revoke(other)
     finding("the call is on the DMABUF and succeeds, whatever device it is of")
     assert mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
     live.require_alive()
@@ -247,7 +247,7 @@ def test_a_revoke_in_d3hot_succeeds(owner: Actor, rng: Function) -> None:
 @requirement("ERR-40", "ERR-00")
 @on_dialect("feature")
 def test_the_revoke_feature_without_set_is_einval(live: LiveBuffer) -> None:
-    """GET, PROBE with GET, SET with GET, no way, and unknown flags of the revoke feature are EINVAL."""
+    """GET, PROBE with GET, SET with GET, none of these, and unknown flags are EINVAL and revoke nothing."""
     ways = (GET, GET | PROBE, GET | SET, GET | SET | PROBE, 0, SET | 1 << 19, SET | 1 << 31)
     require_refused(live.owner, {hex(way): partial(live.ask, way, live.buffer) for way in ways}, "EINVAL")
     live.require_alive()

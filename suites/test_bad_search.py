@@ -47,7 +47,7 @@ ATTRIBUTES = (NC, WC)
 
 # include/uapi/asm-generic/mman-common.h, without the flags that choose the place or need no file
 MAP_FLAGS = (0, 0x2000, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x40, 0x800, 0x1000)
-MAP_TYPE, MAP_PRIVATE = 0x3, 0x2
+TYPE_BITS, MAP_PRIVATE = 0x3, 0x2  # bits that hold MAP_SHARED, MAP_PRIVATE or MAP_SHARED_VALIDATE
 
 Strategies = Mapping[str, st.SearchStrategy[Any]]
 Case = TypeVar("Case", bound="DataclassInstance")
@@ -349,7 +349,7 @@ def test_any_mmap_shows_the_dmabufs_pages_or_fails(ram: Function, search: Search
         with mapping:
             assert case.of == "rdwr"
             assert isinstance(case.flags, int)
-            assert case.flags & MAP_TYPE != MAP_PRIVATE
+            assert case.flags & TYPE_BITS != MAP_PRIVATE
             assert not case.offset % PAGE
             assert 0 < case.length <= LENGTH - case.offset
             if "r" in case.prot:

@@ -99,7 +99,7 @@ def test_a_whole_bar_is_mapped_by_pmds(c_owner: Actor, memory: MemoryDevice) -> 
 
 @requirement("HUGE-02")
 def test_an_incongruent_address_is_mapped_by_ptes(device: Device) -> None:
-    """Where virtual and physical address differ modulo 2 MiB, PTEs map the right pages."""
+    """PTEs map the right pages where virtual and physical address differ modulo 2 MiB."""
     buffer = export(device, (4 * MIB, 6 * MIB))
     for shift in (PAGE, MIB, PMD_SIZE - PAGE):
         mapping = placed(buffer, 6 * MIB, congruent=shift)

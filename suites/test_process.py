@@ -48,11 +48,11 @@ def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram
     owner.map(device, bar=RAM_BAR)
     parts = [Range(40 * PAGE, 2 * PAGE), Range(7 * PAGE, PAGE), Range(0, PAGE)]
     client = owner.spawn("client", uid=NOBODY)
-    theirs = owner.give(owner.export(device, RAM_BAR, parts), client)
-    assert client.map(theirs).pages() == [40, 41, 7, 0]
-    assert client.map(theirs, PAGE, 3 * PAGE).pages() == [0]
+    client_buffer = owner.give(owner.export(device, RAM_BAR, parts), client)
+    assert client.map(client_buffer).pages() == [40, 41, 7, 0]
+    assert client.map(client_buffer, PAGE, 3 * PAGE).pages() == [0]
     for length, offset in ((5 * PAGE, 0), (PAGE, 4 * PAGE), (2 * PAGE, 3 * PAGE), (PAGE, ram.bars[RAM_BAR])):
-        assert refusal(partial(client.map, theirs, length, offset)) == "EINVAL"
+        assert refusal(partial(client.map, client_buffer, length, offset)) == "EINVAL"
     of_the_system = shared_files(client, lambda name: name.startswith("/usr/"))
     assert of_the_system == {"/dmabuf:": 5 * PAGE}
 
@@ -63,11 +63,11 @@ def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function)
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     client = owner.spawn("client", uid=NOBODY)
-    theirs = owner.give(buffer, client)
-    inherited = replace(theirs, actor=client.fork("child"))
-    back = owner.take(theirs)
+    client_buffer = owner.give(buffer, client)
+    inherited = replace(client_buffer, actor=client.fork("child"))
+    back = owner.take(client_buffer)
     third = owner.give(back, owner.fork("third"))
-    held = (buffer, theirs, inherited, back, third)
+    held = (buffer, client_buffer, inherited, back, third)
     mappings = [one.actor.map(one) for one in held]
     for mapping in mappings:
         assert mapping.stamp(seed=0x30) is None
@@ -250,10 +250,10 @@ def test_a_client_that_hangs_does_not_delay_a_revoke(
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
+    client_mapping = client.map(c_owner.give(buffer, client))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(THEIRS, threads=2, cpus=others, inside=inside)
+    hammer = client_mapping.hammer(THEIRS, threads=2, cpus=others, inside=inside)
     oracle.require_reach(hammer)
     with hang(c_owner, client):
         assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
@@ -282,12 +282,12 @@ def test_a_killed_client_leaves_no_dmabuf(
     before = count_dmabufs(guest)
     client = owner.spawn("client", uid=NOBODY)
     buffer = owner.export(device, RAM_BAR, SPAN)
-    lent = client.map(owner.give(buffer, client))
+    client_mapping = client.map(owner.give(buffer, client))
     buffer.close()
-    assert lent.stamp(seed=0x6F) is None
+    assert client_mapping.stamp(seed=0x6F) is None
     assert count_dmabufs(guest) == before + 1
     if busy:
-        lent.hammer(THEIRS, threads=2).blows(more=PAGES)
+        client_mapping.hammer(THEIRS, threads=2).blows(more=PAGES)
     owner.signal(client, "kill")
     assert owner.reap(client) == "signal=9"
     assert count_dmabufs(guest) == before
@@ -305,9 +305,9 @@ def test_a_revoke_reaches_every_thread(
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
+    client_mapping = client.map(c_owner.give(buffer, client))
     cpus = c_owner.cpus()
-    hammer = lent.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
+    hammer = client_mapping.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
     before = hammer.blows(more=1)
@@ -315,7 +315,7 @@ def test_a_revoke_reaches_every_thread(
     require_none_landed(before, after)
     assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
     oracle.require_undisturbed()
-    assert lent.pages() == GONE
+    assert client_mapping.pages() == GONE
 
 
 # -- namespaces, and descriptors in a socket's queue -----------------------------------
@@ -329,19 +329,20 @@ def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function
     client = owner.spawn("client", uid=NOBODY)
     leave(client, "user", "mount", "pid")
     inside = client.spawn("inside")
-    theirs = client.give(owner.give(buffer, client), inside)
-    lent = inside.map(theirs)
-    assert lent.stamp(seed=0x21) is None
-    assert owner.map(buffer).pages() == lent.pages() == stamped(0x21)
+    client_buffer = client.give(owner.give(buffer, client), inside)
+    client_mapping = inside.map(client_buffer)
+    assert client_mapping.stamp(seed=0x21) is None
+    assert owner.map(buffer).pages() == client_mapping.pages() == stamped(0x21)
     answers = {
-        number: refusal(partial(call, inside, theirs, number)) for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
+        number: refusal(partial(call, inside, client_buffer, number))
+        for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
     }
     assert set(answers.values()) == {"ENOTTY"}, answers
     for via in ("group", "cdev"):
         assert refusal(partial(inside.open, ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
-    assert lent.pages() == stamped(0x21)
+    assert client_mapping.pages() == stamped(0x21)
     owner.revoke(buffer)
-    assert lent.pages() == GONE
+    assert client_mapping.pages() == GONE
 
 
 @requirement("MP-11")
@@ -414,8 +415,8 @@ def test_a_client_cannot_gain_write_access(owner: Actor, ram: Function, finding:
     assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
     buffer = owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
     for name, uid in (("root", None), ("nobody", NOBODY)):
-        theirs = owner.give(buffer, owner.spawn(name, uid=uid))
-        found = {what: gained(attempt) for what, attempt in attempts(theirs)}
+        client_buffer = owner.give(buffer, owner.spawn(name, uid=uid))
+        found = {what: gained(attempt) for what, attempt in attempts(client_buffer)}
         finding(f"what {name} gets of an O_RDONLY descriptor: {found}")
         reopened = {answer for what, answer in found.items() if what.startswith("reopen")}
         assert reopened <= {"ENXIO", "EACCES", "EPERM", "ELOOP"}
@@ -438,8 +439,8 @@ def test_opening_a_mapping_gives_no_descriptor(owner: Actor, ram: Function) -> N
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     for name, uid in (("root", None), ("nobody", NOBODY)):
         holder = owner.spawn(name, uid=uid)
-        theirs = owner.give(buffer, holder)
-        mapping = holder.map(theirs)
-        theirs.close()
+        client_buffer = owner.give(buffer, holder)
+        mapping = holder.map(client_buffer)
+        client_buffer.close()
         assert mapping.stamp() is None
         assert refusal(partial(open_mapped_file, mapping)) in ("ENXIO", "EPERM", "EACCES")

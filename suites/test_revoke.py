@@ -48,7 +48,7 @@ ROUNDS = 50  # of first touches concurrent with a revoke
 TOGETHER = 5_000  # DMABUFs, each revoked by two threads at once
 
 
-def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
+def give_to_client(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
     """Give the DMABUF to a new client, a process of another user that has nothing else; return its copy."""
     return owner.give(buffer, owner.spawn("client", uid=uid))
 
@@ -122,12 +122,15 @@ def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) ->
     """After a revoke each word is SIGBUS at its address, to owner and client, in every mapping."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     touched, untouched = mapped(buffer), mapped(buffer)
-    theirs = lend(c_owner, buffer)
-    lent, half = mapped(theirs), theirs.actor.map(theirs, LENGTH // 2, LENGTH // 2)
-    for mapping in (touched, lent, half):
+    client_buffer = give_to_client(c_owner, buffer)
+    client_mapping, half = (
+        mapped(client_buffer),
+        client_buffer.actor.map(client_buffer, LENGTH // 2, LENGTH // 2),
+    )
+    for mapping in (touched, client_mapping, half):
         assert mapping.stamp() is None
     c_owner.revoke(buffer)
-    for mapping in (touched, untouched, lent, half):
+    for mapping in (touched, untouched, client_mapping, half):
         assert mapping.pages() == GONE[: mapping.length // PAGE]
         hammer = mapping.hammer(THEIRS, access="both")
         hammer.blows(more=hammer.lap)
@@ -204,11 +207,11 @@ def test_no_store_lands_after_a_revoke(
     device = c_owner.open(ram.address, via)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START, PAGE)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    lent = mapped(lend(c_owner, buffer))
+    client_mapping = mapped(give_to_client(c_owner, buffer))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
     cpus = others if threads == 1 else [first, *others]
-    hammer = lent.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
+    hammer = client_mapping.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
@@ -223,19 +226,19 @@ def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ra
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB, PAGE)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
-    theirs = lend(c_owner, buffer, uid=None)  # only root sees its own page table
-    lent = theirs.actor.map(theirs, align=2 * MIB, congruent=0)
-    lent.advise("hugepage")
+    client_buffer = give_to_client(c_owner, buffer, uid=None)  # only root sees its own page table
+    client_mapping = client_buffer.actor.map(client_buffer, align=2 * MIB, congruent=0)
+    client_mapping.advise("hugepage")
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(THEIRS, cpus=others, stride=PAGE)
+    hammer = client_mapping.hammer(THEIRS, cpus=others, stride=PAGE)
     oracle.require_reach(hammer)
-    assert lent.page_table().mapped("pmd") == 4 * MIB
+    assert client_mapping.page_table().mapped("pmd") == 4 * MIB
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.blows(more=1)
     after = hammer.blows(more=FEWER_STORES)
     require_none_landed(before, after)
-    assert lent.page_table().is_empty()
+    assert client_mapping.page_table().is_empty()
     oracle.require_undisturbed()
 
 
@@ -245,11 +248,11 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
     device = c_owner.open(registers.address)
     view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
-    lent = mapped(lend(c_owner, buffer))
+    client_mapping = mapped(give_to_client(c_owner, buffer))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
     assert view.store32(EDU_LIVENESS, 0) is None
-    hammer = lent.hammer(THEIRS, offset=EDU_LIVENESS, length=4, cpus=others)
+    hammer = client_mapping.hammer(THEIRS, offset=EDU_LIVENESS, length=4, cpus=others)
     hammer.blows(more=1)
     if device.read(0, EDU_LIVENESS, 4) != THEIRS ^ 0xFFFFFFFF:
         raise HarnessError("The client was to reach the register before the revoke, but it does not.")
@@ -291,12 +294,12 @@ def test_a_revoke_waits_for_no_client(
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    lent = mapped(lend(c_owner, buffer))
-    hammer = lent.hammer(THEIRS, threads=threads)
+    client_mapping = mapped(give_to_client(c_owner, buffer))
+    hammer = client_mapping.hammer(THEIRS, threads=threads)
     oracle.require_reach(hammer)
-    c_owner.signal(lent.actor, "stop")
+    c_owner.signal(client_mapping.actor, "stop")
     assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
-    c_owner.signal(lent.actor, "cont")
+    c_owner.signal(client_mapping.actor, "cont")
     before = hammer.blows(more=1)
     after = hammer.blows(more=hammer.lap)
     require_none_landed(before, after)
@@ -304,7 +307,7 @@ def test_a_revoke_waits_for_no_client(
         assert one.sigbus > hammer.lap
         assert (one.sigsegv, one.other) == (0, 0)
     oracle.require_undisturbed()
-    assert lent.pages() == GONE
+    assert client_mapping.pages() == GONE
 
 
 # -- a revoke is permanent -------------------------------------------------------------
@@ -334,17 +337,17 @@ def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
 def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> None:
     """A client that got a DMABUF before or after a revoke cannot map it after the revoke."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    assert mapped(theirs).stamp() is None
+    client_buffer = give_to_client(c_owner, buffer)
+    assert mapped(client_buffer).stamp() is None
     c_owner.revoke(buffer)
     late = c_owner.give(buffer, c_owner.spawn("late", uid=NOBODY))
-    for held in (theirs, late):
+    for held in (client_buffer, late):
         refusal(partial(mapped, held))
 
 
 @requirement("RACE-02", "REV-04")
 def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
-    """Of two threads that revoke a DMABUF at once, 5,000 times, one succeeds and one gets EBADFD."""
+    """Two threads revoke a DMABUF at once, 5,000 times: one succeeds, the other gets EBADFD."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
     answers = c_owner.together(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
@@ -357,16 +360,16 @@ def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Funct
     """A revoke by a duplicate, or by a descriptor that came back from a client, ends every mapping."""
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    copy = c_owner.take(theirs, device) if how == "sent" else buffer.dup(how)
-    mappings = [mapped(buffer), mapped(copy), mapped(theirs)]
+    client_buffer = give_to_client(c_owner, buffer)
+    copy = c_owner.take(client_buffer, device) if how == "sent" else buffer.dup(how)
+    mappings = [mapped(buffer), mapped(copy), mapped(client_buffer)]
     for mapping in mappings:
         assert mapping.stamp() is None
     c_owner.revoke(copy)
     assert [mapping.pages() for mapping in mappings] == [GONE] * 3
     for held in (buffer, copy):
         assert refusal(partial(c_owner.revoke, held)) == "EBADFD"
-    for held in (buffer, copy, theirs):
+    for held in (buffer, copy, client_buffer):
         refusal(partial(mapped, held))
 
 
@@ -517,15 +520,20 @@ def test_no_function_level_reset_restores_a_revoked_dmabuf(
 def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
     """An ioctl that revokes is ENOTTY on the DMABUF, for client and owner, and all mappings stay."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    mapping, lent = mapped(buffer), mapped(theirs)
+    client_buffer = give_to_client(c_owner, buffer)
+    mapping, client_mapping = mapped(buffer), mapped(client_buffer)
     assert mapping.stamp(seed=3) is None
-    for held in (theirs, buffer):
+    for held in (client_buffer, buffer):
         for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE):
             assert refusal(partial(held.ioctl, request)) == "ENOTTY"
-    assert lent.pages() == mapping.pages() == mapped(theirs).pages() == list(range(3, 3 + PAGES))
+    assert (
+        client_mapping.pages()
+        == mapping.pages()
+        == mapped(client_buffer).pages()
+        == list(range(3, 3 + PAGES))
+    )
     c_owner.revoke(buffer)
-    assert lent.pages() == mapping.pages() == GONE
+    assert client_mapping.pages() == mapping.pages() == GONE
 
 
 @requirement("REV-10")
@@ -533,12 +541,12 @@ def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
 def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
     """A client without the device can revoke the DMABUF: the mappings of owner and client are SIGBUS."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    mapping, lent = mapped(buffer), mapped(theirs)
+    client_buffer = give_to_client(c_owner, buffer)
+    mapping, client_mapping = mapped(buffer), mapped(client_buffer)
     assert mapping.stamp(seed=3) is None
-    assert lent.pages() == list(range(3, 3 + PAGES))
-    theirs.ioctl(DMA_BUF_IOCTL_REVOKE)
-    assert lent.pages() == mapping.pages() == GONE
+    assert client_mapping.pages() == list(range(3, 3 + PAGES))
+    client_buffer.ioctl(DMA_BUF_IOCTL_REVOKE)
+    assert client_mapping.pages() == mapping.pages() == GONE
     assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
@@ -559,13 +567,13 @@ def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str)
 def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, second_ram: Function) -> None:
     """A revoke of another device's DMABUF is ENODEV and keeps it mapped; its own device can revoke it."""
     device, other = owner.open(ram.address), owner.open(second_ram.address)
-    buffer, victim = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
-    mapping, untouched = mapped(victim), mapped(victim)
+    buffer, foreign = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
+    mapping, untouched = mapped(foreign), mapped(foreign)
     assert mapping.stamp(seed=2) is None
-    assert refusal(lambda: owner.revoke(victim, device=device)) == "ENODEV"
-    assert mapping.pages() == untouched.pages() == mapped(victim).pages() == list(range(2, 2 + PAGES))
+    assert refusal(lambda: owner.revoke(foreign, device=device)) == "ENODEV"
+    assert mapping.pages() == untouched.pages() == mapped(foreign).pages() == list(range(2, 2 + PAGES))
     assert isinstance(mapped(buffer).load32(0), int)
-    owner.revoke(victim, device=other)
+    owner.revoke(foreign, device=other)
     assert mapping.load32(PAGE) == GONE[1]
     assert isinstance(mapped(buffer).load32(0), int)
 
@@ -594,7 +602,7 @@ def test_a_revoke_costs_another_dmabuf_no_fault(c_owner: Actor, ram: Function) -
     buffer, other = (c_owner.export(device, RAM_BAR, SPAN) for _ in range(2))
     mapping = mapped(buffer)
     assert mapping.stamp() is None
-    other_mapping = mapped(lend(c_owner, other, uid=None))  # only root sees its own page table
+    other_mapping = mapped(give_to_client(c_owner, other, uid=None))  # only root sees its own page table
 
     def faults() -> int:
         before = other_mapping.actor.minor_faults()

@@ -149,7 +149,7 @@ def test_an_export_while_memory_is_off_maps_when_it_is_on(
 @requirement("STATE-18")
 @VIA
 def test_a_revoke_while_memory_is_off_keeps_the_others(owner: Actor, ram: Function, via: str) -> None:
-    """When memory is on again, two of three DMABUFs are accessible, and the one revoked meanwhile is not."""
+    """A revoke of one of three DMABUFs while memory is off keeps the other two accessible afterwards."""
     device = owner.open(ram.address, via)
     buffers = [owner.export(device, RAM_BAR, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
     mappings = [owner.map(buffer) for buffer in buffers]
@@ -245,7 +245,7 @@ def test_a_wakeup_restores_all_access(
     device.info()
     assert device.wakeups() == 1
     back = [name for name, view in reach.views.items() if view.seen() == "data"]
-    dmabuf = "are back" if reach.touched.pages() == reach.words else "stay SIGBUS"
+    dmabuf = "are back" if reach.touched.pages() == reach.words else "are not back"
     finding(
         f"After a wakeup the mappings of the DMABUF {dmabuf}, and {len(back)} of {len(reach.views)} "
         "device-fd mappings are."
@@ -385,8 +385,8 @@ def test_an_access_during_a_reset_waits_or_is_sigbus(
     view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
-    lent.watch()
+    client_mapping = client.map(c_owner.give(buffer, client))
+    client_mapping.watch()
     view.watch()
     before = client.minor_faults()
     for _ in range(COUNT):
@@ -447,7 +447,7 @@ def test_a_hot_reset_does_not_need_all_devices_open(
 def test_a_hot_reset_without_proof_of_ownership_is_einval(
     c_owner: Actor, pair: tuple[Function, Function], ram: Function
 ) -> None:
-    """A hot reset with another device's group or iommufd is EINVAL, and zaps no page."""
+    """A hot reset with another device's group as proof is EINVAL, and zaps no page."""
     first, second = pair
     device = c_owner.open(first.address)
     other, foreign = c_owner.join(device, second.address), c_owner.open(ram.address)

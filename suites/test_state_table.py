@@ -176,7 +176,7 @@ class Subject:
 def test_an_event_in_every_state(
     c_owner: Actor, rng: Function, importer: Device, event: str, finding: Finding
 ) -> None:
-    """After an event in each state of a DMABUF, its state is the one in the state table."""
+    """An event in each state of a DMABUF has the result that the state table gives."""
     subject = Subject(c_owner, rng.address, importer)
     seen = {}
     for state in TABLE.states:

@@ -33,7 +33,7 @@ POWERED_STEPS = (*STEPS, "D3hot", "D3hot", "D0", "D0", "function-level reset")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What the kernel does right; steps that depend on it are left out where it does not.
+    """Behaviour of the kernel on which steps depend; without it those steps are left out.
 
     ``keeps_memory_bit``: memory turned on in D3hot is on in D0.  The scenario of a defect is
     test_memory_turned_on_in_d3hot_shows_data_or_sigbus().
@@ -79,7 +79,7 @@ class Model:
 
     @property
     def accessible(self) -> bool:
-        """Whether the device's memory can be accessed."""
+        """True if the device's memory can be accessed."""
         return self.memory and self.power < D3HOT and not self.low_power
 
     def take(self, step: str) -> None:
@@ -140,8 +140,8 @@ class Walk:
         with ExitStack() as made:
             made.callback(self._make_accessible)
             buffers = [made.enter_context(self._export(number)) for number in BUFFERS]
-            lent = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
-            views = dict(self.views) | {f"DMABUF {number}": view for number, view in enumerate(lent)}
+            buffer_views = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
+            views = dict(self.views) | {f"DMABUF {number}": view for number, view in enumerate(buffer_views)}
             for count, step in enumerate(steps):
                 if not model.admits(step, self.kernel):
                     continue
@@ -175,8 +175,8 @@ class Walk:
 
     def _expected(self, model: Model) -> dict[str, str]:
         here = "data" if model.accessible else "SIGBUS"
-        lent = {f"DMABUF {number}": "SIGBUS" if number in model.revoked else here for number in BUFFERS}
-        return dict.fromkeys(self.views, here) | lent
+        of_buffers = {f"DMABUF {number}": "SIGBUS" if number in model.revoked else here for number in BUFFERS}
+        return dict.fromkeys(self.views, here) | of_buffers
 
     def _map(self, buffers: list[Buffer], number: int, model: Model) -> None:
         """Check mmap() against the model.  STATE-09 and STATE-10 check it in low power."""

@@ -72,7 +72,7 @@ def mapping(device: Device) -> Mapping:
 
 
 def reach(device: Device) -> Reach:
-    buffer = cast(Buffer, replace(Buffer(cast(Any, device), "buf1", 2 * PAGE, None)))
+    buffer = Buffer(cast(Any, device), "buf1", 2 * PAGE, None)
     views = {"BAR 0 at 0x0": View.of(mapping(device)), "BAR 2 at 0x1000": View.of(mapping(device), PAGE)}
     return Reach(buffer, mapping(device), mapping(device), views, WORDS)
 

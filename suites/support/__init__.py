@@ -1,1 +1,1 @@
-"""What scenarios share: QEMU's registers, the ways to a device's memory, constants and malformed calls."""
+"""Code that scenarios share: constants, QEMU's registers, access to a device's memory, malformed calls."""

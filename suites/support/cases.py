@@ -165,7 +165,7 @@ class LiveBuffer:
 
     @cached_property
     def by_feature(self) -> bool:
-        """Whether a feature of the device revokes, not an ioctl of the DMABUF."""
+        """True if a feature of the device revokes, not an ioctl of the DMABUF."""
         return self.owner.revoke_via != "ioctl"
 
     @cached_property

@@ -7,7 +7,7 @@ import pytest
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40  # bytes
 PMD_SIZE = 2 * MIB  # arch/x86/include/asm/pgtable_64_types.h: what one PMD maps
 
-#: The group's device file, and the device's own file with iommufd.
+#: The two ways to open a device: by its IOMMU group's file, or by its own file with iommufd.
 VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 NOBODY = 65534  # include/linux/highuid.h, DEFAULT_OVERFLOWUID: a user who is neither root nor the owner
 
@@ -40,4 +40,4 @@ VIRTIO_IO_BAR, VIRTIO_BAR = 0, 4
 VIRTIO_SELECT = 0x00  # 32 bits: selects which feature bits are shown; reads back what was written last
 VIRTIO_VECTOR, VIRTIO_NO_VECTOR = 0x10, 0xFFFF  # of interrupts
 VIRTIO_STATUS = 0x14  # 8 bits: a reset clears it
-SENTINEL = 0x5A5A0001  # written to VIRTIO_SELECT; the buffer of an edu never holds it
+SENTINEL = 0x5A5A0001  # written to VIRTIO_SELECT; not the content of an edu's buffer

@@ -41,7 +41,7 @@ class Oracle:
 
     ``view`` is the owner's device-fd mapping of the range.  The words compared are
     ``stride`` bytes apart: every word, or the first of each page.  Fewer words take
-    less time to write, so that a page in reach for microseconds is found as well.
+    less time to write, so that a page accessible for microseconds is found as well.
     """
 
     view: Mapping
