@@ -1,17 +1,16 @@
-"""Who takes part in a scenario: an owner, its devices, and the host as a witness."""
+"""Fixtures of the scenarios: an owner, a guest's devices, and deadlines."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Device as OpenDevice
 from harness.guest.guest import Guest, PciFunction
-
-Start = Callable[[str], Actor]
+from suites.support.fixtures import MemoryDevice, Start
 
 
 @pytest.fixture(params=["c", "python"])
@@ -22,7 +21,7 @@ def owner(request: pytest.FixtureRequest, start: Start) -> Actor:
 
 @pytest.fixture
 def c_owner(start: Start) -> Actor:
-    """The C actor, for what the Python probe cannot do."""
+    """The C actor, for operations that the Python probe does not have."""
     return start("c")
 
 
@@ -34,13 +33,13 @@ def registers(guest: Guest) -> Iterator[PciFunction]:
 
 
 @pytest.fixture(params=["ram", "edu", "display"])
-def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[PciFunction]:
-    """A device with a BAR of memory, ``memory_bar``: every kind that this QEMU has."""
+def memory(request: pytest.FixtureRequest, guest: Guest) -> Iterator[MemoryDevice]:
+    """A device with a BAR of memory: each kind that this QEMU has."""
     device = guest.devices.get(request.param)
     if device is None or device.memory_bar is None:
         pytest.skip(f"this QEMU has no {request.param} device with a BAR of memory")
     with guest.bind(request.param):
-        yield device
+        yield MemoryDevice(device, device.memory_bar)
 
 
 @pytest.fixture
@@ -65,22 +64,23 @@ def ram(guest: Guest) -> Iterator[PciFunction]:
 
 
 @pytest.fixture
-def second(guest: Guest, c_owner: Actor) -> int:
-    """The deadline of an operation of the C actor that may take a second of the guest's clock.
+def one_second(guest: Guest, c_owner: Actor) -> int:
+    """The deadline for an operation of the C actor that may take one second of the guest's clock.
 
-    Longer where the processor is emulated; of a slow kernel the actor knows by itself.
+    It is longer where the processor is emulated.  The actor itself multiplies it by
+    the slowdown of the kernel.
     """
     return math.ceil(guest.machine.accelerator.time_scale / c_owner.slowdown)
 
 
 @pytest.fixture
 def second_ram(guest: Guest) -> Iterator[PciFunction]:
-    """Another device as ``ram``."""
+    """Another device of the same kind as ``ram``."""
     with guest.bind("ram2") as device:
         yield device
 
 
 @pytest.fixture
 def importer(c_owner: Actor, registers: PciFunction) -> OpenDevice:
-    """A device whose iommufd imports DMABUFs of another, and which can do DMA."""
+    """A device that can do DMA, and whose iommufd imports DMABUFs of another device."""
     return c_owner.open(registers.address, "cdev")

@@ -9,27 +9,34 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import EDU_MAGIC, RAM_BAR
+from suites.support.fixtures import MemoryDevice
 
-EDU_MAGIC, MAGIC = 0x00, 0x010000ED
-RAM_BAR = 2
 PAGES = 8
 SPAN = [Range(3 * PAGE, PAGES * PAGE)]
 
 
 def pages(*numbers: int) -> list[Range]:
-    """One range for each page of the BAR."""
+    """Return a range of one page for each of these pages of the BAR."""
     return [Range(number * PAGE, PAGE) for number in numbers]
 
 
 def is_gone(mapping: Mapping) -> bool:
-    """No page of it can be reached."""
+    """Tell whether every page of the mapping is SIGBUS."""
     return all(isinstance(word, Sigbus) for word in mapping.pages())
 
 
+def require_gone(mapping: Mapping) -> None:
+    """Raise AssertionError unless every page of the mapping is SIGBUS."""
+    pages = mapping.pages()
+    if not all(isinstance(word, Sigbus) for word in pages):
+        raise AssertionError(f"Expected every page to be SIGBUS, but the pages are {pages}.")
+
+
 @requirement("ALIAS-01")
-def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: Function) -> None:
-    """What is stored through one mapping of a DMABUF is loaded through another, page by page."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+def test_two_mappings_of_a_dmabuf_show_the_same_bytes(owner: Actor, memory: MemoryDevice) -> None:
+    """Words stored through one mapping of a DMABUF are loaded through another, in every page."""
+    device, bar = owner.open(memory.function.address), memory.bar
     buffer = owner.export(device, bar, SPAN)
     one, other = owner.map(buffer), owner.map(buffer)
     assert one.stamp(seed=0x11110000) is None
@@ -40,9 +47,9 @@ def test_two_mappings_of_a_dmabuf_are_views_of_the_same(owner: Actor, memory: Fu
 
 
 @requirement("ALIAS-02")
-def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, memory: Function) -> None:
-    """Two DMABUFs that have pages of a BAR in common are usable at once, and coherent in those."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, memory: MemoryDevice) -> None:
+    """Two DMABUFs with common pages of a BAR are usable at once, and show the same there."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 32 * PAGE, bar=bar).stamp() is None
     low = c_owner.map(c_owner.export(device, bar, [Range(0, 8 * PAGE)]))
     high = c_owner.map(c_owner.export(device, bar, [Range(5 * PAGE, 8 * PAGE)]))
@@ -56,8 +63,10 @@ def test_overlapping_dmabufs_show_the_same_where_they_overlap(c_owner: Actor, me
 
 
 @requirement("ALIAS-03", "ALIAS-02")
-def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Ranges may descend, repeat and overlap; page i of the DMABUF is what the list says it is."""
+def test_pages_follow_the_list_of_ranges_not_the_bar(
+    owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """Ranges may descend, repeat and overlap; the pages of a DMABUF are in the order of the list."""
     device = owner.open(ram.address)
     ram_witness.stamp()
     for ranges, expected in (
@@ -73,24 +82,25 @@ def test_a_dmabuf_follows_its_list_and_not_the_bar(owner: Actor, ram: Function, 
 
 
 @requirement("ALIAS-04")
-def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(c_owner: Actor, memory: Function) -> None:
-    """A revoke ends all mappings of its DMABUF, a client's too; those of another over the same bytes stay."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_a_revoke_ends_all_mappings_of_one_dmabuf_only(c_owner: Actor, memory: MemoryDevice) -> None:
+    """A revoke ends all mappings of its DMABUF, a client's too; another over the same bytes stays mapped."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
     assert view.stamp() is None
-    victim, alias = (c_owner.export(device, bar, SPAN) for _ in range(2))
+    buffer, alias = (c_owner.export(device, bar, SPAN) for _ in range(2))
     client = c_owner.spawn("client")
-    doomed = [
-        c_owner.map(victim),
-        c_owner.map(victim, 2 * PAGE, PAGE),
-        client.map(c_owner.give(victim, client)),
+    revoked = [
+        c_owner.map(buffer),
+        c_owner.map(buffer, 2 * PAGE, PAGE),
+        client.map(c_owner.give(buffer, client)),
     ]
-    spared = [c_owner.map(alias), client.map(c_owner.give(alias, client))]
-    for mapping in (*doomed, spared[0]):
+    kept = [c_owner.map(alias), client.map(c_owner.give(alias, client))]
+    for mapping in (*revoked, kept[0]):
         assert not is_gone(mapping)
-    c_owner.revoke(victim)
-    assert [is_gone(mapping) for mapping in doomed] == [True, True, True]
-    for mapping in (*spared, c_owner.map(alias)):
+    c_owner.revoke(buffer)
+    for mapping in revoked:
+        require_gone(mapping)
+    for mapping in (*kept, c_owner.map(alias)):
         assert mapping.pages() == list(range(3, 3 + PAGES))
     assert view.pages() == list(range(16))
 
@@ -99,29 +109,29 @@ def test_a_revoke_takes_every_mapping_of_one_dmabuf_and_no_other(c_owner: Actor,
 def test_a_revoke_leaves_the_device_fd_mappings_alone(
     c_owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Device-fd mappings, made before or after the export, stay through a revoke without another fault."""
+    """Device-fd mappings, made before or after the export, keep their page tables through a revoke."""
     ram_witness.stamp()
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = c_owner.open(function.address)
         before = c_owner.map(device, 16 * PAGE, bar=bar)
         buffer = c_owner.export(device, bar, [Range(0, 16 * PAGE)])
         after = c_owner.map(device, 16 * PAGE, bar=bar)
-        lent = c_owner.map(buffer)
+        mapping = c_owner.map(buffer)
         shown = before.pages()
-        assert shown[0] == (MAGIC if function is registers else 0)
-        assert after.pages() == lent.pages() == shown
-        tables = [mapping.page_table() for mapping in (before, after)]
+        assert shown[0] == (EDU_MAGIC if function is registers else 0)
+        assert after.pages() == mapping.pages() == shown
+        tables = [view.page_table() for view in (before, after)]
         c_owner.revoke(buffer)
-        assert is_gone(lent)
-        assert [mapping.page_table() for mapping in (before, after)] == tables
+        require_gone(mapping)
+        assert [view.page_table() for view in (before, after)] == tables
         assert before.pages() == after.pages() == shown
         assert c_owner.map(device, 16 * PAGE, bar=bar).pages() == shown
 
 
 @requirement("ALIAS-06")
-def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: Function) -> None:
-    """After a revoke a new DMABUF of the same bytes works, and the old one's mapping stays dead."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_the_bytes_can_be_exported_again_after_a_revoke(c_owner: Actor, memory: MemoryDevice) -> None:
+    """After a revoke a new DMABUF of the same bytes works; the old one's mapping stays SIGBUS."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     view = c_owner.map(device, 16 * PAGE, bar=bar)
     assert view.stamp() is None
     first = c_owner.export(device, bar, SPAN)
@@ -132,13 +142,13 @@ def test_the_bytes_can_be_lent_again(c_owner: Actor, memory: Function) -> None:
     assert new.pages() == list(range(3, 3 + PAGES))
     assert new.store32(0, 0xDDDD0003) is None
     assert view.load32(3 * PAGE) == 0xDDDD0003
-    assert is_gone(old)
+    require_gone(old)
 
 
 @requirement("ALIAS-07")
-def test_one_mapping_less_changes_nothing_for_the_others(c_owner: Actor, memory: Function) -> None:
-    """munmap() of one of two mappings leaves the other usable, and one revoke is enough to end it."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_munmap_of_one_mapping_keeps_the_other(c_owner: Actor, memory: MemoryDevice) -> None:
+    """munmap() of one of two mappings leaves the other usable; one revoke ends the other."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 16 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, SPAN)
     for touched in (True, False):
@@ -148,4 +158,4 @@ def test_one_mapping_less_changes_nothing_for_the_others(c_owner: Actor, memory:
         one.unmap()
         assert other.pages() == list(range(3, 3 + PAGES))
     c_owner.revoke(buffer)
-    assert is_gone(other)
+    require_gone(other)

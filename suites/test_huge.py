@@ -1,8 +1,8 @@
-"""HUGE: mapping a DMABUF by huge pages where they fit, and only there.
+"""HUGE: a DMABUF is mapped by huge pages where they fit, and only there.
 
-Two things tell how a span is mapped: the page table, and the number of page
-faults that it took to reach all of it.  Both are held against a device-fd mapping
-of the same kernel that is known to be huge; where that is not, nothing is said.
+The page table shows how a range is mapped, and so does the number of page faults for
+all of it.  The control is a device-fd mapping on the same kernel: unless that is mapped
+by huge pages, a scenario is a harness error.
 """
 
 from __future__ import annotations
@@ -25,40 +25,43 @@ from harness.plugin.markers import machine, requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import GIB, MIB, PMD_SIZE, RAM_BAR
+from suites.support.fixtures import MemoryDevice
 
-RAM_BAR = 2
-MIB, GIB = 1 << 20, 1 << 30
-BLOCK = 2 * MIB  # what one PMD maps
-BLOCK_PAGES = BLOCK // PAGE
+PMD_PAGES = PMD_SIZE // PAGE
 
 
-def placed(source: Buffer | Device, length: int, offset: int = 0, congruent: int = 0, **bar: int) -> Mapping:
-    """A mapping that asks for huge pages, its address ``congruent`` modulo 2 MiB."""
-    mapping = source.actor.map(source, length, offset, align=BLOCK, congruent=congruent % BLOCK, **bar)
+def placed(
+    source: Buffer | Device, length: int, offset: int = 0, congruent: int = 0, bar: int | None = None
+) -> Mapping:
+    """Make a mapping that asks for huge pages, at an address ``congruent`` modulo 2 MiB."""
+    mapping = source.actor.map(
+        source, length, offset, align=PMD_SIZE, congruent=congruent % PMD_SIZE, bar=bar
+    )
     mapping.advise("hugepage")
     return mapping
 
 
-def huge_control(device: Device, bar: int, length: int = 2 * BLOCK) -> int:
-    """The page faults that ``length`` bytes take which are known to be mapped by huge pages."""
+def huge_control(device: Device, bar: int, length: int = 2 * PMD_SIZE) -> int:
+    """Return the page faults for ``length`` bytes of a device-fd mapping.  HarnessError if it is not huge."""
     view = placed(device, length, bar=bar)
     faults = view.touch()
-    if view.page_table().where("pmd") != ((0, length),) or faults != length // BLOCK:
+    if view.page_table().where("pmd") != ((0, length),) or faults != length // PMD_SIZE:
         raise HarnessError(
             "The control, a device-fd mapping of a BAR, is not mapped by huge pages on this kernel and "
-            f"machine ({faults} faults for {length:#x} bytes). Nothing can be said about those of DMABUFs."
+            f"machine ({faults} faults for {length:#x} bytes). A DMABUF cannot be compared with it."
         )
     return faults
 
 
 def stamps(*parts: tuple[int, int]) -> list[int]:
-    """The stamps of (offset in the BAR, bytes)."""
+    """Return the stamps of these (offset in the BAR, bytes)."""
     return [page for start, length in parts for page in range(start // PAGE, (start + length) // PAGE)]
 
 
 @pytest.fixture
 def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
-    """The device with the RAM BAR, stamped, on a machine where the control is huge."""
+    """The device with the RAM BAR, stamped, on a machine whose control is mapped by huge pages."""
     ram_witness.stamp()
     opened = c_owner.open(ram.address)
     huge_control(opened, RAM_BAR)
@@ -66,15 +69,15 @@ def device(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Device:
 
 
 def export(device: Device, *parts: tuple[int, int]) -> Buffer:
-    """A buffer of (offset in the BAR, bytes)."""
+    """Export a DMABUF of these (offset in the BAR, bytes)."""
     return device.actor.export(device, RAM_BAR, [Range(*part) for part in parts])
 
 
 @requirement("HUGE-01")
-def test_a_whole_bar_takes_one_fault_and_one_entry_for_2_mib(c_owner: Actor, memory: Function) -> None:
-    """A buffer of a whole BAR is mapped by PMDs alone, with as many faults as a device-fd mapping takes."""
-    opened, bar = c_owner.open(memory.address), memory.memory_bar
-    size = memory.bars[bar]
+def test_a_whole_bar_is_mapped_by_pmds(c_owner: Actor, memory: MemoryDevice) -> None:
+    """A DMABUF of a whole BAR is mapped by PMDs only, with as many faults as a device-fd mapping."""
+    opened, bar = c_owner.open(memory.function.address), memory.bar
+    size = memory.function.bars[bar]
     assert c_owner.map(opened, bar=bar).stamp() is None
     control = huge_control(opened, bar, size)
     mapping = placed(c_owner.export(opened, bar), size)
@@ -85,10 +88,10 @@ def test_a_whole_bar_takes_one_fault_and_one_entry_for_2_mib(c_owner: Actor, mem
 
 
 @requirement("HUGE-02")
-def test_an_address_that_does_not_go_with_the_bar_means_small_pages(device: Device) -> None:
-    """Where virtual and physical address differ modulo 2 MiB, all is mapped by PTEs, and right."""
+def test_an_incongruent_address_is_mapped_by_ptes(device: Device) -> None:
+    """PTEs map the right pages where virtual and physical address differ modulo 2 MiB."""
     buffer = export(device, (4 * MIB, 6 * MIB))
-    for shift in (PAGE, MIB, BLOCK - PAGE):
+    for shift in (PAGE, MIB, PMD_SIZE - PAGE):
         mapping = placed(buffer, 6 * MIB, congruent=shift)
         assert mapping.touch() == 6 * MIB // PAGE
         assert mapping.page_table().where("pte") == ((0, 6 * MIB),)
@@ -96,19 +99,22 @@ def test_an_address_that_does_not_go_with_the_bar_means_small_pages(device: Devi
         mapping.unmap()
 
 
-# Ranges, and what of their buffer is huge: everything but the 2 MiB in which one ends and the next begins.
-SEAMS = (
-    (((8 * MIB, MIB), (17 * MIB, 3 * MIB)), ((BLOCK, 2 * BLOCK),)),
-    (((8 * MIB, BLOCK + PAGE), (16 * MIB + PAGE, 2 * BLOCK - PAGE)), ((0, BLOCK), (2 * BLOCK, 3 * BLOCK))),
-    (((8 * MIB, BLOCK - PAGE), (24 * MIB - PAGE, BLOCK + PAGE)), ((BLOCK, 2 * BLOCK),)),
-    (((8 * MIB, BLOCK), (4 * MIB, BLOCK)), ((0, 2 * BLOCK),)),
+# Ranges, and the huge part of their DMABUF: all but the 2 MiB in which one range ends and the next begins.
+BOUNDARIES = (
+    (((8 * MIB, MIB), (17 * MIB, 3 * MIB)), ((PMD_SIZE, 2 * PMD_SIZE),)),
+    (
+        ((8 * MIB, PMD_SIZE + PAGE), (16 * MIB + PAGE, 2 * PMD_SIZE - PAGE)),
+        ((0, PMD_SIZE), (2 * PMD_SIZE, 3 * PMD_SIZE)),
+    ),
+    (((8 * MIB, PMD_SIZE - PAGE), (24 * MIB - PAGE, PMD_SIZE + PAGE)), ((PMD_SIZE, 2 * PMD_SIZE),)),
+    (((8 * MIB, PMD_SIZE), (4 * MIB, PMD_SIZE)), ((0, 2 * PMD_SIZE),)),
 )
 
 
 @requirement("HUGE-03")
 def test_no_huge_page_straddles_two_ranges(device: Device) -> None:
-    """2 MiB with a boundary of ranges in them are mapped by PTEs, and right, wherever touched first."""
-    for parts, huge in SEAMS:
+    """PTEs map 2 MiB with a boundary of ranges in them, to the right pages, wherever touched first."""
+    for parts, huge in BOUNDARIES:
         buffer, boundary, shown = export(device, *parts), parts[0][1], stamps(*parts)
         for first in (0, boundary - PAGE, boundary, buffer.size - PAGE):
             mapping = placed(buffer, buffer.size)
@@ -121,33 +127,33 @@ def test_no_huge_page_straddles_two_ranges(device: Device) -> None:
 
 @requirement("HUGE-04")
 def test_no_huge_page_reaches_beyond_its_vma(device: Device) -> None:
-    """A VMA of 2 MiB and 4 KiB gets one PMD and one PTE; those before and behind it are left alone."""
+    """A VMA of 2 MiB and 4 KiB gets one PMD and one PTE; the adjacent VMAs stay unmapped."""
     buffer = export(device, (4 * MIB, 4 * MIB))
     mapping = placed(buffer, 4 * MIB)
-    end = BLOCK + PAGE
+    end = PMD_SIZE + PAGE
     mapping.protect("r", end)
     assert mapping.touch(length=end) == 2
-    assert mapping.page_table().where("pmd") == ((0, BLOCK),)
-    assert mapping.page_table().where("pte") == ((BLOCK, end),)
+    assert mapping.page_table().where("pmd") == ((0, PMD_SIZE),)
+    assert mapping.page_table().where("pte") == ((PMD_SIZE, end),)
     assert mapping.store32(end, 0) == Sigsegv(SEGV_ACCERR, end)
     assert mapping.pages() == stamps((4 * MIB, 4 * MIB))
-    # The same at the beginning: the first block of this one starts before its VMA does.
+    # At the beginning of a VMA: its first 2 MiB start before it does.
     mapping = placed(buffer, 4 * MIB)
     mapping.unmap(0, PAGE)
-    assert mapping.touch(offset=PAGE) == BLOCK_PAGES - 1 + 1
-    assert mapping.page_table().where("pmd") == ((BLOCK, 2 * BLOCK),)
-    assert mapping.page_table().where("pte") == ((PAGE, BLOCK),)
+    assert mapping.touch(offset=PAGE) == PMD_PAGES - 1 + 1
+    assert mapping.page_table().where("pmd") == ((PMD_SIZE, 2 * PMD_SIZE),)
+    assert mapping.page_table().where("pte") == ((PAGE, PMD_SIZE),)
     assert mapping.load32(0) == Sigsegv(SEGV_MAPERR, 0)
 
 
 @requirement("HUGE-05", "RNG-09")
 def test_no_huge_page_reaches_beyond_the_buffer(device: Device) -> None:
-    """Of a buffer of 3 MiB the last MiB is mapped by PTEs, and what follows in the BAR cannot be reached."""
+    """PTEs map the last MiB of a DMABUF of 3 MiB, and the MiB of the BAR after it cannot be mapped."""
     buffer = export(device, (4 * MIB, 3 * MIB))
     mapping = placed(buffer, 3 * MIB)
     assert mapping.touch() == 1 + MIB // PAGE
-    assert mapping.page_table().where("pmd") == ((0, BLOCK),)
-    assert mapping.page_table().where("pte") == ((BLOCK, 3 * MIB),)
+    assert mapping.page_table().where("pmd") == ((0, PMD_SIZE),)
+    assert mapping.page_table().where("pte") == ((PMD_SIZE, 3 * MIB),)
     assert mapping.pages() == stamps((4 * MIB, 3 * MIB))
     with pytest.raises(Refused) as refused:
         placed(buffer, 4 * MIB)
@@ -156,40 +162,40 @@ def test_no_huge_page_reaches_beyond_the_buffer(device: Device) -> None:
 
 @requirement("HUGE-06")
 def test_a_range_that_begins_inside_2_mib_is_not_rounded_down(device: Device) -> None:
-    """A range at 2 MiB and 4 KiB is mapped by PTEs up to where the BAR's next 2 MiB begin, and right."""
+    """PTEs map a range that begins inside 2 MiB of the BAR up to the next 2 MiB, to the right pages."""
     start, length = 4 * MIB + PAGE, 4 * MIB
     buffer = export(device, (start, length))
-    rounded = placed(buffer, length)
-    assert rounded.touch() == length // PAGE
-    assert rounded.page_table().where("pmd") == ()
-    assert rounded.pages() == stamps((start, length))
+    small = placed(buffer, length)
+    assert small.touch() == length // PAGE
+    assert small.page_table().where("pmd") == ()
+    assert small.pages() == stamps((start, length))
     fitting = placed(buffer, length, congruent=start)
-    assert fitting.touch() == (BLOCK_PAGES - 1) + 1 + 1
-    assert fitting.page_table().where("pmd") == ((BLOCK - PAGE, 2 * BLOCK - PAGE),)
+    assert fitting.touch() == (PMD_PAGES - 1) + 1 + 1
+    assert fitting.page_table().where("pmd") == ((PMD_SIZE - PAGE, 2 * PMD_SIZE - PAGE),)
     assert fitting.pages() == stamps((start, length))
 
 
 @requirement("HUGE-07")
-def test_a_revoke_takes_huge_pages_too(device: Device) -> None:
-    """After a revoke nothing of a huge mapping is left in the page table, and each of its pages is SIGBUS."""
-    buffer = export(device, (4 * MIB, 2 * BLOCK))
-    mapping = placed(buffer, 2 * BLOCK)
+def test_a_revoke_zaps_huge_pages(device: Device) -> None:
+    """After a revoke the page table has nothing of a huge mapping, and each of its pages is SIGBUS."""
+    buffer = export(device, (4 * MIB, 2 * PMD_SIZE))
+    mapping = placed(buffer, 2 * PMD_SIZE)
     mapping.touch()
-    assert mapping.page_table().where("pmd") == ((0, 2 * BLOCK),)
+    assert mapping.page_table().where("pmd") == ((0, 2 * PMD_SIZE),)
     device.actor.revoke(buffer)
     assert mapping.page_table().is_empty()
-    assert mapping.pages() == [Sigbus(BUS_ADRERR, page * PAGE) for page in range(2 * BLOCK_PAGES)]
+    assert mapping.pages() == [Sigbus(BUS_ADRERR, page * PAGE) for page in range(2 * PMD_PAGES)]
 
 
 @requirement("HUGE-08", "RNG-05")
-def test_a_cut_through_a_huge_page_leaves_the_rest_right(device: Device) -> None:
-    """munmap() or mprotect() of a page of a huge mapping leaves the others in place, and all else huge."""
-    buffer = export(device, (4 * MIB, 3 * BLOCK))
-    shown = stamps((4 * MIB, 3 * BLOCK))
+def test_a_split_huge_page_keeps_its_other_pages(device: Device) -> None:
+    """munmap() or mprotect() of a page leaves all others in place, and PMDs outside its 2 MiB."""
+    buffer = export(device, (4 * MIB, 3 * PMD_SIZE))
+    shown = stamps((4 * MIB, 3 * PMD_SIZE))
     for how in ("unmap", "r", "none"):
-        mapping = placed(buffer, 3 * BLOCK)
+        mapping = placed(buffer, 3 * PMD_SIZE)
         assert mapping.touch() == 3
-        cut = BLOCK + 5 * PAGE
+        cut = PMD_SIZE + 5 * PAGE
         if how == "unmap":
             mapping.unmap(cut, PAGE)
         else:
@@ -202,44 +208,46 @@ def test_a_cut_through_a_huge_page_leaves_the_rest_right(device: Device) -> None
         else:
             code = SEGV_MAPERR if how == "unmap" else SEGV_ACCERR
             assert mapping.load32(cut) == Sigsegv(code, cut)
-        assert mapping.page_table().where("pmd") == ((0, BLOCK), (2 * BLOCK, 3 * BLOCK))
+        assert mapping.page_table().where("pmd") == ((0, PMD_SIZE), (2 * PMD_SIZE, 3 * PMD_SIZE))
         mapping.unmap()
 
 
 HALF = GIB // 2
-PLACES = (0, PAGE, HALF - PAGE, HALF, HALF + PAGE, GIB - PAGE)  # of the BAR of 1 GiB; each has its own stamp
+PLACES = (0, PAGE, HALF - PAGE, HALF, HALF + PAGE, GIB - PAGE)  # in the BAR of 1 GiB, each with its stamp
 
 
 def stamps_at(places: Iterable[int]) -> list[int]:
-    """The stamps of PLACES."""
+    """Return the stamps of these PLACES."""
     return [place // PAGE + 1 for place in places]
 
 
-def placed_for_pud(source: Buffer | Device, length: int = GIB, **bar: int) -> Mapping:
-    """A mapping that asks for huge pages, at a multiple of 1 GiB."""
-    mapping = source.actor.map(source, length, align=GIB, **bar)
+def placed_for_pud(source: Buffer | Device, length: int = GIB, bar: int | None = None) -> Mapping:
+    """Make a mapping that asks for huge pages, at a multiple of 1 GiB."""
+    mapping = source.actor.map(source, length, align=GIB, bar=bar)
     mapping.advise("hugepage")
     return mapping
 
 
 @pytest.fixture
 def gibibyte(c_owner: Actor, guest: Guest, bigram: Function) -> Device:
-    """The device with a BAR of 1 GiB, stamped at PLACES, where a device-fd mapping of it is one PUD."""
+    """The device with a BAR of 1 GiB, stamped at PLACES, on a machine whose control is one PUD."""
     if "pdpe1gb" not in guest.read("/proc/cpuinfo").split():
         pytest.skip("this processor has no pages of 1 GiB")
     opened = c_owner.open(bigram.address)
-    view = placed_for_pud(opened, bar=bigram.memory_bar)
+    view = placed_for_pud(opened, bar=RAM_BAR)
     faults = [view.touch(stamp, place, PAGE) for stamp, place in zip(stamps_at(PLACES), PLACES, strict=True)]
-    if sum(faults) != 1 or view.page_table().where("pud") != ((0, GIB),):
+    if (faults.count(1), faults.count(0)) != (1, len(faults) - 1) or view.page_table().where("pud") != (
+        (0, GIB),
+    ):
         raise HarnessError("The control, a device-fd mapping of a BAR of 1 GiB, is not mapped by a PUD.")
     return opened
 
 
 @requirement("HUGE-09")
 @machine(big_ram=True)
-def test_a_gibibyte_is_one_entry(gibibyte: Device, bigram: Function) -> None:
-    """A buffer of a BAR of 1 GiB is mapped by one PUD, where a device-fd mapping is, and shows its pages."""
-    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar)
+def test_a_bar_of_1_gib_is_mapped_by_one_pud(gibibyte: Device, bigram: Function) -> None:
+    """A DMABUF of a BAR of 1 GiB is mapped by one PUD, like a device-fd mapping, and shows its pages."""
+    buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     for first in PLACES[2], 0:
         mapping = placed_for_pud(buffer)
         assert [mapping.touch(None, place, PAGE) for place in (first, PLACES[-1], HALF)] == [1, 0, 0]
@@ -250,13 +258,11 @@ def test_a_gibibyte_is_one_entry(gibibyte: Device, bigram: Function) -> None:
 @requirement("HUGE-03", "HUGE-09")
 @machine(big_ram=True)
 @pytest.mark.parametrize("starts", [(HALF, 0), (0, 0)], ids=["halves swapped", "one half twice"])
-def test_no_entry_of_a_gibibyte_straddles_two_ranges(
-    gibibyte: Device, bigram: Function, starts: tuple[int, int]
-) -> None:
-    """Two ranges of 512 MiB are not mapped by one PUD where they are 1 GiB together, and are right."""
+def test_no_pud_straddles_two_ranges(gibibyte: Device, bigram: Function, starts: tuple[int, int]) -> None:
+    """Two ranges of 512 MiB are mapped by PMDs, not by one PUD, and show their pages."""
     ranges = [Range(start, HALF) for start in starts]
-    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar, ranges)
-    blocks = tuple((start, start + BLOCK) for start in (0, HALF - BLOCK, HALF, GIB - BLOCK))
+    buffer = gibibyte.actor.export(gibibyte, RAM_BAR, ranges)
+    blocks = tuple((start, start + PMD_SIZE) for start in (0, HALF - PMD_SIZE, HALF, GIB - PMD_SIZE))
     shown = stamps_at(starts[place // HALF] + place % HALF for place in PLACES)
     for order in 1, -1:
         mapping = placed_for_pud(buffer)
@@ -268,21 +274,21 @@ def test_no_entry_of_a_gibibyte_straddles_two_ranges(
 
 @requirement("HUGE-04", "HUGE-09")
 @machine(big_ram=True)
-def test_no_entry_of_a_gibibyte_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
-    """Half of a buffer of 1 GiB is mapped by PMDs, and nothing is behind it."""
-    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, bigram.memory_bar), GIB)
+def test_no_pud_reaches_beyond_its_vma(gibibyte: Device, bigram: Function) -> None:
+    """PMDs map the half of a DMABUF of 1 GiB that its VMA covers, and nothing after it."""
+    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR), GIB)
     mapping.unmap(HALF, HALF)
     assert mapping.at(PLACES[:3]) == stamps_at(PLACES[:3])
     assert mapping.page_table().where("pud") == ()
-    assert mapping.page_table().where("pmd") == ((0, BLOCK), (HALF - BLOCK, HALF))
+    assert mapping.page_table().where("pmd") == ((0, PMD_SIZE), (HALF - PMD_SIZE, HALF))
     assert mapping.load32(HALF) == Sigsegv(SEGV_MAPERR, HALF)
 
 
 @requirement("HUGE-07", "HUGE-09")
 @machine(big_ram=True)
-def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> None:
-    """After a revoke nothing of a mapping by a PUD is left in the page table, and all of it is SIGBUS."""
-    buffer = gibibyte.actor.export(gibibyte, bigram.memory_bar)
+def test_a_revoke_zaps_a_pud(gibibyte: Device, bigram: Function) -> None:
+    """After a revoke the page table has nothing of a mapping by a PUD, and all of it is SIGBUS."""
+    buffer = gibibyte.actor.export(gibibyte, RAM_BAR)
     mapping = placed_for_pud(buffer)
     assert mapping.at(PLACES) == stamps_at(PLACES)
     assert mapping.page_table().where("pud") == ((0, GIB),)
@@ -295,32 +301,32 @@ def test_a_revoke_takes_a_gibibyte_too(gibibyte: Device, bigram: Function) -> No
 @requirement("HUGE-08", "HUGE-09")
 @machine(big_ram=True)
 @pytest.mark.parametrize("how", ["unmap", "none"])
-def test_a_cut_through_a_gibibyte_leaves_the_rest_right(
+def test_a_split_pud_keeps_its_other_pages(
     gibibyte: Device, bigram: Function, guest: Guest, how: str
 ) -> None:
     """munmap() or mprotect() of 2 MiB of a mapping by a PUD leaves the rest in place.
 
-    Not of a page: cut where no 2 MiB end, a PUD is an oops of the base (docs/findings.md).
+    The base has an oops for a PUD that is split inside 2 MiB (docs/findings.md).
     """
-    # mm/debug.c has it for CONFIG_DEBUG_VM alone.
+    # mm/debug.c has dump_vma() only with CONFIG_DEBUG_VM.
     if guest.run(["grep", "-qw", "dump_vma", "/proc/kallsyms"]).status == 0:
-        pytest.skip("with CONFIG_DEBUG_VM a cut through a PUD is a BUG of the base (docs/findings.md)")
-    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, bigram.memory_bar))
+        pytest.skip("with CONFIG_DEBUG_VM a split of a PUD is a BUG of the base (docs/findings.md)")
+    mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR))
     assert mapping.touch(None, 0, PAGE) == 1
     assert mapping.page_table().where("pud") == ((0, GIB),)
     if how == "unmap":
-        mapping.unmap(HALF, BLOCK)
+        mapping.unmap(HALF, PMD_SIZE)
     else:
-        mapping.protect(how, HALF, BLOCK)
-    left = [place for place in PLACES if not HALF <= place < HALF + BLOCK]
+        mapping.protect(how, HALF, PMD_SIZE)
+    left = [place for place in PLACES if not HALF <= place < HALF + PMD_SIZE]
     assert mapping.at(left) == stamps_at(left)
     assert mapping.load32(HALF) == Sigsegv(SEGV_MAPERR if how == "unmap" else SEGV_ACCERR, HALF)
     assert mapping.page_table().where("pud") == ()
 
 
 @requirement("HUGE-10")
-def test_the_offset_of_mmap_does_not_decide(device: Device) -> None:
-    """Huge pages are where address and BAR go together, whether the offset in the buffer does so or not."""
+def test_the_offset_of_mmap_does_not_decide_the_page_size(device: Device) -> None:
+    """PMDs map where address and BAR are congruent modulo 2 MiB, whatever the offset in the DMABUF."""
     whole = device.actor.export(device, RAM_BAR)
     mapping = placed(whole, 5 * MIB, MIB, congruent=MIB)
     assert mapping.touch() == MIB // PAGE + 2
@@ -334,9 +340,9 @@ def test_the_offset_of_mmap_does_not_decide(device: Device) -> None:
 
 
 @requirement("HUGE-11")
-def test_neighbouring_ranges_are_right(device: Device) -> None:
-    """Ranges that follow each other in the BAR, too, show their pages, by PMDs or not."""
-    for parts in (((8 * MIB, MIB), (9 * MIB, 3 * MIB)), ((8 * MIB, BLOCK), (10 * MIB, BLOCK))):
+def test_adjacent_ranges_show_their_pages(device: Device) -> None:
+    """Ranges that are adjacent in the BAR show their pages, with PMDs or without."""
+    for parts in (((8 * MIB, MIB), (9 * MIB, 3 * MIB)), ((8 * MIB, PMD_SIZE), (10 * MIB, PMD_SIZE))):
         buffer = export(device, *parts)
         mapping = placed(buffer, 4 * MIB)
         assert mapping.load32(MIB) == (9 * MIB) // PAGE
@@ -345,22 +351,22 @@ def test_neighbouring_ranges_are_right(device: Device) -> None:
 
 
 @requirement("HUGE-12")
-def test_a_first_store_makes_a_huge_page_that_can_be_written(device: Device, ram_witness: RamBar) -> None:
-    """Where the first access is a store it takes one or two faults for 2 MiB, and the stores arrive."""
-    mapping = placed(export(device, (4 * MIB, 2 * BLOCK)), 2 * BLOCK)
-    assert mapping.touch(value=0x12120000, offset=BLOCK + 7 * PAGE, length=PAGE) in (1, 2)
-    assert mapping.page_table().where("pmd") == ((BLOCK, 2 * BLOCK),)
+def test_a_first_store_maps_a_writable_huge_page(device: Device, ram_witness: RamBar) -> None:
+    """A first access that is a store takes one or two faults for 2 MiB, and the stores arrive."""
+    mapping = placed(export(device, (4 * MIB, 2 * PMD_SIZE)), 2 * PMD_SIZE)
+    assert mapping.touch(value=0x12120000, offset=PMD_SIZE + 7 * PAGE, length=PAGE) in (1, 2)
+    assert mapping.page_table().where("pmd") == ((PMD_SIZE, 2 * PMD_SIZE),)
     assert mapping.touch(value=0x12120000) in (1, 2)
-    assert mapping.page_table().where("pmd") == ((0, 2 * BLOCK),)
-    assert ram_witness.pages(4 * MIB, 2 * BLOCK) == [0x12120000] * (2 * BLOCK_PAGES)
+    assert mapping.page_table().where("pmd") == ((0, 2 * PMD_SIZE),)
+    assert ram_witness.pages(4 * MIB, 2 * PMD_SIZE) == [0x12120000] * (2 * PMD_PAGES)
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Ranges as (first page of the BAR, pages), and ``pages`` pages of their buffer from page ``first`` on.
+    """Ranges as (first page of the BAR, pages), and a window of ``pages`` pages from page ``first`` on.
 
-    ``congruent`` is the page of its address modulo 512, ``touched`` are the pages of
-    the window that are touched first.
+    ``congruent`` is the page of the window's address modulo 512; ``touched`` are the
+    pages of the window that are touched first.
     """
 
     ranges: tuple[tuple[int, int], ...]
@@ -371,7 +377,7 @@ class Placement:
 
     @property
     def shown(self) -> list[tuple[int, int]]:
-        """For each page of the window its page of the BAR, and the index of the range that it is of."""
+        """The page of the BAR and the index of the range, for each page of the window."""
         every = [
             (page, index)
             for index, (first, pages) in enumerate(self.ranges)
@@ -380,11 +386,11 @@ class Placement:
         return every[self.first : self.first + self.pages]
 
     def blocks(self) -> tuple[set[int], set[int]]:
-        """Offsets of what has to be huge, and of what may be: where neighbouring ranges make up 2 MiB."""
+        """Return offsets of 2 MiB that must be huge, and that may be: adjacent ranges may share a PMD."""
         must, may = set(), set()
-        for start in range(-self.congruent % BLOCK_PAGES, self.pages - BLOCK_PAGES + 1, BLOCK_PAGES):
-            block = self.shown[start : start + BLOCK_PAGES]
-            if block[0][0] % BLOCK_PAGES or any(after[0] != page[0] + 1 for page, after in pairwise(block)):
+        for start in range(-self.congruent % PMD_PAGES, self.pages - PMD_PAGES + 1, PMD_PAGES):
+            block = self.shown[start : start + PMD_PAGES]
+            if block[0][0] % PMD_PAGES or any(after[0] != page[0] + 1 for page, after in pairwise(block)):
                 continue
             may.add(start * PAGE)
             if len({index for _, index in block}) == 1:
@@ -394,9 +400,9 @@ class Placement:
 
 @st.composite
 def placements(draw: st.DrawFn) -> Placement:
-    """Ranges near the ends of 2 MiB, and a window whose address goes with some page of it, or with none."""
+    """Draw ranges near the ends of 2 MiB, and a window whose address is often congruent to the BAR."""
     starts = st.builds(
-        lambda block, shift: block * BLOCK_PAGES + shift, st.integers(1, 4), st.sampled_from((0, -1, 1, 256))
+        lambda block, shift: block * PMD_PAGES + shift, st.integers(1, 4), st.sampled_from((0, -1, 1, 256))
     )
     lengths = st.sampled_from((1, 256, 511, 512, 513, 768, 1024, 1536))
     ranges = draw(st.lists(st.tuples(starts, lengths), min_size=1, max_size=3))
@@ -405,14 +411,14 @@ def placements(draw: st.DrawFn) -> Placement:
     pages = whole - first - draw(st.sampled_from([rest for rest in (0, 1, 256) if rest < whole - first]))
     shown = Placement(tuple(ranges), first, pages, 0, ()).shown
     anchor = draw(st.integers(0, pages - 1))
-    fitting = (shown[anchor][0] - anchor) % BLOCK_PAGES
-    congruent = draw(st.sampled_from((fitting, fitting, fitting, (fitting + 1) % BLOCK_PAGES)))
+    fitting = (shown[anchor][0] - anchor) % PMD_PAGES
+    congruent = draw(st.sampled_from((fitting, fitting, fitting, (fitting + 1) % PMD_PAGES)))
     touched = draw(st.lists(st.integers(0, pages - 1), max_size=4))
     return Placement(tuple(ranges), first, pages, congruent, tuple(touched))
 
 
 def check_placement(device: Device, case: Placement) -> None:
-    """The window shows its pages, and is mapped by PMDs where it has to be, and nowhere else."""
+    """Check that the window shows its pages, and is mapped by PMDs where they fit and nowhere else."""
     with ExitStack() as made:
         parts = [(first * PAGE, pages * PAGE) for first, pages in case.ranges]
         buffer = made.enter_context(export(device, *parts))
@@ -424,16 +430,16 @@ def check_placement(device: Device, case: Placement) -> None:
         assert mapping.pages() == pages
         table = mapping.page_table()
         assert table.mapped() == length
-        huge = {block for start, end in table.where("pmd") for block in range(start, end, BLOCK)}
+        huge = {block for start, end in table.where("pmd") for block in range(start, end, PMD_SIZE)}
         must, may = case.blocks()
         assert must <= huge <= may
 
 
 @requirement("HUGE-01", "HUGE-02", "HUGE-03", "HUGE-05", "HUGE-06", "HUGE-10", "HUGE-11")
-def test_any_placement_is_right_and_as_huge_as_it_can_be(
+def test_any_placement_has_huge_pages_where_they_fit(
     ram: Function, ram_witness: RamBar, search: Search
 ) -> None:
-    """Whatever ranges, window, address and first touches, each page is right, and PMDs are where they fit."""
+    """Whatever ranges, window, address and first touches, pages are right, and PMDs are where they fit."""
     ram_witness.stamp()
 
     def prepare(owner: Actor) -> Device:

@@ -1,7 +1,7 @@
-"""MAP: mapping a DMABUF that VFIO exported, beside the device-fd mapping that was always there.
+"""MAP: mapping a DMABUF that VFIO exported, compared with the device-fd mapping.
 
-The core of it is done by the Python probe too: it carries the ABI as numbers of its
-own, so a header that changed by mistake does not carry it along.
+The Python probe runs the main scenarios too.  It has its own numbers of the ABI, so
+that a header changed by mistake does not change both actors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,9 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
+from suites.support.fixtures import MemoryDevice
 
-# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
-EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
-MAGIC = 0x010000ED
-
-RAM_BAR = 2
 PAGES = 16
 FIRST_EXPORTS = 30  # rounds of two exports at once
 
@@ -32,15 +29,15 @@ FIRST_EXPORTS = 30  # rounds of two exports at once
 DMA_BUF_IOCTL_SYNC = 0x40086200
 DMA_BUF_SYNC_READ_WRITE, DMA_BUF_SYNC_END = 3, 4
 DMA_BUF_SET_NAME = 0x40086201
-UNKNOWN_IOCTLS = (0x627F, 0x5401)  # one of the DMABUFs' own numbers, and a terminal's
+UNKNOWN_IOCTLS = (0x627F, 0x5401)  # an unused number of DMABUFs, and TCGETS of a terminal
 
 
 @requirement("MAP-01")
-@pytest.mark.parametrize("via", ["group", "cdev"])
+@VIA
 def test_a_dmabuf_reaches_the_registers(owner: Actor, registers: Function, via: str) -> None:
     """A mapping of a DMABUF of the register BAR reaches the device."""
     mapping = owner.map(owner.export(owner.open(registers.address, via), 0))
-    assert mapping.load32(EDU_MAGIC) == MAGIC
+    assert mapping.load32(EDU_IDENTIFICATION) == EDU_MAGIC
     assert mapping.store32(EDU_LIVENESS, 0x12345678) is None
     assert mapping.load32(EDU_LIVENESS) == 0xEDCBA987
 
@@ -72,7 +69,7 @@ def test_without_the_series_mmap_is_einval(
 def test_byte_k_of_the_buffer_is_byte_k_of_the_range(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Every page of a buffer is the page of the BAR that its range says, stamped through the device fd."""
+    """Every page of a DMABUF is the page of the BAR in its range, stamped through the device fd."""
     device = owner.open(ram.address)
     last = ram.bars[RAM_BAR] // PAGE - PAGES
     for first in (0, 1, 513, last):
@@ -85,36 +82,42 @@ def test_byte_k_of_the_buffer_is_byte_k_of_the_range(
 
 
 @requirement("MAP-03")
-def test_every_page_of_the_whole_bar_is_its_own(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """A DMABUF of the whole RAM BAR shows each of its pages, stamped by the host, at its place."""
+def test_a_dmabuf_of_the_whole_bar_shows_every_page(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """A DMABUF of the whole RAM BAR shows each page, stamped by the host, at its place."""
     ram_witness.stamp(seed=0x5A000000)
     mapping = c_owner.map(c_owner.export(c_owner.open(ram.address), RAM_BAR))
     assert mapping.pages() == [0x5A000000 + page for page in range(ram.bars[RAM_BAR] // PAGE)]
 
 
 @requirement("MAP-03")
-def test_a_range_of_the_register_bar_is_that_range(owner: Actor, registers: Function) -> None:
+def test_a_range_of_the_register_bar_shows_that_range(owner: Actor, registers: Function) -> None:
     """The identification register is on the first page of the BAR, and on no other."""
     device = owner.open(registers.address)
     first = owner.map(owner.export(device, 0, [Range(0, PAGE)]))
     second = owner.map(owner.export(device, 0, [Range(PAGE, PAGE)]))
-    assert first.load32(EDU_MAGIC) == MAGIC
-    assert second.load32(EDU_MAGIC) == owner.map(device, bar=0).load32(PAGE + EDU_MAGIC) != MAGIC
+    assert first.load32(EDU_IDENTIFICATION) == EDU_MAGIC
+    assert (
+        second.load32(EDU_IDENTIFICATION)
+        == owner.map(device, bar=0).load32(PAGE + EDU_IDENTIFICATION)
+        != EDU_MAGIC
+    )
 
 
 @requirement("MAP-03")
-def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: Function) -> None:
-    """On each kind of device with a memory BAR all its pages, stamped through the device fd, are in place."""
-    device = c_owner.open(memory.address)
-    assert c_owner.map(device, bar=memory.memory_bar).stamp(seed=0x3A000000) is None
-    mapping = c_owner.map(c_owner.export(device, memory.memory_bar))
-    pages = memory.bars[memory.memory_bar] // PAGE
+def test_every_kind_of_memory_bar_shows_its_pages(c_owner: Actor, memory: MemoryDevice) -> None:
+    """On each kind of device with a memory BAR all pages, stamped through the device fd, are in place."""
+    device = c_owner.open(memory.function.address)
+    assert c_owner.map(device, bar=memory.bar).stamp(seed=0x3A000000) is None
+    mapping = c_owner.map(c_owner.export(device, memory.bar))
+    pages = memory.function.bars[memory.bar] // PAGE
     assert mapping.pages() == [0x3A000000 + page for page in range(pages)]
 
 
 @requirement("MAP-04")
-def test_writes_travel_both_ways_at_once(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """What one writes through the DMABUF, the device fd or on the host, the others read at once."""
+def test_every_mapping_shows_a_store_at_once(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """A word written through the DMABUF, the device fd or by the host is read by the other two at once."""
     device = owner.open(ram.address)
     view = owner.map(device, bar=RAM_BAR)
     mapping = owner.map(owner.export(device, RAM_BAR))
@@ -142,7 +145,7 @@ def test_register_writes_are_seen_through_the_device_fd(owner: Actor, registers:
 
 @requirement("MAP-04")
 def test_every_width_of_access_arrives(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Stores and loads of 8, 16, 32 and 64 bits arrive whole, and touch nothing beside them."""
+    """Stores and loads of 8, 16, 32 and 64 bits arrive whole, and change no adjacent byte."""
     mapping = owner.map(owner.export(owner.open(ram.address), RAM_BAR))
     for bits in (8, 16, 32, 64):
         size, value = bits // 8, 0x8877665544332211 & ((1 << bits) - 1)
@@ -157,15 +160,15 @@ def test_every_width_of_access_arrives(owner: Actor, ram: Function, ram_witness:
 def test_a_client_needs_nothing_but_the_dmabuf(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A process of another user that was given DMABUFs, and nothing else, maps them and sees the same."""
-    client = owner.spawn("client", uid=65534)
+    """A process of another user with nothing but DMABUFs maps them and sees what their owner sees."""
+    client = owner.spawn("client", uid=NOBODY)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         view = owner.map(device, bar=bar)
         mapping = client.map(owner.give(owner.export(device, bar), client))
         assert mapping.store32(EDU_LIVENESS, 0x600DCAFE) is None
         assert mapping.load32(EDU_LIVENESS) == view.load32(EDU_LIVENESS)
-        assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC)
+        assert mapping.load32(EDU_IDENTIFICATION) == view.load32(EDU_IDENTIFICATION)
     assert view.load32(EDU_LIVENESS) == ram_witness.word(EDU_LIVENESS) == 0x600DCAFE
     ram_witness.write(PAGE, bytes.fromhex("efbeadde"))
     assert mapping.load32(PAGE) == 0xDEADBEEF
@@ -175,16 +178,16 @@ def test_a_client_needs_nothing_but_the_dmabuf(
 def test_the_mapping_outlives_the_descriptor(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Pages touched before close() of the DMABUF's descriptor, and pages touched after it, stay in reach."""
+    """Pages touched before the close() of the DMABUF's descriptor, and after it, stay accessible."""
     ram_witness.stamp(seed=0x06000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         view = owner.map(device, bar=bar)
         buffer = owner.export(device, bar)
         mapping = owner.map(buffer)
-        before = mapping.load32(EDU_MAGIC)
+        before = mapping.load32(EDU_IDENTIFICATION)
         buffer.close()
-        assert mapping.load32(EDU_MAGIC) == view.load32(EDU_MAGIC) == before
+        assert mapping.load32(EDU_IDENTIFICATION) == view.load32(EDU_IDENTIFICATION) == before
         assert mapping.load32(PAGE) == view.load32(PAGE)
     assert (before, mapping.load32(2 * PAGE)) == (0x06000000, 0x06000002)
     assert mapping.store32(3 * PAGE, 0x60606060) is None
@@ -192,10 +195,10 @@ def test_the_mapping_outlives_the_descriptor(
 
 
 @requirement("MAP-06")
-def test_a_revoke_still_finds_what_outlived_its_descriptor(
+def test_a_revoke_ends_a_mapping_whose_fd_is_closed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A mapping whose own descriptor was closed is gone after a revoke through another one."""
+    """A mapping whose descriptor was closed is SIGBUS after a revoke through a duplicate."""
     ram_witness.stamp()
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, 2 * PAGE)])
     mapping, kept = c_owner.map(buffer), buffer.dup()
@@ -208,7 +211,7 @@ def test_a_revoke_still_finds_what_outlived_its_descriptor(
 
 
 @requirement("MAP-07")
-def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
+def test_a_device_fd_mapping_shows_the_requested_page(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """A device-fd mapping of the first, the second and the last page of every BAR shows that page."""
@@ -222,11 +225,11 @@ def test_the_device_fd_mapping_shows_the_page_that_was_asked_for(
                 if function is ram and bar == RAM_BAR:
                     assert mapping.load32(0) == 0x77000000 + page
                 elif function is registers and bar == 0:
-                    assert (mapping.load32(0) == MAGIC) == (page == 0)
+                    assert (mapping.load32(0) == EDU_MAGIC) == (page == 0)
 
 
 @requirement("MAP-07")
-def test_a_bar_smaller_than_a_page_maps(owner: Actor, ram: Function) -> None:
+def test_a_bar_smaller_than_a_page_can_be_mapped(owner: Actor, ram: Function) -> None:
     """The page of a BAR of 256 bytes can be mapped through the device fd."""
     device = owner.open(ram.address)
     assert ram.bars[0] == 256
@@ -236,10 +239,10 @@ def test_a_bar_smaller_than_a_page_maps(owner: Actor, ram: Function) -> None:
 
 
 @requirement("MAP-08")
-def test_the_device_fd_mapping_past_the_end_is_refused(
+def test_a_device_fd_mapping_past_the_end_is_refused(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A device-fd mapping that would reach past the end of a BAR, or around to another, is EINVAL."""
+    """A device-fd mapping past the end of a BAR, or into the offsets of another, is EINVAL."""
     ram_witness.stamp(seed=0x08000000)
     for function in (registers, ram):
         device = owner.open(function.address)
@@ -254,7 +257,7 @@ def test_the_device_fd_mapping_past_the_end_is_refused(
                 (whole + PAGE, 0),
                 (PAGE, whole),
                 (2 * PAGE, whole - PAGE),
-                (2 * PAGE, (1 << 40) - PAGE),  # the next BAR's, VFIO_PCI_OFFSET_SHIFT
+                (2 * PAGE, (1 << 40) - PAGE),  # into the next BAR: VFIO_PCI_OFFSET_SHIFT
                 (1 << 40, PAGE),
             ):
                 with pytest.raises(Refused) as refused:
@@ -263,8 +266,8 @@ def test_the_device_fd_mapping_past_the_end_is_refused(
 
 
 @requirement("MAP-09")
-def test_the_device_fd_mapping_says_what_it_is(c_owner: Actor, ram: Function) -> None:
-    """In /proc/self/maps a device-fd mapping has the name of the device file, or that of device and BAR."""
+def test_a_device_fd_mapping_is_named_in_proc_maps(c_owner: Actor, ram: Function) -> None:
+    """In /proc/self/maps a device-fd mapping has the name of the device file, or of device and BAR."""
     files = {"group": re.escape("anon_inode:[vfio-device]"), "cdev": r"/dev/vfio/devices/vfio\d+"}
     for via, file in files.items():
         device = c_owner.open(ram.address, via)
@@ -278,8 +281,8 @@ def test_the_device_fd_mapping_says_what_it_is(c_owner: Actor, ram: Function) ->
 
 
 @requirement("MAP-09")
-def test_a_mapping_has_the_name_that_its_dmabuf_was_given(c_owner: Actor, ram: Function) -> None:
-    """In /proc/self/maps a mapping of a DMABUF has the name that the user gave it, and none before."""
+def test_a_mapping_has_the_name_of_its_dmabuf(c_owner: Actor, ram: Function) -> None:
+    """In /proc/self/maps a mapping of a DMABUF has the name that the user set, and none before."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, PAGE)])
     mapping = c_owner.map(buffer)
     assert [vma.name for vma in c_owner.vmas(mapping)] == ["/dmabuf:"]
@@ -288,8 +291,8 @@ def test_a_mapping_has_the_name_that_its_dmabuf_was_given(c_owner: Actor, ram: F
 
 
 @requirement("MAP-10")
-def test_close_on_exec_is_as_it_was_asked_for(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """O_CLOEXEC decides whether the descriptor outlives exec(); no mapping does, and none depends on it."""
+def test_o_cloexec_decides_what_survives_exec(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """O_CLOEXEC decides whether a descriptor survives exec(); no mapping survives, and both can be mapped."""
     device = c_owner.open(ram.address)
     ram_witness.stamp()
     ranges = [Range(PAGE, 3 * PAGE)]
@@ -306,14 +309,14 @@ def test_close_on_exec_is_as_it_was_asked_for(c_owner: Actor, ram: Function, ram
 
 @requirement("MAP-11")
 def test_the_mapping_has_the_flags_of_a_device_fd_mapping(c_owner: Actor, ram: Function) -> None:
-    """A mapping has the flags of a device-fd mapping: shared, of I/O memory, not to be dumped or grown."""
+    """A mapping has the flags of a device-fd mapping: shared, I/O memory, not dumped, not expanded."""
     device = c_owner.open(ram.address)
     control = c_owner.map(device, PAGES * PAGE, bar=RAM_BAR)
     mapping = c_owner.map(c_owner.export(device, RAM_BAR, [Range(0, PAGES * PAGE)]))
     ((known,), (vma,)) = c_owner.vmas(control), c_owner.vmas(mapping)
-    # Whether it may be executed (me) is the file system's doing: mm/mmap.c, path_noexec().
+    # The file system decides whether a mapping may be executed (me): mm/mmap.c, path_noexec().
     assert vma.flags - {"me"} == known.flags - {"me"}
-    # fs/proc/task_mmu.c; VM_ALLOW_ANY_UNCACHED has no letters there, which it shows as ??.
+    # fs/proc/task_mmu.c: VM_ALLOW_ANY_UNCACHED has no letters and is shown as ??.
     assert vma.flags >= {"rd", "wr", "sh", "mr", "mw", "ms", "pf", "io", "de", "dd", "??"}
     assert "dc" not in vma.flags
     assert vma.permissions == "rw-s"
@@ -323,7 +326,7 @@ def test_the_mapping_has_the_flags_of_a_device_fd_mapping(c_owner: Actor, ram: F
 def test_the_mapping_is_as_uncached_as_a_device_fd_mapping(
     c_owner: Actor, registers: Function, ram: Function
 ) -> None:
-    """Unless something else was asked for, a mapping is cached as a device-fd mapping is: not at all."""
+    """Without a memory attribute a mapping is uncached like a device-fd mapping."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = c_owner.open(function.address)
         control = c_owner.map(device, PAGES * PAGE, bar=bar)
@@ -336,7 +339,7 @@ def test_the_mapping_is_as_uncached_as_a_device_fd_mapping(
 
 @requirement("MAP-13")
 def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, ram: Function) -> None:
-    """A DMABUF that is made before anybody touched the BAR through the device fd claims the BAR."""
+    """An export before any access through the device fd claims the BAR."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         assert guest.claims(function) == {}
@@ -346,7 +349,7 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
 
 @requirement("MAP-13")
 def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function) -> None:
-    """Of two exports that are the first to use a BAR, at the same time, neither is refused."""
+    """Two concurrent exports that are the first use of a BAR both succeed."""
     for _ in range(FIRST_EXPORTS):
         device = c_owner.open(registers.address)
         assert c_owner.together(device, "export", 0, PAGE, count=1) == {"done": 2}
@@ -354,22 +357,22 @@ def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function)
 
 
 @requirement("MAP-13")
-def test_what_is_exported_first_of_all_maps(
+def test_an_export_before_any_device_access_can_be_mapped(
     owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
-    """A DMABUF that is made before anybody touched the BAR through the device fd maps it."""
+    """A DMABUF exported before any access through the device fd can be mapped."""
     ram_witness.stamp(seed=0x13000000)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
         mapping = owner.map(owner.export(device, bar))
-        assert mapping.load32(EDU_MAGIC) == device.read(bar, EDU_MAGIC, 4)
+        assert mapping.load32(EDU_IDENTIFICATION) == device.read(bar, EDU_IDENTIFICATION, 4)
     assert mapping.load32(PAGE) == 0x13000001
     assert mapping.store32(PAGE, 0x13131313) is None
     assert ram_witness.word(PAGE) == 0x13131313
 
 
 def answers(buffer: Buffer) -> dict[str, object]:
-    """What the descriptor says of itself."""
+    """Return what lseek(), fdinfo and ioctls of the descriptor answer."""
     for flags in (DMA_BUF_SYNC_READ_WRITE, DMA_BUF_SYNC_READ_WRITE | DMA_BUF_SYNC_END):
         buffer.ioctl(DMA_BUF_IOCTL_SYNC, struct.pack("=Q", flags))
     refusals = []
@@ -386,20 +389,20 @@ def answers(buffer: Buffer) -> dict[str, object]:
 
 
 def answers_of_any_dmabuf(size: int) -> dict[str, object]:
-    """drivers/dma-buf/dma-buf.c: dma_buf_llseek(), dma_buf_show_fdinfo(), dma_buf_ioctl()."""
+    """Return the answers by drivers/dma-buf/dma-buf.c: dma_buf_llseek(), _show_fdinfo(), _ioctl()."""
     return {"end": size, "start": 0, "fdinfo": size, "unknown ioctls": ["ENOTTY", "ENOTTY"]}
 
 
 @requirement("MAP-14")
 def test_the_descriptor_answers_as_any_dmabuf_does(c_owner: Actor, ram: Function) -> None:
-    """lseek() and fdinfo tell the size, DMA_BUF_IOCTL_SYNC succeeds, an unknown ioctl is ENOTTY."""
+    """lseek() and fdinfo give the size, DMA_BUF_IOCTL_SYNC succeeds, an unknown ioctl is ENOTTY."""
     ranges = [Range(0, 3 * PAGE), Range(PAGE, PAGE)]
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, ranges)
     assert answers(buffer) == answers_of_any_dmabuf(4 * PAGE)
 
 
 @requirement("MAP-14")
-def test_a_revoked_descriptor_answers_no_differently(c_owner: Actor, ram: Function) -> None:
+def test_a_revoked_descriptor_answers_as_before(c_owner: Actor, ram: Function) -> None:
     """After a revoke lseek(), fdinfo and ioctls of the descriptor answer as before."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, PAGES * PAGE)])
     c_owner.revoke(buffer)

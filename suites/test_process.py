@@ -1,10 +1,11 @@
-"""MP: who has a DMABUF beside its owner, how they came by it, and that a revoke ends it for all of them."""
+"""MP: other processes that get a DMABUF, by sockets, fork() or exec(); a revoke ends their mappings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -18,77 +19,74 @@ from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
 from harness.plugin.markers import requirement
-from harness.quiescence import OURS, THEIRS, Oracle, landed
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
+from suites.support.fixtures import Finding, Start
+from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
 
-RAM_BAR = 2
-MIB = 1 << 20
 START = 3 * PAGE
 PAGES = 8
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
-NOBODY = 65534
-Start = Callable[[str], Actor]
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
-# include/uapi/linux/vfio.h, iommufd.h: _IO(';', n), all that there are
+# include/uapi/linux/vfio.h, iommufd.h: all _IO(';', n)
 VFIO_IOCTLS = range(0x3B64, 0x3B80)
 IOMMUFD_IOCTLS = range(0x3B80, 0x3B96)
 
 
 def stamped(seed: int = 0) -> list[int]:
-    """What pages() gives of a mapping of SPAN that was stamped with this seed."""
+    """Return the pages of a mapping of SPAN that was stamped with this seed."""
     return list(range(seed, seed + PAGES))
 
 
-# -- who sees what ---------------------------------------------------------------------
+# -- clients ---------------------------------------------------------------------------
 
 
 @requirement("MP-01")
 def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """A client that was given a DMABUF maps its pages, and has nothing else of the device mapped."""
+    """A client with a DMABUF maps its pages, and nothing else of the device."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     owner.map(device, bar=RAM_BAR)
     parts = [Range(40 * PAGE, 2 * PAGE), Range(7 * PAGE, PAGE), Range(0, PAGE)]
     client = owner.spawn("client", uid=NOBODY)
-    theirs = owner.give(owner.export(device, RAM_BAR, parts), client)
-    assert client.map(theirs).pages() == [40, 41, 7, 0]
-    assert client.map(theirs, PAGE, 3 * PAGE).pages() == [0]
+    client_buffer = owner.give(owner.export(device, RAM_BAR, parts), client)
+    assert client.map(client_buffer).pages() == [40, 41, 7, 0]
+    assert client.map(client_buffer, PAGE, 3 * PAGE).pages() == [0]
     for length, offset in ((5 * PAGE, 0), (PAGE, 4 * PAGE), (2 * PAGE, 3 * PAGE), (PAGE, ram.bars[RAM_BAR])):
-        assert refusal(lambda length=length, offset=offset: client.map(theirs, length, offset)) == "EINVAL"
+        assert refusal(partial(client.map, client_buffer, length, offset)) == "EINVAL"
     of_the_system = shared_files(client, lambda name: name.startswith("/usr/"))
     assert of_the_system == {"/dmabuf:": 5 * PAGE}
 
 
 @requirement("MP-02")
-def test_a_revoke_reaches_whoever_was_given_it(owner: Actor, ram: Function) -> None:
-    """A revoke ends the mappings of the client, of its child, and of a third party it was passed on to."""
+def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function) -> None:
+    """A revoke ends the mappings of the client, of its child, and of a third process that got the DMABUF."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     client = owner.spawn("client", uid=NOBODY)
-    theirs = owner.give(buffer, client)
-    inherited = replace(theirs, actor=client.fork("child"))
-    back = owner.take(theirs)
-    aside = owner.give(back, owner.fork("aside"))
-    held = (buffer, theirs, inherited, back, aside)
+    client_buffer = owner.give(buffer, client)
+    inherited = replace(client_buffer, actor=client.fork("child"))
+    back = owner.take(client_buffer)
+    third = owner.give(back, owner.fork("third"))
+    held = (buffer, client_buffer, inherited, back, third)
     mappings = [one.actor.map(one) for one in held]
     for mapping in mappings:
         assert mapping.stamp(seed=0x30) is None
     owner.revoke(buffer)
     assert [mapping.pages() for mapping in mappings] == [GONE] * len(mappings)
     for one in held:
-        assert refusal(lambda one=one: one.actor.map(one)) == "ENODEV"
+        assert refusal(partial(one.actor.map, one)) == "ENODEV"
 
 
 # -- fork() ----------------------------------------------------------------------------
 
 
 @requirement("MP-03")
-def test_a_forked_child_inherits_the_mapping_and_its_end(owner: Actor, ram: Function) -> None:
-    """A child has its parent's mapping, of pages touched before the fork and of others, until the revoke."""
+def test_a_forked_child_has_the_mapping_until_the_revoke(owner: Actor, ram: Function) -> None:
+    """A child has its parent's mapping until the revoke, in pages touched before the fork and others."""
     device = owner.open(ram.address)
     assert owner.map(device, LENGTH, START, bar=RAM_BAR).stamp(seed=0x50) is None
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -104,8 +102,8 @@ def test_a_forked_child_inherits_the_mapping_and_its_end(owner: Actor, ram: Func
 
 
 @requirement("MP-03")
-def test_a_forked_child_takes_no_fault_for_what_was_touched(c_owner: Actor, ram: Function) -> None:
-    """The entries of the page table are copied by fork(), so the child reads without a fault of its own."""
+def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Function) -> None:
+    """fork() copies the page-table entries, so the child reads touched pages without a fault."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = c_owner.map(buffer)
     assert mapping.touch() == PAGES
@@ -120,7 +118,7 @@ def test_a_forked_child_takes_no_fault_for_what_was_touched(c_owner: Actor, ram:
 
 @requirement("MP-03", "HUGE-07")
 def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """A child of a process that has mapped huge pages reads the right pages, and none after the revoke."""
+    """A child that inherits huge pages reads the right pages, and none after the revoke."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
@@ -141,8 +139,8 @@ def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram
 
 
 @requirement("MP-04")
-def test_what_is_dead_is_inherited_dead(owner: Actor, ram: Function) -> None:
-    """A child that forks after the revoke passes on a mapping that is SIGBUS."""
+def test_a_revoked_mapping_is_inherited_revoked(owner: Actor, ram: Function) -> None:
+    """A mapping inherited after the revoke is SIGBUS, and its DMABUF cannot be mapped."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     mapping = owner.map(buffer)
     assert mapping.stamp() is None
@@ -156,8 +154,8 @@ def test_what_is_dead_is_inherited_dead(owner: Actor, ram: Function) -> None:
 
 
 @requirement("MP-05")
-def test_the_childs_mapping_does_not_depend_on_its_parents(owner: Actor, ram: Function) -> None:
-    """An inherited mapping works on when the parent has unmapped its own and closed the DMABUF."""
+def test_a_childs_mapping_survives_the_parents_munmap(owner: Actor, ram: Function) -> None:
+    """An inherited mapping stays usable when the parent has unmapped its own and closed the DMABUF."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     kept = buffer.dup()
@@ -174,26 +172,26 @@ def test_the_childs_mapping_does_not_depend_on_its_parents(owner: Actor, ram: Fu
 @requirement("MP-05")
 @VIA
 @pytest.mark.parametrize("holder", ["by inheritance", "another"])
-def test_the_childs_mapping_outlives_its_parent(
+def test_a_childs_mapping_survives_the_parents_exit(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
 ) -> None:
-    """An inherited mapping works on when the parent has ended, as long as somebody has the device open."""
+    """An inherited mapping stays usable after the parent's exit while a process has the device open."""
     ram_witness.stamp()
-    heir = owner.spawn("heir")
-    opener = heir if holder == "by inheritance" else owner
+    client = owner.spawn("client")
+    opener = client if holder == "by inheritance" else owner
     device = opener.open(ram.address, via)
     buffer = opener.export(device, RAM_BAR, SPAN)
-    mapping = heir.map(buffer if opener is heir else owner.give(buffer, heir))
+    mapping = client.map(buffer if opener is client else owner.give(buffer, client))
     assert mapping.load32(0) == 3
-    orphan(heir)
-    assert owner.map(heir_buffer(owner, buffer)).pages() == stamped(3)
+    orphan(client)
+    assert owner.map(descriptor_of(owner, buffer)).pages() == stamped(3)
     assert mapping.pages() == stamped(3)
     opener.revoke(buffer)
     assert mapping.pages() == GONE
 
 
-def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
-    """The buffer as ``owner`` has it, from a child if it is one's."""
+def descriptor_of(owner: Actor, buffer: Buffer) -> Buffer:
+    """Return the DMABUF as a descriptor of ``owner``."""
     return buffer if buffer.actor is owner else owner.take(buffer)
 
 
@@ -201,10 +199,10 @@ def heir_buffer(owner: Actor, buffer: Buffer) -> Buffer:
 
 
 @requirement("MP-06")
-def test_what_survives_exec_can_be_mapped_and_revoked(
+def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """Of a DMABUF with O_CLOEXEC and one without the second outlives exec(), maps, and follows the revoke."""
+    """A DMABUF without O_CLOEXEC survives exec(), can be mapped and revoked; one with it is closed."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     kept = owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
@@ -225,14 +223,14 @@ def test_what_survives_exec_can_be_mapped_and_revoked(
 
 @contextmanager
 def stopped(owner: Actor, client: Actor) -> Iterator[None]:
-    """By SIGSTOP."""
+    """Stop the client by SIGSTOP for the time of the body."""
     owner.signal(client, "stop")
     yield
     owner.signal(client, "cont")
 
 
 def busy(_owner: Actor, _client: Actor) -> AbstractContextManager[None]:
-    """In a loop of stores, without a system call, as it is anyway."""
+    """Leave the client in its loop of stores, which has no system call."""
     return nullcontext()
 
 
@@ -248,39 +246,39 @@ HANGS = {
 
 @requirement("MP-07")
 @pytest.mark.parametrize(("hang", "inside"), HANGS.values(), ids=HANGS)
-def test_a_client_that_hangs_holds_up_no_revoke(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, second: int, hang: Hang, inside: str | None
+def test_a_client_that_hangs_does_not_delay_a_revoke(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, hang: Hang, inside: str | None
 ) -> None:
-    """A revoke returns within a second though the client hangs in its stores, none of which lands then."""
+    """A revoke returns within a second although the client hangs, and no store lands after it."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
+    client_mapping = client.map(c_owner.give(buffer, client))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(THEIRS, threads=2, cpus=others, inside=inside)
+    hammer = client_mapping.hammer(THEIRS, threads=2, cpus=others, inside=inside)
     oracle.require_reach(hammer)
     with hang(c_owner, client):
-        assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
-        assert oracle.disturbed() == ""
+        assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
+        oracle.require_undisturbed()
     before = hammer.counts(more=1)
     after = hammer.counts(more=2 * hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     for one in after:
         assert one.sigbus > hammer.lap
         assert (one.sigsegv, one.other) == (0, 0)
-    assert oracle.disturbed() == ""
+    oracle.require_undisturbed()
 
 
 @requirement("MP-08")
 @pytest.mark.parametrize(
     ("kind", "busy"), [("c", True), ("python", False)], ids=["c in its stores", "python"]
 )
-def test_a_client_that_is_killed_leaves_nothing(
+def test_a_killed_client_leaves_no_dmabuf(
     start: Start, ram: Function, guest: Guest, kind: str, busy: bool
 ) -> None:
-    """The last holder of a DMABUF is killed: the DMABUF is gone, the owner's others are not."""
+    """The kill of a DMABUF's last holder frees the DMABUF, and no other of the owner's."""
     owner = start(kind)
     device = owner.open(ram.address)
     view = owner.map(device, LENGTH, START, bar=RAM_BAR)
@@ -288,12 +286,12 @@ def test_a_client_that_is_killed_leaves_nothing(
     before = count_dmabufs(guest)
     client = owner.spawn("client", uid=NOBODY)
     buffer = owner.export(device, RAM_BAR, SPAN)
-    lent = client.map(owner.give(buffer, client))
+    client_mapping = client.map(owner.give(buffer, client))
     buffer.close()
-    assert lent.stamp(seed=0x6F) is None
+    assert client_mapping.stamp(seed=0x6F) is None
     assert count_dmabufs(guest) == before + 1
     if busy:
-        lent.hammer(THEIRS, threads=2).counts(more=PAGES)
+        client_mapping.hammer(THEIRS, threads=2).counts(more=PAGES)
     owner.signal(client, "kill")
     assert owner.reap(client) == "signal=9"
     assert count_dmabufs(guest) == before
@@ -303,59 +301,59 @@ def test_a_client_that_is_killed_leaves_nothing(
 
 @requirement("MP-09")
 @pytest.mark.parametrize("inside", [None, "clone"], ids=["threads", "processes that share the memory"])
-def test_every_thread_sees_the_revoke(
+def test_a_revoke_reaches_every_thread(
     c_owner: Actor, ram: Function, ram_witness: RamBar, inside: str | None
 ) -> None:
-    """With a thread, or a process with the same memory, on each processor no store lands after a revoke."""
+    """No store lands after a revoke from threads, or processes that share memory, on each processor."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
+    client_mapping = client.map(c_owner.give(buffer, client))
     cpus = c_owner.cpus()
-    hammer = lent.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
+    hammer = client_mapping.hammer(THEIRS, access="both", threads=len(cpus), cpus=cpus, inside=inside)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
     before = hammer.counts(more=1)
     after = hammer.counts(more=hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
-    assert oracle.disturbed() == ""
-    assert lent.pages() == GONE
+    oracle.require_undisturbed()
+    assert client_mapping.pages() == GONE
 
 
-# -- clients with nothing else ---------------------------------------------------------
+# -- namespaces, and descriptors in a socket's queue -----------------------------------
 
 
 @requirement("MP-10")
-def test_a_client_in_namespaces_of_its_own_maps_and_controls_nothing(owner: Actor, ram: Function) -> None:
-    """Another user in user, mount and PID namespaces of its own maps, and that is all."""
+def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function) -> None:
+    """Another user in its own user, mount and PID namespaces can map a DMABUF, and not control it."""
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
     client = owner.spawn("client", uid=NOBODY)
     leave(client, "user", "mount", "pid")
     inside = client.spawn("inside")
-    theirs = client.give(owner.give(buffer, client), inside)
-    lent = inside.map(theirs)
-    assert lent.stamp(seed=0x21) is None
-    assert owner.map(buffer).pages() == lent.pages() == stamped(0x21)
+    client_buffer = client.give(owner.give(buffer, client), inside)
+    client_mapping = inside.map(client_buffer)
+    assert client_mapping.stamp(seed=0x21) is None
+    assert owner.map(buffer).pages() == client_mapping.pages() == stamped(0x21)
     answers = {
-        number: refusal(lambda number=number: call(inside, theirs, number))
+        number: refusal(partial(call, inside, client_buffer, number))
         for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
     }
     assert set(answers.values()) == {"ENOTTY"}, answers
     for via in ("group", "cdev"):
-        assert refusal(lambda via=via: inside.open(ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
-    assert lent.pages() == stamped(0x21)
+        assert refusal(partial(inside.open, ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
+    assert client_mapping.pages() == stamped(0x21)
     owner.revoke(buffer)
-    assert lent.pages() == GONE
+    assert client_mapping.pages() == GONE
 
 
 @requirement("MP-11")
 @pytest.mark.parametrize("end", ["revoke", "close"])
 @pytest.mark.parametrize("kind", ["c", "python"])
-def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str, end: str) -> None:
-    """A DMABUF that is in a socket's queue at the revoke, or at the close of the device, is ENODEV to map."""
+def test_a_dmabuf_in_a_socket_queue_arrives_revoked(start: Start, ram: Function, kind: str, end: str) -> None:
+    """mmap() is ENODEV for a DMABUF that was in a socket's queue at the revoke or at the device's close."""
     owner = start(kind)
     device = owner.open(ram.address)
     buffer = owner.export(device, RAM_BAR, SPAN)
@@ -374,13 +372,13 @@ def test_what_was_on_its_way_arrives_dead(start: Start, ram: Function, kind: str
     late = receive(client, buffer)
     assert late.seek() == LENGTH
     for one in (early, late):
-        assert refusal(lambda one=one: client.map(one)) == "ENODEV"
+        assert refusal(partial(client.map, one)) == "ENODEV"
     assert mapping.pages() == GONE
 
 
 @requirement("MP-11", "MP-08")
-def test_what_was_on_its_way_to_the_dead_is_gone(owner: Actor, ram: Function, guest: Guest) -> None:
-    """A DMABUF that is in the queue of a client which is killed goes with the queue."""
+def test_a_dmabuf_queued_to_a_killed_client_is_freed(owner: Actor, ram: Function, guest: Guest) -> None:
+    """The kill of a client frees the DMABUF in its socket's queue."""
     before = count_dmabufs(guest)
     device = owner.open(ram.address)
     client = owner.spawn("client", uid=NOBODY)
@@ -396,13 +394,13 @@ def test_what_was_on_its_way_to_the_dead_is_gone(owner: Actor, ram: Function, gu
     assert count_dmabufs(guest) == before + 1
 
 
-# -- more than was given ---------------------------------------------------------------
+# -- write access ----------------------------------------------------------------------
 
 
 def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
-    """What a client that was given a descriptor for reading might try to get one that can write."""
+    """Yield attempts to turn a read-only descriptor into a writable one."""
     for flags in ("rdwr,cloexec", "wronly,cloexec"):
-        yield f"reopen {flags}", lambda flags=flags: buffer.reopen(flags)
+        yield f"reopen {flags}", partial(buffer.reopen, flags)
     for mode in ("rdwr", "wronly"):
 
         def set_mode(mode: str = mode) -> Buffer:
@@ -415,38 +413,38 @@ def attempts(buffer: Buffer) -> Iterator[tuple[str, Callable[[], Buffer]]]:
 
 
 @requirement("MP-12")
-def test_a_client_cannot_get_more_than_it_was_given(owner: Actor, ram: Function, finding) -> None:
-    """No descriptor that can write comes of one that was made for reading, be the client root or nobody."""
+def test_a_client_cannot_gain_write_access(owner: Actor, ram: Function, finding: Finding) -> None:
+    """No writable descriptor can be made of an O_RDONLY one, by root or nobody."""
     device = owner.open(ram.address)
     assert owner.map(owner.export(device, RAM_BAR, SPAN)).stamp() is None
     buffer = owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
     for name, uid in (("root", None), ("nobody", NOBODY)):
-        theirs = owner.give(buffer, owner.spawn(name, uid=uid))
-        found = {what: gained(attempt) for what, attempt in attempts(theirs)}
+        client_buffer = owner.give(buffer, owner.spawn(name, uid=uid))
+        found = {what: gained(attempt) for what, attempt in attempts(client_buffer)}
         finding(f"what {name} gets of an O_RDONLY descriptor: {found}")
         reopened = {answer for what, answer in found.items() if what.startswith("reopen")}
         assert reopened <= {"ENXIO", "EACCES", "EPERM", "ELOOP"}
 
 
 def gained(attempt: Callable[[], Buffer]) -> str:
-    """The errno of an attempt, or that it gave a descriptor, by which at least nothing can be written."""
+    """Return the errno of an attempt, or ``a descriptor``; check that it cannot be mapped for writing."""
     try:
         got = attempt()
     except Refused as refused:
         return refused.errno
     for prot in ("w", "rw"):
-        assert refusal(lambda prot=prot: got.actor.map(got, prot=prot)) == "EACCES"
+        assert refusal(partial(got.actor.map, got, prot=prot)) == "EACCES"
     return "a descriptor"
 
 
 @requirement("MP-12")
-def test_a_mapping_leads_to_no_descriptor(owner: Actor, ram: Function) -> None:
-    """Whoever has a mapping of a DMABUF, and no descriptor any more, cannot open one by way of it."""
+def test_opening_a_mapping_gives_no_descriptor(owner: Actor, ram: Function) -> None:
+    """A process with a mapping of a DMABUF, and no descriptor, cannot open one through the mapping."""
     buffer = owner.export(owner.open(ram.address), RAM_BAR, SPAN)
     for name, uid in (("root", None), ("nobody", NOBODY)):
         holder = owner.spawn(name, uid=uid)
-        theirs = owner.give(buffer, holder)
-        mapping = holder.map(theirs)
-        theirs.close()
+        client_buffer = owner.give(buffer, holder)
+        mapping = holder.map(client_buffer)
+        client_buffer.close()
         assert mapping.stamp() is None
-        assert refusal(lambda mapping=mapping: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
+        assert refusal(partial(open_mapped_file, mapping)) in ("ENXIO", "EPERM", "EACCES")

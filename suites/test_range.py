@@ -1,7 +1,6 @@
-"""RNG: which page of the BAR a page of the mapping is, for any ranges, offsets and splits.
+"""RNG: a page of a mapping is the right page of the BAR, for any ranges, offsets and splits.
 
-Every page of the BAR carries its own number, so a wrong page is seen whatever
-was asked for.
+Every page of the BAR is stamped with its own number, which identifies a wrong page.
 """
 
 from __future__ import annotations
@@ -9,40 +8,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
-from harness.actor.handles import Device, Mapping, Range
+from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, SEGV_ACCERR, Refused, Sigbus, Sigsegv
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-
-RAM_BAR = 2
-MIB, TIB = 1 << 20, 1 << 40
-PCI_COMMAND, PCI_COMMAND_MEMORY = 4, 2  # include/uapi/linux/pci_regs.h
+from suites.support.constants import RAM_BAR, TIB
+from suites.support.fixtures import MemoryDevice
 
 
 def ranges_of(*parts: tuple[int, int]) -> list[Range]:
-    """Ranges from (first page, number of pages) of the BAR."""
+    """Return ranges from (first page, number of pages) of the BAR."""
     return [Range(first * PAGE, pages * PAGE) for first, pages in parts]
 
 
 def errno_of(attempt: Callable[[], object]) -> str:
-    """The errno that an attempt is refused with."""
+    """Return the errno of a refused attempt.  Fails if it is not refused."""
     with pytest.raises(Refused) as refused:
         attempt()
     return refused.value.errno
 
 
 @requirement("RNG-01")
-def test_every_offset_and_length_shows_its_pages(owner: Actor, memory: Function) -> None:
-    """mmap() from any page of a buffer, for any number of pages up to its end, shows just those."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+def test_every_offset_and_length_shows_its_pages(owner: Actor, memory: MemoryDevice) -> None:
+    """mmap() from any page of a DMABUF, for any number of pages up to its end, shows exactly those."""
+    device, bar = owner.open(memory.function.address), memory.bar
     assert owner.map(device, 32 * PAGE, bar=bar).stamp() is None
     buffer = owner.export(device, bar, ranges_of((20, 3), (7, 5)))
     shown = [20, 21, 22, 7, 8, 9, 10, 11]
@@ -54,7 +52,7 @@ def test_every_offset_and_length_shows_its_pages(owner: Actor, memory: Function)
 
 @requirement("RNG-02", "RNG-03", "RNG-09")
 def test_nothing_beyond_the_buffer_is_mapped(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Offsets and lengths that reach past the end of a buffer, by one byte or by 2^64, are refused."""
+    """Offsets and lengths that reach past the end of a DMABUF, by one byte or by 2^64, are refused."""
     ram_witness.stamp()
     size = 8 * PAGE
     buffer = owner.export(owner.open(ram.address), RAM_BAR, ranges_of((20, 3), (7, 5)))
@@ -70,7 +68,7 @@ def test_nothing_beyond_the_buffer_is_mapped(owner: Actor, ram: Function, ram_wi
         (1 << 44, PAGE),
         (PAGE, 1 << 40),
     ):
-        errno = errno_of(lambda length=length, offset=offset: owner.map(buffer, length, offset))
+        errno = errno_of(partial(owner.map, buffer, length, offset))
         assert errno == "EINVAL", (length, offset)
     for length, offset in (
         (PAGE, (1 << 64) - PAGE),
@@ -83,32 +81,33 @@ def test_nothing_beyond_the_buffer_is_mapped(owner: Actor, ram: Function, ram_wi
         (PAGE, 1 << 52),
         (PAGE, 1 << 44),
     ):
-        errno = errno_of(lambda length=length, offset=offset: owner.map(buffer, length, offset))
+        errno = errno_of(partial(owner.map, buffer, length, offset))
         assert errno in ("EINVAL", "EOVERFLOW"), (length, offset)
 
 
-# Four ranges of 1, 2, 1 and 5 pages, each somewhere else.
+# Four ranges of 1, 2, 1 and 5 pages, not adjacent.
 FOUR = ((11, 1), (3, 2), (40, 1), (20, 5))
-FOUR_SHOWN = [11, 3, 4, 40, 20, 21, 22, 23, 24]
+FOUR_STAMPS = [11, 3, 4, 40, 20, 21, 22, 23, 24]
 
 
 @requirement("RNG-04")
-def test_the_boundaries_of_ranges_are_exact(c_owner: Actor, memory: Function) -> None:
-    """Over four ranges every page is in place, whichever is touched first, in a window across them too."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_the_boundaries_of_ranges_are_exact(c_owner: Actor, memory: MemoryDevice) -> None:
+    """Every page of four ranges is in place in any order of first touches, also in a window across them."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 64 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, ranges_of(*FOUR))
-    pages = range(len(FOUR_SHOWN))
+    pages = range(len(FOUR_STAMPS))
     for order in (pages, reversed(pages), (4, 3, 0, 8, 1, 2, 5, 7, 6)):
-        mapping, order = c_owner.map(buffer), list(order)
-        assert mapping.at(page * PAGE for page in order) == [FOUR_SHOWN[page] for page in order]
+        mapping = c_owner.map(buffer)
+        places = list(order)
+        assert mapping.at(page * PAGE for page in places) == [FOUR_STAMPS[page] for page in places]
     across = c_owner.map(buffer, 5 * PAGE, 2 * PAGE)  # from within the second to within the fourth
     assert across.at(page * PAGE for page in (4, 2, 1, 3, 0)) == [22, 20, 40, 21, 4]
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is done to a part of a window once some of it has been touched: munmap() or mprotect()."""
+    """munmap() or mprotect() of a part of a window after some of its pages have been touched."""
 
     how: str
     first: int
@@ -117,9 +116,9 @@ class Cut:
 
 @dataclass(frozen=True)
 class Window:
-    """A mapping of ``pages`` pages from page ``first`` of the buffer on.
+    """A mapping of ``pages`` pages from page ``first`` of the DMABUF on.
 
-    ``touched`` are those of its pages that are touched before the cuts.
+    ``touched`` are the pages that are touched before the cuts.
     """
 
     first: int
@@ -130,39 +129,39 @@ class Window:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Ranges as (first page of the BAR, pages), and windows on the buffer that they make."""
+    """Ranges as (first page of the BAR, pages), and windows on their DMABUF."""
 
     ranges: tuple[tuple[int, int], ...]
     windows: tuple[Window, ...]
 
     @property
     def shown(self) -> list[int]:
-        """The page of the BAR that each page of the buffer is."""
+        """The page of the BAR for each page of the DMABUF."""
         return [page for first, pages in self.ranges for page in range(first, first + pages)]
 
 
 @st.composite
 def parts(draw: st.DrawFn, whole: int) -> tuple[int, int]:
-    """First and number of some of ``whole`` pages."""
+    """Draw the first and the number of some of ``whole`` pages."""
     first = draw(st.integers(0, whole - 1))
     return first, draw(st.integers(1, whole - first))
 
 
 @st.composite
 def windows(draw: st.DrawFn, whole: int) -> Window:
-    """A window on a buffer of ``whole`` pages."""
+    """Draw a window on a DMABUF of ``whole`` pages."""
     first, pages = draw(parts(whole))
     touched = draw(st.lists(st.integers(0, pages - 1), unique=True, max_size=6))
     hows = draw(st.lists(st.sampled_from(("none", "r", "unmap")), max_size=2))
     cuts = [Cut(how, *draw(parts(pages))) for how in hows]
-    # A hole cannot be protected, so it is made last; and something stays mapped.
+    # A hole cannot be protected, so munmap() comes last; it never unmaps the whole window.
     cuts = [cut for cut in cuts if (cut.how, cut.pages) != ("unmap", pages)]
     return Window(first, pages, tuple(touched), tuple(sorted(cuts, key=lambda cut: cut.how == "unmap")))
 
 
 @st.composite
 def geometries(draw: st.DrawFn) -> Geometry:
-    """Ranges that often overlap, some across the end of the first 2 MiB, and one to three windows."""
+    """Draw ranges that often overlap, some across the end of the first 2 MiB, and one to three windows."""
     starts = st.integers(0, 24) | st.integers(508, 516)
     ranges = draw(st.lists(st.tuples(starts, st.integers(1, 6)), min_size=1, max_size=5))
     whole = sum(pages for _, pages in ranges)
@@ -170,7 +169,7 @@ def geometries(draw: st.DrawFn) -> Geometry:
 
 
 def check_geometry(device: Device, case: Geometry, witness: RamBar) -> None:
-    """Every page of every window, touched before its cuts or after them, is the page that the ranges say."""
+    """Check every page of every window against the ranges, touched before the cuts or after them."""
     with ExitStack() as made:
         buffer = made.enter_context(device.actor.export(device, RAM_BAR, ranges_of(*case.ranges)))
         mappings = [
@@ -185,21 +184,19 @@ def check_geometry(device: Device, case: Geometry, witness: RamBar) -> None:
             for cut in window.cuts:
                 apply(cut, mapping)
         for window, mapping in zip(case.windows, mappings, strict=True):
-            check_what_is_left(
-                window, mapping, case.shown[window.first : window.first + window.pages], witness
-            )
+            check_after_cuts(window, mapping, case.shown[window.first : window.first + window.pages], witness)
 
 
 def apply(cut: Cut, mapping: Mapping) -> None:
-    """munmap() or mprotect() the part."""
+    """Call munmap() or mprotect() for the part."""
     if cut.how == "unmap":
         mapping.unmap(cut.first * PAGE, cut.pages * PAGE)
     else:
         mapping.protect(cut.how, cut.first * PAGE, cut.pages * PAGE)
 
 
-def check_what_is_left(window: Window, mapping: Mapping, shown: list[int], witness: RamBar) -> None:
-    """After its cuts a window shows the pages that are left, and takes a store where it is writable."""
+def check_after_cuts(window: Window, mapping: Mapping, shown: list[int], witness: RamBar) -> None:
+    """Check the pages that a window has after its cuts, and a store to one that is writable."""
     state = dict.fromkeys(range(window.pages), "rw")
     for cut in window.cuts:
         state |= dict.fromkeys(range(cut.first, cut.first + cut.pages), cut.how)
@@ -218,7 +215,7 @@ def check_what_is_left(window: Window, mapping: Mapping, shown: list[int], witne
 
 @requirement("RNG-01", "RNG-04", "RNG-05", "ALIAS-02", "ALIAS-03")
 def test_any_geometry_shows_its_pages(ram: Function, ram_witness: RamBar, search: Search) -> None:
-    """Whatever the ranges, the windows, the order of first touches and the cuts, every page is in place."""
+    """Whatever the ranges, windows, order of first touches and cuts, every page is in place."""
     ram_witness.stamp()
     search(
         geometries(),
@@ -229,7 +226,7 @@ def test_any_geometry_shows_its_pages(ram: Function, ram_witness: RamBar, search
 
 
 def check_cuts(make: Callable[[], Mapping], first: int) -> None:
-    """A mapping of the 9 pages from ``first`` on keeps them when its middle page is cut out."""
+    """Check that a mapping of the 9 pages from ``first`` on keeps them when its middle page is cut out."""
     for how in ("unmap", "none", "r"):
         for touched in (False, True):
             mapping = make()
@@ -243,9 +240,9 @@ def check_cuts(make: Callable[[], Mapping], first: int) -> None:
 
 
 @requirement("RNG-05")
-def test_a_split_mapping_keeps_its_pages(c_owner: Actor, memory: Function) -> None:
-    """munmap() or mprotect() of a page in the middle leaves those on both sides in place, touched or not."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_a_split_mapping_keeps_its_pages(c_owner: Actor, memory: MemoryDevice) -> None:
+    """munmap() or mprotect() of a page in the middle leaves the pages on both sides in place."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, 64 * PAGE, bar=bar).stamp() is None
     buffer = c_owner.export(device, bar, ranges_of((30, 20)))
     check_cuts(lambda: c_owner.map(buffer, 9 * PAGE, 2 * PAGE), first=32)
@@ -255,7 +252,7 @@ def test_a_split_mapping_keeps_its_pages(c_owner: Actor, memory: Function) -> No
 def test_a_split_device_fd_mapping_keeps_its_pages(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """The same holds for a device-fd mapping at an offset in a BAR that is not the first."""
+    """munmap() or mprotect() of a page of a device-fd mapping leaves the pages on both sides in place."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     check_cuts(lambda: c_owner.map(device, 9 * PAGE, 5 * PAGE, bar=RAM_BAR), first=5)
@@ -263,7 +260,7 @@ def test_a_split_device_fd_mapping_keeps_its_pages(
 
 @requirement("RNG-06")
 def test_a_thousand_ranges_are_each_in_place(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Of a buffer of a thousand ranges of a page each, in no order, every page is in place."""
+    """Every page of a DMABUF of a thousand scattered ranges of one page is in place."""
     ram_witness.stamp()
     scattered = [page * 617 % 1024 for page in range(1000)]
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, ranges_of(*((page, 1) for page in scattered)))
@@ -273,7 +270,7 @@ def test_a_thousand_ranges_are_each_in_place(c_owner: Actor, ram: Function, ram_
 
 @requirement("RNG-07")
 def test_the_size_is_the_sum_of_the_ranges(c_owner: Actor, ram: Function, registers: Function) -> None:
-    """A buffer is as long as its ranges together, overlapping or not, or as the whole BAR."""
+    """The size of a DMABUF is the sum of its ranges, overlapping or not, or the size of the BAR."""
     device = c_owner.open(ram.address)
     for parts, pages in ((((0, 1),), 1), (FOUR, 9), (((3, 4), (3, 4), (5, 1)), 9)):
         assert c_owner.export(device, RAM_BAR, ranges_of(*parts)).seek("end") == pages * PAGE
@@ -282,13 +279,13 @@ def test_the_size_is_the_sum_of_the_ranges(c_owner: Actor, ram: Function, regist
 
 
 @requirement("RNG-08")
-def test_a_buffer_of_a_tebibyte_is_right_beyond_it(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Pages below, at and above 2^40 bytes of a buffer are those that its ranges say."""
+def test_a_dmabuf_beyond_1_tib_shows_its_pages(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """Pages below, at and above 2^40 bytes of a DMABUF are those of its ranges."""
     ram_witness.stamp()
     device = owner.open(ram.address)
     bar = ram.bars[RAM_BAR]
     times = TIB // bar + 1
-    # The first page is one that nothing at a multiple of the BAR's size shows: 2^40 is not taken for 0.
+    # The first page differs from those at multiples of the BAR's size, so 2^40 truncated to 0 is seen.
     buffer = owner.export(device, RAM_BAR, [Range(5 * PAGE, PAGE), *[Range(0, bar)] * times])
     assert buffer.seek("end") == times * bar + PAGE
     last = bar // PAGE - 1
@@ -299,11 +296,11 @@ def test_a_buffer_of_a_tebibyte_is_right_beyond_it(owner: Actor, ram: Function, 
 
 
 @requirement("RNG-10")
-def test_a_device_fd_mapping_anywhere_is_right_and_is_zapped(c_owner: Actor, memory: Function) -> None:
-    """Device-fd mappings at any offset show the BAR, not while memory decoding is off; a reset zaps them."""
-    device, bar = c_owner.open(memory.address), memory.memory_bar
+def test_a_device_fd_mapping_at_any_offset_is_zapped(c_owner: Actor, memory: MemoryDevice) -> None:
+    """Device-fd mappings at any offset show the BAR; memory off and a reset zap them, and they come back."""
+    device, bar = c_owner.open(memory.function.address), memory.bar
     assert c_owner.map(device, bar=bar).stamp() is None
-    last = memory.bars[bar] // PAGE - 4
+    last = memory.function.bars[bar] // PAGE - 4
     views = {first: c_owner.map(device, 4 * PAGE, first * PAGE, bar=bar) for first in (0, 1, last)}
     command = device.read("config", PCI_COMMAND, 2)
     for first, view in views.items():

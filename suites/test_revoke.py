@@ -1,71 +1,75 @@
-"""REV: what a revoked DMABUF no longer does, and what it leaves alone.
+"""REV: a revoke ends all access through one DMABUF, and nothing else.
 
-Every scenario maps first: on a kernel that maps nothing, that nothing is left of
-a mapping proves nothing.
+Every scenario maps a DMABUF first.  On a kernel that maps none, SIGBUS after a revoke
+proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.ioctl import VFIO_DEVICE_FEATURE
 from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, on_dialect, requirement
-from harness.quiescence import OURS, THEIRS, Oracle, landed
-from harness.registers import IOVA
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import (
+    D0,
+    D3HOT,
+    DMA_BUF_IOCTL_REVOKE,
+    EDU_IDENTIFICATION,
+    EDU_LIVENESS,
+    EDU_MAGIC,
+    IOVA,
+    MIB,
+    NOBODY,
+    RAM_BAR,
+    VIA,
+    VIRTIO_BAR,
+)
+from suites.support.fixtures import Finding, MemoryDevice
+from suites.support.quiescence import OURS, THEIRS, Oracle, landed, require_none_landed
 
-# QEMU docs/specs/edu.rst: identification (read-only), and a register that reads back inverted.
-EDU_MAGIC, EDU_LIVENESS = 0x00, 0x04
-MAGIC = 0x010000ED
-
-RAM_BAR = 2
-D0, D3HOT = 0, 3
-VIRTIO_BAR = 4  # QEMU hw/virtio/virtio-pci.c: the registers of virtio 1.0
-MIB = 1 << 20
-NOBODY = 65534  # another user than the owner, and not root
 PAGES = 16
 START = 3 * PAGE
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 PARTS = [(0, "rw"), (0, "r"), (LENGTH - PAGE, "rw")]  # offset and protection of a page
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
-STORES = 200_000  # that a client tries after a revoke, of which none may land
+STORES = 200_000  # of a client after a revoke; none may land
 FEWER_STORES = 50_000
-ROUNDS = 50  # of first touches against a revoke
-TOGETHER = 5_000  # times that a DMABUF is revoked by two at once
-DMA_BUF_IOCTL_REVOKE = 0x6204  # _IO('b', 4)
-VFIO_DEVICE_FEATURE = 0x3B75  # include/uapi/linux/vfio.h: _IO(';', 100 + 17)
+ROUNDS = 50  # of first touches concurrent with a revoke
+TOGETHER = 5_000  # DMABUFs, each revoked by two threads at once
 
 
-def lend(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
-    """The buffer as a client has it: a process of another user, with nothing else in its hands."""
+def give_to_client(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
+    """Give the DMABUF to a new client, a process of another user that has nothing else; return its copy."""
     return owner.give(buffer, owner.spawn("client", uid=uid))
 
 
 def mapped(buffer: Buffer) -> Mapping:
-    """A mapping of all of it by who has it."""
+    """Map the whole DMABUF in the process that has it."""
     return buffer.actor.map(buffer)
 
 
 @contextmanager
 def memory_off(device: Device) -> Iterator[None]:
-    """The device does not answer on its BARs meanwhile."""
+    """Turn memory decoding off for the time of the body."""
     device.decode_memory(False)
     yield
     device.decode_memory(True)
 
 
-# -- through mappings that exist -------------------------------------------------------
+# -- existing mappings -----------------------------------------------------------------
 
 
 @requirement("REV-01")
@@ -73,7 +77,7 @@ def memory_off(device: Device) -> Iterator[None]:
 def test_loads_and_stores_are_sigbus_at_their_address(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
-    """After a revoke a load or store is SIGBUS at its address, in pages touched before and in others."""
+    """After a revoke a load or store is SIGBUS at its address, in touched and in untouched pages."""
     buffer = owner.export(owner.open(ram.address, via), RAM_BAR, [Range(START, 4 * PAGE)])
     touched, untouched = mapped(buffer), mapped(buffer)
     assert touched.stamp(seed=0x10) is None
@@ -88,23 +92,23 @@ def test_loads_and_stores_are_sigbus_at_their_address(
 
 
 @requirement("REV-01")
-def test_registers_are_out_of_reach(owner: Actor, registers: Function) -> None:
-    """A register that answered before a revoke is SIGBUS after it, and keeps its value."""
+def test_registers_are_sigbus_after_a_revoke(owner: Actor, registers: Function) -> None:
+    """A register that was accessible before a revoke is SIGBUS after it, and keeps its value."""
     device = owner.open(registers.address)
     buffer = owner.export(device, 0, [Range(0, PAGE)])
     mapping = mapped(buffer)
-    assert mapping.load32(EDU_MAGIC) == MAGIC
+    assert mapping.load32(EDU_IDENTIFICATION) == EDU_MAGIC
     assert mapping.store32(EDU_LIVENESS, 0x12345678) is None
     owner.revoke(buffer)
-    assert mapping.load32(EDU_MAGIC) == Sigbus(BUS_ADRERR, EDU_MAGIC)
+    assert mapping.load32(EDU_IDENTIFICATION) == Sigbus(BUS_ADRERR, EDU_IDENTIFICATION)
     assert mapping.store32(EDU_LIVENESS, 0) == Sigbus(BUS_ADRERR, EDU_LIVENESS)
     assert device.read(0, EDU_LIVENESS, 4) == 0xEDCBA987
 
 
 @requirement("REV-01")
-def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: Function) -> None:
+def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: MemoryDevice) -> None:
     """After a revoke loads and stores of 8 to 64 bits are SIGBUS at their address."""
-    buffer = c_owner.export(c_owner.open(memory.address), memory.memory_bar, SPAN)
+    buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     touched, untouched = mapped(buffer), mapped(buffer)
     place = 5 * PAGE + 0x7F8
     for bits in (8, 16, 32, 64):
@@ -117,16 +121,19 @@ def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: Function) -> No
 
 
 @requirement("REV-01")
-def test_every_word_of_every_mapping_is_gone(c_owner: Actor, ram: Function) -> None:
+def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) -> None:
     """After a revoke each word is SIGBUS at its address, to owner and client, in every mapping."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     touched, untouched = mapped(buffer), mapped(buffer)
-    theirs = lend(c_owner, buffer)
-    lent, half = mapped(theirs), theirs.actor.map(theirs, LENGTH // 2, LENGTH // 2)
-    for mapping in (touched, lent, half):
+    client_buffer = give_to_client(c_owner, buffer)
+    client_mapping, half = (
+        mapped(client_buffer),
+        client_buffer.actor.map(client_buffer, LENGTH // 2, LENGTH // 2),
+    )
+    for mapping in (touched, client_mapping, half):
         assert mapping.stamp() is None
     c_owner.revoke(buffer)
-    for mapping in (touched, untouched, lent, half):
+    for mapping in (touched, untouched, client_mapping, half):
         assert mapping.pages() == GONE[: mapping.length // PAGE]
         hammer = mapping.hammer(THEIRS, access="both")
         hammer.counts(more=hammer.lap)
@@ -136,8 +143,8 @@ def test_every_word_of_every_mapping_is_gone(c_owner: Actor, ram: Function) -> N
 
 
 @requirement("REV-01")
-def test_a_forked_child_is_cut_off_too(c_owner: Actor, ram: Function) -> None:
-    """After a revoke a child that inherited a mapping by fork() has SIGBUS there, like its parent."""
+def test_a_forked_child_has_sigbus_too(c_owner: Actor, ram: Function) -> None:
+    """After a revoke a mapping inherited by fork() is SIGBUS, like the parent's."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     mapping = mapped(buffer)
     child = c_owner.fork("child")
@@ -149,9 +156,9 @@ def test_a_forked_child_is_cut_off_too(c_owner: Actor, ram: Function) -> None:
 
 
 @requirement("REV-09")
-def test_the_mapping_stays_in_place(c_owner: Actor, memory: Function) -> None:
-    """A revoke leaves the VMA as it was; it can be unmapped in part and as a whole."""
-    buffer = c_owner.export(c_owner.open(memory.address), memory.memory_bar, SPAN)
+def test_a_revoke_keeps_the_vma_in_place(c_owner: Actor, memory: MemoryDevice) -> None:
+    """A revoke leaves the VMA as it was, and the VMA can be unmapped in part and as a whole."""
+    buffer = c_owner.export(c_owner.open(memory.function.address), memory.bar, SPAN)
     mapping = mapped(buffer)
     assert mapping.stamp() is None
     before = c_owner.vmas(mapping)
@@ -170,10 +177,10 @@ def test_the_mapping_stays_in_place(c_owner: Actor, memory: Function) -> None:
 
 @requirement("REV-18")
 @pytest.mark.parametrize(("role", "bar", "place"), [("registers", 0, EDU_LIVENESS), ("ram", RAM_BAR, START)])
-def test_system_calls_do_not_reach_it_either(
+def test_system_calls_on_a_revoked_mapping_are_efault(
     c_owner: Actor, request: pytest.FixtureRequest, role: str, bar: int, place: int
 ) -> None:
-    """write() from a revoked mapping, and read() into it, fail with EFAULT."""
+    """write() from a revoked mapping, and read() into it, are EFAULT."""
     device = c_owner.open(request.getfixturevalue(role).address)
     view = c_owner.map(device, bar=bar)
     buffer = c_owner.export(device, bar, [Range(0, LENGTH)])
@@ -184,12 +191,12 @@ def test_system_calls_do_not_reach_it_either(
     assert view.store32(place, OURS) is None
     kept = view.load32(place)
     for mapping in (touched, untouched):
-        assert refusal(lambda mapping=mapping: mapping.copy_out(place)) == "EFAULT"
-        assert refusal(lambda mapping=mapping: mapping.copy_in(place, THEIRS)) == "EFAULT"
+        assert refusal(partial(mapping.copy_out, place)) == "EFAULT"
+        assert refusal(partial(mapping.copy_in, place, THEIRS)) == "EFAULT"
     assert view.load32(place) == kept
 
 
-# -- at once: nobody is still inside when the call returns -----------------------------
+# -- stores concurrent with a revoke ---------------------------------------------------
 
 
 @requirement("REV-02")
@@ -199,130 +206,130 @@ def test_system_calls_do_not_reach_it_either(
 def test_no_store_lands_after_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, threads: int
 ) -> None:
-    """Of 200 000 stores and loads that a client tries after a revoke none reaches the range."""
+    """None of 200 000 stores and loads that a client tries after a revoke reaches the range."""
     device = c_owner.open(ram.address, via)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START, PAGE)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    lent = mapped(lend(c_owner, buffer))
+    client_mapping = mapped(give_to_client(c_owner, buffer))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
     cpus = others if threads == 1 else [first, *others]
-    hammer = lent.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
+    hammer = client_mapping.hammer(THEIRS, access="both", threads=threads, cpus=cpus, stride=PAGE)
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.counts(more=1)
     after = hammer.counts(more=STORES // threads)
-    assert landed(after) == landed(before)
-    assert oracle.disturbed() == ""
+    require_none_landed(before, after)
+    oracle.require_undisturbed()
 
 
 @requirement("REV-02", "HUGE-07")
-def test_no_store_lands_in_what_was_a_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Of 50 000 stores that a client tries after a revoke none reaches what it had mapped by huge pages."""
+def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """None of 50 000 stores that a client tries after a revoke reaches what it had mapped by huge pages."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, 4 * MIB, 4 * MIB, bar=RAM_BAR), ram_witness, 4 * MIB, PAGE)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
-    theirs = lend(c_owner, buffer, uid=None)  # only root sees its own page table
-    lent = theirs.actor.map(theirs, align=2 * MIB, congruent=0)
-    lent.advise("hugepage")
+    client_buffer = give_to_client(c_owner, buffer, uid=None)  # only root sees its own page table
+    client_mapping = client_buffer.actor.map(client_buffer, align=2 * MIB, congruent=0)
+    client_mapping.advise("hugepage")
     first, *others = c_owner.cpus()
     c_owner.pin(first)
-    hammer = lent.hammer(THEIRS, cpus=others, stride=PAGE)
+    hammer = client_mapping.hammer(THEIRS, cpus=others, stride=PAGE)
     oracle.require_reach(hammer)
-    assert lent.page_table().mapped("pmd") == 4 * MIB
+    assert client_mapping.page_table().mapped("pmd") == 4 * MIB
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.counts(more=1)
     after = hammer.counts(more=FEWER_STORES)
-    assert landed(after) == landed(before)
-    assert lent.page_table().is_empty()
-    assert oracle.disturbed() == ""
+    require_none_landed(before, after)
+    assert client_mapping.page_table().is_empty()
+    oracle.require_undisturbed()
 
 
 @requirement("REV-02")
 def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: Function) -> None:
-    """Of 50 000 stores to a register that a client tries after a revoke none reaches it."""
+    """None of 50 000 stores to a register that a client tries after a revoke reaches it."""
     device = c_owner.open(registers.address)
     view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
-    lent = mapped(lend(c_owner, buffer))
+    client_mapping = mapped(give_to_client(c_owner, buffer))
     first, *others = c_owner.cpus()
     c_owner.pin(first)
     assert view.store32(EDU_LIVENESS, 0) is None
-    hammer = lent.hammer(THEIRS, offset=EDU_LIVENESS, length=4, cpus=others)
+    hammer = client_mapping.hammer(THEIRS, offset=EDU_LIVENESS, length=4, cpus=others)
     hammer.counts(more=1)
     if device.read(0, EDU_LIVENESS, 4) != THEIRS ^ 0xFFFFFFFF:
         raise HarnessError("The client was to reach the register before the revoke, but it does not.")
     assert c_owner.reclaim(buffer, view, OURS, offset=EDU_LIVENESS, stride=PAGE) is None
     before = hammer.counts(more=1)
     after = hammer.counts(more=FEWER_STORES)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert view.load32(EDU_LIVENESS) == device.read(0, EDU_LIVENESS, 4) == OURS ^ 0xFFFFFFFF
 
 
 @requirement("REV-02")
 def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """In 50 rounds a revoke comes while three threads touch pages for the first time; none stays in reach."""
+    """In 50 rounds of a revoke while three threads touch new pages, no page stays accessible."""
     pages = 16 * MIB // PAGE
     device = c_owner.open(ram.address)
     view = c_owner.map(device, pages * PAGE, bar=RAM_BAR)
-    overtaken = 0
+    early = 0  # revokes before all pages had been touched
     for moment in range(ROUNDS):
         buffer = c_owner.export(device, RAM_BAR, [Range(0, pages * PAGE)])
         mapping = mapped(buffer)
         hammer = mapping.hammer(THEIRS, threads=3, stride=PAGE, held=True)
         tries = 1 + moment * pages // ROUNDS
         assert c_owner.reclaim(buffer, view, OURS, stride=PAGE, release=hammer, tries=tries) is None
-        overtaken += landed(hammer.stop()) < pages
+        early += landed(hammer.stop()) < pages
         assert mapping.page_table().is_empty()
         assert set(ram_witness.pages(0, pages * PAGE)) == {OURS}
         mapping.unmap()
         buffer.close()
-    if not overtaken:
-        raise HarnessError("No revoke came before all pages had been touched: nothing was shown.")
+    if not early:
+        raise HarnessError("No revoke came before all pages had been touched, so the race was not tried.")
 
 
 @requirement("REV-13", "REV-02")
 @pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "four threads"])
 def test_a_revoke_waits_for_no_client(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, second: int, threads: int
+    c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, threads: int
 ) -> None:
-    """A revoke returns within a second while the client is stopped in its stores, who then has SIGBUS."""
+    """A revoke returns within a second while the client is stopped in its stores, which then are SIGBUS."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    lent = mapped(lend(c_owner, buffer))
-    hammer = lent.hammer(THEIRS, threads=threads)
+    client_mapping = mapped(give_to_client(c_owner, buffer))
+    hammer = client_mapping.hammer(THEIRS, threads=threads)
     oracle.require_reach(hammer)
-    c_owner.signal(lent.actor, "stop")
-    assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=second) is None
-    c_owner.signal(lent.actor, "cont")
+    c_owner.signal(client_mapping.actor, "stop")
+    assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
+    c_owner.signal(client_mapping.actor, "cont")
     before = hammer.counts(more=1)
     after = hammer.counts(more=hammer.lap)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     for one in after:
         assert one.sigbus > hammer.lap
         assert (one.sigsegv, one.other) == (0, 0)
-    assert oracle.disturbed() == ""
-    assert lent.pages() == GONE
+    oracle.require_undisturbed()
+    assert client_mapping.pages() == GONE
 
 
-# -- for good --------------------------------------------------------------------------
+# -- a revoke is permanent -------------------------------------------------------------
 
 
 @requirement("REV-03", "REV-04")
 @VIA
-def test_a_revoked_buffer_is_refused(
-    owner: Actor, memory: Function, via: str, finding: Callable[[str], None]
+def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
+    owner: Actor, memory: MemoryDevice, via: str, finding: Finding
 ) -> None:
-    """A revoked DMABUF is not mapped again, and a second revoke is EBADFD and changes nothing."""
-    device = owner.open(memory.address, via)
-    buffer, other = (owner.export(device, memory.memory_bar, SPAN) for _ in range(2))
+    """mmap() of a revoked DMABUF is refused, and a second revoke is EBADFD and changes nothing."""
+    device = owner.open(memory.function.address, via)
+    buffer, other = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping, kept = mapped(buffer), mapped(other)
     assert mapping.stamp(seed=5) is None
     owner.revoke(buffer)
     for _ in range(2):
         assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
-    errnos = {refusal(lambda part=part: owner.map(buffer, PAGE, *part)) for part in PARTS}
+    errnos = {refusal(partial(owner.map, buffer, PAGE, *part)) for part in PARTS}
     finding(f"mmap() of a revoked DMABUF is {' or '.join(sorted(errnos))}.")
     assert mapping.load32(0) == GONE[0]
     assert kept.pages() == list(range(5, 5 + PAGES))
@@ -331,19 +338,19 @@ def test_a_revoked_buffer_is_refused(
 
 @requirement("REV-03")
 def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> None:
-    """A client that was given a DMABUF before a revoke cannot map it after, nor can one that gets it then."""
+    """A client that got a DMABUF before or after a revoke cannot map it after the revoke."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    assert mapped(theirs).stamp() is None
+    client_buffer = give_to_client(c_owner, buffer)
+    assert mapped(client_buffer).stamp() is None
     c_owner.revoke(buffer)
     late = c_owner.give(buffer, c_owner.spawn("late", uid=NOBODY))
-    for held in (theirs, late):
-        refusal(lambda held=held: mapped(held))
+    for held in (client_buffer, late):
+        refusal(partial(mapped, held))
 
 
 @requirement("RACE-02", "REV-04")
-def test_of_revokes_at_once_one_succeeds(c_owner: Actor, ram: Function) -> None:
-    """When two threads revoke a DMABUF at once, 5,000 times, one is told that it did, the other EBADFD."""
+def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
+    """Two threads revoke a DMABUF at once, 5,000 times: one succeeds, the other gets EBADFD."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
     answers = c_owner.together(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
@@ -352,27 +359,27 @@ def test_of_revokes_at_once_one_succeeds(c_owner: Actor, ram: Function) -> None:
 
 @requirement("REV-06")
 @pytest.mark.parametrize("how", ["dup", "fcntl", "sent"])
-def test_any_descriptor_of_the_buffer_will_do(c_owner: Actor, ram: Function, how: str) -> None:
-    """A revoke by a duplicate, or by a descriptor that came back from a client, takes every mapping."""
+def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Function, how: str) -> None:
+    """A revoke by a duplicate, or by a descriptor that came back from a client, ends every mapping."""
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    copy = c_owner.take(theirs, device) if how == "sent" else buffer.dup(how)
-    mappings = [mapped(buffer), mapped(copy), mapped(theirs)]
+    client_buffer = give_to_client(c_owner, buffer)
+    copy = c_owner.take(client_buffer, device) if how == "sent" else buffer.dup(how)
+    mappings = [mapped(buffer), mapped(copy), mapped(client_buffer)]
     for mapping in mappings:
         assert mapping.stamp() is None
     c_owner.revoke(copy)
     assert [mapping.pages() for mapping in mappings] == [GONE] * 3
     for held in (buffer, copy):
-        assert refusal(lambda held=held: c_owner.revoke(held)) == "EBADFD"
-    for held in (buffer, copy, theirs):
-        refusal(lambda held=held: mapped(held))
+        assert refusal(partial(c_owner.revoke, held)) == "EBADFD"
+    for held in (buffer, copy, client_buffer):
+        refusal(partial(mapped, held))
 
 
 @requirement("REV-06")
-def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: Function) -> None:
-    """A revoke by a duplicate takes what was mapped by the first descriptor, which may be closed by then."""
-    buffer = owner.export(owner.open(memory.address), memory.memory_bar, SPAN)
+def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryDevice) -> None:
+    """A revoke by a duplicate ends a mapping of the first descriptor, which is closed before."""
+    buffer = owner.export(owner.open(memory.function.address), memory.bar, SPAN)
     mapping, copy = mapped(buffer), buffer.dup()
     assert mapping.stamp() is None
     buffer.close()
@@ -383,21 +390,21 @@ def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: Functio
 
 
 @requirement("REV-07")
-def test_a_buffer_that_nobody_uses_can_be_revoked(owner: Actor, memory: Function) -> None:
-    """A DMABUF without mapping and importer can be revoked, also one that nobody has but the revoker."""
-    device = owner.open(memory.address)
-    unmapped, fresh = (owner.export(device, memory.memory_bar, SPAN) for _ in range(2))
+def test_an_unused_dmabuf_can_be_revoked(owner: Actor, memory: MemoryDevice) -> None:
+    """A DMABUF without mapping and importer can be revoked, also one that was never mapped."""
+    device = owner.open(memory.function.address)
+    unmapped, fresh = (owner.export(device, memory.bar, SPAN) for _ in range(2))
     mapping = mapped(unmapped)
     assert mapping.load32(0) is not None
     mapping.unmap()
     for buffer in (unmapped, fresh):
         owner.revoke(buffer)
-        refusal(lambda buffer=buffer: mapped(buffer))
-        assert refusal(lambda buffer=buffer: owner.revoke(buffer)) == "EBADFD"
+        refusal(partial(mapped, buffer))
+        assert refusal(partial(owner.revoke, buffer)) == "EBADFD"
 
 
 @requirement("REV-17")
-def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, importer: Device) -> None:
+def test_an_imported_dmabuf_can_be_revoked(c_owner: Actor, ram: Function, importer: Device) -> None:
     """A DMABUF that iommufd has imported for another device can be revoked."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     importer.import_buffer(buffer, IOVA)
@@ -406,8 +413,8 @@ def test_an_importer_does_not_keep_a_buffer(c_owner: Actor, ram: Function, impor
 
 
 @requirement("REV-08", "REV-05")
-def test_a_revoke_while_memory_is_off_is_for_good(owner: Actor, ram: Function) -> None:
-    """A DMABUF that is revoked while memory decoding is off stays dead when it is on again; another lives."""
+def test_a_revoke_while_memory_is_off_is_permanent(owner: Actor, ram: Function) -> None:
+    """A DMABUF that is revoked while memory is off stays SIGBUS when it is on; another becomes accessible."""
     device = owner.open(ram.address)
     buffer, other = (owner.export(device, RAM_BAR, SPAN) for _ in range(2))
     mapping, control = mapped(buffer), mapped(other)
@@ -424,7 +431,7 @@ def test_a_revoke_while_memory_is_off_is_for_good(owner: Actor, ram: Function) -
 
 @contextmanager
 def low_power(device: Device) -> Iterator[None]:
-    """The device may be suspended meanwhile."""
+    """Let the device be suspended for the time of the body."""
     device.enter_low_power()
     yield
     device.exit_low_power()
@@ -432,116 +439,125 @@ def low_power(device: Device) -> Iterator[None]:
 
 @contextmanager
 def d3hot(device: Device) -> Iterator[None]:
-    """The device is in D3hot meanwhile."""
+    """Keep the device in D3hot for the time of the body."""
     device.power(D3HOT)
     yield
     device.power(D0)
 
 
-def stays_dead(device: Device, bar: int, spans: list[Range], leave: Callable[[Mapping], None]) -> None:
-    """A revoked DMABUF stays dead after ``leave``, by which one beside it loses its pages for a time."""
+def check_stays_revoked(
+    device: Device, bar: int, spans: list[Range], suspend: Callable[[Mapping], None]
+) -> None:
+    """Check that ``suspend`` ends access to a control DMABUF temporarily, and restores no revoked one."""
     owner = device.actor
-    doomed, other = (owner.export(device, bar, spans) for _ in range(2))
-    mapping, control = mapped(doomed), mapped(other)
+    revoked, other = (owner.export(device, bar, spans) for _ in range(2))
+    mapping, control = mapped(revoked), mapped(other)
     pages = control.pages()
     assert mapping.pages() == pages
     assert all(isinstance(page, int) for page in pages)
-    owner.revoke(doomed)
-    leave(control)
+    owner.revoke(revoked)
+    suspend(control)
     assert control.page_table().is_empty()
     assert control.pages() == pages
     assert mapping.pages() == GONE[: len(pages)]
     assert mapping.store32(0, 0) == GONE[0]
-    refusal(lambda: mapped(doomed))
-    assert refusal(lambda: owner.revoke(doomed)) == "EBADFD"
+    refusal(lambda: mapped(revoked))
+    assert refusal(lambda: owner.revoke(revoked)) == "EBADFD"
 
 
 @requirement("REV-05")
 @pytest.mark.parametrize("suspended", [memory_off, low_power], ids=["memory off", "low power"])
-def test_no_end_of_a_suspension_brings_it_back(c_owner: Actor, ram: Function, suspended) -> None:
-    """A revoked DMABUF stays dead when memory decoding was off and on again, and when low power ends."""
+def test_no_end_of_a_suspension_restores_a_revoked_dmabuf(
+    c_owner: Actor, ram: Function, suspended: Callable[[Device], AbstractContextManager[None]]
+) -> None:
+    """A revoked DMABUF stays SIGBUS when memory is off and on again, and when low power ends."""
 
-    def leave(control: Mapping) -> None:
+    def suspend(control: Mapping) -> None:
         with suspended(device):
             assert control.load32(0) == GONE[0]
 
     device = c_owner.open(ram.address)
-    stays_dead(device, RAM_BAR, SPAN, leave)
+    check_stays_revoked(device, RAM_BAR, SPAN, suspend)
 
 
 @requirement("REV-05")
 @VIA
 @pytest.mark.parametrize("reset", [Device.reset, Device.hot_reset], ids=["reset", "hot reset"])
-def test_no_reset_brings_it_back(
+def test_no_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, via: str, reset: Callable[[Device], None]
 ) -> None:
-    """A revoked DMABUF stays dead after VFIO_DEVICE_RESET, and after a hot reset."""
+    """A revoked DMABUF stays SIGBUS after VFIO_DEVICE_RESET, and after a hot reset."""
     device = c_owner.open(ram.address, via)
-    stays_dead(device, RAM_BAR, SPAN, lambda control: reset(device))
+    check_stays_revoked(device, RAM_BAR, SPAN, lambda control: reset(device))
 
 
 @requirement("REV-05")
 @machine(power=True)
-def test_no_change_of_power_brings_it_back(c_owner: Actor, rng: Function) -> None:
-    """A revoked DMABUF stays dead when the device comes back to D0 from D3hot."""
+def test_no_power_change_restores_a_revoked_dmabuf(c_owner: Actor, rng: Function) -> None:
+    """A revoked DMABUF stays SIGBUS when the device returns to D0 from D3hot."""
 
-    def leave(control: Mapping) -> None:
+    def suspend(control: Mapping) -> None:
         with d3hot(device):
             assert control.load32(0) == GONE[0]
 
     device = c_owner.open(rng.address)
-    stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], leave)
+    check_stays_revoked(device, VIRTIO_BAR, [Range(0, PAGE)], suspend)
 
 
 @requirement("REV-05")
 @machine(power=True)
 @pytest.mark.parametrize("reset", [Device.reset, Device.reset_function], ids=["ioctl", "config space"])
-def test_no_function_level_reset_brings_it_back(
+def test_no_function_level_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, rng: Function, reset: Callable[[Device], None]
 ) -> None:
-    """A revoked DMABUF stays dead after a function-level reset."""
+    """A revoked DMABUF stays SIGBUS after a function-level reset."""
     device = c_owner.open(rng.address)
-    stays_dead(device, VIRTIO_BAR, [Range(0, PAGE)], lambda control: reset(device))
+    check_stays_revoked(device, VIRTIO_BAR, [Range(0, PAGE)], lambda control: reset(device))
 
 
-# -- who can, and of what --------------------------------------------------------------
+# -- who can revoke which DMABUF -------------------------------------------------------
 
 
 @requirement("REV-10")
 @on_dialect("feature")
 def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
-    """Whoever holds the DMABUF and not the device cannot revoke: ENOTTY, and all stays alive."""
+    """An ioctl that revokes is ENOTTY on the DMABUF, for client and owner, and all mappings stay."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    mapping, lent = mapped(buffer), mapped(theirs)
+    client_buffer = give_to_client(c_owner, buffer)
+    mapping, client_mapping = mapped(buffer), mapped(client_buffer)
     assert mapping.stamp(seed=3) is None
-    for held in (theirs, buffer):
+    for held in (client_buffer, buffer):
         for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE):
-            assert refusal(lambda held=held, request=request: held.ioctl(request)) == "ENOTTY"
-    assert lent.pages() == mapping.pages() == mapped(theirs).pages() == list(range(3, 3 + PAGES))
+            assert refusal(partial(held.ioctl, request)) == "ENOTTY"
+    assert (
+        client_mapping.pages()
+        == mapping.pages()
+        == mapped(client_buffer).pages()
+        == list(range(3, 3 + PAGES))
+    )
     c_owner.revoke(buffer)
-    assert lent.pages() == mapping.pages() == GONE
+    assert client_mapping.pages() == mapping.pages() == GONE
 
 
 @requirement("REV-10")
 @on_dialect("ioctl")
 def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
-    """Whoever holds the DMABUF can revoke, a client without the device too: owner and client lose it."""
+    """A client without the device can revoke the DMABUF: the mappings of owner and client are SIGBUS."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    theirs = lend(c_owner, buffer)
-    mapping, lent = mapped(buffer), mapped(theirs)
+    client_buffer = give_to_client(c_owner, buffer)
+    mapping, client_mapping = mapped(buffer), mapped(client_buffer)
     assert mapping.stamp(seed=3) is None
-    assert lent.pages() == list(range(3, 3 + PAGES))
-    theirs.ioctl(DMA_BUF_IOCTL_REVOKE)
-    assert lent.pages() == mapping.pages() == GONE
+    assert client_mapping.pages() == list(range(3, 3 + PAGES))
+    client_buffer.ioctl(DMA_BUF_IOCTL_REVOKE)
+    assert client_mapping.pages() == mapping.pages() == GONE
     assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
 @requirement("REV-11")
 @on_dialect("ioctl")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
-def test_an_exporter_that_cannot_revoke_says_so(c_owner: Actor, kind: str) -> None:
-    """A revoke of a DMABUF of another exporter is EINVAL; it stays as it was."""
+def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str) -> None:
+    """The ioctl that revokes is EINVAL on a DMABUF of another exporter, which stays mapped."""
     buffer = c_owner.make(kind, LENGTH)
     mapping = mapped(buffer)
     assert mapping.stamp(seed=1) is None
@@ -552,15 +568,15 @@ def test_an_exporter_that_cannot_revoke_says_so(c_owner: Actor, kind: str) -> No
 @requirement("REV-12")
 @on_dialect("feature")
 def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, second_ram: Function) -> None:
-    """A revoke of another device's DMABUF is ENODEV; it stays as it was, and its own device revokes it."""
+    """A revoke of another device's DMABUF is ENODEV and keeps it mapped; its own device can revoke it."""
     device, other = owner.open(ram.address), owner.open(second_ram.address)
-    buffer, victim = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
-    mapping, untouched = mapped(victim), mapped(victim)
+    buffer, foreign = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
+    mapping, untouched = mapped(foreign), mapped(foreign)
     assert mapping.stamp(seed=2) is None
-    assert refusal(lambda: owner.revoke(victim, device=device)) == "ENODEV"
-    assert mapping.pages() == untouched.pages() == mapped(victim).pages() == list(range(2, 2 + PAGES))
+    assert refusal(lambda: owner.revoke(foreign, device=device)) == "ENODEV"
+    assert mapping.pages() == untouched.pages() == mapped(foreign).pages() == list(range(2, 2 + PAGES))
     assert isinstance(mapped(buffer).load32(0), int)
-    owner.revoke(victim, device=other)
+    owner.revoke(foreign, device=other)
     assert mapping.load32(PAGE) == GONE[1]
     assert isinstance(mapped(buffer).load32(0), int)
 
@@ -568,8 +584,8 @@ def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, sec
 @requirement("REV-12")
 @on_dialect("feature")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
-def test_a_device_does_not_revoke_another_exporters(c_owner: Actor, ram: Function, kind: str) -> None:
-    """A revoke of a DMABUF that is not of VFIO is ENODEV; it stays as it was."""
+def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Function, kind: str) -> None:
+    """A revoke of a DMABUF that VFIO did not export is ENODEV and keeps it mapped."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
     buffer = c_owner.make(kind, LENGTH)
@@ -579,36 +595,36 @@ def test_a_device_does_not_revoke_another_exporters(c_owner: Actor, ram: Functio
     assert mapping.pages() == mapped(buffer).pages() == list(range(1, 1 + PAGES))
 
 
-# -- what it leaves alone --------------------------------------------------------------
+# -- other DMABUFs ---------------------------------------------------------------------
 
 
 @requirement("REV-15")
-def test_another_buffer_sees_no_fault(c_owner: Actor, ram: Function) -> None:
-    """A revoke costs another DMABUF over the same bytes no page fault, and leaves its page table alone."""
+def test_a_revoke_costs_another_dmabuf_no_fault(c_owner: Actor, ram: Function) -> None:
+    """A revoke causes no page fault in another DMABUF of the same bytes, and keeps its page table."""
     device = c_owner.open(ram.address)
     buffer, other = (c_owner.export(device, RAM_BAR, SPAN) for _ in range(2))
     mapping = mapped(buffer)
     assert mapping.stamp() is None
-    neighbour = mapped(lend(c_owner, other, uid=None))  # only root sees its own page table
+    other_mapping = mapped(give_to_client(c_owner, other, uid=None))  # only root sees its own page table
 
     def faults() -> int:
-        before = neighbour.actor.minor_faults()
-        assert neighbour.pages() == list(range(PAGES))
-        return neighbour.actor.minor_faults() - before
+        before = other_mapping.actor.minor_faults()
+        assert other_mapping.pages() == list(range(PAGES))
+        return other_mapping.actor.minor_faults() - before
 
     if faults() < PAGES:
-        raise HarnessError("The neighbour's first touches were to be counted as faults, but they are not.")
-    assert neighbour.page_table().mapped() == LENGTH
+        raise HarnessError("The other mapping's first touches were to be page faults, but are not.")
+    assert other_mapping.page_table().mapped() == LENGTH
     assert faults() == 0
     c_owner.revoke(buffer)
-    assert neighbour.page_table().mapped() == LENGTH
+    assert other_mapping.page_table().mapped() == LENGTH
     assert faults() == 0
 
 
 @requirement("REV-16")
-def test_the_others_stay_and_still_follow_the_device(owner: Actor, memory: Function) -> None:
-    """Of three DMABUFs the middle one is revoked: the others work, and lose and regain their pages."""
-    device, bar = owner.open(memory.address), memory.memory_bar
+def test_other_dmabufs_stay_and_follow_the_device(owner: Actor, memory: MemoryDevice) -> None:
+    """After a revoke of one of three DMABUFs the others are accessible, but not while memory is off."""
+    device, bar = owner.open(memory.function.address), memory.bar
     buffers = [owner.export(device, bar, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
     first, middle, last = mappings = [mapped(buffer) for buffer in buffers]
     for number, mapping in enumerate(mappings):

@@ -1,61 +1,63 @@
-"""STATE: what takes all DMABUFs of a device away for a time, and gives them back.
+"""STATE: memory decoding, power states and resets end all access to a device temporarily.
 
-Every scenario maps first: on a kernel that maps nothing, that nothing is left of
-a mapping proves nothing.
+Every scenario maps a DMABUF first.  On a kernel that maps none, SIGBUS proves nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.handles import Device, Range
+from harness.actor.handles import PCI_COMMAND, Device, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, requirement
-from harness.quiescence import THEIRS, Oracle, landed
-from harness.reach import Reach, View
-from harness.registers import (
+from harness.vm.hardware import PAGE
+from harness.vm.ram_bar import RamBar
+from suites.support.constants import (
+    D0,
+    D3HOT,
     EDU_MAGIC,
     IOVA,
     IVSHMEM_BAR,
     IVSHMEM_INTERRUPT_MASK,
-    RESETS,
+    NOBODY,
+    PCI_COMMAND_MASTER,
+    RAM_BAR,
+    SENTINEL,
+    VIA,
     VIRTIO_BAR,
     VIRTIO_SELECT,
     VIRTIO_STATUS,
-    write_by_dma,
 )
-from harness.vm.hardware import PAGE
-from harness.vm.ram_bar import RamBar
+from suites.support.fixtures import Finding
+from suites.support.quiescence import THEIRS, Oracle, require_none_landed
+from suites.support.reach import Reach, View
+from suites.support.registers import RESETS, write_by_dma
 
-RAM_BAR = 2
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}
-D0, D3HOT = 0, 3
-PCI_COMMAND, PCI_COMMAND_MASTER = 4, 4  # include/uapi/linux/pci_regs.h
-NOBODY = 65534
 PAGES = 4
 START = 3 * PAGE
 LENGTH = PAGES * PAGE
 SPAN = [Range(START, LENGTH)]
 SHOWN = list(range(3, 3 + PAGES))
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 
 
 def on(*roles: str) -> pytest.MarkDecorator:
-    """Have the fixture ``function`` be each of these devices in turn."""
+    """Parametrize the fixture ``function`` with these devices."""
     params = [pytest.param(role, marks=machine(power=True)) if role == "rng" else role for role in roles]
     return pytest.mark.parametrize("function", params, indirect=True)
 
 
 @pytest.fixture
 def function(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Function]:
-    """The device in the role that ``on`` names."""
+    """The device in the role that ``on`` gives."""
     if request.param not in guest.devices:
         pytest.skip(f"this QEMU has no {request.param} device")
     with guest.bind(request.param) as device:
@@ -64,20 +66,18 @@ def function(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Function]
 
 @pytest.fixture
 def pair(guest: Guest) -> Iterator[tuple[Function, Function]]:
-    """Two functions of one device, that are reset together: a RAM BAR, and a virtio device."""
-    # A hot reset goes through them in the order in which they were bound.
+    """Two functions of one device that are reset together: one with a RAM BAR, and a virtio device."""
+    # A hot reset goes through the functions in the order of their binding.
     with guest.bind("pair") as first, guest.bind("pair2") as second:
         yield first, second
 
 
-# -- the memory bit --------------------------------------------------------------------
+# -- memory decoding -------------------------------------------------------------------
 
 
 @requirement("STATE-01", "STATE-02", "STATE-04", "STATE-15", "STATE-16")
-def test_memory_off_takes_everything_away_and_on_gives_it_back(
-    owner: Actor, ram: Function, ram_witness: RamBar
-) -> None:
-    """While memory is off, by a write of 1, 2 or 4 bytes, all is SIGBUS; when it is on all is as before."""
+def test_memory_off_ends_all_access_until_it_is_on(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
+    """All access is SIGBUS while memory is off, by a write of 1, 2 or 4 bytes, and as before afterwards."""
     ram_witness.fill(0, START, LENGTH)
     ram_witness.stamp()
     device = owner.open(ram.address)
@@ -85,30 +85,30 @@ def test_memory_off_takes_everything_away_and_on_gives_it_back(
     assert reach.words == SHOWN
     for off, on_again in ((2, 2), (1, 4), (4, 1)):
         device.decode_memory(False, width=off)
-        assert reach.left() == ""
+        reach.require_gone()
         device.decode_memory(True, width=on_again)
         assert ram_witness.pages(START, LENGTH) == SHOWN
         assert ram_witness.word(START + 8) == 0
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 @requirement("STATE-04", "STATE-01", "STATE-02", "STATE-15", "STATE-16")
 @VIA
 @on("edu", "display", "ram")
-def test_every_bar_is_taken_away(c_owner: Actor, function: Function, via: str) -> None:
-    """While memory is off no BAR can be reached, through the device or a DMABUF, at no offset."""
+def test_memory_off_ends_access_to_every_bar(c_owner: Actor, function: Function, via: str) -> None:
+    """While memory is off no BAR is accessible at any offset, through the device fd or a DMABUF."""
     device = c_owner.open(function.address, via)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     for _ in range(2):
         device.decode_memory(False)
-        assert reach.left() == ""
+        reach.require_gone()
         device.decode_memory(True)
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 @requirement("STATE-01", "STATE-11")
-def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
-    """Writes to the command register that keep the memory bit leave every mapped page where it is."""
+def test_other_writes_of_the_command_register_zap_nothing(c_owner: Actor, ram: Function) -> None:
+    """Writes to the command register that keep the memory bit leave every mapped page in place."""
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     command = device.read("config", PCI_COMMAND, 2)
@@ -119,23 +119,23 @@ def test_other_writes_take_nothing_away(c_owner: Actor, ram: Function) -> None:
         (2, command & ~PCI_COMMAND_MASTER),
     ):
         device.write("config", PCI_COMMAND, width, value)
-        assert reach.present()
+        reach.require_present()
     high = device.read("config", PCI_COMMAND + 1, 1)
     for value in (high ^ 4, high):  # interrupts on or off
         device.write("config", PCI_COMMAND + 1, 1, value)
-        assert reach.present()
+        reach.require_present()
     device.decode_memory(True)
     device.exit_low_power()
-    assert reach.present()
-    assert reach.missing() == ""
+    reach.require_present()
+    reach.require_back()
 
 
 @requirement("STATE-05", "STATE-15")
 @VIA
-def test_what_is_exported_while_memory_is_off_waits_for_it(
+def test_an_export_while_memory_is_off_maps_when_it_is_on(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
-    """A DMABUF exported while memory is off cannot be mapped before it is on, and then it can."""
+    """A DMABUF exported while memory is off can be mapped once memory is on, and not before."""
     ram_witness.stamp()
     device = owner.open(ram.address, via)
     before = owner.map(owner.export(device, RAM_BAR, SPAN))
@@ -143,7 +143,7 @@ def test_what_is_exported_while_memory_is_off_waits_for_it(
     device.decode_memory(False)
     buffers = [owner.export(device, RAM_BAR, [Range(first * PAGE, 2 * PAGE)]) for first in (0, 4)]
     for buffer in buffers:
-        refusal(lambda buffer=buffer: owner.map(buffer))
+        refusal(partial(owner.map, buffer))
     device.decode_memory(True)
     assert [owner.map(buffer).pages() for buffer in buffers] == [[0, 1], [4, 5]]
     assert before.pages() == SHOWN
@@ -151,8 +151,8 @@ def test_what_is_exported_while_memory_is_off_waits_for_it(
 
 @requirement("STATE-18")
 @VIA
-def test_of_three_one_is_revoked_meanwhile(owner: Actor, ram: Function, via: str) -> None:
-    """Of three DMABUFs one is revoked while memory is off: when it is on again, the others are back."""
+def test_a_revoke_while_memory_is_off_keeps_the_others(owner: Actor, ram: Function, via: str) -> None:
+    """A revoke of one of three DMABUFs while memory is off keeps the other two accessible afterwards."""
     device = owner.open(ram.address, via)
     buffers = [owner.export(device, RAM_BAR, [Range(n * LENGTH, LENGTH)]) for n in range(3)]
     mappings = [owner.map(buffer) for buffer in buffers]
@@ -173,50 +173,48 @@ def test_of_three_one_is_revoked_meanwhile(owner: Actor, ram: Function, via: str
 
 @requirement("STATE-06", "STATE-05", "STATE-16")
 @machine(power=True)
-def test_d3hot_takes_everything_away_and_the_memory_bit_still_counts(c_owner: Actor, rng: Function) -> None:
-    """In D3hot every access is SIGBUS, in D0 without the memory bit as well; with both all is as before."""
+def test_d3hot_ends_all_access_until_d0_with_memory_on(c_owner: Actor, rng: Function) -> None:
+    """Every access is SIGBUS in D3hot, and in D0 with memory off; in D0 with memory on it is as before."""
     device = c_owner.open(rng.address)
     reach = Reach.of(device, VIRTIO_BAR, [Range(0, rng.bars[VIRTIO_BAR])])
     device.power(D3HOT)
-    assert reach.left() == ""
+    reach.require_gone()
     buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
     refusal(lambda: c_owner.map(buffer))
     for memory in (True, False):
         device.decode_memory(memory)
-        assert reach.left() == ""
+        reach.require_gone()
     device.power(D0)
-    assert reach.left() == ""
+    reach.require_gone()
     refusal(lambda: c_owner.map(buffer))
     device.decode_memory(True)
-    assert reach.missing() == ""
+    reach.require_back()
     assert c_owner.map(buffer).load32(0) == reach.words[0]
     device.power(D3HOT)
-    assert reach.left() == ""
+    reach.require_gone()
     device.power(D0)
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-07", "STATE-16")
 @on("edu", "ram", "rng")
-def test_low_power_takes_everything_away_until_its_end(
-    c_owner: Actor, function: Function, guest: Guest
-) -> None:
-    """From the entry to low power until its exit all is SIGBUS, also once the device has been suspended."""
+def test_low_power_ends_all_access_until_its_exit(c_owner: Actor, function: Function, guest: Guest) -> None:
+    """All access is SIGBUS from the entry to low power until its exit, before and after the suspend."""
     device = c_owner.open(function.address)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     device.enter_low_power()
-    assert reach.left() == ""
+    reach.require_gone()
     guest.await_suspend(function)
-    assert reach.left() == ""
+    reach.require_gone()
     assert refusal(device.enter_low_power) == "EINVAL"
-    assert reach.left() == ""
+    reach.require_gone()
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-07", "STATE-16")
 def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """Of 100 000 stores and loads that a client tries in low power none reaches the range; later all do."""
+    """None of 100 000 stores and loads of a client in low power reaches the range; after the exit all do."""
     device = c_owner.open(ram.address)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -227,7 +225,7 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
     before = hammer.counts(more=1)
     ram_witness.fill(0x5A, START, LENGTH)
     after = hammer.counts(more=50_000)
-    assert landed(after) == landed(before)
+    require_none_landed(before, after)
     assert {(one.sigsegv, one.other) for one in after} == {(0, 0)}
     assert set(ram_witness.read(START, LENGTH)) == {0x5A}
     device.exit_low_power()
@@ -237,32 +235,32 @@ def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness:
 
 @requirement("STATE-08")
 @on("ram", "rng")
-def test_a_wakeup_gives_everything_back(
-    c_owner: Actor, function: Function, guest: Guest, finding: Callable[[str], None]
+def test_a_wakeup_restores_all_access(
+    c_owner: Actor, function: Function, guest: Guest, finding: Finding
 ) -> None:
-    """When a device in low power was woken up, and told so, all mappings are usable without an exit."""
+    """After a wakeup from low power, reported by an eventfd, all mappings are accessible without an exit."""
     device = c_owner.open(function.address)
     reach = Reach.of(device, BARS[function.role], [Range(0, LENGTH)])
     device.enter_low_power(wakeup=True)
     guest.await_suspend(function)
-    assert reach.left() == ""
+    reach.require_gone()
     assert device.wakeups() == 0
     device.info()
     assert device.wakeups() == 1
     back = [name for name, view in reach.views.items() if view.seen() == "data"]
-    dmabuf = "are back" if reach.touched.pages() == reach.words else "stay lost"
+    dmabuf = "are back" if reach.touched.pages() == reach.words else "are not back"
     finding(
         f"After a wakeup the mappings of the DMABUF {dmabuf}, and {len(back)} of {len(reach.views)} "
         "device-fd mappings are."
     )
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-08", "STATE-11")
 def test_a_wakeup_does_not_turn_memory_on(
     c_owner: Actor, ram: Function, guest: Guest, importer: Device
 ) -> None:
-    """A wakeup of a device whose memory is off lets neither the processor nor an importer in."""
+    """A wakeup while memory is off gives neither the processor nor an importer access."""
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     for memory in (False, True):
@@ -272,17 +270,17 @@ def test_a_wakeup_does_not_turn_memory_on(
         device.info()
         assert device.wakeups() == 1
         if not memory:
-            assert reach.left() == ""
+            reach.require_gone()
             assert refusal(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-09")
 def test_the_memory_bit_does_not_end_low_power(
-    c_owner: Actor, ram: Function, guest: Guest, importer: Device, finding: Callable[[str], None]
+    c_owner: Actor, ram: Function, guest: Guest, importer: Device, finding: Finding
 ) -> None:
-    """In low power a write that sets the memory bit lets neither the processor nor an importer in."""
+    """A write of the memory bit in low power gives neither the processor nor an importer access."""
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     importer.import_buffer(reach.buffer, IOVA)
@@ -298,22 +296,22 @@ def test_the_memory_bit_does_not_end_low_power(
             finding(f"In low power, the memory bit {'on' if bit else 'off'}, an import is {refused.errno}.")
         else:
             finding(f"In low power, the memory bit {'on' if bit else 'off'}, iommufd imports the DMABUF.")
-            pytest.fail("an importer was let in")
+            pytest.fail("an import succeeded in low power")
     device.exit_low_power()
-    assert reach.missing() == ""
+    reach.require_back()
     importer.import_buffer(reach.buffer, IOVA)
 
 
 @requirement("STATE-10")
-def test_what_is_exported_in_low_power_waits_for_its_end(
+def test_an_export_in_low_power_maps_after_its_exit(
     c_owner: Actor,
     ram: Function,
     ram_witness: RamBar,
     guest: Guest,
     importer: Device,
-    finding: Callable[[str], None],
+    finding: Finding,
 ) -> None:
-    """A DMABUF exported in low power cannot be mapped, or not accessed, nor imported before the end of it."""
+    """A DMABUF exported in low power cannot be accessed or imported before the exit."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == SHOWN
@@ -338,10 +336,10 @@ def test_what_is_exported_in_low_power_waits_for_its_end(
 @requirement("STATE-03", "STATE-13")
 @VIA
 @pytest.mark.parametrize("how", ["reset", "hot reset"])
-def test_after_a_reset_memory_is_as_it_was(
+def test_a_reset_keeps_memory_and_restores_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, how: str
 ) -> None:
-    """After a reset every mapping works again: memory has kept its content, and a register has not."""
+    """After a reset every mapping is accessible; memory has kept its content, and a register is cleared."""
     ram_witness.stamp()
     device = c_owner.open(ram.address, via)
     reach = Reach.of(device, RAM_BAR, SPAN)
@@ -354,17 +352,17 @@ def test_after_a_reset_memory_is_as_it_was(
             assert mapping.page_table().is_empty()
         assert registers.load32(IVSHMEM_INTERRUPT_MASK) == 0
         assert device.read(IVSHMEM_BAR, IVSHMEM_INTERRUPT_MASK, 4) == 0
-        assert reach.missing() == ""
+        reach.require_back()
     assert ram_witness.pages(START, LENGTH) == SHOWN
 
 
 @requirement("STATE-03", "STATE-13", "STATE-14")
 @machine(power=True)
 @pytest.mark.parametrize("how", RESETS)
-def test_after_a_reset_registers_are_as_at_the_start(c_owner: Actor, rng: Function, how: str) -> None:
-    """After a reset, by whatever way, the same mappings show the registers as a reset leaves them."""
+def test_a_reset_shows_registers_in_their_reset_state(c_owner: Actor, rng: Function, how: str) -> None:
+    """After each kind of reset the same mappings show the registers in their reset state."""
     device = c_owner.open(rng.address)
-    device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, 0)  # a reset leaves it as another scenario may have left it
+    device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, 0)  # a reset does not clear what another scenario wrote
     reach = Reach.of(device, VIRTIO_BAR, [Range(0, PAGE)])
     for used in (reach.touched, reach.untouched):
         assert used.store(8, VIRTIO_STATUS, 1) is None
@@ -375,7 +373,7 @@ def test_after_a_reset_registers_are_as_at_the_start(c_owner: Actor, rng: Functi
         assert reach.touched.store32(VIRTIO_SELECT, 1) is None
         assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == 1
         assert reach.touched.store32(VIRTIO_SELECT, 0) is None
-        assert reach.missing() == ""
+        reach.require_back()
 
 
 COUNT = 100  # resets
@@ -383,15 +381,15 @@ COUNT = 100  # resets
 
 @requirement("STATE-12")
 def test_an_access_during_a_reset_waits_or_is_sigbus(
-    c_owner: Actor, registers: Function, finding: Callable[[str], None]
+    c_owner: Actor, registers: Function, finding: Finding
 ) -> None:
-    """What clients read in a loop during 100 resets is the identification, or SIGBUS, and nothing else."""
+    """Loads in a loop during 100 resets give the identification or SIGBUS, and nothing else."""
     device = c_owner.open(registers.address)
     view = c_owner.map(device, PAGE, bar=0)
     buffer = c_owner.export(device, 0, [Range(0, PAGE)])
     client = c_owner.spawn("client", uid=NOBODY)
-    lent = client.map(c_owner.give(buffer, client))
-    lent.watch()
+    client_mapping = client.map(c_owner.give(buffer, client))
+    client_mapping.watch()
     view.watch()
     before = client.minor_faults()
     for _ in range(COUNT):
@@ -407,16 +405,16 @@ def test_an_access_during_a_reset_waits_or_is_sigbus(
         assert (seen.sigsegv, seen.more) == (0, False)
     assert ours.sigbus == 0
     if waits + theirs.sigbus < COUNT // 10:
-        raise HarnessError(f"The client met no more than {waits + theirs.sigbus} of {COUNT} resets.")
+        raise HarnessError(f"The client's loads met no more than {waits + theirs.sigbus} of {COUNT} resets.")
 
 
 @requirement("STATE-13")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_concerns_all_devices_of_the_set(
+def test_a_hot_reset_zaps_all_devices_of_the_set(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
-    """A hot reset by one of two functions takes the DMABUFs of both away, and gives them back."""
+    """A hot reset by one of two functions zaps the DMABUFs of both, which are accessible afterwards."""
     first, second = pair
     device = c_owner.open(first.address, via)
     other = c_owner.join(device, second.address)
@@ -430,7 +428,7 @@ def test_a_hot_reset_concerns_all_devices_of_the_set(
             assert reach.touched.page_table().is_empty()
         assert registers.touched.load(8, VIRTIO_STATUS) == registers.untouched.load(8, VIRTIO_STATUS) == 0
         for reach in (memory, registers):
-            assert reach.missing() == ""
+            reach.require_back()
 
 
 @requirement("STATE-13")
@@ -439,40 +437,44 @@ def test_a_hot_reset_concerns_all_devices_of_the_set(
 def test_a_hot_reset_does_not_need_all_devices_open(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
-    """A hot reset while nobody has the other function open gives the DMABUFs of the one back."""
+    """After a hot reset while the other function is closed, the DMABUFs of the first are accessible."""
     device = c_owner.open(pair[0].address, via)
     reach = Reach.of(device, RAM_BAR, SPAN)
     device.hot_reset()
     assert reach.touched.page_table().is_empty()
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-13")
 @machine(pair=True)
-def test_a_hot_reset_without_the_right_to_it_takes_nothing_away(
+def test_a_hot_reset_without_proof_of_ownership_is_einval(
     c_owner: Actor, pair: tuple[Function, Function], ram: Function
 ) -> None:
-    """A hot reset that is not proven to be one's own to do is EINVAL, and no page is taken away."""
+    """A hot reset with another device's group as proof is EINVAL, and zaps no page."""
     first, second = pair
     device = c_owner.open(first.address)
-    other, stranger = c_owner.join(device, second.address), c_owner.open(ram.address)
+    other, foreign = c_owner.join(device, second.address), c_owner.open(ram.address)
     reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
     for one in (device, other):
-        assert refusal(lambda one=one: one.hot_reset(by=stranger)) == "EINVAL"
-        assert all(reach.present() for reach in reaches)
-        assert [reach.missing() for reach in reaches] == ["", ""]
+        assert refusal(partial(one.hot_reset, by=foreign)) == "EINVAL"
+        for reach in reaches:
+            reach.require_present()
+        for reach in reaches:
+            reach.require_back()
     device.hot_reset()
-    assert not any(reach.present() for reach in reaches)
-    assert [reach.missing() for reach in reaches] == ["", ""]
+    for reach in reaches:
+        reach.require_zapped()
+    for reach in reaches:
+        reach.require_back()
 
 
 @requirement("STATE-13", "STATE-19")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_that_fails_gives_everything_back(
+def test_a_failed_hot_reset_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], guest: Guest, via: str
 ) -> None:
-    """A hot reset that cannot lock one of its devices is EAGAIN; the DMABUFs of both work as before."""
+    """A hot reset that cannot lock one of its devices is EAGAIN; the DMABUFs of both are accessible."""
     first, second = pair
     device = c_owner.open(first.address, via)
     other = c_owner.join(device, second.address)
@@ -480,17 +482,19 @@ def test_a_hot_reset_that_fails_gives_everything_back(
     guest.begin_unbind(second)
     for one in (device, other):
         assert refusal(one.hot_reset) == "EAGAIN"
-        assert not any(reach.present() for reach in reaches)
-        assert [reach.missing() for reach in reaches] == ["", ""]
+        for reach in reaches:
+            reach.require_zapped()
+        for reach in reaches:
+            reach.require_back()
 
 
 @requirement("STATE-13")
 @machine(pair=True)
 @VIA
-def test_a_hot_reset_that_meets_another_gives_everything_back(
+def test_a_hot_reset_during_another_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
-    """A hot reset while the second of its devices is being reset is EBUSY; the first works as before."""
+    """A hot reset during a reset of its second device is EBUSY; DMABUFs of the first are accessible."""
     first, second = pair
     device = c_owner.open(first.address, via)
     other = c_owner.join(device, second.address)
@@ -499,17 +503,18 @@ def test_a_hot_reset_that_meets_another_gives_everything_back(
     busy = 0
     with other.resetting(count=10):
         for _ in range(5):
-            busy += hot_resets_at_once(device) == "EBUSY"
-            assert reach.missing() == ""
+            busy += errno_of_hot_reset(device) == "EBUSY"
+            reach.require_back()
     if not busy:
         raise HarnessError("No hot reset met a reset of the second device.")
-    assert registers.missing() == ""
+    registers.require_back()
     device.hot_reset()
-    assert [one.missing() for one in (reach, registers)] == ["", ""]
+    for one in (reach, registers):
+        one.require_back()
 
 
-def hot_resets_at_once(device: Device) -> str:
-    """The errno of a hot reset, empty if it succeeds."""
+def errno_of_hot_reset(device: Device) -> str:
+    """Make a hot reset; return its errno, empty if it succeeds."""
     try:
         device.hot_reset()
     except Refused as refused:
@@ -519,10 +524,10 @@ def hot_resets_at_once(device: Device) -> str:
 
 @requirement("STATE-19")
 @pytest.mark.parametrize("how", ["reset", "hot reset"])
-def test_a_reset_that_fails_gives_everything_back(
+def test_a_failed_reset_restores_all_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, how: str
 ) -> None:
-    """After a reset that cannot lock its device (EAGAIN) DMABUFs work, unless memory is off all the same."""
+    """After a reset that cannot lock its device (EAGAIN) DMABUFs are accessible, unless memory is off."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
@@ -530,32 +535,30 @@ def test_a_reset_that_fails_gives_everything_back(
     guest.begin_unbind(ram)
     for _ in range(2):
         assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
-        assert not reach.present()
-        assert reach.missing() == ""
+        reach.require_zapped()
+        reach.require_back()
     device.decode_memory(False)
     assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
-    assert reach.left() == ""
+    reach.require_gone()
     device.decode_memory(True)
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 @requirement("STATE-19")
 @machine(pair=True)
-def test_a_device_without_a_reset_keeps_everything(c_owner: Actor, pair: tuple[Function, Function]) -> None:
-    """The reset of a device that has none of its own is EINVAL, and its DMABUFs work as before."""
+def test_a_device_without_a_reset_keeps_all_access(c_owner: Actor, pair: tuple[Function, Function]) -> None:
+    """The reset of a device without a reset of its own is EINVAL, and its DMABUFs stay accessible."""
     device = c_owner.open(pair[0].address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     assert refusal(device.reset) == "EINVAL"
-    assert reach.missing() == ""
+    reach.require_back()
 
 
 # -- importers -------------------------------------------------------------------------
 
-SENTINEL = 0x5A5A0001
-
 
 def import_lands(device: Device, importer: Device) -> bool:
-    """Whether a DMA of the importer to what it imported of ``device``, a virtio device, arrives."""
+    """Tell whether a DMA of the importer through its import of ``device``, a virtio device, arrives."""
     device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, SENTINEL)
     assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == SENTINEL
     write_by_dma(importer, IOVA)
@@ -564,10 +567,8 @@ def import_lands(device: Device, importer: Device) -> bool:
 
 @requirement("STATE-17")
 @machine(power=True)
-def test_what_gives_back_what_was_not_lost_disturbs_no_importer(
-    c_owner: Actor, rng: Function, importer: Device
-) -> None:
-    """Memory on, D0 and an exit from low power leave a live import alone; one that was lost stays lost."""
+def test_restoring_live_access_disturbs_no_importer(c_owner: Actor, rng: Function, importer: Device) -> None:
+    """Memory on, D0 and low power exit keep a live import; an import that memory off ended stays ended."""
     device = c_owner.open(rng.address)
     buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
     view = View.of(c_owner.map(buffer))
@@ -587,7 +588,7 @@ NOTIFY = ("dma_buf_move_notify", "dma_buf_invalidate_mappings")  # the latter si
 
 
 def notifications(owner: Actor, act: Callable[[], object]) -> int:
-    """How often ``act`` has the kernel notify the importers of a DMABUF."""
+    """Return how often the kernel notifies importers during ``act``."""
     for name in NOTIFY:
         try:
             owner.count(name)
@@ -603,8 +604,8 @@ def notifications(owner: Actor, act: Callable[[], object]) -> int:
 
 
 @requirement("STATE-17")
-def test_importers_are_told_of_the_begin_only(c_owner: Actor, ram: Function, importer: Device) -> None:
-    """Memory off, low power entry and a reset notify importers once for each DMABUF; their end does not."""
+def test_importers_are_notified_of_the_begin_only(c_owner: Actor, ram: Function, importer: Device) -> None:
+    """Memory off, low power entry and a reset notify importers once per DMABUF; memory on and exit do not."""
     device = c_owner.open(ram.address)
     buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(2)]
     assert isinstance(c_owner.map(buffers[0]).load32(0), int)

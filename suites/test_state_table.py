@@ -1,24 +1,23 @@
-"""STATE: every event in every state, as suites/states.toml has them."""
+"""STATE: every event in every state of a DMABUF, by the table suites/states.toml."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from harness import states
 from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
-from harness.reach import View
-from harness.registers import IOVA, RESETS, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR, write_by_dma
 from harness.vm.hardware import PAGE
+from suites.support import states
+from suites.support.constants import D0, D3HOT, IOVA, SENTINEL, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR
+from suites.support.fixtures import Finding
+from suites.support.reach import View
+from suites.support.registers import RESETS, write_by_dma
 
-D0, D3HOT = 0, 3
-SENTINEL = 0x5A5A0001
 TABLE = states.load()
 CHECKS = {
     "mmap()": ("STATE-15", "REV-03"),
@@ -41,8 +40,11 @@ CHECKS = {
 
 
 @dataclass
-class Bench:
-    """A device with one DMABUF that is mapped twice, in one mapping touched; ``importer`` does DMA to it."""
+class Subject:
+    """A device and its DMABUF with a touched and an untouched mapping; ``importer`` does DMA to it.
+
+    ``errnos`` collects those of refused mmap() calls.
+    """
 
     owner: Actor
     address: str
@@ -53,7 +55,7 @@ class Bench:
         self.device = self.owner.open(self.address, "cdev")
 
     def set_up(self, event: str) -> None:
-        """A new DMABUF, and what the event needs beside it."""
+        """Make a new DMABUF with its mappings, and an import if the event needs it."""
         self.buffer = self.owner.export(self.device, VIRTIO_BAR, [Range(0, PAGE)])
         self.touched, self.untouched = (self.owner.map(self.buffer) for _ in range(2))
         self.view = View.of(self.touched, VIRTIO_VECTOR)
@@ -61,7 +63,7 @@ class Bench:
             self.importer.import_buffer(self.buffer, IOVA)
 
     def enter(self, state: str) -> None:
-        """From live to one of the states."""
+        """Bring the DMABUF from live to ``state``."""
         match state:
             case "memory off":
                 self.device.decode_memory(False)
@@ -75,18 +77,18 @@ class Bench:
                 self.reopen()
 
     def reopen(self) -> None:
-        """Close the device, and open it once more."""
+        """Close the device and open it again."""
         self.device.close()
         self.device = self.owner.open(self.address, "cdev")
 
     def make_accessible(self) -> None:
-        """End all that keeps the device's memory from being accessed."""
+        """End low power and D3hot, and turn memory on."""
         self.device.exit_low_power()
         self.device.power(D0)
         self.device.decode_memory(True)
 
     def outcome(self, event: str) -> str:
-        """What is seen of an event, in the table's words."""
+        """Make the event happen; return its result in the table's words."""
         try:
             return self._do(event) or self._state()
         except Refused as refused:
@@ -100,7 +102,11 @@ class Bench:
         match event:
             case "mmap()":
                 with self.owner.map(self.buffer) as fresh:
-                    return "done" if fresh.load32(VIRTIO_VECTOR) == self.view.word else "done, and of no use"
+                    return (
+                        "done"
+                        if fresh.load32(VIRTIO_VECTOR) == self.view.word
+                        else "done, but not accessible"
+                    )
             case "access":
                 return self._access()
             case "revoke":
@@ -121,7 +127,7 @@ class Bench:
             case "DMA through an import":
                 return self._dma()
             case "munmap() and close()":
-                return self._let_go()
+                return self._unmap_and_close()
             case _:
                 RESETS[event](device)
         return None
@@ -145,7 +151,7 @@ class Bench:
             self.owner.revoke(self.buffer, device=self.device)
         except Refused as refused:
             return {"EBADFD": "revoked", "ENODEV": "gone"}.get(refused.errno, refused.errno)
-        return "lost, but not revoked before"
+        return "not accessible, but not revoked before"
 
     def _dma(self) -> str:
         self.make_accessible()
@@ -153,17 +159,17 @@ class Bench:
         write_by_dma(self.importer, IOVA)
         return "lost" if self.device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == SENTINEL else "lands"
 
-    def _let_go(self) -> str:
+    def _unmap_and_close(self) -> str:
         for mapping in (self.touched, self.untouched):
             mapping.unmap()
         self.buffer.close()
         return "done"
 
     def clear(self, event: str) -> None:
-        """As it was before set_up()."""
+        """Undo set_up()."""
         self.make_accessible()
         if event != "munmap() and close()":
-            self._let_go()
+            self._unmap_and_close()
 
 
 @machine(power=True)
@@ -171,16 +177,16 @@ class Bench:
     "event", [pytest.param(event, marks=requirement(*CHECKS[event])) for event in TABLE.events]
 )
 def test_an_event_in_every_state(
-    c_owner: Actor, rng: Function, importer: Device, event: str, finding: Callable[[str], None]
+    c_owner: Actor, rng: Function, importer: Device, event: str, finding: Finding
 ) -> None:
-    """An event meets a DMABUF in each of its states, and is followed by what the state table says."""
-    bench = Bench(c_owner, rng.address, importer)
+    """An event in each state of a DMABUF has the result that the state table gives."""
+    subject = Subject(c_owner, rng.address, importer)
     seen = {}
     for state in TABLE.states:
-        bench.set_up(event)
-        bench.enter(state)
-        seen[state] = bench.outcome(event)
-        bench.clear(event)
-    if bench.errnos - {"ENODEV"}:
-        finding(f"mmap() of a DMABUF that is out of reach is {', '.join(sorted(bench.errnos))}.")
+        subject.set_up(event)
+        subject.enter(state)
+        seen[state] = subject.outcome(event)
+        subject.clear(event)
+    if subject.errnos - {"ENODEV"}:
+        finding(f"mmap() of a DMABUF that is not accessible is {', '.join(sorted(subject.errnos))}.")
     assert seen == TABLE.events[event]

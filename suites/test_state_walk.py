@@ -1,8 +1,7 @@
-"""STATE: whatever is done in whatever order, a model of a few lines knows what can be reached."""
+"""STATE: after any sequence of state changes, a model predicts which mappings are accessible."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Mapping as Map
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,18 +16,19 @@ from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
 from harness.plugin.search import Search
-from harness.reach import View, look, views_of
-from harness.registers import RESETS, VIRTIO_BAR, VIRTIO_VECTOR
 from harness.vm.hardware import PAGE
+from suites.support.constants import D0, D3HOT, RAM_BAR, VIRTIO_BAR, VIRTIO_VECTOR
+from suites.support.fixtures import Finding
+from suites.support.reach import View, look, views_of
+from suites.support.registers import RESETS
 
-RAM_BAR = 2
-D0, D3HOT = 0, 3
-TELLING = VIRTIO_VECTOR  # the offset of a word that is not 0 where the virtio device is decoded
+NONZERO = VIRTIO_VECTOR  # the offset of a word that is not 0 while the virtio device decodes memory
 BUFFERS = range(3)
 
+LOW_POWER, WAKEUP, EXIT = "low-power", "low-power-wakeup", "low-power-exit"  # WAKEUP: an entry with wakeup
 STEPS = (
     *(f"memory {bit} {width}" for bit in ("off", "on") for width in (1, 2, 4)),
-    *("sleep", "doze", "wake", "reset", "hot reset"),
+    *(LOW_POWER, WAKEUP, EXIT, "reset", "hot reset"),
     *(f"revoke {number}" for number in BUFFERS),
 )
 POWERED_STEPS = (*STEPS, "D3hot", "D3hot", "D0", "D0", "function-level reset")
@@ -36,58 +36,59 @@ POWERED_STEPS = (*STEPS, "D3hot", "D3hot", "D0", "D0", "function-level reset")
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is tried only where the kernel does it right: elsewhere other scenarios say so, and alone.
+    """Behaviour of the kernel on which steps depend; without it those steps are left out.
 
-    ``decodes``: in D0 the device decodes what was asked for in D3hot, see
-    test_memory_that_is_turned_on_in_d3hot().  ``wakes``: a wakeup from low power gives
-    DMABUFs back, see STATE-08.
+    ``keeps_memory_bit``: memory turned on in D3hot is on in D0.  The scenario of a defect is
+    test_memory_turned_on_in_d3hot_shows_data_or_sigbus().
+    ``wakeup_restores``: DMABUFs are accessible after a wakeup from low power.  The
+    scenario of a defect is that of STATE-08.
     """
 
-    decodes: bool
-    wakes: bool
+    keeps_memory_bit: bool
+    wakeup_restores: bool
 
     @classmethod
     def of(cls, guest: Guest, function: Function, device: Device, view: View) -> Kernel:
-        """Look, by a view of a DMABUF."""
-        decodes = True
+        """Try both by a view of a DMABUF."""
+        keeps_memory_bit = True
         if function.role == "rng":
             device.decode_memory(False)
             device.power(D3HOT)
             device.decode_memory(True)
             device.power(D0)
-            decodes = view.seen() == "data"
+            keeps_memory_bit = view.seen() == "data"
             device.decode_memory(False)  # so that turning it on is a change
             device.decode_memory(True)
         device.enter_low_power(wakeup=True)
         guest.await_suspend(function)
         device.info()
-        wakes = view.seen() == "data"
+        wakeup_restores = view.seen() == "data"
         device.exit_low_power()
-        return cls(decodes, wakes)
+        return cls(keeps_memory_bit, wakeup_restores)
 
 
 @dataclass
 class Model:
-    """What decides whether the memory of a device can be accessed, and which DMABUFs are revoked.
+    """The state of a device that decides whether its memory is accessible, and its revoked DMABUFs.
 
-    In a doze, unlike in sleep, the first call to the device is the end of low power.
+    ``with_wakeup``: low power ends at the first call to the device.
     """
 
     memory: bool = True
     power: int = D0
-    asleep: bool = False
-    dozing: bool = False
+    low_power: bool = False
+    with_wakeup: bool = False
     revoked: set[int] = field(default_factory=set)
 
     @property
     def accessible(self) -> bool:
-        """Whether the device's memory can be accessed."""
-        return self.memory and self.power < D3HOT and not self.asleep
+        """True if the device's memory can be accessed."""
+        return self.memory and self.power < D3HOT and not self.low_power
 
     def take(self, step: str) -> None:
-        """What becomes of it."""
-        if self.dozing:
-            self.asleep = self.dozing = False
+        """Change the state by a step."""
+        if self.with_wakeup:
+            self.low_power = self.with_wakeup = False
         match step.split():
             case ["memory", bit, _]:
                 self.memory = bit == "on"
@@ -95,32 +96,31 @@ class Model:
                 self.power = D3HOT
             case ["D0"] | ["reset"] | ["hot", "reset"] | ["function-level", "reset"]:
                 self.power = D0
-            case ["sleep"] | ["doze"]:  # a device is suspended from D0
-                self.asleep, self.dozing, self.power = True, step == "doze", D0
-            case ["wake"]:
-                self.asleep = False
+            case ["low-power"] | ["low-power-wakeup"]:  # a device is suspended from D0
+                self.low_power, self.with_wakeup, self.power = True, step == WAKEUP, D0
+            case ["low-power-exit"]:
+                self.low_power = False
             case ["revoke", number]:
                 self.revoked.add(int(number))
 
     def admits(self, step: str, kernel: Kernel) -> bool:
-        """Whether it is tried now.
+        """Tell whether the step is tried in this state.
 
-        A device in low power that was woken up for a moment is suspended again, from D0;
-        but nobody knows when.  Whether a revoke is a call to the device is a matter of
-        the series.
+        A device in low power that was woken up is suspended again from D0, at an unknown
+        time.  Whether a revoke is a call to the device depends on the series.
         """
-        if self.dozing and step.startswith("revoke"):
+        if self.with_wakeup and step.startswith("revoke"):
             return False
-        if self.asleep and not self.dozing and step in ("sleep", "doze", "D3hot", "D0"):
+        if self.low_power and not self.with_wakeup and step in (LOW_POWER, WAKEUP, "D3hot", "D0"):
             return False
-        if step == "doze":
-            return kernel.wakes
-        return self.power < D3HOT or kernel.decodes or not step.startswith("memory on")
+        if step == WAKEUP:
+            return kernel.wakeup_restores
+        return self.power < D3HOT or kernel.keeps_memory_bit or not step.startswith("memory on")
 
 
 @dataclass(frozen=True)
 class Walk:
-    """A device with mappings of all its BARs, and what is done to it and to DMABUFs of it."""
+    """Steps on a device with mappings of all its BARs, and on DMABUFs of it."""
 
     guest: Guest
     function: Function
@@ -131,20 +131,20 @@ class Walk:
 
     @classmethod
     def of(cls, guest: Guest, function: Function, bar: int, owner: Actor) -> Walk:
-        """Nothing has been done yet; Refused where a DMABUF cannot be mapped."""
+        """Map all BARs.  Raises Refused where a DMABUF cannot be mapped."""
         device = owner.open(function.address)
         with owner.export(device, bar, [Range(0, PAGE)]) as buffer, owner.map(buffer) as mapping:
-            kernel = Kernel.of(guest, function, device, View.of(mapping, TELLING))
+            kernel = Kernel.of(guest, function, device, View.of(mapping, NONZERO))
         return cls(guest, function, device, bar, views_of(device), kernel)
 
     def check(self, steps: list[str]) -> None:
-        """After each step all mappings, and mmap() of a DMABUF, are as the model says."""
+        """Check after each step that all mappings, and mmap() of a DMABUF, agree with the model."""
         owner, model = self.device.actor, Model()
         with ExitStack() as made:
             made.callback(self._make_accessible)
             buffers = [made.enter_context(self._export(number)) for number in BUFFERS]
-            lent = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
-            views = self.views | {f"DMABUF {number}": view for number, view in enumerate(lent)}
+            buffer_views = [View.of(made.enter_context(owner.map(buffer)), PAGE) for buffer in buffers]
+            views = dict(self.views) | {f"DMABUF {number}": view for number, view in enumerate(buffer_views)}
             for count, step in enumerate(steps):
                 if not model.admits(step, self.kernel):
                     continue
@@ -164,10 +164,10 @@ class Walk:
                 self.device.decode_memory(bit == "on", int(width))
             case ["D3hot"] | ["D0"]:
                 self.device.power(D3HOT if step == "D3hot" else D0)
-            case ["sleep"] | ["doze"]:
-                self.device.enter_low_power(wakeup=step == "doze")
+            case ["low-power"] | ["low-power-wakeup"]:
+                self.device.enter_low_power(wakeup=step == WAKEUP)
                 self.guest.await_suspend(self.function)
-            case ["wake"]:
+            case ["low-power-exit"]:
                 self.device.exit_low_power()
             case ["revoke", number] if int(number) in model.revoked:
                 assert refusal(lambda: owner.revoke(buffers[int(number)])) == "EBADFD"
@@ -178,15 +178,15 @@ class Walk:
 
     def _expected(self, model: Model) -> dict[str, str]:
         here = "data" if model.accessible else "SIGBUS"
-        lent = {f"DMABUF {number}": "SIGBUS" if number in model.revoked else here for number in BUFFERS}
-        return dict.fromkeys(self.views, here) | lent
+        of_buffers = {f"DMABUF {number}": "SIGBUS" if number in model.revoked else here for number in BUFFERS}
+        return dict.fromkeys(self.views, here) | of_buffers
 
     def _map(self, buffers: list[Buffer], number: int, model: Model) -> None:
-        """Whether mmap() succeeds in low power is another matter: STATE-09, STATE-10."""
+        """Check mmap() against the model.  STATE-09 and STATE-10 check it in low power."""
         owner = self.device.actor
         if model.accessible and number not in model.revoked:
             owner.map(buffers[number]).unmap()
-        elif not model.asleep:
+        elif not model.low_power:
             refusal(lambda: owner.map(buffers[number]))
 
     def _make_accessible(self) -> None:
@@ -197,13 +197,13 @@ class Walk:
 
 
 def walks(steps: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
-    """Some of these steps, in any order."""
+    """Draw some of these steps, in any order."""
     return st.lists(st.sampled_from(steps), min_size=2, max_size=10)
 
 
 @requirement("STATE-11", "STATE-01", "STATE-02", "STATE-03", "STATE-04", "STATE-07", "STATE-18", "REV-05")
 def test_any_walk_through_the_states_of_memory(ram: Function, guest: Guest, search: Search) -> None:
-    """After any steps that end and renew access all DMABUFs and device-fd mappings are as a model says."""
+    """After any steps that end and restore access, DMABUFs and device-fd mappings agree with a model."""
     search(
         walks(STEPS),
         lambda owner: Walk.of(guest, ram, RAM_BAR, owner),
@@ -215,7 +215,7 @@ def test_any_walk_through_the_states_of_memory(ram: Function, guest: Guest, sear
 @requirement("STATE-11", "STATE-06", "STATE-07", "STATE-13", "STATE-14", "STATE-18", "REV-05")
 @machine(power=True)
 def test_any_walk_through_the_states_of_power(rng: Function, guest: Guest, search: Search) -> None:
-    """The same with power states and function-level reset among the steps."""
+    """After any steps, D3hot, D0 and function-level reset among them, all mappings agree with a model."""
     search(
         walks(POWERED_STEPS),
         lambda owner: Walk.of(guest, rng, VIRTIO_BAR, owner),
@@ -229,30 +229,32 @@ SEQUENCES = (
     ("memory on 2", "memory on 1", "memory off 4", "memory on 4", "memory on 4"),
     ("memory off 2", "reset", "hot reset", "memory on 2"),
     ("reset", "reset", "hot reset", "reset"),
-    ("sleep", "memory off 2", "wake", "wake", "memory on 2"),
-    ("sleep", "memory off 2", "memory on 2", "reset", "hot reset", "wake"),
-    ("memory off 2", "sleep", "wake", "memory on 2"),
-    ("doze", "memory off 2", "doze", "memory on 2", "doze", "wake"),
-    ("doze", "sleep", "memory off 2", "memory on 2", "wake", "doze", "reset"),
+    (LOW_POWER, "memory off 2", EXIT, EXIT, "memory on 2"),
+    (LOW_POWER, "memory off 2", "memory on 2", "reset", "hot reset", EXIT),
+    ("memory off 2", LOW_POWER, EXIT, "memory on 2"),
+    (WAKEUP, "memory off 2", WAKEUP, "memory on 2", WAKEUP, EXIT),
+    (WAKEUP, LOW_POWER, "memory off 2", "memory on 2", EXIT, WAKEUP, "reset"),
 )
 POWERED_SEQUENCES = (
     ("D3hot", "memory off 2", "D0", "memory on 2"),
     ("memory off 2", "D3hot", "memory on 2", "D0", "D3hot", "memory off 2", "memory on 1", "D0"),
-    ("memory off 2", "D3hot", "memory on 4", "sleep", "wake"),
-    ("D3hot", "doze", "D3hot", "D0"),
+    ("memory off 2", "D3hot", "memory on 4", LOW_POWER, EXIT),
+    ("D3hot", WAKEUP, "D3hot", "D0"),
     ("D3hot", "D3hot", "D0", "D0"),
     ("memory off 2", "D3hot", "D0", "memory on 2"),
     ("D3hot", "reset", "D0"),
     ("D3hot", "hot reset", "D3hot", "function-level reset"),
     ("memory off 2", "function-level reset", "memory on 2"),
     ("D3hot", "memory off 2", "revoke 0", "reset", "revoke 0", "memory on 2"),
-    ("sleep", "function-level reset", "wake"),
+    (LOW_POWER, "function-level reset", EXIT),
 )
 
 
 @requirement("STATE-11")
-def test_what_is_done_twice_or_one_within_the_other(c_owner: Actor, ram: Function, guest: Guest) -> None:
-    """Whether it is disabled or enabled twice, or reset while it is disabled, the last value decides."""
+def test_repeated_and_nested_state_changes_follow_the_model(
+    c_owner: Actor, ram: Function, guest: Guest
+) -> None:
+    """Memory off or on twice, and a reset while memory is off, leave the access of the last setting."""
     walk = Walk.of(guest, ram, RAM_BAR, c_owner)
     for steps in SEQUENCES:
         walk.check(list(steps))
@@ -260,8 +262,10 @@ def test_what_is_done_twice_or_one_within_the_other(c_owner: Actor, ram: Functio
 
 @requirement("STATE-11", "STATE-06")
 @machine(power=True)
-def test_what_is_done_twice_or_in_d3hot(c_owner: Actor, rng: Function, guest: Guest) -> None:
-    """The same where the device is in D3hot before, meanwhile or after."""
+def test_repeated_state_changes_in_d3hot_follow_the_model(
+    c_owner: Actor, rng: Function, guest: Guest
+) -> None:
+    """Repeated changes before, during and after D3hot leave the access of the last settings."""
     walk = Walk.of(guest, rng, VIRTIO_BAR, c_owner)
     for steps in POWERED_SEQUENCES:
         walk.check(list(steps))
@@ -270,10 +274,10 @@ def test_what_is_done_twice_or_in_d3hot(c_owner: Actor, rng: Function, guest: Gu
 @requirement("STATE-06")
 @machine(power=True)
 @pytest.mark.parametrize("way", ["device", "DMABUF"])
-def test_memory_that_is_turned_on_in_d3hot(
-    c_owner: Actor, rng: Function, finding: Callable[[str], None], way: str
+def test_memory_turned_on_in_d3hot_shows_data_or_sigbus(
+    c_owner: Actor, rng: Function, finding: Finding, way: str
 ) -> None:
-    """When memory was turned on in D3hot, a mapping shows in D0 what is there, or is SIGBUS."""
+    """After memory was turned on in D3hot, a mapping in D0 shows the device's data, or is SIGBUS."""
     device = c_owner.open(rng.address)
     if way == "device":
         mapping = c_owner.map(device, PAGE, bar=VIRTIO_BAR)

@@ -129,9 +129,9 @@ class TestSharedMachine:
         before = KernelHealth.of(unpatched.guest)
         assert unpatched.guest.machine.console.splats(mark) == []
         unpatched.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
-        assert [
-            one.text for one in [one.text for one in KernelHealth.of(unpatched.guest).worse_than(before)]
-        ] == ["warn_count has gone up by 1"]
+        assert [one.text for one in KernelHealth.of(unpatched.guest).worse_than(before)] == [
+            "warn_count has gone up by 1"
+        ]
 
     def test_proof_rearms_warnings_that_come_once(self, unpatched: UnpatchedMachine) -> None:
         unpatched.prove()

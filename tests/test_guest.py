@@ -248,9 +248,9 @@ class TestProbes:
             before = KernelHealth.of(unpatched.guest)
             buffer = owner.export(device, RAM_BAR, [Range(0, PAGE), Range(2 * MIB, 4 * PAGE)])
             assert buffer.size == buffer.seek() == 5 * PAGE
-            assert [
-                one.text for one in [one.text for one in KernelHealth.of(unpatched.guest).worse_than(before)]
-            ] == ["1 DMABUFs are left over"]
+            assert [one.text for one in KernelHealth.of(unpatched.guest).worse_than(before)] == [
+                "1 DMABUFs are left over"
+            ]
             with pytest.raises(Refused) as refused:
                 owner.map(buffer)
             assert refused.value.errno == "EINVAL"

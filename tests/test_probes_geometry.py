@@ -104,6 +104,12 @@ def test_exec_ends_the_deadline_of_its_line(client: Client) -> None:
     assert client.ask("version").startswith("ok protocol=1")
 
 
+@BOTH
+def test_fork_after_exec_makes_a_child_that_answers(client: Client) -> None:
+    assert client.ask("exec") == "ok vmas=0"
+    assert ask(client, "fork child", "@child exit", "reap child") == ["ok", "ok", "ok exit=0"]
+
+
 @pytest.mark.parametrize("kind", ["actor", "python"])
 def test_exec_and_orphan_without_a_parent_are_refused(kind: str) -> None:
     one = Local(argv(kind))

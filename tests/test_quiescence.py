@@ -13,8 +13,8 @@ from harness.actor.handles import Buffer
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
-from harness.quiescence import OURS, THEIRS, Oracle
 from harness.vm.ram_bar import RamBar
+from suites.support.quiescence import OURS, THEIRS, Oracle
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is said of the ways to a device's memory: in reach, lost, or neither."""
+"""Reach: what it says of mappings that are in reach, lost, or neither, and what it raises."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from harness.actor.handles import Buffer, Mapping
 from harness.actor.page_table import PageSpan, PageTable
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
-from harness.reach import Reach, View, look
 from harness.vm.hardware import PAGE
+from suites.support.reach import Reach, View, look
 
 WORDS = [0x10, 0x11]
 PRESENT = PageTable((PageSpan(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
@@ -74,7 +74,7 @@ def mapping(device: Device) -> Mapping:
 
 
 def reach(device: Device) -> Reach:
-    buffer = cast(Buffer, replace(Buffer(cast(Any, device), "buf1", 2 * PAGE, None)))
+    buffer = Buffer(cast(Any, device), "buf1", 2 * PAGE, None)
     views = {"BAR 0 at 0x0": View.of(mapping(device)), "BAR 2 at 0x1000": View.of(mapping(device), PAGE)}
     return Reach(buffer, mapping(device), mapping(device), views, WORDS)
 
@@ -121,6 +121,36 @@ def test_a_device_fd_mapping_that_is_left_is_named() -> None:
     assert ways.left() == "the device-fd mapping of BAR 2 at 0x1000 gives data"
     lose(other)
     assert ways.left() == ""
+
+
+def test_require_gone_raises_with_what_is_left() -> None:
+    device = Device()
+    ways = reach(device)
+    with pytest.raises(AssertionError, match="to be refused, but the page table has pages"):
+        ways.require_gone()
+    lose(device)
+    ways.require_gone()
+
+
+def test_require_back_raises_with_what_is_missing() -> None:
+    device = Device()
+    ways = reach(device)
+    ways.require_back()
+    device.words = [0x10, 0x12]
+    with pytest.raises(AssertionError, match=r"but the touched mapping shows \[16, 18\] instead"):
+        ways.require_back()
+
+
+def test_require_present_and_zapped_exclude_each_other() -> None:
+    device = Device()
+    ways = reach(device)
+    ways.require_present()
+    with pytest.raises(AssertionError, match=r"to lose pages of .*, but it has all 0x2000 bytes"):
+        ways.require_zapped()
+    device.table = PageTable((PageSpan(0, PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
+    ways.require_zapped()
+    with pytest.raises(AssertionError, match=r"to keep every page .* but it has 0x1000 of 0x2000 bytes"):
+        ways.require_present()
 
 
 def test_what_shows_something_else_is_missing() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.lib.errors import HarnessError
-from harness.states import load
+from suites.support.states import load
 
 
 def test_the_projects_own_table_is_whole() -> None:

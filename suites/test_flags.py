@@ -1,9 +1,11 @@
-"""FLAG: the flags of mmap(), what the kernel can be asked to do with a mapping, and who else reaches for it.
+"""FLAG: flags of mmap(), system calls on a mapping, and access to it by debuggers, pins and file I/O.
 
-Every scenario maps first: on a kernel that maps nothing a refusal proves nothing.
+Every scenario maps a DMABUF first.  On a kernel that maps none, a refusal proves nothing.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import pytest
 
@@ -45,9 +47,9 @@ from harness.lib.errors import HarnessError
 from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import MIB, RAM_BAR
+from suites.support.fixtures import Finding
 
-RAM_BAR = 2
-MIB = 1 << 20
 START = 5
 PAGES = 16
 LENGTH = PAGES * PAGE
@@ -59,22 +61,22 @@ GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 MAP_SHARED_HUGETLB = 0x40001
 # include/linux/mm_types.h, arch/x86/include/asm/page_64_types.h: the end of 47 bits of address, less a page
 LAST_ADDRESS = 0x7FFFFFFFF000
-LONELY = 1 << 44  # far from where a process has anything
+FREE_ADDRESS = 1 << 44  # far from all other mappings of a process
 FIRST_ADDRESS = 0x10000  # CONFIG_DEFAULT_MMAP_MIN_ADDR, at most
-# drivers/vfio/pci/vfio_pci_core.c: where the regions are in the device fd, in pages
+# drivers/vfio/pci/vfio_pci_core.c: pages of the device fd between two regions
 REGION_PAGES = 1 << 28
 
 
 @pytest.fixture
 def buffer(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Buffer:
-    """A DMABUF of 16 pages of the RAM BAR, from page 5 on, which each carry their number."""
+    """A DMABUF of 16 pages of the RAM BAR from page 5 on; each page has its number as its first word."""
     ram_witness.stamp()
     return c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
 
 
 @pytest.fixture
 def mapping(c_owner: Actor, buffer: Buffer) -> Mapping:
-    """A mapping of all of it, of which the first four pages have been touched."""
+    """A mapping of the DMABUF, of which the first four pages have been touched."""
     found = c_owner.map(buffer)
     assert found.pages(0, 4 * PAGE) == SHOWN[:4]
     return found
@@ -82,7 +84,7 @@ def mapping(c_owner: Actor, buffer: Buffer) -> Mapping:
 
 @pytest.fixture
 def ordinary(c_owner: Actor) -> Mapping:
-    """The same length of ordinary memory, to see that what is refused elsewhere works."""
+    """A mapping of ordinary memory of the same length, as the control of a refusal."""
     found = c_owner.map(c_owner.make("memfd", LENGTH))
     assert found.stamp(seed=START) is None
     return found
@@ -96,21 +98,19 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
     """MAP_PRIVATE is EINVAL for any protection, populated or not; the shared mapping stays as it was."""
     for flags in ("private", "private,populate", "private,locked"):
         for prot in ("none", "r", "w", "rw"):
-            attempt = outcome(lambda prot=prot, flags=flags: c_owner.map(buffer, prot=prot, flags=flags))
+            attempt = outcome(partial(c_owner.map, buffer, prot=prot, flags=flags))
             assert attempt == "EINVAL", (prot, flags)
     assert mapping.pages() == SHOWN
 
 
 @requirement("FLAG-02")
-def test_executing_is_allowed_as_for_any_dmabuf(
-    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+def test_prot_exec_is_answered_as_for_udmabuf(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
-    """mmap() and mprotect() with PROT_EXEC are answered as they are for a DMABUF of udmabuf."""
+    """mmap() and mprotect() with PROT_EXEC are answered as for a DMABUF of udmabuf."""
 
     def answers(one: Buffer, view: Mapping) -> dict[str, str]:
-        found = {
-            f"mmap {prot}": outcome(lambda prot=prot: c_owner.map(one, prot=prot)) for prot in ("rx", "rwx")
-        }
+        found = {f"mmap {prot}": outcome(partial(c_owner.map, one, prot=prot)) for prot in ("rx", "rwx")}
         return found | {"mprotect rx": outcome(lambda: view.protect("rx"))}
 
     other = c_owner.make("udmabuf", LENGTH)
@@ -120,8 +120,8 @@ def test_executing_is_allowed_as_for_any_dmabuf(
 
 
 @requirement("FLAG-03")
-def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """Of an O_RDONLY descriptor there is no mapping, or one that mprotect() does not make writable."""
+def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """An O_RDONLY descriptor cannot be mapped, or its mapping not be made writable by mprotect()."""
     device = buffer.device
     assert device is not None
     reading = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
@@ -130,13 +130,13 @@ def test_what_cannot_be_written_never_can(c_owner: Actor, buffer: Buffer, mappin
             got = c_owner.map(reading, prot=prot)
         except Refused:
             continue
-        assert outcome(lambda got=got: got.protect("rw")) == "EACCES"
+        assert outcome(partial(got.protect, "rw")) == "EACCES"
         assert isinstance(got.store32(0, 0), Sigsegv)
     assert mapping.pages() == SHOWN
 
 
 def check_protections(mapping: Mapping, last: int) -> None:
-    """Loads and stores at the first page and at ``last`` are as the protection says at the time."""
+    """Check loads and stores in the first page and at ``last`` under each protection in turn."""
     for place in (0, last):
         assert mapping.load32(place) is not None
         assert mapping.store32(place + 8, 1) == Sigsegv(SEGV_ACCERR, place + 8)
@@ -159,7 +159,7 @@ def check_protections(mapping: Mapping, last: int) -> None:
 
 @requirement("FLAG-04")
 def test_protections_are_kept_and_changed(c_owner: Actor, buffer: Buffer, ram_witness: RamBar) -> None:
-    """What is mapped for reading, or for nothing, is so until mprotect() says otherwise."""
+    """A mapping with PROT_READ or PROT_NONE keeps its protection until mprotect() changes it."""
     check_protections(c_owner.map(buffer, prot="r"), LENGTH - PAGE)
     assert ram_witness.word(START * PAGE + 8) == 0x4321
     from_none = c_owner.map(buffer, prot="none")
@@ -173,7 +173,7 @@ def test_protections_are_kept_and_changed(c_owner: Actor, buffer: Buffer, ram_wi
 def test_protections_of_huge_pages_are_kept_and_changed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
-    """The same holds where the page table has huge pages, and for one small page in the middle of one."""
+    """Huge pages keep their protection until mprotect() changes it, for all of one or for one small page."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
@@ -189,12 +189,12 @@ def test_protections_of_huge_pages_are_kept_and_changed(
         assert ram_witness.word(4 * MIB + place + 8) == place
 
 
-# -- mremap(), and pieces --------------------------------------------------------------
+# -- mremap(), MAP_FIXED and splits ----------------------------------------------------
 
 
 @requirement("FLAG-05")
-def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """mremap() shrinks and moves, with the right pages; it does not grow, duplicate, or leave the old."""
+def test_mremap_shrinks_and_moves_only(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """mremap() shrinks and moves a mapping; it does not expand or duplicate it, or keep the old one."""
     assert outcome(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
     assert outcome(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
     assert outcome(lambda: duplicate(mapping)) == "EFAULT"
@@ -214,8 +214,10 @@ def test_a_mapping_shrinks_and_moves_and_no_more(c_owner: Actor, buffer: Buffer,
 
 
 @requirement("FLAG-06", "RNG-05")
-def test_a_revoke_ends_every_piece(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """Pieces that munmap() and mprotect() have made show the right pages, and all end with the revoke."""
+def test_a_revoke_ends_every_part_of_a_split_mapping(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
+    """Parts that munmap() and mprotect() have split off show their pages until the revoke ends them all."""
     mapping.unmap(3 * PAGE, 2 * PAGE)
     mapping.protect("r", 7 * PAGE, PAGE)
     mapping.protect("none", 9 * PAGE, PAGE)
@@ -234,10 +236,10 @@ def test_a_revoke_ends_every_piece(c_owner: Actor, buffer: Buffer, mapping: Mapp
 
 
 @requirement("FLAG-15")
-def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
+def test_map_fixed_replaces_pages_and_takes_edge_addresses(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """MAP_FIXED replaces, MAP_FIXED_NOREPLACE does not, and both ends of the address space will do."""
+    """MAP_FIXED replaces pages, MAP_FIXED_NOREPLACE does not; both ends of the address space are usable."""
     put_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
     expected = [*SHOWN[:2], SHOWN[9], SHOWN[10], *SHOWN[4:]]
     assert mapping.pages() == expected
@@ -252,12 +254,12 @@ def test_a_mapping_may_be_replaced_and_lie_at_the_edge(
 
 
 @requirement("FLAG-17")
-def test_neighbours_stay_right(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """Two mappings back to back, of consecutive offsets, are right before and after a split."""
+def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """Two adjacent mappings of consecutive offsets show their pages before and after a split."""
     put_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
     assert mapping.pages() == SHOWN
     assert [vma.end for vma in c_owner.vmas(mapping)][-1] == LENGTH
-    mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across where they meet
+    mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across their boundary
     assert mapping.pages() == SHOWN
     assert mapping.store32(7 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 7 * PAGE)
     assert mapping.store32(8 * PAGE, 0) == Sigsegv(SEGV_ACCERR, 8 * PAGE)
@@ -266,35 +268,37 @@ def test_neighbours_stay_right(c_owner: Actor, buffer: Buffer, mapping: Mapping)
     assert mapping.pages() == GONE
 
 
-def is_what_it_was_or_gone(view: Mapping, offset: int, was: int | Fault) -> bool:
-    """A refused remap_file_pages() has unmapped what was there before the file could refuse, or has not."""
+def is_unchanged_or_unmapped(view: Mapping, offset: int, was: int | Fault) -> bool:
+    """Tell whether the word is ``was``, or unmapped: remap_file_pages() may unmap it before it is refused."""
     return view.load32(offset) in (was, Sigsegv(SEGV_MAPERR, offset))
 
 
 @requirement("FLAG-16")
-def test_another_page_of_a_dmabuf_is_that_page(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """remap_file_pages() on a mapping of a DMABUF shows the page that was asked for, and no page beyond."""
+def test_remap_file_pages_of_a_dmabuf_shows_that_page(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping
+) -> None:
+    """remap_file_pages() on a mapping of a DMABUF shows the requested page, and none after the end."""
     for page, place in ((9, 0), (0, 5), (PAGES - 2, 10)):
         remap_file_page(mapping, page, place * PAGE, 2 * PAGE)
         assert mapping.pages(place * PAGE, 2 * PAGE) == SHOWN[page : page + 2]
     for page in (PAGES - 1, PAGES, 1 << 20, 1 << 40, (1 << 52) - 1):
         with c_owner.map(buffer) as fresh:
-            refused = outcome(lambda page=page, fresh=fresh: remap_file_page(fresh, page, PAGE, 2 * PAGE))
+            refused = outcome(partial(remap_file_page, fresh, page, PAGE, 2 * PAGE))
             assert refused in ("EINVAL", "EOVERFLOW"), page
             for place in (PAGE, 2 * PAGE):
-                assert is_what_it_was_or_gone(fresh, place, SHOWN[place // PAGE])
+                assert is_unchanged_or_unmapped(fresh, place, SHOWN[place // PAGE])
             assert fresh.at([0, 3 * PAGE]) == [SHOWN[0], SHOWN[3]]
     c_owner.revoke(buffer)
     assert mapping.pages() == GONE
 
 
-STAMP = 0x2B000000  # nothing that a register shows
-# Pages of the device fd: of the region that is mapped, of others, and of none.
+STAMP = 0x2B000000  # no register has this value
+# Pages of the device fd: of the mapped region, of other regions, and of none.
 DEVICE_PAGES = (0, 1, 5, 1024, RAM_BAR * REGION_PAGES + 5, RAM_BAR * REGION_PAGES + 1024, 1 << 40)
 
 
 def check_another_page(device: Device, first: int, page: int) -> None:
-    """A device-fd mapping from page ``first`` of the RAM BAR on, of which the second is to be ``page``."""
+    """Check remap_file_pages() to ``page`` in a device-fd mapping of the RAM BAR from page ``first`` on."""
     with device.actor.map(device, 4 * PAGE, first * PAGE, bar=RAM_BAR) as view:
         shown = [STAMP + first + place for place in range(4)]
         assert view.pages() == shown
@@ -307,17 +311,19 @@ def check_another_page(device: Device, first: int, page: int) -> None:
                 expected.append(device.read(region, place * PAGE, 4))
             assert view.load32(PAGE) in expected
         else:
-            assert is_what_it_was_or_gone(view, PAGE, shown[1])
+            assert is_unchanged_or_unmapped(view, PAGE, shown[1])
         assert view.at([0, 2 * PAGE, 3 * PAGE]) == [shown[0], shown[2], shown[3]]
         device.decode_memory(False)
         assert view.load32(0) == GONE[0]
-        assert is_what_it_was_or_gone(view, PAGE, GONE[1])
+        assert is_unchanged_or_unmapped(view, PAGE, GONE[1])
         device.decode_memory(True)
 
 
 @requirement("FLAG-16")
-def test_another_page_of_a_device_is_that_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
-    """remap_file_pages() on a device-fd mapping is refused, is SIGBUS, or shows that page of the file."""
+def test_remap_file_pages_of_a_device_shows_no_other_page(
+    c_owner: Actor, ram: Function, ram_witness: RamBar
+) -> None:
+    """remap_file_pages() on a device-fd mapping is refused, gives SIGBUS, or shows the requested page."""
     ram_witness.stamp(STAMP)
     device = c_owner.open(ram.address)
     for first in (0, 1024):
@@ -329,11 +335,11 @@ def test_another_page_of_a_device_is_that_page(c_owner: Actor, ram: Function, ra
 
 
 @requirement("FLAG-07")
-def test_a_mapping_that_is_not_to_be_inherited_is_not(
+def test_madv_dontfork_keeps_a_mapping_from_the_child(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
-    """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL, for it is I/O memory."""
-    alone = map_at(buffer, LONELY)  # where nothing of the child's own comes to lie instead
+    """After MADV_DONTFORK a child has no mapping; MADV_DOFORK is EINVAL for I/O memory."""
+    alone = map_at(buffer, FREE_ADDRESS)  # no mapping of the child's own takes this address
     for one in (mapping, alone):
         assert one.pages() == SHOWN
         one.advise("dontfork")
@@ -356,19 +362,21 @@ ACCEPTED = (
 
 
 @requirement("FLAG-08")
-def test_no_advice_changes_what_is_mapped(c_owner: Actor, buffer: Buffer, mapping: Mapping, finding) -> None:
-    """Whatever madvise() is told, the pages are those of the device, touched before or not; the errnos."""
+def test_madvise_changes_no_mapped_page(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
+) -> None:
+    """After any madvise() a mapping shows the device's pages, touched before or not."""
     answers = {}
     for advice in (*REFUSED, *ACCEPTED):
         with c_owner.map(buffer) as fresh:
             assert fresh.pages(0, 8 * PAGE) == SHOWN[:8]
-            answers[advice] = outcome(lambda fresh=fresh, advice=advice: fresh.advise(advice))
+            answers[advice] = outcome(partial(fresh.advise, advice))
             assert fresh.pages() == SHOWN, advice
             assert fresh.store32(8 * PAGE + 8, 0x51) is None
             assert mapping.load32(8 * PAGE + 8) == 0x51
     finding(f"madvise(): {answers}")
-    wrong = {advice for advice in REFUSED if answers[advice] == "success"}
-    assert wrong == set()
+    accepted = {advice for advice in REFUSED if answers[advice] == "success"}
+    assert accepted == set()
     assert {answers[advice] for advice in ("dontneed", "free", "cold", "pageout")} == {"EINVAL"}
     assert {answers[advice] for advice in ("dodump", "wipeonfork", "guard_install")} == {"EINVAL"}
     assert {answers[advice] for advice in ACCEPTED} == {"success"}
@@ -379,13 +387,13 @@ def test_no_advice_changes_what_is_mapped(c_owner: Actor, buffer: Buffer, mappin
 
 @requirement("FLAG-09")
 @pytest.mark.parametrize("end", ["alive", "revoked"])
-def test_a_core_dump_leaves_it_out(
+def test_a_core_dump_leaves_the_mapping_out(
     c_owner: Actor, ram: Function, guest: Guest, ram_witness: RamBar, end: str
 ) -> None:
-    """A core dump has nothing of the mapping, revoked or not, and what it may have of ordinary memory."""
+    """A core dump has nothing of the mapping, revoked or not, and has the control, ordinary memory."""
     ram_witness.stamp()
     device = c_owner.open(ram.address)
-    odd = 37 * PAGE  # sizes by which their segments are known
+    odd = 37 * PAGE  # identifies the segments by their sizes
     buffer = c_owner.export(device, RAM_BAR, [Range(0, odd)])
     assert c_owner.map(buffer).pages() == list(range(37))
     assert c_owner.map(device, odd + PAGE, bar=RAM_BAR).load32(0) == 0
@@ -402,10 +410,10 @@ def test_a_core_dump_leaves_it_out(
 
 @requirement("FLAG-10")
 @pytest.mark.parametrize("via", ["mem", "ptrace", "vm"])
-def test_a_debugger_does_not_reach_it(
+def test_a_debugger_cannot_access_the_mapping(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, via: str
 ) -> None:
-    """/proc/PID/mem, ptrace() and process_vm_readv() fail, before and after a revoke; nothing is written."""
+    """/proc/PID/mem, ptrace() and process_vm_readv() fail before and after a revoke, and write nothing."""
     errno = {"mem": "EIO", "ptrace": "EIO", "vm": "EFAULT"}[via]
     child = c_owner.fork("child")
     targets = [child] if via == "ptrace" else [child, None]
@@ -419,8 +427,8 @@ def test_a_debugger_does_not_reach_it(
         for target in targets:
             debugger = Debugger(mapping, target, via)
             for offset in (0, PAGE + 8, 12 * PAGE):
-                assert outcome(lambda debugger=debugger, offset=offset: debugger.peek(offset)) == errno
-                assert outcome(lambda debugger=debugger, offset=offset: debugger.poke(offset, 0)) == errno
+                assert outcome(partial(debugger.peek, offset)) == errno
+                assert outcome(partial(debugger.poke, offset, 0)) == errno
 
     check()
     assert mapping.pages() == SHOWN
@@ -432,10 +440,10 @@ def test_a_debugger_does_not_reach_it(
 
 @requirement("FLAG-11")
 @pytest.mark.parametrize("how", ["direct", "vmsplice", "uring", "futex"])
-def test_its_pages_cannot_be_pinned(
+def test_pages_of_the_mapping_cannot_be_pinned(
     c_owner: Actor, buffer: Buffer, mapping: Mapping, ordinary: Mapping, ram_witness: RamBar, how: str
 ) -> None:
-    """Who pins pages gets EFAULT, before and after a revoke, and the device's bytes stay."""
+    """Pinning the pages is EFAULT before and after a revoke, and the device's bytes stay."""
     if pin(ordinary, how, PAGE) < 0:
         raise HarnessError("The pages of ordinary memory were to be pinned, and are not.")
     assert outcome(lambda: pin(mapping, how, PAGE)) == "EFAULT"
@@ -450,16 +458,14 @@ ADVICES = {"willneed": 3, "cold": 20, "pageout": 21, "collapse": 25}
 
 
 @requirement("FLAG-11")
-def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping, finding) -> None:
-    """process_madvise() of the mapping, by another process or by this one, leaves the pages as they are."""
+def test_process_madvise_changes_no_mapped_page(c_owner: Actor, mapping: Mapping, finding: Finding) -> None:
+    """process_madvise() by another process or by this one leaves the mapping's pages as they are."""
     child = c_owner.fork("child")
     inherited = child.adopt(mapping)
     answers = {}
     for name, advice in ADVICES.items():
         for target in (child, None):
-            answers[name] = outcome(
-                lambda target=target, advice=advice: advise_process(mapping, target, advice)
-            )
+            answers[name] = outcome(partial(advise_process, mapping, target, advice))
             assert mapping.pages() == inherited.pages() == SHOWN, name
     finding(f"process_madvise(): {answers}")
     assert {answers[name] for name in ("cold", "pageout", "collapse")} <= {"EFAULT", "EINVAL"}
@@ -469,8 +475,8 @@ def test_another_process_advice_changes_nothing(c_owner: Actor, mapping: Mapping
 
 
 @requirement("FLAG-12")
-def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> None:
-    """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and neither map nor account a page."""
+def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
+    """MAP_POPULATE, MAP_LOCKED, mlock() and mlockall() succeed, and map and account no page."""
     pages = 1024
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, [Range(0, pages * PAGE)])
     control = c_owner.map(c_owner.make("memfd", pages * PAGE), flags="shared,populate,locked")
@@ -489,33 +495,38 @@ def test_populating_and_locking_do_nothing(c_owner: Actor, ram: Function) -> Non
     lock_all(c_owner, "none")
     assert c_owner.minor_faults() - faults < pages
     assert now.resident - before.resident < pages * PAGE // 1024
-    # What the actor has of its own is locked, too: some hundred KiB.
+    # mlockall() locks the actor's own memory too: some hundred KiB.
     assert now.locked < pages * PAGE // 1024
     assert mappings[0].touch() == pages
     assert Memory.of(c_owner).resident - before.resident < pages * PAGE // 1024
 
 
 @requirement("FLAG-13")
-def test_there_is_nothing_to_write_back(mapping: Mapping, ordinary: Mapping, finding) -> None:
-    """msync() MS_SYNC is EINVAL, MS_ASYNC and MS_INVALIDATE succeed."""
-    answers = {how: outcome(lambda how=how: sync(mapping, how)) for how in ("sync", "async", "invalidate")}
+def test_msync_with_ms_sync_is_einval(mapping: Mapping, ordinary: Mapping, finding: Finding) -> None:
+    """msync() with MS_SYNC is EINVAL, with MS_ASYNC and MS_INVALIDATE it succeeds."""
+    answers = {how: outcome(partial(sync, mapping, how)) for how in ("sync", "async", "invalidate")}
     finding(f"msync(): {answers}")
     assert answers == {"sync": "EINVAL", "async": "success", "invalidate": "success"}
     assert mapping.pages() == SHOWN
 
 
 @requirement("FLAG-14")
-def test_its_faults_are_nobody_elses(mapping: Mapping, ordinary: Mapping) -> None:
-    """A userfaultfd cannot be registered on it for missing pages, write protection or minor faults."""
+def test_userfaultfd_cannot_register_the_mapping(mapping: Mapping, ordinary: Mapping) -> None:
+    """A userfaultfd cannot be registered for missing pages, write protection or minor faults."""
     for mode in ("missing", "wp", "minor"):
-        if (control := outcome(lambda mode=mode: watch_faults(ordinary, mode).close())) != "success":
+        if (control := outcome(partial(watch_and_close, ordinary, mode))) != "success":
             raise HarnessError(f"Ordinary memory was to be registered for {mode}, and is {control}.")
-        assert outcome(lambda mode=mode: watch_faults(mapping, mode)) == "EINVAL", mode
+        assert outcome(partial(watch_faults, mapping, mode)) == "EINVAL", mode
     assert mapping.pages() == SHOWN
 
 
+def watch_and_close(mapping: Mapping, mode: str) -> None:
+    """Register a userfaultfd on the mapping, and close it.  Raises Refused."""
+    watch_faults(mapping, mode).close()
+
+
 def load_of_write_protected(mapping: Mapping, offset: int) -> str:
-    """What comes of a load where the kernel is to undo a write protection itself; the errno if it refuses."""
+    """Return the result of a load under asynchronous write protection, or the errno if that is refused."""
     answer = outcome(lambda: watch_faults(mapping, "wpasync"))
     if answer != "success":
         return answer
@@ -527,10 +538,10 @@ def load_of_write_protected(mapping: Mapping, offset: int) -> str:
 
 @requirement("FLAG-14")
 @pytest.mark.parametrize("level", ["pte", "pmd"])
-def test_write_protection_that_ends_by_itself_keeps_no_revoke_out(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, finding, level: str
+def test_async_write_protection_does_not_stop_a_revoke(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str
 ) -> None:
-    """Asynchronous write protection does what it does to a device-fd mapping, and a revoke ends it all."""
+    """Asynchronous write protection acts as on a device-fd mapping, and a revoke ends the mapping."""
     ram_witness.stamp()
     device, length = c_owner.open(ram.address), {"pte": LENGTH, "pmd": 2 * MIB}[level]
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, length)])
@@ -554,8 +565,8 @@ def test_write_protection_that_ends_by_itself_keeps_no_revoke_out(
 
 
 @requirement("FLAG-19")
-def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
-    """A mapping that is sealed by mseal() stays in place, and ends with the revoke all the same."""
+def test_mseal_does_not_stop_a_revoke(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
+    """A mapping under mseal() cannot be unmapped, and is SIGBUS after a revoke."""
     seal(mapping)
     assert outcome(mapping.unmap) == "EPERM"
     assert outcome(lambda: mapping.protect("r")) == "EPERM"
@@ -566,10 +577,10 @@ def test_a_seal_does_not_keep_a_revoke_out(c_owner: Actor, buffer: Buffer, mappi
 
 
 @requirement("FLAG-19")
-def test_a_hint_of_huge_tlb_pages_changes_nothing(
-    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding
+def test_map_hugetlb_is_einval_or_ignored(
+    c_owner: Actor, buffer: Buffer, mapping: Mapping, finding: Finding
 ) -> None:
-    """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends all the same."""
+    """MAP_HUGETLB is EINVAL, as for any other file, or ignored; a revoke ends the mapping."""
     got: list[Mapping] = []
     answer = outcome(lambda: got.append(c_owner.map(buffer, flags=MAP_SHARED_HUGETLB)))
     finding(f"MAP_HUGETLB: {answer}")
@@ -583,18 +594,18 @@ def test_a_hint_of_huge_tlb_pages_changes_nothing(
 
 # -- the descriptor --------------------------------------------------------------------
 
-WAYS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy", "truncate", "punch")
+CALLS = ("read", "write", "pread", "pwrite", "spliceout", "splicein", "sendfile", "copy", "truncate", "punch")
 
 
 @requirement("FLAG-21")
 @pytest.mark.parametrize("end", ["alive", "revoked"])
-def test_there_is_no_way_to_the_data_but_mmap(
-    c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding
+def test_file_io_on_the_descriptor_is_refused(
+    c_owner: Actor, buffer: Buffer, ram_witness: RamBar, end: str, finding: Finding
 ) -> None:
-    """read(), write() and their like fail on the descriptor, and lseek() goes nowhere but to the ends."""
+    """read(), write() and similar calls fail on the descriptor; lseek() goes to the ends only."""
     if end == "revoked":
         c_owner.revoke(buffer)
-    answers = {way: outcome(lambda way=way: c_owner.say("fdio", buffer.name, way)) for way in WAYS}
+    answers = {how: outcome(partial(c_owner.say, "fdio", buffer.name, how)) for how in CALLS}
     finding(f"a DMABUF's descriptor, {end}: {answers}")
     assert "success" not in answers.values()
     assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")

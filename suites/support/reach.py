@@ -1,7 +1,7 @@
-"""Whether the memory of a device can be reached: by the mappings of a DMABUF, and through the device.
+"""Access to a device's memory: which mappings of a DMABUF and of the device still have it.
 
-Everything is touched before, for what was never touched is out of reach by the
-fault handler alone; a page that was, somebody has to take away.
+Each mapping is touched before the event under test.  The fault handler alone keeps an
+access from a page that was never touched; the page table has to lose a touched one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
 from harness.vm.hardware import PAGE
 
-VFIO_REGION_INFO_FLAG_MMAP = 4  # include/uapi/linux/vfio.h; a BAR of I/O ports has none
+VFIO_REGION_INFO_FLAG_MMAP = 4  # include/uapi/linux/vfio.h; a BAR of I/O ports lacks it
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,29 @@ class View:
 
     @classmethod
     def of(cls, mapping: Mapping, place: int = 0) -> View:
-        """Touch it."""
+        """Load the word, which touches its page."""
         return cls(mapping, place, mapping.load32(place))
 
     def seen(self) -> str:
-        """``data`` if it is what it was, ``SIGBUS`` at this address, or what else there is."""
+        """Load the word again: ``data`` if it is the same, ``SIGBUS`` at its address, or what else it is."""
         return self.judge(self.mapping.load32(self.place))
 
     def judge(self, word: int | Fault) -> str:
-        """The same of a word that was loaded."""
+        """Say what seen() says, of a word that was loaded elsewhere."""
         if word == Sigbus(BUS_ADRERR, self.place):
             return "SIGBUS"
         return "data" if word == self.word else f"{word} instead of {self.word}"
 
 
 def look(views: Map[str, View]) -> dict[str, str]:
-    """What is seen of each of some views of one C actor, see View.seen()."""
+    """Return View.seen() of each of these views of one C actor."""
     actor = next(iter(views.values())).mapping.actor
     words = actor.load_each([(view.mapping, view.place) for view in views.values()])
     return {name: view.judge(word) for (name, view), word in zip(views.items(), words, strict=True)}
 
 
 def views_of(device: Device) -> dict[str, View]:
-    """Device-fd mappings of a page of every BAR that has them: of the first, the second and the last."""
+    """Map the first, the second and the last page of every BAR that the device fd can map."""
     views = {}
     for bar, size in device.bars.items():
         if not device.region(bar).flags & VFIO_REGION_INFO_FLAG_MMAP:
@@ -61,9 +61,9 @@ def views_of(device: Device) -> dict[str, View]:
 
 @dataclass(frozen=True)
 class Reach:
-    """All ways to the memory of a device; of the mappings of the DMABUF one is ``untouched``.
+    """Mappings of a device's memory: two of a DMABUF, one of them ``untouched``, and ``views`` of the BARs.
 
-    ``words`` are the first of each page of it.
+    ``words`` are the first word of each page of the DMABUF.
     """
 
     buffer: Buffer
@@ -74,14 +74,14 @@ class Reach:
 
     @classmethod
     def of(cls, device: Device, bar: int, ranges: Sequence[Range]) -> Reach:
-        """Make them.  Refused where a DMABUF cannot be mapped."""
+        """Make the mappings.  Raises Refused where a DMABUF cannot be mapped."""
         owner = device.actor
         buffer = owner.export(device, bar, ranges)
         touched, untouched = owner.map(buffer), owner.map(buffer)
         return cls(buffer, touched, untouched, views_of(device), touched.pages())
 
     def left(self) -> str:
-        """What is still in reach, or lost in another way than by SIGBUS at its address; empty if nothing."""
+        """Say which access is not SIGBUS at its address, or that mmap() succeeds; empty if there is none."""
         owner = self.buffer.actor
         if not owner.page_table(self.touched).is_empty():
             return "the page table has pages of the touched mapping"
@@ -101,7 +101,7 @@ class Reach:
         return "the DMABUF can be mapped"
 
     def missing(self) -> str:
-        """Which way, or new mapping, does not show what was there before; empty if all do."""
+        """Say which mapping, or new mapping, does not show its old content; empty if all do."""
         with self.buffer.actor.map(self.buffer) as fresh:
             for name, mapping in (("touched", self.touched), ("untouched", self.untouched), ("new", fresh)):
                 if (pages := mapping.pages()) != self.words:
@@ -112,5 +112,31 @@ class Reach:
         return ""
 
     def present(self) -> bool:
-        """Whether no page of the touched mapping has been taken away since."""
+        """Tell whether the page table still has every page of the touched mapping."""
         return self.touched.page_table().mapped() == self.touched.length
+
+    def require_gone(self) -> None:
+        """Raise AssertionError unless every access is SIGBUS at its address and mmap() is refused."""
+        if left := self.left():
+            raise AssertionError(f"Expected every access to be SIGBUS and mmap() to be refused, but {left}.")
+
+    def require_back(self) -> None:
+        """Raise AssertionError unless every mapping, and a new one, shows its old content."""
+        if missing := self.missing():
+            raise AssertionError(f"Expected every mapping to show its old content, but {missing}.")
+
+    def require_present(self) -> None:
+        """Raise AssertionError unless the page table still has every page of the touched mapping."""
+        if not self.present():
+            raise AssertionError(
+                "Expected the page table to keep every page of the touched mapping, but it has "
+                f"{self.touched.page_table().mapped():#x} of {self.touched.length:#x} bytes."
+            )
+
+    def require_zapped(self) -> None:
+        """Raise AssertionError if the page table still has every page of the touched mapping."""
+        if self.present():
+            raise AssertionError(
+                "Expected the page table to lose pages of the touched mapping, but it has all "
+                f"{self.touched.length:#x} bytes."
+            )

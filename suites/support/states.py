@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.lib.errors import HarnessError
 
-STATES = Path(__file__).resolve().parent.parent / "suites/states.toml"
+STATES = Path(__file__).resolve().parent.parent / "states.toml"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Code that scenarios share: constants, QEMU's registers, access to a device's memory, malformed calls."""

@@ -1,0 +1,227 @@
+"""Malformed calls, and what a refused call leaves behind.
+
+A malformed call is a dataclass whose defaults make a correct call; a test case
+changes one of its fields.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from harness.actor.actor import Actor
+from harness.actor.footprint import Leftovers
+from harness.actor.handles import Buffer, Device, Range
+from harness.actor.ioctl import GET, SET, VFIO_DEVICE_FEATURE, Abi, Target, call, creation, feature
+from harness.actor.reply import outcome
+from harness.guest.guest import PciFunction as Function
+from harness.lib.errors import HarnessError
+from harness.vm.hardware import PAGE
+from suites.support.constants import DMA_BUF_IOCTL_REVOKE, RAM_BAR
+
+LENGTH = 4 * PAGE
+PAGES = LENGTH // PAGE
+SPAN = [Range(0, LENGTH)]
+EVERY = 1 << 32  # how many values 32 bits have
+
+EXPORT = 11  # include/uapi/linux/vfio.h, VFIO_DEVICE_FEATURE_DMA_BUF
+CREATION_HEADER = 24  # bytes of struct vfio_device_feature and struct vfio_device_feature_dma_buf
+CREATION_RANGE = 16  # bytes of struct vfio_region_dma_range
+OPEN_MODES = ("rdwr", "rdonly", "wronly")
+PROTECTIONS = ("none", "r", "w", "rw")
+
+
+# -- what a refused call leaves behind -------------------------------------------------
+
+
+def deviations(
+    owner: Actor, attempts: Mapping[Any, Callable[[], object]], errnos: Sequence[str]
+) -> list[str]:
+    """List the attempts that are not refused with one of these errnos, or that leave something behind."""
+    leftovers = Leftovers(owner)
+    found = []
+    for what, attempt in attempts.items():
+        answer = outcome(attempt)
+        if answer not in errnos:
+            found.append(f"{what}: {answer} instead of {' or '.join(errnos)}")
+        if left := leftovers.look():
+            found.append(f"{what}: {left} left behind")
+    return found
+
+
+def require_none(found: Sequence[str]) -> None:
+    """Raise AssertionError with the deviations, if there are any."""
+    if found:
+        raise AssertionError("; ".join(found))
+
+
+def require_refused(owner: Actor, attempts: Mapping[Any, Callable[[], object]], *errnos: str) -> None:
+    """Raise AssertionError unless each attempt gets one of ``errnos`` and leaves nothing behind."""
+    require_none(deviations(owner, attempts, errnos))
+
+
+def require_nothing_left(leftovers: Leftovers) -> None:
+    """Raise AssertionError if something was left behind since the last look."""
+    if left := leftovers.look():
+        raise AssertionError(f"Expected nothing to be left behind, but there are {left} more than before.")
+
+
+@contextmanager
+def nothing_left(actor: Actor) -> Iterator[None]:
+    """Require that the body leaves no descriptor, no DMABUF and no record in the kernel log."""
+    leftovers = Leftovers(actor)
+    yield
+    require_nothing_left(leftovers)
+
+
+# -- calls -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Creation:
+    """VFIO_DEVICE_FEATURE with GET of DMA_BUF; by default it exports a page of the RAM BAR.
+
+    With ``present`` the argument has that many bytes before a page that cannot be
+    read; ``pointer`` replaces the argument's address.
+    """
+
+    argsz: int | None = None
+    flags: int = GET | EXPORT
+    region: int = RAM_BAR
+    open_flags: int = os.O_RDWR | os.O_CLOEXEC
+    dma_flags: int = 0
+    nr_ranges: int | None = None
+    ranges: tuple[tuple[int, int], ...] = ((0, PAGE),)
+    present: int | None = None
+    pointer: int | None = None
+
+    def make(self, device: Device) -> int:
+        """Make the call; return the descriptor, or 0 for PROBE.  Raises Refused."""
+        if self.pointer is not None:
+            return call(device.actor, device, VFIO_DEVICE_FEATURE, self.pointer)
+        data = creation(
+            self.ranges,
+            region=self.region,
+            open_flags=self.open_flags,
+            flags=self.dma_flags,
+            nr_ranges=self.nr_ranges,
+        )
+        argument = feature(self.flags, data, argsz=self.argsz)
+        if self.present is not None:
+            argument = argument.cut(self.present)
+        return call(device.actor, device, VFIO_DEVICE_FEATURE, argument)
+
+
+@dataclass(frozen=True)
+class Mmap:
+    """mmap() of a DMABUF of four pages; by default correct.
+
+    ``of`` is the kind of the DMABUF: the mode of its descriptor (``rdwr``, ``rdonly``,
+    ``wronly``), ``revoked``, or ``closed`` where its device is closed.
+    """
+
+    length: int = LENGTH
+    offset: int = 0
+    prot: str = "rw"
+    flags: str | int | None = None
+    of: str = "rdwr"
+
+
+# -- what the calls are made on --------------------------------------------------------
+
+
+class LiveBuffer:
+    """A mapped DMABUF of an owner's device, and the calls that revoke."""
+
+    def __init__(self, owner: Actor, device: Device) -> None:
+        self.owner, self.device = owner, device
+        self.buffer = owner.export(device, RAM_BAR, SPAN)
+        self.mapping = owner.map(self.buffer)
+        if fault := self.mapping.stamp(seed=0x40):
+            raise AssertionError(f"Expected stores to a new mapping to succeed, but one is {fault}.")
+
+    def alive(self) -> bool:
+        """Tell whether the mapping, and a new one, show what was written at first."""
+        with self.owner.map(self.buffer) as again:
+            return self.mapping.pages() == again.pages() == list(range(0x40, 0x40 + PAGES))
+
+    def require_alive(self) -> None:
+        """Raise AssertionError unless the mapping, and a new one, show what was written at first."""
+        if not self.alive():
+            raise AssertionError(
+                "Expected the DMABUF to stay mapped with its content, but its pages are "
+                f"{self.mapping.pages()}."
+            )
+
+    @cached_property
+    def by_feature(self) -> bool:
+        """True if a feature of the device revokes, not an ioctl of the DMABUF."""
+        return self.owner.revoke_via != "ioctl"
+
+    @cached_property
+    def number(self) -> int:
+        """The number of the feature that revokes.  HarnessError if the headers have none."""
+        number = Abi.of(self.owner).revoke
+        if number is None:
+            raise HarnessError("The headers of this kernel do not define the feature that revokes.")
+        return number
+
+    def revoke(self, target: Target) -> int:
+        """Revoke ``target``, whatever kind of descriptor it is.  Raises Refused."""
+        if not self.by_feature:
+            return call(self.owner, target, DMA_BUF_IOCTL_REVOKE)
+        return self.ask(SET, target)
+
+    def ask(self, way: int, target: Target, argsz: int | None = None, present: int | None = None) -> int:
+        """Call VFIO_DEVICE_FEATURE of the feature that revokes, with the flags ``way``.  Raises Refused.
+
+        With ``present`` only that many bytes of the argument can be read.
+        """
+        part = target.to_bytes(4, "little", signed=target < 0) if isinstance(target, int) else target
+        argument = feature(way | self.number, part, argsz=argsz)
+        if present is not None:
+            argument = argument.cut(present)
+        return call(self.owner, self.device, VFIO_DEVICE_FEATURE, argument)
+
+
+class BuffersByKind:
+    """A DMABUF of each kind that Mmap.of names, made at its first use."""
+
+    def __init__(self, owner: Actor, ram: Function) -> None:
+        self._owner, self._ram = owner, ram
+        self._device = owner.open(ram.address)
+        self._buffers: dict[str, Buffer] = {}
+        self._mapping = owner.map(self["rdwr"])
+        if fault := self._mapping.stamp(seed=0x20):
+            raise AssertionError(f"Expected stores to a new mapping to succeed, but one is {fault}.")
+
+    def __getitem__(self, kind: str) -> Buffer:
+        if kind not in self._buffers:
+            self._buffers[kind] = self._make(kind)
+        return self._buffers[kind]
+
+    def _make(self, kind: str) -> Buffer:
+        owner = self._owner
+        mode = kind if kind in OPEN_MODES else "rdwr"
+        buffer = owner.export(self._device, RAM_BAR, SPAN, open_flags=f"{mode},cloexec")
+        if kind == "revoked":
+            owner.revoke(buffer)
+        elif kind == "closed":
+            self._device.close()
+            self._device = owner.open(self._ram.address)
+            del self._buffers["rdwr"]
+            self._mapping = owner.map(self["rdwr"])
+        return buffer
+
+    def require_alive(self) -> None:
+        """Raise AssertionError unless mappings of ``rdwr``, old and new, show what was written at first."""
+        expected = list(range(0x20, 0x20 + PAGES))
+        old, new = self._mapping.pages(), self._owner.map(self["rdwr"]).pages()
+        if not old == new == expected:
+            raise AssertionError(
+                f"Expected the pages {expected}, but they are {old}, in a new mapping {new}."
+            )

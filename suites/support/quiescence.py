@@ -1,0 +1,92 @@
+"""The quiescence oracle: does a store of a client still reach a range after its owner has revoked it?
+
+A hostile client keeps storing to the range.  After the revoke the owner writes the
+whole range; a word that differs later was stored by the client.  A fault of the
+client's next store would prove less: another processor may still have the page in
+its TLB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.actor.hammer import Counts, Hammer
+from harness.actor.handles import Mapping
+from harness.actor.reply import Fault
+from harness.lib.errors import HarnessError
+from harness.vm.hardware import PAGE
+from harness.vm.ram_bar import RamBar
+
+THEIRS = 0xBAD0BEEF  # stored by the client
+OURS = 0x600D0A3E  # stored by the owner
+WORD = 4  # bytes
+
+
+def landed(blows: Sequence[Counts]) -> int:
+    """Count the accesses of all threads that reached the device."""
+    return sum(one.landed for one in blows)
+
+
+def require_none_landed(before: Sequence[Counts], after: Sequence[Counts]) -> None:
+    """Raise AssertionError if an access reached the device between these two counts."""
+    if landed(after) != landed(before):
+        raise AssertionError(
+            "Expected no access of the client to reach the device, but "
+            f"{landed(after) - landed(before)} did: {after} after {before}."
+        )
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Compares a range of a RAM BAR, from byte ``offset`` on, as its owner and the host see it.
+
+    ``view`` is the owner's device-fd mapping of the range.  The words compared are
+    ``stride`` bytes apart: every word, or the first of each page.  Fewer words take
+    less time to write, so that a page accessible for microseconds is found as well.
+    """
+
+    view: Mapping
+    host: RamBar
+    offset: int
+    stride: int = WORD
+
+    def require_reach(self, hammer: Hammer) -> None:
+        """Raise HarnessError unless the host sees the client's stores arrive in every word.
+
+        Only then does the absence of stores after the revoke prove anything.
+        """
+        self.host.fill(0, self.offset, self.view.length)
+        hammer.counts(more=hammer.lap)
+        missing = self._host_sees(THEIRS)
+        if missing:
+            raise HarnessError(f"The client was to reach all of the range before the revoke, but {missing}.")
+
+    def disturbed(self) -> str:
+        """Say where the owner or the host sees another word than ``OURS``; empty if nowhere."""
+        return self._owner_sees(OURS) or self._host_sees(OURS)
+
+    def require_undisturbed(self) -> None:
+        """Raise AssertionError if the owner or the host sees another word than the owner wrote."""
+        if seen := self.disturbed():
+            raise AssertionError(
+                f"Expected the range to keep what its owner wrote after the revoke, but {seen}."
+            )
+
+    def _owner_sees(self, value: int) -> str:
+        if self.stride == PAGE:
+            return _first_other("the owner", self.view.pages(), value, PAGE)
+        differs = self.view.differs(value)
+        return f"the owner sees {differs}" if differs else ""
+
+    def _host_sees(self, value: int) -> str:
+        words = self.host.words(self.offset, self.view.length, self.stride)
+        return _first_other("the host", words, value, self.stride)
+
+
+def _first_other(who: str, words: Sequence[int | Fault], value: int, stride: int) -> str:
+    for index, word in enumerate(words):
+        if word != value:
+            seen = f"{word:#010x}" if isinstance(word, int) else str(word)
+            return f"{who} sees {seen} at offset {index * stride:#x} instead of {value:#010x}"
+    return ""

@@ -1,0 +1,93 @@
+"""What suites/support raises when a store lands, and when a refused call leaves something behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from harness.actor.actor import Actor
+from harness.actor.hammer import Counts
+from harness.actor.reply import Refused
+from suites.support.cases import nothing_left, require_none, require_refused
+from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
+
+WORDS = 4
+
+
+def blows(stored: int, loaded: int = 0) -> Counts:
+    return Counts(cpu=0, stored=stored, loaded=loaded, sigbus=7, sigsegv=0, other=0)
+
+
+@dataclass
+class Range:
+    """A range as both the owner's mapping and the host show it."""
+
+    words_: list[int] = field(default_factory=lambda: [OURS] * WORDS)
+    length: int = 4 * WORDS
+
+    def words(self, offset: int, length: int, stride: int) -> list[int]:
+        return self.words_
+
+    def differs(self, value: int) -> str:
+        return ""
+
+
+def test_no_access_that_lands_passes() -> None:
+    require_none_landed([blows(3, 4), blows(1)], [blows(3, 4), blows(1)])
+
+
+@pytest.mark.parametrize("after", [[blows(4, 4), blows(1)], [blows(3, 4), blows(1, 1)]])
+def test_one_access_that_lands_is_counted(after: list[Counts]) -> None:
+    with pytest.raises(AssertionError, match="but 1 did"):
+        require_none_landed([blows(3, 4), blows(1)], after)
+
+
+def test_an_undisturbed_range_passes_and_another_word_raises() -> None:
+    seen = Range()
+    oracle = Oracle(cast(Any, seen), cast(Any, seen), 0)
+    oracle.require_undisturbed()
+    seen.words_[2] = THEIRS
+    with pytest.raises(AssertionError, match="the host sees 0xbad0beef at offset 0x8 instead of 0x600d0a3e"):
+        oracle.require_undisturbed()
+
+
+@dataclass
+class Owner:
+    """An actor that only tells its footprint."""
+
+    descriptors: int = 3
+
+    def say(self, *words: object) -> str:
+        return f"fds={self.descriptors} dmabufs=0 log=0"
+
+    def refuse(self) -> None:
+        raise Refused("EINVAL", "call", "")
+
+    def leave(self) -> None:
+        self.descriptors += 1
+        self.refuse()
+
+
+def test_a_refused_call_that_leaves_nothing_passes() -> None:
+    owner = Owner()
+    require_refused(cast(Actor, owner), {"a call": owner.refuse}, "EINVAL", "ENODEV")
+
+
+def test_a_deviation_is_named() -> None:
+    owner = Owner()
+    with pytest.raises(AssertionError) as raised:
+        require_refused(cast(Actor, owner), {"one": owner.leave, "two": lambda: None}, "ENODEV")
+    said = "one: EINVAL instead of ENODEV; one: 1 descriptors left behind; two: success instead of ENODEV"
+    assert str(raised.value) == said
+    require_none([])
+
+
+def test_a_body_that_leaves_something_raises() -> None:
+    owner = Owner()
+    with (
+        pytest.raises(AssertionError, match="there are 1 descriptors more"),
+        nothing_left(cast(Actor, owner)),
+    ):
+        owner.descriptors += 1
