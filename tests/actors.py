@@ -50,7 +50,7 @@ def argv(kind: str) -> list[str]:
 
 
 class Local:
-    """A program on this host with the interface of harness.ssh.Stream."""
+    """A program on this host with the interface of harness.vm.ssh.Stream."""
 
     def __init__(self, arguments: list[str], *, parcels: socket.socket | None = None) -> None:
         keep = (parcels.fileno(),) if parcels is not None else ()

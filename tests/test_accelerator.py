@@ -52,7 +52,7 @@ needs_kvm = pytest.mark.skipif(
 
 @needs_kvm
 def test_choose_remembers_a_kvm_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qemu, "TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr(accelerator, "TRIAL_SECONDS", 0.5)
     program = fake_qemu(tmp_path, "exec sleep 60")
     store = Store(tmp_path / "cache")
     first = accelerator.choose(store, "auto", str(program), tmp_path)
@@ -88,7 +88,7 @@ def test_choose_ignores_a_damaged_note(
     def try_kvm(*_: object) -> accelerator.KvmTrial:
         return accelerator.KvmTrial(False, "it hangs")
 
-    monkeypatch.setattr(qemu, "try_kvm", try_kvm)
+    monkeypatch.setattr(accelerator, "try_kvm", try_kvm)
     program, store = str(fake_qemu(tmp_path, "exit 1")), Store(tmp_path / "cache")
     assert accelerator.choose(store, "auto", program, tmp_path).reason == "it hangs"
     (path,) = (tmp_path / "cache" / "accelerator").iterdir()

@@ -71,8 +71,9 @@ def test_base_is_fetched_imported_and_cached(tmp_path: Path, store: Store) -> No
 def test_base_is_fetched_once_by_parallel_runs(tmp_path: Path, store: Store) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz").read_bytes()
     program = (
-        "import sys; from pathlib import Path; from harness import base; from harness.store import Store\n"
-        "from harness.progress import Progress\n"
+        "import sys; from pathlib import Path; from harness.kernel import base\n"
+        "from harness.lib.cache import Store\n"
+        "from harness.lib.progress import Progress\n"
         "store = Store(Path(sys.argv[1]))\n"
         "print(base.fetch(store, Progress(store), pinned=Path(sys.argv[2])).commit)\n"
     )

@@ -21,7 +21,7 @@ from harness.journal.writer import JournalWriter
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
-from harness.run import stages
+from harness.run.request import Request
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind, Verdict
 from harness.vm.hardware import MIB
@@ -144,13 +144,13 @@ def test_prefixes_do_not_pass_from_to_their_runs(
 ) -> None:
     seen: list[tuple[Any, ...]] = []
     rows = [PrefixResult(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(stages, "get_base", lambda *_: None)
+    monkeypatch.setattr(commands, "fetch_base", lambda *_: None)
     monkeypatch.setattr(prefixes, "check", lambda *given: rows[given[-1] - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert main.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
-    (((first, *_), series, _, arguments),) = seen
-    assert (first.count, series) == (2, "reference-feature")
-    assert arguments == ["-k", "map", "--series", "reference-feature", "-x"]
+    (((first, *_), request, options),) = seen
+    assert (first.count, request) == (2, Request(series="reference-feature", variants="one"))
+    assert options == ["-k", "map", "-x"]
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])

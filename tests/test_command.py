@@ -43,7 +43,7 @@ def test_run_with_a_full_disk_is_a_harness_error() -> None:
 # A signal that another thread receives does not interrupt a read() of the main thread.
 SIGNAL_IN_A_THREAD = """
 import signal, threading
-from harness import command
+from harness.lib import command
 
 def interrupt():
     signal.pthread_kill(threading.get_ident(), signal.SIGINT)

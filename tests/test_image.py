@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness.kernel import build, debian
+from harness.lib import apt, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
@@ -20,8 +20,8 @@ from harness.vm import image, initramfs
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the recipe that a test may change."""
     copy = tmp_path / "vmimage"
-    shutil.copytree(build.RECIPE, copy)
-    monkeypatch.setattr(image, "RECIPE", copy)
+    shutil.copytree(paths.VMIMAGE, copy)
+    monkeypatch.setattr(image, "VMIMAGE", copy)
     return copy
 
 
@@ -49,7 +49,7 @@ def test_packages_are_read_without_comments() -> None:
 
 
 def test_absent_mirror_is_an_error_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debian, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"])
+    monkeypatch.setattr(apt, "mirrors", lambda: ["http://127.0.0.1:9/first", "http://127.0.0.1:9/last"])
     store = Store(tmp_path / "cache")
     log = tmp_path / "image.log"
     with pytest.raises(HarnessError, match=r"apt-get update") as caught:

@@ -249,7 +249,7 @@ from pathlib import Path
 from harness.journal.writer import JournalWriter
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind
-journal = Journal(Path(sys.argv[1]))
+journal = JournalWriter(Path(sys.argv[1]))
 scenarios = [Entry("one", Kind.SCENARIO, ""), Entry("two", Kind.SCENARIO, "")]
 journal.plan([Entry("build", Kind.STAGE, ""), *scenarios])
 journal.run_started()
@@ -287,7 +287,7 @@ from harness.journal.writer import JournalWriter
 from harness.verdict.record import Entry
 from harness.verdict.words import Kind
 from harness.verdict.words import Verdict
-journal = Journal(Path(sys.argv[1]))
+journal = JournalWriter(Path(sys.argv[1]))
 journal.plan([Entry("one", Kind.SCENARIO, "")])
 journal.run_started()
 journal.started("one")

@@ -123,7 +123,7 @@ def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
 
 
 def test_build_on_a_full_disk_is_a_harness_error(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.workbench.SPACE_LEFT", 1 << 60)
+    monkeypatch.setattr("harness.kernel.builddir.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
         small.build({"drivers/dmabuf.c": "#error broken\n"})
 

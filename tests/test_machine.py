@@ -348,7 +348,7 @@ def test_qemu_dies_with_a_killed_harness(tmp_path: Path) -> None:
     program = f"""
         import time
         from pathlib import Path
-        from harness import machine
+        from harness.vm import machine
         from harness.vm.image import Image
         from harness.vm.accelerator import Accelerator
         guest = machine.boot(

@@ -303,8 +303,8 @@ def test_split_by_requirement_or_group() -> None:
 
 
 def test_option_requirement_selects_scenarios() -> None:
-    ask = ["--collect-only", "-q", "suites", "--requirement", "HUGE-11,MAP-13"]
-    argv = [sys.executable, "-m", "pytest", *ask]
+    ask = ["run", "--collect-only", "-q", "--requirement", "HUGE-11,MAP-13"]
+    argv = [sys.executable, "-m", "harness", *ask]
     said = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     files = {line.partition("::")[0] for line in said.splitlines() if "::" in line}
     assert {"suites/test_huge.py", "suites/test_map.py"} <= files

@@ -141,11 +141,13 @@ def test_interrupted_prefixes_terminate_their_run(tmp_path: Path) -> None:
     )
     program.chmod(0o755)
     script = (
-        "import signal, sys; from pathlib import Path; from harness import prefixes;"
+        "import signal, sys; from pathlib import Path; from harness.cli import prefixes;"
+        "from harness.run.request import Request;"
         # A shell's background job ignores SIGINT, and its children inherit that.
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"sys.executable = {str(program)!r};"
-        f"prefixes.run([prefixes.Row(1, 'first')], 'mine', Path({str(tmp_path)!r}), [])"
+        f"prefixes.run([prefixes.PrefixResult(1, 'first')], "
+        f"Request(series='mine', results=Path({str(tmp_path)!r})), [])"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script], start_new_session=True, stderr=subprocess.PIPE

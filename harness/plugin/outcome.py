@@ -11,7 +11,7 @@ from harness.verdict.record import Entry
 from harness.verdict.words import Verdict
 
 
-def error_of(error: BaseException | None) -> BaseException | None:
+def error_of(error: BaseException) -> BaseException:
     """Return the error as the run knows it: pytest's own outcomes become errors of the harness or of Python.
 
     ``pytest.skip()`` becomes NotApplicableError, ``pytest.fail()`` AssertionError.
