@@ -23,7 +23,7 @@ from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
 from harness.run.request import Request
 from harness.verdict.record import Entry
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 from harness.vm.hardware import MIB
 
 COMMANDS = (

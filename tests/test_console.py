@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.klog import splat
+from harness.klog import lines
 from harness.lib.errors import HarnessError
 from harness.vm.console import Console, pipe
 
@@ -47,7 +47,7 @@ def test_console_read_in_pieces_loses_nothing(piped: PipedConsole, seed: int) ->
         position += step
     piped.end()
     assert piped.console.log.read_bytes() == raw
-    assert piped.lines == [line for line in splat.clean(raw).splitlines() if line]
+    assert piped.lines == [line for line in lines.clean(raw).splitlines() if line]
     assert [one.kind for one in piped.console.splats()] == ["warning"]
 
 

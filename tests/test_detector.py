@@ -16,7 +16,7 @@ from harness.lib.errors import ExitCode
 from harness.report import junit, table
 from harness.verdict.detector import Detector, State
 from harness.verdict.record import ConsoleRange, Entry
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 SEEN = Detector("console", State.PROVEN, "a WARN was seen")
 UNSEEN = Detector("console", State.BLIND, "a WARN was not seen")

@@ -15,7 +15,7 @@ from harness.journal.reader import read
 from harness.journal.writer import EVIDENCE_LIMIT, JournalWriter
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 from harness.verdict.record import ConsoleRange, Entry, Record, Result, repetition_mark
-from harness.verdict.words import Kind, Strength, Verdict
+from harness.verdict.verdict import Kind, Strength, Verdict
 
 FETCH = Entry("fetch", Kind.HARNESS, "the base source is at hand")
 BUILD = Entry("build", Kind.STAGE, "the kernel builds")

@@ -17,7 +17,7 @@ from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.report import junit
 from harness.verdict.record import ConsoleRange, Entry, repetition_mark
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 ONE = Entry("suites/test_map.py::test_one[edu-c]", Kind.SCENARIO, "one", ("MAP-01", "MAP-13"))

@@ -39,7 +39,7 @@ from harness.journal.reader import read
 from harness.lib.cache import default_root
 from harness.lib.errors import ExitCode
 from harness.verdict.record import Result
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 
 SELECTION = "a_dmabuf_reaches"  # short scenarios, by the C actor and the Python probe in turns
 SCENARIOS_FOR_EACH = 3  # attack: time for its effect to show

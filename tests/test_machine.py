@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 import real
 
-from harness.klog import splat
+from harness.klog import lines
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
 from harness.vm import machine
@@ -96,7 +96,7 @@ def test_console_shows_every_kernel_message(guest: Machine) -> None:
     """Compare up to a message of the test: later ones may be in dmesg and not yet on the console."""
     records, *_ = ask(guest, "echo '<1>up to here' >/dev/kmsg; dmesg -r").partition(" up to here\n")
     assert guest.console.wait_for("up to here$", PATIENCE)
-    console = {splat.message(line) for line in guest.console.since().splitlines()}
+    console = {lines.message(line) for line in guest.console.since().splitlines()}
     messages = [
         re.sub(r"^<(\d+)>\[.*?\] ", r"\1 ", record)
         for record in records.splitlines()[:-1]

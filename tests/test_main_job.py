@@ -36,7 +36,7 @@ from small_run import (
     until,
 )
 
-from harness.journal.folder import Facts
+from harness.journal.facts import Facts
 from harness.lib import cache
 from harness.lib.errors import ExitCode
 

@@ -20,7 +20,7 @@ from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
 from harness.verdict.record import Entry
 from harness.verdict.requirements import Matrix, Reasons, Requirement, Scenario
-from harness.verdict.words import Kind, Strength, Verdict
+from harness.verdict.verdict import Kind, Strength, Verdict
 
 ROW = """
 [MAP-01]

@@ -42,7 +42,7 @@ from harness.series.series import Patch
 from harness.verdict.record import Entry, Record
 from harness.verdict.requirements import Scenario
 from harness.verdict.requirements import load as load_requirements
-from harness.verdict.words import Kind, Strength, Verdict
+from harness.verdict.verdict import Kind, Strength, Verdict
 
 RULES = load_requirements()
 MAIL = """\

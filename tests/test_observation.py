@@ -10,7 +10,7 @@ from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, HarnessError
 from harness.plugin import outcome
 from harness.run.observation import KernelDiedError, UnhealthyKernelError, observation_of
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 

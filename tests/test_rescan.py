@@ -14,7 +14,7 @@ from harness.journal.reader import read
 from harness.lib.errors import ExitCode
 from harness.report import junit, table
 from harness.verdict.record import ConsoleRange, Entry
-from harness.verdict.words import Kind, Strength, Verdict
+from harness.verdict.verdict import Kind, Strength, Verdict
 
 
 def shown(folder: Path) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness import __version__
-from harness.journal.folder import ResultsFolder, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import ResultsFolder
 from harness.lib.errors import HarnessError
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)

@@ -15,7 +15,7 @@ from harness.run import request
 from harness.run.request import Request
 from harness.series import diff, mbox, series
 from harness.series.series import Patch, Series
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 
 DATA = Path(__file__).parent / "data" / "series"
 REFUSED = tomllib.loads((DATA / "refused.toml").read_text())

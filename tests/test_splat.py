@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.klog import splat
+from harness.klog.lines import clean, message
 
 DATA = Path(__file__).parent / "data" / "consoles"
 RECORDED = sorted(path.stem for path in DATA.glob("*.log"))
@@ -23,9 +24,9 @@ def found_in(raw: bytes) -> list[dict[str, object]]:
             "kind": one.kind,
             "title": one.title,
             "lines": len(one.text.splitlines()),
-            "last": splat.message(one.text.splitlines()[-1]),
+            "last": message(one.text.splitlines()[-1]),
         }
-        for one in splat.extract(splat.clean(raw))
+        for one in splat.extract(clean(raw))
     ]
 
 
@@ -105,7 +106,7 @@ def test_kind_of_a_line(line: str, kind: str | None) -> None:
 
 
 def test_message_inside_a_line_of_user_space_is_found() -> None:
-    text = splat.clean(b"patchproof-init: rea[    1.000000] WARNING: a/b.c:1 at f+0x1\ndy\n")
+    text = clean(b"patchproof-init: rea[    1.000000] WARNING: a/b.c:1 at f+0x1\ndy\n")
     assert [one.title for one in splat.extract(text)] == ["WARNING: a/b.c:1 at f+0x1"]
 
 
@@ -176,7 +177,7 @@ class TestFingerprint:
     """Fingerprints, by which the splats of two runs are compared."""
 
     def of(self, name: str, change: Callable[[str], str] = str) -> list[str]:
-        text = splat.clean((DATA / f"{name}.log").read_bytes())
+        text = clean((DATA / f"{name}.log").read_bytes())
         return [one.fingerprint for one in splat.extract(change(text))]
 
     @pytest.mark.parametrize("name", RECORDED)
@@ -195,5 +196,5 @@ class TestFingerprint:
         assert len(set(first.values())) == len(first) - 1
 
     def test_frames_begin_at_the_fault(self) -> None:
-        (warning,) = splat.extract(splat.clean((DATA / "warning.log").read_bytes()))
+        (warning,) = splat.extract(clean((DATA / "warning.log").read_bytes()))
         assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")

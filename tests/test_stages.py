@@ -10,7 +10,8 @@ import pytest
 from small_kernel import bzimage, headers
 from small_run import CORE, make_checkout, make_series
 
-from harness.journal.folder import ResultsFolder, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
 from harness.lib.cache import Store
@@ -23,7 +24,7 @@ from harness.run.needs import Needs
 from harness.run.request import Request, load
 from harness.run.stages import Stages
 from harness.verdict.record import Record
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 from harness.vm import image, machine
 from harness.vm.image import Image
 from harness.vm.layout import Layout

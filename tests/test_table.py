@@ -15,7 +15,7 @@ from harness.lib.errors import ExitCode
 from harness.lib.text import visible
 from harness.report import junit, table
 from harness.verdict.record import Entry, repetition_mark
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 

@@ -27,63 +27,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Unpack
 
 from harness import __version__
+from harness.journal.facts import IDENTITY, RUN, Facts, read_facts
 from harness.journal.writer import PLAN, JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 
-RUN = "run.json"
 LATEST = "latest"
 CONSOLE = "console.log"
 QEMU = "qemu.txt"
 CONTROL = "control.txt"
 LEAKS = "leaks.txt"
 STACKS = "stacks"
-#: The facts that stay equal in all parts of a resumed run, and their descriptions for a message.
-IDENTITY = {
-    "series": "the name of the series",
-    "digest": "the digest of the series",
-    "tree": "the git tree of the kernel",
-    "kernel": "the identity of the kernel",
-    "config_digest": "the digest of its configuration",
-}
 NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
-
-
-class Facts(TypedDict, total=False):
-    """The members of ``run.json``: what exactly was tested, and with what.
-
-    Each stage adds its facts, so a run that ended early lacks some.
-    """
-
-    harness: str  # version of this program
-    series: str  # name
-    title: str
-    origin: str  # where the series was read from
-    dialect: str
-    digest: str  # of the series, 64 hex digits
-    program: str  # digest of suites, probes and harness
-    base_wanted: str  # "6.19"
-    base: str  # the version that was used, "6.19.6" if 6.19 was not available
-    base_source: str  # where the base came from
-    tree: str  # git tree id of base plus series
-    kernel_release: str  # uname -r
-    kernel: str  # identity of the built kernel
-    config_digest: str
-    compiler: str
-    warnings: list[str]  # compile warnings that the series adds
-    image: str  # identity of the root file system
-    accelerator: str
-    accelerator_reason: str
-    qemu: str  # version
-    qemu_command: list[str]
-    selection: list[str]  # the options and arguments that the user gave
-    directory: str  # the working directory, to which paths in ``selection`` are relative
-    repeat: int  # the number of repetitions of each scenario
-    random_order: str  # the seed; empty if the scenarios run in the order of the suites
-    resumed: list[str]  # UTC times at which the run was resumed
 
 
 @dataclass
@@ -196,20 +154,6 @@ class ResultsFolder:
         for file in (CONSOLE, QEMU):
             _replace_link(self.dir / file, f"{name}/{file}")
         return self.dir / name
-
-
-def read_facts(directory: Path) -> Mapping[str, object]:
-    """Return the facts in ``run.json``, none without that file; raise HarnessError if it is damaged."""
-    path = directory / RUN
-    try:
-        facts = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise HarnessError(f"The facts of the run cannot be read: {path} is not JSON ({error}).") from error
-    if not isinstance(facts, dict):
-        raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object.")
-    return facts
 
 
 def _replace_link(link: Path, target: str) -> None:

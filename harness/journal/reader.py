@@ -14,7 +14,7 @@ from harness.lib import jsonl
 from harness.lib.errors import HarnessError
 from harness.verdict.detector import Detector, State, blind, counts_leaks, unasked
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
-from harness.verdict.words import STAGES, Kind, Strength, Verdict
+from harness.verdict.verdict import STAGES, Kind, Strength, Verdict
 
 
 def read(directory: Path) -> Record:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from harness.klog import splat
+from harness.klog import lines, splat
 from harness.klog.splat import Splat
 from harness.verdict.record import Complaint, Result
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 # The verdicts that a splat on the console contradicts.
 _GOOD = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)
@@ -28,7 +28,7 @@ def rescan(result: Result, directory: Path) -> Result:
     raw = _console(result, directory)
     if raw is None:
         return result
-    splats = [one for one in splat.extract(splat.clean(raw), up=True) if not one.informational]
+    splats = [one for one in splat.extract(lines.clean(raw), up=True) if not one.informational]
     result = replace(result, complaints=tuple(map(_complaint, splats)))
     faults = [one for one in splats if one.fault]
     if faults and result.verdict in _GOOD:
@@ -56,7 +56,7 @@ def _console(result: Result, directory: Path) -> bytes | None:
     if span.end <= span.start:
         return b""
     with path.open("rb") as stream:
-        start = splat.line_start(stream, span.start)
+        start = lines.line_start(stream, span.start)
         stream.seek(start)
         return stream.read(max(span.end - start, 0))
 

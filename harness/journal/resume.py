@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.journal.folder import ResultsFolder, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.verdict.record import Entry, Record
-from harness.verdict.words import STAGES, Kind, Verdict
+from harness.verdict.verdict import STAGES, Kind, Verdict
 
 NAMED = 5  # entries that an error names; the others are counted
 OPTION = "--resume"

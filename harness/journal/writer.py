@@ -45,7 +45,7 @@ from harness.lib.errors import HarnessError, PatchproofError, SeriesError
 from harness.lib.files import write_atomically
 from harness.verdict.detector import Detector
 from harness.verdict.record import ConsoleRange, Entry, Record
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"

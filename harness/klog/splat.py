@@ -1,4 +1,4 @@
-"""Find the splats in a console log, and compute their fingerprints.
+"""Find the splats in a console log.
 
 ``harness.klog.patterns`` has the table of all known splats.  A splat begins at a
 message that matches a row (its head).  Its end is found by the markers of the kernel:
@@ -7,31 +7,20 @@ a ruler, the end of the call trace, ``---[ end trace``.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO
 
+from harness.klog.fingerprint import fingerprint, innermost_functions
+from harness.klog.lines import message, printed_by
 from harness.klog.patterns import BLINDING, INFORMATIONAL, PANIC, PATTERNS, REBOOT
-
-# printk's timestamp and, with CONFIG_PRINTK_CALLER, the thread or processor.
-_STAMP = r"\[ *\d+\.\d{6}\](?:\[ *(?:[TC]\d+)\])? ?"
-_PREFIX = re.compile(rf"(?:<\d+>)?{_STAMP}")
-_CALLER = re.compile(r"(?:<\d+>)?\[ *\d+\.\d{6}\]\[ *([TC]\d+)\]")
-# A kernel message that begins in the middle of a line.
-_MESSAGE_START = re.compile(rf"(?<=[^\n])(?={_STAMP}|\*\* \d+ printk messages dropped \*\*)")
-_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 _RULER = re.compile(r"={20,}$")
 _END = re.compile(r"---\[ end (trace|Kernel panic)")
 _TRACE = re.compile(r"Call Trace:|stack backtrace:")
 _TRACE_END = re.compile(r" ?</TASK>")
-#: Bytes; a longer line is searched in pieces of this length.
-LINE_LIMIT = 1 << 16
 # Limits for a splat without an end marker, with and without a call trace.
 _MAX_LINES = 150
 _LINES_WITHOUT_TRACE = 8
@@ -39,26 +28,6 @@ _LINES_WITHOUT_TRACE = 8
 _ONE_LINE = INFORMATIONAL | BLINDING | {REBOOT}
 # Kinds whose first message comes just before a WARN of the same splat.
 _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objects"})
-
-# A reliable frame of a call trace (one without ``?``), or the kernel's instruction pointer.
-_FRAME = re.compile(r"(?:RIP: 0010:| )([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
-# Functions that print the splat or lead to the printing (exception entry): the same in many splats.
-_REPORTING = re.compile(
-    r"(dump_stack|show_stack|show_trace|print_|kasan_|__asan_|check_panic|warn_slowpath|__warn|report_bug|handle_bug"
-    r"|exc_|asm_|entry_|do_syscall|x64_sys|ret_from|die|oops|page_fault|panic|__might|bad_page|sysvec"
-    r"|__sysvec|nmi_|lock_acquire|_raw_|ubsan_|__ubsan|refcount_warn|__list_|debug_dma).*"
-)
-_SUFFIX = re.compile(r"(\.(constprop|isra|part|cold|llvm)(\.\d+)*)+$")
-# The number of frames in a fingerprint.
-_FRAMES = 5
-# What differs between two runs in the same message, and its replacement.
-_VARYING = (
-    (re.compile(r", CPU#\d+: .*|CPU: \d+ PID: \d+ (at )?"), ""),
-    (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
-    (re.compile(r"(?<=\.[chS]):\d+(:\d+)?"), ""),
-    (re.compile(r"\[[^\]]*:\d+\]"), "[#]"),
-    (re.compile(r"\b(0x)?[0-9a-f]{8,}\b|\b0x[0-9a-f]+\b|(?<![\w-])\d+"), "#"),
-)
 
 
 @dataclass(frozen=True)
@@ -94,9 +63,7 @@ class Splat:
 
         Functions that only print the splat are left out.
         """
-        found = (_FRAME.match(message(line)) for line in self.text.splitlines())
-        names = (_SUFFIX.sub("", match[1]) for match in found if match)
-        return tuple(dict.fromkeys(name for name in names if not _REPORTING.fullmatch(name)))[:_FRAMES]
+        return innermost_functions(self.text)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -105,38 +72,7 @@ class Splat:
         They are the start of a SHA-256 of the kind, the title, and the frames.  Addresses
         and the numbers of lines, processes and processors are removed from the title.
         """
-        title = self.title
-        for pattern, replacement in _VARYING:
-            title = pattern.sub(replacement, title)
-        content = "\n".join([self.kind, title.strip(), *self.frames])
-        return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:12]
-
-
-def clean(raw: bytes) -> str:
-    """Return console bytes as text without escapes and control characters, one kernel message per line.
-
-    A message that the kernel printed into the middle of a line of user space gets a
-    line of its own.
-    """
-    text = raw.decode(errors="replace").replace("\r", "")
-    return _MESSAGE_START.sub("\n", _UNPRINTABLE.sub("", _ESCAPE.sub("", text)))
-
-
-def line_start(stream: BinaryIO, offset: int) -> int:
-    """Return the offset at which the line with byte ``offset`` of a console's log begins.
-
-    If the line begins more than LINE_LIMIT bytes before ``offset``, return
-    ``offset - LINE_LIMIT``.
-    """
-    first = max(offset - LINE_LIMIT, 0)
-    stream.seek(first)
-    before = stream.read(offset - first)
-    return offset if not before else first + before.rfind(b"\n") + 1
-
-
-def message(line: str) -> str:
-    """Return a console line without the kernel's timestamp and caller."""
-    return _PREFIX.sub("", line, count=1) if _PREFIX.match(line) else line
+        return fingerprint(self.kind, self.title, self.frames)
 
 
 def kind_of(line: str) -> str | None:
@@ -174,16 +110,10 @@ def extract(text: str, *, up: bool = False) -> list[Splat]:
     return splats
 
 
-def _caller(line: str) -> str:
-    """Return the thread or processor that printed a line (CONFIG_PRINTK_CALLER), or an empty string."""
-    found = _CALLER.match(line)
-    return found[1] if found else ""
-
-
 def _lines_of_caller(lines: list[str], first: int, end: int, head: int) -> list[str]:
     """Return the lines ``first`` to ``end`` that the caller of ``head`` printed, or all if it is unknown."""
-    caller = _caller(lines[head])
-    return [line for line in lines[first:end] if not caller or _caller(line) == caller]
+    caller = printed_by(lines[head])
+    return [line for line in lines[first:end] if not caller or printed_by(line) == caller]
 
 
 def _end(lines: list[str], head: int, kind: str) -> int:
@@ -191,12 +121,12 @@ def _end(lines: list[str], head: int, kind: str) -> int:
 
     Lines of other callers between its own are ignored, so they cannot end it.
     """
-    caller = _caller(lines[head])
+    caller = printed_by(lines[head])
     start = _start(lines, head)
     numbers = [
         number
         for number in range(start, min(len(lines), head + 2 * _MAX_LINES))
-        if not caller or _caller(lines[number]) in ("", caller)
+        if not caller or printed_by(lines[number]) in ("", caller)
     ]
     own = [lines[number] for number in numbers]
     return numbers[_end_of(own, 0, head - start, kind) - 1] + 1
@@ -209,11 +139,11 @@ def _nested(lines: list[str], head: int, end: int, kind: str) -> Iterator[Splat]
     is recognized by a message that no splat contains twice.
     """
     inner = [(index, found) for index in range(head + 1, end) if (found := kind_of(lines[index]))]
-    head_caller = _caller(lines[head])
+    head_caller = printed_by(lines[head])
     callers = {head_caller}
     warned = kind not in _WITH_WARNING
     for index, found in inner:
-        caller = _caller(lines[index])
+        caller = printed_by(lines[index])
         if head_caller and caller:
             another = caller not in callers
             callers.add(caller)

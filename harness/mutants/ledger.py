@@ -29,7 +29,7 @@ from harness.lib import jsonl
 from harness.lib.errors import ExitCode, HarnessError
 from harness.series.mutant import Mutant
 from harness.verdict.record import Record, Result
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 EVENTS = "events.jsonl"
 

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.journal.folder import LATEST, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import LATEST
 from harness.journal.reader import read
 from harness.kernel import apply
 from harness.kernel import build as kernel
@@ -37,7 +38,7 @@ from harness.run.request import Request
 from harness.series.mutant import Mutant
 from harness.verdict.record import Record
 from harness.verdict.requirements import Scenario
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 OUTPUT, STAGES = "output.txt", "stages.txt"
 TAIL_LINES = 10

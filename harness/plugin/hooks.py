@@ -14,7 +14,7 @@ from functools import partial
 
 import pytest
 
-from harness.journal.folder import Facts, read_facts
+from harness.journal.facts import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.plugin import markers, outcome

@@ -15,7 +15,7 @@ from harness.series.manifest import DIALECTS
 from harness.series.series import Series
 from harness.verdict import requirements
 from harness.verdict.record import Entry, repetition_mark
-from harness.verdict.words import Kind
+from harness.verdict.verdict import Kind
 from harness.vm.hardware import GIB, MIB
 from harness.vm.layout import Layout
 

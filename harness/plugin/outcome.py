@@ -8,7 +8,7 @@ from harness.actor.actor import NotOfferedError
 from harness.run.observation import NotApplicableError, Observation, Phase, first_line
 from harness.run.scenario import ScenarioRun
 from harness.verdict.record import Entry
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 
 
 def error_of(error: BaseException) -> BaseException:

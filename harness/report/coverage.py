@@ -16,7 +16,7 @@ from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.verdict.record import Record
 from harness.verdict.requirements import NOT_COVERED, Matrix, Reasons, Requirement, Scenario
-from harness.verdict.words import Strength, Verdict
+from harness.verdict.verdict import Strength, Verdict
 
 # Verdicts in rising order; the last one among the scenarios of a requirement is its state.
 _WORST = (

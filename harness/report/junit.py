@@ -8,14 +8,15 @@ from pathlib import Path
 
 from junit_xml import TestCase, TestSuite
 
-from harness.journal.folder import STACKS, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import STACKS
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
 from harness.report.tally import deviating, tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
-from harness.verdict.words import SERIES_FAULTS, Kind, Verdict
+from harness.verdict.verdict import SERIES_FAULTS, Kind, Verdict
 
 JUNIT = "junit.xml"
 TAIL_BYTES = 16 * 1024  # of a transcript or console; the results folder has all of it

@@ -18,13 +18,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.journal.folder import STACKS, read_facts
+from harness.journal.facts import read_facts
+from harness.journal.folder import STACKS
 from harness.journal.reader import read
 from harness.lib.text import visible
 from harness.report.tally import tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
-from harness.verdict.words import Kind, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 NARROW = 90  # columns; on a narrower terminal a table would fold every cell
 REASON_LINES = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.verdict.record import Result
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 
 
 def tally(results: Sequence[Result]) -> str:

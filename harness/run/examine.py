@@ -23,7 +23,7 @@ from harness.run.observation import (
     UnhealthyKernelError,
     observation_of,
 )
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 from harness.vm.machine import LAST_WORDS_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 

@@ -23,7 +23,7 @@ from harness.run import detectors
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.verdict import detector
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 from harness.vm import hardware, machine
 from harness.vm.accelerator import Accelerator
 from harness.vm.image import Image

@@ -10,7 +10,7 @@ from harness.actor.actor import NotOfferedError
 from harness.actor.reply import DeadlineError, Refused
 from harness.guest.guest import HeldDeviceError
 from harness.lib.errors import BootError, HarnessError, PatchproofError
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 # From the mildest to the worst; of a scenario's phases the worst one counts.

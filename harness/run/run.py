@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from harness.actor.start import Spare
-from harness.journal.folder import Facts, ResultsFolder, read_facts
+from harness.journal.facts import Facts, read_facts
+from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
 from harness.journal.resume import EarlierRun
 from harness.lib import paths

@@ -27,7 +27,7 @@ from harness.run.observation import (
     observation_of,
 )
 from harness.verdict.record import ConsoleRange, Entry
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Verdict
 from harness.vm.ram_bar import RamBar
 
 

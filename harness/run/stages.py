@@ -28,7 +28,7 @@ from harness.lib.progress import Progress
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import Request, RunInput
 from harness.verdict.record import Entry
-from harness.verdict.words import Kind
+from harness.verdict.verdict import Kind
 from harness.vm import image, qemu
 from harness.vm.accelerator import Accelerator, choose
 from harness.vm.layout import Layout

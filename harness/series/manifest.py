@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.verdict.words import EXPECTABLE
+from harness.verdict.verdict import EXPECTABLE
 
 MANIFEST = "series.toml"
 DIALECTS = ("base", "map", "ioctl", "feature", "auto")

@@ -20,7 +20,7 @@ from harness.lib.text import printable
 from harness.series import diff, mbox, prefix
 from harness.series.manifest import MANIFEST, Manifest
 from harness.series.prefix import Prefix, group
-from harness.verdict.words import EXPECTABLE, Verdict
+from harness.verdict.verdict import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the mailing list have some 2 MiB

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.lib.errors import ExitCode
 from harness.verdict.detector import Detector
-from harness.verdict.words import SERIES_FAULTS, Kind, Strength, Verdict
+from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
 
 def repetition_mark(number: int) -> str:

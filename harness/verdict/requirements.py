@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.lib.errors import HarnessError
 from harness.lib.paths import SUITES
-from harness.verdict.words import Strength
+from harness.verdict.verdict import Strength
 
 REQUIREMENTS = SUITES / "requirements.toml"
 NOT_COVERED = SUITES / "not-covered.toml"

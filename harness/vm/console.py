@@ -12,8 +12,9 @@ from pathlib import Path
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
-from harness.klog import splat
-from harness.klog.splat import LINE_LIMIT, Splat
+from harness.klog import lines, splat
+from harness.klog.lines import LINE_LIMIT
+from harness.klog.splat import Splat
 from harness.lib.errors import HarnessError
 
 _CHUNK = 65536
@@ -76,7 +77,7 @@ class Console:
 
     def since(self, mark: int = 0) -> str:
         """Return the console's output since ``mark``, cleaned by splat.clean()."""
-        return splat.clean(self._raw(mark))
+        return lines.clean(self._raw(mark))
 
     def splats(self, mark: int = 0) -> list[Splat]:
         """Return the splats since ``mark``, oldest first, informational ones too.
@@ -84,7 +85,7 @@ class Console:
         A line that was incomplete at ``mark`` belongs to the output since then.
         """
         with self.log.open("rb") as stream:
-            start = splat.line_start(stream, mark)
+            start = lines.line_start(stream, mark)
         return splat.extract(self.since(start), up=mark > 0)
 
     def wait_for(self, pattern: str, timeout: float, mark: int = 0) -> re.Match[str] | None:
@@ -149,7 +150,7 @@ class Console:
                     complete, incomplete = [*complete, incomplete], b""
                 if self._line is not None:
                     for raw in complete:
-                        for line in splat.clean(raw).splitlines():
+                        for line in lines.clean(raw).splitlines():
                             self._line(line)
         finally:
             self._stream.close()

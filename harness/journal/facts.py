@@ -1,0 +1,68 @@
+"""The facts of a run, ``run.json``: what exactly was tested, and with what."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+from harness.lib.errors import HarnessError
+
+RUN = "run.json"
+#: The facts that stay equal in all parts of a resumed run, and their descriptions for a message.
+IDENTITY = {
+    "series": "the name of the series",
+    "digest": "the digest of the series",
+    "tree": "the git tree of the kernel",
+    "kernel": "the identity of the kernel",
+    "config_digest": "the digest of its configuration",
+}
+
+
+class Facts(TypedDict, total=False):
+    """The members of ``run.json``: what exactly was tested, and with what.
+
+    Each stage adds its facts, so a run that ended early lacks some.
+    """
+
+    harness: str  # version of this program
+    series: str  # name
+    title: str
+    origin: str  # where the series was read from
+    dialect: str
+    digest: str  # of the series, 64 hex digits
+    program: str  # digest of suites, probes and harness
+    base_wanted: str  # "6.19"
+    base: str  # the version that was used, "6.19.6" if 6.19 was not available
+    base_source: str  # where the base came from
+    tree: str  # git tree id of base plus series
+    kernel_release: str  # uname -r
+    kernel: str  # identity of the built kernel
+    config_digest: str
+    compiler: str
+    warnings: list[str]  # compile warnings that the series adds
+    image: str  # identity of the root file system
+    accelerator: str
+    accelerator_reason: str
+    qemu: str  # version
+    qemu_command: list[str]
+    selection: list[str]  # the options and arguments that the user gave
+    directory: str  # the working directory, to which paths in ``selection`` are relative
+    repeat: int  # the number of repetitions of each scenario
+    random_order: str  # the seed; empty if the scenarios run in the order of the suites
+    resumed: list[str]  # UTC times at which the run was resumed
+
+
+def read_facts(directory: Path) -> Mapping[str, object]:
+    """Return the facts in ``run.json``, none without that file; raise HarnessError if it is damaged."""
+    path = directory / RUN
+    try:
+        facts = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise HarnessError(f"The facts of the run cannot be read: {path} is not JSON ({error}).") from error
+    if not isinstance(facts, dict):
+        raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object.")
+    return facts
