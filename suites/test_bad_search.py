@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
-from harness.actor.footprint import Leftovers
+from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device
 from harness.actor.ioctl import BAD_POINTERS, GET, PROBE, SET, VFIO_DEVICE_FEATURE, call, feature, hold
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
@@ -153,10 +153,10 @@ def test_any_creation_makes_what_was_asked_or_nothing(ram: Function, search: Sea
     """Whatever its arguments, a creation makes a DMABUF of pages of the BAR or leaves nothing behind."""
     made = 0
 
-    def prepare(owner: Actor) -> tuple[Device, Leftovers]:
-        return owner.open(ram.address), Leftovers(owner)
+    def prepare(owner: Actor) -> tuple[Device, FootprintChanges]:
+        return owner.open(ram.address), FootprintChanges(owner)
 
-    def check(subject: tuple[Device, Leftovers], case: Creation) -> None:
+    def check(subject: tuple[Device, FootprintChanges], case: Creation) -> None:
         nonlocal made
         device, leftovers = subject
         try:
@@ -210,7 +210,7 @@ def test_any_revoke_takes_the_named_dmabuf_or_none(ram: Function, search: Search
     """Whatever its arguments, a revoke takes the DMABUF that it names or leaves all as it was."""
     gone = 0
 
-    def check(subject: tuple[LiveBuffer, Leftovers], case: RevokeCall) -> None:
+    def check(subject: tuple[LiveBuffer, FootprintChanges], case: RevokeCall) -> None:
         nonlocal gone
         live, leftovers = subject
         owner = live.owner
@@ -228,8 +228,8 @@ def test_any_revoke_takes_the_named_dmabuf_or_none(ram: Function, search: Search
         assert live.mapping.load32(0) == 0x40
         require_nothing_left(leftovers)
 
-    def prepare(owner: Actor) -> tuple[LiveBuffer, Leftovers]:
-        return LiveBuffer(owner, owner.open(ram.address)), Leftovers(owner)
+    def prepare(owner: Actor) -> tuple[LiveBuffer, FootprintChanges]:
+        return LiveBuffer(owner, owner.open(ram.address)), FootprintChanges(owner)
 
     search(revocations(), prepare, check, examples=100)
     if not gone:
@@ -287,7 +287,7 @@ def test_any_attribute_call_is_correct_or_refused(ram: Function, search: Search)
     """Whatever its arguments, the memory-attribute feature takes a correct call only, and revokes nothing."""
     taken = 0
 
-    def check(subject: tuple[LiveBuffer, Leftovers], case: AttributeCall) -> None:
+    def check(subject: tuple[LiveBuffer, FootprintChanges], case: AttributeCall) -> None:
         nonlocal taken
         live, leftovers = subject
         done = outcome(lambda: case.make(live.device, live.buffer)) == "success"
@@ -297,10 +297,10 @@ def test_any_attribute_call_is_correct_or_refused(ram: Function, search: Search)
         live.require_alive()
         require_nothing_left(leftovers)
 
-    def prepare(owner: Actor) -> tuple[LiveBuffer, Leftovers]:
+    def prepare(owner: Actor) -> tuple[LiveBuffer, FootprintChanges]:
         if owner.offers()["memattr"] != "feature":
             pytest.skip("this kernel offers no memory attribute by a device feature")
-        return LiveBuffer(owner, owner.open(ram.address)), Leftovers(owner)
+        return LiveBuffer(owner, owner.open(ram.address)), FootprintChanges(owner)
 
     search(attributions(), prepare, check, examples=80)
     if not taken:
@@ -335,13 +335,13 @@ def test_any_mmap_shows_the_dmabufs_pages_or_fails(ram: Function, search: Search
     """Whatever its arguments, an mmap() that succeeds maps pages of the DMABUF only."""
     mapped = 0
 
-    def prepare(owner: Actor) -> tuple[BuffersByKind, Leftovers]:
+    def prepare(owner: Actor) -> tuple[BuffersByKind, FootprintChanges]:
         kinds = BuffersByKind(owner, ram)
         for kind in OPEN_MODES:
             assert kinds[kind].size == LENGTH
-        return kinds, Leftovers(owner)
+        return kinds, FootprintChanges(owner)
 
-    def check(subject: tuple[BuffersByKind, Leftovers], case: Mmap) -> None:
+    def check(subject: tuple[BuffersByKind, FootprintChanges], case: Mmap) -> None:
         nonlocal mapped
         kinds, leftovers = subject
         buffer = kinds[case.of]

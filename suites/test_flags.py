@@ -16,13 +16,13 @@ from harness.actor.mm import (
     Memory,
     advise_process,
     duplicate,
-    leave_behind,
     lock,
     lock_all,
     map_at,
+    map_over,
     pin,
-    put_over,
     remap,
+    remap_dontunmap,
     remap_file_page,
     seal,
     shared_files,
@@ -198,7 +198,7 @@ def test_mremap_shrinks_and_moves_only(c_owner: Actor, buffer: Buffer, mapping: 
     assert outcome(lambda: remap(mapping, LENGTH + PAGE)) == "EFAULT"
     assert outcome(lambda: remap(mapping, LENGTH + PAGE, "none")) == "EFAULT"
     assert outcome(lambda: duplicate(mapping)) == "EFAULT"
-    assert outcome(lambda: leave_behind(mapping)) == "EINVAL"
+    assert outcome(lambda: remap_dontunmap(mapping)) == "EINVAL"
     assert mapping.pages(0, 6 * PAGE) == SHOWN[:6]
     moved = remap(mapping, LENGTH, "maymove,fixed")
     assert moved.pages() == SHOWN
@@ -240,10 +240,10 @@ def test_map_fixed_replaces_pages_and_takes_edge_addresses(
     c_owner: Actor, buffer: Buffer, mapping: Mapping
 ) -> None:
     """MAP_FIXED replaces pages, MAP_FIXED_NOREPLACE does not; both ends of the address space are usable."""
-    put_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
+    map_over(mapping, buffer, 2 * PAGE, 2 * PAGE, 9 * PAGE)
     expected = [*SHOWN[:2], SHOWN[9], SHOWN[10], *SHOWN[4:]]
     assert mapping.pages() == expected
-    refused = outcome(lambda: put_over(mapping, buffer, 0, PAGE, 9 * PAGE, replacing=False))
+    refused = outcome(lambda: map_over(mapping, buffer, 0, PAGE, 9 * PAGE, replacing=False))
     assert (refused, mapping.pages()) == ("EEXIST", expected)
     edges = [map_at(buffer, LAST_ADDRESS - LENGTH), map_at(buffer, FIRST_ADDRESS)]
     for edge in edges:
@@ -256,7 +256,7 @@ def test_map_fixed_replaces_pages_and_takes_edge_addresses(
 @requirement("FLAG-17")
 def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """Two adjacent mappings of consecutive offsets show their pages before and after a split."""
-    put_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
+    map_over(mapping, buffer, 8 * PAGE, 8 * PAGE, 8 * PAGE)
     assert mapping.pages() == SHOWN
     assert [vma.end for vma in c_owner.vmas(mapping)][-1] == LENGTH
     mapping.protect("r", 6 * PAGE, 4 * PAGE)  # across their boundary

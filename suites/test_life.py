@@ -14,7 +14,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.footprint import Leftovers
+from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
 from harness.guest.guest import Guest
@@ -410,7 +410,7 @@ def test_dmabufs_that_outlive_their_device_leave_no_memory(
     def outlived(devices: int) -> None:
         for number in range(devices):
             device = c_owner.open(ram.address, ("group", "cdev")[number % 2])
-            assert c_owner.outlive(device, RAM_BAR, RANGES, AT_ONCE) == AT_ONCE
+            assert c_owner.close_device_first(device, RAM_BAR, RANGES, AT_ONCE) == AT_ONCE
 
     outlived(2)
     before = Slabs.of(guest)
@@ -447,7 +447,7 @@ def test_export_without_a_free_descriptor_is_emfile(
     """Without a free descriptor each export is EMFILE and leaves nothing behind; with one it succeeds."""
     owner = start(kind)
     device = owner.open(ram.address)
-    leftovers = Leftovers(owner)
+    leftovers = FootprintChanges(owner)
     owner.limit_descriptors(NONE_FREE)
     tally = failing_exports(owner, device, kind)
     owner.limit_descriptors(64)

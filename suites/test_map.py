@@ -342,9 +342,9 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
     """An export before any access through the device fd claims the BAR."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
-        assert guest.claims(function) == {}
+        assert guest.claimed_bars(function) == {}
         owner.export(device, bar)
-        assert guest.claims(function) == {bar: "vfio"}
+        assert guest.claimed_bars(function) == {bar: "vfio"}
 
 
 @requirement("MAP-13")
@@ -352,7 +352,7 @@ def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function)
     """Two concurrent exports that are the first use of a BAR both succeed."""
     for _ in range(FIRST_EXPORTS):
         device = c_owner.open(registers.address)
-        assert c_owner.together(device, "export", 0, PAGE, count=1) == {"done": 2}
+        assert c_owner.race(device, "export", 0, PAGE, count=1) == {"done": 2}
         device.close()
 
 

@@ -263,10 +263,10 @@ def test_a_client_that_hangs_does_not_delay_a_revoke(
         assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
         oracle.require_undisturbed()
     before = hammer.counts(more=1)
-    after = hammer.counts(more=2 * hammer.lap)
+    after = hammer.counts(more=2 * hammer.accesses_per_round)
     require_none_landed(before, after)
     for one in after:
-        assert one.sigbus > hammer.lap
+        assert one.sigbus > hammer.accesses_per_round
         assert (one.sigsegv, one.other) == (0, 0)
     oracle.require_undisturbed()
 
@@ -315,9 +315,9 @@ def test_a_revoke_reaches_every_thread(
     oracle.require_reach(hammer)
     assert c_owner.reclaim(buffer, oracle.view, OURS) is None
     before = hammer.counts(more=1)
-    after = hammer.counts(more=hammer.lap)
+    after = hammer.counts(more=hammer.accesses_per_round)
     require_none_landed(before, after)
-    assert [one.sigbus > hammer.lap for one in after] == [True] * len(cpus)
+    assert [one.sigbus > hammer.accesses_per_round for one in after] == [True] * len(cpus)
     oracle.require_undisturbed()
     assert client_mapping.pages() == GONE
 

@@ -136,9 +136,9 @@ def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) ->
     for mapping in (touched, untouched, client_mapping, half):
         assert mapping.pages() == GONE[: mapping.length // PAGE]
         hammer = mapping.hammer(THEIRS, access="both")
-        hammer.counts(more=hammer.lap)
+        hammer.counts(more=hammer.accesses_per_round)
         (blows,) = hammer.stop()
-        assert blows.sigbus > hammer.lap
+        assert blows.sigbus > hammer.accesses_per_round
         assert (blows.stored, blows.loaded, blows.sigsegv, blows.other) == (0, 0, 0, 0)
 
 
@@ -304,10 +304,10 @@ def test_a_revoke_waits_for_no_client(
     assert c_owner.reclaim(buffer, oracle.view, OURS, deadline=one_second) is None
     c_owner.signal(client_mapping.actor, "cont")
     before = hammer.counts(more=1)
-    after = hammer.counts(more=hammer.lap)
+    after = hammer.counts(more=hammer.accesses_per_round)
     require_none_landed(before, after)
     for one in after:
-        assert one.sigbus > hammer.lap
+        assert one.sigbus > hammer.accesses_per_round
         assert (one.sigsegv, one.other) == (0, 0)
     oracle.require_undisturbed()
     assert client_mapping.pages() == GONE
@@ -353,7 +353,7 @@ def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> No
     """Two threads revoke a DMABUF at once, 5,000 times: one succeeds, the other gets EBADFD."""
     device = c_owner.open(ram.address)
     assert isinstance(mapped(c_owner.export(device, RAM_BAR, SPAN)).load32(0), int)
-    answers = c_owner.together(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
+    answers = c_owner.race(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
     assert answers == {"done": TOGETHER, "EBADFD": TOGETHER}
 
 

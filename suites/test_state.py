@@ -599,7 +599,7 @@ def notifications(owner: Actor, act: Callable[[], object]) -> int:
                 )
             continue
         act()
-        return owner.counted()
+        return owner.end_count()
     raise HarnessError(f"The kernel has none of {', '.join(NOTIFY)}.")
 
 

@@ -66,7 +66,7 @@ def make_base(folder: Path) -> Base:
     folder.mkdir(parents=True, exist_ok=True)
     repository = folder / "base.git"
     archive = make_tarball(folder / "linux.tar.xz")
-    commit = tarball.into_repository(archive, repository, "Linux 6.19.6\n", Stage("fetch", None, None))
+    commit = tarball.import_tarball(archive, repository, "Linux 6.19.6\n", Stage("fetch", None, None))
     return Base("6.19.6", "6.19", "a test", commit, repository)
 
 

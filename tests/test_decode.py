@@ -54,7 +54,7 @@ def test_decoded_frames_have_their_lines(tmp_path: Path) -> None:
     store = Store()
     progress = Progress(store)
     source = apply.apply_series(store, progress, base.fetch(store, progress), None, tmp_path / "apply.log")
-    text = decode.decoded(TRACE, image(tmp_path, "-g"), source.content)
+    text = decode.add_source_lines(TRACE, image(tmp_path, "-g"), source.content)
     assert text.startswith("# decoded by scripts/decode_stacktrace.sh of the tree under test\n")
     assert "RIP: 0010:inner (" in text
     assert f"outer ({tmp_path}/a.c:11)" in text
@@ -73,7 +73,7 @@ def test_trace_that_cannot_be_decoded_says_why(
     tmp_path: Path, options: tuple[str, ...], known: bool, why: str
 ) -> None:
     vmlinux = image(tmp_path, *options) if known else None
-    text = decode.decoded(TRACE, vmlinux, none)
+    text = decode.add_source_lines(TRACE, vmlinux, none)
     assert text.startswith("# not decoded: ")
     assert why in text.splitlines()[0]
     assert text.endswith(f"\n{TRACE}\n")

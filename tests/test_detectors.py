@@ -19,7 +19,7 @@ from harness.kernel import kconfig
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
 from harness.run import detectors
-from harness.verdict.detector import Detector, State, counts_leaks
+from harness.verdict.detector import Detector, State, has_kmemleak
 from harness.vm import machine
 from harness.vm.layout import Layout
 
@@ -164,7 +164,7 @@ class TestSharedMachine:
 
     def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, unpatched: UnpatchedMachine) -> None:
         with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
-            kmemleak.ask(unpatched.guest)
+            kmemleak.scan(unpatched.guest)
 
     def test_warning_during_the_proof_is_a_complaint(self, unpatched: UnpatchedMachine) -> None:
         """The kernel warns while the page table is read, which is after the last provocation."""
@@ -310,4 +310,4 @@ def test_refcount_without_its_warning_is_blind() -> None:
 @pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
 def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
     found = detectors.by_files(provoked(watchers=(value, "-", "-", "-", "0")))
-    assert counts_leaks(found) is asked
+    assert has_kmemleak(found) is asked

@@ -25,4 +25,4 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
 )
 def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> None:
     """The dump is from a guest that stopped answering after some hundred resets of its devices."""
-    assert diagnose.deaf(said) == fault
+    assert diagnose.lost_interrupt(said) == fault

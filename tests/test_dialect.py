@@ -25,12 +25,12 @@ def headers(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", LINES)
 def test_auto_is_the_dialect_of_the_headers(tmp_path: Path, kind: str) -> None:
-    assert dialect.settle("auto", headers(tmp_path, kind)) == kind
+    assert dialect.resolve("auto", headers(tmp_path, kind)) == kind
 
 
 @pytest.mark.parametrize(("promised", "kind"), [("base", "map"), *((kind, kind) for kind in LINES)])
 def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, kind: str) -> None:
-    assert dialect.settle(promised, headers(tmp_path, kind)) == promised
+    assert dialect.resolve(promised, headers(tmp_path, kind)) == promised
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, 
 )
 def test_promised_dialect_not_in_the_headers_is_an_error(tmp_path: Path, promised: str, kind: str) -> None:
     with pytest.raises(BuildError, match=f"promises the dialect {promised}, .* of the dialect {kind}"):
-        dialect.settle(promised, headers(tmp_path, kind))
+        dialect.resolve(promised, headers(tmp_path, kind))

@@ -104,9 +104,9 @@ def test_fetch_on_a_full_disk_is_not_unreachable(tmp_path: Path, stage: Stage) -
 
 
 def test_demand_room_refuses_a_small_disk(tmp_path: Path) -> None:
-    download.demand_room(tmp_path, 1)
+    download.require_space(tmp_path, 1)
     with pytest.raises(HarnessError, match="MiB free, and 1099511627776 MiB are needed"):
-        download.demand_room(tmp_path, 1 << 60)
+        download.require_space(tmp_path, 1 << 60)
 
 
 def test_fetch_from_an_absent_server_is_unreachable(tmp_path: Path, stage: Stage) -> None:
@@ -132,7 +132,7 @@ class WatchedStage(Stage):
 
 def test_watched_shows_the_size_of_a_growing_file(tmp_path: Path) -> None:
     stage = WatchedStage()
-    with download.watched(tmp_path / "f", 3 << 20, stage):
+    with download.showing_progress(tmp_path / "f", 3 << 20, stage):
         (tmp_path / "f").write_bytes(CONTENT)
         assert stage.shown.wait(60)
     assert stage.detail.endswith("of 3 MiB")

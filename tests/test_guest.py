@@ -13,12 +13,12 @@ from small_run import until
 
 from harness.actor.actor import Actor
 from harness.actor.build import build_actor
-from harness.actor.footprint import Leftovers
+from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.actor.start import start_actor, start_python
 from harness.actor.transcript import Transcript
-from harness.guest.guest import Guest, HeldDeviceError, PciFunction
+from harness.guest.guest import Guest, PciFunction, UnbindTimeoutError
 from harness.guest.health import KernelHealth
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
@@ -88,7 +88,7 @@ def test_claims_name_the_owner_of_a_bar() -> None:
             "  380000000-383ffffff : 0000:02:00.0\n    380000000-383ffffff : vfio\n",
         }
     )
-    assert guest.claims(device) == {2: "vfio"}
+    assert guest.claimed_bars(device) == {2: "vfio"}
 
 
 @dataclass
@@ -185,7 +185,9 @@ class TestBind:
             opened = owner.open(device.address)
             with monkeypatch.context() as patched:
                 patched.setattr(Guest, "patience", 3.0)
-                with pytest.raises(HeldDeviceError, match=rf"did not let go of the device {device.address}"):
+                with pytest.raises(
+                    UnbindTimeoutError, match=rf"did not let go of the device {device.address}"
+                ):
                     unpatched.guest.unbind(device)
             opened.close()
             driver = f"/sys/bus/pci/devices/{device.address}/driver"
@@ -296,7 +298,7 @@ class TestHealth:
     @BOTH
     def test_footprint_ignores_clocksource_messages(self, unpatched: UnpatchedMachine, kind: str) -> None:
         with unpatched.start(kind, f"log-{kind}") as owner:
-            leftovers = Leftovers(owner)
+            leftovers = FootprintChanges(owner)
             unpatched.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
             assert leftovers.look() == ""
             unpatched.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')

@@ -13,7 +13,7 @@ from actors import PAGE, Client
 
 from harness.actor import mm
 from harness.actor.actor import Actor
-from harness.actor.footprint import Footprint, Leftovers
+from harness.actor.footprint import Footprint, FootprintChanges
 from harness.actor.handles import Buffer, Device, Mapping
 from harness.actor.ioctl import GET, Abi, Anchor, Argument, call, creation, feature, hold
 from harness.actor.processes import Segment, dump, leave, orphan, receive, segments, seized, send
@@ -89,7 +89,7 @@ class TestCalls:
         assert first.until(Footprint(3, 0, 5)) == "5 records in the kernel log"
         if "dmabufs=" not in owner.say("footprint"):
             with pytest.raises(HarnessError, match=r"could not count .*; its reply was: fds=\d+"):
-                Leftovers(owner)
+                FootprintChanges(owner)
 
     def test_abi_has_its_numbers(self, owner: Actor) -> None:
         assert Abi.of(owner).export == 11
@@ -112,10 +112,10 @@ class TestMappings:
 
     def test_put_over_and_map_at_place_pages(self, c_owner: Actor, mapping: Mapping) -> None:
         buffer = buffer_of(c_owner)
-        mm.put_over(mapping, buffer, PAGE, PAGE, 3 * PAGE)
+        mm.map_over(mapping, buffer, PAGE, PAGE, 3 * PAGE)
         assert mapping.pages() == [7, 10, 9, 10]
         with pytest.raises(Refused):
-            mm.put_over(mapping, buffer, PAGE, PAGE, 0, replacing=False)
+            mm.map_over(mapping, buffer, PAGE, PAGE, 0, replacing=False)
         mm.remap_file_page(mapping, 0, 2 * PAGE, PAGE)
         assert mapping.pages() == [7, 10, 7, 10]
         assert mm.map_at(buffer, 1 << 44, PAGE, 2 * PAGE).pages() == [9]

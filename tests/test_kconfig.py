@@ -47,7 +47,7 @@ def test_requested_refuses_a_missing_fragment(tmp_path: Path) -> None:
 
 def test_vanished_lists_options_with_another_value() -> None:
     asked = {"PCI": "y", "VT": "n", "KVM": "n", "VFIO": "y", "N": "16"}
-    assert kconfig.vanished(asked, {"PCI": "y", "VT": "y", "VFIO": "m", "N": "8"}) == ["N", "VFIO", "VT"]
+    assert kconfig.dropped(asked, {"PCI": "y", "VT": "y", "VFIO": "m", "N": "8"}) == ["N", "VFIO", "VT"]
 
 
 REASONS: list[tuple[str, str, Mapping[str, str], str]] = [
@@ -149,7 +149,7 @@ def test_fragments_survive_in_the_real_kernel(source: Path, tmp_path: Path, more
     )
     options = kconfig_why.Options(source)
     got = kconfig.values((tmp_path / ".config").read_text())
-    lost = kconfig.vanished(asked, got)
+    lost = kconfig.dropped(asked, got)
     assert [f"{name}: {options.why(name, asked[name], got)}" for name in lost] == []
     on = [name for name, value in got.items() if value == "y"]
     assert len(on) > 500

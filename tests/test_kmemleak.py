@@ -12,17 +12,17 @@ REPORT = (Path(__file__).parent / "data" / "leaks.txt").read_text()
 
 def test_first_object_has_size_process_and_function() -> None:
     expected = "96 bytes that actor (process 54) had asked for, in vfio_pci_core_feature_dma_buf()"
-    assert kmemleak.first(REPORT) == expected
+    assert kmemleak.describe_first(REPORT) == expected
 
 
 def test_object_without_a_trace_has_size_and_process() -> None:
     lines = REPORT.splitlines(keepends=True)
     bare = "".join([*lines[:2], "  backtrace (crc 0):\n"])
-    assert kmemleak.first(bare.replace("object 0x", "object (percpu) 0x")) == (
+    assert kmemleak.describe_first(bare.replace("object 0x", "object (percpu) 0x")) == (
         "96 bytes that actor (process 54) had asked for"
     )
 
 
 def test_malformed_report_is_no_error() -> None:
-    assert kmemleak.first(REPORT[:90]) == "one that cannot be told"
-    assert kmemleak.first("x") == "one that cannot be told"
+    assert kmemleak.describe_first(REPORT[:90]) == "one that cannot be told"
+    assert kmemleak.describe_first("x") == "one that cannot be told"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernel.make_output import Output, unplaced
+from harness.kernel.make_output import Output, without_position
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 
@@ -96,5 +96,7 @@ def test_warnings_belong_to_the_object_that_was_made() -> None:
 
 
 def test_unplaced_forgets_lines_and_offsets() -> None:
-    assert unplaced("drivers/a.c:363:12: warning: odd") == "drivers/a.c: warning: odd"
-    assert unplaced("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
+    assert without_position("drivers/a.c:363:12: warning: odd") == "drivers/a.c: warning: odd"
+    assert (
+        without_position("vmlinux.o: warning: objtool: f+0x1f: odd") == "vmlinux.o: warning: objtool: f: odd"
+    )

@@ -30,7 +30,7 @@ from harness.mutants import selection as mutants
 from harness.mutants import trials as trials_module
 from harness.mutants.jobs import Job, job_of, jobs_of
 from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, Score, judge
-from harness.mutants.trials import Trials, alone
+from harness.mutants.trials import Trials, locked
 from harness.plugin import selection
 from harness.plugin.expression import KeywordExpression
 from harness.plugin.selection import in_order
@@ -460,8 +460,8 @@ def test_trial_is_done_if_nothing_has_changed(
     ledger.controlled("control", CleanRun({MAP.id} if held else {REV.id}))
     ledger.controlled("another", CleanRun({MAP.id}))
     assert ledger.is_done(make_mutant("a"), key, suites) is done
-    assert ledger.is_open(trial) is (trial.killed and not held)
-    assert list(ledger.settled) == ([] if ledger.is_open(trial) else ["good/a"])
+    assert ledger.is_unconfirmed(trial) is (trial.killed and not held)
+    assert list(ledger.confirmed) == ([] if ledger.is_unconfirmed(trial) else ["good/a"])
 
 
 # --- what they add up to
@@ -620,7 +620,7 @@ def test_ledgers_of_shards_can_be_joined(tmp_path: Path, three: list[Mutant]) ->
     whole = RecordedTrials(tmp_path / "whole", {})
     whole.run(three)
     assert whole.asked == []
-    assert set(whole.ledger.settled) == {"good/a", "good/b"}
+    assert set(whole.ledger.confirmed) == {"good/a", "good/b"}
 
 
 @pytest.mark.parametrize("at", ["good+a", "good+b", "good"])
@@ -629,14 +629,14 @@ def test_interrupted_trials_continue_where_they_were(tmp_path: Path, three: list
     ended = RecordedTrials(tmp_path / "results", {**outcomes, at: KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt):
         ended.run(three)
-    assert not ended.ledger.settled
+    assert not ended.ledger.confirmed
     again = RecordedTrials(tmp_path / "results", outcomes)
     again.run(three)
     every = ["good+a", "good+b", "good"]
     assert [name for name, _ in again.asked] == every[every.index(at) :]
     assert again.asked[-1][1] == (MAP.id, REV.id)
     assert again.fates() == {"good/a": Fate.KILLED, "good/b": Fate.KILLED}
-    assert list(again.ledger.settled) == ["good/a", "good/b"]
+    assert list(again.ledger.confirmed) == ["good/a", "good/b"]
 
 
 def test_quick_survivor_is_tried_with_all_scenarios(tmp_path: Path, three: list[Mutant]) -> None:
@@ -693,7 +693,7 @@ def test_complaint_between_scenarios_needs_a_control(
     fine = RecordedTrials(tmp_path / "fine", {"good+a": loud, "good+b": KILL})
     fine.run(three)
     assert fine.fates()["good/a"] is Fate.MISTAKEN
-    assert fine.ledger.settled["good/a"].killer == "machine-2"
+    assert fine.ledger.confirmed["good/a"].killer == "machine-2"
     broken = RecordedTrials(tmp_path / "broken", {"good+a": loud, "good+b": KILL, "good": loud})
     broken.run(three)
     assert broken.fates()["good/a"] is Fate.ERROR
@@ -739,7 +739,7 @@ def test_stage_that_killed_is_part_of_any_control(tmp_path: Path, three: list[Mu
     trials.run(three[:1])
     assert trials.asked[-1] == ("good", (SCENARIOS[0].id,))
     assert trials.fates() == {"good/a": Fate.MISTAKEN}
-    assert trials.ledger.settled["good/a"].killer == BOOT.id
+    assert trials.ledger.confirmed["good/a"].killer == BOOT.id
 
 
 def test_control_without_an_end_is_an_error(tmp_path: Path, three: list[Mutant]) -> None:
@@ -781,7 +781,7 @@ def test_run_output_decides_the_trial(
         (folder / "run.json").write_text(json.dumps({"digest": digest.replace("of the mutant", tried)}))
         return 1
 
-    monkeypatch.setattr(command, "wait_for", wait_for)
+    monkeypatch.setattr(command, "run_harness", wait_for)
     trials = StartedTrials(tmp_path / "results", {})
     if digest == "of the mutant":
         with pytest.raises(HarnessError, match=r"The run did not begin\."):  # the control's run
@@ -793,9 +793,9 @@ def test_run_output_decides_the_trial(
 
 def test_results_folder_belongs_to_one_run(tmp_path: Path) -> None:
     taken = pytest.raises(HarnessError, match="Another run tries mutants in")
-    with alone(tmp_path / "results"), taken, alone(tmp_path / "results"):
+    with locked(tmp_path / "results"), taken, locked(tmp_path / "results"):
         pass
-    with alone(tmp_path / "results"):
+    with locked(tmp_path / "results"):
         pass
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
-from harness.guest.guest import HeldDeviceError
+from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, HarnessError
 from harness.plugin import outcome
 from harness.run.observation import KernelDiedError, UnhealthyKernelError, observation_of
@@ -34,7 +34,7 @@ def failed(reason: str) -> BaseException:
             Verdict.VIOLATES,
             "The operation `revoke dev1 buf1` did not end within 10 s; the actor gave it up.",
         ),
-        (HeldDeviceError("did not let go"), Verdict.VIOLATES, "did not let go"),
+        (UnbindTimeoutError("did not let go"), Verdict.VIOLATES, "did not let go"),
         (UnhealthyKernelError("the kernel said: WARNING"), Verdict.VIOLATES, "the kernel said: WARNING"),
         (KernelDiedError("The kernel died: panic"), Verdict.KERNEL_DIED, "The kernel died: panic"),
         (BootError("The kernel panicked."), Verdict.KERNEL_DIED, "The kernel panicked."),

@@ -282,8 +282,8 @@ class TestValues:
     def test_hammer_counts_are_values(self, client: Client, owner: Actor, buffer: Buffer) -> None:
         mapping = owner.map(buffer)
         hammer = mapping.hammer(THEIRS, access="both", threads=2, cpus=owner.cpus()[:1], offset=PAGE)
-        assert hammer.lap == 2 * 3 * 1024
-        first, second = hammer.counts(more=hammer.lap)
+        assert hammer.accesses_per_round == 2 * 3 * 1024
+        first, second = hammer.counts(more=hammer.accesses_per_round)
         assert first.cpu == second.cpu == owner.cpus()[0]
         assert landed((first, second)) == first.stored + first.loaded + second.stored + second.loaded
         client.shrink(0)

@@ -167,7 +167,7 @@ def test_warning_of_a_refcount_belongs_to_it() -> None:
 def test_dropped_messages_inside_a_splat_are_blinding() -> None:
     lines = [*ONE[:3], "** 12 printk messages dropped **", *ONE[3:]]
     splats = splat.extract("\n".join(lines))
-    assert [(one.kind, one.blinding, one.fault) for one in splats] == [
+    assert [(one.kind, one.detector_lost, one.fault) for one in splats] == [
         ("warning", False, True),
         ("dropped", True, False),
     ]

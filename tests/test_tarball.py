@@ -42,7 +42,7 @@ def stage() -> Stage:
 def test_tarball_hostile_is_refused(tmp_path: Path, stage: Stage, info: tarfile.TarInfo, says: str) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz", (info, "x"))
     with pytest.raises(HarnessError, match=r"linux\.tar\.xz could not be imported") as refusal:
-        tarball.into_repository(archive, tmp_path / "git", "test\n", stage)
+        tarball.import_tarball(archive, tmp_path / "git", "test\n", stage)
     assert says in str(refusal.value)
 
 
@@ -50,7 +50,7 @@ def test_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz")
     archive.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(HarnessError, match="could not be imported") as refusal:
-        tarball.into_repository(archive, tmp_path / "git", "test\n", stage)
+        tarball.import_tarball(archive, tmp_path / "git", "test\n", stage)
     assert "Unexpected end of input" in refusal.value.tail
 
 
@@ -58,9 +58,9 @@ def test_tarball_gives_the_same_commit_everywhere(
     tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = make_tarball(tmp_path / "linux.tar.xz")
-    one = tarball.into_repository(archive, tmp_path / "one", "test\n", stage)
+    one = tarball.import_tarball(archive, tmp_path / "one", "test\n", stage)
     (tmp_path / "gitconfig").write_text("[core]\n\tautocrlf = true\n[user]\n\tname = someone\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_COMMITTER_DATE", "2001-01-01T00:00:00Z")
-    assert tarball.into_repository(archive, tmp_path / "two", "test\n", stage) == one
+    assert tarball.import_tarball(archive, tmp_path / "two", "test\n", stage) == one

@@ -15,7 +15,7 @@ from small_kernel import CORE, FILES, make_base
 
 from harness.kernel import apply
 from harness.kernel import checkout as checkout_module
-from harness.kernel.apply import AmSession, Done
+from harness.kernel.apply import AmSession, AppliedPrefix
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
 from harness.lib import git
@@ -255,7 +255,7 @@ def test_apply_refuses_a_file_the_reader_did_not_see(
 ) -> None:
     """git and harness.diff may read a patch differently; then it is refused."""
     misread = [[FileDiff(paths={"Makefile"})]]
-    nothing = Done(base.commit, 0)
+    nothing = AppliedPrefix(base.commit, 0)
     with (
         AmSession(store, base, made_of(PLAIN), misread, tmp_path / "log", nothing) as workshop,
         pytest.raises(ApplyError, match=r"it changes drivers/vfio/pci/core\.c"),
@@ -284,13 +284,13 @@ def test_files_into_writes_only_what_differs(
     plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
     patched = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "build" / "src"
-    plain.files_into(folder, progress)
+    plain.check_out(folder, progress)
     expected = {name: (mode & 0o111, text) for name, (mode, text) in FILES.items()}
     expected["include/dt-bindings"] = (0o111, "../scripts")
     assert contents(folder) == expected
     times = {path: path.lstat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
-    patched.files_into(folder, progress)
+    patched.check_out(folder, progress)
     changed = {
         str(path.relative_to(folder)) for path, time in times.items() if path.lstat().st_mtime_ns != time
     }
@@ -302,7 +302,7 @@ def test_files_into_writes_only_what_differs(
     (folder / "scripts" / "extra.o").write_text("x")
     (folder / "nested" / ".git").mkdir(parents=True)
     (folder / "nested" / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
-    plain.files_into(folder, progress)
+    plain.check_out(folder, progress)
     assert contents(folder) == expected
     assert not (folder / "nested").exists()
 
@@ -313,7 +313,7 @@ def test_files_into_ignores_the_users_attributes(
     (tmp_path / "config" / "git").mkdir(parents=True)
     (tmp_path / "config" / "git" / "attributes").write_text("* text eol=crlf\n")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    apply.apply_series(store, progress, base, None, tmp_path / "log").files_into(tmp_path / "src", progress)
+    apply.apply_series(store, progress, base, None, tmp_path / "log").check_out(tmp_path / "src", progress)
     assert (tmp_path / "src" / "Kconfig").read_bytes() == FILES["Kconfig"][1].encode()
 
 
@@ -324,12 +324,12 @@ def test_files_into_repairs_a_damaged_folder(
     plain = apply.apply_series(store, progress, base, None, tmp_path / "log")
     patched = apply.apply_series(store, progress, base, made_of(PLAIN), tmp_path / "log")
     folder = tmp_path / "src"
-    plain.files_into(folder, progress)
+    plain.check_out(folder, progress)
     expected = contents(folder)
     index = tmp_path / "src.index"
     if damage == "half written":  # files of the new tree, index of the old one
         before = index.read_bytes()
-        patched.files_into(folder, progress)
+        patched.check_out(folder, progress)
         index.write_bytes(before)
         (folder / "Makefile").write_text(FILES["Makefile"][1][:10])
     elif damage == "stale lock":
@@ -338,7 +338,7 @@ def test_files_into_repairs_a_damaged_folder(
         index.write_bytes(b"DIRC" + os.urandom(100))
     else:
         index.unlink()
-    plain.files_into(folder, progress)
+    plain.check_out(folder, progress)
     assert contents(folder) == expected
     assert not (tmp_path / "src.index.lock").exists()
 
@@ -406,7 +406,7 @@ def test_checkout_includes_uncommitted_changes(
     assert (found.version, found.note) == ("6.19.6-rc3", "")
     assert found.source == f"{checkout} at {head[:12]} with uncommitted changes"
     made = apply.apply_series(store, progress, found, None, tmp_path / "log")
-    made.files_into(tmp_path / "src", progress)
+    made.check_out(tmp_path / "src", progress)
     expected = contents(checkout)
     del expected["ignored.o"], expected["x.private"]
     assert contents(tmp_path / "src") == expected
@@ -491,7 +491,7 @@ def test_checkout_runs_no_configured_program(
     shutil.copytree(tmp_path / "hooks", found.repository / "hooks")
     run_git(found.repository, "config", "core.fsmonitor", str(trap))
     made = apply.apply_series(store, progress, found, made_of(PLAIN), tmp_path / "log")
-    made.files_into(tmp_path / "src", progress)
+    made.check_out(tmp_path / "src", progress)
     assert checkout_module.checkout(store, progress, checkout) == found
     assert (tmp_path / "src/drivers/vfio/pci/new.c").read_text() == "new;\n"
     assert not (tmp_path / "has_run").exists()

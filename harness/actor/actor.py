@@ -167,7 +167,7 @@ class Actor(Session):
         """Start to count this actor's calls of a kernel function; Refused (ENOENT) if it is absent."""
         self.say("count", function)
 
-    def counted(self) -> int:
+    def end_count(self) -> int:
         """End the count of count(); return the number of calls."""
         return self.read(int, "counted")
 
@@ -236,7 +236,7 @@ class Actor(Session):
         answer = self.do("cycle", device.name, deadline=10 + count // 20, **options)
         return answer if isinstance(answer, Fault) else None
 
-    def outlive(self, device: Device, bar: int, ranges: int, count: int) -> int:
+    def close_device_first(self, device: Device, bar: int, ranges: int, count: int) -> int:
         """Map ``count`` DMABUFs of ``ranges`` pages, revoke half, close the device, then load from each.
 
         Returns how many of these loads ended in SIGBUS.
@@ -255,7 +255,7 @@ class Actor(Session):
         options = {"bar": bar, "length": length, "count": count}
         return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
 
-    def together(
+    def race(
         self, device: Device, call: str, bar: int, length: int, count: int, threads: int = 2
     ) -> dict[str, int]:
         """``export``, or ``revoke`` one DMABUF, in several threads at once; results as of attempts()."""

@@ -42,7 +42,7 @@ class Footprint:
         return " and ".join(phrases)
 
 
-class Leftovers:
+class FootprintChanges:
     """The changes of an actor's footprint from one look() to the next."""
 
     def __init__(self, actor: Actor) -> None:

@@ -44,7 +44,7 @@ class Hammer:
     actor: Session
     name: str
     threads: int
-    lap: int
+    accesses_per_round: int
 
     def counts(self, more: int = 0, deadline: int | None = None) -> tuple[Counts, ...]:
         """Return the counts of each thread, after each has begun and ended ``more`` further accesses.

@@ -24,13 +24,13 @@ def duplicate(mapping: Mapping) -> Mapping:
     return replace(mapping, name=name)
 
 
-def leave_behind(mapping: Mapping) -> Mapping:
+def remap_dontunmap(mapping: Mapping) -> Mapping:
     """mremap() with MREMAP_DONTUNMAP; return the new mapping."""
     name = mapping.actor.say("mremap", mapping.name, mapping.length, flags="maymove,dontunmap")
     return replace(mapping, name=name)
 
 
-def put_over(
+def map_over(
     mapping: Mapping, buffer: Buffer, offset: int, length: int, start: int, *, replacing: bool = True
 ) -> None:
     """mmap() ``length`` bytes of a buffer, from its byte ``start`` on, at ``offset`` of a mapping.

@@ -28,13 +28,13 @@ done
 def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
     """Start the C actor in the guest.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(binary, REMOTE_ACTOR)
-    return Actor(Wire(guest.machine.ssh.stream([remote], guest.patience), transcript, guest.patience))
+    return Actor(Wire(guest.machine.ssh.stream([remote], guest.deadline), transcript, guest.deadline))
 
 
 def python_stream(guest: Guest) -> Stream:
     """Start a Python probe in the guest; return its streams.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
-    return guest.machine.ssh.stream(["python3", "-IS", remote], guest.patience)
+    return guest.machine.ssh.stream(["python3", "-IS", remote], guest.deadline)
 
 
 def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
@@ -42,7 +42,7 @@ def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = N
 
     Raises SshLostError, SshTimeoutError.
     """
-    return Actor(Wire(stream or python_stream(guest), transcript, guest.patience))
+    return Actor(Wire(stream or python_stream(guest), transcript, guest.deadline))
 
 
 def stopped_actors(guest: Guest) -> list[int]:
@@ -54,7 +54,7 @@ def stopped_actors(guest: Guest) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
-class Spare:
+class PrestartedProbe:
     """A Python probe that was started in advance for the next scenario; unused so far."""
 
     def __init__(self) -> None:

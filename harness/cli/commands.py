@@ -25,7 +25,7 @@ from harness.lib.progress import Progress
 from harness.mutants import report as score
 from harness.mutants import selection
 from harness.mutants.ledger import Score
-from harness.mutants.trials import Trials, alone
+from harness.mutants.trials import Trials, locked
 from harness.plugin import collect
 from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
@@ -162,13 +162,13 @@ def mutants(known: argparse.Namespace) -> ExitCode:
     store = Store()
     packages.ensure(store, Progress(store))
     qemu.probe(known.qemu).require()
-    with alone(known.results):
+    with locked(known.results):
         machine_of = Request(accel=known.accel, qemu=known.qemu)
         tried = Trials(store, known.results, scenarios, machine_of, _say, quick=known.quick)
         try:
             tried.run(wanted)
         finally:
-            reached = Score.of(wanted, tried.ledger.settled)
+            reached = Score.of(wanted, tried.ledger.confirmed)
             by_id = {one.id: one for one in wanted}
             score.show(reached, by_id, tried.suites, known.results, sys.stdout)
     return reached.exit_code

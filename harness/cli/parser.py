@@ -27,7 +27,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     known, others = whole.parse_known_args(arguments)
     typed = list(arguments[1:])
     if getattr(known, "resume", None) is not None:
-        resumed = resume.command(known.resume, _without_resume(typed))
+        resumed = resume.command_line(known.resume, _without_resume(typed))
         known, others = whole.parse_known_args([arguments[0], *resumed])
     if others and not known.passes_on:
         whole.error(f"unrecognized arguments: {' '.join(others)}")

@@ -55,12 +55,12 @@ def check(
     base = apply.apply_series(store, progress, source, None, bench.log)
     workbench = BuildDir(store, bench.request)
     with store.lock("workbench"):
-        base.files_into(workbench.source, progress)
+        base.check_out(workbench.source, progress)
         said = static_checks.checkpatch(tested.patches, workbench.source)
         where = static_checks.folders(tested, workbench.source)
     rows = []
     for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
-        row = PrefixResult(count, mbox.bare(patch.subject), {"checkpatch": lines})
+        row = PrefixResult(count, mbox.without_tag(patch.subject), {"checkpatch": lines})
         applied = apply.apply_series(store, progress, source, tested.first(count), bench.log)
         for tool in tools if where else []:
             row.findings[tool.name] = _asked(bench, tool, applied, base, where)
@@ -83,7 +83,7 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
         folder = request.results / f"prefix-{row.count}"
         asked = replace(request, patches=row.count, results=folder).arguments()
         argv = [sys.executable, "-m", "harness", "run", *asked, *pytest_options]
-        row.code = ExitCode(command.wait_for(argv))
+        row.code = ExitCode(command.run_harness(argv))
         latest = folder / LATEST
         row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
         if row.code is ExitCode.INTERRUPTED:

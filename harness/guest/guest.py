@@ -86,7 +86,7 @@ IORESOURCE_MEM = 0x200  # include/linux/ioport.h
 PCI_BARS = 6
 
 
-class HeldDeviceError(PatchproofError):
+class UnbindTimeoutError(PatchproofError):
     """The kernel did not unbind a device in time: something still holds a reference to it."""
 
 
@@ -124,20 +124,20 @@ class Guest:
         self._shell = Shell(machine.ssh)
 
     @property
-    def patience(self) -> float:
+    def deadline(self) -> float:
         """The deadline of a small command in this machine, in seconds."""
         return SECONDS * self.machine.accelerator.time_scale
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
         """Run a command to its end.  Raises SshTimeoutError after ``patience`` seconds, SshLostError."""
-        return self.machine.ssh.run(argv, self.patience, stdin)
+        return self.machine.ssh.run(argv, self.deadline, stdin)
 
     def script(self, text: str, *arguments: str) -> Completed:
         """Run a small POSIX shell script to its end, at a tenth of the cost of run().
 
         Its input is empty.  Raises SshTimeoutError, SshLostError.
         """
-        return self._shell.run(text, arguments, self.patience)
+        return self._shell.run(text, arguments, self.deadline)
 
     def read(self, path: str) -> str:
         """Return the content of a text file in the guest.  Raises HarnessError if it cannot be read."""
@@ -152,7 +152,7 @@ class Guest:
         """Copy a file into the guest, unless its content was pushed there before; return ``remote``."""
         content = file_digest(local)
         if self._pushed.get(remote) != content:
-            self.machine.ssh.put(local, remote, mode, timeout=self.patience)
+            self.machine.ssh.put(local, remote, mode, timeout=self.deadline)
             self._pushed[remote] = content
         return remote
 
@@ -164,7 +164,7 @@ class Guest:
         found = (_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines())
         return {device.role: device for device in found}
 
-    def claims(self, device: PciFunction) -> dict[int, str]:
+    def claimed_bars(self, device: PciFunction) -> dict[int, str]:
         """Return the claimed BARs of a device: BAR index to the claimant's name in /proc/iomem."""
         resources = self.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
         bars = {int(line.split()[0], 16): bar for bar, line in enumerate(resources[:PCI_BARS])}
@@ -256,9 +256,9 @@ class Guest:
         try:
             yield
         except SshTimeoutError as error:
-            raise HeldDeviceError(
+            raise UnbindTimeoutError(
                 f"The kernel did not let go of the device {device.address} ({device.role}) within "
-                f"{self.patience:.0f} s."
+                f"{self.deadline:.0f} s."
             ) from error
 
     def _bind(self, device: PciFunction, driver: str, override: str) -> None:

@@ -28,7 +28,7 @@ _FRAME = re.compile(r"^ +(\w+)", re.MULTILINE)
 _ALLOCATORS = re.compile(r"_*(k|kv|v|p|kmem_cache_|devm_k)(malloc|zalloc|calloc|alloc|realloc|memdup|strdup)")
 
 
-def ask(guest: Guest) -> str:
+def scan(guest: Guest) -> str:
     """Scan and return kmemleak's report of all leaks since boot, at most 64 KiB; empty if there are none.
 
     Takes more than six seconds.  Raises HarnessError if kmemleak does not scan,
@@ -46,7 +46,7 @@ def ask(guest: Guest) -> str:
     return report
 
 
-def first(report: str) -> str:
+def describe_first(report: str) -> str:
     """Describe the first object in a report of ask(), as a noun phrase."""
     found = _OBJECT.search(report)
     if found is None:

@@ -21,7 +21,7 @@ printf '\\n{nonce}\\n'; [ ! -s {errors} ] || cat {errors}; printf '\\n{nonce} %d
 """
 
 
-class Way(Protocol):
+class Connection(Protocol):
     """A connection into the guest; harness.vm.ssh.Ssh is one."""
 
     def stream(self, argv: Sequence[str], timeout: float) -> Stream:
@@ -36,7 +36,7 @@ class Way(Protocol):
 class Shell:
     """One ``sh`` that runs many scripts; started for the first one, and again after one that timed out."""
 
-    def __init__(self, ssh: Way, errors: str = "/run/script-errors") -> None:
+    def __init__(self, ssh: Connection, errors: str = "/run/script-errors") -> None:
         self._ssh = ssh
         self._errors = errors  # a file in the guest
         self._stream: Stream | None = None

@@ -54,8 +54,8 @@ class ResultsFolder:
     """
 
     dir: Path
-    before: Mapping[str, object] = field(default_factory=dict)
-    held: dict[str, object] | None = None
+    earlier_facts: Mapping[str, object] = field(default_factory=dict)
+    changed_facts: dict[str, object] | None = None
 
     @classmethod
     def create(cls, root: Path, series: str, now: datetime | None = None) -> ResultsFolder:
@@ -126,15 +126,15 @@ class ResultsFolder:
         """
         self.require(**facts)
         known = dict(facts)
-        if self.held is not None:
-            changed = {name for name in known if self.before.get(name, known[name]) != known[name]}
-            self.held |= {name: known.pop(name) for name in changed}
+        if self.changed_facts is not None:
+            changed = {name for name in known if self.earlier_facts.get(name, known[name]) != known[name]}
+            self.changed_facts |= {name: known.pop(name) for name in changed}
         merged = {**read_facts(self.dir), **known}
         write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
 
-    def accept(self) -> None:
+    def write_changed_facts(self) -> None:
         """Write the facts that were held back, because the resumed run now continues."""
-        changed, self.held = self.held, None
+        changed, self.changed_facts = self.changed_facts, None
         if changed:
             merged = {**read_facts(self.dir), **changed}
             write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
@@ -142,7 +142,7 @@ class ResultsFolder:
     def require(self, **facts: Unpack[Facts]) -> None:
         """Raise HarnessError if a fact of IDENTITY differs from that of the earlier parts of the run."""
         for name, words in IDENTITY.items():
-            then, now = self.before.get(name), facts.get(name)
+            then, now = self.earlier_facts.get(name), facts.get(name)
             if then is not None and now is not None and then != now:
                 raise HarnessError(
                     f"The run in {self.dir} cannot be resumed, because {words} is {now} now, and was "

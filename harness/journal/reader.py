@@ -12,7 +12,7 @@ from harness.journal.rescan import rescan
 from harness.journal.writer import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
-from harness.verdict.detector import Detector, State, blind, counts_leaks, unasked
+from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import STAGES, Kind, Strength, Verdict
 
@@ -220,7 +220,7 @@ class _Join:
         """Replace every verdict that was given on a machine with a blind detector by ``harness-error``."""
         for entry_id, result in self.results.items():
             machine = result.console.file.partition("/")[0] if result.console else ""
-            if clause := blind(self.detectors.get(machine, ())):
+            if clause := blind_clause(self.detectors.get(machine, ())):
                 self.results[entry_id] = replace(
                     result,
                     verdict=Verdict.HARNESS_ERROR,
@@ -248,9 +248,9 @@ class _Join:
         not_reached = self._reason_not_reached()
         if self.complete:
             self.notes += [
-                unasked(name)
+                unscanned_note(name)
                 for name, detectors in self.detectors.items()
-                if name not in self.ended_machines and counts_leaks(detectors)
+                if name not in self.ended_machines and has_kmemleak(detectors)
             ]
         return Record(
             run=run,

@@ -20,7 +20,7 @@ NAMED = 5  # entries that an error names; the others are counted
 OPTION = "--resume"
 
 
-def command(folder: Path, given: list[str]) -> list[str]:
+def command_line(folder: Path, given: list[str]) -> list[str]:
     """Return the command line that resumes the run in ``folder``, and enter its working directory.
 
     It has the arguments that the run was started with, those ``given`` now (unless
@@ -76,10 +76,10 @@ class EarlierRun:
                 f"The run in {results.dir} cannot be resumed, because its journal contradicts itself "
                 f"({record.damage}). Start a new run."
             )
-        return cls(results, journal, record, results.before)
+        return cls(results, journal, record, results.earlier_facts)
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         """Return whether the run came to its own end, uninterrupted, and no scenario is left."""
         return self.record.complete and not self.record.interrupted and not self.left
 

@@ -131,7 +131,7 @@ class JournalWriter:
         passed runs again without events.
         """
         self.lock()
-        jsonl.cut_torn_line(self.directory / EVENTS)
+        jsonl.remove_unfinished_line(self.directory / EVENTS)
         self._plan = {result.entry.id: result.entry for result in record.results}
         self._passed = frozenset(
             result.entry.id
@@ -146,7 +146,7 @@ class JournalWriter:
         return stage in self._passed
 
     @property
-    def silent(self) -> bool:
+    def unwritten(self) -> bool:
         """Return whether the run was resumed and no event has been written since."""
         return self._unwritten
 

@@ -46,11 +46,11 @@ def _ref(base: Base, series: Series) -> str:
     return f"refs/patchproof/series/{base.commit}/{series.digest}"
 
 
-def _longest_applied(base: Base, series: Series) -> Done:
+def _longest_applied(base: Base, series: Series) -> AppliedPrefix:
     """Return how much of ``series`` is applied already: all patches but the last (a mutant), or none."""
     before = replace(series, patches=series.patches[:-1])
     commit = git.resolve(base.repository, _ref(base, before)) if before.patches else None
-    return Done(base.commit, 0) if commit is None else Done(commit, len(before.patches))
+    return AppliedPrefix(base.commit, 0) if commit is None else AppliedPrefix(commit, len(before.patches))
 
 
 def _tree(base: Base, commit: str, series: Series | None) -> Tree:
@@ -63,7 +63,7 @@ def _tree(base: Base, commit: str, series: Series | None) -> Tree:
 
 
 @dataclass(frozen=True)
-class Done:
+class AppliedPrefix:
     """The ``commit`` that has the first ``count`` patches of a series."""
 
     commit: str
@@ -85,7 +85,7 @@ class AmSession:
         series: Series,
         touched: Sequence[Sequence[diff.FileDiff]],
         log: Path,
-        done: Done,
+        done: AppliedPrefix,
     ) -> None:
         self.base, self.log, self.start = base, log, done.commit
         self.patches, self.touched = series.patches[done.count :], touched[done.count :]
@@ -116,7 +116,7 @@ class AmSession:
         mails = []
         for number, patch in enumerate(self.patches, 1):
             path = self.folder / f"{number:04}"
-            path.write_bytes(mbox.dated(patch.content))
+            path.write_bytes(mbox.with_date(patch.content))
             mails.append(str(path))
         try:
             command.run(

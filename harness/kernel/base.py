@@ -25,7 +25,7 @@ from harness.series.series import DEFAULT_BASE
 
 PINNED = PATCHES / "bases.toml"
 # Bytes for one base: tarball 160 MB, repository 190 MB, and git's temporary files.
-ROOM = 600 << 20
+SPACE_NEEDED = 600 << 20
 _RECORD = "base.json"  # beside the files of the bare repository; git ignores it
 
 
@@ -98,7 +98,7 @@ def _cached(store: Store, pins: Iterable[Pin]) -> Base | None:
 
 def _fetch(store: Store, pins: Iterable[Pin], stage: Stage) -> Base:
     """Try one source after another; a source that cannot be reached is reported and skipped."""
-    download.demand_room(store.root, ROOM)
+    download.require_space(store.root, SPACE_NEEDED)
     log = store.path("logs", "fetch.log")
     log.unlink(missing_ok=True)
     pins = list(pins)
@@ -190,7 +190,7 @@ def _import(store: Store, pin: Pin, path: Path, sha256: str, source: str, stage:
             raise HarnessError(
                 f"The downloaded {path.name} has changed on the disk and was deleted. Try again."
             )
-        commit = tarball.into_repository(path, folder, f"Linux {pin.version}\n\nsha256: {sha256}\n", stage)
+        commit = tarball.import_tarball(path, folder, f"Linux {pin.version}\n\nsha256: {sha256}\n", stage)
         tree = git.resolve(folder, f"{commit}^{{tree}}")
         if pin.tree and tree != pin.tree:
             raise HarnessError(

@@ -80,7 +80,7 @@ def build_kernel(
         build_dir = BuildDir(store, request)
         waiting = partial(progress.say, "build: waiting for the build of another run")
         with store.lock("workbench", waiting=waiting), _disk(build_dir.root):
-            tree.files_into(build_dir.source, progress)
+            tree.check_out(build_dir.source, progress)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
                 build_dir.make(stage, log, folder / "include")
             warnings = build_dir.new_warnings(tree)
@@ -107,7 +107,7 @@ def build_kernel(
     )
 
 
-def forget(store: Store, built: Kernel) -> None:
+def remove_from_cache(store: Store, built: Kernel) -> None:
     """Remove a kernel that was built here from the cache."""
     shutil.rmtree(store.path("kernel", built.identity), ignore_errors=True)
 

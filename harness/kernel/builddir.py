@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.kernel import kconfig, kconfig_why
-from harness.kernel.make_output import Output, unplaced
+from harness.kernel.make_output import Output, without_position
 from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -206,8 +206,10 @@ class BuildDir:
             state["base"] = {**base, "lines": lines}
             write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
             return []
-        old = {unplaced(line) for line in state["base"]["lines"] if state["base"].items() >= base.items()}
-        return [line for line in lines if unplaced(line) not in old]
+        old = {
+            without_position(line) for line in state["base"]["lines"] if state["base"].items() >= base.items()
+        }
+        return [line for line in lines if without_position(line) not in old]
 
     def _run(self, argv: list[str], what: str, stage: Stage, log: Path, *, cold: bool = False) -> Output:
         output = Output(self.source)
@@ -238,7 +240,7 @@ class BuildDir:
         """Raise BuildError unless ``.config`` has every option that was asked for."""
         asked = kconfig.values(self._request)
         got = kconfig.values((self.build / ".config").read_text())
-        lost = kconfig.vanished(asked, got)
+        lost = kconfig.dropped(asked, got)
         if lost:
             options = kconfig_why.Options(self.source)
             raise BuildError(

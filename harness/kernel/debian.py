@@ -73,16 +73,16 @@ class Archive:
         helper = ["setpriv", "--pdeathsig", "KILL", HELPER]
         fetch = [*helper, *self._options, "download-file", tarball.url, str(part), f"SHA256:{sha256}"]
         try:
-            with download.watched(part, tarball.size, stage):
+            with download.showing_progress(part, tarball.size, stage):
                 command.run(fetch, log=self.log)
         except CommandError as error:
             if refused.exists():
-                download.keep_if_right(refused, target, sha256, tarball.url)
+                download.verify_and_rename(refused, target, sha256, tarball.url)
                 return
             raise UnreachableError(
                 f"{tarball.url} could not be fetched.", log=self.log, tail=error.tail
             ) from error
-        download.keep_if_right(part, target, sha256, tarball.url)
+        download.verify_and_rename(part, target, sha256, tarball.url)
 
 
 def parse_index(text: str, mirror: str) -> dict[str, Tarball]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.lib.errors import BuildError
 
 # Each dialect with the header and the constant that identify it.
-SIGNS = (
+CONSTANTS = (
     ("feature", "linux/vfio.h", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE"),
     ("ioctl", "linux/dma-buf.h", "DMA_BUF_IOCTL_REVOKE"),
 )
@@ -16,7 +16,7 @@ SIGNS = (
 
 def of_headers(headers: Path) -> str:
     """Return ``feature`` or ``ioctl`` by the constants in the headers; ``map`` without revocation."""
-    for dialect, name, constant in SIGNS:
+    for dialect, name, constant in CONSTANTS:
         header = headers / name
         text = header.read_text(errors="replace") if header.is_file() else ""
         if re.search(rf"^\s*#\s*define\s+{constant}\b", text, re.MULTILINE):
@@ -24,7 +24,7 @@ def of_headers(headers: Path) -> str:
     return "map"
 
 
-def settle(promised: str, headers: Path) -> str:
+def resolve(promised: str, headers: Path) -> str:
     """Return the dialect to test: ``promised``, or the dialect of the headers for ``auto``.
 
     Raises BuildError if the headers do not offer the promised dialect: every
@@ -37,6 +37,6 @@ def settle(promised: str, headers: Path) -> str:
         raise BuildError(
             f"The series promises the dialect {promised}, but the installed headers are those of the dialect "
             f"{found}. The constants that identify them: "
-            f"{', '.join(f'{constant} in {header} ({name})' for name, header, constant in SIGNS)}."
+            f"{', '.join(f'{constant} in {header} ({name})' for name, header, constant in CONSTANTS)}."
         )
     return promised

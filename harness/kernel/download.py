@@ -22,7 +22,7 @@ BLOCK = 1 << 18
 _MIB = 1 << 20
 
 
-def demand_room(folder: Path, size: int) -> None:
+def require_space(folder: Path, size: int) -> None:
     """Raise HarnessError unless the disk below ``folder`` has ``size`` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < size:
@@ -75,7 +75,7 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
             failure = f"the connection broke off at {part.stat().st_size} bytes"
             continue
         try:
-            keep_if_right(part, target, sha256, url)
+            verify_and_rename(part, target, sha256, url)
         except HarnessError:
             if not inherited:
                 raise
@@ -85,7 +85,7 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
     raise UnreachableError(f"{url} could not be fetched: {failure}.")
 
 
-def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
+def verify_and_rename(part: Path, target: Path, sha256: str, source: str) -> None:
     """Rename ``part`` to ``target`` if its digest is right; else delete it and raise HarnessError."""
     found = files.file_digest(part)
     if found != sha256:
@@ -98,7 +98,7 @@ def keep_if_right(part: Path, target: Path, sha256: str, source: str) -> None:
 
 
 @contextmanager
-def watched(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
+def showing_progress(path: Path, size: int | None, stage: Stage) -> Iterator[None]:
     """Show the size of ``path``, of ``size`` bytes if known, while another program writes the file."""
     ended = threading.Event()
 

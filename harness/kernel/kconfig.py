@@ -56,6 +56,6 @@ def fragment_text(asked: Mapping[str, str]) -> str:
     return "".join(f"CONFIG_{name}={value}\n" for name, value in sorted(asked.items()))
 
 
-def vanished(asked: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
+def dropped(asked: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
     """Return the names of the options in ``asked`` whose value in ``got`` differs, in order."""
     return [name for name, value in sorted(asked.items()) if got.get(name, "n") != value]

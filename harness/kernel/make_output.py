@@ -127,6 +127,6 @@ class Output:
         return BuildError(f"The {what} failed{count}.", log=error.log, tail="\n".join(lines) or error.tail)
 
 
-def unplaced(warning: str) -> str:
+def without_position(warning: str) -> str:
     """Return a warning without line numbers and offsets, so that moved code causes no new warning."""
     return _POSITION.sub("", warning)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.kernel.builddir import BuildDir
-from harness.kernel.make_output import unplaced
+from harness.kernel.make_output import without_position
 from harness.kernel.tree import Tree
 from harness.lib import command, text
 from harness.lib.cache import Store
@@ -77,8 +77,10 @@ class WarningCheck:
 
         Raises BuildError if a folder does not compile, HarnessError if ``tool`` is not installed.
         """
-        old = {unplaced(line) for line in self._warnings(tool, base, source_folders)}
-        return [line for line in self._warnings(tool, tree, source_folders) if unplaced(line) not in old]
+        old = {without_position(line) for line in self._warnings(tool, base, source_folders)}
+        return [
+            line for line in self._warnings(tool, tree, source_folders) if without_position(line) not in old
+        ]
 
     def _warnings(self, tool: Tool, tree: Tree, source_folders: Sequence[str]) -> list[str]:
         program = tool.program()
@@ -91,7 +93,7 @@ class WarningCheck:
             compiler = program if tool.compiles else "gcc"
             build_dir = BuildDir(self.store, self.request, f"check-{tool.name}", compiler)
             with self.store.lock("workbench"):
-                tree.files_into(build_dir.source, self.progress)
+                tree.check_out(build_dir.source, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
                     found = build_dir.all_warnings(source_folders, tool.arguments, stage, self.log)
             write_atomically(folder / "warnings.json", json.dumps(found, indent=1))

@@ -18,7 +18,7 @@ from harness.lib.progress import Stage
 REF = "refs/patchproof/base"
 
 
-def into_repository(tarball: Path, repository: Path, message: str, stage: Stage) -> str:
+def import_tarball(tarball: Path, repository: Path, message: str, stage: Stage) -> str:
     """Import ``tarball`` (.tar.xz) as one commit into ``repository``, which is made as a bare repository.
 
     Returns the commit's id, which depends on the content and ``message`` alone.

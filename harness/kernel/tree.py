@@ -39,7 +39,7 @@ class Tree:
         """Return the content of the file ``path`` in the tree.  Raises CommandError if there is none."""
         return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))
 
-    def files_into(self, directory: Path, progress: Progress) -> None:
+    def check_out(self, directory: Path, progress: Progress) -> None:
         """Write exactly this tree into ``directory``; a file that does not differ keeps its time stamp.
 
         git's index of the files and the lock are beside ``directory``.  A killed

@@ -20,7 +20,7 @@ NO_LINES = (
 )
 
 
-def decoded(text: str, vmlinux: Path | None, content: Callable[[str], bytes] | None) -> str:
+def add_source_lines(text: str, vmlinux: Path | None, content: Callable[[str], bytes] | None) -> str:
     """Return ``text`` with the source lines of its frames.
 
     If that is impossible, return ``text`` unchanged below a line ``# not decoded: REASON``.

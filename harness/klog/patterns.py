@@ -14,7 +14,7 @@ REBOOT = "reboot"
 #: Kinds that are evidence for a scenario, and no fault of the kernel.
 INFORMATIONAL = frozenset({"dmar-fault", "memory-type"})
 #: Kinds that report a detector as disabled, or messages as lost: a fault may have gone unseen.
-BLINDING = frozenset({"dropped", "disabled"})
+DETECTOR_LOST = frozenset({"dropped", "disabled"})
 #: Rows of kind, pattern, and the kernel file (with the function, or other remarks) that prints it.
 TABLE: tuple[tuple[str, str, str], ...] = (
     (

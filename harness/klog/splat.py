@@ -14,7 +14,7 @@ from functools import cached_property
 
 from harness.klog.fingerprint import fingerprint, innermost_functions
 from harness.klog.lines import message, printed_by
-from harness.klog.patterns import BLINDING, INFORMATIONAL, PANIC, PATTERNS, REBOOT
+from harness.klog.patterns import DETECTOR_LOST, INFORMATIONAL, PANIC, PATTERNS, REBOOT
 
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 _RULER = re.compile(r"={20,}$")
@@ -25,7 +25,7 @@ _TRACE_END = re.compile(r" ?</TASK>")
 _MAX_LINES = 150
 _LINES_WITHOUT_TRACE = 8
 # Kinds that have one line.
-_ONE_LINE = INFORMATIONAL | BLINDING | {REBOOT}
+_ONE_LINE = INFORMATIONAL | DETECTOR_LOST | {REBOOT}
 # Kinds whose first message comes just before a WARN of the same splat.
 _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objects"})
 
@@ -48,14 +48,14 @@ class Splat:
         return self.kind in INFORMATIONAL
 
     @property
-    def blinding(self) -> bool:
+    def detector_lost(self) -> bool:
         """Return whether the splat reports a detector as disabled, or messages as lost."""
-        return self.kind in BLINDING
+        return self.kind in DETECTOR_LOST
 
     @property
     def fault(self) -> bool:
         """Return whether the splat is a fault of the kernel."""
-        return not self.informational and not self.blinding
+        return not self.informational and not self.detector_lost
 
     @cached_property
     def frames(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from harness.lib.errors import HarnessError
 #: Lines of output that an error shows.
 TAIL_LINES = 20
 #: The longest wait without a check for signals (see _lines()).
-WAKE_SECONDS = 1.0
+POLL_SECONDS = 1.0
 _CHUNK = 65536  # bytes
 
 
@@ -110,7 +110,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
     poll.register(stream, select.POLLIN)
     rest = b""
     while True:
-        if not poll.poll(WAKE_SECONDS * 1000):
+        if not poll.poll(POLL_SECONDS * 1000):
             continue
         data = os.read(stream.fileno(), _CHUNK)
         if not data:
@@ -121,7 +121,7 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
+def run_harness(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
     """Run another instance of this program to its end and return its exit status.
 
     Its standard output and error go to ``output``, by default to the user's terminal.
@@ -141,7 +141,7 @@ def wait_for(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
     try:
         while True:  # in short waits, as in _lines()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return program.wait(WAKE_SECONDS)
+                return program.wait(POLL_SECONDS)
     finally:
         program.terminate()
         program.wait()

@@ -36,7 +36,7 @@ def whole_lines(path: Path) -> list[bytes]:
         return []
 
 
-def cut_torn_line(path: Path) -> None:
+def remove_unfinished_line(path: Path) -> None:
     """Remove the unfinished last line that a killed writer left, so that more lines can be appended."""
     try:
         content = path.read_bytes()

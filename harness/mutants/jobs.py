@@ -48,7 +48,7 @@ class Job:
         return files.digest(self.series.digest, kconfig.fragment_text(kconfig.requested(self.fragments)))
 
     @property
-    def without_fault(self) -> Job:
+    def control(self) -> Job:
         """Return the control of this job."""
         return replace(self, mutant=None)
 
@@ -72,7 +72,7 @@ def jobs_of(wanted: Sequence[Mutant], unconfirmed: Sequence[Mutant] = ()) -> lis
             same_kind.append(job_of(one))
     jobs: list[Job] = []
     for same_kind in kinds.values():
-        control = same_kind[0].without_fault
+        control = same_kind[0].control
         tried = [job for job in same_kind if job.mutant in wanted]
         for start in range(0, len(tried) or 1, BATCH):
             jobs += [*tried[start : start + BATCH], control]

@@ -98,7 +98,7 @@ class Ledger:
         self.trials: dict[str, MutantTrial] = {}
         self.controls: dict[str, CleanRun] = {}
         try:
-            jsonl.cut_torn_line(self.path)
+            jsonl.remove_unfinished_line(self.path)
             lines = jsonl.whole_lines(self.path)
         except OSError as error:
             raise HarnessError(f"{self.path} cannot be read: {error.strerror or error}.") from error
@@ -127,14 +127,14 @@ class Ledger:
             failed=control.failed,
         )
 
-    def is_open(self, trial: MutantTrial) -> bool:
+    def is_unconfirmed(self, trial: MutantTrial) -> bool:
         """Return whether the trial has a killer that has not passed on the series without a fault yet."""
         return trial.killed and trial.killer not in self.controls.get(trial.control, CleanRun()).passed
 
     @property
-    def settled(self) -> dict[str, MutantTrial]:
+    def confirmed(self) -> dict[str, MutantTrial]:
         """Return by mutant id the trials that are not open."""
-        return {name: trial for name, trial in self.trials.items() if not self.is_open(trial)}
+        return {name: trial for name, trial in self.trials.items() if not self.is_unconfirmed(trial)}
 
     def is_done(self, mutant: Mutant, key: str, suites: str) -> bool:
         """Return whether a mutant need not be tried again.
@@ -145,7 +145,7 @@ class Ledger:
         trial = self.trials.get(mutant.id)
         if trial is None or trial.key != key or trial.fate is Fate.ERROR:
             return False
-        return trial.suites == suites or (trial.fate is Fate.KILLED and not self.is_open(trial))
+        return trial.suites == suites or (trial.fate is Fate.KILLED and not self.is_unconfirmed(trial))
 
     def _apply(self, event: Mapping[str, Any]) -> None:
         match event["event"]:

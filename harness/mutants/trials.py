@@ -22,8 +22,7 @@ from filelock import FileLock, Timeout
 from harness.journal.facts import read_facts
 from harness.journal.folder import LATEST
 from harness.journal.reader import read
-from harness.kernel import apply
-from harness.kernel import build as kernel
+from harness.kernel import apply, build
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
 from harness.lib import command, files, paths
@@ -46,13 +45,13 @@ TAIL_LINES = 10
 Say = Callable[[str], None]
 
 
-def checked(dialect: str, scenarios: Sequence[Scenario]) -> frozenset[str]:
+def checked_requirements(dialect: str, scenarios: Sequence[Scenario]) -> frozenset[str]:
     """Return the requirements that some scenario checks in this dialect."""
     return frozenset(name for one in scenarios if dialect in one.dialects for name in one.requirements)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock the results folder against other runs.
 
     Raises HarnessError if another run has the lock, or the folder cannot be made.
@@ -105,7 +104,7 @@ class Trials:
         before = [one for one in counted if one not in wanted]
         if before:
             self._say(f"{len(before)} of {len(counted)} mutants were tried before: {self.folder}")
-        unconfirmed = [one for one in before if self.ledger.is_open(self.ledger.trials[one.id])]
+        unconfirmed = [one for one in before if self.ledger.is_unconfirmed(self.ledger.trials[one.id])]
         jobs = jobs_of(wanted, unconfirmed)
         ended = tried = 0
         for job, built in Builder(jobs, self._build):
@@ -143,7 +142,7 @@ class Trials:
 
     def _build(self, job: Job) -> Kernel:
         ids = job.mutant.caught_by if job.mutant is not None else ()
-        if ids and not checked(job.whole.dialect, self._scenarios).intersection(ids):
+        if ids and not checked_requirements(job.whole.dialect, self._scenarios).intersection(ids):
             raise HarnessError(f"No scenario for the dialect {job.whole.dialect} checks {', '.join(ids)}.")
         return self.make(job)
 
@@ -172,7 +171,7 @@ class Trials:
         asked = replace(request, series=job.whole.name, results=folder, kconfig=kconfig).arguments()
         argv = [sys.executable, "-m", "harness", "run", *asked, *scenarios]
         with (folder / OUTPUT).open("ab") as output:
-            command.wait_for(argv, output)
+            command.run_harness(argv, output)
         if (folder / LATEST).exists():
             tested = read_facts(folder / LATEST).get("digest", job.series.digest)
             if tested != job.series.digest:
@@ -189,7 +188,7 @@ class Trials:
         unconfirmed = [
             trial
             for trial in self.ledger.trials.values()
-            if trial.control == key and self.ledger.is_open(trial)
+            if trial.control == key and self.ledger.is_unconfirmed(trial)
         ]
         if not unconfirmed:
             return
@@ -198,13 +197,13 @@ class Trials:
         # Every run has the stages, so a mutant that a stage killed needs just any scenario.
         self._run_control(job, unconfirmed, list(killers) or [next(one.id for one in self._scenarios)])
         for trial in unconfirmed:
-            if self.ledger.is_open(trial):
+            if self.ledger.is_unconfirmed(trial):
                 reason = f"{job.whole.name} itself does not pass {trial.killer}, so that shows nothing"
                 self.ledger.ended(replace(trial, fate=Fate.ERROR, reason=reason))
                 self._say(f"! {trial.id}: {reason}")
 
     def _control_key(self, job: Job) -> str:
-        return files.digest(job.without_fault.key, self.suites)
+        return files.digest(job.control.key, self.suites)
 
     def _run_control(self, job: Job, unconfirmed: Sequence[MutantTrial], scenarios: Sequence[str]) -> None:
         """Run the named scenarios on the control, and record which passed.
@@ -242,7 +241,9 @@ class Trials:
             record = self.run_suites(job, replace(asked, requirement=one.caught_by) if self._quick else asked)
         except HarnessError as error:
             return replace(trial, reason=str(error))
-        kernel.forget(self.store, built)  # not after an interruption: the mutant will be tried again soon
+        build.remove_from_cache(
+            self.store, built
+        )  # not after an interruption: the mutant will be tried again soon
         fate, shown_by, reason = judge(one, record)
         trial = replace(
             trial,

@@ -24,7 +24,7 @@ from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
 from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
-from harness.vm.machine import LAST_WORDS_SECONDS
+from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
@@ -174,7 +174,7 @@ def prove(
         worse = tuple(one.text for one in health.worse_than(provoked.after))
         return Proof(detectors, tuple(one for one in splats if one.fault), worse)
     except LOST as error:
-        if guest.machine.wait_ended(LAST_WORDS_SECONDS) or not guest.machine.alive():
+        if guest.machine.wait_ended(QEMU_END_SECONDS) or not guest.machine.alive():
             splats = guest.machine.console.splats()
             if not splats and (fault := guest.machine.outside_fault()):
                 raise HarnessError(f"The detectors could not be shown anything: {fault}.") from error

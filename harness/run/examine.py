@@ -24,7 +24,7 @@ from harness.run.observation import (
     observation_of,
 )
 from harness.verdict.verdict import Verdict
-from harness.vm.machine import LAST_WORDS_SECONDS
+from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
@@ -78,7 +78,7 @@ class Examiner:
         mark = guest.machine.console.mark()
         said = guest.machine.console.splats(before.mark)
         splats = [one for one in said if one.fault]
-        unseen = [one for one in said if one.blinding]
+        unseen = [one for one in said if one.detector_lost]
         if not splats and not unseen and guest.machine.alive():
             return replace(before, mark=mark)
         if splats:
@@ -177,7 +177,7 @@ class Examiner:
 
     def _require_sight(self, start: Seen) -> None:
         """Raise BlindConsoleError if a complaint may have been missed."""
-        unseen = [one for one in start.guest.machine.console.splats(start.mark) if one.blinding]
+        unseen = [one for one in start.guest.machine.console.splats(start.mark) if one.detector_lost]
         if unseen:
             self._machines.end(unseen[0].title)
             raise BlindConsoleError(
@@ -193,7 +193,7 @@ class Examiner:
         """
         guest = start.guest
         if guest.machine.alive():
-            guest.machine.wait_ended(LAST_WORDS_SECONDS)
+            guest.machine.wait_ended(QEMU_END_SECONDS)
         said = _faults(start)
         fault = "" if said else guest.machine.outside_fault()
         answers = not fault and guest.machine.alive() and self._answers(guest)
@@ -220,7 +220,7 @@ class Examiner:
         except SshTimeoutError:
             return False
         except SshLostError:
-            return guest.machine.reachable()
+            return guest.machine.can_log_in()
 
     def _actors_fault(self, guest: Guest, error: BaseException | None) -> str:
         """What was done to the actor that does not answer, as a clause; empty if nothing was."""

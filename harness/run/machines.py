@@ -98,7 +98,7 @@ class Machines:
             if not path.exists():
                 software = self.ready
                 content = software.tree.content if software.tree is not None else None
-                write_atomically(path, decode.decoded(one.text, software.kernel.vmlinux, content))
+                write_atomically(path, decode.add_source_lines(one.text, software.kernel.vmlinux, content))
 
     def end(self, reason: str, verdict: Verdict | None = None) -> None:
         """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs.
@@ -127,23 +127,23 @@ class Machines:
 
     def _lost(self) -> tuple[str, Verdict] | None:
         """Why the kernel is not well after all, or cannot tell; None if nothing is known against it."""
-        if self.guest is None or not detector.counts_leaks(self._proof.detectors):
+        if self.guest is None or not detector.has_kmemleak(self._proof.detectors):
             return None
         running = self.guest.machine
         mark = running.console.mark()
         lost = why = ""
         try:
-            lost = kmemleak.ask(self.guest)
+            lost = kmemleak.scan(self.guest)
         except (HarnessError, SshLostError, SshTimeoutError) as error:
             why = error.message
         splats = running.console.splats(mark)
         said = [one for one in splats if one.fault]
         self.explain(said)
-        why = why or next((one.title for one in splats if one.blinding), "")
+        why = why or next((one.title for one in splats if one.detector_lost), "")
         if lost:
             report = running.run_dir / LEAKS
             write_atomically(report, lost)
-            first, where = kmemleak.first(lost), report.relative_to(self._results.dir)
+            first, where = kmemleak.describe_first(lost), report.relative_to(self._results.dir)
             return f"the kernel has lost memory, first {first}: {where}", Verdict.VIOLATES
         if said:
             return f"asked what it has lost, the kernel said: {said[0].title}", Verdict.VIOLATES
@@ -153,8 +153,8 @@ class Machines:
 
     def close(self) -> None:
         """End what is still running."""
-        if self.guest is not None and detector.counts_leaks(self._proof.detectors):
-            self._journal.note(detector.unasked(self.guest.machine.name))
+        if self.guest is not None and detector.has_kmemleak(self._proof.detectors):
+            self._journal.note(detector.unscanned_note(self.guest.machine.name))
         self.end("the run is over")
 
     def _boot(self, layout: Layout) -> Guest:
@@ -171,7 +171,7 @@ class Machines:
             layout=layout,
             gdb=self._request.keep_vm,
         )
-        booted.hangs_up = not self._request.keep_vm
+        booted.disconnect_on_stop = not self._request.keep_vm
         try:
             self._journal.machine_up(name, time.monotonic() - booted.started)
             if booted.note:
@@ -219,7 +219,7 @@ class Machines:
         self._journal.detectors(name, proof.detectors)
         self._proof = proof
         self.explain(proof.splats)
-        if unseen := detector.blind(proof.detectors):
+        if unseen := detector.blind_clause(proof.detectors):
             raise HarnessError(
                 f"A detector does not see what it was shown on {name}, so its silence would say nothing: "
                 f"{unseen}",

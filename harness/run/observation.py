@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from harness.actor.actor import NotOfferedError
 from harness.actor.reply import DeadlineError, Refused
-from harness.guest.guest import HeldDeviceError
+from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
@@ -57,9 +57,9 @@ class BlindConsoleError(HarnessError):
 
 
 # After these errors it is unknown whether the kernel lives.
-LOST = (SshLostError, SshTimeoutError, DeadlineError, HeldDeviceError)
+LOST = (SshLostError, SshTimeoutError, DeadlineError, UnbindTimeoutError)
 # The kernel's fault in every phase.
-KERNELS_FAULT = (HeldDeviceError, UnhealthyKernelError)
+KERNELS_FAULT = (UnbindTimeoutError, UnhealthyKernelError)
 # A violation that the scenario itself found.
 VIOLATION = (AssertionError, Refused)
 
@@ -95,7 +95,7 @@ def observation_of(error: BaseException, details: str) -> Observation:
         return Observation(Verdict.KERNEL_DIED, reason, details)
     if isinstance(error, UnhealthyKernelError):
         return Observation(Verdict.VIOLATES, reason, details, error.silent, error.told)
-    if isinstance(error, (*VIOLATION, DeadlineError, HeldDeviceError)):
+    if isinstance(error, (*VIOLATION, DeadlineError, UnbindTimeoutError)):
         return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
     if isinstance(error, BlindConsoleError):
         return Observation(Verdict.HARNESS_ERROR, reason, details, Verdict.CONFORMS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from harness.actor.start import Spare
+from harness.actor.start import PrestartedProbe
 from harness.journal.facts import Facts, read_facts
 from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
@@ -72,7 +72,7 @@ class Run:
         self._progress = Progress(store)
         self._stages = Stages(given, store, self._progress, self.results, self.journal)
         self._examiner = Examiner(self.machines, self.results)
-        self._spare = Spare()
+        self._spare = PrestartedProbe()
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
 
     @property
@@ -95,11 +95,11 @@ class Run:
                 self._stages.prepare(self.machines, needs.layout)
         except PatchproofError as error:
             self.failures.append(error)
-            if self.journal.silent:
+            if self.journal.unwritten:
                 self.refused = error
             return False
         finally:
-            if self.earlier is not None and not self.refused and not self.earlier.over:
+            if self.earlier is not None and not self.refused and not self.earlier.finished:
                 self._tell_resumed(self.earlier)
         return bool(self.left)
 
@@ -142,8 +142,8 @@ class Run:
     @property
     def untouched(self) -> bool:
         """Whether nothing was added to an earlier run: it is refused, or was over."""
-        nothing = self.refused is not None or (self.earlier is not None and self.earlier.over)
-        return nothing and self.journal.silent
+        nothing = self.refused is not None or (self.earlier is not None and self.earlier.finished)
+        return nothing and self.journal.unwritten
 
     def _keep(self) -> None:
         """Leave the machine to the user who asked for it."""
@@ -154,7 +154,7 @@ class Run:
 
     def _tell_resumed(self, earlier: EarlierRun) -> None:
         """Say when, and what is not as it was when the run was cut off; what is tested is the same."""
-        self.results.accept()
+        self.results.write_changed_facts()
         facts = read_facts(self.results.dir)
         before = earlier.facts.get("resumed")
         times = [str(time) for time in before] if isinstance(before, list) else []

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from harness.actor.actor import Actor
-from harness.actor.start import Spare, start_actor, start_python
+from harness.actor.start import PrestartedProbe, start_actor, start_python
 from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
@@ -45,7 +45,7 @@ class ScenarioRun:
         *,
         machines: Machines,
         examiner: Examiner,
-        spare: Spare,
+        spare: PrestartedProbe,
         results: ResultsFolder,
         journal: JournalWriter,
     ) -> None:

@@ -116,7 +116,7 @@ class Stages:
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
             self._results.write_run(image=rootfs.identity)
         with self._stage("probes"):
-            spoken = dialect.settle(series.dialect, tested.headers)
+            spoken = dialect.resolve(series.dialect, tested.headers)
             self._results.write_run(dialect=spoken)
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):

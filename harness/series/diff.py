@@ -44,7 +44,7 @@ class FileDiff:
         return min(self.paths, default="")
 
 
-class RefusedPatch(Exception):  # noqa: N818 - it says what happened to the patch
+class PatchRefusedError(Exception):
     """The reason why a patch is refused, without the patch's name."""
 
 
@@ -57,8 +57,8 @@ def read(name: str, patch: bytes) -> list[FileDiff]:
     try:
         files = list(reader.files())
         if not files:
-            raise RefusedPatch("it changes no file")
-    except RefusedPatch as reason:
+            raise PatchRefusedError("it changes no file")
+    except PatchRefusedError as reason:
         path = reader.current.path if reader.current else ""
         location = f" at {printable(path)}" if path else ""
         raise ApplyError(f"The patch {printable(name)} is refused{location}: {reason}.") from None
@@ -83,9 +83,9 @@ class _Reader:
                 self.current = FileDiff()
                 self._read_sides(None)
             elif _HUNK.match(line):
-                raise RefusedPatch("a hunk stands before any file header")
+                raise PatchRefusedError("a hunk stands before any file header")
             elif line.startswith(b"GIT binary patch"):
-                raise RefusedPatch("it holds binary data")
+                raise PatchRefusedError("it holds binary data")
             else:
                 self.at += 1  # the diffstat and whatever else a person wrote between two files
                 continue
@@ -128,11 +128,11 @@ class _Reader:
             self.at += 1
         self.current.paths |= renamed
         if binary:
-            raise RefusedPatch("it holds binary data")
+            raise PatchRefusedError("it holds binary data")
         if renamed and in_header and renamed != in_header:
-            raise RefusedPatch("its header and its rename or copy lines name different files")
+            raise PatchRefusedError("its header and its rename or copy lines name different files")
         if not renamed and len(in_header) != 1:
-            raise RefusedPatch("its header does not name one file")
+            raise PatchRefusedError("its header does not name one file")
         if self.at < len(self.lines) and self.lines[self.at].startswith(b"--- "):
             self._read_sides(renamed or in_header)
 
@@ -140,7 +140,7 @@ class _Reader:
         mode = printable(raw.rstrip(b"\r"))
         if mode not in PLAIN_MODES:
             kind = _KINDS.get(mode, "not a plain file's (100644 or 100755)")
-            raise RefusedPatch(f"the mode {mode} is {kind}")
+            raise PatchRefusedError(f"the mode {mode} is {kind}")
 
     def _read_sides(self, expected: set[str] | None) -> None:
         assert self.current is not None
@@ -150,16 +150,16 @@ class _Reader:
             new = self.lines[self.at][4:]
             self.at += 1
         else:
-            raise RefusedPatch("a --- line has no +++ line after it")
+            raise PatchRefusedError("a --- line has no +++ line after it")
         names = {name for side in (old, new) if (name := _side(side)) is not None}
         if not names:
-            raise RefusedPatch("both its sides are /dev/null")
+            raise PatchRefusedError("both its sides are /dev/null")
         if expected is not None and not names <= expected:
             # A person would read one file name in the mail, and git would change another file.
-            raise RefusedPatch("its header and its --- and +++ lines name different files")
+            raise PatchRefusedError("its header and its --- and +++ lines name different files")
         self.current.paths |= names
         if expected is None and len(names) != 1:
-            raise RefusedPatch("its --- and +++ lines name different files")
+            raise PatchRefusedError("its --- and +++ lines name different files")
 
     def _read_hunk(self) -> None:
         assert self.current is not None
@@ -181,7 +181,7 @@ class _Reader:
             elif kind != b"\\":
                 old = -1
             if old < 0 or new < 0:
-                raise RefusedPatch(
+                raise PatchRefusedError(
                     f"hunk {len(self.current.hunks)} is damaged: its length is not that of its header"
                 )
             self.at += 1
@@ -195,7 +195,7 @@ def _header_names(header: bytes) -> set[str]:
     if header.startswith(b'"'):
         end = re.match(rb'"(?:[^"\\]|\\.)*"', header)
         if end is None or header[end.end() : end.end() + 1] != b" ":
-            raise RefusedPatch("its header line is not one that git writes")
+            raise PatchRefusedError("its header line is not one that git writes")
         sides = [(header[: end.end()], header[end.end() + 1 :])]
     elif header.endswith(b'"'):
         left, _, right = header.partition(b' "')
@@ -223,7 +223,7 @@ def _unquote(raw: bytes) -> bytes:
     if not raw.startswith(b'"'):
         return raw
     if len(raw) < 2 or not raw.endswith(b'"'):
-        raise RefusedPatch("a quoted file name has no end")
+        raise PatchRefusedError("a quoted file name has no end")
 
     def unescape(match: re.Match[bytes]) -> bytes:
         escape = match[1]
@@ -231,7 +231,7 @@ def _unquote(raw: bytes) -> bytes:
             return bytes([_ESCAPES[escape]])
         if len(escape) == 3 and int(escape, 8) < 256:
             return bytes([int(escape, 8)])
-        raise RefusedPatch("a quoted file name has an escape that git does not know")
+        raise PatchRefusedError("a quoted file name has an escape that git does not know")
 
     return re.sub(rb"\\([0-7]{3}|.|$)", unescape, raw[1:-1], flags=re.DOTALL)
 
@@ -239,10 +239,10 @@ def _unquote(raw: bytes) -> bytes:
 def _stripped(name: bytes) -> bytes:
     """Return ``name`` without its ``a/`` or ``b/``.  Raises RefusedPatch if there is none."""
     if name.startswith(b"/"):
-        raise RefusedPatch(f"the path {printable(name)} is absolute")
+        raise PatchRefusedError(f"the path {printable(name)} is absolute")
     prefix, slash, rest = name.partition(b"/")
     if not slash or prefix in (b"", b".", b".."):
-        raise RefusedPatch(f"the path {printable(name)} leads out of the tree")
+        raise PatchRefusedError(f"the path {printable(name)} leads out of the tree")
     return rest
 
 
@@ -252,15 +252,15 @@ def _checked(name: bytes) -> str:
     try:
         path = name.decode()
     except UnicodeDecodeError:
-        raise RefusedPatch(f"the path {shown} is not UTF-8") from None
+        raise PatchRefusedError(f"the path {shown} is not UTF-8") from None
     if not path.isprintable():
-        raise RefusedPatch(f"the path {shown} holds control characters")
+        raise PatchRefusedError(f"the path {shown} holds control characters")
     if path.startswith("/"):
-        raise RefusedPatch(f"the path {shown} is absolute")
+        raise PatchRefusedError(f"the path {shown} is absolute")
     for part in path.split("/"):
         if part in ("", ".", ".."):
-            raise RefusedPatch(f"the path {shown} leads out of the tree")
+            raise PatchRefusedError(f"the path {shown} leads out of the tree")
         # Names that some file systems take for .git: other case, a blank or dot at the end, the 8.3 name.
         if part.casefold().rstrip(" .") in (".git", "git~1", ".gitmodules"):
-            raise RefusedPatch(f"the path {shown} belongs to git itself")
+            raise PatchRefusedError(f"the path {shown} belongs to git itself")
     return path

@@ -42,7 +42,7 @@ def series_of(mbox: bytes) -> tuple[str, list[bytes]]:
     if not patches:
         raise NotASeriesError("it holds no patch, that is, no mail whose subject begins with [PATCH]")
     title = next((line for line in subjects if is_cover(line)), subject(patches[0]))
-    return bare(title), patches
+    return without_tag(title), patches
 
 
 def subject(mail: bytes) -> str:
@@ -64,7 +64,7 @@ def message(mail: bytes) -> str:
     return "\n".join(printable(line, 400) for line in before.strip().split("\n"))
 
 
-def dated(mail: bytes) -> bytes:
+def with_date(mail: bytes) -> bytes:
     """Return ``mail`` with a Date header: 1970 if it has none, where git am would take the current time."""
     if _header(mail, "Date").strip():
         return mail
@@ -72,7 +72,7 @@ def dated(mail: bytes) -> bytes:
     return (first + b"\n" if first else b"") + b"Date: Thu, 1 Jan 1970 00:00:00 +0000\n" + rest
 
 
-def bare(line: str) -> str:
+def without_tag(line: str) -> str:
     """Return a subject without its [PATCH ...]."""
     return _TAG.sub("", line, count=1).strip() or line
 

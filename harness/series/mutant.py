@@ -59,7 +59,7 @@ class Mutant:
     @property
     def subject(self) -> str:
         """Return the subject of the patch, without [PATCH ...]: what is broken."""
-        return mbox.bare(self.patch.subject)
+        return mbox.without_tag(self.patch.subject)
 
     @property
     def needs_debug_kernel(self) -> bool:

@@ -189,7 +189,7 @@ def _load_folder(folder: Path, patches_dir: Path) -> Series:
     whole = Prefix(len(patches), manifest.dialect, manifest.expect)
     return Series(
         name=_slug(name),
-        title=manifest.title or (mbox.bare(cover[0].subject) if cover else name),
+        title=manifest.title or (mbox.without_tag(cover[0].subject) if cover else name),
         base=manifest.base or DEFAULT_BASE,
         dialect=manifest.dialect,
         patches=patches,
@@ -227,7 +227,7 @@ def _load_mbox(path: Path) -> Series:
     except mbox.NotASeriesError as reason:
         raise UsageError(f"The mbox file {path} cannot be tested: {reason}.") from None
     patches = tuple(
-        Patch(f"{number:04}-{_slug(mbox.bare(mbox.subject(one)), 60)}.patch", one, mbox.subject(one))
+        Patch(f"{number:04}-{_slug(mbox.without_tag(mbox.subject(one)), 60)}.patch", one, mbox.subject(one))
         for number, one in enumerate(mails, 1)
     )
     return Series(_slug(path.stem), title, DEFAULT_BASE, "auto", patches, {}, str(path))

@@ -35,7 +35,7 @@ class Detector:
     words: str
 
 
-def blind(detectors: tuple[Detector, ...]) -> str:
+def blind_clause(detectors: tuple[Detector, ...]) -> str:
     """Return what the blind ones of ``detectors`` did not report, as ``NAME: WORDS; NAME: WORDS``.
 
     The result is empty if none is blind.
@@ -43,12 +43,12 @@ def blind(detectors: tuple[Detector, ...]) -> str:
     return "; ".join(f"{one.name}: {one.words}" for one in detectors if one.state is State.BLIND)
 
 
-def counts_leaks(detectors: Iterable[Detector]) -> bool:
+def has_kmemleak(detectors: Iterable[Detector]) -> bool:
     """Return whether the kernel of these detectors has kmemleak."""
     return any(one.name == KMEMLEAK and one.state is not State.NOT_BUILT for one in detectors)
 
 
-def unasked(machine: str) -> str:
+def unscanned_note(machine: str) -> str:
     """Return the note on a machine that ended before its kernel was scanned for leaks (kmemleak)."""
     return f"{machine} was not asked what memory its kernel has lost: the run was cut off."
 

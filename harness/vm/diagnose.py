@@ -117,7 +117,7 @@ def dump_processors(monitor: Monitor, path: Path) -> None:
         ask("info registers -a")
 
 
-def deaf(dump: str) -> str:
+def lost_interrupt(dump: str) -> str:
     """Describe, as a clause, why no interrupt reaches some processor any more; empty if all can get one.
 
     ``dump`` is what dump_processors() wrote.  A kernel never halts with interrupts enabled while it

@@ -29,7 +29,7 @@ BOOT_SECONDS = 45.0
 SSH_SECONDS = 10.0
 # A guest that dies loses its connection a moment before the panic or QEMU's end is seen.
 GRACE_SECONDS = 1.0
-LAST_WORDS_SECONDS = 2.0  # from the end of SSH to the end of QEMU when a kernel dies
+QEMU_END_SECONDS = 2.0  # from the end of SSH to the end of QEMU when a kernel dies
 
 ATTEMPTS = 2
 
@@ -169,7 +169,7 @@ class Machine:
         self.events: list[tuple[str, Mapping[str, Any]]] = []
         self.ssh_line = ""
         self.note = ""
-        self.hangs_up = False
+        self.disconnect_on_stop = False
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._user, self._host = KeyPair.generate(), KeyPair.generate()
@@ -274,9 +274,9 @@ class Machine:
         """
         path = self.run_dir / "processors.txt"
         diagnose.dump_processors(self.monitor, path)
-        return path, diagnose.deaf(path.read_text())
+        return path, diagnose.lost_interrupt(path.read_text())
 
-    def reachable(self) -> bool:
+    def can_log_in(self) -> bool:
         """Return whether a new login over SSH succeeds."""
         try:
             Ssh(self.ssh.port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale).close()
@@ -328,7 +328,7 @@ class Machine:
         if name == "GUEST_PANICKED":
             self._panicked.set()
             self._boot_events.put(_Panicked())
-        if name == "STOP" and self.hangs_up and hasattr(self, "ssh"):
+        if name == "STOP" and self.disconnect_on_stop and hasattr(self, "ssh"):
             threading.Thread(target=self.ssh.close, name="hang up", daemon=True).start()
 
     def _wait(self) -> None:

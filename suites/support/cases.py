@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.actor.actor import Actor
-from harness.actor.footprint import Leftovers
+from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.ioctl import GET, SET, VFIO_DEVICE_FEATURE, Abi, Target, call, creation, feature
 from harness.actor.reply import outcome
@@ -42,7 +42,7 @@ def deviations(
     owner: Actor, attempts: Mapping[Any, Callable[[], object]], errnos: Sequence[str]
 ) -> list[str]:
     """List the attempts that are not refused with one of these errnos, or that leave something behind."""
-    leftovers = Leftovers(owner)
+    leftovers = FootprintChanges(owner)
     found = []
     for what, attempt in attempts.items():
         answer = outcome(attempt)
@@ -64,7 +64,7 @@ def require_refused(owner: Actor, attempts: Mapping[Any, Callable[[], object]], 
     require_none(deviations(owner, attempts, errnos))
 
 
-def require_nothing_left(leftovers: Leftovers) -> None:
+def require_nothing_left(leftovers: FootprintChanges) -> None:
     """Raise AssertionError if something was left behind since the last look."""
     if left := leftovers.look():
         raise AssertionError(f"Expected nothing to be left behind, but there are {left} more than before.")
@@ -73,7 +73,7 @@ def require_nothing_left(leftovers: Leftovers) -> None:
 @contextmanager
 def nothing_left(actor: Actor) -> Iterator[None]:
     """Require that the body leaves no descriptor, no DMABUF and no record in the kernel log."""
-    leftovers = Leftovers(actor)
+    leftovers = FootprintChanges(actor)
     yield
     require_nothing_left(leftovers)
 

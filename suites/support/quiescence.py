@@ -57,7 +57,7 @@ class Oracle:
         Only then does the absence of stores after the revoke prove anything.
         """
         self.host.fill(0, self.offset, self.view.length)
-        hammer.counts(more=hammer.lap)
+        hammer.counts(more=hammer.accesses_per_round)
         missing = self._host_sees(THEIRS)
         if missing:
             raise HarnessError(f"The client was to reach all of the range before the revoke, but {missing}.")
