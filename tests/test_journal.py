@@ -248,7 +248,7 @@ import os, signal, sys
 from pathlib import Path
 from harness.journal.writer import JournalWriter
 from harness.verdict.record import Entry
-from harness.verdict.words import Kind
+from harness.verdict.verdict import Kind
 journal = JournalWriter(Path(sys.argv[1]))
 scenarios = [Entry("one", Kind.SCENARIO, ""), Entry("two", Kind.SCENARIO, "")]
 journal.plan([Entry("build", Kind.STAGE, ""), *scenarios])
@@ -285,8 +285,8 @@ from pathlib import Path
 from harness.lib.errors import HarnessError
 from harness.journal.writer import JournalWriter
 from harness.verdict.record import Entry
-from harness.verdict.words import Kind
-from harness.verdict.words import Verdict
+from harness.verdict.verdict import Kind
+from harness.verdict.verdict import Verdict
 journal = JournalWriter(Path(sys.argv[1]))
 journal.plan([Entry("one", Kind.SCENARIO, "")])
 journal.run_started()
