@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * First process of the guest.
+ * The first process of the guest.
  *
- * Carried in a small initramfs together with the keys of this run.  It puts a
- * throw-away overlay over the read-only root disk, brings up the network, and
- * starts one sshd per connection.  Every stage is said on the console, so that
- * the host knows at once how far the guest came.
+ * It comes in a small initramfs, together with the SSH keys of one run.  It
+ * mounts a throw-away overlay over the read-only root disk, brings up the
+ * network, and starts one sshd for each connection.  It reports each step on
+ * the console, which the host reads (harness/vm/machine.py).
  *
- * The listening socket belongs to this process and "sshd -i" to the
- * connection: the guest is reachable without waiting for an sshd to start, and
- * there is no daemon whose death would have to be noticed.
+ * This process owns the listening socket, and starts "sshd -i" for a
+ * connection.  So the guest accepts connections before any sshd has started,
+ * and no daemon has to be supervised.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -33,14 +33,15 @@
 #include <unistd.h>
 
 #define ROOT_DISK "/dev/vda"
-#define ADDRESS \
-	"10.0.2.15" /* QEMU's user network gives this to its first guest */
+/* QEMU's user network: the address of its first guest, and its gateway. */
+#define ADDRESS "10.0.2.15"
 #define NETMASK "255.255.255.0"
 #define GATEWAY "10.0.2.2"
 #define SSH_PORT 22
 #define MAX_FILES 65536
 
-static void say(const char *format, ...)
+/* Write one line to the console. */
+static void report(const char *format, ...)
 {
 	char line[512];
 	va_list args;
@@ -51,7 +52,7 @@ static void say(const char *format, ...)
 	vsnprintf(line + n, sizeof(line) - n - 1, format, args);
 	va_end(args);
 	strcat(line, "\n");
-	/* One write(), so that the line is not torn by one of the kernel's. */
+	/* One write(), so that no kernel message splits the line. */
 	if (write(STDOUT_FILENO, line, strlen(line)) < 0)
 		return;
 }
@@ -60,52 +61,58 @@ static void power_off(void)
 {
 	sync();
 	reboot(RB_POWER_OFF);
-	/* Without a way to power off, exiting panics, which ends QEMU as well. */
+	/*
+	 * If the power cannot be switched off, the exit of the first process
+	 * panics the kernel, which ends QEMU as well.
+	 */
 	_exit(1);
 }
 
-#define die(format, ...)                                                      \
-	do {                                                                  \
-		say("fatal: " format ": %s", ##__VA_ARGS__, strerror(errno)); \
-		power_off();                                                  \
+/* Report the message and errno, then power off. */
+#define die(format, ...)                                       \
+	do {                                                   \
+		report("fatal: " format ": %s", ##__VA_ARGS__, \
+		       strerror(errno));                       \
+		power_off();                                   \
 	} while (0)
 
-static void must_mount(const char *source, const char *target, const char *type,
-		       unsigned long flags, const char *options)
+static void mount_or_die(const char *source, const char *target,
+			 const char *type, unsigned long flags,
+			 const char *options)
 {
 	mkdir(target, 0755);
 	if (mount(source, target, type, flags, options))
 		die("cannot mount %s (%s) on %s", source, type, target);
 }
 
-/* For file systems that only some kernel configurations have. */
-static void may_mount(const char *type, const char *target)
+/* Mount a file system that only some kernel configurations have. */
+static void mount_if_built(const char *type, const char *target)
 {
 	if (mount(type, target, type, 0, NULL) && errno != ENODEV &&
 	    errno != ENOENT)
-		say("cannot mount %s: %s", type, strerror(errno));
+		report("cannot mount %s: %s", type, strerror(errno));
 }
 
 static void mount_root(void)
 {
-	must_mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
-	must_mount(ROOT_DISK, "/lower", "squashfs", MS_RDONLY, NULL);
-	must_mount("tmpfs", "/scratch", "tmpfs", 0, "mode=0755");
+	mount_or_die("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount_or_die(ROOT_DISK, "/lower", "squashfs", MS_RDONLY, NULL);
+	mount_or_die("tmpfs", "/scratch", "tmpfs", 0, "mode=0755");
 	mkdir("/scratch/upper", 0755);
 	mkdir("/scratch/work", 0755);
-	must_mount(
+	mount_or_die(
 		"overlay", "/root", "overlay", 0,
 		"lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work");
-	must_mount("/dev", "/root/dev", NULL, MS_MOVE, NULL);
-	must_mount("proc", "/root/proc", "proc", 0, NULL);
-	must_mount("sysfs", "/root/sys", "sysfs", 0, NULL);
-	must_mount("tmpfs", "/root/run", "tmpfs", 0, "mode=0755");
-	must_mount("tmpfs", "/root/dev/shm", "tmpfs", 0, "mode=1777");
-	must_mount("devpts", "/root/dev/pts", "devpts", 0,
-		   "mode=0620,ptmxmode=0666");
-	may_mount("debugfs", "/root/sys/kernel/debug");
-	may_mount("tracefs", "/root/sys/kernel/tracing");
-	say("root file system is mounted");
+	mount_or_die("/dev", "/root/dev", NULL, MS_MOVE, NULL);
+	mount_or_die("proc", "/root/proc", "proc", 0, NULL);
+	mount_or_die("sysfs", "/root/sys", "sysfs", 0, NULL);
+	mount_or_die("tmpfs", "/root/run", "tmpfs", 0, "mode=0755");
+	mount_or_die("tmpfs", "/root/dev/shm", "tmpfs", 0, "mode=1777");
+	mount_or_die("devpts", "/root/dev/pts", "devpts", 0,
+		     "mode=0620,ptmxmode=0666");
+	mount_if_built("debugfs", "/root/sys/kernel/debug");
+	mount_if_built("tracefs", "/root/sys/kernel/tracing");
+	report("root file system is mounted");
 }
 
 static void copy(const char *from, const char *to, mode_t mode)
@@ -131,8 +138,8 @@ static void copy(const char *from, const char *to, mode_t mode)
 
 static void install_keys(void)
 {
-	mkdir("/root/run/sshd",
-	      0755); /* where sshd confines itself before login */
+	/* sshd's chroot before the login */
+	mkdir("/root/run/sshd", 0755);
 	mkdir("/root/run/patchproof", 0700);
 	copy("/keys/host", "/root/run/patchproof/host", 0600);
 	copy("/keys/authorized", "/root/run/patchproof/authorized", 0600);
@@ -145,7 +152,7 @@ static void enter_root(void)
 		die("cannot enter the root file system");
 }
 
-static struct sockaddr_in address_of(const char *text, unsigned short port)
+static struct sockaddr_in socket_address(const char *text, unsigned short port)
 {
 	struct sockaddr_in address = {
 		.sin_family = AF_INET,
@@ -160,8 +167,8 @@ static void set_address(int sock, const char *name, const char *text,
 			const char *mask)
 {
 	struct ifreq request = {};
-	struct sockaddr_in address = address_of(text, 0);
-	struct sockaddr_in netmask = address_of(mask, 0);
+	struct sockaddr_in address = socket_address(text, 0);
+	struct sockaddr_in netmask = socket_address(mask, 0);
 
 	strncpy(request.ifr_name, name, sizeof(request.ifr_name) - 1);
 	memcpy(&request.ifr_addr, &address, sizeof(address));
@@ -177,8 +184,8 @@ static void set_address(int sock, const char *name, const char *text,
 
 static void start_network(void)
 {
-	struct sockaddr_in gateway = address_of(GATEWAY, 0);
-	struct sockaddr_in any = address_of("0.0.0.0", 0);
+	struct sockaddr_in gateway = socket_address(GATEWAY, 0);
+	struct sockaddr_in any = socket_address("0.0.0.0", 0);
 	struct rtentry route = { .rt_flags = RTF_UP | RTF_GATEWAY };
 	int sock;
 
@@ -197,7 +204,7 @@ static void start_network(void)
 
 static int listen_for_ssh(void)
 {
-	struct sockaddr_in any = address_of("0.0.0.0", SSH_PORT);
+	struct sockaddr_in any = socket_address("0.0.0.0", SSH_PORT);
 	int sock;
 
 	sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -216,7 +223,7 @@ __attribute__((noreturn)) static void become_sshd(int connection)
 		NULL,
 	};
 
-	/* sshd talks to its client on 0 and 1; errors stay on the console, 2. */
+	/* sshd -i uses 0 and 1 for its client; -e logs to 2, the console. */
 	setsid();
 	dup2(connection, STDIN_FILENO);
 	dup2(connection, STDOUT_FILENO);
@@ -226,7 +233,7 @@ __attribute__((noreturn)) static void become_sshd(int connection)
 	_exit(127);
 }
 
-static void reap(int signal)
+static void reap_children(int signal)
 {
 	int saved = errno;
 
@@ -236,13 +243,14 @@ static void reap(int signal)
 	errno = saved;
 }
 
-static void terminated(int signal)
+static void power_off_on_signal(int signal)
 {
 	(void)signal;
 	power_off();
 }
 
-static void serve(int sock)
+/* Start an sshd for each connection; never returns. */
+__attribute__((noreturn)) static void serve(int sock)
 {
 	int connection;
 
@@ -257,7 +265,7 @@ static void serve(int sock)
 		case 0:
 			become_sshd(connection);
 		case -1:
-			say("cannot fork for sshd: %s", strerror(errno));
+			report("cannot fork for sshd: %s", strerror(errno));
 		}
 		close(connection);
 	}
@@ -266,13 +274,13 @@ static void serve(int sock)
 int main(void)
 {
 	struct rlimit files = { MAX_FILES, MAX_FILES };
-	struct sigaction on_child = { .sa_handler = reap };
-	struct sigaction on_term = { .sa_handler = terminated };
+	struct sigaction on_child = { .sa_handler = reap_children };
+	struct sigaction on_term = { .sa_handler = power_off_on_signal };
 	int sock;
 
 	if (getpid() != 1) {
 		fprintf(stderr,
-			"This is the first process of a patchproof guest; it cannot run as another.\n");
+			"This program is the first process of a patchproof guest; it runs only as process 1.\n");
 		return 2;
 	}
 	sigaction(SIGCHLD, &on_child, NULL);
@@ -283,11 +291,11 @@ int main(void)
 	enter_root();
 	start_network();
 	if (sethostname("patchproof", strlen("patchproof")))
-		say("cannot set the host name: %s", strerror(errno));
+		report("cannot set the host name: %s", strerror(errno));
 	if (setrlimit(RLIMIT_NOFILE, &files))
-		say("cannot raise the limit of open files: %s",
-		    strerror(errno));
+		report("cannot raise the limit of open files: %s",
+		       strerror(errno));
 	sock = listen_for_ssh();
-	say("ready for ssh");
+	report("ready for ssh");
 	serve(sock);
 }
