@@ -1,3 +1,3 @@
-"""pytest meets the harness here, and nowhere else."""
+"""Register the pytest plugin of the harness."""
 
 pytest_plugins = ["harness.plugin.hooks"]
