@@ -230,7 +230,7 @@ class TestSilence:
 
     def test_silent_actor_is_a_deadline_error(self, transcript: Transcript) -> None:
         one, program = self.silent("cat >/dev/null", transcript)
-        with pytest.raises(DeadlineError, match="does not even say") as caught:
+        with pytest.raises(DeadlineError, match="the actor did not answer") as caught:
             one.say("version", deadline=1)
         assert not caught.value.answered
         with pytest.raises(DeadlineError) as again:
@@ -241,7 +241,7 @@ class TestSilence:
 
     def test_actor_that_ends_has_its_status_and_errors(self, transcript: Transcript) -> None:
         one, program = self.silent("read line; echo out of luck >&2; exit 7", transcript, margin=10)
-        with pytest.raises(ActorDiedError, match="exit status 7; it said: out of luck"):
+        with pytest.raises(ActorDiedError, match="exit status 7; standard error: out of luck"):
             one.say("version")
         program.close()
 

@@ -185,9 +185,7 @@ class TestBind:
             opened = owner.open(device.address)
             with monkeypatch.context() as patched:
                 patched.setattr(Guest, "patience", 3.0)
-                with pytest.raises(
-                    UnbindTimeoutError, match=rf"did not let go of the device {device.address}"
-                ):
+                with pytest.raises(UnbindTimeoutError, match=rf"did not unbind the device {device.address}"):
                     unpatched.guest.unbind(device)
             opened.close()
             driver = f"/sys/bus/pci/devices/{device.address}/driver"

@@ -730,8 +730,8 @@ def test_killer_that_fails_on_the_series_is_an_error(
     trials = RecordedTrials(tmp_path / "results", outcomes)
     trials.run(three)
     assert trials.fates() == {"good/a": Fate.ERROR, "good/b": Fate.SURVIVED}
-    assert trials.ledger.trials["good/a"].reason.startswith(f"good itself does not pass {MAP.id}")
-    assert f"! good/a: good itself does not pass {MAP.id}, so that shows nothing" in trials.said
+    assert trials.ledger.trials["good/a"].reason.startswith(f"good fails {MAP.id} without a fault")
+    assert f"! good/a: good fails {MAP.id} without a fault, so the trial proves nothing" in trials.said
 
 
 def test_stage_that_killed_is_part_of_any_control(tmp_path: Path, three: list[Mutant]) -> None:

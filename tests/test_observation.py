@@ -32,7 +32,7 @@ def failed(reason: str) -> BaseException:
         (
             DeadlineError("revoke dev1 buf1", 10, answered=True),
             Verdict.VIOLATES,
-            "The operation `revoke dev1 buf1` did not end within 10 s; the actor gave it up.",
+            "The operation `revoke dev1 buf1` did not end within 10 s; the actor reported the timeout.",
         ),
         (UnbindTimeoutError("did not let go"), Verdict.VIOLATES, "did not let go"),
         (UnhealthyKernelError("the kernel said: WARNING"), Verdict.VIOLATES, "the kernel said: WARNING"),

@@ -50,7 +50,7 @@ class DeadlineError(PatchproofError):
     """
 
     def __init__(self, operation: str, seconds: float, answered: bool) -> None:
-        end = "the actor gave it up" if answered else "the actor does not even say that it gave it up"
+        end = "the actor reported the timeout" if answered else "the actor did not answer"
         super().__init__(f"The operation `{operation}` did not end within {seconds:.0f} s; {end}.")
         self.answered = answered
 

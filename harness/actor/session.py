@@ -75,7 +75,7 @@ class Wire:
             return "it closed its output, but did not exit."
         errors = self._channel.read_errors().decode(errors="backslashreplace").strip()
         end = f"exit status {status}" if status >= 0 else "killed by a signal"
-        return f"{end}{f'; it said: {errors}' if errors else ''}."
+        return f"{end}{f'; standard error: {errors}' if errors else ''}."
 
 
 class Session:

@@ -257,7 +257,7 @@ class Guest:
             yield
         except SshTimeoutError as error:
             raise UnbindTimeoutError(
-                f"The kernel did not let go of the device {device.address} ({device.role}) within "
+                f"The kernel did not unbind the device {device.address} ({device.role}) within "
                 f"{self.deadline:.0f} s."
             ) from error
 

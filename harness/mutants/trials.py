@@ -198,7 +198,7 @@ class Trials:
         self._run_control(job, unconfirmed, list(killers) or [next(one.id for one in self._scenarios)])
         for trial in unconfirmed:
             if self.ledger.is_unconfirmed(trial):
-                reason = f"{job.whole.name} itself does not pass {trial.killer}, so that shows nothing"
+                reason = f"{job.whole.name} fails {trial.killer} without a fault, so the trial proves nothing"
                 self.ledger.ended(replace(trial, fate=Fate.ERROR, reason=reason))
                 self._say(f"! {trial.id}: {reason}")
 
