@@ -164,7 +164,7 @@ def test_stage_refused_by_the_host_is_a_harness_error(checkout: Path, tmp_path: 
 
 def test_guest_before_the_kernel_is_a_harness_error(checkout: Path, tmp_path: Path) -> None:
     run = Prepared(tmp_path, Request(tree=checkout))
-    with pytest.raises(HarnessError, match="before its kernel was there"):
+    with pytest.raises(HarnessError, match="before the stages had built its kernel"):
         run.machines.guest_for(Needs())
     run.machines.end("there is none")
     run.machines.close()

@@ -1,1 +1,1 @@
-"""One run: stages, machines, detectors, and one scenario at a time.  Does not import pytest."""
+"""One run: stages, machines, detectors, and one scenario at a time.  Nothing here imports pytest."""

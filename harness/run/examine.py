@@ -1,4 +1,4 @@
-"""The health of the kernel, examined during a scenario, after it, and between two."""
+"""Examine the health of the kernel during a scenario, after it, and between two scenarios."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 
 @dataclass(frozen=True)
 class Seen:
-    """The state of a guest when its console stood at ``mark`` (bytes).
+    """The state of a guest at a moment: its console had ``mark`` bytes.
 
     ``healthy`` is None if the kernel's state was not read.
     """
@@ -54,40 +54,41 @@ class Examiner:
         self._left: Seen | None = None  # the machine as the last scenario left it
 
     def begin(self, needs: Needs) -> Seen:
-        """Return a guest for the next scenario, with what is known of its health.
+        """Return a guest for the next scenario, with its state after the last one if that is known.
 
         Raises BootError, HarnessError.
         """
-        known = self.aftermath()
+        last = self.aftermath()
         guest = self._machines.guest_for(needs)
-        return known if known and known.guest is guest else Seen(guest, guest.machine.console.mark(), None)
+        return last if last and last.guest is guest else Seen(guest, guest.machine.console.mark(), None)
 
     def leave(self, seen: Seen) -> None:
-        """Remember how a scenario left its machine, for aftermath()."""
+        """Remember the state of the machine at the end of a scenario, for aftermath()."""
         self._left = seen
 
     def aftermath(self) -> Seen | None:
-        """The machine of the last scenario, as it was seen last, if nothing has happened to it since.
+        """Return the state of the last scenario's machine, or end the machine if its kernel complained since.
 
-        What the kernel did since the verdict was given cannot be that scenario's any
-        more, and is nothing that the next one did: it is the run's.
+        A complaint between two scenarios belongs to neither of them, so the journal has
+        it in the entry of the machine.  The result is None if there is no such machine any
+        more.
         """
         guest, before = self._machines.guest, self._left
         if guest is None or before is None or before.guest is not guest:
             return None
         mark = guest.machine.console.mark()
-        said = guest.machine.console.splats(before.mark)
-        splats = [one for one in said if one.fault]
-        unseen = [one for one in said if one.detector_lost]
-        if not splats and not unseen and guest.machine.alive():
+        splats = guest.machine.console.splats(before.mark)
+        faults = [one for one in splats if one.fault]
+        unseen = [one for one in splats if one.detector_lost]
+        if not faults and not unseen and guest.machine.alive():
             return replace(before, mark=mark)
-        if splats:
-            self._machines.explain(splats)
-            self._machines.end(f"the kernel said: {splats[0].title}", Verdict.VIOLATES)
+        if faults:
+            self._machines.explain(faults)
+            self._machines.end(f"the kernel said: {faults[0].title}", Verdict.VIOLATES)
         elif fault := guest.machine.outside_fault():
             self._machines.end(fault)
         elif unseen:
-            reason = f"what the kernel complained of may have been missed: {unseen[0].title}"
+            reason = f"a complaint of the kernel may have been missed: {unseen[0].title}"
             self._machines.end(reason, Verdict.HARNESS_ERROR)
         else:
             self._machines.end("the machine ended by itself", Verdict.KERNEL_DIED)
@@ -98,21 +99,21 @@ class Examiner:
     ) -> KernelHealth | None:
         """Return the kernel's health now; raise if it is worse than at the ``start`` of the scenario.
 
-        ``error`` is what ended a phase of the scenario, if anything did: the kernel's
-        failure explains the error, not the other way round.  ``alone`` says that the
-        scenario may break its kernel, ``passed`` that no phase before has failed.
-        Returns None if the state was not read, or the machine is another one now.
+        ``error`` is the error that ended a phase of the scenario, None if there was none;
+        a failure of the kernel is taken for its cause.  ``alone`` is true if the scenario
+        may break its kernel, ``passed`` if no earlier phase has failed.  The result is
+        None if the state was not read, or another machine runs now.
 
-        Raises KernelDiedError, UnhealthyKernelError, HarnessError, and
-        BlindConsoleError where nothing else was wrong.  The machine is then ended, as
-        it is after an operation that did not end.
+        Raises KernelDiedError, UnhealthyKernelError, HarnessError, and BlindConsoleError
+        if nothing else was wrong.  The machine is then ended.  It is also ended after an
+        operation that missed its deadline.
         """
         guest = start.guest
         if guest is not self._machines.guest:
             return None
         if alone and isinstance(error, VIOLATION):
-            # It may have broken the kernel, as it was meant to.  What such a kernel does
-            # when more is asked of it is chance, and no verdict should hang on that.
+            # The scenario may have broken the kernel, as it was meant to.  What a broken
+            # kernel does next is chance, so no verdict may depend on reading its state.
             splats = _faults(start)
             self._machines.end("a scenario that had it for itself has failed")
             self._raise(splats, [], error, passed)
@@ -127,18 +128,18 @@ class Examiner:
                 latest = _settled(guest, start.healthy)
                 changes = latest.worse_than(start.healthy)
                 worse = [one.text for one in changes]
-            except SshTimeoutError as stuck:
+            except SshTimeoutError as timeout:
                 lost = True
-                worse = [f"the kernel's state cannot be read: {stuck.message}"]
-            except (HarnessError, *LOST) as unreadable:
-                lost = isinstance(unreadable, LOST)
-                unread = unreadable
+                worse = [f"the kernel's state cannot be read: {timeout.message}"]
+            except (HarnessError, *LOST) as failure:
+                lost = isinstance(failure, LOST)
+                unread = failure
         if lost and (death := self._death(start, error)):
             self._machines.end(death)
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
             self._machines.end(f"an operation did not end: {error or unread or worse[0]}")
-        # The console last: a kernel that is damaged may show it only when it is asked.
+        # The console comes last: reading the state may make a damaged kernel complain.
         splats = _faults(start)
         if [one.symptom for one in changes] == [Symptom.LOCKDEP] and not splats and error is None:
             self._machines.end(worse[0])
@@ -157,20 +158,23 @@ class Examiner:
     def _raise(
         self, splats: list[Splat], worse: list[str], error: BaseException | None, passed: bool
     ) -> None:
-        """Hold against the kernel what the console said, and what else is ``worse`` than before."""
+        """Raise the error for the complaints on the console and the changes for the ``worse``, if any.
+
+        Raises KernelDiedError if a splat is a panic, else UnhealthyKernelError.
+        """
         if not splats and not worse:
             return
         for one in splats:
-            if one.kind == PANIC:  # in the moment since its state was read
+            if one.kind == PANIC:  # after the state was read
                 self._machines.end(one.title)
                 raise KernelDiedError(f"The kernel died: {one.title}") from error
-        said = [f"the kernel said: {splat.title}" for splat in splats]
-        complaints = "; ".join([*said, *worse])
-        self._machines.end([*said, *worse][0])
+        complaints = [*(f"the kernel said: {splat.title}" for splat in splats), *worse]
+        self._machines.end(complaints[0])
+        clause = "; ".join(complaints)
         passed = passed and error is None
         silent = Verdict.CONFORMS if error is None else observation_of(error, "").verdict
         raise UnhealthyKernelError(
-            f"The scenario passed, but {complaints}" if passed else complaints,
+            f"The scenario passed, but {clause}" if passed else clause,
             None if worse else silent,
             told=bool(splats),
         ) from error
@@ -181,23 +185,23 @@ class Examiner:
         if unseen:
             self._machines.end(unseen[0].title)
             raise BlindConsoleError(
-                f"What the kernel complained of may have been missed: {unseen[0].title}. A verdict needs "
-                "a kernel log that is whole."
+                f"A complaint of the kernel may have been missed: {unseen[0].title}. A verdict needs a "
+                "complete kernel log."
             )
 
     def _death(self, start: Seen, error: BaseException | None) -> str:
-        """How the kernel died, empty if it lives.
+        """Return how the kernel died, as a clause; empty if it lives.
 
-        Raises HarnessError if something was done to the machine, or to the actor, that
-        the kernel cannot help.
+        Raises HarnessError if the machine or the actor was stopped from outside of the
+        kernel.
         """
         guest = start.guest
         if guest.machine.alive():
             guest.machine.wait_ended(QEMU_END_SECONDS)
-        said = _faults(start)
-        fault = "" if said else guest.machine.outside_fault()
+        splats = _faults(start)
+        fault = "" if splats else guest.machine.outside_fault()
         answers = not fault and guest.machine.alive() and self._answers(guest)
-        if answers and not said:
+        if answers and not splats:
             fault = self._actors_fault(guest, error)
         if fault:
             self._machines.end(fault)
@@ -206,12 +210,12 @@ class Examiner:
             return ""
         if guest.machine.alive():
             path, fault = guest.machine.dump_processors()
-            where = f"where its processors are stands in {path.relative_to(self._results.dir)}"
+            location = f"the state of its processors: {path.relative_to(self._results.dir)}"
             if fault:
                 self._machines.end(fault)
-                raise HarnessError(f"The scenario was cut off: {fault} ({where}).") from error
-            return f"it does not answer any more ({where})"
-        return said[0].title if said else "the machine ended by itself"
+                raise HarnessError(f"The scenario was cut off: {fault} ({location}).") from error
+            return f"it does not answer any more ({location})"
+        return splats[0].title if splats else "the machine ended by itself"
 
     @staticmethod
     def _answers(guest: Guest) -> bool:
@@ -223,18 +227,27 @@ class Examiner:
             return guest.machine.can_log_in()
 
     def _actors_fault(self, guest: Guest, error: BaseException | None) -> str:
-        """What was done to the actor that does not answer, as a clause; empty if nothing was."""
+        """Return why an actor that missed its deadline does not answer, as a clause.
+
+        The result is empty if the actor answered, or no signal has stopped it.
+        """
         return self._stopped(guest) if isinstance(error, DeadlineError) and not error.answered else ""
 
     @staticmethod
     def _stopped(guest: Guest) -> str:
-        """Which actors do nothing any more, and so keep what they have, as a clause; empty if none."""
+        """Return which actors a signal has stopped, as a clause; empty if none.
+
+        A stopped actor keeps its DMABUFs, so they count as left over.
+        """
         stopped = ", ".join(map(str, stopped_actors(guest)))
         return f"a signal has stopped the actor (process {stopped})" if stopped else ""
 
 
 def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
-    """The kernel's state once what was let go is gone: the last reference to a file is put a little later."""
+    """Return the kernel's state, re-read until released DMABUFs are freed (fput() is deferred).
+
+    The wait ends when there are no more DMABUFs than ``before``, or after SETTLE_SECONDS.
+    """
     deadline = time.monotonic() + SETTLE_SECONDS
     while (now := KernelHealth.of(guest)).dmabufs > before.dmabufs and time.monotonic() < deadline:
         pass
@@ -242,5 +255,5 @@ def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
 
 
 def _faults(start: Seen) -> list[Splat]:
-    """Return what the kernel has complained of since ``start``."""
+    """Return the faults on the console since ``start``."""
     return [splat for splat in start.guest.machine.console.splats(start.mark) if splat.fault]

@@ -1,4 +1,4 @@
-"""The pool of machines of a run: boot them, prove their detectors, give them up."""
+"""The machines of a run, one after the other: boot one, prove its detectors, end it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from harness.vm.ssh import SshLostError, SshTimeoutError
 
 @dataclass(frozen=True)
 class TestedSoftware:
-    """All that a machine is started from, and what is known of it.
+    """The software that a machine is started from.
 
-    ``actor`` is the C actor, compiled against the headers of the kernel under test;
-    ``dialect`` one of manifest.DIALECTS but ``auto``; ``tree`` is None for a kernel
-    that was built elsewhere.
+    ``actor`` is the C actor, compiled against the headers of the kernel under test.
+    ``dialect`` is one of manifest.DIALECTS, but not ``auto``.  ``tree`` is None for a
+    kernel that was built elsewhere.
     """
 
     kernel: Kernel
@@ -51,8 +51,9 @@ class TestedSoftware:
 class Machines:
     """The machines of a run, one at a time; the next one is booted when a scenario needs it.
 
-    ``guest`` is the running one, if any; ``count`` how many the run has started.
-    ``software`` is None until the stages have made it.
+    ``guest`` is the guest of the running machine, None if there is none.  ``count`` is
+    the number of machines that the run has started.  ``software`` is None until the
+    stages have made it.
     """
 
     def __init__(self, request: Request, results: ResultsFolder, journal: JournalWriter) -> None:
@@ -63,22 +64,22 @@ class Machines:
         self._results = results
         self._journal = journal
         self._used = False  # by a scenario
-        self._proof = detectors.Proof(())  # what is known of the guest's detectors
-        self._noted: set[str] = set()  # fingerprints of what kernels said while they booted
+        self._proof = detectors.Proof(())  # of the running machine
+        self._noted: set[str] = set()  # fingerprints of the complaints during a boot
 
     @property
     def ready(self) -> TestedSoftware:
-        """The software under test.  HarnessError before the stages have made it."""
+        """The software under test.  Raises HarnessError before the stages have made it."""
         if self.software is None:
-            raise HarnessError("A machine was asked for before its kernel was there.")
+            raise HarnessError("A machine was requested before the stages had built its kernel.")
         return self.software
 
     def boot_first(self, layout: Layout) -> None:
-        """Boot the machine that shows whether the kernel comes up.  Raises BootError, HarnessError."""
+        """Boot the first machine, for the stage ``boot``.  Raises BootError, HarnessError."""
         self.guest = self._boot(layout)
 
     def guest_for(self, needs: Needs) -> Guest:
-        """The running guest if it will do for the scenario with these needs, else that of a new machine.
+        """Return the running guest if it meets the needs of a scenario, else the guest of a new machine.
 
         Raises BootError, HarnessError.
         """
@@ -92,7 +93,7 @@ class Machines:
         return self.guest
 
     def explain(self, complaints: Iterable[Splat]) -> None:
-        """Keep each complaint of the kernel with its call trace, decoded where that can be done."""
+        """Write each splat to ``stacks/FINGERPRINT.txt``, with source lines where they can be found."""
         for one in complaints:
             path = self._results.stack(one.fingerprint)
             if not path.exists():
@@ -101,9 +102,10 @@ class Machines:
                 write_atomically(path, decode.add_source_lines(one.text, software.kernel.vmlinux, content))
 
     def end(self, reason: str, verdict: Verdict | None = None) -> None:
-        """End the machine: it has shown a splat, a new taint, or is not what the next scenario needs.
+        """End the running machine, if any, for this ``reason``, such as a splat or a new taint bit.
 
-        ``verdict`` as for Journal.machine_ended().
+        ``verdict`` is that of JournalWriter.machine_ended().  A complaint during the proof of
+        the detectors precedes the reason, and makes the verdict ``violates`` if it is None.
         """
         if self.guest is None:
             return
@@ -116,43 +118,47 @@ class Machines:
         self._journal.machine_ended(guest.machine.name, reason, verdict)
 
     def give_up(self, reason: str, last: Callable[[], None] | None = None) -> None:
-        """End the machine although its kernel is well, as far as is known: it is asked what it has lost.
+        """End a machine with a healthy kernel, after a scan for leaks if the kernel has kmemleak.
 
-        ``last`` is called before the machine ends, for whoever wants to have it a while longer.
+        A leak replaces the ``reason``.  ``last`` is called after the scan, while the machine
+        still runs.
         """
-        found = self._lost()
+        finding = self._scan_for_leaks()
         if last is not None:
             last()
-        self.end(*(found or (reason,)))
+        self.end(*(finding or (reason,)))
 
-    def _lost(self) -> tuple[str, Verdict] | None:
-        """Why the kernel is not well after all, or cannot tell; None if nothing is known against it."""
+    def _scan_for_leaks(self) -> tuple[str, Verdict] | None:
+        """Scan for leaks; return the reason and the verdict if there is one, or the scan fails.
+
+        The result is None if all is well, or the kernel has no kmemleak.
+        """
         if self.guest is None or not detector.has_kmemleak(self._proof.detectors):
             return None
         running = self.guest.machine
         mark = running.console.mark()
-        lost = why = ""
+        leaks = failure = ""
         try:
-            lost = kmemleak.scan(self.guest)
+            leaks = kmemleak.scan(self.guest)
         except (HarnessError, SshLostError, SshTimeoutError) as error:
-            why = error.message
+            failure = error.message
         splats = running.console.splats(mark)
-        said = [one for one in splats if one.fault]
-        self.explain(said)
-        why = why or next((one.title for one in splats if one.detector_lost), "")
-        if lost:
+        faults = [one for one in splats if one.fault]
+        self.explain(faults)
+        failure = failure or next((one.title for one in splats if one.detector_lost), "")
+        if leaks:
             report = running.run_dir / LEAKS
-            write_atomically(report, lost)
-            first, where = kmemleak.describe_first(lost), report.relative_to(self._results.dir)
-            return f"the kernel has lost memory, first {first}: {where}", Verdict.VIOLATES
-        if said:
-            return f"asked what it has lost, the kernel said: {said[0].title}", Verdict.VIOLATES
-        if why:
-            return f"its kernel could not be asked what it has lost: {why}", Verdict.HARNESS_ERROR
+            write_atomically(report, leaks)
+            first, path = kmemleak.describe_first(leaks), report.relative_to(self._results.dir)
+            return f"the kernel has lost memory, first {first}: {path}", Verdict.VIOLATES
+        if faults:
+            return f"during the scan for leaks, the kernel said: {faults[0].title}", Verdict.VIOLATES
+        if failure:
+            return f"its kernel could not be scanned for leaks: {failure}", Verdict.HARNESS_ERROR
         return None
 
     def close(self) -> None:
-        """End what is still running."""
+        """End the machine that is still running, if any, without a scan for leaks."""
         if self.guest is not None and detector.has_kmemleak(self._proof.detectors):
             self._journal.note(detector.unscanned_note(self.guest.machine.name))
         self.end("the run is over")
@@ -180,31 +186,34 @@ class Machines:
             (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
             guest = Guest(booted)
             guest.require_vfio()
-            self._show_detectors(guest)
+            self._prove_detectors(guest)
             return guest
         except BaseException:
             booted.close()
             raise
 
     def _boot_again(self, layout: Layout) -> Guest:
-        """Boot a machine for a scenario: the stage, of this part of the run or an earlier one, was passed."""
+        """Boot a machine for a scenario.
+
+        A timeout is a HarnessError, because the kernel has passed the stage ``boot``.
+        """
         try:
             return self._boot(layout)
         except BootTimeoutError as error:
             raise HarnessError(
                 f"A kernel that has come up before in this run did not come up now: {error.message} "
-                "That says little about it, if this host is busy. A run of this scenario alone tells.",
+                "If this host is busy, that says little about the kernel. Run this scenario alone to see.",
                 log=error.log,
                 tail=error.tail,
             ) from error
 
-    def _show_detectors(self, guest: Guest) -> None:
-        """Have each detector prove that it sees; HarnessError if one does not.
+    def _prove_detectors(self, guest: Guest) -> None:
+        """Prove the detectors of a new machine.  Raises HarnessError if one is blind.
 
-        What the kernel complained of before that is nobody's verdict, and no secret:
-        it is noted, once.
+        An earlier complaint of the kernel is part of no verdict.  The journal gets a note
+        of each, once a run.
         """
-        tested, name = self.ready.kernel, guest.machine.name
+        kernel, name = self.ready.kernel, guest.machine.name
         for complaint in guest.machine.console.splats():
             if not complaint.informational and complaint.fingerprint not in self._noted:
                 self._noted.add(complaint.fingerprint)
@@ -213,22 +222,22 @@ class Machines:
             guest,
             self.ready.actor,
             guest.machine.run_dir / CONTROL,
-            tested.options,
-            tested.time_scale,
+            kernel.options,
+            kernel.time_scale,
         )
         self._journal.detectors(name, proof.detectors)
         self._proof = proof
         self.explain(proof.splats)
         if unseen := detector.blind_clause(proof.detectors):
             raise HarnessError(
-                f"A detector does not see what it was shown on {name}, so its silence would say nothing: "
+                f"A detector on {name} did not report a provoked fault, so its silence would prove nothing: "
                 f"{unseen}",
                 log=guest.machine.console.log,
             )
 
 
 def hold(running: machine.Machine, progress: Progress) -> None:
-    """Leave the machine to the user until Ctrl-C, or until it ends by itself."""
+    """Print how to reach the machine, and wait until Ctrl-C, or until it ends by itself."""
     progress.say(f"  ssh: {running.ssh_line}")
     progress.say(f"  gdb: {running.gdb_line}")
     progress.say("  Ctrl-C ends the machine.")

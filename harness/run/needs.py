@@ -1,4 +1,4 @@
-"""The needs of a scenario: what it asks of its machine."""
+"""The needs of a scenario: the machine that it requires."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ USUAL = Layout()
 
 @dataclass(frozen=True)
 class Needs:
-    """What the marker ``machine`` says; without it, the machine that is already running.
+    """The machine that a scenario needs; without a marker ``machine``, any machine of the usual layout.
 
-    ``fresh``: no scenario has used it before.  ``alone``: none will after it
-    either, because the scenario may leave the kernel broken.
+    ``fresh``: no scenario has used the machine before.  ``alone``: moreover, none uses
+    the machine afterwards, because the scenario may leave the kernel broken.
     """
 
     layout: Layout = USUAL
@@ -22,7 +22,7 @@ class Needs:
     alone: bool = False
 
 
-# The marker's words.  Two owners' worth of devices (edu2, ram2) every machine has.
+# The keywords of the marker.  Every machine has the devices of two owners (edu, ram, edu2, ram2).
 WORDS = {
     "fresh": "a machine that no scenario has used before",
     "alone": "a fresh machine that no scenario uses after it",

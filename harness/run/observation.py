@@ -1,4 +1,4 @@
-"""From an exception to an observation: what one phase of a scenario showed of the kernel."""
+"""Turn the exception that ended a phase of a scenario into an observation about the kernel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
-# From the mildest to the worst; of a scenario's phases the worst one counts.
+# From the mildest to the worst; the worst phase decides a scenario's verdict.
 SEVERITY = (
     Verdict.CONFORMS,
     Verdict.NOT_APPLICABLE,
@@ -24,7 +24,7 @@ SEVERITY = (
 
 
 class Phase(StrEnum):
-    """A part of a scenario: its fixtures, its body, its clean-up."""
+    """A part of a scenario: fixtures, body, or clean-up."""
 
     SETUP = "setup"
     CALL = "call"
@@ -58,7 +58,7 @@ class BlindConsoleError(HarnessError):
 
 # After these errors it is unknown whether the kernel lives.
 LOST = (SshLostError, SshTimeoutError, DeadlineError, UnbindTimeoutError)
-# The kernel's fault in every phase.
+# The kernel's fault in every phase, even in the clean-up.
 KERNELS_FAULT = (UnbindTimeoutError, UnhealthyKernelError)
 # A violation that the scenario itself found.
 VIOLATION = (AssertionError, Refused)
@@ -68,9 +68,9 @@ VIOLATION = (AssertionError, Refused)
 class Observation:
     """The verdict on one phase of a scenario, with its evidence.
 
-    ``reason`` is a sentence, ``details`` a traceback.  ``silent`` is the verdict
-    without the console's evidence, None if it is the same.  ``told`` is true if the
-    kernel complained on its console.
+    ``reason`` is a sentence, ``details`` a traceback.  ``silent`` is the verdict without
+    the console's evidence, None if that is the same.  ``told`` is true if the console
+    has a complaint of the kernel.
     """
 
     verdict: Verdict
@@ -82,7 +82,8 @@ class Observation:
 
 # For a scenario of which only the fixtures ran.
 UNSEEN = Observation(
-    Verdict.HARNESS_ERROR, "It was set up and not run: pytest was told so (--setup-only, --setup-plan)."
+    Verdict.HARNESS_ERROR,
+    "It was set up and not run, because of pytest's option --setup-only or --setup-plan.",
 )
 
 

@@ -1,4 +1,4 @@
-"""What a user asks of a run, as values that are made once."""
+"""The request of a user, and the input of a run that it makes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Request:
                 "headers of the kernel under test (`make headers_install`)."
             )
         if self.patches is not None and self.series is None:
-            raise UsageError("--patches counts those of --series, and no series is given.")
+            raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
             raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
         if self.kernel is not None and (self.tree is not None or self.kconfig):
@@ -77,10 +77,10 @@ class Request:
 
 @dataclass(frozen=True)
 class RunInput:
-    """All that a run is started from.
+    """The request and the series that a run is started from.
 
-    ``caught_by`` are the requirements whose scenarios must see the mutant, if one
-    is asked for; they run first.  ``arguments`` are the options as the user typed
+    ``caught_by`` are the requirements whose scenarios must catch the requested mutant,
+    if any; these scenarios run first.  ``arguments`` are the options as the user typed
     them.
     """
 
@@ -91,10 +91,14 @@ class RunInput:
 
 
 def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
-    """Read the series that is asked for.  Raises UsageError."""
+    """Read the requested series.  Raises UsageError.
+
+    Without one, the result has a series without patches, with the name of the kernel
+    or the checkout.
+    """
     if request.series is None:
-        given = request.kernel.name if request.kernel is not None else _checkout(request).name
-        return RunInput(request, series.unpatched(given, "auto"), arguments=tuple(arguments))
+        name = request.kernel.name if request.kernel is not None else _checkout(request).name
+        return RunInput(request, series.unpatched(name, "auto"), arguments=tuple(arguments))
     tested = series.load(request.series, paths.PATCHES)
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:

@@ -1,4 +1,4 @@
-"""One run of the suites: the plan, the stages, the scenarios one after the other, the reports."""
+"""A run of the suites: the plan, the stages, the scenarios one after the other, the reports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from harness.run.scenario import ScenarioRun
 from harness.run.stages import Stages, stages_of
 from harness.verdict.record import Entry
 
-# Facts of run.json that may change when a run is resumed, and that a reader should know of then.
+# Facts of run.json that may change when a run is resumed; the journal notes each change.
 SURROUNDINGS = {
     "accelerator": "the accelerator",
     "qemu": "the version of QEMU",
@@ -35,20 +35,22 @@ SURROUNDINGS = {
 class Run:
     """A run: its results folder, its journal, its machines.
 
-    ``scenarios`` are all that are selected, each with what it needs of its machine,
-    in order; ``left`` the ids of those that this process is to run: of a run that is
-    resumed, those that were never reached.  ``earlier`` is the run that is resumed.
+    ``scenarios`` are all selected ones, with their needs, in order.  ``selection`` are the
+    facts of the command line, for run.json.
 
-    ``failures`` are the errors that ended the run before its time, ``refused`` the
-    one by which it was not even begun.  ``violated`` is true after a scenario showed
-    a fault of the kernel that was not expected.
+    ``left`` are the ids of the scenarios that this process runs: all, or those that an
+    ``earlier`` run, which is resumed, never reached.  ``failures`` are the errors that
+    ended the run early.  ``refused`` is the error that kept it from beginning.
+    ``violated`` is true after a scenario showed an unexpected fault of the kernel.
 
     Raises HarnessError if the results folder cannot be made, or cannot be resumed.
     """
 
-    def __init__(self, given: RunInput, scenarios: Sequence[tuple[Entry, Needs]], asked: Facts) -> None:
-        self.request = given.request
-        series = given.series
+    def __init__(
+        self, run_input: RunInput, scenarios: Sequence[tuple[Entry, Needs]], selection: Facts
+    ) -> None:
+        self.request = run_input.request
+        series = run_input.series
         self.earlier = EarlierRun.of(self.request.resume) if self.request.resume is not None else None
         entries = [*stages_of(self.request), *(entry for entry, _ in scenarios)]
         if self.earlier is not None:
@@ -58,7 +60,7 @@ class Run:
             self.left = list(self.earlier.left)
         else:
             self.results = ResultsFolder.create(self.request.results, series.name)
-            self.results.write_run(**asked)
+            self.results.write_run(**selection)
             self.results.write_run(digest=series.digest, resumed=[])
             self.journal = self.results.journal()
             self.journal.plan(entries)
@@ -70,20 +72,21 @@ class Run:
         self.machines = Machines(self.request, self.results, self.journal)
         store = Store()
         self._progress = Progress(store)
-        self._stages = Stages(given, store, self._progress, self.results, self.journal)
+        self._stages = Stages(run_input, store, self._progress, self.results, self.journal)
         self._examiner = Examiner(self.machines, self.results)
         self._spare = PrestartedProbe()
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
 
     @property
     def dialect(self) -> str:
-        """The dialect of the kernel under test.  HarnessError before the stages have found it."""
+        """The dialect of the kernel under test.  Raises HarnessError before the stages have found it."""
         return self.machines.ready.dialect
 
     def prepare(self) -> bool:
         """Run the stages; return whether there are scenarios to run.
 
-        False if a stage failed, which the journal then holds, or if nothing is left.
+        The result is false if a stage failed, which the journal records, or if no scenario
+        is left.
         """
         try:
             if self.earlier is not None:
@@ -100,11 +103,11 @@ class Run:
             return False
         finally:
             if self.earlier is not None and not self.refused and not self.earlier.finished:
-                self._tell_resumed(self.earlier)
+                self._note_resumption(self.earlier)
         return bool(self.left)
 
     def scenario(self, entry_id: str) -> ScenarioRun:
-        """Return the run of a planned scenario, which has not begun."""
+        """Return the run of a planned scenario, not yet begun."""
         entry, needs = self._scenarios[entry_id]
         return ScenarioRun(
             entry,
@@ -117,13 +120,13 @@ class Run:
         )
 
     def end(self, scenario: ScenarioRun) -> None:
-        """End a scenario whose phases are over.  Raises HarnessError if that cannot be recorded."""
+        """Record the verdict of a scenario whose phases are over.  Raises HarnessError if that fails."""
         if scenario.failure is not None:
             raise scenario.failure
         self.violated = scenario.end() or self.violated
 
     def finish(self, *, interrupted: bool) -> ExitCode:
-        """End what runs, write the reports, and return the exit code."""
+        """End the machine, write the reports, and return the exit code."""
         try:
             if interrupted:
                 self.journal.interrupted("SIGINT")
@@ -141,19 +144,19 @@ class Run:
 
     @property
     def untouched(self) -> bool:
-        """Whether nothing was added to an earlier run: it is refused, or was over."""
-        nothing = self.refused is not None or (self.earlier is not None and self.earlier.finished)
-        return nothing and self.journal.unwritten
+        """Return whether the journal is as before: the run was refused, or was finished before."""
+        finished = self.earlier is not None and self.earlier.finished
+        return (self.refused is not None or finished) and self.journal.unwritten
 
     def _keep(self) -> None:
-        """Leave the machine to the user who asked for it."""
+        """Keep the machine running for the user if the request has --keep-vm."""
         guest = self.machines.guest
         if self.request.keep_vm and guest is not None and guest.machine.alive():
             self._progress.say("")  # pytest's line of dots is still open
             hold(guest.machine, self._progress)
 
-    def _tell_resumed(self, earlier: EarlierRun) -> None:
-        """Say when, and what is not as it was when the run was cut off; what is tested is the same."""
+    def _note_resumption(self, earlier: EarlierRun) -> None:
+        """Record when the run was resumed, and note each changed fact of SURROUNDINGS."""
         self.results.write_changed_facts()
         facts = read_facts(self.results.dir)
         before = earlier.facts.get("resumed")

@@ -34,8 +34,8 @@ from harness.vm.ram_bar import RamBar
 class ScenarioRun:
     """A scenario from its first phase to its verdict in the journal.
 
-    From begin() until end() the journal says that the kernel died.  ``failure`` is
-    an error that kept a phase from being recorded, None if there was none.
+    From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
+    prevented the record of a phase, None if there was none.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ScenarioRun:
         self._spare = spare
         self._results = results
         self._journal = journal
-        self._ran = False  # more of the scenario than its fixtures, or one that failed
+        self._ran = False  # the body has run, or a phase has failed
         self._worst = Observation(Verdict.CONFORMS)
         self._silent = Verdict.CONFORMS
         self._start: Seen | None = None
@@ -70,7 +70,7 @@ class ScenarioRun:
         self._journal.started(self.entry.id)
 
     def guest(self) -> Guest:
-        """Return the guest that the scenario needs; the first call notes its health.
+        """Return the guest that the scenario needs; the first call reads its kernel's health.
 
         Raises BootError, HarnessError, SshLostError.
         """
@@ -81,9 +81,9 @@ class ScenarioRun:
         return self._start.guest
 
     def actor(self, kind: str) -> Actor:
-        """Start an actor, written in ``c`` or ``python``, that writes to the scenario's transcript.
+        """Start an actor of this ``kind``, ``c`` or ``python``; it shares the scenario's transcript.
 
-        Raises SshLostError, SshTimeoutError, and as guest().
+        Raises SshLostError, SshTimeoutError, and the errors of guest().
         """
         guest, software = self.guest(), self._machines.ready
         if self._transcript is None:
@@ -100,7 +100,7 @@ class ScenarioRun:
         return self._actors.enter_context(actor)
 
     def end_actors(self) -> None:
-        """End the actors: before their devices are taken away, and before the kernel is examined."""
+        """End the actors, before their devices are unbound and the kernel is examined."""
         self._actors.close()
 
     def begin_anew(self) -> None:
@@ -121,32 +121,35 @@ class ScenarioRun:
         self._journal.finding(self.entry.id, text)
 
     def examine(self, error: BaseException | None = None) -> None:
-        """Examine the kernel's health after a phase, which ``error`` has ended; as Examiner.examine()."""
+        """Examine the kernel's health after a phase that ``error``, if any, has ended.
+
+        Raises the errors of Examiner.examine().
+        """
         if self._start is not None:
             passed = self._worst.verdict is Verdict.CONFORMS
             self._latest = self._examiner.examine(self._start, error, alone=self._needs.alone, passed=passed)
 
     def observe(self, phase: Phase, error: BaseException | None, details: str) -> Observation | None:
-        """Take in a phase; return what its ``error`` shows, None if it passed.
+        """Record a phase for the verdict; return the observation for its ``error``, None if it passed.
 
         ``details`` is the traceback as text.
         """
         self._ran = self._ran or phase is Phase.CALL or error is not None
         if error is None:
             return None
-        seen = observation_of(error, details)
+        new = observation_of(error, details)
         if phase is Phase.TEARDOWN:
-            self._machines.end(f"cleaning up failed: {first_line(seen.reason)}")
-            if seen.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
-                seen = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {seen.reason}", seen.details)
-        self._silent = max(self._silent, seen.silent or seen.verdict, key=SEVERITY.index)
-        worst, here = (SEVERITY.index(one.verdict) for one in (self._worst, seen))
-        if here > worst:
-            self._worst = seen
-        elif here == worst:
-            reason = f"{first_line(self._worst.reason)}; after that, {seen.reason}"
-            self._worst = Observation(seen.verdict, reason, f"{self._worst.details}\n\n{seen.details}")
-        return seen
+            self._machines.end(f"cleaning up failed: {first_line(new.reason)}")
+            if new.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
+                new = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {new.reason}", new.details)
+        self._silent = max(self._silent, new.silent or new.verdict, key=SEVERITY.index)
+        worst = self._worst
+        if SEVERITY.index(new.verdict) > SEVERITY.index(worst.verdict):
+            self._worst = new
+        elif new.verdict is worst.verdict:
+            reason = f"{first_line(worst.reason)}; after that, {new.reason}"
+            self._worst = Observation(new.verdict, reason, f"{worst.details}\n\n{new.details}")
+        return new
 
     def end(self) -> bool:
         """Write the verdict to the journal; return whether it shows an unexpected fault of the kernel.
@@ -160,11 +163,12 @@ class ScenarioRun:
         console: ConsoleRange | None = None
         complaints: list[Splat] = []
         if self._start is not None:
-            log = self._start.guest.machine.console
-            left = Seen(self._start.guest, log.mark(), self._latest)
-            self._examiner.leave(left)
-            complaints = [one for one in log.splats(self._start.mark) if not one.informational]
-            console = ConsoleRange(str(log.log.relative_to(self._results.dir)), self._start.mark, left.mark)
+            output = self._start.guest.machine.console
+            state = Seen(self._start.guest, output.mark(), self._latest)
+            self._examiner.leave(state)
+            complaints = [one for one in output.splats(self._start.mark) if not one.informational]
+            log = str(output.log.relative_to(self._results.dir))
+            console = ConsoleRange(log, self._start.mark, state.mark)
         verdict = self._journal.ended(
             self.entry.id,
             self._worst.verdict,

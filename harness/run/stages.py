@@ -1,8 +1,8 @@
 """The stages in order: fetch, apply, build, image, probes, boot.
 
 Each stage is an entry of the plan, so the journal and the JUnit file show where
-a revision failed.  A stage that fails ends the run; what it raised says whose
-fault it was.
+a revision failed.  A stage that fails ends the run; its error type says whether
+the series or the harness is at fault.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from harness.vm import image, qemu
 from harness.vm.accelerator import Accelerator, choose
 from harness.vm.layout import Layout
 
-# With less space than this (bytes) where the cache is, a stage that fails says nothing about the series.
+# With less free space than this (bytes) at the cache, a failed stage is no evidence against the series.
 SPACE_LEFT = 16 << 20
 
 STAGES = (
@@ -48,13 +48,13 @@ SKIPPED_WITH_KERNEL = ("fetch", "apply", "build")
 
 
 def stages_of(request: Request) -> list[Entry]:
-    """The plan's entries for the stages that ``request`` goes through, in order."""
+    """Return the plan's entries for the stages of ``request``, in order."""
     skipped = SKIPPED_WITH_KERNEL if request.kernel is not None else ()
     return [entry for entry in STAGES if entry.id not in skipped]
 
 
 def check(request: Request) -> None:
-    """Find out at once what would end the run late: a QEMU without a device, a kernel that is none.
+    """Check now what would end the run late: a QEMU without a device, a file that is not a kernel.
 
     Raises HarnessError, UsageError.
     """
@@ -64,18 +64,18 @@ def check(request: Request) -> None:
 
 
 class Stages:
-    """Takes a request through its stages; what each one found out goes into ``run.json``."""
+    """The stages of a request; ``run.json`` gets the facts that each one finds out."""
 
     def __init__(
         self,
-        given: RunInput,
+        run_input: RunInput,
         store: Store,
         progress: Progress,
         results: ResultsFolder,
         journal: JournalWriter,
     ) -> None:
-        self._request = given.request
-        self._series = given.series
+        self._request = run_input.request
+        self._series = run_input.series
         self._store = store
         self._progress = progress
         self._results = results
@@ -84,15 +84,16 @@ class Stages:
     def prepare(self, machines: Machines, layout: Layout) -> None:
         """Run every stage up to the first booted machine, which has this layout.
 
-        Where an earlier part of the run has booted one, the first scenario boots its own.
+        If an earlier part of the run has passed the stage ``boot``, no machine is booted; the
+        first scenario boots its own.
 
-        Raises SeriesError or HarnessError; the journal holds the same story.
+        Raises SeriesError or HarnessError, which the journal records as well.
         """
         with host_errors(self._store.root, self._results.dir):
             self._prepare(machines, layout)
 
     def kernel(self) -> tuple[Kernel, Tree | None]:
-        """Build the kernel under test, or take the one that is given.  Raises as prepare()."""
+        """Build the kernel under test, or take the prebuilt one.  Raises the errors of prepare()."""
         tested, tree = self._kernel()
         self._results.write_run(
             kernel_release=tested.release,
@@ -116,12 +117,12 @@ class Stages:
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
             self._results.write_run(image=rootfs.identity)
         with self._stage("probes"):
-            spoken = dialect.resolve(series.dialect, tested.headers)
-            self._results.write_run(dialect=spoken)
+            resolved = dialect.resolve(series.dialect, tested.headers)
+            self._results.write_run(dialect=resolved)
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):
             accelerator = self._accelerator(tested)
-            machines.software = TestedSoftware(tested, rootfs, actor, spoken, accelerator, tree)
+            machines.software = TestedSoftware(tested, rootfs, actor, resolved, accelerator, tree)
             if not self._journal.passed("boot"):
                 machines.boot_first(layout)
 
@@ -162,12 +163,12 @@ class Stages:
                 free = shutil.disk_usage(self._store.root).free
                 if free >= SPACE_LEFT:
                     raise
-                # Not every program says so when it could not write, and some then blame the patch.
+                # Not every program reports a failed write, and some then blame the patch.
                 raise HarnessError(
                     f"The stage {name} failed with only {free / 1e6:.1f} MB of space left at "
-                    f"{self._store.root}, so it says nothing about the series. Free some (`python -m harness "
-                    f"clean` empties the cache), or move the cache with {CACHE_VARIABLE}. What failed: "
-                    f"{error.message}",
+                    f"{self._store.root}, which is no evidence against the series. Free some (`python -m "
+                    f"harness clean` empties the cache), or move the cache with {CACHE_VARIABLE}. What "
+                    f"failed: {error.message}",
                     log=error.log,
                     tail=error.tail,
                 ) from error
