@@ -94,7 +94,7 @@ def test_search_says_when_a_case_does_not_fail_alone(actors: Actors) -> None:
     def check(actor: RecordingActor, case: int) -> None:
         assert case < 1000 or len(actors.lines) > 1, "only the first"
 
-    said = r"not when it was done alone: 1000\. .* It failed so: only the first"
+    said = r"after others, but not alone: 1000\. .* The error was: only the first"
     with pytest.raises(AssertionError, match=said):
         look(actors, check)
 

@@ -1,1 +1,1 @@
-"""The pytest plugin: the one package that knows pytest, apart from cli/main.py, which starts it."""
+"""The pytest plugin; no other package of harness/ imports pytest."""

@@ -1,4 +1,4 @@
-"""The scenarios of the suites, found by pytest without a machine."""
+"""Collect the scenarios of the suites with pytest, without a machine."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from harness.verdict.requirements import Scenario
 
 
 def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
-    """Every scenario in ``suites``, in pytest's order, once whatever its parameters are.
+    """Return every scenario in ``suites``, in pytest's order, each once for all of its parameters.
 
-    Raises HarnessError, with what pytest said, if the suites cannot be collected.
+    Raises HarnessError, with the output of pytest, if the suites cannot be collected.
     """
-    found = _Found()
-    said = io.StringIO()
+    collector = _Collector()
+    output = io.StringIO()
     quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", HOOKS]
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        code = pytest.main([*CONFIGURATION, *quiet, str(suites)], plugins=[found])
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main([*CONFIGURATION, *quiet, str(suites)], plugins=[collector])
     if code != pytest.ExitCode.OK:
         raise HarnessError(
             f"The scenarios in {suites} cannot be collected (pytest ended with {int(code)}).",
-            tail=said.getvalue().strip(),
+            tail=output.getvalue().strip(),
         )
-    return tuple(found.scenarios)
+    return tuple(collector.scenarios)
 
 
-class _Found:
-    """To pytest: takes down what was collected."""
+class _Collector:
+    """A pytest plugin that keeps the collected scenarios."""
 
     def __init__(self) -> None:
         self.scenarios: dict[Scenario, None] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Take them down, in order."""
+        """Keep the scenarios among the collected items, in order."""
         for item in session.items:
             if ids := requirement_ids(item):
                 self.scenarios[Scenario(item.nodeid.partition("[")[0], ids, dialects_of(item))] = None

@@ -1,4 +1,4 @@
-"""The expression that an option -k takes, evaluated by pytest."""
+"""Expressions of an option -k, evaluated by pytest."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from harness.lib.errors import UsageError
 
 @dataclass(frozen=True)
 class KeywordExpression:
-    """Words joined by ``and``, ``or`` and ``not``; a word matches as a part of a text, in any case.
+    """Words joined by ``and``, ``or`` and ``not``.
 
-    Called with a text, return whether the text matches.
+    A call with a text returns whether the text matches.  A word matches as a part of the
+    text; case does not count.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""The fixtures that scenarios are written with."""
+"""The fixtures of scenarios."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.vm.ram_bar import RamBar
 
 @pytest.fixture
 def guest(request: pytest.FixtureRequest) -> Guest:
-    """The running guest; a fresh one if the last scenario cost the machine."""
+    """The running guest; one of a new machine if the last scenario cost the machine."""
     return _scenario(request).guest()
 
 
@@ -28,7 +28,7 @@ def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
 
 @pytest.fixture
 def search(request: pytest.FixtureRequest) -> Search:
-    """Search random cases, with the C actor, for one that fails."""
+    """Search random cases, run by the C actor, for one that fails."""
     scenario = _scenario(request)
     return Search(lambda: scenario.actor("c"), scenario.begin_anew)
 

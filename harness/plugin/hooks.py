@@ -1,8 +1,8 @@
 """The hooks of pytest that take the suites through a run: plan, stages, scenarios, reports.
 
 A scenario is a test with the marker ``requirement``; other tests are left alone.
-The command line hands the run's input over (``items.GIVEN``).  Without it pytest
-can collect scenarios, and not run them.
+The command line passes the run's input in the stash (``items.GIVEN``).  Without it
+pytest can collect scenarios, but not run them.
 """
 
 from __future__ import annotations
@@ -52,46 +52,46 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select the scenarios, and order them so that they need the fewest machines."""
     with _errors_end_pytest():
-        given = config.stash.get(GIVEN, None)
-        if given is not None and given.request.requirement:
-            items[:], others = split(items, ids_of(given.request.requirement, requirements.load()))
+        run_input = config.stash.get(GIVEN, None)
+        if run_input is not None and run_input.request.requirement:
+            items[:], others = split(items, ids_of(run_input.request.requirement, requirements.load()))
             config.hook.pytest_deselected(items=others)
-        if given is not None and given.request.variants == "one":
+        if run_input is not None and run_input.request.variants == "one":
             items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
-        items[:] = first(in_order(items), given.caught_by if given is not None else ())
+        items[:] = first(in_order(items), run_input.caught_by if run_input is not None else ())
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write the plan, before any machine starts; or read it, and leave out what was reached."""
+    """Write the plan before any machine starts; for a resumed run, leave out the reached scenarios."""
     config = session.config
     if not any(requirement_ids(item) for item in session.items):
         return
-    given = config.stash.get(GIVEN, None)
-    if given is None:
+    run_input = config.stash.get(GIVEN, None)
+    if run_input is None:
         if config.option.collectonly:
             return
         with _errors_end_pytest():
             raise UsageError("Scenarios need a kernel and a machine: run them by `python -m harness run`.")
     with _errors_end_pytest():
-        request = given.request
+        request = run_input.request
         seed = seed_of(request.random_order) if request.resume is None else ""
-        order = partial(first, ids=given.caught_by)
+        order = partial(first, ids=run_input.caught_by)
         session.items[:] = arranged(session.items, request.repeat, seed, order)
         if config.option.collectonly:
             return
-        asked = Facts(
-            selection=list(given.arguments),
+        selection = Facts(
+            selection=list(run_input.arguments),
             directory=str(config.invocation_params.dir),
             repeat=request.repeat,
             random_order=seed,
         )
         scenarios = {item.nodeid: item for item in session.items if requirement_ids(item)}
         others = [item for item in session.items if not requirement_ids(item)]
-        planned = [(entry_of(item, given.series), needs_of(item)) for item in scenarios.values()]
+        planned = [(entry_of(item, run_input.series), needs_of(item)) for item in scenarios.values()]
         with host_errors(request.results):
-            run = config.stash[RUN] = Run(given, planned, asked)
+            run = config.stash[RUN] = Run(run_input, planned, selection)
     session.items[:] = [*(scenarios[name] for name in run.left), *others]
     left = set(run.left)
     if reached := [item for name, item in scenarios.items() if name not in left]:
@@ -99,7 +99,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """Report how much of a resumed run is left, and the seed of a random order."""
+    """Report how many scenarios of a resumed run are left, and the seed of a random order."""
     run = config.stash.get(RUN, None)
     if run is None:
         return []
@@ -113,7 +113,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @contextmanager
 def _errors_end_pytest() -> Iterator[None]:
-    """Report an error before the run as a sentence, and end with its exit code."""
+    """Turn an error before the run into the end of pytest, with its message and exit code."""
     try:
         yield
     except PatchproofError as error:
@@ -122,7 +122,7 @@ def _errors_end_pytest() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """Go through the stages; without a booted machine there is no scenario to run."""
+    """Go through the stages; run no scenario if one fails or no scenario is left."""
     run = session.config.stash.get(RUN, None)
     if run is None or run.prepare():
         return None
@@ -148,7 +148,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @contextmanager
 def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
-    """End the session, with the reason, when the body cannot write to the journal."""
+    """End pytest, and keep the error for the summary, if the body cannot write to the journal."""
     try:
         with host_errors(run.results.dir):
             yield
@@ -159,13 +159,13 @@ def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a scenario that the kernel's dialect cannot have, with the reason."""
+    """Skip a scenario that is not for the kernel's dialect, with the reason."""
     scenario = item.stash.get(SCENARIO, None)
     mark = item.get_closest_marker("on_dialect")
     if scenario is not None and mark is not None:
         dialect = item.config.stash[RUN].dialect
         if dialect not in mark.args:
-            pytest.skip(f"asks for the dialect {' or '.join(mark.args)}; this kernel's is {dialect}")
+            pytest.skip(f"needs the dialect {' or '.join(mark.args)}; this kernel has {dialect}")
     with _examined(scenario):
         yield
 
@@ -195,7 +195,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 @contextmanager
 def _examined(scenario: ScenarioRun | None) -> Iterator[None]:
-    """Examine the kernel first when the body fails: the kernel may be to blame."""
+    """Examine the kernel if the body fails, because the kernel may be the cause."""
     try:
         yield
     except (Exception, pytest.fail.Exception) as error:
@@ -209,7 +209,7 @@ def _examined(scenario: ScenarioRun | None) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Record what was observed, and tell pytest what was expected of it."""
+    """Record the observation of a phase, and report to pytest whether it was expected."""
     report = yield
     if (scenario := item.stash.get(SCENARIO, None)) is not None:
         try:
@@ -221,7 +221,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """End the machine and write the reports; the exit code is the journal's."""
+    """End the machine and write the reports; take the exit code from the journal."""
     run = session.config.stash.get(RUN, None)
     if run is None:
         return
@@ -237,7 +237,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table of verdicts, or the sentence that says why there is none."""
+    """Print the table of verdicts, and the errors that ended the run early."""
     run = config.stash.get(RUN, None)
     if run is None:
         return

@@ -1,4 +1,4 @@
-"""A pytest item as a scenario: its requirement ids, repetition, needs, and entry of the plan."""
+"""Read a scenario from a pytest item: requirement ids, repetition, needs, and entry of the plan."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from harness.verdict.verdict import Kind
 from harness.vm.hardware import GIB, MIB
 from harness.vm.layout import Layout
 
-GIVEN = pytest.StashKey[RunInput]()  # of the config: what the command line asks for
-RUN = pytest.StashKey[Run]()  # of the config, from the plan on
+GIVEN = pytest.StashKey[RunInput]()  # of the config: the input of the run
+RUN = pytest.StashKey[Run]()  # of the config, once the plan is written
 SCENARIO = pytest.StashKey[ScenarioRun]()  # of an item that runs
-REPETITION = pytest.StashKey[int]()  # of an item that is not the first
+REPETITION = pytest.StashKey[int]()  # of an item that repeats another one, from 2
 
-#: The dialects that a kernel can have; ``auto`` is none before its headers are there.
+#: The dialects that a kernel can have; ``auto`` is resolved by the kernel's headers.
 SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")
 
 
@@ -35,7 +35,7 @@ def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
 
 
 def repetition_of(item: pytest.Item) -> int:
-    """Return which repetition of its scenario an item is, from 1."""
+    """Return the number of this repetition of its scenario, from 1."""
     return item.stash.get(REPETITION, 1)
 
 
@@ -46,26 +46,26 @@ def dialects_of(item: pytest.Item) -> tuple[str, ...]:
 
 
 def needs_of(item: pytest.Item) -> Needs:
-    """Return what the ``machine`` markers of a scenario ask for; the marker closest to it decides.
+    """Return the needs in the ``machine`` markers of a scenario; for each word the closest marker decides.
 
     Raises UsageError for a word that is not in needs.WORDS.
     """
-    asked: dict[str, Any] = {}
+    words: dict[str, Any] = {}
     for mark in reversed(list(item.iter_markers("machine"))):
         unknown = [*map(repr, mark.args), *(word for word in mark.kwargs if word not in WORDS)]
         if unknown:
             raise UsageError(
                 f"The marker `machine` of {item.nodeid} says {unknown[0]}; it knows {', '.join(WORDS)}."
             )
-        asked |= mark.kwargs
+        words |= mark.kwargs
     layout = Layout(
-        bigram=GIB if asked.get("big_ram") else 0,
-        rng=bool(asked.get("power")),
-        pair=MIB if asked.get("pair") else 0,
-        arguments=tuple(str(asked.get("kernel", "")).split()),
+        bigram=GIB if words.get("big_ram") else 0,
+        rng=bool(words.get("power")),
+        pair=MIB if words.get("pair") else 0,
+        arguments=tuple(str(words.get("kernel", "")).split()),
     )
-    alone = bool(asked.get("alone"))
-    return Needs(layout, alone or bool(asked.get("fresh")), alone)
+    alone = bool(words.get("alone"))
+    return Needs(layout, alone or bool(words.get("fresh")), alone)
 
 
 def entry_of(item: pytest.Item, series: Series) -> Entry:

@@ -1,4 +1,4 @@
-"""The markers that scenarios bear."""
+"""The pytest markers of scenarios."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ machine = pytest.mark.machine
 #: For pytest's ``--markers``.
 LINES = (
     "requirement(*ids): the rows of the matrix that a scenario checks",
-    "on_dialect(*names): a scenario that only these dialects can have",
-    "machine(...): what a scenario needs of its machine. "
+    "on_dialect(*names): the dialects in which a scenario can run",
+    "machine(...): the machine that a scenario needs. "
     + "; ".join(f"{word}: {what}" for word, what in WORDS.items()),
 )

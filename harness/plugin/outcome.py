@@ -12,7 +12,7 @@ from harness.verdict.verdict import Verdict
 
 
 def error_of(error: BaseException) -> BaseException:
-    """Return the error as the run knows it: pytest's own outcomes become errors of the harness or of Python.
+    """Return ``error``, with pytest's own outcomes replaced by errors that the run knows.
 
     ``pytest.skip()`` becomes NotApplicableError, ``pytest.fail()`` AssertionError.
     """
@@ -26,29 +26,29 @@ def error_of(error: BaseException) -> BaseException:
 def observe(
     scenario: ScenarioRun, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
 ) -> None:
-    """Have the scenario take in a phase, and tell pytest what was expected of it.
+    """Record a phase of the scenario, and set in ``report`` whether its result was expected.
 
-    Raises PatchproofError if the scenario cannot take it in.
+    Raises PatchproofError if the phase cannot be recorded.
     """
     error = error_of(call.excinfo.value) if call.excinfo is not None else None
     phase = Phase(call.when)
     details = report.longreprtext if error is not None else ""
     seen = scenario.observe(phase, error, details)
     if seen is not None:
-        if _is_welcome(scenario.entry, seen):
+        if _is_tolerated(scenario.entry, seen):
             report.outcome = "skipped"
-            why = "expected" if scenario.entry.binding else "finding"
-            report.wasxfail = f"{why}: {first_line(seen.reason)}"
+            label = "expected" if scenario.entry.binding else "finding"
+            report.wasxfail = f"{label}: {first_line(seen.reason)}"
         elif isinstance(error, NotOfferedError):
             report.outcome = "skipped"
             report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {seen.reason}")
     elif phase is Phase.CALL and scenario.entry.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
         report.outcome = "failed"
-        report.longrepr = "This scenario conforms, and the manifest of the series says that it does not."
+        report.longrepr = "This scenario conforms, but the manifest of the series expects that it does not."
 
 
-def _is_welcome(planned: Entry, seen: Observation) -> bool:
-    """Return whether a failed phase was expected, or is no more than a finding."""
+def _is_tolerated(planned: Entry, seen: Observation) -> bool:
+    """Return whether a failed phase was expected, or is only a finding."""
     if planned.violated(seen.verdict, seen.told) or seen.verdict is Verdict.NOT_APPLICABLE:
         return False
     return seen.verdict is planned.expected or not planned.binding

@@ -1,8 +1,8 @@
-"""Random cases: many tried by one actor, and the smallest that fails done once more, alone.
+"""Search random cases with one actor, and run the smallest case that fails once more, alone.
 
-What is tried does not change from run to run.  A case that fails is made smaller
-as long as it fails; the smallest is then done by a fresh actor whose transcript
-holds nothing else, which is the one to replay.
+The cases are the same in every run.  A case that fails is made smaller as long as it
+fails.  The smallest is then run by a new actor, so that its transcript has nothing
+else and can be replayed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hypothesis.strategies import SearchStrategy
 from harness.actor.actor import Actor
 from harness.actor.reply import Refused
 
-SHRINK_SECONDS = 20.0  # after the first failure; then no case is tried that was not tried before
+SHRINK_SECONDS = 20.0  # after the first failure; then only cases that were tried before are tried
 DISPROOFS = (AssertionError, Refused)
 
 Subject = TypeVar("Subject")
@@ -26,11 +26,11 @@ Case = TypeVar("Case")
 
 
 class CaseFailedError(Exception):
-    """A case was disproved; the same error for every case, so that the smallest of all is looked for."""
+    """A case failed; one error type for all cases, so that hypothesis shrinks to the smallest of all."""
 
 
 class _EndError(BaseException):
-    """Carries an error past hypothesis after which no other case can be tried."""
+    """An error that ends the search; a BaseException, so that hypothesis does not try another case."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -39,10 +39,10 @@ class _EndError(BaseException):
 
 @dataclass(frozen=True)
 class Search:
-    """What a scenario searches with.
+    """A search for a case that fails, as a callable.
 
-    ``start`` starts an actor; ``begin_anew`` ends those that were started and sets
-    their transcript aside.
+    ``start`` starts an actor; ``begin_anew`` ends the started actors and sets their
+    transcript aside.
     """
 
     start: Callable[[], Actor]
@@ -56,11 +56,11 @@ class Search:
         *,
         examples: int,
     ) -> None:
-        """Check ``examples`` cases against what ``prepare`` makes of an actor.
+        """Check ``examples`` cases on the subject that ``prepare`` makes with an actor.
 
-        ``check`` disproves a case by AssertionError or Refused, and leaves the
-        subject as it found it.  Raises what the smallest disproved case raises; any
-        other error ends the search at once.  Cases are told apart by their repr().
+        ``check`` raises AssertionError or Refused for a case that fails, and restores the
+        subject.  The search then raises the error of the smallest such case.  Any other
+        error ends the search at once.  Two cases are the same if their repr() is.
         """
         attempts = _Attempts(self._prepared(prepare), check)
 
@@ -106,8 +106,8 @@ class Search:
             error.add_note(f"The smallest case that fails: {failure.case}")
             raise
         raise AssertionError(
-            f"This case failed after others, but not when it was done alone: {failure.case}. The transcript "
-            f"that was set aside, beside this one, has them all. It failed so: {failure.error}"
+            f"This case failed after others, but not alone: {failure.case}. All cases are in the transcript "
+            f"that was set aside, beside this one. The error was: {failure.error}"
         ) from failure.error
 
 
@@ -118,7 +118,7 @@ class _Failure(Generic[Case]):
 
 
 class _Attempts(Generic[Subject, Case]):
-    """The cases tried; ``failure`` is the last that failed, in the end the smallest."""
+    """The cases tried so far; ``failure`` is the last one that failed, in the end the smallest."""
 
     def __init__(self, prepared: tuple[Actor, Subject], check: Callable[[Subject, Case], None]) -> None:
         self._actor, self._subject = prepared

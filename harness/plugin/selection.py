@@ -1,4 +1,4 @@
-"""Which scenarios run, how often, and in which order."""
+"""Select the scenarios of a run, repeat them, and order them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,30 @@ from harness.vm.layout import Layout
 
 
 def ids_of(words: Sequence[str], rules: Matrix) -> set[str]:
-    """The requirements that ``words`` mean, each an id or a group.  Raises UsageError for an unknown one."""
+    """Return the ids of the requirements in ``words``, each an id or a group.
+
+    Raises UsageError for an unknown one.
+    """
     found: set[str] = set()
     for word in words:
-        of_group = {name for name, row in rules.requirements.items() if row.group == word}
-        if not of_group and word not in rules.requirements:
+        group = {name for name, row in rules.requirements.items() if row.group == word}
+        if not group and word not in rules.requirements:
             raise UsageError(
                 f"There is no requirement {word!r} (--requirement). `python -m harness matrix` lists them; "
                 f"the groups are {', '.join(rules.groups)}."
             )
-        found |= of_group or {word}
+        found |= group or {word}
     return found
 
 
 def split(items: Sequence[pytest.Item], ids: set[str]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """The items that check one of these requirements, and the others."""
+    """Return the items that check one of these requirements, and the others."""
     chosen = [item for item in items if ids.intersection(requirement_ids(item))]
     return chosen, [item for item in items if item not in set(chosen)]
 
 
 def one_of_each(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Of each scenario with parameters the first variant, and the others.
+    """Return the first variant of each scenario, and the other variants.
 
     Variants that check different requirements are scenarios of their own.
     """
@@ -50,9 +53,10 @@ def one_of_each(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[p
 
 
 def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]:
-    """The items that check these requirements before all others, in the order of the ids.
+    """Return the items that check these requirements, in the order of ``ids``, and then all others.
 
-    ``items`` are in the order that asks for the fewest machines, which still goes before that of the ids.
+    Items that can share a machine stay together, and the machines keep their order, so that
+    the run still needs the fewest machines.
     """
     chosen, others = split(items, set(ids))
     machines = list(dict.fromkeys(_machine(item) for item in chosen))
@@ -66,7 +70,10 @@ def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]
 
 
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
-    """The items as they were, but one layout after the other, the usual one first, and those alone last."""
+    """Return the items sorted by layout, the usual one first, and those with a machine alone last.
+
+    Otherwise their order stays.
+    """
     needs = [needs_of(item) for item in items]
     layouts = list(dict.fromkeys([USUAL, *(one.layout for one in needs)]))
     ranked = sorted(zip(needs, items, strict=True), key=lambda pair: _rank(pair[0], layouts))
@@ -74,9 +81,10 @@ def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def shuffled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
-    """The items that can share a machine in an order that hangs on ``seed`` alone, and so do these groups.
+    """Return the items in a random order that depends on ``seed``.
 
-    Two items of one group keep their order when others are left out.
+    Items that can share a machine are a group; groups are shuffled as well.  Two items
+    of a group keep their order when other items are left out.
     """
 
     def rank(item: pytest.Item) -> tuple[str, str]:
@@ -87,9 +95,9 @@ def shuffled(items: Sequence[pytest.Item], seed: str) -> list[pytest.Item]:
     return sorted(items, key=rank)
 
 
-def seed_of(asked: str) -> str:
-    """The seed that ``--random-order`` asks for; one of its own if any will do."""
-    return str(secrets.randbelow(1 << 32)) if asked == ANY_SEED else asked
+def seed_of(value: str) -> str:
+    """Return the seed for a value of ``--random-order``, a new one for ANY_SEED."""
+    return str(secrets.randbelow(1 << 32)) if value == ANY_SEED else value
 
 
 def arranged(
@@ -98,9 +106,9 @@ def arranged(
     seed: str,
     order: Callable[[list[pytest.Item]], list[pytest.Item]],
 ) -> list[pytest.Item]:
-    """The scenarios ``times`` over, the whole of them before any of them again, then the other tests.
+    """Return the scenarios ``times`` times, one whole round after the other, then the other tests.
 
-    With a ``seed`` each repetition is shuffled, in a way of its own; ``order`` has the last word on each.
+    With a ``seed`` each round is shuffled differently, and then sorted by ``order``.
     """
     scenarios = [item for item in items if requirement_ids(item)]
     others = [item for item in items if not requirement_ids(item)]
@@ -111,10 +119,10 @@ def arranged(
 
 
 def _again(item: pytest.Item, number: int) -> pytest.Item:
-    """The same test once more.
+    """Return a copy of a test for repetition ``number``.
 
-    pytest makes the id of an item from its name; that of its parameters, which the name has already,
-    would be added to it once more.
+    The name of the original has the id of its parameters already.  from_parent() would
+    append that id again, so the parameters (callspec) are set afterwards.
     """
     assert isinstance(item, pytest.Function)
     assert item.parent is not None

@@ -16,10 +16,10 @@ HOOKS = "harness.plugin.hooks"
 CONFIGURATION = (f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}")
 
 
-def start(given: RunInput, options: Sequence[str]) -> ExitCode:
-    """Run the scenarios; ``options`` are pytest's own, and may name files.  Returns the exit code."""
-    suites = _Suites(given)
-    # -rN: the table at the end lists all verdicts, with their reasons.
+def start(run_input: RunInput, options: Sequence[str]) -> ExitCode:
+    """Run the scenarios; return the exit code.  ``options`` are for pytest, and may name files."""
+    suites = _Suites(run_input)
+    # -rN: no summary of pytest, as the table at the end lists all verdicts with their reasons.
     code = pytest.main([*CONFIGURATION, "-p", HOOKS, "-rN", *options], plugins=[suites])
     if suites.interrupted:
         return ExitCode.INTERRUPTED
@@ -29,22 +29,25 @@ def start(given: RunInput, options: Sequence[str]) -> ExitCode:
 
 
 class _Suites:
-    """A plugin that hands the run's input over, and names the suites unless the user names files."""
+    """A pytest plugin that passes the run's input on, and the suites unless the user names files."""
 
-    def __init__(self, given: RunInput) -> None:
-        self._given = given
+    def __init__(self, run_input: RunInput) -> None:
+        self._run_input = run_input
         self._config: pytest.Config | None = None
         self.interrupted = False  # before there was a run to record it in
 
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Nothing but pytest can tell the name of a file from the value of one of its options."""
+        """Stash the run's input; select the suites if the user names no files.
+
+        Only pytest can tell the name of a file from the value of an option.
+        """
         self._config = config
-        config.stash[GIVEN] = self._given
+        config.stash[GIVEN] = self._run_input
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(paths.SUITES)]
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Tell Ctrl-C from a suite that cannot be read: pytest's exit code is the same."""
+        """Note Ctrl-C before the run; pytest's exit code is the same for a suite that cannot be read."""
         self.interrupted = (
             excinfo.type is KeyboardInterrupt and self._config is not None and RUN not in self._config.stash
         )
