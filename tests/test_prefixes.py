@@ -107,7 +107,7 @@ def test_show_lists_findings_and_absent_tools(monkeypatch: pytest.MonkeyPatch) -
         "   1  first: no warnings; 3 conforms; all as expected",
         "!  2  second: 1 gcc; 1 violates",
         "        gcc: a.c:1: warning: odd",
-        "Not asked, as not installed: absent.",
+        "Not run, as not installed: absent.",
     ]
     assert prefixes.exit_code(rows[:1]) is ExitCode.OK
     assert prefixes.exit_code(rows) is ExitCode.HARNESS

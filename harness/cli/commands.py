@@ -46,41 +46,41 @@ CACHE_KINDS = {
     "sources": ("base", "trees", "apt", "downloads", "work"),
     "logs": ("logs", "boots"),
 }
-KEPT_LOGS = 10  # of each stage; those of whole runs are in their results
+KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
 
 
-def run(known: argparse.Namespace) -> ExitCode:
+def run(args: argparse.Namespace) -> ExitCode:
     """Take a series through all stages to its verdicts."""
-    given = requests.load(request_of(known), known.typed)
+    run_input = requests.load(request_of(args), args.typed)
     store = Store()
-    if known.dry_run:
-        return _dry_run(given.request, store)
+    if args.dry_run:
+        return _dry_run(run_input.request, store)
     progress = Progress(store)
     packages.ensure(store, progress)
-    stages.check(given.request)
-    tested = given.series
+    stages.check(run_input.request)
+    tested = run_input.series
     progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
-    return start(given, known.pytest_options)
+    return start(run_input, args.pytest_options)
 
 
-def request_of(known: argparse.Namespace) -> Request:
-    """Return the request that a parsed command line makes.  Raises UsageError."""
-    named = {field.name: getattr(known, field.name, None) for field in fields(Request)}
-    given = {name: value for name, value in named.items() if value is not None}
-    given["kconfig"] = tuple(given.get("kconfig", ()))
-    given["requirement"] = tuple(
-        word for words in given.get("requirement", ()) for word in words.replace(",", " ").split()
+def request_of(args: argparse.Namespace) -> Request:
+    """Return the request in the arguments of a command.  Raises UsageError."""
+    values = {field.name: getattr(args, field.name, None) for field in fields(Request)}
+    options = {name: value for name, value in values.items() if value is not None}
+    options["kconfig"] = tuple(options.get("kconfig", ()))
+    options["requirement"] = tuple(
+        word for words in options.get("requirement", ()) for word in words.replace(",", " ").split()
     )
-    if not {"series", "kernel", "tree"} & given.keys():
-        given["series"] = DEFAULT_SERIES
-    for fragment in given["kconfig"]:
+    if not {"series", "kernel", "tree"} & options.keys():
+        options["series"] = DEFAULT_SERIES
+    for fragment in options["kconfig"]:
         if not fragment.is_file():
             raise UsageError(f"The kernel config fragment {fragment} (--kconfig) is not a file.")
-    return Request(**given)
+    return Request(**options)
 
 
 def _dry_run(request: Request, store: Store) -> ExitCode:
-    """Print what a run would start, and start nothing."""
+    """Print the commands that a run would start, and start none."""
     bzimage = request.kernel
     if bzimage is None:
         bzimage = store.root / "kernel" / "KEY" / "bzImage"
@@ -92,36 +92,36 @@ def _dry_run(request: Request, store: Store) -> ExitCode:
     return ExitCode.OK
 
 
-def doctor(known: argparse.Namespace) -> ExitCode:
+def doctor(args: argparse.Namespace) -> ExitCode:
     """Show what the host has, or install what is missing."""
     store = Store()
-    if known.install:
+    if args.install:
         packages.ensure(store, Progress(store))
         return ExitCode.OK
-    return host.doctor(store, known.qemu, sys.stdout)
+    return host.doctor(store, args.qemu, sys.stdout)
 
 
-def fetch(known: argparse.Namespace) -> ExitCode:
+def fetch(args: argparse.Namespace) -> ExitCode:
     """Get the base source."""
     store = Store()
-    base = fetch_base(store, Progress(store), DEFAULT_BASE, known.tree)
+    base = fetch_base(store, Progress(store), DEFAULT_BASE, args.tree)
     print(f"Linux {base.version}, commit {base.commit[:12]} in {base.repository}, from {base.source}")
     return ExitCode.OK
 
 
-def apply(known: argparse.Namespace) -> ExitCode:
+def apply(args: argparse.Namespace) -> ExitCode:
     """Apply a series to its base."""
     store = Store()
-    tree = _applied(request_of(known), store, Progress(store))
+    tree = _applied(request_of(args), store, Progress(store))
     print(f"tree {tree.tree_id}, commit {tree.commit[:12]} in {tree.repository}")
     return ExitCode.OK
 
 
-def build(known: argparse.Namespace) -> ExitCode:
+def build(args: argparse.Namespace) -> ExitCode:
     """Build the kernel of a series."""
     store = Store()
-    request = request_of(known)
-    if known.dry_run:
+    request = request_of(args)
+    if args.dry_run:
         return _dry_run(request, store)
     progress = Progress(store)
     packages.ensure(store, progress)
@@ -130,51 +130,51 @@ def build(known: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def check(known: argparse.Namespace) -> ExitCode:
-    """Ask checkpatch and the compilers for their warnings of every prefix of a series."""
-    request = request_of(known)
+def check(args: argparse.Namespace) -> ExitCode:
+    """Show the warnings of checkpatch and the compilers for every prefix of a series."""
+    request = request_of(args)
     return _show(_checked(request, requests.load(request).series))
 
 
-def prefixes(known: argparse.Namespace) -> ExitCode:
+def prefixes(args: argparse.Namespace) -> ExitCode:
     """Check every prefix of a series, and run the suites on each."""
-    request = request_of(known)
+    request = request_of(args)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
     tested = requests.load(request).series
     count = len(tested.patches)
-    if not 1 <= known.first <= count:
-        raise UsageError(f"--from counts patches, 1 to {count}; it is {known.first}.")
-    rows = _checked(request, tested, known.first)
-    each = replace(request, variants=known.variants or "one")
-    every_prefix.run(rows, each, known.pytest_options)
+    if not 1 <= args.first <= count:
+        raise UsageError(f"--from counts patches, 1 to {count}; it is {args.first}.")
+    rows = _checked(request, tested, args.first)
+    suites_request = replace(request, variants=args.variants or "one")
+    every_prefix.run(rows, suites_request, args.pytest_options)
     return _show(rows)
 
 
-def mutants(known: argparse.Namespace) -> ExitCode:
+def mutants(args: argparse.Namespace) -> ExitCode:
     """Try the mutants of the reference series."""
-    matches = None if known.expression is None else KeywordExpression.parse(known.expression)
-    wanted = selection.load(requirements.load(), known.series, matches, known.shard)
-    if known.list:
+    matches = None if args.expression is None else KeywordExpression.parse(args.expression)
+    wanted = selection.load(requirements.load(), args.series, matches, args.shard)
+    if args.list:
         score.show_list(wanted, sys.stdout)
         return ExitCode.OK
     scenarios = collect.scenarios()
     store = Store()
     packages.ensure(store, Progress(store))
-    qemu.probe(known.qemu).require()
-    with locked(known.results):
-        machine_of = Request(accel=known.accel, qemu=known.qemu)
-        tried = Trials(store, known.results, scenarios, machine_of, _say, quick=known.quick)
+    qemu.probe(args.qemu).require()
+    with locked(args.results):
+        request = Request(accel=args.accel, qemu=args.qemu)
+        trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)
         try:
-            tried.run(wanted)
+            trials.run(wanted)
         finally:
-            reached = Score.of(wanted, tried.ledger.confirmed)
+            result = Score.of(wanted, trials.ledger.confirmed)
             by_id = {one.id: one for one in wanted}
-            score.show(reached, by_id, tried.suites, known.results, sys.stdout)
-    return reached.exit_code
+            score.show(result, by_id, trials.suites, args.results, sys.stdout)
+    return result.exit_code
 
 
-def build_image(_known: argparse.Namespace) -> ExitCode:
+def build_image(_args: argparse.Namespace) -> ExitCode:
     """Build the guest's root file system."""
     store = Store()
     progress = Progress(store)
@@ -183,11 +183,11 @@ def build_image(_known: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def boot(known: argparse.Namespace) -> ExitCode:
+def boot(args: argparse.Namespace) -> ExitCode:
     """Boot the kernel of a series and leave it running."""
     store = Store()
-    request = request_of(known)
-    if known.dry_run:
+    request = request_of(args)
+    if args.dry_run:
         return _dry_run(request, store)
     progress = Progress(store)
     packages.ensure(store, progress)
@@ -206,33 +206,33 @@ def boot(known: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def judge(known: argparse.Namespace) -> ExitCode:
+def judge(args: argparse.Namespace) -> ExitCode:
     """Make the reports of a stored run again, without a machine."""
-    code = read(known.folder).exit_code
-    print(f"JUnit: {junit.write(known.folder)}")
-    table.show(known.folder, sys.stdout)
+    code = read(args.folder).exit_code
+    print(f"JUnit: {junit.write(args.folder)}")
+    table.show(args.folder, sys.stdout)
     return code
 
 
-def matrix(known: argparse.Namespace) -> ExitCode:
-    """Show which scenarios check each requirement, or what came of them in a stored run."""
+def matrix(args: argparse.Namespace) -> ExitCode:
+    """Show the scenarios of each requirement, or their verdicts in a stored run."""
     rules = requirements.load()
-    if known.group not in (None, *rules.groups):
-        raise UsageError(f"There is no group {known.group!r}; the groups are {', '.join(rules.groups)}.")
-    if known.results is not None:
-        rows = coverage.join_run(rules, read(known.results))
+    if args.group not in (None, *rules.groups):
+        raise UsageError(f"There is no group {args.group!r}; the groups are {', '.join(rules.groups)}.")
+    if args.results is not None:
+        rows = coverage.join_run(rules, read(args.results))
     else:
         rows = coverage.join(rules, requirements.load_reasons(rules), collect.scenarios())
-    chosen = [row for row in rows if known.group in (None, row.requirement.group)]
-    show = coverage.write_csv if known.csv else coverage.show
-    show(chosen, sys.stdout, only_unchecked=known.uncovered)
+    chosen = [row for row in rows if args.group in (None, row.requirement.group)]
+    show = coverage.write_csv if args.csv else coverage.show
+    show(chosen, sys.stdout, only_unchecked=args.uncovered)
     return ExitCode.OK
 
 
-def clean(known: argparse.Namespace) -> ExitCode:
-    """Delete what is cached."""
+def clean(args: argparse.Namespace) -> ExitCode:
+    """Delete the cache, or some kinds of what it holds."""
     store = Store()
-    kinds = [kind for name in known.what or CACHE_KINDS for kind in CACHE_KINDS[name]]
+    kinds = [kind for name in args.what or CACHE_KINDS for kind in CACHE_KINDS[name]]
     freed = store.remove(kinds)
     print(f"{freed / 1e6:.0f} MB freed below {store.root}")
     return ExitCode.OK
@@ -271,7 +271,10 @@ def _say(text: str) -> None:
 
 
 def _log(store: Store, stage: str) -> Path:
-    """A new log for a stage that is run by itself, as another program may be at the same stage."""
+    """Return the path of a new log for a single stage; delete all but the newest KEPT_LOGS.
+
+    The name has the process id, because another program may run the same stage.
+    """
     log = store.path("logs", stage, f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.log")
     for old in sorted(log.parent.iterdir())[: 1 - KEPT_LOGS]:
         old.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The host: are the packages there that the harness needs, and what else should one know of it?"""
+"""Report whether the host has what the harness needs: packages, QEMU, KVM, memory, disk, a mirror."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ GIB = 1 << 30
 # Measured after a first run: sources 1.7, objects 0.3, base repository 0.4, image,
 # kernel and ccache 0.3 GiB, and room for the tarball while it is unpacked.
 DISK_NEEDED = 4 * GIB
-# The guest and, at another time, the largest link.
+# For the guest, or the largest link; the two never run at the same time.
 MEMORY_NEEDED = 2 * GIB
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding of ``doctor``: ``good`` is None where it is only said, not judged."""
+    """A finding of ``doctor``; ``good`` is None if it is only reported, not judged."""
 
     subject: str
     found: str
@@ -38,13 +38,13 @@ class Finding:
 
 
 def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
-    """Print what this host has; OK when all that is needed is there, else HARNESS."""
+    """Print the findings; return OK if none is bad, else HARNESS."""
     rows = examine(store, qemu_program)
     table = Table("", "host", "found", box=None, header_style="bold")
     marks = {True: Text("ok", "green"), False: Text("no", "bold red"), None: Text("")}
     for row in rows:
         table.add_row(marks[row.good], row.subject, Text(row.found))
-    # A log has no width; what is in it should be found again in one piece.
+    # In a file a long line is not wrapped, so that it can be searched for.
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else 1000)
     console.print(table)
     for row in rows:
@@ -54,7 +54,7 @@ def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
 
 
 def examine(store: Store, qemu_program: str) -> list[Finding]:
-    """Everything that ``doctor`` shows.  Changes nothing but the remembered answer about KVM."""
+    """Return the findings that ``doctor`` shows.  Changes only the cached answer whether KVM works."""
     return [
         _distribution(),
         _packages(),
@@ -96,12 +96,14 @@ def _qemu(program: str) -> Finding:
 
 
 def _kvm(store: Store, program: str) -> Finding:
-    """KVM is a matter of speed, so it is said and not judged."""
+    """Report whether KVM works; without it a run is only slower, so it is not judged."""
     kernels = sorted((store.root / "kernel").glob("*/bzImage"), key=lambda path: path.stat().st_mtime)
     if not Path("/dev/kvm").exists():
         return Finding("KVM", "there is no /dev/kvm; software emulation is used")
     if not kernels:
-        return Finding("KVM", "there is /dev/kvm; no kernel is built yet that could show whether it works")
+        return Finding(
+            "KVM", "there is /dev/kvm; only a boot shows whether it works, and no kernel is built yet"
+        )
     try:
         chosen = accelerator.choose(store, "auto", program, kernels[-1])
     except HarnessError as error:
@@ -122,7 +124,7 @@ def _processors() -> Finding:
 
 
 def _memory(meminfo: str) -> Finding:
-    """``meminfo`` is the text of /proc/meminfo (kB, which are KiB)."""
+    """Judge the available memory by ``meminfo``, the text of /proc/meminfo (its kB are KiB)."""
     fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
     total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
     return Finding(
@@ -134,8 +136,8 @@ def _memory(meminfo: str) -> Finding:
 
 def _disk(store: Store) -> Finding:
     free = shutil.disk_usage(store.root).free
-    filled = (store.root / "workbench").exists()
-    needed = GIB if filled else DISK_NEEDED
+    has_sources = (store.root / "workbench").exists()
+    needed = GIB if has_sources else DISK_NEEDED
     return Finding(
         "disk",
         f"{free / GIB:.0f} GiB free at {store.root} (needs {needed / GIB:.0f} more)",

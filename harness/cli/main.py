@@ -16,13 +16,16 @@ from harness.lib.host import host_errors
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code.  A user's mistake is a sentence, never a traceback."""
+    """Run one command; return its exit code.
+
+    Every PatchproofError is printed as a sentence, without a traceback.
+    """
     signal.signal(signal.SIGTERM, _as_interrupt)
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its errors are raised, too
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs what it raises as well
     try:
         with host_errors():
-            known = parse(sys.argv[1:] if argv is None else argv)
-            return int(known.command(known))
+            args = parse(sys.argv[1:] if argv is None else argv)
+            return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
             print(f"patchproof: {error}", file=sys.stderr)
@@ -33,14 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _has_no_reader(stream: TextIO) -> bool:
-    """Return whether ``stream`` is a pipe that nobody reads any more, as after ``| head``."""
+    """Return whether ``stream`` is a pipe without a reader, as after ``| head``."""
     poll = select.poll()
     poll.register(stream, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """End a run on SIGTERM as on Ctrl-C: machine off, journal closed."""
-    # timeout(1) sends it twice, to its child and to the group; the second would cut off the end.
+    """Handle SIGTERM as Ctrl-C, which ends the machine and closes the journal."""
+    # timeout(1) sends SIGTERM twice, to its child and to the group; the second one would interrupt that.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -21,43 +21,51 @@ PACKAGES = VMIMAGE / "host-packages.txt"
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package, and the program it is recognized by on other systems (or ``-``)."""
+    """A Debian package, and the program that shows it on other systems (``-`` if none does)."""
 
     name: str
     program: str
 
 
 def packages(listed: Path = PACKAGES) -> list[Package]:
-    """What the list names, in its order."""
+    """Return the packages in the list ``listed``, in its order."""
     lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
     return [Package(words[0], words[1]) for words in lines if words]
 
 
 def missing(needed: Sequence[Package]) -> list[str]:
-    """The names of the packages that are not installed; without dpkg, whose program is not on PATH."""
+    """Return the names of the packages that are not installed, by dpkg.
+
+    Without dpkg, a package counts as missing if its program is not on PATH.
+    """
     if not _has_dpkg():
         return [p.name for p in needed if p.program != "-" and shutil.which(p.program) is None]
     query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]
-    # It exits with 1 when it does not know a package, which is an answer too.
-    asked = subprocess.run([*query, *(p.name for p in needed)], capture_output=True, text=True, check=False)
-    return absent((p.name for p in needed), asked.stdout)
+    # dpkg-query exits with 1 if it does not know a package; its output is complete nevertheless.
+    query_result = subprocess.run(
+        [*query, *(p.name for p in needed)], capture_output=True, text=True, check=False
+    )
+    return absent((p.name for p in needed), query_result.stdout)
 
 
 def absent(names: Iterable[str], listing: str) -> list[str]:
-    """Those of ``names`` that dpkg-query's lines of ``name status`` do not call installed."""
+    """Return the ``names`` that ``listing`` does not list as installed.
+
+    ``listing`` is the output of dpkg-query, a line ``NAME STATUS`` for each package.
+    """
     installed = {line.split()[0] for line in listing.splitlines() if line.endswith(" installed")}
     return [name for name in names if name not in installed]
 
 
 def install_argv(names: Sequence[str]) -> list[str]:
-    """The command that installs ``names``."""
+    """Return the command that installs ``names``."""
     return ["apt-get", "install", "--yes", "--no-install-recommends", *names]
 
 
 def ensure(store: Store, progress: Progress) -> None:
-    """Install what is missing (as root on Debian), or raise HarnessError that says how to.
+    """Install the missing packages, as root on Debian; else raise HarnessError with the command to run.
 
-    Needs no network when nothing is missing.
+    Needs no network if nothing is missing.
     """
     lacking = missing(packages())
     if not lacking:
@@ -72,16 +80,20 @@ def ensure(store: Store, progress: Progress) -> None:
         for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
             command.run(argv, log=log, env=quiet, line=stage.update)
     if still := missing(packages()):
-        raise HarnessError(f"Installed, and yet missing: {' '.join(still)}.", log=log)
+        raise HarnessError(
+            f"apt-get installed the missing packages, but these are still missing: {' '.join(still)}.",
+            log=log,
+        )
 
 
 def how_to_install(lacking: Sequence[str]) -> str:
+    """Return a message that names the missing packages, and how to install them."""
     named = f"Host packages are missing: {' '.join(lacking)}."
     if not _has_dpkg():
         return f"{named} These are Debian's names; install what your distribution calls them."
     sudo = "" if os.geteuid() == 0 else "sudo "
     return (
-        f"{named} As root this would install them; now do it yourself:\n"
+        f"{named} Only root can install them. Run:\n"
         f"    {sudo}apt-get update && {sudo}{shlex.join(install_argv(lacking))}"
     )
 

@@ -1,4 +1,4 @@
-"""The command line parser, and the request that a command line makes."""
+"""The parser of the command line."""
 
 from __future__ import annotations
 
@@ -16,48 +16,49 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; one that is wrong ends the program with a usage message.
+    """Parse a command line; a wrong one ends the program with a usage message.
 
-    In the result ``command`` is the function that does the work, ``typed`` the
-    arguments after the command's name, and ``pytest_options`` those that only
-    pytest knows.  A run that is resumed has the options that it was started with.
+    In the result ``command`` is the function of the command, ``typed`` are the arguments
+    after the command's name, and ``pytest_options`` those that the command passes on.
+    With ``--resume`` the result also has the options that the run was started with.
     Raises HarnessError for a folder that cannot be resumed.
     """
-    whole = parser()
-    known, others = whole.parse_known_args(arguments)
+    program = parser()
+    args, others = program.parse_known_args(arguments)
     typed = list(arguments[1:])
-    if getattr(known, "resume", None) is not None:
-        resumed = resume.command_line(known.resume, _without_resume(typed))
-        known, others = whole.parse_known_args([arguments[0], *resumed])
-    if others and not known.passes_on:
-        whole.error(f"unrecognized arguments: {' '.join(others)}")
-    known.typed, known.pytest_options = typed, others
-    return known
+    if getattr(args, "resume", None) is not None:
+        resumed = resume.command_line(args.resume, _without_resume(typed))
+        args, others = program.parse_known_args([arguments[0], *resumed])
+    if others and not args.passes_on:
+        program.error(f"unrecognized arguments: {' '.join(others)}")
+    args.typed, args.pytest_options = typed, others
+    return args
 
 
 def _without_resume(arguments: Sequence[str]) -> list[str]:
-    """Return what a user gives besides the folder to resume."""
-    resuming = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_resume(resuming)
-    return resuming.parse_known_args(arguments)[1]
+    """Return the arguments without ``--resume`` and its value."""
+    only_resume = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_resume(only_resume)
+    return only_resume.parse_known_args(arguments)[1]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole program."""
-    whole = argparse.ArgumentParser(
+    """Return the parser of the program program."""
+    program = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Does this kernel do what the series promises?",
-        epilog=f"The cache is ${CACHE_VARIABLE}, else $XDG_CACHE_HOME/patchproof. "
-        "Exit codes: 0 all as expected, 1 the series' fault, 2 the harness's or the machine's fault, "
-        "3 nothing was applicable, 130 interrupted.",
+        description="Test whether a kernel does what a patch series promises.",
+        epilog=f"The cache is in ${CACHE_VARIABLE}, or else in $XDG_CACHE_HOME/patchproof. "
+        "Exit codes: 0 all as expected, 1 a fault of the series, 2 a fault of the harness or the host, "
+        "or repetitions with different verdicts, "
+        "3 no scenario was applicable, 130 interrupted.",
         allow_abbrev=False,
     )
-    named = whole.add_subparsers(required=True, metavar="COMMAND")
+    subparsers = program.add_subparsers(required=True, metavar="COMMAND")
 
     def add(
         name: str, command: Command, text: str, example: str, *, passes_on: bool = False
     ) -> argparse.ArgumentParser:
-        sub = named.add_parser(
+        sub = subparsers.add_parser(
             name,
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
@@ -72,13 +73,14 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--dry-run",
             action="store_true",
-            help="print the make lines and the QEMU command line, run nothing",
+            help="print the make and QEMU command lines, and run nothing",
         )
 
     run = add(
         "run",
         commands.run,
-        "take a series to a verdict (what `tox -e vm -- ...` calls); every pytest option works, too",
+        "build and boot a series, run the scenarios and report the verdicts, as `tox -e vm -- ...` does; "
+        "takes pytest's options, too",
         "run --series reference-feature -k map",
         passes_on=True,
     )
@@ -87,11 +89,15 @@ def parser() -> argparse.ArgumentParser:
     dry(run)
 
     doctor = add("doctor", commands.doctor, "show what this host has and what is missing", "doctor")
-    doctor.add_argument("--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program")
-    doctor.add_argument("--install", action="store_true", help="install missing packages (as root on Debian)")
+    doctor.add_argument(
+        "--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)"
+    )
+    doctor.add_argument(
+        "--install", action="store_true", help="install the missing packages (as root on Debian)"
+    )
 
     fetch = add("fetch", commands.fetch, "get the base source", "fetch")
-    fetch.add_argument("--tree", metavar="DIR", type=Path, help="take it from this kernel git checkout")
+    fetch.add_argument("--tree", metavar="DIR", type=Path, help="take it from this git checkout of a kernel")
 
     applying = add("apply", commands.apply, "apply a series to the base", "apply --series my-series.mbox")
     _add_source(applying)
@@ -104,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     check = add(
         "check",
         commands.check,
-        "ask checkpatch, gcc, clang and sparse for all their warnings of every prefix of a series",
+        "show the warnings of checkpatch, gcc, clang and sparse for each prefix of a series",
         "check --series reference-ioctl",
     )
     _add_source(check)
@@ -113,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     every = add(
         "prefixes",
         commands.prefixes,
-        "check every prefix of a series, and run the suites on each; selects as `run` does",
+        "check each prefix of a series as `check` does, and run the suites on it as `run` does",
         "prefixes --series reference-feature --from 12 -k revoke",
         passes_on=True,
     )
@@ -123,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
         dest="first",
         type=int,
         default=1,
-        help="begin with the first N patches (default: 1)",
+        help="begin with the prefix of N patches (default: %(default)s)",
     )
     for group in (_add_source, _add_kernel, _add_machine, _add_run):
         group(every)
@@ -131,26 +137,30 @@ def parser() -> argparse.ArgumentParser:
     faults = add(
         "mutants",
         commands.mutants,
-        "break the reference series, one fault at a time, and see that the scenarios notice",
+        "add faults to the reference series, one at a time, and check that the scenarios catch them",
         "mutants --series reference-feature -k 'zap or fault' --shard 1/4",
     )
     faults.add_argument("--series", metavar="NAME", help="only the mutants of this series (default: all)")
     faults.add_argument(
-        "-k", dest="expression", metavar="EXPR", help="only those whose name or subject fits, as in pytest"
+        "-k",
+        dest="expression",
+        metavar="EXPR",
+        help="only the mutants whose name or subject matches, as in pytest",
     )
-    faults.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, e.g. 2/4")
-    faults.add_argument("--list", action="store_true", help="list them, and run nothing")
+    faults.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the mutants, e.g. 2/4")
+    faults.add_argument("--list", action="store_true", help="list the mutants, and run nothing")
     faults.add_argument(
         "--quick",
         action="store_true",
-        help="run the scenarios that must catch each mutant, and no others: a survivor costs minutes less",
+        help="run only the scenarios that must catch a mutant, which saves minutes for one that survives",
     )
     faults.add_argument(
         "--results",
         metavar="DIR",
         type=Path,
         default=Path("results/mutants"),
-        help="where the results are, and where a run goes on that was ended (default: %(default)s)",
+        help="the folder of the results; mutants that have a result there are not tried again (default: "
+        "%(default)s)",
     )
     _add_qemu(faults)
 
@@ -169,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     judge = add(
         "judge",
         commands.judge,
-        "make the reports of a stored run again, without a machine",
+        "judge a stored run again, and write its reports, without a machine",
         "judge results/latest",
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
@@ -177,25 +187,28 @@ def parser() -> argparse.ArgumentParser:
     rules = add(
         "matrix",
         commands.matrix,
-        "show which scenarios check each requirement, in which dialects, and why some have none",
+        "show the requirements with their scenarios and dialects, or the reason for having none",
         "matrix --group REV --uncovered",
     )
     rules.add_argument("--group", metavar="NAME", help="only this group of requirements, e.g. MAP")
-    rules.add_argument("--uncovered", action="store_true", help="list only those without a scenario")
+    rules.add_argument("--uncovered", action="store_true", help="only the requirements without a scenario")
     rules.add_argument(
-        "--results", metavar="DIR", type=Path, help="show the verdicts of this stored run instead"
+        "--results",
+        metavar="DIR",
+        type=Path,
+        help="show the verdicts of this stored run instead of the dialects",
     )
     rules.add_argument("--csv", action="store_true", help="print CSV")
 
-    clean = add("clean", commands.clean, "delete what is cached", "clean kernels builds")
+    clean = add("clean", commands.clean, "delete the cache, or a part of it", "clean kernels builds")
     clean.add_argument(
         "what",
         nargs="*",
         metavar="WHAT",
         choices=[*commands.CACHE_KINDS, []],
-        help=f"{', '.join(commands.CACHE_KINDS)}; all if none",
+        help=f"the parts to delete: {', '.join(commands.CACHE_KINDS)} (default: all)",
     )
-    return whole
+    return program
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -203,52 +216,54 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--series",
         metavar="NAME|DIR|MBOX",
-        help=f"a name below patches/, a folder of patches, or an mbox file (default: {DEFAULT_SERIES}, "
-        "or none with --tree or --kernel)",
+        help="the name of a folder in patches/, a folder of patches, or an mbox file "
+        f"(default: {DEFAULT_SERIES}, or none with --tree or --kernel)",
     )
     parser.add_argument(
         "--patches",
         metavar="N",
         type=int,
-        help="only the first N patches of the series; its manifest says what they alone give",
+        help="only the first N patches of the series; its manifest has the verdicts expected of them",
     )
     parser.add_argument(
         "--mutant",
         metavar="NAME",
-        help="the series with this fault, one of patches/mutants/SERIES/; the scenarios that must see it "
-        "come first",
+        help="add this fault, one of patches/mutants/SERIES/, to the series; the scenarios that must catch "
+        "it run first",
     )
     parser.add_argument(
         "--tree",
         metavar="DIR",
         type=Path,
-        help="a kernel git checkout: test what is checked out there, uncommitted changes included; "
-        "DIR itself is not touched",
+        help="test the kernel in this git checkout, with its uncommitted changes; DIR itself is not changed",
     )
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
-    """Options of configuring and building."""
+    """Options of the kernel's configuration."""
     parser.add_argument(
         "--kconfig",
         metavar="FILE",
         type=Path,
         action="append",
         default=[],
-        help="one more kernel config fragment (repeatable), e.g. vmimage/kconfig/debug.config",
+        help="an additional kernel config fragment, e.g. vmimage/kconfig/debug.config (repeatable)",
     )
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
     """Options of the virtual machine."""
     parser.add_argument(
-        "--kernel", metavar="BZIMAGE", type=Path, help="boot this kernel instead of building one"
+        "--kernel",
+        metavar="BZIMAGE",
+        type=Path,
+        help="boot this kernel instead of building one; needs --headers",
     )
     parser.add_argument(
         "--headers",
         metavar="DIR",
         type=Path,
-        help="its user-space headers, as `make headers_install` leaves them",
+        help="the user-space headers of --kernel, as installed by `make headers_install`",
     )
     _add_qemu(parser)
 
@@ -256,7 +271,10 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 def _add_qemu(parser: argparse.ArgumentParser) -> None:
     """Options of QEMU."""
     parser.add_argument(
-        "--accel", choices=("auto", "kvm", "tcg"), default="auto", help="accelerator (default: auto)"
+        "--accel",
+        choices=("auto", "kvm", "tcg"),
+        default="auto",
+        help="the accelerator of QEMU (default: %(default)s)",
     )
     parser.add_argument(
         "--qemu", metavar="PATH", default="qemu-system-x86_64", help="the QEMU program (default: %(default)s)"
@@ -264,27 +282,27 @@ def _add_qemu(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Options of a whole run."""
+    """Options of a program run."""
     parser.add_argument(
         "--results",
         metavar="DIR",
         type=Path,
         default=Path("results"),
-        help="where the folder of this run is made (default: results)",
+        help="the folder in which a run makes its own folder (default: %(default)s)",
     )
     parser.add_argument(
         "--requirement",
         metavar="ID[,ID]",
         action="append",
         default=[],
-        help="only the scenarios that check one of these requirements; a group such as MAP means all of it "
+        help="only the scenarios that check one of these requirements; ID may be a group, such as MAP "
         "(repeatable)",
     )
     parser.add_argument(
         "--variants",
         choices=("all", "one"),
-        help="of a scenario that runs with several devices, probes or ways in: all of them, or the first "
-        "(default: all; `prefixes`: one)",
+        help="run each scenario with all of its parameters (devices, probes, entry points), or only with "
+        "the first ones (default: all; `prefixes`: one)",
     )
     parser.add_argument(
         "--until-violated",
@@ -292,14 +310,14 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="end the run at the first scenario that the kernel unexpectedly fails",
     )
     parser.add_argument(
-        "--keep-vm", action="store_true", help="leave the machine running at the end, until Ctrl-C"
+        "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"
     )
     parser.add_argument(
         "--repeat",
         metavar="N",
         type=_count,
         default=1,
-        help="go through the scenarios N times; verdicts that differ fail the run",
+        help="run all scenarios N times; a scenario with different verdicts fails the run (default: 1)",
     )
     parser.add_argument(
         "--random-order",
@@ -308,19 +326,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         const=ANY_SEED,
         default="",
         type=_seed,
-        help="shuffle the scenarios, those that share a machine among themselves; with the same SEED, a "
-        "number, in the same way (default: one is chosen, and stands in the last line of the report)",
+        help="shuffle the scenarios, but keep those with the same machine together; the same SEED, a number, "
+        "gives the same order (without SEED: a random one, which the last line of the report shows)",
     )
 
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
-    """Options of a run that has a past."""
+    """The option of a run that is resumed."""
     parser.add_argument(
         "--resume",
         metavar="RESULTS",
         type=Path,
-        help="go on with a run that was cut off, in its own folder: only the scenarios that were never "
-        "reached run; it needs no other option",
+        help="resume the run in this folder, which was cut off, with the same options; only the scenarios "
+        "that it never reached are run",
     )
 
 

@@ -1,4 +1,4 @@
-"""Every prefix of a series: is each patch well written, does it compile cleanly, and what does it give?"""
+"""Check every prefix of a series: checkpatch, compiler warnings, and a run of the suites."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from harness.series.series import Series
 
 @dataclass
 class PrefixResult:
-    """One prefix: ``count`` patches, the last of which has ``subject``.
+    """The result of one prefix: ``count`` patches, the last of which has ``subject``.
 
-    ``findings`` by the name of who found them; ``outcome`` and ``code`` are those of
-    the run, where there was one.
+    ``findings`` are lines by the name of the tool.  ``outcome`` and ``code`` describe the
+    run of the suites; ``outcome`` is empty if there was none.
     """
 
     count: int
@@ -40,49 +40,53 @@ class PrefixResult:
 
     @property
     def good(self) -> bool:
-        """Whether nobody found anything, and the run was as expected."""
+        """Return whether no tool found anything, and the run was as expected."""
         return self.code is ExitCode.OK and not any(self.findings.values())
 
 
 def check(
-    store: Store, progress: Progress, tested: Series, source: Base, bench: WarningCheck, first: int = 1
+    store: Store, progress: Progress, tested: Series, source: Base, warnings: WarningCheck, first: int = 1
 ) -> list[PrefixResult]:
-    """Ask checkpatch, and every compiler that is installed, of each prefix of at least ``first`` patches.
+    """Run checkpatch, and every installed compiler, on each prefix of at least ``first`` patches.
 
     Raises ApplyError for a patch that does not apply.
     """
     tools = [tool for tool in TOOLS if tool.program()]
-    base = apply.apply_series(store, progress, source, None, bench.log)
-    workbench = BuildDir(store, bench.request)
+    base = apply.apply_series(store, progress, source, None, warnings.log)
+    builddir = BuildDir(store, warnings.request)
     with store.lock("workbench"):
-        base.check_out(workbench.source, progress)
-        said = static_checks.checkpatch(tested.patches, workbench.source)
-        where = static_checks.folders(tested, workbench.source)
+        base.check_out(builddir.source, progress)
+        remarks = static_checks.checkpatch(tested.patches, builddir.source)
+        folders = static_checks.folders(tested, builddir.source)
     rows = []
-    for count, (patch, lines) in list(enumerate(zip(tested.patches, said, strict=True), 1))[first - 1 :]:
+    for count, (patch, lines) in list(enumerate(zip(tested.patches, remarks, strict=True), 1))[first - 1 :]:
         row = PrefixResult(count, mbox.without_tag(patch.subject), {"checkpatch": lines})
-        applied = apply.apply_series(store, progress, source, tested.first(count), bench.log)
-        for tool in tools if where else []:
-            row.findings[tool.name] = _asked(bench, tool, applied, base, where)
+        applied = apply.apply_series(store, progress, source, tested.first(count), warnings.log)
+        for tool in tools if folders else []:
+            row.findings[tool.name] = _new_warnings(warnings, tool, applied, base, folders)
         rows.append(row)
     return rows
 
 
-def _asked(
-    bench: WarningCheck, tool: Tool, applied: tree.Tree, base: tree.Tree, where: Sequence[str]
+def _new_warnings(
+    warnings: WarningCheck, tool: Tool, applied: tree.Tree, base: tree.Tree, folders: Sequence[str]
 ) -> list[str]:
+    """Return the tool's warnings that the base does not have, or the message of a failed build."""
     try:
-        return bench.new_warnings(tool, applied, base, where)
+        return warnings.new_warnings(tool, applied, base, folders)
     except BuildError as error:
         return [error.message, *error.tail.splitlines()]
 
 
 def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence[str]) -> None:
-    """Run the suites on each prefix as ``request`` asks, in a program of its own for each."""
+    """Run the suites on each prefix by ``request``, each in a process of its own.
+
+    Sets ``code`` and ``outcome`` of each row.  An interrupted run is the last one.
+    """
     for row in rows:
         folder = request.results / f"prefix-{row.count}"
-        asked = replace(request, patches=row.count, results=folder).arguments()
-        argv = [sys.executable, "-m", "harness", "run", *asked, *pytest_options]
+        options = replace(request, patches=row.count, results=folder).arguments()
+        argv = [sys.executable, "-m", "harness", "run", *options, *pytest_options]
         row.code = ExitCode(command.run_harness(argv))
         latest = folder / LATEST
         row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
@@ -93,28 +97,28 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
 def _outcome(folder: Path) -> str:
     record = read(folder)
     counts = Counter(str(result.verdict) for result in record.scenarios)
-    surprises = sum(not result.as_expected for result in record.results)
-    said = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
-    return f"{said}; {f'{surprises} not as expected' if surprises else 'all as expected'}"
+    unexpected = sum(not result.as_expected for result in record.results)
+    verdicts = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
+    return f"{verdicts}; {f'{unexpected} not as expected' if unexpected else 'all as expected'}"
 
 
 def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:
-    """One line for each prefix, and below it what was found."""
+    """Print a line for each prefix, and its findings below."""
     for row in rows:
-        found = [f"{len(lines)} {who}" for who, lines in row.findings.items() if lines]
+        found = [f"{len(lines)} {tool}" for tool, lines in row.findings.items() if lines]
         remarks = [", ".join(found) or "no warnings", *([row.outcome] if row.outcome else [])]
         mark = " " if row.good else "!"
         print(f"{mark} {row.count:2}  {row.subject}: {'; '.join(remarks)}", file=stream)
-        for who, lines in row.findings.items():
+        for tool, lines in row.findings.items():
             for line in lines:
-                print(f"        {who}: {line}", file=stream)
-    absent = [tool.name for tool in TOOLS if not tool.program()]
+                print(f"        {tool}: {line}", file=stream)
+    absent = [one.name for one in TOOLS if not one.program()]
     if absent:
-        print(f"Not asked, as not installed: {', '.join(absent)}.", file=stream)
+        print(f"Not run, as not installed: {', '.join(absent)}.", file=stream)
 
 
 def exit_code(rows: Iterable[PrefixResult]) -> ExitCode:
-    """The first row that is not good decides: the code of its run, else the series' fault."""
+    """Return OK, or for the first row that is not good the code of its run, else SERIES."""
     for row in rows:
         if not row.good:
             return row.code or ExitCode.SERIES
@@ -122,5 +126,5 @@ def exit_code(rows: Iterable[PrefixResult]) -> ExitCode:
 
 
 def request_text(fragments: Sequence[Path]) -> str:
-    """The configuration that ``fragments`` ask for, as a Bench wants it."""
+    """Return the configuration that ``fragments`` request, as WarningCheck takes it."""
     return kconfig.fragment_text(kconfig.requested(fragments))
