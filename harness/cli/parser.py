@@ -43,7 +43,7 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the program program."""
+    """Return the parser of the whole program."""
     program = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Test whether a kernel does what a patch series promises.",
@@ -212,7 +212,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    """Options that name the kernel under test."""
+    """Add the options that name the kernel under test."""
     parser.add_argument(
         "--series",
         metavar="NAME|DIR|MBOX",
@@ -240,7 +240,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
-    """Options of the kernel's configuration."""
+    """Add the options of the kernel's configuration."""
     parser.add_argument(
         "--kconfig",
         metavar="FILE",
@@ -252,7 +252,7 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    """Options of the virtual machine."""
+    """Add the options of the virtual machine."""
     parser.add_argument(
         "--kernel",
         metavar="BZIMAGE",
@@ -269,7 +269,7 @@ def _add_machine(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_qemu(parser: argparse.ArgumentParser) -> None:
-    """Options of QEMU."""
+    """Add the options of QEMU."""
     parser.add_argument(
         "--accel",
         choices=("auto", "kvm", "tcg"),
@@ -282,7 +282,7 @@ def _add_qemu(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    """Options of a program run."""
+    """Add the options of a whole run."""
     parser.add_argument(
         "--results",
         metavar="DIR",
@@ -332,7 +332,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_resume(parser: argparse.ArgumentParser) -> None:
-    """The option of a run that is resumed."""
+    """Add the option that resumes a run."""
     parser.add_argument(
         "--resume",
         metavar="RESULTS",

@@ -1,4 +1,4 @@
-"""From an observation to pytest's report: passed, failed, or failed as expected."""
+"""Turn an observation into pytest's report: passed, failed, or failed as expected."""
 
 from __future__ import annotations
 
@@ -33,22 +33,25 @@ def observe(
     error = error_of(call.excinfo.value) if call.excinfo is not None else None
     phase = Phase(call.when)
     details = report.longreprtext if error is not None else ""
-    seen = scenario.observe(phase, error, details)
-    if seen is not None:
-        if _is_tolerated(scenario.entry, seen):
+    observation = scenario.observe(phase, error, details)
+    if observation is not None:
+        if _is_tolerated(scenario.entry, observation):
             report.outcome = "skipped"
             label = "expected" if scenario.entry.binding else "finding"
-            report.wasxfail = f"{label}: {first_line(seen.reason)}"
+            report.wasxfail = f"{label}: {first_line(observation.reason)}"
         elif isinstance(error, NotOfferedError):
             report.outcome = "skipped"
-            report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {seen.reason}")
+            report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {observation.reason}")
     elif phase is Phase.CALL and scenario.entry.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
         report.outcome = "failed"
         report.longrepr = "This scenario conforms, but the manifest of the series expects that it does not."
 
 
-def _is_tolerated(planned: Entry, seen: Observation) -> bool:
+def _is_tolerated(planned: Entry, observation: Observation) -> bool:
     """Return whether a failed phase was expected, or is only a finding."""
-    if planned.violated(seen.verdict, seen.told) or seen.verdict is Verdict.NOT_APPLICABLE:
+    if (
+        planned.violated(observation.verdict, observation.told)
+        or observation.verdict is Verdict.NOT_APPLICABLE
+    ):
         return False
-    return seen.verdict is planned.expected or not planned.binding
+    return observation.verdict is planned.expected or not planned.binding

@@ -1,1 +1,1 @@
-"""One run: stages, machines, detectors, and one scenario at a time.  Nothing here imports pytest."""
+"""A run: stages, machines, detectors, and one scenario at a time.  Nothing here imports pytest."""

@@ -108,7 +108,7 @@ class Provoked:
     """The faults provoked in a guest, the kernel's state before and after, and what the console shows."""
 
     words: tuple[str, ...]  # the crash points that lkdtm accepted
-    why_not: str  # nothing was provoked; empty if something was
+    why_not: str  # the reason that nothing was provoked, a clause; empty if something was
     before: KernelHealth
     after: KernelHealth
     watchers: tuple[str, ...]  # in the order of _WATCHERS

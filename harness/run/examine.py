@@ -125,7 +125,7 @@ class Examiner:
         lost = isinstance(error, LOST) or not guest.machine.alive()
         if not lost and start.healthy is not None:
             try:
-                latest = _settled(guest, start.healthy)
+                latest = _read_after_frees(guest, start.healthy)
                 changes = latest.worse_than(start.healthy)
                 worse = [one.text for one in changes]
             except SshTimeoutError as timeout:
@@ -144,7 +144,7 @@ class Examiner:
         if [one.symptom for one in changes] == [Symptom.LOCKDEP] and not splats and error is None:
             self._machines.end(worse[0])
             raise HarnessError(f"{worse[0].capitalize()} and has found nothing: it has no room left.")
-        if worse and not splats and not lost and (fault := self._stopped(guest)):
+        if worse and not splats and not lost and (fault := self._stopped_clause(guest)):
             self._machines.end(fault)
             raise HarnessError(f"The scenario was cut off: {fault}.") from error
         self._raise(splats, worse, error, passed)
@@ -152,7 +152,7 @@ class Examiner:
             self._machines.end(f"its kernel's state cannot be read: {unread.message}")
             raise HarnessError(f"The kernel's state cannot be read: {unread.message}") from unread
         if error is None:
-            self._require_sight(start)
+            self._require_complete_console(start)
         return latest
 
     def _raise(
@@ -179,7 +179,7 @@ class Examiner:
             told=bool(splats),
         ) from error
 
-    def _require_sight(self, start: Seen) -> None:
+    def _require_complete_console(self, start: Seen) -> None:
         """Raise BlindConsoleError if a complaint may have been missed."""
         unseen = [one for one in start.guest.machine.console.splats(start.mark) if one.detector_lost]
         if unseen:
@@ -202,7 +202,7 @@ class Examiner:
         fault = "" if splats else guest.machine.outside_fault()
         answers = not fault and guest.machine.alive() and self._answers(guest)
         if answers and not splats:
-            fault = self._actors_fault(guest, error)
+            fault = self._stopped_while_waiting(guest, error)
         if fault:
             self._machines.end(fault)
             raise HarnessError(f"The scenario was cut off: {fault}.") from error
@@ -226,15 +226,15 @@ class Examiner:
         except SshLostError:
             return guest.machine.can_log_in()
 
-    def _actors_fault(self, guest: Guest, error: BaseException | None) -> str:
+    def _stopped_while_waiting(self, guest: Guest, error: BaseException | None) -> str:
         """Return why an actor that missed its deadline does not answer, as a clause.
 
         The result is empty if the actor answered, or no signal has stopped it.
         """
-        return self._stopped(guest) if isinstance(error, DeadlineError) and not error.answered else ""
+        return self._stopped_clause(guest) if isinstance(error, DeadlineError) and not error.answered else ""
 
     @staticmethod
-    def _stopped(guest: Guest) -> str:
+    def _stopped_clause(guest: Guest) -> str:
         """Return which actors a signal has stopped, as a clause; empty if none.
 
         A stopped actor keeps its DMABUFs, so they count as left over.
@@ -243,7 +243,7 @@ class Examiner:
         return f"a signal has stopped the actor (process {stopped})" if stopped else ""
 
 
-def _settled(guest: Guest, before: KernelHealth) -> KernelHealth:
+def _read_after_frees(guest: Guest, before: KernelHealth) -> KernelHealth:
     """Return the kernel's state, re-read until released DMABUFs are freed (fput() is deferred).
 
     The wait ends when there are no more DMABUFs than ``before``, or after SETTLE_SECONDS.

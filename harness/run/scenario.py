@@ -1,4 +1,4 @@
-"""One scenario of a run: its guest, its actors, its transcript, and its verdict."""
+"""A scenario of a run: its guest, its actors, its transcript, and its verdict."""
 
 from __future__ import annotations
 
