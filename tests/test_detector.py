@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import EVENTS
 from harness.lib.errors import ExitCode
 from harness.report import junit, table

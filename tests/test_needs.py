@@ -10,7 +10,7 @@ import pytest
 from harness.lib.errors import UsageError
 from harness.plugin.items import needs_of
 from harness.plugin.selection import in_order, shuffled
-from harness.run.needs import WORDS, Needs
+from harness.run.needs import MACHINE_KEYWORDS, Needs
 from harness.vm.hardware import GIB, MIB
 from harness.vm.layout import Layout
 
@@ -65,7 +65,9 @@ def test_closest_marker_decides_and_others_add() -> None:
 
 @pytest.mark.parametrize("asked", [{"huge": True}, {"Fresh": True}])
 def test_unknown_word_is_a_usage_error(asked: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"test_one says {next(iter(asked))}; it knows {', '.join(WORDS)}"):
+    with pytest.raises(
+        UsageError, match=f"test_one says {next(iter(asked))}; it knows {', '.join(MACHINE_KEYWORDS)}"
+    ):
         needs_of(item("test_one", asked))
 
 

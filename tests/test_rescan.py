@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
 from harness.report import junit, table
 from harness.verdict.record import ConsoleRange, Entry
@@ -53,7 +53,7 @@ def stored(
     journal.run_started()
     journal.started("one")
     span = ConsoleRange("machine-1/console.log", len(boot), len(boot + console))
-    journal.ended("one", verdict, reason="as it was", silent=silent, console=span)
+    journal.ended("one", verdict, reason="as it was", without_console=silent, console=span)
     journal.run_ended()
     return results.dir
 

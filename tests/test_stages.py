@@ -11,8 +11,8 @@ from small_kernel import bzimage, headers
 from small_run import CORE, make_checkout, make_series
 
 from harness.journal.facts import read_facts
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.lib.cache import Store
 from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
 from harness.report import junit, table

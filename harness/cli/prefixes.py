@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from harness.journal.folder import LATEST
 from harness.journal.reader import read
+from harness.journal.results_folder import LATEST
 from harness.kernel import apply, kconfig, static_checks, tree
 from harness.kernel.base import Base
 from harness.kernel.builddir import BuildDir

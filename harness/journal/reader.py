@@ -194,7 +194,7 @@ class _Join:
                     details=str(event.get("details", "")),
                     transcript=str(event.get("transcript", "")),
                     console=_span(event.get("console")),
-                    silent=Verdict(event["silent"]) if "silent" in event else None,
+                    without_console=Verdict(event["silent"]) if "silent" in event else None,
                     duration=float(event["duration"]),
                     ended=True,
                 )

@@ -22,7 +22,7 @@ def rescan(result: Result, directory: Path) -> Result:
     """Return ``result`` with the splats that its console holds today, and the verdict that follows.
 
     If the console holds none, and the record has the verdict without the console's
-    evidence (``silent``), that verdict replaces the recorded one.  An entry that is no
+    evidence (``without_console``), that verdict replaces the recorded one.  An entry that is no
     scenario, did not end, or has no console in ``directory``, is returned unchanged.
     """
     raw = _console(result, directory)
@@ -37,11 +37,11 @@ def rescan(result: Result, directory: Path) -> Result:
     if splats and not faults and result.verdict in _GOOD:
         reason = f"A detector could not see: {splats[0].title}"
         return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
-    if not splats and result.silent is not None:
+    if not splats and result.without_console is not None:
         reason = (
             f"Nothing on the console counts as a complaint any more. It was {result.verdict}: {result.reason}"
         )
-        return replace(result, verdict=result.entry.judge(result.silent), reason=reason)
+        return replace(result, verdict=result.entry.judge(result.without_console), reason=reason)
     return result
 
 

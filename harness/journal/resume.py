@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.journal.facts import read_facts
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.verdict.record import Entry, Record

@@ -169,7 +169,7 @@ class JournalWriter:
         entry_id: str,
         observed: Verdict,
         *,
-        silent: Verdict | None = None,
+        without_console: Verdict | None = None,
         reason: str = "",
         details: str = "",
         transcript: Path | None = None,
@@ -177,15 +177,15 @@ class JournalWriter:
     ) -> Verdict:
         """Record the end of an entry; return its verdict, which is ``Entry.judge(observed)``.
 
-        ``silent`` is the observation without the console's evidence.  ``transcript`` is a
+        ``without_console`` is the observation without the console's evidence.  ``transcript`` is a
         file in the results folder; one elsewhere is not named in the journal.
         ``console`` is the part of the console that was written meanwhile.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
         event: dict[str, object] = {"id": entry_id, "verdict": verdict}
-        if silent is not None and silent is not observed:
-            event["silent"] = silent
+        if without_console is not None and without_console is not observed:
+            event["silent"] = without_console
         if entry_id in self._start_times:
             event["duration"] = round(time.monotonic() - self._start_times[entry_id], 6)
         event |= {name: _shortened(text) for name, text in (("reason", reason), ("details", details)) if text}

@@ -20,8 +20,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.journal.facts import read_facts
-from harness.journal.folder import LATEST
 from harness.journal.reader import read
+from harness.journal.results_folder import LATEST
 from harness.kernel import apply, build
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base

@@ -1,7 +1,7 @@
 """The hooks of pytest that take the suites through a run: plan, stages, scenarios, reports.
 
 A scenario is a test with the marker ``requirement``; other tests are left alone.
-The command line passes the run's input in the stash (``items.GIVEN``).  Without it
+The command line passes the run's input in the stash (``items.RUN_INPUT``).  Without it
 pytest can collect scenarios, but not run them.
 """
 
@@ -19,14 +19,14 @@ from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.plugin import markers, outcome
 from harness.plugin.items import (
-    GIVEN,
     RUN,
+    RUN_INPUT,
     SCENARIO,
     entry_of,
     needs_of,
     requirement_ids,
 )
-from harness.plugin.selection import arranged, first, ids_of, in_order, one_of_each, seed_of, split
+from harness.plugin.selection import first, ids_of, in_order, one_of_each, repeated, seed_of, split
 from harness.report import table
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
@@ -52,7 +52,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Select the scenarios, and order them so that they need the fewest machines."""
     with _errors_end_pytest():
-        run_input = config.stash.get(GIVEN, None)
+        run_input = config.stash.get(RUN_INPUT, None)
         if run_input is not None and run_input.request.requirement:
             items[:], others = split(items, ids_of(run_input.request.requirement, requirements.load()))
             config.hook.pytest_deselected(items=others)
@@ -68,7 +68,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     if not any(requirement_ids(item) for item in session.items):
         return
-    run_input = config.stash.get(GIVEN, None)
+    run_input = config.stash.get(RUN_INPUT, None)
     if run_input is None:
         if config.option.collectonly:
             return
@@ -78,7 +78,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         request = run_input.request
         seed = seed_of(request.random_order) if request.resume is None else ""
         order = partial(first, ids=run_input.caught_by)
-        session.items[:] = arranged(session.items, request.repeat, seed, order)
+        session.items[:] = repeated(session.items, request.repeat, seed, order)
         if config.option.collectonly:
             return
         selection = Facts(
@@ -245,7 +245,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     sys.stdout.flush()
     try:
         with host_errors(run.results.dir):
-            if run.refused is None:
+            if run.refusal is None:
                 table.show(run.results.dir, sys.stdout)
     except PatchproofError as error:
         run.failures.append(error)

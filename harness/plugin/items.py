@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import WORDS, Needs
+from harness.run.needs import MACHINE_KEYWORDS, Needs
 from harness.run.request import RunInput
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
@@ -19,13 +19,13 @@ from harness.verdict.verdict import Kind
 from harness.vm.hardware import GIB, MIB
 from harness.vm.layout import Layout
 
-GIVEN = pytest.StashKey[RunInput]()  # of the config: the input of the run
+RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
 RUN = pytest.StashKey[Run]()  # of the config, once the plan is written
 SCENARIO = pytest.StashKey[ScenarioRun]()  # of an item that runs
 REPETITION = pytest.StashKey[int]()  # of an item that repeats another one, from 2
 
 #: The dialects that a kernel can have; ``auto`` is resolved by the kernel's headers.
-SETTLED = tuple(dialect for dialect in DIALECTS if dialect != "auto")
+KERNEL_DIALECTS = tuple(dialect for dialect in DIALECTS if dialect != "auto")
 
 
 def requirement_ids(item: pytest.Item) -> tuple[str, ...]:
@@ -42,20 +42,21 @@ def repetition_of(item: pytest.Item) -> int:
 def dialects_of(item: pytest.Item) -> tuple[str, ...]:
     """Return the dialects in which a scenario can run."""
     mark = item.get_closest_marker("on_dialect")
-    return SETTLED if mark is None else tuple(dialect for dialect in SETTLED if dialect in mark.args)
+    return tuple(dialect for dialect in KERNEL_DIALECTS if mark is None or dialect in mark.args)
 
 
 def needs_of(item: pytest.Item) -> Needs:
     """Return the needs in the ``machine`` markers of a scenario; for each word the closest marker decides.
 
-    Raises UsageError for a word that is not in needs.WORDS.
+    Raises UsageError for a word that is not in needs.MACHINE_KEYWORDS.
     """
     words: dict[str, Any] = {}
     for mark in reversed(list(item.iter_markers("machine"))):
-        unknown = [*map(repr, mark.args), *(word for word in mark.kwargs if word not in WORDS)]
+        unknown = [*map(repr, mark.args), *(word for word in mark.kwargs if word not in MACHINE_KEYWORDS)]
         if unknown:
             raise UsageError(
-                f"The marker `machine` of {item.nodeid} says {unknown[0]}; it knows {', '.join(WORDS)}."
+                f"The marker `machine` of {item.nodeid} says {unknown[0]}; "
+                f"it knows {', '.join(MACHINE_KEYWORDS)}."
             )
         words |= mark.kwargs
     layout = Layout(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.run.needs import WORDS
+from harness.run.needs import MACHINE_KEYWORDS
 
 requirement = pytest.mark.requirement
 on_dialect = pytest.mark.on_dialect
@@ -15,5 +15,5 @@ LINES = (
     "requirement(*ids): the rows of the matrix that a scenario checks",
     "on_dialect(*names): the dialects in which a scenario can run",
     "machine(...): the machine that a scenario needs. "
-    + "; ".join(f"{word}: {what}" for word, what in WORDS.items()),
+    + "; ".join(f"{word}: {what}" for word, what in MACHINE_KEYWORDS.items()),
 )

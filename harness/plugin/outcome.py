@@ -50,7 +50,7 @@ def observe(
 def _is_tolerated(planned: Entry, observation: Observation) -> bool:
     """Return whether a failed phase was expected, or is only a finding."""
     if (
-        planned.violated(observation.verdict, observation.told)
+        planned.violated(observation.verdict, observation.on_console)
         or observation.verdict is Verdict.NOT_APPLICABLE
     ):
         return False

@@ -100,7 +100,7 @@ def seed_of(value: str) -> str:
     return str(secrets.randbelow(1 << 32)) if value == ANY_SEED else value
 
 
-def arranged(
+def repeated(
     items: Sequence[pytest.Item],
     times: int,
     seed: str,

@@ -8,7 +8,7 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import ExitCode
-from harness.plugin.items import GIVEN, RUN
+from harness.plugin.items import RUN, RUN_INPUT
 from harness.run.request import RunInput
 
 HOOKS = "harness.plugin.hooks"
@@ -42,7 +42,7 @@ class _Suites:
         Only pytest can tell the name of a file from the value of an option.
         """
         self._config = config
-        config.stash[GIVEN] = self._run_input
+        config.stash[RUN_INPUT] = self._run_input
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(paths.SUITES)]
 

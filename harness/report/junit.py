@@ -9,8 +9,8 @@ from pathlib import Path
 from junit_xml import TestCase, TestSuite
 
 from harness.journal.facts import read_facts
-from harness.journal.folder import STACKS
 from harness.journal.reader import read
+from harness.journal.results_folder import STACKS
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
 from harness.report.tally import deviating, tally

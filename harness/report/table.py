@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.journal.facts import read_facts
-from harness.journal.folder import STACKS
 from harness.journal.reader import read
+from harness.journal.results_folder import STACKS
 from harness.lib.text import visible
 from harness.report.tally import tally
 from harness.verdict.detector import sentences

@@ -9,7 +9,7 @@ from harness.actor.reply import DeadlineError
 from harness.actor.start import stopped_actors
 from harness.guest.guest import Guest
 from harness.guest.health import Deterioration, KernelHealth, Symptom
-from harness.journal.folder import ResultsFolder
+from harness.journal.results_folder import ResultsFolder
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
 from harness.lib.errors import HarnessError, PatchproofError
@@ -31,7 +31,7 @@ SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 
 
 @dataclass(frozen=True)
-class Seen:
+class MachineState:
     """The state of a guest at a moment: its console had ``mark`` bytes.
 
     ``healthy`` is None if the kernel's state was not read.
@@ -39,7 +39,7 @@ class Seen:
 
     guest: Guest
     mark: int
-    healthy: KernelHealth | None
+    health: KernelHealth | None
 
 
 class Examiner:
@@ -51,22 +51,24 @@ class Examiner:
     def __init__(self, machines: Machines, results: ResultsFolder) -> None:
         self._machines = machines
         self._results = results
-        self._left: Seen | None = None  # the machine as the last scenario left it
+        self._left: MachineState | None = None  # the machine as the last scenario left it
 
-    def begin(self, needs: Needs) -> Seen:
+    def begin(self, needs: Needs) -> MachineState:
         """Return a guest for the next scenario, with its state after the last one if that is known.
 
         Raises BootError, HarnessError.
         """
-        last = self.aftermath()
+        last = self.check_between_scenarios()
         guest = self._machines.guest_for(needs)
-        return last if last and last.guest is guest else Seen(guest, guest.machine.console.mark(), None)
+        return (
+            last if last and last.guest is guest else MachineState(guest, guest.machine.console.mark(), None)
+        )
 
-    def leave(self, seen: Seen) -> None:
-        """Remember the state of the machine at the end of a scenario, for aftermath()."""
+    def remember(self, seen: MachineState) -> None:
+        """Remember the state of the machine at the end of a scenario, for check_between_scenarios()."""
         self._left = seen
 
-    def aftermath(self) -> Seen | None:
+    def check_between_scenarios(self) -> MachineState | None:
         """Return the state of the last scenario's machine, or end the machine if its kernel complained since.
 
         A complaint between two scenarios belongs to neither of them, so the journal has
@@ -83,7 +85,7 @@ class Examiner:
         if not faults and not unseen and guest.machine.alive():
             return replace(before, mark=mark)
         if faults:
-            self._machines.explain(faults)
+            self._machines.write_stacks(faults)
             self._machines.end(f"the kernel said: {faults[0].title}", Verdict.VIOLATES)
         elif fault := guest.machine.outside_fault():
             self._machines.end(fault)
@@ -95,7 +97,7 @@ class Examiner:
         return None
 
     def examine(
-        self, start: Seen, error: BaseException | None, *, alone: bool, passed: bool
+        self, start: MachineState, error: BaseException | None, *, alone: bool, passed: bool
     ) -> KernelHealth | None:
         """Return the kernel's health now; raise if it is worse than at the ``start`` of the scenario.
 
@@ -123,10 +125,10 @@ class Examiner:
         unread: PatchproofError | None = None
         latest: KernelHealth | None = None
         lost = isinstance(error, LOST) or not guest.machine.alive()
-        if not lost and start.healthy is not None:
+        if not lost and start.health is not None:
             try:
-                latest = _read_after_frees(guest, start.healthy)
-                changes = latest.worse_than(start.healthy)
+                latest = _read_after_frees(guest, start.health)
+                changes = latest.worse_than(start.health)
                 worse = [one.text for one in changes]
             except SshTimeoutError as timeout:
                 lost = True
@@ -176,10 +178,10 @@ class Examiner:
         raise UnhealthyKernelError(
             f"The scenario passed, but {clause}" if passed else clause,
             None if worse else silent,
-            told=bool(splats),
+            on_console=bool(splats),
         ) from error
 
-    def _require_complete_console(self, start: Seen) -> None:
+    def _require_complete_console(self, start: MachineState) -> None:
         """Raise BlindConsoleError if a complaint may have been missed."""
         unseen = [one for one in start.guest.machine.console.splats(start.mark) if one.detector_lost]
         if unseen:
@@ -189,7 +191,7 @@ class Examiner:
                 "complete kernel log."
             )
 
-    def _death(self, start: Seen, error: BaseException | None) -> str:
+    def _death(self, start: MachineState, error: BaseException | None) -> str:
         """Return how the kernel died, as a clause; empty if it lives.
 
         Raises HarnessError if the machine or the actor was stopped from outside of the
@@ -254,6 +256,6 @@ def _read_after_frees(guest: Guest, before: KernelHealth) -> KernelHealth:
     return now
 
 
-def _faults(start: Seen) -> list[Splat]:
+def _faults(start: MachineState) -> list[Splat]:
     """Return the faults on the console since ``start``."""
     return [splat for splat in start.guest.machine.console.splats(start.mark) if splat.fault]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
-from harness.journal.folder import CONTROL, LEAKS, QEMU, ResultsFolder
+from harness.journal.results_folder import CONTROL, LEAKS, QEMU, ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
 from harness.kernel.tree import Tree
@@ -19,7 +19,7 @@ from harness.klog.splat import Splat
 from harness.lib.errors import BootTimeoutError, HarnessError
 from harness.lib.files import write_atomically
 from harness.lib.progress import Progress
-from harness.run import detectors
+from harness.run import positive_control
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.verdict import detector
@@ -64,7 +64,7 @@ class Machines:
         self._results = results
         self._journal = journal
         self._used = False  # by a scenario
-        self._proof = detectors.Proof(())  # of the running machine
+        self._proof = positive_control.Proof(())  # of the running machine
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
 
     @property
@@ -84,15 +84,15 @@ class Machines:
         Raises BootError, HarnessError.
         """
         if self.guest is not None and self.guest.machine.layout != needs.layout:
-            self.give_up(f"the next scenario needs another layout: {needs.layout}")
+            self.retire(f"the next scenario needs another layout: {needs.layout}")
         if self._used and needs.fresh:
-            self.give_up("the next scenario needs a fresh machine")
+            self.retire("the next scenario needs a fresh machine")
         if self.guest is None:
             self.guest = self._boot_again(needs.layout)
         self._used = True
         return self.guest
 
-    def explain(self, complaints: Iterable[Splat]) -> None:
+    def write_stacks(self, complaints: Iterable[Splat]) -> None:
         """Write each splat to ``stacks/FINGERPRINT.txt``, with source lines where they can be found."""
         for one in complaints:
             path = self._results.stack(one.fingerprint)
@@ -117,7 +117,7 @@ class Machines:
             verdict = verdict or Verdict.VIOLATES
         self._journal.machine_ended(guest.machine.name, reason, verdict)
 
-    def give_up(self, reason: str, last: Callable[[], None] | None = None) -> None:
+    def retire(self, reason: str, last: Callable[[], None] | None = None) -> None:
         """End a machine with a healthy kernel, after a scan for leaks if the kernel has kmemleak.
 
         A leak replaces the ``reason``.  ``last`` is called after the scan, while the machine
@@ -144,7 +144,7 @@ class Machines:
             failure = error.message
         splats = running.console.splats(mark)
         faults = [one for one in splats if one.fault]
-        self.explain(faults)
+        self.write_stacks(faults)
         failure = failure or next((one.title for one in splats if one.detector_lost), "")
         if leaks:
             report = running.run_dir / LEAKS
@@ -218,7 +218,7 @@ class Machines:
             if not complaint.informational and complaint.fingerprint not in self._noted:
                 self._noted.add(complaint.fingerprint)
                 self._journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
-        proof = detectors.prove(
+        proof = positive_control.prove(
             guest,
             self.ready.actor,
             guest.machine.run_dir / CONTROL,
@@ -227,7 +227,7 @@ class Machines:
         )
         self._journal.detectors(name, proof.detectors)
         self._proof = proof
-        self.explain(proof.splats)
+        self.write_stacks(proof.splats)
         if unseen := detector.blind_clause(proof.detectors):
             raise HarnessError(
                 f"A detector on {name} did not report a provoked fault, so its silence would prove nothing: "

@@ -23,7 +23,7 @@ class Needs:
 
 
 # The keywords of the marker.  Every machine has the devices of two owners (edu, ram, edu2, ram2).
-WORDS = {
+MACHINE_KEYWORDS = {
     "fresh": "a machine that no scenario has used before",
     "alone": "a fresh machine that no scenario uses after it",
     "big_ram": "the device bigram, with a RAM BAR of 1 GiB",

@@ -42,14 +42,16 @@ class KernelDiedError(PatchproofError):
 class UnhealthyKernelError(PatchproofError):
     """The kernel complained during the scenario: a splat, a new taint bit, a DMABUF left over.
 
-    ``silent`` is the verdict without the console's evidence; None if there is other
-    evidence.  ``told`` is true if the console has evidence.
+    ``without_console`` is the verdict without the console's evidence; None if there is other
+    evidence.  ``on_console`` is true if the console has evidence.
     """
 
-    def __init__(self, message: str, silent: Verdict | None = None, *, told: bool = False) -> None:
+    def __init__(
+        self, message: str, without_console: Verdict | None = None, *, on_console: bool = False
+    ) -> None:
         super().__init__(message)
-        self.silent = silent
-        self.told = told
+        self.without_console = without_console
+        self.on_console = on_console
 
 
 class BlindConsoleError(HarnessError):
@@ -68,20 +70,20 @@ VIOLATION = (AssertionError, Refused)
 class Observation:
     """The verdict on one phase of a scenario, with its evidence.
 
-    ``reason`` is a sentence, ``details`` a traceback.  ``silent`` is the verdict without
-    the console's evidence, None if that is the same.  ``told`` is true if the console
+    ``reason`` is a sentence, ``details`` a traceback.  ``without_console`` is the verdict without
+    the console's evidence, None if that is the same.  ``on_console`` is true if the console
     has a complaint of the kernel.
     """
 
     verdict: Verdict
     reason: str = ""
     details: str = ""
-    silent: Verdict | None = None
-    told: bool = False
+    without_console: Verdict | None = None
+    on_console: bool = False
 
 
 # For a scenario of which only the fixtures ran.
-UNSEEN = Observation(
+NOT_RUN = Observation(
     Verdict.HARNESS_ERROR,
     "It was set up and not run, because of pytest's option --setup-only or --setup-plan.",
 )
@@ -95,7 +97,7 @@ def observation_of(error: BaseException, details: str) -> Observation:
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
     if isinstance(error, UnhealthyKernelError):
-        return Observation(Verdict.VIOLATES, reason, details, error.silent, error.told)
+        return Observation(Verdict.VIOLATES, reason, details, error.without_console, error.on_console)
     if isinstance(error, (*VIOLATION, DeadlineError, UnbindTimeoutError)):
         return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
     if isinstance(error, BlindConsoleError):

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from harness.actor.start import PrestartedProbe
 from harness.journal.facts import Facts, read_facts
-from harness.journal.folder import ResultsFolder
 from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
 from harness.lib import paths
 from harness.lib.cache import Store
@@ -24,7 +24,7 @@ from harness.run.stages import Stages, stages_of
 from harness.verdict.record import Entry
 
 # Facts of run.json that may change when a run is resumed; the journal notes each change.
-SURROUNDINGS = {
+MUTABLE_FACTS = {
     "accelerator": "the accelerator",
     "qemu": "the version of QEMU",
     "image": "the identity of the guest's root file system",
@@ -40,7 +40,7 @@ class Run:
 
     ``left`` are the ids of the scenarios that this process runs: all, or those that an
     ``earlier`` run, which is resumed, never reached.  ``failures`` are the errors that
-    ended the run early.  ``refused`` is the error that kept it from beginning.
+    ended the run early.  ``refusal`` is the error that kept it from beginning.
     ``violated`` is true after a scenario showed an unexpected fault of the kernel.
 
     Raises HarnessError if the results folder cannot be made, or cannot be resumed.
@@ -67,7 +67,7 @@ class Run:
             self.left = [entry.id for entry, _ in scenarios]
         self.results.write_run(program=paths.program_digest())
         self.failures: list[PatchproofError] = []
-        self.refused: PatchproofError | None = None
+        self.refusal: PatchproofError | None = None
         self.violated = False
         self.machines = Machines(self.request, self.results, self.journal)
         store = Store()
@@ -99,10 +99,10 @@ class Run:
         except PatchproofError as error:
             self.failures.append(error)
             if self.journal.unwritten:
-                self.refused = error
+                self.refusal = error
             return False
         finally:
-            if self.earlier is not None and not self.refused and not self.earlier.finished:
+            if self.earlier is not None and not self.refusal and not self.earlier.finished:
                 self._note_resumption(self.earlier)
         return bool(self.left)
 
@@ -131,22 +131,22 @@ class Run:
             if interrupted:
                 self.journal.interrupted("SIGINT")
             else:
-                self._examiner.aftermath()
+                self._examiner.check_between_scenarios()
                 self._spare.close()
-                self.machines.give_up("the run is over", self._keep)
+                self.machines.retire("the run is over", self._keep)
         finally:
             self.machines.close()
-        if not self.untouched:
+        if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)
         self.journal.unlock()
-        return self.refused.exit_code if self.refused else read(self.results.dir).exit_code
+        return self.refusal.exit_code if self.refusal else read(self.results.dir).exit_code
 
     @property
-    def untouched(self) -> bool:
+    def unchanged(self) -> bool:
         """Return whether the journal is as before: the run was refused, or was finished before."""
         finished = self.earlier is not None and self.earlier.finished
-        return (self.refused is not None or finished) and self.journal.unwritten
+        return (self.refusal is not None or finished) and self.journal.unwritten
 
     def _keep(self) -> None:
         """Keep the machine running for the user if the request has --keep-vm."""
@@ -156,13 +156,13 @@ class Run:
             hold(guest.machine, self._progress)
 
     def _note_resumption(self, earlier: EarlierRun) -> None:
-        """Record when the run was resumed, and note each changed fact of SURROUNDINGS."""
+        """Record when the run was resumed, and note each changed fact of MUTABLE_FACTS."""
         self.results.write_changed_facts()
         facts = read_facts(self.results.dir)
         before = earlier.facts.get("resumed")
         times = [str(time) for time in before] if isinstance(before, list) else []
         self.results.write_run(resumed=[*times, datetime.now(UTC).isoformat(timespec="seconds")])
-        for name, words in SURROUNDINGS.items():
+        for name, words in MUTABLE_FACTS.items():
             then, now = earlier.facts.get(name), facts.get(name)
             if then is not None and then != now:
                 self.journal.note(f"Since the run was resumed, {words} is {now} instead of {then}.")

@@ -10,17 +10,17 @@ from harness.actor.start import PrestartedProbe, start_actor, start_python
 from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
-from harness.journal.folder import ResultsFolder
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.klog.splat import Splat
 from harness.lib.errors import PatchproofError
-from harness.run.examine import Examiner, Seen
+from harness.run.examine import Examiner, MachineState
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.run.observation import (
     KERNELS_FAULT,
+    NOT_RUN,
     SEVERITY,
-    UNSEEN,
     Observation,
     Phase,
     first_line,
@@ -59,8 +59,8 @@ class ScenarioRun:
         self._journal = journal
         self._ran = False  # the body has run, or a phase has failed
         self._worst = Observation(Verdict.CONFORMS)
-        self._silent = Verdict.CONFORMS
-        self._start: Seen | None = None
+        self._without_console = Verdict.CONFORMS
+        self._start: MachineState | None = None
         self._latest: KernelHealth | None = None
         self._transcript: Transcript | None = None
         self._actors = ExitStack()
@@ -76,8 +76,8 @@ class ScenarioRun:
         """
         if self._start is None:
             self._start = self._examiner.begin(self._needs)
-            if self._start.healthy is None:
-                self._start = replace(self._start, healthy=KernelHealth.of(self._start.guest))
+            if self._start.health is None:
+                self._start = replace(self._start, health=KernelHealth.of(self._start.guest))
         return self._start.guest
 
     def actor(self, kind: str) -> Actor:
@@ -142,7 +142,9 @@ class ScenarioRun:
             self._machines.end(f"cleaning up failed: {first_line(new.reason)}")
             if new.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
                 new = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {new.reason}", new.details)
-        self._silent = max(self._silent, new.silent or new.verdict, key=SEVERITY.index)
+        self._without_console = max(
+            self._without_console, new.without_console or new.verdict, key=SEVERITY.index
+        )
         worst = self._worst
         if SEVERITY.index(new.verdict) > SEVERITY.index(worst.verdict):
             self._worst = new
@@ -157,28 +159,28 @@ class ScenarioRun:
         Raises HarnessError.
         """
         if not self._ran:
-            self._worst, self._silent = UNSEEN, UNSEEN.verdict
+            self._worst, self._without_console = NOT_RUN, NOT_RUN.verdict
         if self._transcript is not None:
             self._transcript.close()
         console: ConsoleRange | None = None
         complaints: list[Splat] = []
         if self._start is not None:
             output = self._start.guest.machine.console
-            state = Seen(self._start.guest, output.mark(), self._latest)
-            self._examiner.leave(state)
+            state = MachineState(self._start.guest, output.mark(), self._latest)
+            self._examiner.remember(state)
             complaints = [one for one in output.splats(self._start.mark) if not one.informational]
             log = str(output.log.relative_to(self._results.dir))
             console = ConsoleRange(log, self._start.mark, state.mark)
         verdict = self._journal.ended(
             self.entry.id,
             self._worst.verdict,
-            silent=self._silent,
+            without_console=self._without_console,
             reason=first_line(self._worst.reason),
             details=self._worst.details,
             transcript=self._transcript.path if self._transcript is not None else None,
             console=console,
         )
-        self._machines.explain(complaints)
+        self._machines.write_stacks(complaints)
         if self._start is not None and self._needs.alone:
-            self._machines.give_up("the scenario had it for itself")
+            self._machines.retire("the scenario had it for itself")
         return self.entry.violated(verdict, any(one.fault for one in complaints))

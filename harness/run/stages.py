@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.actor.build import build_actor
-from harness.journal.folder import ResultsFolder
+from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.kernel import build, dialect
 from harness.kernel.apply import apply_series

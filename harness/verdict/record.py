@@ -106,7 +106,7 @@ class Result:
     - ``duration`` is in seconds, and None if the entry did not end.
     - ``ended`` is true if the verdict is final; otherwise it is the provisional one.
     - ``noted`` holds the scenario's own findings.
-    - ``complaints`` are the splats on the console.  ``silent`` is the verdict without
+    - ``complaints`` are the splats on the console.  ``without_console`` is the verdict without
       the console's evidence, and None if that is the same verdict.
     """
 
@@ -120,7 +120,7 @@ class Result:
     ended: bool = False
     noted: tuple[str, ...] = ()
     complaints: tuple[Complaint, ...] = ()
-    silent: Verdict | None = None
+    without_console: Verdict | None = None
 
     @property
     def violated(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from harness import __version__
 from harness.journal.facts import read_facts
-from harness.journal.folder import ResultsFolder
+from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import HarnessError
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)

@@ -18,7 +18,7 @@ from harness.guest.health import KernelHealth
 from harness.kernel import kconfig
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, HarnessError
-from harness.run import detectors
+from harness.run import positive_control, provoke
 from harness.verdict.detector import Detector, State, has_kmemleak
 from harness.vm import machine
 from harness.vm.layout import Layout
@@ -43,13 +43,13 @@ class UnpatchedMachine:
         assert proof.complaint == ""
         return {one.name: one for one in proof.detectors}
 
-    def proof(self) -> detectors.Proof:
+    def proof(self) -> positive_control.Proof:
         built = real.base_kernel()
         assert built.options
         actor = build_actor(Store(), built.headers, self.folder / "actor.log")
         self.proofs += 1
         transcript = self.folder / f"control-{self.proofs}.txt"
-        return detectors.prove(self.guest, actor, transcript, built.options)
+        return positive_control.prove(self.guest, actor, transcript, built.options)
 
     def script(self, text: str) -> None:
         done = self.guest.script(f"set -e\n{text}")
@@ -240,21 +240,21 @@ def test_console_that_loses_one_line_is_blind(tmp_path: Path) -> None:
         assert found["taint"].state is found["warn_count"].state is State.PROVEN
 
 
-def provoked(**changes: object) -> detectors.Provoked:
+def provoked(**changes: object) -> provoke.Provoked:
     health = KernelHealth(0, None, 0, 0, 0)
     usual: dict[str, object] = {
-        "words": ("ARRAY_BOUNDS", "REFCOUNT_INC_ZERO", "WARNING"),
+        "crash_points": ("ARRAY_BOUNDS", "REFCOUNT_INC_ZERO", "WARNING"),
         "why_not": "",
         "before": health,
         "after": health,
         "watchers": ("-", "1", "0", "-", "0"),
-        "spent": frozenset(),
+        "earlier_kinds": frozenset(),
         "mark": 0,
-        "heard": True,
+        "message_seen": True,
         "kinds": frozenset({"ubsan", "warning"}),
         "traced": True,
     }
-    return detectors.Provoked(**(usual | changes))  # type: ignore[arg-type]
+    return provoke.Provoked(**(usual | changes))  # type: ignore[arg-type]
 
 
 def states(found: Iterator[Detector]) -> dict[str, State]:
@@ -263,7 +263,7 @@ def states(found: Iterator[Detector]) -> dict[str, State]:
 
 def test_detector_of_an_absent_option_is_not_built() -> None:
     options = kconfig.values("CONFIG_KASAN=y\nCONFIG_UBSAN_BOUNDS=y\n")
-    found = states(detectors.by_option(provoked(), options))
+    found = states(positive_control.by_option(provoked(), options))
     assert found["ubsan"] is State.PROVEN
     assert found["kasan"] is State.NOT_PROVEN
     assert found["list"] is found["page-table-check"] is found["dma-debug"] is State.NOT_BUILT
@@ -272,29 +272,33 @@ def test_detector_of_an_absent_option_is_not_built() -> None:
 def test_detector_without_its_report_is_blind() -> None:
     options = kconfig.values("CONFIG_UBSAN_BOUNDS=y\n")
     without = provoked(kinds=frozenset({"warning"}))
-    assert states(detectors.by_option(without, options))["ubsan"] is State.BLIND
+    assert states(positive_control.by_option(without, options))["ubsan"] is State.BLIND
 
 
 def test_detectors_of_an_unknown_config_are_not_proven() -> None:
-    assert set(states(detectors.by_option(provoked(words=("WARNING",)), None)).values()) == {State.NOT_PROVEN}
+    assert set(states(positive_control.by_option(provoked(crash_points=("WARNING",)), None)).values()) == {
+        State.NOT_PROVEN
+    }
 
 
 def test_kernel_log_without_a_new_record_is_blind() -> None:
-    assert detectors.kernel_log(0).state is State.BLIND
+    assert positive_control.kernel_log(0).state is State.BLIND
 
 
 def test_watchdogs_are_on_off_or_not_built() -> None:
-    found = {one.name: one.words for one in detectors.by_files(provoked())}
+    found = {one.name: one.words for one in positive_control.by_files(provoked())}
     assert found["hung task"].startswith("it is on")
     assert found["soft lockup"] == "it is off"
     assert found["rcu stall"].startswith("it is on")
     stalled = {
-        one.name: one.words for one in detectors.by_files(provoked(watchers=("1", "1", "1", "1", "1")))
+        one.name: one.words for one in positive_control.by_files(provoked(watchers=("1", "1", "1", "1", "1")))
     }
     assert stalled["rcu stall"] == "it is off"  # suppressed
     assert stalled["kmemleak"].startswith("no leak can be provoked")
     assert {
-        name for name, state in states(detectors.by_files(provoked())).items() if state is State.NOT_BUILT
+        name
+        for name, state in states(positive_control.by_files(provoked())).items()
+        if state is State.NOT_BUILT
     } == {
         "kmemleak",
         "hard lockup",
@@ -302,12 +306,12 @@ def test_watchdogs_are_on_off_or_not_built() -> None:
 
 
 def test_refcount_without_its_warning_is_blind() -> None:
-    assert detectors.refcount(provoked()).state is State.BLIND
-    assert detectors.refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
-    assert detectors.refcount(provoked(words=("WARNING",))).state is State.NOT_PROVEN
+    assert positive_control.refcount(provoked()).state is State.BLIND
+    assert positive_control.refcount(provoked(kinds=frozenset({"refcount", "warning"}))).state is State.PROVEN
+    assert positive_control.refcount(provoked(crash_points=("WARNING",))).state is State.NOT_PROVEN
 
 
 @pytest.mark.parametrize(("value", "asked"), [("-", False), ("1", True)])
 def test_kmemleak_is_asked_where_it_is_built(value: str, asked: bool) -> None:
-    found = detectors.by_files(provoked(watchers=(value, "-", "-", "-", "0")))
+    found = positive_control.by_files(provoked(watchers=(value, "-", "-", "-", "0")))
     assert has_kmemleak(found) is asked

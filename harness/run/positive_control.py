@@ -7,7 +7,6 @@ the machine is not provoked, and the detector's words say why.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,56 +18,17 @@ from harness.actor.reply import ActorDiedError, DeadlineError, Refused
 from harness.actor.start import start_actor
 from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
-from harness.guest.health import HEALTH, TAINT_WARN, KernelHealth, count_dmabufs
+from harness.guest.health import TAINT_WARN, KernelHealth, count_dmabufs
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
+from harness.run.provoke import PROVOKABLE, REFCOUNT, Provoked, provoke
 from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
 from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
-# How long the console may lag behind the guest, before the accelerator's time scale.
-CONSOLE_SECONDS = 3.0
 LOST = (ActorDiedError, DeadlineError, SshLostError, SshTimeoutError)
-LAST_LINE = "patchproof: what was to be provoked has been"
-TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes
 
-# The output: the state before, why nothing was provoked (or an empty line), the crash points that
-# lkdtm refused, the state after, and a line for each of _WATCHERS.  That line is `-` if the kernel
-# has no such detector, else the value of its switch.  The last message has the level of a WARN.
-# The shell reads only the first byte of a sysctl.
-_PROVOKE = rf"""
-{HEALTH}
-direct=/sys/kernel/debug/provoke-crash/DIRECT
-why=
-refused=
-read -r panics </proc/sys/kernel/panic_on_warn
-if [ "$panics" = 1 ]; then
-    why='the kernel would panic (kernel.panic_on_warn)'
-elif [ ! -e $direct ]; then
-    why='the kernel has no lkdtm (CONFIG_LKDTM)'
-else
-    for point; do echo "$point" >$direct || refused="$refused $point"; done
-fi
-echo "$why"
-echo "$refused"
-echo '<4>{LAST_LINE}' >/dev/kmsg
-{HEALTH}
-show() {{
-    value=-
-    [ ! -e "$1" ] || [ ! -e "$2" ] || read -r value <"$2"
-    echo "$value"
-}}
-kernel=/proc/sys/kernel
-if [ -e /sys/kernel/debug/kmemleak ]; then echo 1; else echo -; fi
-show $kernel/hung_task_timeout_secs $kernel/hung_task_timeout_secs
-show $kernel/soft_watchdog $kernel/soft_watchdog
-show $kernel/hardlockup_panic $kernel/nmi_watchdog
-rcu=/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress
-show $rcu $rcu
-"""
-_STATE = r"((?:\S+\n){5})"
-_PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}((?:\S+\n){{5}})")
 
 # Rearms WARN_ONCE: kernel/panic.c, clear_warn_once_set().
 _WARN_AGAIN = "echo 1 >/sys/kernel/debug/clear_warn_once"
@@ -83,13 +43,6 @@ _WATCHERS = (
     ("rcu stall", "CONFIG_RCU_STALL_COMMON", "1"),
 )
 
-# Detectors that lkdtm can provoke, if they are built: name, option, lkdtm's crash point, the kind of
-# splat that it makes, and an option with which it would end in a BUG.
-_PROVOKABLE = (
-    ("ubsan", "UBSAN_BOUNDS", "ARRAY_BOUNDS", "ubsan", "UBSAN_TRAP"),
-    ("list", "LIST_HARDENED", "CORRUPT_LIST_ADD", "list", "BUG_ON_DATA_CORRUPTION"),
-)
-REFCOUNT = "REFCOUNT_INC_ZERO"  # lib/refcount.c, in every kernel
 OOPS = Detector(
     "oops and panic",
     State.NOT_PROVEN,
@@ -101,22 +54,6 @@ _UNPROVOKABLE = (
     ("page-table-check", "PAGE_TABLE_CHECK", "it ends in a BUG (mm/page_table_check.c)"),
     ("dma-debug", "DMA_API_DEBUG", "it reports the first error of a machine only (kernel/dma/debug.c)"),
 )
-
-
-@dataclass(frozen=True)
-class Provoked:
-    """The faults provoked in a guest, the kernel's state before and after, and what the console shows."""
-
-    words: tuple[str, ...]  # the crash points that lkdtm accepted
-    why_not: str  # the reason that nothing was provoked, a clause; empty if something was
-    before: KernelHealth
-    after: KernelHealth
-    watchers: tuple[str, ...]  # in the order of _WATCHERS
-    spent: frozenset[str]  # the kinds of the splats that were on the console before
-    mark: int  # of the console, after all that was provoked (bytes)
-    heard: bool  # the last message is on the console
-    kinds: frozenset[str]  # of the provoked splats
-    traced: bool  # the provoked WARN has its call trace
 
 
 @dataclass(frozen=True)
@@ -155,7 +92,7 @@ def prove(
         with start_actor(guest, actor, record) as observer:
             observer.slowdown = slowdown
             records_before = Footprint.of(observer).log
-            provoked = _provoke(guest, options or {})
+            provoked = provoke(guest, options or {})
             records = Footprint.of(observer).log - records_before
             dmabufs = _dmabufs(guest, observer, provoked.after)
             page_table = _page_table(observer)
@@ -191,56 +128,14 @@ def prove(
         record.close()
 
 
-def _provoke(guest: Guest, options: Mapping[str, str]) -> Provoked:
-    points = (
-        *(
-            point
-            for _, option, point, _, fatal in _PROVOKABLE
-            if options.get(option) == "y" and options.get(fatal) != "y"
-        ),
-        REFCOUNT,
-        "WARNING",
-    )
-    console = guest.machine.console
-    earlier_kinds = frozenset(one.kind for one in console.splats())
-    mark = console.mark()
-    done = guest.script(_PROVOKE, *points)
-    output = _PROVOKED.fullmatch(done.stdout.decode(errors="replace"))
-    if output is None:
-        raise HarnessError(
-            "The detectors could not be proven, because the guest did not report its kernel's state. The "
-            "kernel needs CONFIG_DEBUG_FS with debugfs mounted, and CONFIG_DMA_SHARED_BUFFER. The script's "
-            "standard error: "
-            f"{done.stderr.decode(errors='replace').strip()}"
-        )
-    seconds = CONSOLE_SECONDS * guest.machine.accelerator.time_scale
-    message_seen = console.wait_for(re.escape(LAST_LINE), seconds, mark) is not None
-    splats = console.splats(mark)
-    before, why_not, refused, after, watchers = output.groups()
-    if "WARNING" in refused.split():
-        why_not = "lkdtm refuses it"
-    return Provoked(
-        words=() if why_not else tuple(point for point in points if point not in refused.split()),
-        why_not=why_not,
-        before=KernelHealth.parse(before),
-        after=KernelHealth.parse(after),
-        watchers=tuple(watchers.split()),
-        spent=earlier_kinds,
-        mark=console.mark(),
-        heard=message_seen,
-        kinds=frozenset(one.kind for one in splats),
-        traced=any(one.kind == "warning" and TRACE in one.text for one in splats),
-    )
-
-
 def _console(provoked: Provoked) -> Detector:
     question = "; is the log level of the console too low (loglevel=, quiet)?"
-    if provoked.words:
+    if provoked.crash_points:
         if "warning" not in provoked.kinds:
             return Detector("console", State.BLIND, f"a WARN was provoked and is not on it{question}")
         trace = "with its call trace" if provoked.traced else "without a call trace"
         return Detector("console", State.PROVEN, f"a provoked WARN is on it, {trace}")
-    if not provoked.heard:
+    if not provoked.message_seen:
         return Detector("console", State.BLIND, f"a message of level warning is not on it{question}")
     words = f"no WARN was provoked, as {provoked.why_not}; a message of level warning is on it"
     return Detector("console", State.NOT_PROVEN, words)
@@ -249,7 +144,7 @@ def _console(provoked: Provoked) -> Detector:
 def _counts(provoked: Provoked) -> Iterator[Detector]:
     """Judge the taint and warn_count by the provoked WARN."""
     before, after = provoked.before, provoked.after
-    if not provoked.words:
+    if not provoked.crash_points:
         yield Detector("taint", State.NOT_PROVEN, f"no WARN was provoked, as {provoked.why_not}")
     elif before.taint >> TAINT_WARN & 1:
         words = f"bit {TAINT_WARN} (WARN) was set before one was provoked"
@@ -260,9 +155,9 @@ def _counts(provoked: Provoked) -> Iterator[Detector]:
         yield Detector("taint", State.BLIND, f"a provoked WARN did not set bit {TAINT_WARN}")
     if before.warnings is None or after.warnings is None:
         yield Detector("warn_count", State.NOT_BUILT, "the kernel does not count its warnings")
-    elif not provoked.words:
+    elif not provoked.crash_points:
         yield Detector("warn_count", State.NOT_PROVEN, f"no WARN was provoked, as {provoked.why_not}")
-    elif after.warnings - before.warnings < len(provoked.words):
+    elif after.warnings - before.warnings < len(provoked.crash_points):
         yield Detector("warn_count", State.BLIND, "it did not count each provoked warning")
     else:
         yield Detector("warn_count", State.PROVEN, "it counted each provoked warning")
@@ -273,7 +168,7 @@ def _by_report(provoked: Provoked, name: str, point: str, kind: str, refused: st
 
     ``refused`` is the reason to give if lkdtm refused the crash point.
     """
-    if point not in provoked.words:
+    if point not in provoked.crash_points:
         return Detector(name, State.NOT_PROVEN, f"nothing was provoked, as {provoked.why_not or refused}")
     if kind in provoked.kinds:
         return Detector(name, State.PROVEN, f"its report of a provoked {point} is on the console")
@@ -361,10 +256,10 @@ def by_option(provoked: Provoked, options: Mapping[str, str] | None) -> Iterator
     """Judge the detectors that depend on a kernel option; ``options`` is None if they are unknown."""
     if options is None:
         words = "the kernel was built elsewhere, so its options are unknown"
-        names = [name for name, *_ in (*_PROVOKABLE, *_UNPROVOKABLE)]
+        names = [name for name, *_ in (*PROVOKABLE, *_UNPROVOKABLE)]
         yield from (Detector(name, State.NOT_PROVEN, words) for name in names)
         return
-    for name, option, point, kind, fatal in _PROVOKABLE:
+    for name, option, point, kind, fatal in PROVOKABLE:
         if options.get(option) != "y":
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
         else:
@@ -373,7 +268,7 @@ def by_option(provoked: Provoked, options: Mapping[str, str] | None) -> Iterator
     for name, option, reason in _UNPROVOKABLE:
         if options.get(option) != "y":
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
-        elif name in provoked.spent:
+        elif name in provoked.earlier_kinds:
             yield Detector(name, State.NOT_PROVEN, "it has reported something before, and reports only once")
         else:
             yield Detector(name, State.NOT_PROVEN, f"nothing was provoked: {reason}")
