@@ -24,7 +24,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.vm import machine
 from harness.vm.hardware import PAGE
-from harness.vm.layout import SLOTS
+from harness.vm.pci_devices import SLOTS
 from harness.vm.ram_bar import RamBar
 from harness.vm.ssh import Completed
 

@@ -31,8 +31,8 @@ from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.hardware import MIB, Network
 from harness.vm.image import Image
-from harness.vm.layout import Layout
 from harness.vm.machine import Machine
+from harness.vm.pci_devices import Layout
 from harness.vm.qemu import DEVICES
 from harness.vm.ssh import SshLostError
 

@@ -9,7 +9,7 @@ import pytest
 from small_run import SUITES, Case, events, junit, run
 
 from harness.lib.errors import ExitCode
-from harness.plugin import collect
+from harness.plugin import scenario_list
 
 SUITE = SUITES / "machines.py"
 WORD, BIG = "arguments=('patchproof.word',)", "bigram=1073741824"  # layouts, as the journal spells them
@@ -102,7 +102,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 
 def test_every_scenario_has_an_expected_verdict() -> None:
-    found = [one.id.rpartition("::")[2] for one in collect.scenarios(SUITE)]
+    found = [one.id.rpartition("::")[2] for one in scenario_list.scenarios(SUITE)]
     assert sorted(found) == sorted(EXPECTED)
 
 

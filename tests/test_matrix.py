@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import ExitCode, HarnessError
-from harness.plugin import collect, items
+from harness.plugin import items, scenario_list
 from harness.report import coverage
 from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
@@ -59,7 +59,7 @@ TWO = Scenario("suites/test_map.py::test_two", ("MAP-01",), ("base",))
 
 @functools.cache
 def scenarios() -> tuple[Scenario, ...]:
-    return collect.scenarios()
+    return scenario_list.scenarios()
 
 
 def rows() -> tuple[Row, ...]:
@@ -399,5 +399,5 @@ def test_run_with_an_unknown_requirement_does_not_begin(tmp_path: Path) -> None:
 def test_suites_that_cannot_be_collected_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "test_broken.py").write_text("import nosuchmodule\n")
     with pytest.raises(HarnessError, match="cannot be collected") as failed:
-        collect.scenarios(tmp_path)
+        scenario_list.scenarios(tmp_path)
     assert "No module named 'nosuchmodule'" in failed.value.tail

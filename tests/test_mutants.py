@@ -33,7 +33,7 @@ from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, Score, j
 from harness.mutants.trials import Trials, locked
 from harness.plugin import selection
 from harness.plugin.expression import KeywordExpression
-from harness.plugin.selection import in_order
+from harness.plugin.order import first, in_order
 from harness.run import request
 from harness.run.request import Request
 from harness.series import mutant
@@ -285,13 +285,13 @@ def order(items: list[pytest.Item]) -> list[str]:
 
 
 def test_first_puts_catching_scenarios_first() -> None:
-    found = selection.first(in_order(ITEMS), ("REV-01", "MAP-03", "HUGE-01"))
+    found = first(in_order(ITEMS), ("REV-01", "MAP-03", "HUGE-01"))
     assert order(found) == ["rev 1", "map 3", "map 2 big", "rev 1 alone", "map 1"]
 
 
 def test_first_follows_the_order_of_the_ids() -> None:
-    assert order(selection.first(in_order(ITEMS), ("MAP-03", "MAP-01")))[:3] == ["rev 1", "map 3", "map 1"]
-    assert order(selection.first(in_order(ITEMS), ("MAP-01", "MAP-03")))[:3] == ["map 1", "rev 1", "map 3"]
+    assert order(first(in_order(ITEMS), ("MAP-03", "MAP-01")))[:3] == ["rev 1", "map 3", "map 1"]
+    assert order(first(in_order(ITEMS), ("MAP-01", "MAP-03")))[:3] == ["map 1", "rev 1", "map 3"]
 
 
 def test_split_by_requirement_or_group() -> None:

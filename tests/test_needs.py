@@ -9,10 +9,10 @@ import pytest
 
 from harness.lib.errors import UsageError
 from harness.plugin.items import needs_of
-from harness.plugin.selection import in_order, shuffled
+from harness.plugin.order import in_order, shuffled
 from harness.run.needs import MACHINE_KEYWORDS, Needs
 from harness.vm.hardware import GIB, MIB
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 
 class Item:

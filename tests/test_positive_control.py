@@ -21,7 +21,7 @@ from harness.lib.errors import BootError, HarnessError
 from harness.run import positive_control, provoke
 from harness.verdict.detector import Detector, State, has_kmemleak
 from harness.vm import machine
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 # The guest has no mount(8).
 LIBC = "import ctypes, sys; libc, path = ctypes.CDLL(None), sys.argv[1].encode(); "

@@ -10,7 +10,7 @@ import pytest
 from harness.lib.errors import HarnessError
 from harness.vm import accelerator, hardware, machine, qemu
 from harness.vm.hardware import MIB
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Wiring
 
 TCG = accelerator.Accelerator("tcg", 4.0, "for this test")

@@ -27,7 +27,7 @@ from harness.verdict.record import Record
 from harness.verdict.verdict import Kind, Verdict
 from harness.vm import image, machine
 from harness.vm.image import Image
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 
 class Prepared:

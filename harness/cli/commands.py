@@ -26,7 +26,7 @@ from harness.mutants import report as score
 from harness.mutants import selection
 from harness.mutants.ledger import Score
 from harness.mutants.trials import Trials, locked
-from harness.plugin import collect
+from harness.plugin import scenario_list
 from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
 from harness.report import coverage, junit, table
@@ -158,7 +158,7 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     if args.list:
         score.show_list(wanted, sys.stdout)
         return ExitCode.OK
-    scenarios = collect.scenarios()
+    scenarios = scenario_list.scenarios()
     store = Store()
     packages.ensure(store, Progress(store))
     qemu.probe(args.qemu).require()
@@ -222,7 +222,7 @@ def matrix(args: argparse.Namespace) -> ExitCode:
     if args.results is not None:
         rows = coverage.join_run(rules, read(args.results))
     else:
-        rows = coverage.join(rules, requirements.load_reasons(rules), collect.scenarios())
+        rows = coverage.join(rules, requirements.load_reasons(rules), scenario_list.scenarios())
     chosen = [row for row in rows if args.group in (None, row.requirement.group)]
     show = coverage.write_csv if args.csv else coverage.show
     show(chosen, sys.stdout, only_unchecked=args.uncovered)

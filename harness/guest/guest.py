@@ -13,8 +13,8 @@ from pathlib import Path
 from harness.guest.shell import Shell
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
-from harness.vm.layout import MEMORY_BARS, SLOTS
 from harness.vm.machine import Machine
+from harness.vm.pci_devices import MEMORY_BARS, SLOTS
 from harness.vm.ssh import Completed, SshTimeoutError
 
 VFIO_DRIVER = "vfio-pci"

@@ -17,7 +17,7 @@ import pytest
 from harness.journal.facts import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
-from harness.plugin import markers, outcome
+from harness.plugin import markers, pytest_report
 from harness.plugin.items import (
     RUN,
     RUN_INPUT,
@@ -26,7 +26,8 @@ from harness.plugin.items import (
     needs_of,
     requirement_ids,
 )
-from harness.plugin.selection import first, ids_of, in_order, one_of_each, repeated, seed_of, split
+from harness.plugin.order import first, in_order, repeated, seed_of
+from harness.plugin.selection import ids_of, one_of_each, split
 from harness.report import table
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
@@ -201,7 +202,7 @@ def _examined(scenario: ScenarioRun | None) -> Iterator[None]:
     except (Exception, pytest.fail.Exception) as error:
         if scenario is not None:
             scenario.end_actors()
-            scenario.examine(outcome.error_of(error))
+            scenario.examine(pytest_report.error_of(error))
         raise
 
 
@@ -213,7 +214,7 @@ def pytest_runtest_makereport(
     report = yield
     if (scenario := item.stash.get(SCENARIO, None)) is not None:
         try:
-            outcome.observe(scenario, item, call, report)
+            pytest_report.observe(scenario, item, call, report)
         except PatchproofError as error:
             scenario.failure = error  # raised once the fixtures are torn down
     return report

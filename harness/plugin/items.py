@@ -17,7 +17,7 @@ from harness.verdict import requirements
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind
 from harness.vm.hardware import GIB, MIB
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
 RUN = pytest.StashKey[Run]()  # of the config, once the plan is written

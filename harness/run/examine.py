@@ -13,9 +13,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
 from harness.lib.errors import HarnessError, PatchproofError
-from harness.run.machines import Machines
-from harness.run.needs import Needs
-from harness.run.observation import (
+from harness.run.error_to_verdict import (
     LOST,
     VIOLATION,
     BlindConsoleError,
@@ -23,6 +21,8 @@ from harness.run.observation import (
     UnhealthyKernelError,
     observation_of,
 )
+from harness.run.machines import Machines
+from harness.run.needs import Needs
 from harness.verdict.verdict import Verdict
 from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError

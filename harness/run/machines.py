@@ -27,7 +27,7 @@ from harness.verdict.verdict import Verdict
 from harness.vm import hardware, machine
 from harness.vm.accelerator import Accelerator
 from harness.vm.image import Image
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 

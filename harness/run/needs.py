@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 USUAL = Layout()
 

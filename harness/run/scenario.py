@@ -14,10 +14,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.klog.splat import Splat
 from harness.lib.errors import PatchproofError
-from harness.run.examine import Examiner, MachineState
-from harness.run.machines import Machines
-from harness.run.needs import Needs
-from harness.run.observation import (
+from harness.run.error_to_verdict import (
     KERNELS_FAULT,
     NOT_RUN,
     SEVERITY,
@@ -26,6 +23,9 @@ from harness.run.observation import (
     first_line,
     observation_of,
 )
+from harness.run.examine import Examiner, MachineState
+from harness.run.machines import Machines
+from harness.run.needs import Needs
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Verdict
 from harness.vm.ram_bar import RamBar

@@ -31,7 +31,7 @@ from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 from harness.vm import image, qemu
 from harness.vm.accelerator import Accelerator, choose
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 
 # With less free space than this (bytes) at the cache, a failed stage is no evidence against the series.
 SPACE_LEFT = 16 << 20

@@ -1,4 +1,4 @@
-"""The fixed parts of a virtual machine, each with its QEMU arguments; see layout.py for the devices."""
+"""The fixed parts of a virtual machine, each with its QEMU arguments; see pci_devices.py for the devices."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from harness.vm import diagnose, initramfs, qemu
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.ssh import KeyPair, Ssh, SshLostError
 

@@ -30,7 +30,7 @@ from harness.vm.hardware import (
     SerialConsole,
     command,
 )
-from harness.vm.layout import Layout
+from harness.vm.pci_devices import Layout
 from harness.vm.qmp import Monitor
 
 # Two processors: one revokes a DMABUF while the other accesses it.  More than the host has

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.lib.errors import HarnessError
 
-# The devices that the machine is made of (hardware.py, layout.py) and that a QEMU may lack.
+# The devices that the machine is made of (hardware.py, pci_devices.py) and that a QEMU may lack.
 DEVICES = (
     "edu",
     "ivshmem-plain",

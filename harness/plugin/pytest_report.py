@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import NotOfferedError
-from harness.run.observation import NotApplicableError, Observation, Phase, first_line
+from harness.run.error_to_verdict import NotApplicableError, Observation, Phase, first_line
 from harness.run.scenario import ScenarioRun
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Verdict

@@ -8,8 +8,8 @@ from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, HarnessError
-from harness.plugin import outcome
-from harness.run.observation import KernelDiedError, UnhealthyKernelError, observation_of
+from harness.plugin import pytest_report
+from harness.run.error_to_verdict import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -49,6 +49,6 @@ def failed(reason: str) -> BaseException:
     ],
 )
 def test_observation_of_an_error_has_its_verdict(error: BaseException, verdict: Verdict, reason: str) -> None:
-    seen = observation_of(outcome.error_of(error), "the evidence")
+    seen = observation_of(pytest_report.error_of(error), "the evidence")
     assert (seen.verdict, seen.reason) == (verdict, reason)
     assert seen.details == ("" if verdict is Verdict.NOT_APPLICABLE else "the evidence")
