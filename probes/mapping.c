@@ -30,7 +30,7 @@ static void *map_raw(void *place, uint64_t length, int protection, int flags,
 			       offset);
 }
 
-static uint64_t page_up(uint64_t length)
+uint64_t mapping_page_up(uint64_t length)
 {
 	return (length + PAGE - 1) & ~(PAGE - 1);
 }
@@ -74,7 +74,7 @@ static void *map_placed(uint64_t length, int protection, int flags, int fd,
 	if (result == MAP_FAILED) {
 		munmap(reserve, whole);
 	} else {
-		end = gap + page_up(length);
+		end = gap + mapping_page_up(length);
 		if (gap)
 			munmap(reserve, gap);
 		if (whole > end)
@@ -156,7 +156,7 @@ void op_map(struct args *a, struct reply *r)
 	}
 	mapping = object_new(MAPPING);
 	mapping->base = base;
-	mapping->length = page_up(length);
+	mapping->length = mapping_page_up(length);
 	reply_set(r, "ok %s", mapping->name);
 }
 
@@ -184,8 +184,8 @@ struct object *mapping_part(struct args *a, struct reply *r, uint64_t *offset,
 }
 
 /* Refuse if a hammer is at work, which would store to the next mapping here. */
-static bool is_hammered(const struct args *a, struct reply *r,
-			const struct object *mapping)
+bool mapping_is_hammered(const struct args *a, struct reply *r,
+			 const struct object *mapping)
 {
 	if (mapping->hammers)
 		reply_usage(r, "%s: %s has a hammer at work; unhammer it first",
@@ -198,7 +198,7 @@ void op_unmap(struct args *a, struct reply *r)
 	uint64_t offset, length;
 	struct object *mapping = mapping_part(a, r, &offset, &length);
 
-	if (!mapping || is_hammered(a, r, mapping))
+	if (!mapping || mapping_is_hammered(a, r, mapping))
 		return;
 	if (munmap(mapping->base + offset, length)) {
 		reply_errno(r, errno, "unmap");
@@ -265,59 +265,4 @@ void op_madvise(struct args *a, struct reply *r)
 		reply_errno(r, errno, "madvise");
 	else
 		reply_set(r, "ok");
-}
-
-/* Map inaccessible pages, which MREMAP_FIXED is to replace. */
-static void *reserve(uint64_t length)
-{
-	return mmap(NULL, length, PROT_NONE,
-		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-}
-
-/* With an old length of 0, or MREMAP_DONTUNMAP, the old mapping stays. */
-void op_mremap(struct args *a, struct reply *r)
-{
-	static const struct token flag_words[] = {
-		{ "none", 0 },
-		{ "maymove", MREMAP_MAYMOVE },
-		{ "fixed", MREMAP_FIXED },
-		{ "dontunmap", MREMAP_DONTUNMAP },
-	};
-	struct object *mapping = word_object(a, r, 0, MAPPING), *result;
-	const char *flag_text = option_text(a, "flags") ?: "maymove";
-	uint64_t length, flags, duplicate;
-	void *place = NULL, *base;
-
-	if (!mapping || !word_u64(a, r, 1, &length) ||
-	    !option_u64(a, r, "duplicate", 0, &duplicate) ||
-	    is_hammered(a, r, mapping))
-		return;
-	if (!parse_tokens(flag_text, flag_words, ARRAY_SIZE(flag_words),
-			  &flags) ||
-	    flags > INT32_MAX) {
-		reply_usage(r,
-			    "mremap: flags=%s is not none, maymove, fixed "
-			    "or dontunmap",
-			    flag_text);
-		return;
-	}
-	if (flags & MREMAP_FIXED)
-		place = reserve(length);
-	base = mremap(mapping->base, duplicate ? 0 : mapping->length, length,
-		      (int)flags, place);
-	if (base == MAP_FAILED) {
-		reply_errno(r, errno, "mremap");
-		if (place)
-			munmap(place, length);
-		return;
-	}
-	result = mapping;
-	if (duplicate || flags & MREMAP_DONTUNMAP)
-		result = object_new(MAPPING);
-	result->base = base;
-	result->length = page_up(length);
-	if (result == mapping)
-		reply_set(r, "ok");
-	else
-		reply_set(r, "ok %s", result->name);
 }

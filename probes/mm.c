@@ -228,3 +228,58 @@ void op_mapfile(struct args *a, struct reply *r)
 	buffer->fd = fd;
 	reply_set(r, "ok %s", buffer->name);
 }
+
+/* Map inaccessible pages, which MREMAP_FIXED is to replace. */
+static void *reserve(uint64_t length)
+{
+	return mmap(NULL, length, PROT_NONE,
+		    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/* With an old length of 0, or MREMAP_DONTUNMAP, the old mapping stays. */
+void op_mremap(struct args *a, struct reply *r)
+{
+	static const struct token flag_words[] = {
+		{ "none", 0 },
+		{ "maymove", MREMAP_MAYMOVE },
+		{ "fixed", MREMAP_FIXED },
+		{ "dontunmap", MREMAP_DONTUNMAP },
+	};
+	struct object *mapping = word_object(a, r, 0, MAPPING), *result;
+	const char *flag_text = option_text(a, "flags") ?: "maymove";
+	uint64_t length, flags, duplicate;
+	void *place = NULL, *base;
+
+	if (!mapping || !word_u64(a, r, 1, &length) ||
+	    !option_u64(a, r, "duplicate", 0, &duplicate) ||
+	    mapping_is_hammered(a, r, mapping))
+		return;
+	if (!parse_tokens(flag_text, flag_words, ARRAY_SIZE(flag_words),
+			  &flags) ||
+	    flags > INT32_MAX) {
+		reply_usage(r,
+			    "mremap: flags=%s is not none, maymove, fixed "
+			    "or dontunmap",
+			    flag_text);
+		return;
+	}
+	if (flags & MREMAP_FIXED)
+		place = reserve(length);
+	base = mremap(mapping->base, duplicate ? 0 : mapping->length, length,
+		      (int)flags, place);
+	if (base == MAP_FAILED) {
+		reply_errno(r, errno, "mremap");
+		if (place)
+			munmap(place, length);
+		return;
+	}
+	result = mapping;
+	if (duplicate || flags & MREMAP_DONTUNMAP)
+		result = object_new(MAPPING);
+	result->base = base;
+	result->length = mapping_page_up(length);
+	if (result == mapping)
+		reply_set(r, "ok");
+	else
+		reply_set(r, "ok %s", result->name);
+}

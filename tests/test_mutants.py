@@ -28,8 +28,9 @@ from harness.mutants import jobs as jobs_module
 from harness.mutants import report
 from harness.mutants import selection as mutants
 from harness.mutants import trials as trials_module
+from harness.mutants.fate import Fate, judge
 from harness.mutants.jobs import Job, job_of, jobs_of
-from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, Score, judge
+from harness.mutants.ledger import CleanRun, Ledger, MutantTrial, Score
 from harness.mutants.trials import Trials, locked
 from harness.plugin import selection
 from harness.plugin.expression import KeywordExpression

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.lib.text import visible
-from harness.mutants.ledger import Fate, MutantTrial, Score
+from harness.mutants.fate import Fate
+from harness.mutants.ledger import MutantTrial, Score
 from harness.series.mutant import Mutant
 
 REASON_LIMIT = 160  # characters

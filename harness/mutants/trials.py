@@ -30,8 +30,9 @@ from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.progress import Progress
+from harness.mutants.fate import Fate, judge
 from harness.mutants.jobs import DEBUG, Builder, Job, job_of, jobs_of
-from harness.mutants.ledger import CleanRun, Fate, Ledger, MutantTrial, judge
+from harness.mutants.ledger import CleanRun, Ledger, MutantTrial
 from harness.mutants.report import line
 from harness.run.request import Request
 from harness.series.mutant import Mutant
