@@ -253,7 +253,7 @@ def test_apply_of_one_more_patch_begins_at_the_series(
 def test_apply_refuses_a_file_the_reader_did_not_see(
     store: Store, progress: Progress, base: Base, tmp_path: Path
 ) -> None:
-    """git and harness.diff may read a patch differently; then it is refused."""
+    """git and harness.series.diff may read a patch differently; then it is refused."""
     misread = [[FileDiff(paths={"Makefile"})]]
     nothing = AppliedPrefix(base.commit, 0)
     with (

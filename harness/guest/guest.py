@@ -192,7 +192,7 @@ class Guest:
         """Bind the device to a driver during the ``with`` block, then restore its driver and override.
 
         Raises HarnessError if there is no such device, or the bind fails;
-        HeldDeviceError if the kernel does not unbind it in time.
+        UnbindTimeoutError if the kernel does not unbind it in time.
         """
         if role not in self.devices:
             raise HarnessError(
@@ -207,7 +207,7 @@ class Guest:
                 self._bind(device, device.driver, device.override)
 
     def unbind(self, device: PciFunction) -> None:
-        """Unbind a device from its driver, within bind().  Raises HeldDeviceError."""
+        """Unbind a device from its driver, within bind().  Raises UnbindTimeoutError."""
         self._bind(device, "", VFIO_DRIVER)
 
     def begin_unbind(self, device: PciFunction) -> None:
@@ -241,7 +241,7 @@ class Guest:
     def replug(self, device: PciFunction) -> None:
         """Remove a device from the PCI bus and rescan; the device comes back without a driver.
 
-        Raises HeldDeviceError if the driver does not release it, HarnessError if it does not come back.
+        Raises UnbindTimeoutError if the driver does not release it, HarnessError if it does not come back.
         """
         with self._timeout_as_held(device):
             done = self.script(_REPLUG, device.address)

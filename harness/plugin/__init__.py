@@ -1,1 +1,1 @@
-"""The pytest plugin; no other package of harness/ imports pytest."""
+"""The pytest plugin: the one package that knows pytest."""

@@ -237,7 +237,7 @@ def _unquote(raw: bytes) -> bytes:
 
 
 def _stripped(name: bytes) -> bytes:
-    """Return ``name`` without its ``a/`` or ``b/``.  Raises RefusedPatch if there is none."""
+    """Return ``name`` without its ``a/`` or ``b/``.  Raises PatchRefusedError if there is none."""
     if name.startswith(b"/"):
         raise PatchRefusedError(f"the path {printable(name)} is absolute")
     prefix, slash, rest = name.partition(b"/")
@@ -247,7 +247,7 @@ def _stripped(name: bytes) -> bytes:
 
 
 def _checked(name: bytes) -> str:
-    """Return the path as text.  Raises RefusedPatch for a path that no patch may touch."""
+    """Return the path as text.  Raises PatchRefusedError for a path that no patch may touch."""
     shown = printable(name)
     try:
         path = name.decode()

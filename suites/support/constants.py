@@ -11,7 +11,7 @@ PMD_SIZE = 2 * MIB  # arch/x86/include/asm/pgtable_64_types.h: what one PMD maps
 VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 NOBODY = 65534  # include/linux/highuid.h, DEFAULT_OVERFLOWUID: a user who is neither root nor the owner
 
-# include/linux/pci.h, include/uapi/linux/pci_regs.h; harness.probe has the other bits of PCI_COMMAND.
+# include/linux/pci.h, include/uapi/linux/pci_regs.h; harness.actor.handles has the other bits of PCI_COMMAND.
 D0, D3HOT = 0, 3
 PCI_COMMAND_MASTER = 0x4
 
@@ -26,7 +26,7 @@ NC, WC = 0, 1  # not cached, write-combining
 
 # QEMU docs/specs/ivshmem-spec.rst: BAR 2 is the shared memory, BAR 0 has the registers.
 RAM_BAR = 2
-RAM_BAR_SIZE = 64 * MIB  # harness/hardware.py, Layout.ram
+RAM_BAR_SIZE = 64 * MIB  # harness/vm/pci_devices.py, Layout.ram
 IVSHMEM_BAR, IVSHMEM_INTERRUPT_MASK = 0, 0x00  # a reset clears the interrupt mask
 
 # QEMU docs/specs/edu.rst.  A reset changes none of these registers.
