@@ -1,4 +1,4 @@
-"""What suites/support raises when a store lands, and when a refused call leaves something behind."""
+"""The errors of suites/support: a store that lands, a refused call that leaves something behind."""
 
 from __future__ import annotations
 

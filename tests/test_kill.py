@@ -48,7 +48,7 @@ SOUND = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
 
 @dataclass(frozen=True)
 class Effect:
-    """What an attack may do to a scenario: the verdict, whether it was given, and a word of its reason."""
+    """The effect of an attack on a scenario: the verdict, whether it was given, and a word of its reason."""
 
     verdict: Verdict
     given: bool

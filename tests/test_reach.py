@@ -83,7 +83,7 @@ def lose(device: Device) -> None:
     device.lost, device.table, device.maps = True, PageTable(()), False
 
 
-def test_what_is_there_is_not_missing_and_what_is_lost_is_not_left() -> None:
+def test_reach_of_a_page_is_either_left_or_missing() -> None:
     device = Device()
     ways = reach(device)
     assert (ways.missing(), ways.present()) == ("", True)
