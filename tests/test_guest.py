@@ -184,7 +184,7 @@ class TestBind:
         with unpatched.guest.bind("edu") as device, unpatched.start("actor", "held") as owner:
             opened = owner.open(device.address)
             with monkeypatch.context() as patched:
-                patched.setattr(Guest, "patience", 3.0)
+                patched.setattr(Guest, "deadline", 3.0)
                 with pytest.raises(UnbindTimeoutError, match=rf"did not unbind the device {device.address}"):
                     unpatched.guest.unbind(device)
             opened.close()

@@ -31,17 +31,6 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         yield booted
 
 
-def user_key(guest: Machine) -> KeyPair:
-    """Read the key that may log in from the run's folder."""
-    return KeyPair((guest.run_dir / "id_ed25519").read_text(), "")
-
-
-def host_key(guest: Machine) -> KeyPair:
-    """Read the public half of the guest's key from the run's folder."""
-    _, _, public = (guest.run_dir / "known_hosts").read_text().strip().partition(" ")
-    return KeyPair("", public)
-
-
 def test_run_passes_arguments_unchanged(guest: Machine) -> None:
     argv = ["printf", "%s|", "a b", "", "$HOME", "it's", '"', "*", "ä\n", ";reboot"]
     done = guest.ssh.run(argv, PATIENCE)
@@ -170,12 +159,12 @@ def test_guest_stopped_after_channel_open_is_a_timeout(
 
 def test_guest_with_another_key_is_not_trusted(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, user_key(guest), KeyPair.generate(), PATIENCE)
+        Ssh(guest.ssh.port, guest.user_key, KeyPair.generate(), PATIENCE)
 
 
 def test_login_with_another_key_is_refused(guest: Machine) -> None:
     with pytest.raises(SshLostError, match="cannot be logged into"):
-        Ssh(guest.ssh.port, KeyPair.generate(), host_key(guest), PATIENCE)
+        Ssh(guest.ssh.port, KeyPair.generate(), guest.host_key, PATIENCE)
 
 
 def test_port_without_a_listener_is_an_error() -> None:
@@ -195,7 +184,7 @@ def test_ssh_line_works_without_a_question(guest: Machine) -> None:
 
 
 def test_broken_connection_is_lost(guest: Machine) -> None:
-    other = Ssh(guest.ssh.port, user_key(guest), host_key(guest), PATIENCE)
+    other = Ssh(guest.ssh.port, guest.user_key, guest.host_key, PATIENCE)
     parent = other.run(["sh", "-c", "echo $PPID"], PATIENCE).stdout.decode().strip()
     with pytest.raises(SshLostError, match="broke"):
         other.run(["sh", "-c", f"kill -9 {parent}; sleep 100"], PATIENCE)

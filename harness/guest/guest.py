@@ -129,7 +129,7 @@ class Guest:
         return SECONDS * self.machine.accelerator.time_scale
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command to its end.  Raises SshTimeoutError after ``patience`` seconds, SshLostError."""
+        """Run a command to its end.  Raises SshTimeoutError after ``deadline`` seconds, SshLostError."""
         return self.machine.ssh.run(argv, self.deadline, stdin)
 
     def script(self, text: str, *arguments: str) -> Completed:

@@ -146,7 +146,8 @@ def check(series: Series) -> list[list[diff.FileDiff]]:
 
 def _body(patch: Patch) -> bytes:
     """Return the part of the mail that git am would apply, decoded by git itself."""
-    with tempfile.TemporaryDirectory(prefix="patchproof-mail-") as name:
+    # A thread that builds ahead may still write here when the program ends.
+    with tempfile.TemporaryDirectory(prefix="patchproof-mail-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         whole = folder / "mail"
         whole.write_bytes(patch.content)

@@ -172,11 +172,11 @@ class Machine:
         self.disconnect_on_stop = False
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
-        self._user, self._host = KeyPair.generate(), KeyPair.generate()
+        self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
         info = qemu.probe(program)
         info.require()
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        _write_private(self.run_dir / "id_ed25519", self._user.private.encode())
+        _write_private(self.run_dir / "id_ed25519", self.user_key.private.encode())
         initrd = self.run_dir / "initrd.cpio"
         _write_private(initrd, self._initramfs(image.init))
         self._qemu = Process(
@@ -279,7 +279,7 @@ class Machine:
     def can_log_in(self) -> bool:
         """Return whether a new login over SSH succeeds."""
         try:
-            Ssh(self.ssh.port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale).close()
+            Ssh(self.ssh.port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale).close()
         except SshLostError:
             return False
         return True
@@ -309,8 +309,8 @@ class Machine:
         return initramfs.archive(
             {
                 "init": (init.read_bytes(), 0o755),
-                "keys/host": (self._host.private.encode(), 0o600),
-                "keys/authorized": (f"{self._user.public}\n".encode(), 0o600),
+                "keys/host": (self.host_key.private.encode(), 0o600),
+                "keys/authorized": (f"{self.user_key.public}\n".encode(), 0o600),
             }
         )
 
@@ -341,7 +341,7 @@ class Machine:
             port = self._ssh_port()
             self._write_ssh_line(port)
             self._boot_events.put(
-                Ssh(port, self._user, self._host, SSH_SECONDS * self.accelerator.time_scale)
+                Ssh(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
             )
         except (SshLostError, HarnessError) as error:
             self._boot_events.put(_LoginFailed(error))
@@ -358,7 +358,7 @@ class Machine:
 
     def _write_ssh_line(self, port: int) -> None:
         known_hosts = self.run_dir / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{port} {self._host.public}\n")
+        known_hosts.write_text(f"[127.0.0.1]:{port} {self.host_key.public}\n")
         options = f"-i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known_hosts}"
         self.ssh_line = f"ssh -p {port} {options} root@127.0.0.1"
 
