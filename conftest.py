@@ -1,3 +1,4 @@
-"""Register the pytest plugin of the harness."""
+"""The root of the project: pytest finds ``suites.support`` from here.
 
-pytest_plugins = ["harness.plugin.hooks"]
+pyproject.toml loads the pytest plugin, harness.plugin.hooks.
+"""

@@ -138,6 +138,28 @@ def test_prefixes_from_outside_the_series_are_refused(
     assert f"--from counts patches, 1 to 14; it is {first}." in said
 
 
+def test_prefixes_of_a_mutant_are_refused(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    name = "a-revoked-dmabuf-hides-those-behind-it"
+    said = refused(capsys, "prefixes", "--series", "reference-feature", "--mutant", name)
+    assert "has no prefixes" in said
+
+
+@pytest.mark.parametrize("command", ["run", "prefixes"])
+def test_option_before_the_command_is_refused(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["-v", command, "--series", "baseline"])
+    assert ended.value.code == ExitCode.HARNESS
+    assert "unrecognized arguments: -v" in capsys.readouterr().err
+
+
+def test_run_collects_from_any_folder(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "harness", "run", "--collect-only", "-q", "--requirement", "MAP-03"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.OK, done.stdout
+    assert "suites/test_map.py::" in done.stdout
+
+
 @pytest.mark.parametrize("word", [["--from", "2"], ["--from=2"]])
 def test_prefixes_do_not_pass_from_to_their_runs(
     cache: Path, monkeypatch: pytest.MonkeyPatch, word: list[str]

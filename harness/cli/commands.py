@@ -141,6 +141,8 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     request = request_of(args)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
+    if request.mutant is not None:
+        raise UsageError("A mutant changes the whole of a series, so it has no prefixes: leave --mutant out.")
     tested = requests.load(request).series
     count = len(tested.patches)
     if not 1 <= args.first <= count:

@@ -25,12 +25,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """
     program = parser()
     args, others = program.parse_known_args(arguments)
+    if others and (not args.passes_on or arguments[0].startswith("-")):
+        program.error(f"unrecognized arguments: {' '.join(others)}")
     typed = list(arguments[1:])
     if getattr(args, "resume", None) is not None:
         resumed = resume.command_line(args.resume, _without_resume(typed))
         args, others = program.parse_known_args([arguments[0], *resumed])
-    if others and not args.passes_on:
-        program.error(f"unrecognized arguments: {' '.join(others)}")
     args.typed, args.pytest_options = typed, others
     return args
 

@@ -191,6 +191,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     with _examined(scenario):
         yield
     if scenario is not None:
+        scenario.end_actors()  # of fixtures that start one in their clean-up
         scenario.examine()
 
 

@@ -11,7 +11,7 @@ import pytest
 from harness.lib import paths
 from harness.lib.errors import HarnessError
 from harness.plugin.items import dialects_of, requirement_ids
-from harness.plugin.start import CONFIGURATION, HOOKS
+from harness.plugin.start import CONFIGURATION
 from harness.verdict.requirements import Scenario
 
 
@@ -22,7 +22,7 @@ def scenarios(suites: Path = paths.SUITES) -> tuple[Scenario, ...]:
     """
     collector = _Collector()
     output = io.StringIO()
-    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider", "-p", HOOKS]
+    quiet = ["--collect-only", "-q", "-s", "-p", "no:cacheprovider"]
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main([*CONFIGURATION, *quiet, str(suites)], plugins=[collector])
     if code != pytest.ExitCode.OK:

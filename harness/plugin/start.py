@@ -11,8 +11,7 @@ from harness.lib.errors import ExitCode
 from harness.plugin.items import RUN, RUN_INPUT
 from harness.run.request import RunInput
 
-HOOKS = "harness.plugin.hooks"
-#: The project's configuration, whatever the user's folder holds.
+#: The project's configuration, whatever the user's folder holds.  It loads harness.plugin.hooks.
 CONFIGURATION = (f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}")
 
 
@@ -20,12 +19,14 @@ def start(run_input: RunInput, options: Sequence[str]) -> ExitCode:
     """Run the scenarios; return the exit code.  ``options`` are for pytest, and may name files."""
     suites = _Suites(run_input)
     # -rN: no summary of pytest, as the table at the end lists all verdicts with their reasons.
-    code = pytest.main([*CONFIGURATION, "-p", HOOKS, "-rN", *options], plugins=[suites])
+    code = pytest.main([*CONFIGURATION, "-rN", *options], plugins=[suites])
     if suites.interrupted:
         return ExitCode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         return ExitCode.NOTHING_APPLICABLE
-    return ExitCode(code) if code in set(ExitCode) else ExitCode.HARNESS
+    # Without a run the code is pytest's own, where 3 is an internal error.
+    known = set(ExitCode) if suites.has_run else {ExitCode.OK, ExitCode.SERIES}
+    return ExitCode(code) if code in known else ExitCode.HARNESS
 
 
 class _Suites:
@@ -46,8 +47,11 @@ class _Suites:
         if config.args_source is not pytest.Config.ArgsSource.ARGS:
             config.args = [str(paths.SUITES)]
 
+    @property
+    def has_run(self) -> bool:
+        """True after the plan of a run was written."""
+        return self._config is not None and RUN in self._config.stash
+
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note Ctrl-C before the run; pytest's exit code is the same for a suite that cannot be read."""
-        self.interrupted = (
-            excinfo.type is KeyboardInterrupt and self._config is not None and RUN not in self._config.stash
-        )
+        self.interrupted = excinfo.type is KeyboardInterrupt and not self.has_run

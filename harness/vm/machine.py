@@ -279,7 +279,8 @@ class Machine:
     def can_log_in(self) -> bool:
         """Return whether a new login over SSH succeeds."""
         try:
-            Ssh(self.ssh.port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale).close()
+            timeout = SSH_SECONDS * self.accelerator.time_scale
+            Ssh(self.ssh.port, self.user_key, self.host_key, timeout).close()
         except SshLostError:
             return False
         return True
