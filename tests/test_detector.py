@@ -50,7 +50,7 @@ def shown(folder: Path) -> str:
 def test_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
     folder = ran(tmp_path, (SEEN, WITHOUT), (SEEN, WITHOUT))
     text = shown(folder)
-    assert "shown something to see on 2 machines" in text
+    assert "each shown a fault on 2 machines" in text
     assert "  console   proven: a WARN was seen\n  kmemleak  not built: the kernel lacks it\n" in text
     assert read(folder).exit_code is ExitCode.OK
 
@@ -80,7 +80,7 @@ def test_verdict_with_a_blind_detector_is_a_harness_error(tmp_path: Path) -> Non
 
 def test_table_names_machines_without_a_proof(tmp_path: Path) -> None:
     text = shown(ran(tmp_path, (SEEN,), ()))
-    assert "No detector was shown anything on machine-1: silence says nothing there." in text
+    assert "No detector was shown a fault on machine-1, so silence proves nothing there." in text
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_malformed_detectors_event_is_a_harness_error(tmp_path: Path, damaged: d
         stream.write(json.dumps({"time": "", "event": "detectors", **damaged}) + "\n")
     record = read(folder)
     assert record.exit_code is ExitCode.HARNESS
-    assert "does not say what the detectors saw" in record.results[-1].reason
+    assert "has no readable detectors" in record.results[-1].reason
 
 
-LEAKS = Detector("kmemleak", State.NOT_PROVEN, "it is asked when the machine is given up")
+LEAKS = Detector("kmemleak", State.NOT_PROVEN, "the kernel is scanned for leaks when its machine is given up")
 
 
 def test_machine_cut_off_before_kmemleak_is_noted(tmp_path: Path) -> None:
     assert read(ran(tmp_path / "without", (SEEN, WITHOUT))).notes == ()
     folder = ran(tmp_path / "with", (SEEN, LEAKS))
-    expected = "machine-0 was not asked what memory its kernel has lost: the run was cut off."
+    expected = "machine-0 was not scanned for leaks: the run was cut off."
     assert read(folder).notes == (expected,)
     assert expected in shown(folder)
     with (folder / EVENTS).open("a") as stream:

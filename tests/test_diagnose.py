@@ -14,7 +14,7 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        (DEAF, "QEMU has lost the end of interrupt 236 on processor 0, which waits for ever"),
+        (DEAF, "QEMU has lost the end of interrupt 236 on processor 0, which now waits forever"),
         (DEAF.replace("ISR\t 236 ", "ISR\t (none)"), ""),
         (DEAF.replace("HLT=1", "HLT=0"), ""),  # the processor serves the interrupt
         (DEAF + DEAF.replace("HLT=1", "HLT=0"), ""),

@@ -367,7 +367,7 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
         ([STARTED, ENDED.replace("conforms", "fine")], "build", "'fine' is not a verdict"),
         ([STARTED, ENDED.replace(', "duration": 1', "")], "build", "its end cannot be read"),
         ([STARTED, ENDED.replace("1}", '1, "console": ["x", 1]}')], "build", "its end cannot be read"),
-        ([STARTED.replace("build", "stray")], "stray", "the plan does not know it"),
+        ([STARTED.replace("build", "stray")], "stray", "the plan has no such entry"),
         ([STARTED, '{"event": "ended", "id": "bu', ENDED], "events.jsonl", "line 3 is not a JSON object"),
         ([STARTED, "[1]", ENDED], "events.jsonl", "line 3 is not a JSON object"),
         (

@@ -251,7 +251,7 @@ def test_shards_are_disjoint_and_complete(patches: Path, parts: int) -> None:
 @pytest.mark.parametrize("shard", ["0/4", "5/4", "1", "1/0", "-1/4", "a/b", "1/4/4"])
 def test_shard_that_does_not_exist_is_refused(patches: Path, shard: str) -> None:
     write_mutant(patches, "a")
-    with pytest.raises(UsageError, match="names no part: the second of four is 2/4"):
+    with pytest.raises(UsageError, match="is no part: write 2/4 for the second of four"):
         mutants.load(RULES, None, None, shard)
 
 
@@ -493,7 +493,7 @@ def test_score_counts_fates_and_has_its_exit_code(
     stream = io.StringIO()
     report.show(reached, {one.id: one for one in every}, "suites", tmp_path, stream)
     assert said in stream.getvalue()
-    assert "scenarios of before" not in stream.getvalue()
+    assert "earlier version" not in stream.getvalue()
 
 
 def test_report_names_killers_and_survivors(tmp_path: Path) -> None:
@@ -528,7 +528,7 @@ def test_report_names_killers_and_survivors(tmp_path: Path) -> None:
     assert f"results: {tmp_path}/runs/good/lives\n" in said
     assert "It does not build." in said
     assert "  equivalent  good/same: no\n" in said
-    assert "1 of them were killed by the scenarios of before" in said
+    assert "1 of them were killed by an earlier version of the scenarios" in said
 
 
 def test_list_shows_the_requirements_of_each_mutant(

@@ -163,7 +163,7 @@ class TestSharedMachine:
             assert blind(unpatched.prove()) == {name}
 
     def test_kernel_without_kmemleak_cannot_be_asked_for_leaks(self, unpatched: UnpatchedMachine) -> None:
-        with pytest.raises(HarnessError, match=r"kmemleak does not look.*kmemleak"):
+        with pytest.raises(HarnessError, match=r"kmemleak does not scan.*kmemleak"):
             kmemleak.scan(unpatched.guest)
 
     def test_warning_during_the_proof_is_a_complaint(self, unpatched: UnpatchedMachine) -> None:

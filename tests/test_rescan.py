@@ -127,7 +127,10 @@ class TestJudgedAgain:
     def test_console_that_lost_messages_is_a_harness_error(self, tmp_path: Path) -> None:
         record = read(stored(tmp_path, "** 12 printk messages dropped **\n[    9.0] fine\n"))
         assert record.results[0].verdict is Verdict.HARNESS_ERROR
-        assert record.results[0].reason == "A detector could not see: ** 12 printk messages dropped **"
+        assert (
+            record.results[0].reason
+            == "A detector was disabled, or messages were lost: ** 12 printk messages dropped **"
+        )
         assert record.exit_code is ExitCode.HARNESS
 
     def test_reboot_during_a_scenario_violates(self, tmp_path: Path) -> None:

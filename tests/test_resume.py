@@ -153,8 +153,11 @@ def another_series(small: SmallRun) -> list[str | Path]:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["-k", "einval"], "because of what is not there any more, or not selected: suites/test_map.py::"),
-        (["-k", f"{SELECTION} or einval"], "because of what is not in its plan: suites/test_"),
+        (
+            ["-k", "einval"],
+            "because of entries that no longer exist or are not selected: suites/test_map.py::",
+        ),
+        (["-k", f"{SELECTION} or einval"], "because of entries that are not in its plan: suites/test_"),
         (["--repeat", "2"], "[python] #2. It was started with `suites/test_map.py --tree "),
         (another_series, "because the name of the series is series now, and was linux then"),
     ],
@@ -173,7 +176,7 @@ def test_resume_without_a_planned_scenario_is_refused(cut_off: SmallRun) -> None
     path.write_text(path.read_text().replace("reaches_the_memory[c]", "reached_the_memory[c]"))
     code, output = cut_off.resume()
     assert code == ExitCode.HARNESS
-    assert "not there any more, or not selected: suites/test_map.py::test_a_dmabuf_reached_the_mem" in output
+    assert "no longer exist or are not selected: suites/test_map.py::test_a_dmabuf_reached_the_mem" in output
 
 
 @pytest.mark.build

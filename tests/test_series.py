@@ -162,7 +162,7 @@ def test_load_takes_patches_of_another_series(tmp_path: Path) -> None:
         ("[prefix.0]\ndialect = 'klingon'", "'klingon'"),
         ("[prefix.0]\nlike = 'nobody'", "not there"),
         ("[prefix.0]\nfirst_of = 'nobody'", "not there"),
-        ("[prefix.0]\nfirst_of = 'reference-ioctl'", "says so itself"),
+        ("[prefix.0]\nfirst_of = 'reference-ioctl'", "has `first_of` itself"),
         ("[prefix.0]\nfirst_of = 'reference-feature'\ndialect = 'map'", "nothing else"),
         ("[prefix.0]\nlike = '../tests/data/series'", "not there"),
         ("[prefix.0.expect]\nMAP-01 = 'perhaps'", "'perhaps' of MAP-01"),

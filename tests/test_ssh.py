@@ -98,7 +98,7 @@ def test_stream_is_read_line_by_line(guest: Machine) -> None:
     for number in range(3):
         stream.write(b"%d\n" % number)
         assert stream.read_line(PATIENCE) == b"got %d" % number
-    with pytest.raises(SshTimeoutError, match="has said nothing"):
+    with pytest.raises(SshTimeoutError, match="printed nothing"):
         stream.read_line(0.2)
     stream.write(b"more\n")
     assert stream.read_line(PATIENCE) == b"got more"

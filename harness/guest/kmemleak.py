@@ -39,7 +39,7 @@ def scan(guest: Guest) -> str:
         done = guest.script(step)
         if done.status != 0:
             raise HarnessError(
-                "kmemleak does not look for what the kernel has lost; has it switched itself off? "
+                "kmemleak does not scan for leaks; has it switched itself off? "
                 f"{done.stderr.decode(errors='replace').strip()}"
             )
         report += done.stdout.decode(errors="replace")
@@ -50,8 +50,8 @@ def describe_first(report: str) -> str:
     """Describe the first object in a report of ask(), as a noun phrase."""
     found = _OBJECT.search(report)
     if found is None:
-        return "one that cannot be told"
+        return "an object that cannot be parsed"
     size, command, process, trace = found.groups()
     names = [name for name in _FRAME.findall(trace) if not _ALLOCATORS.match(name)]
     caller = f", in {names[0]}()" if names else ""
-    return f"{size} bytes that {command} (process {process}) had asked for{caller}"
+    return f"{size} bytes that {command} (process {process}) had allocated{caller}"

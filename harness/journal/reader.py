@@ -132,7 +132,9 @@ class _Join:
         self.ended_machines.add(name)
         if "verdict" not in event:
             return
-        self.results[name] = Result(Entry(name, Kind.MACHINE, "Its kernel is well when no scenario is on"))
+        self.results[name] = Result(
+            Entry(name, Kind.MACHINE, "Its kernel has no fault between the scenarios")
+        )
         _, verdict = self._entry({**event, "id": name})
         if verdict is not None:
             reason = str(event.get("reason", ""))
@@ -142,7 +144,7 @@ class _Join:
         """Return the id of an event's entry; an unknown entry is a contradiction."""
         entry_id = str(event.get("id"))
         if entry_id not in self.results:
-            self.fault(entry_id, "the journal has events for it, the plan does not know it")
+            self.fault(entry_id, "the journal has events for it, the plan has no such entry")
         return entry_id
 
     def _entry(self, event: dict[str, Any]) -> tuple[str, Verdict | None]:
@@ -214,7 +216,7 @@ class _Join:
                 Detector(str(name), State(state), str(words)) for name, state, words in event["detectors"]
             )
         except (KeyError, TypeError, ValueError) as error:
-            self.fault(EVENTS, f"line {number} does not say what the detectors saw ({error!r})")
+            self.fault(EVENTS, f"line {number} has no readable detectors ({error!r})")
 
     def _void_on_blind_machines(self) -> None:
         """Replace every verdict that was given on a machine with a blind detector by ``harness-error``."""
@@ -224,7 +226,7 @@ class _Join:
                 self.results[entry_id] = replace(
                     result,
                     verdict=Verdict.HARNESS_ERROR,
-                    reason=f"On {machine} a detector is blind, so this says nothing. {clause}",
+                    reason=f"On {machine} a detector is blind, so this verdict does not count. {clause}",
                     ended=False,
                 )
 

@@ -35,12 +35,11 @@ def rescan(result: Result, directory: Path) -> Result:
         reason = f"The scenario passed, but the kernel said: {faults[0].title}"
         return replace(result, verdict=result.entry.judge(Verdict.VIOLATES), reason=reason)
     if splats and not faults and result.verdict in _GOOD:
-        reason = f"A detector could not see: {splats[0].title}"
+        reason = f"A detector was disabled, or messages were lost: {splats[0].title}"
         return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
     if not splats and result.without_console is not None:
-        reason = (
-            f"Nothing on the console counts as a complaint any more. It was {result.verdict}: {result.reason}"
-        )
+        before = f"It was {result.verdict}: {result.reason}"
+        reason = f"With the present patterns the console has no complaint. {before}"
         return replace(result, verdict=result.entry.judge(result.without_console), reason=reason)
     return result
 

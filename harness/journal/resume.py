@@ -101,11 +101,14 @@ class EarlierRun:
         planned = {one.entry.id: one.entry for one in results if one.entry.kind is not Kind.MACHINE}
         now = {entry.id: entry for entry in entries}
         for ids, words in (
-            ([name for name in planned if name not in now], "what is not there any more, or not selected"),
-            ([name for name in now if name not in planned], "what is not in its plan"),
+            (
+                [name for name in planned if name not in now],
+                "entries that no longer exist or are not selected",
+            ),
+            ([name for name in now if name not in planned], "entries that are not in its plan"),
             (
                 [name for name in planned if name in now and planned[name] != now[name]],
-                "what its plan describes or expects otherwise",
+                "entries that its plan describes or expects otherwise",
             ),
         ):
             if ids:

@@ -54,7 +54,8 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
     print(_closing(score), file=stream)
     if older := sum(trial.suites != suites for trial in score.with_fate(Fate.KILLED)):
         print(
-            f"{older} of them were killed by the scenarios of before. Delete {folder} to try all again.",
+            f"{older} of them were killed by an earlier version of the scenarios. "
+            f"Delete {folder} to try all again.",
             file=stream,
         )
     print(f"Results: {folder}", file=stream)

@@ -44,5 +44,5 @@ def _part(mutants: Sequence[Mutant], shard: str) -> list[Mutant]:
     found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", shard)
     number, total = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= number <= total:
-        raise UsageError(f"--shard {shard!r} names no part: the second of four is 2/4.")
+        raise UsageError(f"--shard {shard!r} is no part: write 2/4 for the second of four.")
     return list(mutants[number - 1 :: total])

@@ -219,14 +219,14 @@ def _detectors(record: Record) -> Iterator[str]:
     shown = {machine: found for machine, found in record.detectors.items() if found}
     if shown:
         machines = _number(len(shown), "machine")
-        yield f"Detectors, shown something to see on {machines} before the first scenario:"
+        yield f"Detectors, each shown a fault on {machines} before the first scenario:"
     lines = sentences(shown)
     width = max(map(len, lines), default=0)
     for name, text in lines.items():
         yield f"  {_one_line(name):{width}}  {_one_line(text)}"
     if missing := [machine for machine in record.detectors if machine not in shown]:
         machines = ", ".join(map(_one_line, missing))
-        yield f"No detector was shown anything on {machines}: silence says nothing there."
+        yield f"No detector was shown a fault on {machines}, so silence proves nothing there."
     if record.detectors:
         yield ""
 

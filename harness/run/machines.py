@@ -150,7 +150,7 @@ class Machines:
             report = running.run_dir / LEAKS
             write_atomically(report, leaks)
             first, path = kmemleak.describe_first(leaks), report.relative_to(self._results.dir)
-            return f"the kernel has lost memory, first {first}: {path}", Verdict.VIOLATES
+            return f"the kernel leaks memory, first {first}: {path}", Verdict.VIOLATES
         if faults:
             return f"during the scan for leaks, the kernel said: {faults[0].title}", Verdict.VIOLATES
         if failure:

@@ -64,7 +64,9 @@ def _first_of(manifest: Manifest, name: str, limit: int, others: Path) -> list[P
     """Return the prefixes of the series ``name`` up to ``limit`` patches, in descending order."""
     other = _other(manifest, "first_of", name, others)
     if any(table.first_of is not None for table in other.prefixes.values()):
-        raise UsageError(f"{manifest.path} says `first_of` of a series that says so itself: {other.path}.")
+        raise UsageError(
+            f"{manifest.path} names in `first_of` a series that has `first_of` itself: {other.path}."
+        )
     # The patches of the other series are not read: take the smallest count that its tables allow.
     count = max([limit, *(int(key) + 1 for key in other.prefixes if key.isdecimal())])
     whole = Prefix(count, other.dialect, other.expect)

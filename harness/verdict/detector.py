@@ -50,7 +50,7 @@ def has_kmemleak(detectors: Iterable[Detector]) -> bool:
 
 def unscanned_note(machine: str) -> str:
     """Return the note on a machine that ended before its kernel was scanned for leaks (kmemleak)."""
-    return f"{machine} was not asked what memory its kernel has lost: the run was cut off."
+    return f"{machine} was not scanned for leaks: the run was cut off."
 
 
 def by_name(machines: Mapping[str, tuple[Detector, ...]]) -> dict[str, dict[Detector, list[str]]]:

@@ -140,7 +140,8 @@ def lost_interrupt(dump: str) -> str:
     for processor, (number, *others) in served.items():
         if number and not others and all(halted.get(processor, [False])):
             return (
-                f"QEMU has lost the end of interrupt {number} on processor {processor}, which waits for ever"
+                f"QEMU has lost the end of interrupt {number} on processor {processor}, "
+                "which now waits forever"
             )
     return ""
 

@@ -105,7 +105,7 @@ class Stream:
                 data = self._channel.recv(_CHUNK)
             except TimeoutError as error:
                 raise SshTimeoutError(
-                    f"`{self.command}` has said nothing for {timeout:.0f} s.", self._buffer
+                    f"`{self.command}` printed nothing for {timeout:.0f} s.", self._buffer
                 ) from error
             if not data:
                 raise EOFError(f"`{self.command}` has closed its output.")
