@@ -34,7 +34,7 @@ SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 class MachineState:
     """The state of a guest at a moment: its console had ``mark`` bytes.
 
-    ``healthy`` is None if the kernel's state was not read.
+    ``health`` is None if the kernel's state was not read.
     """
 
     guest: Guest
@@ -60,9 +60,9 @@ class Examiner:
         """
         last = self.check_between_scenarios()
         guest = self._machines.guest_for(needs)
-        return (
-            last if last and last.guest is guest else MachineState(guest, guest.machine.console.mark(), None)
-        )
+        if last is not None and last.guest is guest:
+            return last
+        return MachineState(guest, guest.machine.console.mark(), None)
 
     def remember(self, seen: MachineState) -> None:
         """Remember the state of the machine at the end of a scenario, for check_between_scenarios()."""
