@@ -10,7 +10,7 @@ import pytest
 
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
-from harness.vm import accelerator, qemu
+from harness.vm import accelerator, qemu_program
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def fake_qemu(folder: Path, then: str) -> Path:
         f'echo "$*" >>{folder}/calls\n'
         'case "$*" in\n'
         '-version) echo "QEMU emulator version 9.9.9"; exit;;\n'
-        "*help) for d in " + " ".join(qemu.DEVICES) + '; do echo "name \\"$d\\""; done; exit;;\n'
+        "*help) for d in " + " ".join(qemu_program.DEVICES) + '; do echo "name \\"$d\\""; done; exit;;\n'
         f"esac\n{then}\n"
     )
     program.chmod(program.stat().st_mode | stat.S_IXUSR)

@@ -33,7 +33,7 @@ from harness.vm.hardware import MIB, Network
 from harness.vm.image import Image
 from harness.vm.machine import Machine
 from harness.vm.pci_devices import Layout
-from harness.vm.qemu import DEVICES
+from harness.vm.qemu_program import DEVICES
 from harness.vm.ssh import SshLostError
 
 pytestmark = pytest.mark.vm

@@ -36,7 +36,7 @@ from harness.run.machines import hold
 from harness.run.request import DEFAULT_SERIES, Request
 from harness.series.series import DEFAULT_BASE, Series
 from harness.verdict import requirements
-from harness.vm import hardware, image, machine, qemu
+from harness.vm import hardware, image, machine, qemu_program
 from harness.vm.accelerator import Accelerator, choose
 
 CACHE_KINDS = {
@@ -163,7 +163,7 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     scenarios = scenario_list.scenarios()
     store = Store()
     packages.ensure(store, Progress(store))
-    qemu.probe(args.qemu).require()
+    qemu_program.probe(args.qemu).require()
     with locked(args.results):
         request = Request(accel=args.accel, qemu=args.qemu)
         trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)

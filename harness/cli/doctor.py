@@ -17,7 +17,7 @@ from harness.cli.packages import how_to_install, missing, packages
 from harness.lib import apt, command
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError
-from harness.vm import accelerator, qemu
+from harness.vm import accelerator, qemu_program
 
 GIB = 1 << 30
 # Measured after a first run: sources 1.7, objects 0.3, base repository 0.4, image,
@@ -37,9 +37,9 @@ class Finding:
     advice: str = ""
 
 
-def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
+def doctor(store: Store, program: str, stream: TextIO) -> ExitCode:
     """Print the findings; return OK if none is bad, else HARNESS."""
-    rows = examine(store, qemu_program)
+    rows = examine(store, program)
     table = Table("", "host", "found", box=None, header_style="bold")
     marks = {True: Text("ok", "green"), False: Text("no", "bold red"), None: Text("")}
     for row in rows:
@@ -53,13 +53,13 @@ def doctor(store: Store, qemu_program: str, stream: TextIO) -> ExitCode:
     return ExitCode.HARNESS if any(row.good is False for row in rows) else ExitCode.OK
 
 
-def examine(store: Store, qemu_program: str) -> list[Finding]:
+def examine(store: Store, program: str) -> list[Finding]:
     """Return the findings that ``doctor`` shows.  Changes only the cached answer whether KVM works."""
     return [
         _distribution(),
         _packages(),
-        _qemu(qemu_program),
-        _kvm(store, qemu_program),
+        _qemu(program),
+        _kvm(store, program),
         _compiler(),
         _processors(),
         _memory(Path("/proc/meminfo").read_text()),
@@ -88,11 +88,11 @@ def _packages() -> Finding:
 
 def _qemu(program: str) -> Finding:
     try:
-        info = qemu.probe(program)
+        info = qemu_program.probe(program)
         info.require()
     except HarnessError as error:
         return Finding("QEMU", "not usable", False, error.message)
-    return Finding("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu.DEVICES)}", True)
+    return Finding("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu_program.DEVICES)}", True)
 
 
 def _kvm(store: Store, program: str) -> Finding:

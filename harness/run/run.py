@@ -15,7 +15,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
 from harness.report import junit
-from harness.run.examine import Examiner
+from harness.run.examine_kernel import Examiner
 from harness.run.machines import Machines, hold
 from harness.run.needs import Needs
 from harness.run.request import RunInput

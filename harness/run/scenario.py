@@ -23,7 +23,7 @@ from harness.run.error_to_verdict import (
     first_line,
     observation_of,
 )
-from harness.run.examine import Examiner, MachineState
+from harness.run.examine_kernel import Examiner, MachineState
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.record import ConsoleRange, Entry

@@ -29,7 +29,7 @@ from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import Request, RunInput
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
-from harness.vm import image, qemu
+from harness.vm import image, qemu_program
 from harness.vm.accelerator import Accelerator, choose
 from harness.vm.pci_devices import Layout
 
@@ -58,7 +58,7 @@ def check(request: Request) -> None:
 
     Raises HarnessError, UsageError.
     """
-    qemu.probe(request.qemu).require()
+    qemu_program.probe(request.qemu).require()
     if request.kernel is not None and request.headers is not None:
         build.prebuilt(request.kernel, request.headers)
 
@@ -146,7 +146,7 @@ class Stages:
         self._results.write_run(
             accelerator=chosen.name,
             accelerator_reason=chosen.reason,
-            qemu=qemu.probe(self._request.qemu).version,
+            qemu=qemu_program.probe(self._request.qemu).version,
         )
         self._progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
         return replace(chosen, time_scale=chosen.time_scale * tested.time_scale)

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
-from harness.vm.qemu import probe
+from harness.vm.qemu_program import probe
 
 # Deadline for a kernel under KVM to panic because it has no root disk.  Where KVM
 # works, that takes less than a second.

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.klog import patterns, splat
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
-from harness.vm import diagnose, initramfs, qemu
+from harness.vm import diagnose, initramfs, qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
@@ -173,7 +173,7 @@ class Machine:
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
-        info = qemu.probe(program)
+        info = qemu_program.probe(program)
         info.require()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         _write_private(self.run_dir / "id_ed25519", self.user_key.private.encode())

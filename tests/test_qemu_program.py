@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.lib.errors import HarnessError
-from harness.vm import accelerator, hardware, machine, qemu
+from harness.vm import accelerator, hardware, machine, qemu_program
 from harness.vm.hardware import MIB
 from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Wiring
@@ -93,22 +93,22 @@ def test_readable_is_the_same_command() -> None:
 
 def test_probe_of_an_absent_qemu_is_an_error() -> None:
     with pytest.raises(HarnessError, match=r"no QEMU at `/nonexistent/qemu`.*--qemu"):
-        qemu.probe("/nonexistent/qemu")
+        qemu_program.probe("/nonexistent/qemu")
 
 
 def test_probe_of_another_program_is_refused() -> None:
     with pytest.raises(HarnessError, match="does not answer as QEMU does"):
-        qemu.probe("/usr/bin/env")
+        qemu_program.probe("/usr/bin/env")
 
 
 def test_require_names_an_absent_device() -> None:
-    info = qemu.QemuInfo("/opt/qemu", "8.2.0", frozenset(qemu.DEVICES) - {"edu"})
+    info = qemu_program.QemuInfo("/opt/qemu", "8.2.0", frozenset(qemu_program.DEVICES) - {"edu"})
     with pytest.raises(HarnessError, match=r"does not have the device edu\..*qemu-system-x86") as caught:
         info.require()
     assert caught.value.exit_code == 2
 
 
 def test_qemu_of_this_host_has_all_devices() -> None:
-    info = qemu.probe("qemu-system-x86_64")
+    info = qemu_program.probe("qemu-system-x86_64")
     info.require()
     assert info.version[0].isdigit()
