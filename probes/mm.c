@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Less common operations of mm/ on a mapping. */
+/* Other calls of mm/ on a mapping: advice, locks, other places, other files. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +19,51 @@
 
 #define SYS_MSEAL 462	   /* include/uapi/asm-generic/unistd.h */
 #define WP_ASYNC (1 << 15) /* UFFD_FEATURE_WP_ASYNC, linux/userfaultfd.h */
+
+void op_madvise(struct args *a, struct reply *r)
+{
+	static const struct token advices[] = {
+		{ "normal", MADV_NORMAL },
+		{ "willneed", MADV_WILLNEED },
+		{ "dontneed", MADV_DONTNEED },
+		{ "free", MADV_FREE },
+		{ "remove", MADV_REMOVE },
+		{ "dontfork", MADV_DONTFORK },
+		{ "dofork", MADV_DOFORK },
+		{ "random", MADV_RANDOM },
+		{ "sequential", MADV_SEQUENTIAL },
+		{ "dontdump", MADV_DONTDUMP },
+		{ "dodump", MADV_DODUMP },
+		{ "wipeonfork", MADV_WIPEONFORK },
+		{ "keeponfork", MADV_KEEPONFORK },
+		{ "mergeable", MADV_MERGEABLE },
+		{ "cold", MADV_COLD },
+		{ "pageout", MADV_PAGEOUT },
+		{ "populate_read", MADV_POPULATE_READ },
+		{ "populate_write", MADV_POPULATE_WRITE },
+		{ "hugepage", MADV_HUGEPAGE },
+		{ "nohugepage", MADV_NOHUGEPAGE },
+		/* asm-generic/mman-common.h; newer than some C library */
+		{ "dontneed_locked", 24 },
+		{ "collapse", 25 },
+		{ "guard_install", 102 },
+		{ "guard_remove", 103 },
+	};
+	uint64_t offset, length, advice;
+	struct object *mapping = mapping_part(a, r, &offset, &length);
+
+	if (!mapping)
+		return;
+	if (!parse_tokens(a->word[1], advices, ARRAY_SIZE(advices), &advice) ||
+	    advice > INT32_MAX) {
+		reply_usage(r, "madvise: '%s' is no known advice", a->word[1]);
+		return;
+	}
+	if (madvise(mapping->base + offset, length, (int)advice))
+		reply_errno(r, errno, "madvise");
+	else
+		reply_set(r, "ok");
+}
 
 void op_msync(struct args *a, struct reply *r)
 {

@@ -28,7 +28,7 @@ from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import MEMATTR, NC, NOBODY, PMD_SIZE, RAM_BAR, WC, WC_FLAG
 from suites.support.fixtures import Finding
-from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
+from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
 
 LEVELS = pytest.mark.parametrize("level", ["pte", "pmd"])
 STAMPS = list(range(PMD_SIZE // PAGE))

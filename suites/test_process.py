@@ -23,7 +23,7 @@ from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
 from suites.support.fixtures import Finding, Start
-from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
+from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
 
 START = 3 * PAGE
 PAGES = 8

@@ -36,7 +36,7 @@ from suites.support.constants import (
     VIRTIO_BAR,
 )
 from suites.support.fixtures import Finding, MemoryDevice
-from suites.support.quiescence import OURS, THEIRS, Oracle, landed, require_none_landed
+from suites.support.store_oracle import OURS, THEIRS, Oracle, landed, require_none_landed
 
 PAGES = 16
 START = 3 * PAGE

@@ -36,9 +36,9 @@ from suites.support.constants import (
     VIRTIO_STATUS,
 )
 from suites.support.fixtures import Finding
-from suites.support.quiescence import THEIRS, Oracle, require_none_landed
 from suites.support.reach import Reach, View
 from suites.support.registers import RESETS, write_by_dma
+from suites.support.store_oracle import THEIRS, Oracle, require_none_landed
 
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}
 PAGES = 4

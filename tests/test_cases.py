@@ -11,7 +11,7 @@ from harness.actor.actor import Actor
 from harness.actor.hammer import Counts
 from harness.actor.reply import Refused
 from suites.support.cases import nothing_left, require_none, require_refused
-from suites.support.quiescence import OURS, THEIRS, Oracle, require_none_landed
+from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
 
 WORDS = 4
 

@@ -13,7 +13,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import EVENTS
 from harness.lib.errors import ExitCode
-from harness.report import junit, table
+from harness.report import junit, terminal
 from harness.verdict.detector import Detector, State
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Kind, Verdict
@@ -43,7 +43,7 @@ def ran(root: Path, *machines: tuple[Detector, ...]) -> Path:
 
 def shown(folder: Path) -> str:
     stream = io.StringIO()
-    table.show(folder, stream)
+    terminal.show(folder, stream)
     return stream.getvalue()
 
 

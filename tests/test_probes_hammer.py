@@ -18,7 +18,7 @@ from harness.actor.reply import DeadlineError, Refused
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
-from suites.support.quiescence import THEIRS, landed
+from suites.support.store_oracle import THEIRS, landed
 
 
 @pytest.fixture

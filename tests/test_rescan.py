@@ -12,14 +12,14 @@ import pytest
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
-from harness.report import junit, table
+from harness.report import junit, terminal
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Kind, Strength, Verdict
 
 
 def shown(folder: Path) -> str:
     stream = io.StringIO()
-    table.show(folder, stream)
+    terminal.show(folder, stream)
     return stream.getvalue()
 
 

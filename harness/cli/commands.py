@@ -29,7 +29,7 @@ from harness.mutants.trials import Trials, locked
 from harness.plugin import scenario_list
 from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
-from harness.report import coverage, junit, table
+from harness.report import coverage, junit, terminal
 from harness.run import request as requests
 from harness.run import stages
 from harness.run.machines import hold
@@ -212,7 +212,7 @@ def judge(args: argparse.Namespace) -> ExitCode:
     """Make the reports of a stored run again, without a machine."""
     code = read(args.folder).exit_code
     print(f"JUnit: {junit.write(args.folder)}")
-    table.show(args.folder, sys.stdout)
+    terminal.show(args.folder, sys.stdout)
     return code
 
 

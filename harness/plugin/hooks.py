@@ -28,7 +28,7 @@ from harness.plugin.items import (
 )
 from harness.plugin.order import first, in_order, repeated, seed_of
 from harness.plugin.selection import ids_of, one_of_each, split
-from harness.report import table
+from harness.report import terminal
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
@@ -248,7 +248,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     try:
         with host_errors(run.results.dir):
             if run.refusal is None:
-                table.show(run.results.dir, sys.stdout)
+                terminal.show(run.results.dir, sys.stdout)
     except PatchproofError as error:
         run.failures.append(error)
     for failure in run.failures:

@@ -13,7 +13,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
-from harness.report.tally import deviating, tally
+from harness.report.repetitions import deviating, tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Verdict

@@ -21,14 +21,13 @@ from harness.guest.guest import Guest
 from harness.guest.health import TAINT_WARN, KernelHealth, count_dmabufs
 from harness.klog.splat import Splat
 from harness.lib.errors import BootError, HarnessError
-from harness.run.provoke import PROVOKABLE, REFCOUNT, Provoked, provoke
+from harness.run.provoke import Provoked, provoke
 from harness.verdict.detector import KMEMLEAK, Detector, State
 from harness.vm.hardware import PAGE
 from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
 LOST = (ActorDiedError, DeadlineError, SshLostError, SshTimeoutError)
-
 
 # Rearms WARN_ONCE: kernel/panic.c, clear_warn_once_set().
 _WARN_AGAIN = "echo 1 >/sys/kernel/debug/clear_warn_once"
@@ -48,6 +47,13 @@ OOPS = Detector(
     State.NOT_PROVEN,
     "one would end the machine; the console is searched for their first lines as for the provoked WARN",
 )
+# Detectors that lkdtm can provoke, if they are built: name, option, lkdtm's crash point, the kind of
+# splat that it makes, and an option with which it would end in a BUG.
+_PROVOKABLE = (
+    ("ubsan", "UBSAN_BOUNDS", "ARRAY_BOUNDS", "ubsan", "UBSAN_TRAP"),
+    ("list", "LIST_HARDENED", "CORRUPT_LIST_ADD", "list", "BUG_ON_DATA_CORRUPTION"),
+)
+REFCOUNT = "REFCOUNT_INC_ZERO"  # lib/refcount.c, in every kernel
 # Detectors that are not provoked: name, option, the reason.
 _UNPROVOKABLE = (
     ("kasan", "KASAN", "a report would turn lockdep off (mm/kasan/report.c, end_report())"),
@@ -92,7 +98,7 @@ def prove(
         with start_actor(guest, actor, record) as observer:
             observer.slowdown = slowdown
             records_before = Footprint.of(observer).log
-            provoked = provoke(guest, options or {})
+            provoked = provoke(guest, _crash_points(options or {}))
             records = Footprint.of(observer).log - records_before
             dmabufs = _dmabufs(guest, observer, provoked.after)
             page_table = _page_table(observer)
@@ -126,6 +132,16 @@ def prove(
         raise
     finally:
         record.close()
+
+
+def _crash_points(options: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the crash points of lkdtm that a kernel with these ``options`` survives."""
+    optional = (
+        point
+        for _, option, point, _, fatal in _PROVOKABLE
+        if options.get(option) == "y" and options.get(fatal) != "y"
+    )
+    return (*optional, REFCOUNT, "WARNING")
 
 
 def _console(provoked: Provoked) -> Detector:
@@ -256,10 +272,10 @@ def by_option(provoked: Provoked, options: Mapping[str, str] | None) -> Iterator
     """Judge the detectors that depend on a kernel option; ``options`` is None if they are unknown."""
     if options is None:
         words = "the kernel was built elsewhere, so its options are unknown"
-        names = [name for name, *_ in (*PROVOKABLE, *_UNPROVOKABLE)]
+        names = [name for name, *_ in (*_PROVOKABLE, *_UNPROVOKABLE)]
         yield from (Detector(name, State.NOT_PROVEN, words) for name in names)
         return
-    for name, option, point, kind, fatal in PROVOKABLE:
+    for name, option, point, kind, fatal in _PROVOKABLE:
         if options.get(option) != "y":
             yield Detector(name, State.NOT_BUILT, f"CONFIG_{option}")
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.guest.guest import Guest
@@ -51,13 +51,6 @@ show $rcu $rcu
 """
 _STATE = r"((?:\S+\n){5})"
 _PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}((?:\S+\n){{5}})")
-# Detectors that lkdtm can provoke, if they are built: name, option, lkdtm's crash point, the kind of
-# splat that it makes, and an option with which it would end in a BUG.
-PROVOKABLE = (
-    ("ubsan", "UBSAN_BOUNDS", "ARRAY_BOUNDS", "ubsan", "UBSAN_TRAP"),
-    ("list", "LIST_HARDENED", "CORRUPT_LIST_ADD", "list", "BUG_ON_DATA_CORRUPTION"),
-)
-REFCOUNT = "REFCOUNT_INC_ZERO"  # lib/refcount.c, in every kernel
 
 
 @dataclass(frozen=True)
@@ -76,16 +69,11 @@ class Provoked:
     traced: bool  # the provoked WARN has its call trace
 
 
-def provoke(guest: Guest, options: Mapping[str, str]) -> Provoked:
-    points = (
-        *(
-            point
-            for _, option, point, _, fatal in PROVOKABLE
-            if options.get(option) == "y" and options.get(fatal) != "y"
-        ),
-        REFCOUNT,
-        "WARNING",
-    )
+def provoke(guest: Guest, points: Sequence[str]) -> Provoked:
+    """Have lkdtm go through its crash ``points``, "WARNING" among them, and return what the guest reports.
+
+    Raises HarnessError if the guest does not report its kernel's state.
+    """
     console = guest.machine.console
     earlier_kinds = frozenset(one.kind for one in console.splats())
     mark = console.mark()

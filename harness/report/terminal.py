@@ -22,7 +22,7 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.text import visible
-from harness.report.tally import tally
+from harness.report.repetitions import tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Kind, Verdict

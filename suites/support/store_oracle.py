@@ -1,4 +1,4 @@
-"""The quiescence oracle: does a store of a client still reach a range after its owner has revoked it?
+"""The oracle of stores: does a store of a client still reach a range after its owner has revoked it?
 
 A hostile client keeps storing to the range.  After the revoke the owner writes the
 whole range; a word that differs later was stored by the client.  A fault of the

@@ -14,7 +14,7 @@ from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
 from harness.vm.ram_bar import RamBar
-from suites.support.quiescence import OURS, THEIRS, Oracle
+from suites.support.store_oracle import OURS, THEIRS, Oracle
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
-from harness.report import junit, table
+from harness.report import junit, terminal
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind, Verdict
 
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 
 def shown(directory: Path, stream: io.StringIO, width: int | None = None) -> str:
-    table.show(directory, stream, width)
+    terminal.show(directory, stream, width)
     lines = stream.getvalue().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
@@ -98,7 +98,7 @@ def test_table_on_ascii_escapes_other_characters(tmp_path: Path, monkeypatch: py
         raw = io.BytesIO()
         stream = io.TextIOWrapper(raw, encoding="ascii")
         monkeypatch.setattr(stream, "isatty", lambda answer=tty: bool(answer))
-        table.show(directory, stream, width)
+        terminal.show(directory, stream, width)
         stream.flush()
         assert b"gr\\xf6\\xdfe \\u20ac" in raw.getvalue()
 
@@ -132,7 +132,7 @@ def test_reports_and_exit_code_come_from_the_journal(tmp_path: Path) -> None:
     directory = run_one(tmp_path, "reason")
     stream = io.StringIO()
     junit.write(directory)
-    table.show(directory, stream)
+    terminal.show(directory, stream)
     assert read(directory).exit_code is ExitCode.SERIES
     assert f"Results: {directory}" in stream.getvalue()
     assert (directory / "junit.xml").exists()
