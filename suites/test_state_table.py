@@ -1,4 +1,4 @@
-"""STATE: every event in every state of a DMABUF, by the table suites/states.toml."""
+"""STATE: every event in every state of a DMABUF, by the table suites/state_table.toml."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
 from harness.vm.hardware import PAGE
-from suites.support import states
+from suites.support import state_table
 from suites.support.constants import D0, D3HOT, IOVA, SENTINEL, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR
 from suites.support.fixtures import Finding
 from suites.support.reach import View
 from suites.support.registers import RESETS, write_by_dma
 
-TABLE = states.load()
+TABLE = state_table.load()
 CHECKS = {
     "mmap()": ("STATE-15", "REV-03"),
     "access": ("STATE-16", "STATE-01", "STATE-06", "STATE-07", "REV-01", "LIFE-05"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.lib.errors import HarnessError
-from suites.support.states import load
+from suites.support.state_table import load
 
 
 def test_the_projects_own_table_is_whole() -> None:
@@ -30,7 +30,7 @@ def test_the_projects_own_table_is_whole() -> None:
     ],
 )
 def test_a_malformed_table_is_named(tmp_path: Path, text: str, word: str) -> None:
-    path = tmp_path / "states.toml"
+    path = tmp_path / "state_table.toml"
     path.write_text(text)
     with pytest.raises(HarnessError, match=word):
         load(path)

@@ -1,4 +1,4 @@
-"""The state table: what becomes of a DMABUF in each of its states, as data (``suites/states.toml``)."""
+"""The state table, ``suites/state_table.toml``: what becomes of a DMABUF in each of its states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.lib.errors import HarnessError
 
-STATES = Path(__file__).resolve().parent.parent / "states.toml"
+STATES = Path(__file__).resolve().parent.parent / "state_table.toml"
 
 
 @dataclass(frozen=True)
