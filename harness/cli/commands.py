@@ -123,9 +123,7 @@ def build(args: argparse.Namespace) -> ExitCode:
     request = request_of(args)
     if args.dry_run:
         return _dry_run(request, store)
-    progress = Progress(store)
-    packages.ensure(store, progress)
-    built = _built(request, store, progress)
+    built = _built(request, store, Progress(store))
     print(f"Linux {built.release}\nbzImage: {built.bzimage}\nheaders: {built.headers}")
     return ExitCode.OK
 
@@ -192,7 +190,6 @@ def boot(args: argparse.Namespace) -> ExitCode:
     if args.dry_run:
         return _dry_run(request, store)
     progress = Progress(store)
-    packages.ensure(store, progress)
     built = _built(request, store, progress)
     rootfs = image.build(store, progress, _log(store, "image"))
     accelerator = choose(store, request.accel, request.qemu, built.bzimage)
@@ -247,6 +244,7 @@ def _applied(request: Request, store: Store, progress: Progress) -> Tree:
 
 
 def _built(request: Request, store: Store, progress: Progress) -> Kernel:
+    packages.ensure(store, progress)
     if request.kernel is not None and request.headers is not None:
         return kernel.prebuilt(request.kernel, request.headers)
     tree = _applied(request, store, progress)

@@ -97,8 +97,10 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
     or the checkout.
     """
     if request.series is None:
-        name = request.kernel.name if request.kernel is not None else _checkout(request).name
-        return RunInput(request, series.unpatched(name, "auto"), arguments=tuple(arguments))
+        given = request.kernel or request.tree
+        assert given is not None
+        unpatched = series.unpatched(given.absolute().name, "auto")
+        return RunInput(request, unpatched, arguments=tuple(arguments))
     tested = series.load(request.series, paths.PATCHES)
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
@@ -107,8 +109,3 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
     elif request.patches is not None:
         tested = tested.first(request.patches)
     return RunInput(request, tested, caught_by, tuple(arguments))
-
-
-def _checkout(request: Request) -> Path:
-    assert request.tree is not None
-    return request.tree.absolute()

@@ -92,9 +92,9 @@ class Stages:
         with host_errors(self._store.root, self._results.dir):
             self._prepare(machines, layout)
 
-    def kernel(self) -> tuple[Kernel, Tree | None]:
+    def _kernel(self) -> tuple[Kernel, Tree | None]:
         """Build the kernel under test, or take the prebuilt one.  Raises the errors of prepare()."""
-        tested, tree = self._kernel()
+        tested, tree = self._build()
         self._results.write_run(
             kernel_release=tested.release,
             kernel=tested.identity,
@@ -112,7 +112,7 @@ class Stages:
         self._results.write_run(
             title=series.title, origin=series.origin, dialect=series.dialect, digest=series.digest
         )
-        tested, tree = self.kernel()
+        tested, tree = self._kernel()
         with self._stage("image"):
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
             self._results.write_run(image=rootfs.identity)
@@ -126,7 +126,7 @@ class Stages:
             if not self._journal.passed("boot"):
                 machines.boot_first(layout)
 
-    def _kernel(self) -> tuple[Kernel, Tree | None]:
+    def _build(self) -> tuple[Kernel, Tree | None]:
         request, store, progress = self._request, self._store, self._progress
         if request.kernel is not None and request.headers is not None:
             return build.prebuilt(request.kernel, request.headers), None
