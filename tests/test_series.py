@@ -116,7 +116,7 @@ def test_load_by_name_and_by_path_are_equal(tmp_path: Path) -> None:
     patches = tmp_path / "patches"
     folder = write_series(patches / "mine", 'title = "Mine"\ndialect = "feature"\n', 2)
     by_name, by_path = series.load("mine", patches), series.load(str(folder), patches)
-    assert by_name == series.Series("mine", "Mine", "6.19", "feature", by_path.patches, {}, str(folder))
+    assert by_name == series.Series("mine", "Mine", "", "feature", by_path.patches, {}, str(folder))
     assert by_name.digest == by_path.digest
     assert [patch.name for patch in by_name.patches] == ["0001-change.patch", "0002-change.patch"]
     assert by_name.patches[0].subject == "[PATCH] vfio: change"

@@ -239,7 +239,7 @@ def clean(args: argparse.Namespace) -> ExitCode:
 
 def _applied(request: Request, store: Store, progress: Progress) -> Tree:
     tested = requests.load(request).series
-    base = fetch_base(store, progress, tested.base, request.tree)
+    base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
     return apply_series(store, progress, base, tested, _log(store, "apply"))
 
 
@@ -255,7 +255,7 @@ def _checked(request: Request, tested: Series, first: int = 1) -> list[every_pre
     store = Store()
     progress = Progress(store)
     packages.ensure(store, progress)
-    base = fetch_base(store, progress, tested.base, request.tree)
+    base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
     fragments = every_prefix.request_text(request.fragments)
     warnings = WarningCheck(store, progress, fragments, _log(store, "check"))
     return every_prefix.check(store, progress, tested, base, warnings, first)

@@ -36,6 +36,7 @@ from harness.mutants.ledger import CleanRun, Ledger, MutantTrial
 from harness.mutants.report import line
 from harness.run.request import Request
 from harness.series.mutant import Mutant
+from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Record
 from harness.verdict.requirements import Scenario
 from harness.verdict.verdict import Kind, Verdict
@@ -155,7 +156,7 @@ class Trials:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / STAGES).open("w") as output:
                 progress = Progress(self.store, output)
-                base = fetch_base(self.store, progress, job.whole.base)
+                base = fetch_base(self.store, progress, job.whole.base or DEFAULT_BASE)
                 applied = apply.apply_series(self.store, progress, base, job.series, folder / "apply.log")
                 return build_kernel(self.store, progress, applied, job.fragments, folder / "build.log")
 

@@ -27,6 +27,7 @@ from harness.lib.host import host_errors
 from harness.lib.progress import Progress
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import Request, RunInput
+from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 from harness.vm import image, qemu_program
@@ -131,7 +132,7 @@ class Stages:
         if request.kernel is not None and request.headers is not None:
             return build.prebuilt(request.kernel, request.headers), None
         with self._stage("fetch"):
-            base = fetch_base(store, progress, self._series.base, request.tree)
+            base = fetch_base(store, progress, self._series.base or DEFAULT_BASE, request.tree)
             self._results.write_run(base_wanted=base.wanted, base=base.version, base_source=base.source)
             if base.note:
                 self._journal.note(base.note)

@@ -10,7 +10,7 @@ import difflib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.lib import files, git
@@ -19,6 +19,7 @@ from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable
 from harness.series import diff, mbox, prefix
 from harness.series.manifest import MANIFEST, Manifest
+from harness.series.posting import Posting
 from harness.series.prefix import Prefix, group
 from harness.verdict.verdict import EXPECTABLE, Verdict
 
@@ -39,11 +40,11 @@ class Patch:
 class Series:
     """An ordered list of patches, with their base, dialect and expected verdicts.
 
-    ``base`` is the release that the patches were made for ("6.19"); ``dialect`` is
-    one of manifest.DIALECTS.  ``expect`` maps requirement ids ("REV-01"), groups of
+    ``base`` is the release that the patches were made for ("6.19"), empty if no manifest
+    names one; ``dialect`` is one of manifest.DIALECTS.  ``expect`` maps requirement ids ("REV-01"), groups of
     them ("REV"), scenario ids and "default" to a verdict word.  ``origin`` is the
     place that the series was read from, for people.  ``prefixes`` are in ascending
-    order of their limits.
+    order of their limits.  ``posting`` has what the mails say of themselves.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Series:
     expect: Mapping[str, str]
     origin: str
     prefixes: tuple[Prefix, ...] = ()
+    posting: Posting = field(default_factory=Posting)
 
     @property
     def digest(self) -> str:
@@ -104,7 +106,7 @@ class Series:
 
 def unpatched(name: str, dialect: str) -> Series:
     """Return a series without patches, for a tree or a kernel that is tested unchanged."""
-    return Series(_slug(name), f"{name}, as it is", DEFAULT_BASE, dialect, (), {}, name)
+    return Series(_slug(name), f"{name}, as it is", "", dialect, (), {}, name)
 
 
 def load(argument: str, patches_dir: Path) -> Series:
@@ -191,7 +193,7 @@ def _load_folder(folder: Path, patches_dir: Path) -> Series:
     return Series(
         name=_slug(name),
         title=manifest.title or (mbox.without_tag(cover[0].subject) if cover else name),
-        base=manifest.base or DEFAULT_BASE,
+        base=manifest.base or "",
         dialect=manifest.dialect,
         patches=patches,
         expect=manifest.expect,
@@ -231,7 +233,7 @@ def _load_mbox(path: Path) -> Series:
         Patch(f"{number:04}-{_slug(mbox.without_tag(mbox.subject(one)), 60)}.patch", one, mbox.subject(one))
         for number, one in enumerate(mails, 1)
     )
-    return Series(_slug(path.stem), title, DEFAULT_BASE, "auto", patches, {}, str(path))
+    return Series(_slug(path.stem), title, "", "auto", patches, {}, str(path))
 
 
 def _inside(path: Path, roots: Iterable[Path]) -> bool:

@@ -1,0 +1,28 @@
+"""The facts that the mails of a series state about themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Posting:
+    """One posting of a series, as its cover letter or first patch describes it.
+
+    ``message_id`` is of the cover letter, or else of the first patch, without angle
+    brackets.  ``revision`` is 1 for a posting without a number.  ``base_commit`` and
+    ``prerequisites`` (patch-ids) are hexadecimal.  ``previous`` has message-ids of, or
+    links to, earlier revisions.  ``manifest`` is the path of the manifest of a public
+    revision that was found by the message-id.  ``notes`` are sentences for the user:
+    which revision was chosen, and which mails were left out.  Texts are empty when the
+    mails do not say.
+    """
+
+    message_id: str = ""
+    revision: int = 1
+    rfc: bool = False
+    base_commit: str = ""
+    prerequisites: tuple[str, ...] = ()
+    previous: tuple[str, ...] = ()
+    manifest: str = ""
+    notes: tuple[str, ...] = ()
