@@ -61,6 +61,23 @@ def make_tarball(path: Path, *extra: tuple[tarfile.TarInfo, str]) -> Path:
     return path
 
 
+def make_source_package(folder: Path, source: Path) -> Path:
+    """Write linux-source-7.3_7.3.4-1_all.deb, which holds the tarball ``source`` as Debian's package does."""
+    content = folder / "package"
+    inside = content / "usr" / "src" / "linux-source-7.3.tar.xz"
+    inside.parent.mkdir(parents=True)
+    shutil.copyfile(source, inside)
+    (content / "usr" / "share").mkdir()
+    (content / "usr" / "share" / "copyright").write_text("after the tarball, or before it\n" * 100)
+    (content / "DEBIAN").mkdir()
+    fields = {"Package": "linux-source-7.3", "Version": "7.3.4-1", "Architecture": "all"}
+    fields |= {"Maintainer": "a test", "Description": "a test"}
+    (content / "DEBIAN" / "control").write_text("".join(f"{key}: {text}\n" for key, text in fields.items()))
+    package = folder / "linux-source-7.3_7.3.4-1_all.deb"
+    subprocess.run(["dpkg-deb", "--build", str(content), str(package)], check=True, capture_output=True)
+    return package
+
+
 def make_base(folder: Path) -> Base:
     """Import the small kernel into a repository of its own below ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)

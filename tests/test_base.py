@@ -8,23 +8,27 @@ import io
 import ipaddress
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from local_server import Site, serving
-from small_kernel import FILES, make_tarball
+from small_kernel import FILES, make_source_package, make_tarball
 
-from harness.kernel import base
-from harness.lib import git
+from harness.kernel import base, kconfig
+from harness.kernel.debian import Archive, ArchiveFile
+from harness.kernel.pins import read_pins
+from harness.lib import apt, git
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UnreachableError, UsageError
-from harness.lib.progress import Progress
+from harness.lib.progress import Progress, Stage
 
 
 @pytest.fixture
@@ -112,10 +116,96 @@ def test_base_that_is_not_pinned_is_a_usage_error(store: Store) -> None:
 
 
 def test_pins_have_versions_and_digests() -> None:
-    pins = base.read_pins(base.PINNED)
-    assert [pin.version for pin in pins] == ["6.19", "6.19.6", "6.19.8", "6.19.10", "6.19.11"]
-    assert all(len(pin.sha256) == 64 for pin in pins if pin.archive)
+    pins = read_pins()
+    assert [pin.version for pin in pins if pin.url] == ["6.19", "7.1", "7.2", "7.3"]
+    assert [pin.release for pin in pins] == sorted(pin.release for pin in pins)
+    for pin in pins:
+        assert kconfig.release(pin.version) == kconfig.release(pin.release)
+        assert (
+            pin.file.startswith((f"linux_{pin.version}.orig", f"linux-source-{pin.release}_{pin.version}-"))
+            or pin.url
+        )
+    assert all(len(pin.sha256) == 64 and pin.suite for pin in pins if pin.archive)
     assert all(pin.sha256 or pin.url.startswith("https://cdn.kernel.org/") for pin in pins)
+
+
+# --- the Debian archive
+
+
+def pin_files(folder: Path, *files: tuple[str, str, str]) -> Path:
+    """Pin files of a suite of the Debian archive, each with a version and a digest, for 7.3."""
+    pins = folder / "bases.toml"
+    pins.write_text(
+        "".join(
+            f'[[tarball]]\nrelease = "7.3"\nversion = "{version}"\narchive = "debian"\n'
+            f'suite = "backports"\nfile = "{name}"\nsha256 = "{sha256}"\n'
+            for name, version, sha256 in files
+        )
+    )
+    return pins
+
+
+class ArchiveOfATest(Archive):
+    """A suite whose index lists ``listed``, and whose pool has the files of ``pool``."""
+
+    listed: ClassVar[dict[str, ArchiveFile]] = {}
+    pool: ClassVar[dict[str, Path]] = {}
+    read: ClassVar[list[str]] = []
+
+    def files(self) -> dict[str, ArchiveFile]:
+        self.read.append(f"{self.mirror} {self.suite}")
+        return self.listed
+
+    def download(self, file: ArchiveFile, target: Path, sha256: str, stage: Stage) -> None:
+        source = self.pool.get(target.name)
+        if source is None:
+            raise UnreachableError(f"{file.url} could not be fetched.")
+        shutil.copyfile(source, target)
+
+
+@pytest.fixture
+def archive(monkeypatch: pytest.MonkeyPatch) -> type[ArchiveOfATest]:
+    monkeypatch.setattr(base, "Archive", ArchiveOfATest)
+    monkeypatch.setattr(apt, "mirrors", lambda: ["http://one.example/", "http://two.example/"])
+    ArchiveOfATest.listed, ArchiveOfATest.pool, ArchiveOfATest.read = {}, {}, []
+    return ArchiveOfATest
+
+
+def test_base_is_taken_from_the_first_file_that_is_there(
+    tmp_path: Path, store: Store, archive: type[ArchiveOfATest]
+) -> None:
+    package = make_source_package(tmp_path, make_tarball(tmp_path / "linux.tar.xz"))
+    sha256 = hashlib.sha256(package.read_bytes()).hexdigest()
+    gone, listed = "linux_7.3.2.orig.tar.xz", "linux_7.3.4.orig.tar.xz"
+    archive.listed = {
+        listed: ArchiveFile("http://one.example/pool/x", "1" * 64, 1),
+        package.name: ArchiveFile("http://one.example/pool/y", sha256, package.stat().st_size),
+    }
+    archive.pool = {package.name: package}
+    pins = pin_files(
+        tmp_path, (gone, "7.3.2", "0" * 64), (listed, "7.3.4", "1" * 64), (package.name, "7.3.4", sha256)
+    )
+    said = io.StringIO()
+    found = base.fetch(store, Progress(store, said), "7.3", pins)
+    assert (found.version, found.wanted) == ("7.3.4", "7.3")
+    assert found.note == "7.3.4 with Debian's patches instead of 7.3"
+    assert f"do not list {gone}" in said.getvalue()
+    assert "http://one.example/pool/x could not be fetched" in said.getvalue()
+    assert "base: 7.3.4 with Debian's patches instead of 7.3, from linux-source-7.3_" in said.getvalue()
+    assert archive.read == ["http://one.example/ backports", "http://two.example/ backports"]
+    assert base.fetch(store, Progress(store, said), "7.3", pins) == found
+    assert left_in(store.root / "downloads") == []
+
+
+def test_base_with_another_digest_in_the_index_is_refused(
+    tmp_path: Path, store: Store, archive: type[ArchiveOfATest]
+) -> None:
+    name = "linux_7.3.4.orig.tar.xz"
+    archive.listed = {name: ArchiveFile("http://one.example/pool/x", "1" * 64, 1)}
+    with pytest.raises(HarnessError, match=f"gives {'1' * 64} as the digest of {name}"):
+        base.fetch(
+            store, Progress(store, io.StringIO()), "7.3", pin_files(tmp_path, (name, "7.3.4", "2" * 64))
+        )
 
 
 # --- digests that are not pinned

@@ -18,6 +18,7 @@ from small_run import make_checkout, run
 from harness.cli import commands, main, prefixes
 from harness.cli.prefixes import PrefixResult
 from harness.journal.writer import JournalWriter
+from harness.kernel.base import Base
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PATCHES, PROJECT
@@ -166,13 +167,30 @@ def test_prefixes_do_not_pass_from_to_their_runs(
 ) -> None:
     seen: list[tuple[Any, ...]] = []
     rows = [PrefixResult(count, f"patch {count}") for count in (1, 2, 3)]
-    monkeypatch.setattr(commands, "fetch_base", lambda *_: None)
+    found = Base("6.19.6", "6.19", "a test", "0" * 40, Path("nowhere"))
+    monkeypatch.setattr(commands, "fetch_base", lambda *_: found)
     monkeypatch.setattr(prefixes, "check", lambda *given: rows[given[-1] - 1 :])
     monkeypatch.setattr(prefixes, "run", lambda *given: seen.append(given))
     assert main.main(["prefixes", "-k", "map", *word, "--series", "reference-feature", "-x"]) == ExitCode.OK
     (((first, *_), request, options),) = seen
     assert (first.count, request) == (2, Request(series="reference-feature", variants="one"))
     assert options == ["-k", "map", "-x"]
+
+
+@pytest.mark.parametrize("command", ["apply", "build", "check", "fetch", "prefixes", "run", "boot"])
+def test_base_beside_a_tree_is_refused(
+    capsys: pytest.CaptureFixture[str], cache: Path, tmp_path: Path, command: str
+) -> None:
+    said = refused(capsys, command, "--base", "7.2", "--tree", tmp_path)
+    assert "leave --base out" in said or "leave one of them out" in said
+
+
+@pytest.mark.parametrize("base", ["7.0", "7.3-rc4", "v7.2", "7.2.6"])
+def test_base_that_is_not_pinned_is_refused(
+    capsys: pytest.CaptureFixture[str], cache: Path, base: str
+) -> None:
+    said = refused(capsys, "apply", "--series", "baseline", "--base", base)
+    assert f"The base '{base}' is not known here. Choose one of 6.19, 7.1, 7.2, 7.3" in said
 
 
 @pytest.mark.parametrize("command", ["run", "boot"])
@@ -375,14 +393,3 @@ def test_output_to_a_closed_pipe_is_silent() -> None:
         reading.stdout.readline()
         reading.stdout.close()
         assert reading.stderr.read() == b""
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&- >/dev/null", ">&- 2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize(
-    ("command", "code"), [("matrix", ExitCode.OK), ("apply --series none", ExitCode.HARNESS)]
-)
-def test_closed_streams_change_no_exit_code(closed: str, command: str, code: ExitCode) -> None:
-    line = f"{shlex.quote(sys.executable)} -m harness {command} {closed}"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.count("\n") == (command != "matrix" and "2>&-" not in closed)

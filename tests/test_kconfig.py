@@ -15,6 +15,7 @@ from harness.lib.errors import UsageError
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
 from harness.run.request import FRAGMENTS
+from harness.series.series import DEFAULT_BASE
 
 TREE = Path(__file__).parent / "data" / "kbuild" / "kconfig"
 ON = {"X86": "y", "MMU": "y", "PCI": "y", "IOMMU": "y", "CPU_BITS": "48"}
@@ -28,21 +29,56 @@ def test_values_of_a_configuration_are_read() -> None:
 def test_requested_takes_the_later_fragment(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("# why\nCONFIG_PCI=y\nCONFIG_VT=n\n")
     (tmp_path / "b").write_text("# CONFIG_PCI is not set\n")
-    asked = kconfig.requested([tmp_path / "a", tmp_path / "b"])
+    asked = kconfig.requested([tmp_path / "a", tmp_path / "b"], "6.19")
     assert asked == {"PCI": "n", "VT": "n"}
     assert kconfig.fragment_text(asked) == "CONFIG_PCI=n\nCONFIG_VT=n\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "there"),
+    [("6.18.2", "AB"), ("6.19.6", "ABC"), ("7.2", "AC"), ("7.2-rc7", "AC"), ("7.10.3", "AD"), ("7.3", "AD")],
+)
+def test_requested_takes_options_of_the_release(tmp_path: Path, version: str, there: str) -> None:
+    fragment = tmp_path / "fragment"
+    fragment.write_text(
+        "# releases: ..6.19\nCONFIG_B=y\nCONFIG_A=y\n"
+        "#releases: 6.19..7.2\n# CONFIG_C is not set\n# releases:  7.3..\nCONFIG_D=y\n"
+    )
+    assert "".join(sorted(kconfig.requested([fragment], version))) == there
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# releases: 6.19\nCONFIG_A=y\n", "line 1 that names no range of releases"),
+        ("\n# releases: ..\nCONFIG_A=y\n", "line 2 that names no range of releases"),
+        ("# releases: ..6.19.2\nCONFIG_A=y\n", "line 1 that names no range of releases"),
+        ("# releases: 7.3..\n\nCONFIG_A=y\n", "no option right after line 1"),
+        ("# releases: 7.3..\n# releases: 7.3..\nCONFIG_A=y\n", "no option right after line 1"),
+        ("CONFIG_A=y\n# releases: 7.3..\n", "ends after a line that names releases"),
+    ],
+)
+def test_requested_refuses_malformed_releases(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "bad").write_text(text)
+    with pytest.raises(UsageError, match=says):
+        kconfig.requested([tmp_path / "bad"], "6.19")
+
+
+def test_release_of_no_kernel_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="'next' is not the version of a kernel"):
+        kconfig.release("next")
 
 
 @pytest.mark.parametrize("line", ["CONFIG_PCI", "PCI=y", "CONFIG_PCI =y", "config PCI"])
 def test_requested_refuses_a_malformed_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "bad").write_text(f"CONFIG_VT=n\n{line}\n")
     with pytest.raises(UsageError, match="line 2"):
-        kconfig.requested([tmp_path / "bad"])
+        kconfig.requested([tmp_path / "bad"], "6.19")
 
 
 def test_requested_refuses_a_missing_fragment(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
-        kconfig.requested([tmp_path / "nowhere"])
+        kconfig.requested([tmp_path / "nowhere"], "6.19")
 
 
 def test_vanished_lists_options_with_another_value() -> None:
@@ -141,7 +177,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("more", [[], ["debug.config"], ["leaks.config"], ["lines.config"]], ids=str)
 def test_fragments_survive_in_the_real_kernel(source: Path, tmp_path: Path, more: list[str]) -> None:
     """No requested option vanishes, and why() calls no option impossible that kconfig has set."""
-    asked = kconfig.requested(KCONFIG / name for name in (*FRAGMENTS, *more))
+    asked = kconfig.requested([KCONFIG / name for name in (*FRAGMENTS, *more)], DEFAULT_BASE)
     (tmp_path / "fragment").write_text(kconfig.fragment_text(asked))
     command.run(
         ["make", "-s", "-C", str(source), f"O={tmp_path}", "ARCH=x86_64", "allnoconfig"],

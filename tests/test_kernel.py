@@ -226,7 +226,7 @@ def test_make_lines_are_those_of_a_build(small: SmallKernel) -> None:
         for word in shlex.split(small.log.read_text(), comments=False)
         if word.startswith("INSTALL_HDR_PATH=")
     ).partition("=")[2]
-    printed = build.make_lines(small.store, [small.fragment], Path(headers_of_this_build) / "include")
+    printed = build.make_lines(small.store, [small.fragment], "6.19", Path(headers_of_this_build) / "include")
     run = [line.removeprefix("$ ") for line in small.log.read_text().splitlines() if line.startswith("$ ")]
     assert printed == run
     assert json.loads((built.bzimage.parent / "meta.json").read_text())["release"] == built.release

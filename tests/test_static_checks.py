@@ -25,7 +25,7 @@ def small(tmp_path: Path) -> SmallKernel:
 
 
 def bench_of(small: SmallKernel) -> WarningCheck:
-    request = kconfig.fragment_text(kconfig.requested([small.fragment]))
+    request = kconfig.fragment_text(kconfig.requested([small.fragment], "6.19"))
     return WarningCheck(small.store, Progress(small.store, io.StringIO()), request, small.log)
 
 

@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from small_kernel import make_tarball, member
+from small_kernel import make_source_package, make_tarball, member
 
 from harness.kernel import tarball
 from harness.lib.errors import HarnessError
@@ -52,6 +52,33 @@ def test_tarball_cut_short_is_refused(tmp_path: Path, stage: Stage) -> None:
     with pytest.raises(HarnessError, match="could not be imported") as refusal:
         tarball.import_tarball(archive, tmp_path / "git", "test\n", stage)
     assert "Unexpected end of input" in refusal.value.tail
+
+
+def test_source_package_gives_the_tree_of_its_tarball(tmp_path: Path, stage: Stage) -> None:
+    archive = make_tarball(tmp_path / "linux.tar.xz")
+    package = make_source_package(tmp_path, archive)
+    one = tarball.import_tarball(archive, tmp_path / "one", "test\n", stage)
+    assert tarball.import_tarball(package, tmp_path / "two", "test\n", stage) == one
+
+
+def test_source_package_without_its_tarball_is_refused(tmp_path: Path, stage: Stage) -> None:
+    package = make_source_package(tmp_path, make_tarball(tmp_path / "linux.tar.xz"))
+    other = package.rename(tmp_path / "linux-source-7.4_7.4.1-1_all.deb")
+    with pytest.raises(HarnessError, match="could not be imported") as refusal:
+        tarball.import_tarball(other, tmp_path / "git", "test\n", stage)
+    assert "linux-source-7.4.tar.xz: Not found in archive" in refusal.value.tail
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_source_package_cut_short_is_refused(tmp_path: Path, stage: Stage, inside: bool) -> None:
+    archive = make_tarball(tmp_path / "linux.tar.xz")
+    if inside:
+        archive.write_bytes(archive.read_bytes()[:-40])
+    package = make_source_package(tmp_path, archive)
+    if not inside:
+        package.write_bytes(package.read_bytes()[:-200])
+    with pytest.raises(HarnessError, match="could not be imported"):
+        tarball.import_tarball(package, tmp_path / "git", "test\n", stage)
 
 
 def test_tarball_gives_the_same_commit_everywhere(

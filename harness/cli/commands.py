@@ -16,6 +16,7 @@ from harness.journal.reader import read
 from harness.kernel import build as kernel
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
@@ -33,7 +34,7 @@ from harness.report import coverage, junit, terminal
 from harness.run import request as requests
 from harness.run import stages
 from harness.run.machines import hold
-from harness.run.request import DEFAULT_SERIES, Request
+from harness.run.request import DEFAULT_SERIES, Request, RunInput
 from harness.series.series import DEFAULT_BASE, Series
 from harness.verdict import requirements
 from harness.vm import hardware, image, machine, qemu_program
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     run_input = requests.load(request_of(args), args.typed)
     store = Store()
     if args.dry_run:
-        return _dry_run(run_input.request, store)
+        return _dry_run(run_input, store)
     progress = Progress(store)
     packages.ensure(store, progress)
     stages.check(run_input.request)
@@ -79,12 +80,14 @@ def request_of(args: argparse.Namespace) -> Request:
     return Request(**options)
 
 
-def _dry_run(request: Request, store: Store) -> ExitCode:
+def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
     """Print the commands that a run would start, and start none."""
+    request = run_input.request
     bzimage = request.kernel
     if bzimage is None:
         bzimage = store.root / "kernel" / "KEY" / "bzImage"
-        for line in kernel.make_lines(store, request.fragments, bzimage.parent / "include"):
+        version = kernel_version(request.tree) if request.tree else run_input.series.base or DEFAULT_BASE
+        for line in kernel.make_lines(store, request.fragments, version, bzimage.parent / "include"):
             print(line)
     rootfs = store.root / "image" / "KEY" / "rootfs"
     accelerator = Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
@@ -103,8 +106,10 @@ def doctor(args: argparse.Namespace) -> ExitCode:
 
 def fetch(args: argparse.Namespace) -> ExitCode:
     """Get the base source."""
+    if args.base is not None and args.tree is not None:
+        raise UsageError("A base comes from --base or from --tree: leave one of them out.")
     store = Store()
-    base = fetch_base(store, Progress(store), DEFAULT_BASE, args.tree)
+    base = fetch_base(store, Progress(store), args.base or DEFAULT_BASE, args.tree)
     print(f"Linux {base.version}, commit {base.commit[:12]} in {base.repository}, from {base.source}")
     return ExitCode.OK
 
@@ -122,7 +127,7 @@ def build(args: argparse.Namespace) -> ExitCode:
     store = Store()
     request = request_of(args)
     if args.dry_run:
-        return _dry_run(request, store)
+        return _dry_run(requests.load(request), store)
     built = _built(request, store, Progress(store))
     print(f"Linux {built.release}\nbzImage: {built.bzimage}\nheaders: {built.headers}")
     return ExitCode.OK
@@ -188,7 +193,7 @@ def boot(args: argparse.Namespace) -> ExitCode:
     store = Store()
     request = request_of(args)
     if args.dry_run:
-        return _dry_run(request, store)
+        return _dry_run(requests.load(request), store)
     progress = Progress(store)
     built = _built(request, store, progress)
     rootfs = image.build(store, progress, _log(store, "image"))
@@ -256,7 +261,7 @@ def _checked(request: Request, tested: Series, first: int = 1) -> list[every_pre
     progress = Progress(store)
     packages.ensure(store, progress)
     base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
-    fragments = every_prefix.request_text(request.fragments)
+    fragments = every_prefix.request_text(request.fragments, base.version)
     warnings = WarningCheck(store, progress, fragments, _log(store, "check"))
     return every_prefix.check(store, progress, tested, base, warnings, first)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.cli import commands
 from harness.journal import resume
+from harness.kernel import pins
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
 
@@ -96,7 +97,8 @@ def parser() -> argparse.ArgumentParser:
         "--install", action="store_true", help="install the missing packages (as root on Debian)"
     )
 
-    fetch = add("fetch", commands.fetch, "get the base source", "fetch")
+    fetch = add("fetch", commands.fetch, "get the base source", "fetch --base 7.2")
+    _add_base(fetch)
     fetch.add_argument("--tree", metavar="DIR", type=Path, help="take it from this git checkout of a kernel")
 
     applying = add("apply", commands.apply, "apply a series to the base", "apply --series my-series.mbox")
@@ -236,6 +238,17 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         help="test the kernel in this git checkout, with its uncommitted changes; DIR itself is not changed",
+    )
+    _add_base(parser)
+
+
+def _add_base(parser: argparse.ArgumentParser) -> None:
+    """Add the option that chooses the base."""
+    parser.add_argument(
+        "--base",
+        metavar="RELEASE",
+        help=f"the kernel release to apply the series to: {', '.join(pins.releases())} (default: the "
+        "one that the series names)",
     )
 
 

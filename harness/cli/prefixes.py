@@ -125,6 +125,6 @@ def exit_code(rows: Iterable[PrefixResult]) -> ExitCode:
     return ExitCode.OK
 
 
-def request_text(fragments: Sequence[Path]) -> str:
-    """Return the configuration that ``fragments`` request, as WarningCheck takes it."""
-    return kconfig.fragment_text(kconfig.requested(fragments))
+def request_text(fragments: Sequence[Path], version: str) -> str:
+    """Return the configuration that ``fragments`` request of this kernel, as WarningCheck takes it."""
+    return kconfig.fragment_text(kconfig.requested(fragments, version))

@@ -1,29 +1,29 @@
 """The base: the kernel source that a series is applied to.
 
 It comes from the cache, else from kernel.org, else from the Debian archive,
-which has 6.19.y when kernel.org cannot be reached.  A version other than the
-wanted one is always reported.
+which has later versions of each release when kernel.org cannot be reached.  A
+version other than the wanted one is always reported.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.kernel import debian, download, tarball
+from harness.kernel import download, tarball
+from harness.kernel.debian import Archive, ArchiveFile
+from harness.kernel.pins import PINNED, Pin, read_pins, releases
 from harness.lib import apt, git
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UnreachableError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
-from harness.lib.paths import PATCHES
 from harness.lib.progress import Progress, Stage
+from harness.lib.text import printable
 from harness.series.series import DEFAULT_BASE
 
-PINNED = PATCHES / "bases.toml"
 # Bytes for one base: tarball 160 MB, repository 190 MB, and git's temporary files.
 SPACE_NEEDED = 600 << 20
 _RECORD = "base.json"  # beside the files of the bare repository; git ignores it
@@ -35,7 +35,7 @@ class Base:
 
     ``version`` is its version ("6.19.6"), ``wanted`` the release that the series
     asks for ("6.19"), ``source`` its origin, for people.  ``commit`` is in the bare
-    repository ``repository``.
+    repository ``repository``.  ``title`` is the version for people, if it is more.
     """
 
     version: str
@@ -43,23 +43,13 @@ class Base:
     source: str
     commit: str
     repository: Path
+    title: str = ""
 
     @property
     def note(self) -> str:
         """Return "6.19.6 instead of 6.19" for a version other than the wanted one, else nothing."""
-        return f"{self.version} instead of {self.wanted}" if self.version != self.wanted else ""
-
-
-@dataclass(frozen=True)
-class Pin:
-    """One entry of bases.toml: either ``url`` or ``archive`` is empty; ``sha256`` and ``tree`` may be."""
-
-    release: str
-    version: str
-    url: str = ""
-    archive: str = ""
-    sha256: str = ""
-    tree: str = ""
+        title = self.title or self.version
+        return f"{title} instead of {self.wanted}" if title != self.wanted else ""
 
 
 def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: Path = PINNED) -> Base:
@@ -70,12 +60,15 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
     """
     pins = [pin for pin in read_pins(pinned) if pin.release == wanted]
     if not pins:
-        known = ", ".join(sorted({pin.release for pin in read_pins(pinned)}))
-        raise UsageError(f"The base {wanted!r} is not known here ({known}). Use --tree DIR for another.")
+        known = ", ".join(releases(pinned))
+        raise UsageError(
+            f"The base {printable(wanted)!r} is not known here. Choose one of {known} with --base, or give a "
+            "git checkout of the kernel with --tree DIR."
+        )
     base = _cached(store, pins)
     if base is None:
         with progress.stage("fetch") as stage:
-            waiting = "another run is fetching the base; this one waits for it"
+            waiting = "another run is fetching a base; this one waits for it"
             with store.lock("base", waiting=lambda: stage.note(waiting)):
                 base = _cached(store, pins) or _fetch(store, pins, stage)
     if base.note:
@@ -83,43 +76,30 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
     return base
 
 
-def read_pins(path: Path) -> list[Pin]:
-    """Return the entries of bases.toml, in order."""
-    return [Pin(**entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["tarball"]]
-
-
-def _cached(store: Store, pins: Iterable[Pin]) -> Base | None:
+def _cached(store: Store, pins: Sequence[Pin]) -> Base | None:
     for pin in pins:
         for record in sorted(store.root.glob(f"base/{pin.version}-{pin.sha256[:16] or '*'}/{_RECORD}")):
             known = json.loads(record.read_text(encoding="utf-8"))
-            return Base(pin.version, pin.release, known["source"], known["commit"], record.parent)
+            commit, source = known["commit"], known["source"]
+            return Base(pin.version, pin.release, source, commit, record.parent, pin.title)
     return None
 
 
-def _fetch(store: Store, pins: Iterable[Pin], stage: Stage) -> Base:
-    """Try one source after another; a source that cannot be reached is reported and skipped."""
+def _fetch(store: Store, pins: Sequence[Pin], stage: Stage) -> Base:
+    """Try one source after another; a source that does not have the base is reported and skipped."""
     download.require_space(store.root, SPACE_NEEDED)
     log = store.path("logs", "fetch.log")
     log.unlink(missing_ok=True)
-    pins = list(pins)
+    archives = _Archives(store, log, stage)
     failures: list[str] = []
-    for pin in (pin for pin in pins if pin.url):
+    for pin in pins:
         try:
-            return _from_url(store, pin, stage)
+            return _from_url(store, pin, stage) if pin.url else _from_debian(store, pin, archives, stage)
         except UnreachableError as error:
-            stage.note(error.message)
-            failures.append(error.message)
-    try:
-        mirrors = apt.mirrors() if any(pin.archive == "debian" for pin in pins) else []
-    except UnreachableError as error:
-        mirrors = []
-        failures.append(error.message)
-    for mirror in mirrors:
-        try:
-            return _from_debian(store, [pin for pin in pins if pin.archive == "debian"], mirror, log, stage)
-        except UnreachableError as error:
-            stage.note(error.message)
-            failures.append(f"{error.message}\n{error.tail}".strip())
+            failure = f"{error.message}\n{error.tail}".strip()
+            if failure not in failures:  # one index serves several pins
+                stage.note(error.message)
+                failures.append(failure)
     raise HarnessError(
         f"No source has the base {pins[0].release}. Connect this machine to the network or name a kernel "
         "checkout with --tree DIR.",
@@ -152,31 +132,67 @@ def published_digest(listing: str, name: str) -> str:
     return str(found[0])
 
 
-def _from_debian(store: Store, pins: Iterable[Pin], mirror: str, log: Path, stage: Stage) -> Base:
-    stage.update("reading the Debian archive's index")
-    archive = debian.Archive(mirror, store.path("apt", digest(mirror)[:16]), log)
-    tarballs = archive.tarballs()
-    failure = UnreachableError(
-        f"The index of {debian.SUITE} lists none of the pinned kernel tarballs.", log=log
-    )
-    for pin in pins:
-        entry = tarballs.get(pin.version)
-        if entry is None:
-            continue
-        if entry.sha256 != pin.sha256:
-            raise HarnessError(
-                f"The Debian archive's index gives {entry.sha256} as the digest of Linux {pin.version}; "
-                f"pinned is {pin.sha256}. Nothing was fetched."
-            )
-        path = store.path("downloads", entry.url.rpartition("/")[2])
+class _Archives:
+    """The suites of the Debian archive at the host's mirrors, each index read once and only when needed."""
+
+    def __init__(self, store: Store, log: Path, stage: Stage) -> None:
+        self._store = store
+        self._log = log
+        self._stage = stage
+        self._mirrors: list[str] | UnreachableError | None = None
+        self._known: dict[tuple[str, str], dict[str, ArchiveFile] | UnreachableError] = {}
+
+    def mirrors(self) -> list[str]:
+        """Return the URLs of the mirrors.  Raises UnreachableError."""
+        if self._mirrors is None:
+            try:
+                self._mirrors = apt.mirrors()
+            except UnreachableError as error:
+                self._mirrors = error
+        if isinstance(self._mirrors, UnreachableError):
+            raise self._mirrors
+        return self._mirrors
+
+    def archive(self, mirror: str, suite: str) -> Archive:
+        """Return the suite at one mirror."""
+        state = self._store.path("apt", digest(mirror, suite)[:16])
+        return Archive(mirror, suite, state, self._log)
+
+    def files(self, archive: Archive) -> dict[str, ArchiveFile]:
+        """Return what the signed indexes of ``archive`` list.  Raises UnreachableError."""
+        key = (archive.mirror, archive.suite)
+        if key not in self._known:
+            self._stage.update(f"reading the Debian archive's indexes of {archive.suite}")
+            try:
+                self._known[key] = archive.files()
+            except UnreachableError as error:
+                self._known[key] = error
+        found = self._known[key]
+        if isinstance(found, UnreachableError):
+            raise found
+        return found
+
+
+def _from_debian(store: Store, pin: Pin, archives: _Archives, stage: Stage) -> Base:
+    failure = UnreachableError("apt names no mirror of the Debian archive on this machine.")
+    for mirror in archives.mirrors():
+        archive = archives.archive(mirror, pin.suite)
+        path = store.path("downloads", pin.file)
         try:
+            entry = archives.files(archive).get(pin.file)
+            if entry is None:
+                raise UnreachableError(f"The indexes of {pin.suite} at {mirror} do not list {pin.file}.")
+            if entry.sha256 != pin.sha256:
+                raise HarnessError(
+                    f"The Debian archive's index gives {entry.sha256} as the digest of {pin.file}; "
+                    f"pinned is {pin.sha256}. Nothing was fetched."
+                )
             if not path.exists():
                 archive.download(entry, path, pin.sha256, stage)
         except UnreachableError as error:
-            stage.note(error.message)
             failure = error
             continue
-        source = f"{path.name} of the Debian archive ({debian.SUITE})"
+        source = f"{pin.file} of the Debian archive ({pin.suite})"
         return _import(store, pin, path, pin.sha256, source, stage)
     raise failure
 

@@ -72,7 +72,7 @@ def build_kernel(
     option that a fragment asks for, UsageError for a malformed fragment, and
     HarnessError when the machine fails (no space, no memory, no compiler).
     """
-    request = kconfig.fragment_text(kconfig.requested(fragments))
+    request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
     toolchain = _toolchain()
     key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
 
@@ -156,9 +156,9 @@ def release_of(bzimage: Path) -> str:
     return release[:64] if release.isprintable() and release else "unknown"
 
 
-def make_lines(store: Store, fragments: Sequence[Path], headers: Path) -> list[str]:
+def make_lines(store: Store, fragments: Sequence[Path], version: str, headers: Path) -> list[str]:
     """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
-    build_dir = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments)))
+    build_dir = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments, version)))
     return [shlex.join(build_dir.configure_argv()), shlex.join(build_dir.build_argv(headers))]
 
 

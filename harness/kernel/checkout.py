@@ -24,7 +24,7 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
     renews the time stamp of the objects it uses, so that they are not pruned.
     Raises UsageError when it is not the top of a git checkout of a kernel.
     """
-    version = _kernel_version(directory)
+    version = kernel_version(directory)
     top, git_dir, common = _locate(directory)
     if top != directory.resolve():
         raise UsageError(f"{directory} is not the top of a git checkout; that is {top}. Give --tree {top}.")
@@ -70,7 +70,7 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
     return Base(version, version, source, commit, repository)
 
 
-def _kernel_version(directory: Path) -> str:
+def kernel_version(directory: Path) -> str:
     """Return the version in the Makefile of a kernel source, such as 6.19.6.  Raises UsageError."""
     makefile = directory / "Makefile"
     text = makefile.read_text(errors="replace")[:4096] if makefile.is_file() else ""

@@ -19,8 +19,9 @@ REF = "refs/patchproof/base"
 
 
 def import_tarball(tarball: Path, repository: Path, message: str, stage: Stage) -> str:
-    """Import ``tarball`` (.tar.xz) as one commit into ``repository``, which is made as a bare repository.
+    """Import ``tarball`` as one commit into ``repository``, which is made as a bare repository.
 
+    It is a .tar.xz, or a Debian package (.deb) ``linux-source-VERSION``, which holds one.
     Returns the commit's id, which depends on the content and ``message`` alone.
     Raises HarnessError when the tarball is damaged, when it has a member that is
     neither a file nor a link inside the tree, or when the disk is full.
@@ -31,19 +32,25 @@ def import_tarball(tarball: Path, repository: Path, message: str, stage: Stage) 
         git.query(["config", key, value], env=git.environment(repository))
     stderr: list[bytes] = []
     try:
-        with (
-            _program(["xz", "--decompress", "--stdout", "--threads=0", str(tarball)], stderr) as xz,
-            _program(["git", "fast-import", "--quiet", "--depth=0"], stderr, repository) as importer,
-        ):
-            assert xz.stdout is not None
+        with contextlib.ExitStack() as stack:
+            content: IO[bytes] | None = None
+            running: dict[str, subprocess.Popen[bytes]] = {}
+            for argv in _readers(tarball):
+                running[argv[0]] = stack.enter_context(_program(argv, stderr, stdin=content))
+                content = running[argv[0]].stdout
+            importing = ["git", "fast-import", "--quiet", "--depth=0"]
+            importer = stack.enter_context(_program(importing, stderr, repository=repository))
+            assert content is not None
             assert importer.stdin is not None
-            with tarfile.open(fileobj=xz.stdout, mode="r|") as members:
+            with tarfile.open(fileobj=content, mode="r|") as members:
                 _commit(members, importer.stdin, message, stage)
-            while xz.stdout.read(1 << 20):
+            while content.read(1 << 20):
                 pass  # the padding after the last member: xz ends only when it is read
             importer.stdin.close()
-            if importer.wait() != 0 or xz.wait() != 0:
-                raise HarnessError("one of the two programs failed")
+            running["git fast-import"] = importer
+            failed = [name for name, process in running.items() if process.wait() != 0]
+            if failed:
+                raise HarnessError(f"{' and '.join(failed)} failed")
     except (OSError, tarfile.TarError, HarnessError) as error:
         raise HarnessError(
             f"The tarball {tarball.name} could not be imported into git: {error}.",
@@ -55,31 +62,48 @@ def import_tarball(tarball: Path, repository: Path, message: str, stage: Stage) 
     return commit
 
 
+def _readers(tarball: Path) -> list[list[str]]:
+    """Return the commands that, one piped into the next, write the uncompressed source tarball."""
+    unpack = ["xz", "--decompress", "--stdout", "--threads=0"]
+    if tarball.suffix != ".deb":
+        return [[*unpack, str(tarball)]]
+    package = tarball.name.partition("_")[0]
+    return [
+        ["dpkg-deb", "--fsys-tarfile", str(tarball)],
+        ["tar", "--extract", "--to-stdout", f"./usr/src/{package}.tar.xz"],
+        unpack,
+    ]
+
+
 @contextlib.contextmanager
 def _program(
-    argv: list[str], stderr: list[bytes], repository: Path | None = None
+    argv: list[str], stderr: list[bytes], *, stdin: IO[bytes] | None = None, repository: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program with pipes at both ends; at the end of the block it is terminated.
+
+    It reads ``stdin``, the output of the program before it, or a pipe from this process.
 
     Its error output is appended to ``stderr``, not to a file, since the disk may be full.
     """
     whole = {**os.environ, **git.environment(repository)}
     process = subprocess.Popen(
         argv,
-        stdin=subprocess.PIPE,
+        stdin=stdin or subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={name: value for name, value in whole.items() if value is not None},
         start_new_session=True,
     )
-    assert process.stdin is not None
+    if stdin is not None:
+        stdin.close()  # the program has it now, and the one before it learns when this one ends
     assert process.stdout is not None
     assert process.stderr is not None
     try:
         yield process
     finally:
-        with contextlib.suppress(BrokenPipeError):  # the program ended before it read everything
-            process.stdin.close()
+        if process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # the program ended before it read everything
+                process.stdin.close()
         process.stdout.close()
         if process.poll() is None:
             end_group(process)

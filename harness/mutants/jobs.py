@@ -15,7 +15,7 @@ from harness.lib.errors import PatchproofError
 from harness.run.request import Request
 from harness.series import series
 from harness.series.mutant import Mutant
-from harness.series.series import Series
+from harness.series.series import DEFAULT_BASE, Series
 
 DEBUG = paths.KCONFIG / "debug.config"
 BATCH = 20  # mutants, after which their killers run on the series without a fault
@@ -45,7 +45,8 @@ class Job:
     @property
     def key(self) -> str:
         """Return the digest of patches, base, dialect and configuration."""
-        return files.digest(self.series.digest, kconfig.fragment_text(kconfig.requested(self.fragments)))
+        asked = kconfig.requested(self.fragments, self.whole.base or DEFAULT_BASE)
+        return files.digest(self.series.digest, kconfig.fragment_text(asked))
 
     @property
     def control(self) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from harness.lib import paths
@@ -28,6 +28,7 @@ class Request:
     series: str | None = None
     patches: int | None = None
     mutant: str | None = None
+    base: str | None = None
     tree: Path | None = None
     kernel: Path | None = None
     headers: Path | None = None
@@ -53,6 +54,12 @@ class Request:
             raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
             raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
+        if self.base is not None and self.tree is not None:
+            raise UsageError(
+                "--tree gives the source itself, so there is no release to choose: leave --base out."
+            )
+        if self.kernel is not None and self.base is not None:
+            raise UsageError("--kernel skips the build, so --base has no effect with it.")
         if self.kernel is not None and (self.tree is not None or self.kconfig):
             raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
 
@@ -102,6 +109,8 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         unpatched = series.unpatched(given.absolute().name, "auto")
         return RunInput(request, unpatched, arguments=tuple(arguments))
     tested = series.load(request.series, paths.PATCHES)
+    if request.base is not None:
+        tested = replace(tested, base=request.base)
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
         fault = mutant.find(paths.PATCHES, requirements.load(), request.series, request.mutant)
