@@ -25,6 +25,7 @@ _VARYING = (
     (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
     (re.compile(r"(?<=\.[chS]):\d+(:\d+)?"), ""),
     (re.compile(r"\[[^\]]*:\d+\]"), "[#]"),
+    (re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"), "#:#:#.#"),  # the address of a PCI device
     (re.compile(r"\b(0x)?[0-9a-f]{8,}\b|\b0x[0-9a-f]+\b|(?<![\w-])\d+"), "#"),
 )
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import BinaryIO
 
-# printk's timestamp and, with CONFIG_PRINTK_CALLER, the thread or processor.
-_STAMP = r"\[ *\d+\.\d{6}\](?:\[ *(?:[TC]\d+)\])? ?"
+# printk's timestamp and, with CONFIG_PRINTK_CALLER, the thread or processor (print_prefix() in
+# kernel/printk/printk.c).  The seconds take five columns at least, so the name of a process, which has 15
+# bytes at most, cannot hold a timestamp with the head of a splat.
+_STAMP = r"\[(?=[ \d]{5,}\.) *(\d+\.\d{6})\](?:\[ *([TC]\d+)\])? ?"
 _PREFIX = re.compile(rf"(?:<\d+>)?{_STAMP}")
-_CALLER = re.compile(r"(?:<\d+>)?\[ *\d+\.\d{6}\]\[ *([TC]\d+)\]")
 # A kernel message that begins in the middle of a line.
 _MESSAGE_START = re.compile(rf"(?<=[^\n])(?={_STAMP}|\*\* \d+ printk messages dropped \*\*)")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
@@ -39,12 +41,28 @@ def line_start(stream: BinaryIO, offset: int) -> int:
     return offset if not before else first + before.rfind(b"\n") + 1
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """The timestamp of a kernel message in seconds, and the thread or processor that printed it.
+
+    ``caller`` is empty without CONFIG_PRINTK_CALLER.
+    """
+
+    time: float
+    caller: str
+
+
+def split(line: str) -> tuple[Prefix | None, str]:
+    """Return the prefix of a console line and the message behind it.
+
+    A line without a timestamp was not printed by the kernel; its prefix is None.
+    """
+    found = _PREFIX.match(line)
+    if found is None:
+        return None, line
+    return Prefix(float(found[1]), found[2] or ""), line[found.end() :]
+
+
 def message(line: str) -> str:
     """Return a console line without the kernel's timestamp and caller."""
-    return _PREFIX.sub("", line, count=1) if _PREFIX.match(line) else line
-
-
-def printed_by(line: str) -> str:
-    """Return the thread or processor that printed a line (CONFIG_PRINTK_CALLER), or an empty string."""
-    found = _CALLER.match(line)
-    return found[1] if found else ""
+    return split(line)[1]

@@ -2,19 +2,24 @@
 
 ``harness.klog.patterns`` has the table of all known splats.  A splat begins at a
 message that matches a row (its head).  Its end is found by the markers of the kernel:
-a ruler, the end of the call trace, ``---[ end trace``.
+a ruler, the end of the call trace, ``---[ end trace``.  A call trace below a head that
+no row knows is a splat, too (``harness.klog.traces``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from harness.klog import traces
 from harness.klog.fingerprint import fingerprint, innermost_functions
-from harness.klog.lines import message, printed_by
-from harness.klog.patterns import DETECTOR_LOST, INFORMATIONAL, PANIC, PATTERNS, REBOOT
+from harness.klog.heads import Line, kind_of, read
+from harness.klog.lines import clean
+from harness.klog.patterns import DETECTOR_LOST, INFORMATIONAL, PANIC, REBOOT, WITHOUT_TRACE
+
+__all__ = ["Splat", "clean", "extract", "kind_of"]
 
 _CUT_HERE = re.compile(r"-+\[ cut here \]-+")
 _RULER = re.compile(r"={20,}$")
@@ -34,8 +39,8 @@ _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objec
 class Splat:
     """One splat.
 
-    ``kind`` is that of its row in patterns.TABLE, ``title`` the message that matched, and
-    ``text`` all its console lines.
+    ``kind`` is that of its row in patterns.TABLE, or of traces.Unclaimed.  ``title`` is
+    the message that matched, and ``text`` all its console lines.
     """
 
     kind: str
@@ -75,27 +80,19 @@ class Splat:
         return fingerprint(self.kind, self.title, self.frames)
 
 
-def kind_of(line: str) -> str | None:
-    """Return the kind of the splat that this line begins, or None."""
-    body = message(line)
-    for kind, pattern in PATTERNS:
-        if pattern.match(body):
-            return kind
-    return None
-
-
 def extract(text: str, *, up: bool = False) -> list[Splat]:
     """Return the splats in ``text`` (as clean() returns it), oldest first.
 
     ``up`` means that a kernel was already running: then its first ``Linux version`` line
     is a splat of the kind REBOOT.  Otherwise only the second such line is one.
     """
-    lines = text.splitlines()
-    splats: list[Splat] = []
+    lines = read(text)
+    found: list[tuple[int, Splat]] = []  # each with the number of its head
+    claimed: dict[int, str] = {}  # the numbers of all lines of splats, with the kind
     position = 0
     while position < len(lines):
-        kind = kind_of(lines[position])
-        if kind == REBOOT and not up and message(lines[position]).startswith("Linux version"):
+        kind = lines[position].kind
+        if kind == REBOOT and not up and lines[position].body.startswith("Linux version"):
             kind, up = None, True
         if kind is None:
             position += 1
@@ -103,47 +100,55 @@ def extract(text: str, *, up: bool = False) -> list[Splat]:
         end = position + 1 if kind in _ONE_LINE else _end(lines, position, kind)
         nested = list(_nested(lines, position, end, kind))
         first = position if kind in _ONE_LINE else _start(lines, position)
-        own = _lines_of_caller(lines, first, end, position) if nested else lines[first:end]
-        splats.append(Splat(kind, message(lines[position]).strip(), "\n".join(own)))
-        splats += nested
+        own = _of_caller(lines, range(first, end), position) if nested else list(range(first, end))
+        for head, numbers in [(position, own), *nested]:
+            of_kind = lines[head].kind or ""
+            content = "\n".join(lines[number].text for number in numbers)
+            found.append((head, Splat(of_kind, lines[head].title, content)))
+            claimed |= dict.fromkeys(_of_caller(lines, numbers, head), of_kind)
         position = end
-    return splats
+    for trace in traces.unclaimed(lines, claimed):
+        content = "\n".join(lines[number].text for number in trace.numbers)
+        found.append((trace.numbers[0], Splat(trace.kind, trace.title, content)))
+    return [splat for _, splat in sorted(found, key=lambda one: one[0])]
 
 
-def _lines_of_caller(lines: list[str], first: int, end: int, head: int) -> list[str]:
-    """Return the lines ``first`` to ``end`` that the caller of ``head`` printed, or all if it is unknown."""
-    caller = printed_by(lines[head])
-    return [line for line in lines[first:end] if not caller or printed_by(line) == caller]
+def _of_caller(lines: list[Line], numbers: Sequence[int], head: int) -> list[int]:
+    """Return those of ``numbers`` whose lines the caller of ``head`` printed, or all if it is unknown."""
+    caller = lines[head].caller
+    return [number for number in numbers if not caller or lines[number].caller == caller]
 
 
-def _end(lines: list[str], head: int, kind: str) -> int:
-    """Return the index of the line after the splat that begins at ``head``.
+def _end(lines: list[Line], head: int, kind: str) -> int:
+    """Return the number of the line after the splat that begins at ``head``.
 
     Lines of other callers between its own are ignored, so they cannot end it.
     """
-    caller = printed_by(lines[head])
+    caller = lines[head].caller
     start = _start(lines, head)
     numbers = [
         number
         for number in range(start, min(len(lines), head + 2 * _MAX_LINES))
-        if not caller or printed_by(lines[number]) in ("", caller)
+        if not caller or lines[number].caller in ("", caller)
     ]
     own = [lines[number] for number in numbers]
     return numbers[_end_of(own, 0, head - start, kind) - 1] + 1
 
 
-def _nested(lines: list[str], head: int, end: int, kind: str) -> Iterator[Splat]:
+def _nested(lines: list[Line], head: int, end: int, kind: str) -> Iterator[tuple[int, list[int]]]:
     """Yield the splats that other callers printed between the lines of the splat at ``head``.
 
-    With CONFIG_PRINTK_CALLER each line names its caller.  Without it, a second splat
+    A splat is the number of its head and the numbers of its lines.  With
+    CONFIG_PRINTK_CALLER each line names its caller.  Without it, a second splat
     is recognized by a message that no splat contains twice.
     """
-    inner = [(index, found) for index in range(head + 1, end) if (found := kind_of(lines[index]))]
-    head_caller = printed_by(lines[head])
+    head_caller = lines[head].caller
     callers = {head_caller}
     warned = kind not in _WITH_WARNING
-    for index, found in inner:
-        caller = printed_by(lines[index])
+    for number in range(head + 1, end):
+        found, caller = lines[number].kind, lines[number].caller
+        if found is None:
+            continue
         if head_caller and caller:
             another = caller not in callers
             callers.add(caller)
@@ -151,22 +156,22 @@ def _nested(lines: list[str], head: int, end: int, kind: str) -> Iterator[Splat]
             another = found in _ONE_LINE or (found == "kasan" == kind) or (found == "warning" and warned)
             warned = warned or found == "warning"
         if another:
-            own = _lines_of_caller(lines, index, len(lines), index)
-            stop = 1 if found in _ONE_LINE else _end_of(own, 0, 0, found)
-            yield Splat(found, message(lines[index]).strip(), "\n".join(own[:stop]))
+            own = _of_caller(lines, range(number, len(lines)), number)
+            stop = 1 if found in _ONE_LINE else _end_of([lines[one] for one in own], 0, 0, found)
+            yield number, own[:stop]
 
 
-def _start(lines: list[str], position: int) -> int:
-    """Return the index of the ruler just above the head at ``position``, else ``position``."""
+def _start(lines: list[Line], position: int) -> int:
+    """Return the number of the ruler just above the head at ``position``, else ``position``."""
     if position > 0:
-        above = message(lines[position - 1])
+        above = lines[position - 1].body
         if _CUT_HERE.match(above) or _RULER.match(above):
             return position - 1
     return position
 
 
-def _end_of(lines: list[str], start: int, position: int, kind: str) -> int:
-    """Return the index of the line after the splat that has its head at ``position``.
+def _end_of(lines: list[Line], start: int, position: int, kind: str) -> int:
+    """Return the number of the line after the splat that has its head at ``position``.
 
     ``lines`` hold no line of another caller, and the splat begins at ``start``.
 
@@ -174,29 +179,42 @@ def _end_of(lines: list[str], start: int, position: int, kind: str) -> int:
     trace begins another splat.  A ruler ends a splat that began with a ruler, and
     otherwise begins another one.
     """
-    has_ruler = start < position and _RULER.match(message(lines[start])) is not None
-    trace = 0  # the index of the last line that starts or ends a call trace; 0 before the first
+    has_ruler = start < position and _RULER.match(lines[start].body) is not None
+    trace = 0  # the number of the last line that starts or ends a call trace; 0 before the first
+    dumped = False
     limit = min(len(lines), position + _MAX_LINES)
-    for index in range(position + 1, limit):
-        body = message(lines[index])
+    if kind in WITHOUT_TRACE and not (position + 1 < limit and traces.is_dump(lines[position + 1])):
+        return position + 1
+    for number in range(position + 1, limit):
+        line = lines[number]
+        body = line.body
         ruler = _RULER.match(body)
         if _END.match(body) or (has_ruler and ruler):
-            return index + 1
-        another = kind_of(lines[index])
-        if trace and (another is not None or ruler or _CUT_HERE.match(body)):
-            return _end_of_trace(lines, trace, index)
-        if another == PANIC and kind != PANIC:
-            return index
+            return number + 1
+        if trace and (line.kind is not None or ruler or _CUT_HERE.match(body)):
+            return _end_of_trace(lines, trace, number)
+        if line.kind == PANIC and kind != PANIC:
+            return number
+        far = number > position + _LINES_WITHOUT_TRACE and not dumped
+        if far and line.kind not in (None, kind) and kind not in _WITH_WARNING:
+            return position + _LINES_WITHOUT_TRACE
+        dumped = dumped or traces.is_dump(line)
         if _TRACE.match(body) or (trace and _TRACE_END.match(body)):
-            trace = index
+            trace = number
     if trace:
         return _end_of_trace(lines, trace, limit)
     return min(limit, position + _LINES_WITHOUT_TRACE)
 
 
-def _end_of_trace(lines: list[str], trace: int, limit: int) -> int:
-    """Return the index of the line after a call trace: the first that is not indented, at most ``limit``."""
-    index = trace + 1
-    while index < limit and message(lines[index]).startswith(" "):
-        index += 1
-    return index
+def _end_of_trace(lines: list[Line], trace: int, limit: int) -> int:
+    """Return the number of the line after a call trace, at most ``limit``.
+
+    Lines of programs do not end it; the first message that is not indented does.
+    """
+    end = trace + 1
+    for number in range(end, limit):
+        if lines[number].prefix is not None:
+            if not lines[number].body.startswith(" "):
+                break
+            end = number + 1
+    return end

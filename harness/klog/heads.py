@@ -1,0 +1,83 @@
+"""Read a console as lines, and find the messages that begin a splat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.klog.lines import Prefix, split
+from harness.klog.patterns import NOTICE, PATTERNS, UNSTAMPED
+
+# A message of several lines is matched up to this number of lines.
+_MESSAGE_LINES = 4
+
+
+@dataclass
+class Line:
+    """One line of a console.
+
+    ``body`` is the kernel's message, empty for a line that the kernel did not print.
+    ``kind`` is that of the splat whose head is here, and ``title`` its message.
+    ``quoted`` is true for a line of a message about a process: the name of a process may
+    contain newlines, so such a line is no head.
+    """
+
+    text: str
+    body: str = ""
+    prefix: Prefix | None = None
+    kind: str | None = None
+    title: str = ""
+    quoted: bool = False
+
+    @property
+    def caller(self) -> str:
+        """The thread or processor that printed the line (CONFIG_PRINTK_CALLER), or an empty string."""
+        return self.prefix.caller if self.prefix else ""
+
+
+def kind_of(line: str) -> str | None:
+    """Return the kind of the splat that this line begins, or None."""
+    return read(line)[0].kind
+
+
+def read(text: str) -> list[Line]:
+    """Return the lines of ``text``, at least one, with the heads of splats among them."""
+    # Not splitlines(): the name of a process may have separators of Unicode.
+    lines = [_line(raw) for raw in text.removesuffix("\n").split("\n")]
+    number = 0
+    while number < len(lines):
+        number += _mark(lines, number)
+    return lines
+
+
+def _line(raw: str) -> Line:
+    prefix, body = split(raw)
+    return Line(raw, body if prefix else "", prefix)
+
+
+def _mark(lines: list[Line], first: int) -> int:
+    """Mark the message that begins at ``first``; return the number of its lines that a row matched, or 1.
+
+    The lines of one message have the same timestamp.  A line without timestamp is no
+    message, except the report of lost messages (console_prepend_dropped()).
+    """
+    line = lines[first]
+    last = first + 1
+    while (
+        line.prefix is not None
+        and last < min(len(lines), first + _MESSAGE_LINES)
+        and lines[last].prefix == line.prefix
+    ):
+        last += 1
+    message = "\n".join(one.body for one in lines[first:last]) if line.prefix else line.text
+    for kind, pattern in PATTERNS:
+        if line.prefix is None and kind not in UNSTAMPED:
+            continue
+        if found := pattern.match(message):
+            length = found[0].count("\n") + 1
+            for one in lines[first : first + length]:
+                one.quoted = True
+            if kind != NOTICE:
+                body = message.split("\n")[:length]
+                line.kind, line.title, line.quoted = kind, " ".join(body).strip(), False
+            return length
+    return 1
