@@ -135,7 +135,7 @@ class SmallKernel:
     @property
     def build_folder(self) -> Path:
         """The folder that the next build uses."""
-        return BuildDir(self.store, "").build
+        return BuildDir(self.store, self.base.version, "").build
 
     def compiled(self) -> list[str]:
         """The objects that the last build compiled."""

@@ -218,7 +218,7 @@ def junit(results: Path) -> dict[str, Case]:
 
 def assert_locks_free(cache: Path) -> None:
     """Require that every lock of the cache can be taken at once."""
-    for path in [*cache.glob("locks/*.lock"), *cache.glob("workbench/*.lock")]:
+    for path in [*cache.glob("locks/*.lock"), *cache.glob("workbench/*/*.lock")]:
         FileLock(path).acquire(timeout=0).lock.release()
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_kernel import SmallKernel
 
-from harness.kernel.builddir import BuildDir
+from harness.kernel import builddir
+from harness.kernel.builddir import _FOLDERS, _RELEASES, BuildDir
 from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
+from harness.lib.progress import Progress
 
 
 @pytest.fixture
@@ -18,9 +23,9 @@ def small(tmp_path: Path) -> SmallKernel:
 
 
 def test_workbench_is_cold_until_the_first_build(small: SmallKernel) -> None:
-    assert BuildDir(small.store, "").cold
+    assert BuildDir(small.store, "6.19.6", "").cold
     small.build()
-    assert not BuildDir(small.store, "").cold
+    assert not BuildDir(small.store, "6.19.6", "").cold
 
 
 def options(*numbers: int) -> str:
@@ -31,18 +36,57 @@ def test_similar_configurations_share_a_build_folder(tmp_path: Path) -> None:
     store = Store(tmp_path)
     small, large = options(*range(50)), options(*range(70))
     for request in (small, large):
-        BuildDir(store, request).prepare()
-    assert BuildDir(store, small).build != BuildDir(store, large).build
-    assert BuildDir(store, options(*range(48))).build == BuildDir(store, small).build
-    assert BuildDir(store, options(*range(66))).build == BuildDir(store, large).build
+        BuildDir(store, "6.19.6", request).prepare()
+    assert BuildDir(store, "6.19.6", small).build != BuildDir(store, "6.19.6", large).build
+    assert BuildDir(store, "6.19.6", options(*range(48))).build == BuildDir(store, "6.19.6", small).build
+    assert BuildDir(store, "6.19.6", options(*range(66))).build == BuildDir(store, "6.19.6", large).build
 
 
 def test_prepare_keeps_the_last_used_build_folders(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    benches = [BuildDir(store, options(*range(100 * n, 100 * n + 20))) for n in range(4)]
-    for age, bench in enumerate(benches[:3]):
+    versions = ["6.19.6", "7.2.6", "7.3.4"]
+    benches = [
+        BuildDir(store, versions[n % 3], options(*range(100 * n, 100 * n + 20))) for n in range(_FOLDERS + 1)
+    ]
+    for age, bench in enumerate(benches[:-1]):
         bench.prepare()
         os.utime(bench.build, (1000 + age, 1000 + age))
     os.utime(benches[0].build)
-    benches[3].prepare()
-    assert [bench.build.exists() for bench in benches] == [True, False, True, True]
+    benches[-1].prepare()
+    assert [bench.build.exists() for bench in benches] == [True, False, *([True] * (_FOLDERS - 1))]
+
+
+def test_each_release_has_its_own_folders(small: SmallKernel) -> None:
+    small.build()
+    progress = Progress(small.store, io.StringIO())
+    other = replace(small.tree({"drivers/dmabuf.c": None}), base=replace(small.base, version="7.2-rc3"))
+    bench = BuildDir(small.store, "7.2-rc3", "")
+    bench.check_out(other, progress)
+    assert bench.root == small.store.root / "workbench" / "7.2"
+    assert bench.cold
+    assert not (bench.source / "drivers" / "dmabuf.c").exists()
+    assert (small.build_folder.parent / "src" / "drivers" / "dmabuf.c").exists()
+    assert small.build_folder.parent == small.store.root / "workbench" / "6.19"
+
+
+def test_check_out_keeps_the_last_used_releases(small: SmallKernel) -> None:
+    progress = Progress(small.store, io.StringIO())
+    tree = small.tree()
+    workbench = small.store.root / "workbench"
+    for age in range(_RELEASES):
+        BuildDir(small.store, f"7.{age}", "").check_out(tree, progress)
+        os.utime(workbench / f"7.{age}", (1000 + age, 1000 + age))
+    (workbench / "src").mkdir()  # as earlier versions had it
+    (workbench / "src.index").touch()
+    BuildDir(small.store, "7.0", "").check_out(tree, progress)  # makes nothing new: nothing is removed
+    assert (workbench / "src").exists()
+    BuildDir(small.store, "7.11", "").check_out(tree, progress)
+    kept = ["7.0", *(f"7.{age}" for age in range(2, _RELEASES)), "7.11"]
+    assert sorted(path.name for path in workbench.iterdir()) == sorted(kept)
+
+
+def test_check_out_needs_space_for_a_new_release(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builddir, "SPACE_FOR_RELEASE", 1 << 60)
+    progress = Progress(small.store, io.StringIO())
+    with pytest.raises(HarnessError, match=r"MiB are needed.*PATCHPROOF_CACHE"):
+        BuildDir(small.store, "7.2", "").check_out(small.tree(), progress)

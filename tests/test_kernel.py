@@ -145,8 +145,8 @@ def test_make_ends_when_the_harness_is_killed(tmp_path: Path) -> None:
     script = [sys.executable, "-c", KILLED, str(tmp_path), str(project), str(project / "tests")]
     with subprocess.Popen(script) as harness:
         place = tmp_path / "cache" / "workbench"
-        until(lambda: any(place.glob("build-*/pids")))
-        (pids,) = place.glob("build-*/pids")
+        until(lambda: any(place.glob("*/build-*/pids")))
+        (pids,) = place.glob("*/build-*/pids")
         until(lambda: len(pids.read_text().split()) == 2)
         harness.kill()
         harness.wait()

@@ -53,9 +53,9 @@ def check(
     """
     tools = [tool for tool in TOOLS if tool.program()]
     base = apply.apply_series(store, progress, source, None, warnings.log)
-    builddir = BuildDir(store, warnings.request)
+    builddir = BuildDir(store, source.version, warnings.request)
     with store.lock("workbench"):
-        base.check_out(builddir.source, progress)
+        builddir.check_out(base, progress)
         remarks = static_checks.checkpatch(tested.patches, builddir.source)
         folders = static_checks.folders(tested, builddir.source)
     rows = []

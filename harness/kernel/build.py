@@ -77,10 +77,10 @@ def build_kernel(
     key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
 
     def make(folder: Path) -> None:
-        build_dir = BuildDir(store, request)
+        build_dir = BuildDir(store, tree.base.version, request)
         waiting = partial(progress.say, "build: waiting for the build of another run")
         with store.lock("workbench", waiting=waiting), _disk(build_dir.root):
-            tree.check_out(build_dir.source, progress)
+            build_dir.check_out(tree, progress)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
                 build_dir.make(stage, log, folder / "include")
             warnings = build_dir.new_warnings(tree)
@@ -158,7 +158,7 @@ def release_of(bzimage: Path) -> str:
 
 def make_lines(store: Store, fragments: Sequence[Path], version: str, headers: Path) -> list[str]:
     """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
-    build_dir = BuildDir(store, kconfig.fragment_text(kconfig.requested(fragments, version)))
+    build_dir = BuildDir(store, version, kconfig.fragment_text(kconfig.requested(fragments, version)))
     return [shlex.join(build_dir.configure_argv()), shlex.join(build_dir.build_argv(headers))]
 
 

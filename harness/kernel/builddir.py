@@ -1,11 +1,12 @@
 """The folders in which kernels are configured and compiled.
 
-The folder ``workbench`` of the cache has one source folder, which receives the
-tree under test, and build folders beside it: one for each configuration that
-differs in more than a few options, and one for each compiler that only checks
-for warnings.  Make compiles only the differences to the tree and configuration
-before, and ccache has the objects of earlier ones.  The caller holds the lock
-``workbench``.
+The folder ``workbench`` of the cache has a folder for each kernel release.  It holds
+one source folder, which receives the tree under test, and build folders beside it:
+one for each configuration that differs in more than a few options, and one for each
+compiler that only checks for warnings.  Make compiles only the differences to the
+tree and configuration before, and ccache has the objects of earlier ones.  Two
+releases differ in nearly every object, so a change of the release in one source
+folder would compile everything again.  The caller holds the lock ``workbench``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from harness.kernel import kconfig, kconfig_why
+from harness.kernel.download import require_space
 from harness.kernel.make_output import Output, without_position
 from harness.kernel.tree import Tree
 from harness.lib import command
@@ -26,20 +28,24 @@ from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
-from harness.lib.progress import Stage
+from harness.lib.progress import Progress, Stage
 
 # With less free space (bytes) than this, a failed build proves nothing about the tree.
 SPACE_LEFT = 16 << 20
 BZIMAGE = Path("arch/x86/boot/bzImage")
 # Three kernels of this configuration with all their objects take 0.2 GB.
 CCACHE_SIZE = "2G"
+# The source of a release takes 1.5 GB, a build folder 0.3 GB.
+SPACE_FOR_RELEASE = 2 << 30
 
 _WARNINGS = ".patchproof-warnings.json"
 _FRAGMENT = ".patchproof-fragment"
 # Configurations that differ in at most this many options share a folder, where make compiles what depends
 # on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
-_FOLDERS = 3  # of configurations, 0.3 GB each, or 1.5 GB with a debugging kernel
+_FOLDERS = 6  # of configurations, of all releases together: 0.3 GB each, or 1.5 GB with a debugging kernel
+_RELEASES = 4  # kept, 1.5 GB of source each
+_RELEASE = re.compile(r"\d+\.\d+")
 _AT_ONCE = (f"-j{len(os.sched_getaffinity(0))}", "--output-sync=target")
 
 # ccache's depend mode saves the preprocessor run on a miss, which would make a
@@ -69,16 +75,27 @@ def _nearest(root: Path, request: str) -> str:
     return name if name and others[name] <= _NEAR else f"build-{digest(request)[:8]}"
 
 
-class BuildDir:
-    """The source folder and one build folder, for a configuration.
+def _oldest(folders: Iterable[Path], current: Path, kept: int) -> list[Path]:
+    """Return the folders whose last use is the longest ago, so that ``kept`` with ``current`` remain."""
+    others = [path for path in folders if path != current]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return others[kept - 1 :]
 
-    ``request`` is the configuration as the text of a fragment.  ``build`` is the
-    name of the build folder, by default that with the nearest configuration; each
-    build folder belongs to one ``compiler``.
+
+class BuildDir:
+    """The source folder of a release and one build folder, for a configuration.
+
+    ``version`` is that of the kernel ("7.2.6").  ``request`` is the configuration as
+    the text of a fragment.  ``build`` is the name of the build folder, by default
+    that with the nearest configuration; each build folder belongs to one ``compiler``.
     """
 
-    def __init__(self, store: Store, request: str, build: str = "", compiler: str = "gcc") -> None:
-        self.root = store.root / "workbench"
+    def __init__(
+        self, store: Store, version: str, request: str, build: str = "", compiler: str = "gcc"
+    ) -> None:
+        self._workbench = store.root / "workbench"
+        # Without symbolic links, so that a moved cache with a link in its place builds incrementally.
+        self.root = (self._workbench / "{}.{}".format(*kconfig.release(version))).resolve()
         build = build or _nearest(self.root, request)
         self.source = self.root / "src"
         self.build = self.root / build
@@ -95,6 +112,18 @@ class BuildDir:
     def cold(self) -> bool:
         """Return whether no build has ended here, so that every file must be compiled."""
         return self._unfinished.exists() or not (self.build / "vmlinux").exists()
+
+    def check_out(self, tree: Tree, progress: Progress) -> None:
+        """Write ``tree`` into the source folder; first make room if this release has none yet.
+
+        Raises HarnessError if the disk is too full for another source.
+        """
+        if not self.source.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._remove_oldest_releases()
+            require_space(self._workbench, SPACE_FOR_RELEASE)
+        os.utime(self.root)
+        tree.check_out(self.source, progress)
 
     def prepare(self) -> None:
         """Make the build folder; first remove it if its last build was killed."""
@@ -116,9 +145,15 @@ class BuildDir:
 
     def _remove_oldest(self) -> None:
         """Remove the build folders whose last use is the longest ago, above _FOLDERS."""
-        others = [path for path in self.root.glob("build-*/") if path != self.build]
-        others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for folder in others[_FOLDERS - 1 :]:
+        for folder in _oldest(self._workbench.glob("*/build-*/"), self.build, _FOLDERS):
+            shutil.rmtree(folder)
+
+    def _remove_oldest_releases(self) -> None:
+        """Remove what earlier versions of this program left, and the releases above _RELEASES."""
+        releases = [path for path in self._workbench.iterdir() if _RELEASE.fullmatch(path.name)]
+        for path in {*self._workbench.iterdir()} - {*releases}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for folder in _oldest(releases, self.root, _RELEASES):
             shutil.rmtree(folder)
 
     def configure_argv(self) -> list[str]:

@@ -91,9 +91,9 @@ class WarningCheck:
 
         def make(folder: Path) -> None:
             compiler = program if tool.compiles else "gcc"
-            build_dir = BuildDir(self.store, self.request, f"check-{tool.name}", compiler)
+            build_dir = BuildDir(self.store, tree.base.version, self.request, f"check-{tool.name}", compiler)
             with self.store.lock("workbench"):
-                tree.check_out(build_dir.source, self.progress)
+                build_dir.check_out(tree, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
                     found = build_dir.all_warnings(source_folders, tool.arguments, stage, self.log)
             write_atomically(folder / "warnings.json", json.dumps(found, indent=1))
