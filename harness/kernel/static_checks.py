@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import without_position
 from harness.kernel.tree import Tree
-from harness.lib import command, text
+from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import HarnessError
@@ -114,10 +114,11 @@ def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
     mail.write_bytes(patch.content)
     output.unlink(missing_ok=True)
     argv = ["perl", str(source / "scripts" / "checkpatch.pl"), f"--root={source}"]
+    # Neither ~/.checkpatch.conf nor the configuration of git, which checkpatch calls.
+    env = git.environment(git.NO_REPOSITORY, more={"HOME": str(folder)})
+    options = ("--strict", "--terse", "--no-summary", "--color=never")
     try:
-        command.run(
-            [*argv, "--strict", "--terse", "--no-summary", "--color=never", str(mail)], cwd=source, log=output
-        )
+        command.run([*argv, *options, str(mail)], cwd=source, env=env, log=output)
     except CommandError as error:
         if error.returncode != 1:  # 1: checkpatch has warnings
             raise

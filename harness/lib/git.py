@@ -18,6 +18,9 @@ from harness.lib.command import CommandError
 
 IDENTITY = "patchproof <patchproof@localhost>"
 DATE = "0 +0000"  # of every commit made here; the real time would make two runs differ
+#: The ``repository`` of commands that need none.  Otherwise git looks for one, with its
+#: configuration, in the folders above the working directory.
+NO_REPOSITORY = Path("/nonexistent/patchproof.git")
 
 # They are passed in the environment, where no configuration file can override them.
 _SETTINGS = (

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.lib import files, git
-from harness.lib.command import CommandError
-from harness.lib.errors import ApplyError, UsageError
+from harness.lib import files
+from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.series import diff, mbox, prefix
+from harness.series import diff, mailinfo, mbox, prefix
 from harness.series.manifest import MANIFEST, Manifest
 from harness.series.posting import Posting
 from harness.series.prefix import Prefix, group
@@ -143,36 +141,9 @@ def check(series: Series) -> list[list[diff.FileDiff]]:
 
     Raises ApplyError, which names patch and file, for hostile content.
     """
-    return [diff.read(patch.name, _body(patch)) for patch in series.patches]
-
-
-def _body(patch: Patch) -> bytes:
-    """Return the part of the mail that git am would apply, decoded by git itself."""
-    # A thread that builds ahead may still write here when the program ends.
-    with tempfile.TemporaryDirectory(prefix="patchproof-mail-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        whole = folder / "mail"
-        whole.write_bytes(patch.content)
-        env = git.environment()
-        try:
-            count = git.query(["mailsplit", "-b", f"-o{name}", "--", str(whole)], env=env, cwd=folder)
-            if int(count) != 1:
-                raise ApplyError(
-                    f"The patch {printable(patch.name)} is refused: git reads {int(count)} mails in it "
-                    "instead of one."
-                )
-            git.query(
-                ["mailinfo", "--no-scissors", "message", "patch"],
-                env=env,
-                cwd=folder,
-                stdin=(folder / "0001").read_bytes(),
-            )
-        except CommandError as error:
-            raise ApplyError(
-                f"The patch {printable(patch.name)} is refused: git cannot read it as a mail.",
-                tail=printable(error.tail),
-            ) from error
-        return (folder / "patch").read_bytes()
+    return [
+        diff.read(patch.name, mailinfo.decode(patch.name, patch.content).patch) for patch in series.patches
+    ]
 
 
 def _load_folder(folder: Path, patches_dir: Path) -> Series:
