@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import re
+import itertools
+import operator
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.kernel import am_failure
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
 from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
-from harness.lib.errors import ApplyError, HarnessError
+from harness.lib.errors import ApplyError, HarnessError, PatchproofError
 from harness.lib.progress import Progress
-from harness.series import diff, mbox
+from harness.series import diff, mailinfo, mbox
 from harness.series.series import Series, check
 
 
@@ -109,34 +111,33 @@ class AmSession:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def apply(self) -> str:
-        """Apply the patches, and return the last commit.  Raises ApplyError."""
+        """Apply the patches, and return the last commit.
+
+        Raises ApplyError for a fault of a patch, UsageError for a mail that git cannot
+        commit, HarnessError if git fails otherwise.
+        """
         git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
         git.query(["update-ref", "--no-deref", "HEAD", self.start], env=self.env)
         git.query(["read-tree", "HEAD"], env=self.env, cwd=self.files)
-        mails = []
+        mails: list[tuple[tuple[str, ...], str]] = []
         for number, patch in enumerate(self.patches, 1):
             path = self.folder / f"{number:04}"
             path.write_bytes(mbox.with_date(patch.content))
-            mails.append(str(path))
-        try:
-            command.run(
-                ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", *mails],
-                log=self.log,
-                cwd=self.files,
-                env=self.env,
-            )
-        except CommandError as error:
-            raise self._failure(error) from error
+            mails.append((mailinfo.decode(patch.name, patch.content).options, str(path)))
+        for options, alike in itertools.groupby(mails, key=operator.itemgetter(0)):
+            argv = ["git", "am", "--patch-format=mbox", "--no-3way", "--no-scissors", *options]
+            try:
+                command.run([*argv, *(path for _, path in alike)], log=self.log, cwd=self.files, env=self.env)
+            except CommandError as error:
+                raise self._failure(error) from error
         self._verify()
         return git.query(["rev-parse", "HEAD"], env=self.env).decode().strip()
 
     def _verify(self) -> None:
         """Raise ApplyError unless git changed only what diff.read() found in the patches."""
-        commits = git.query(["rev-list", "--count", "HEAD", f"^{self.start}"], env=self.env)
-        if int(commits) != len(self.patches):
-            raise ApplyError(
-                f"git made {int(commits)} commits of {len(self.patches)} patches, not one of each."
-            )
+        commits = self._commits()
+        if commits != len(self.patches):
+            raise ApplyError(f"git made {commits} commits of {len(self.patches)} patches, not one of each.")
         announced = {path for patch in self.touched for file in patch for path in file.paths}
         raw = git.query(["diff-tree", "-r", "-z", "--no-renames", self.start, "HEAD"], env=self.env)
         fields = raw.decode(errors="surrogateescape").split("\0")
@@ -148,46 +149,15 @@ class AmSession:
                     f"{modes[1]}), which is not a plain file that its patches name."
                 )
 
-    def _failure(self, error: CommandError) -> HarnessError | ApplyError:
-        """Return the error for a failed git am: which patch, which file, which hunk, and why."""
-        state = self.git_dir / "rebase-apply"
-        if not (state / "next").exists():
-            return HarnessError("git am could not begin.", log=self.log, tail=error.tail)
-        index = int((state / "next").read_text()) - 1
-        name = text.printable(self.patches[index].name) if index < len(self.patches) else "the last patch"
-        errors = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
-        tail = "\n".join(text.printable(line) for line in errors)
-        known = index < len(self.touched)
-        locations = [_location(line, self.touched[index]) for line in errors] if known else []
-        location = "; ".join(dict.fromkeys(filter(None, locations)))
-        if self._applies("--reverse", "--cached", str(state / "patch")):
-            message = (
-                f"The patch {name} is already in the base {self.base.version}, or in a patch before it"
-                f"{': ' if location else ''}{location}."
-            )
-            return ApplyError(message, log=self.log, tail=tail)
-        message = (
-            f"The patch {name} does not apply to {self.base.version}: {location or 'git am refuses it'}."
+    def _commits(self) -> int:
+        return int(git.query(["rev-list", "--count", "HEAD", f"^{self.start}"], env=self.env))
+
+    def _failure(self, error: CommandError) -> PatchproofError:
+        """Return the error for a failed git am."""
+        done = self._commits()
+        if done >= len(self.patches):
+            return am_failure.of_the_host(error, "after the last patch", self.base)
+        attempt = am_failure.Attempt(
+            self.base, self.patches[done], self.touched[done], self.folder, self.files, self.env
         )
-        return ApplyError(message, log=self.log, tail=tail)
-
-    def _applies(self, *arguments: str) -> bool:
-        try:
-            git.query(["apply", "--check", *arguments], env=self.env, cwd=self.files)
-        except CommandError:
-            return False
-        return True
-
-
-def _location(line: str, files: Sequence[diff.FileDiff]) -> str:
-    """Return file and hunk of one of git's error lines; empty for a line that names neither."""
-    failed = re.fullmatch(r"error: patch failed: (.+):(\d+)", line)
-    if failed is None:
-        about = re.fullmatch(r"error: (.+): (already exists in .*|does not exist in .*|No such file.*)", line)
-        return f"{text.printable(about[1])} {about[2]}" if about else ""
-    path, first = failed[1], int(failed[2])
-    for file in files:
-        if path in file.paths and first in file.hunks:
-            hunk = f"hunk {file.hunks.index(first) + 1} of {len(file.hunks)}"
-            return f"{text.printable(path)}, {hunk} (line {first})"
-    return f"{text.printable(path)}, line {first}"
+        return attempt.explain(error)
