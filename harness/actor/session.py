@@ -82,7 +82,9 @@ class Session:
     """The operations of one actor; ``name`` is its name from spawn() or fork(), empty for the first.
 
     ``revoke_via`` is the call that revokes, for a probe that does not know it from the
-    headers: ``feature``, ``ioctl``, or ``none`` if the kernel offers none.
+    headers: ``feature``, ``device-ioctl``, ``ioctl``, or ``none`` if the kernel offers none.
+    ``attribute_via`` is the interface for the memory attribute of a DMABUF: ``flags``,
+    ``set``, ``get-set``, or ``none``.
     Every deadline is multiplied by ``slowdown``.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
@@ -95,6 +97,7 @@ class Session:
         self._wire = wire
         self._prefix = prefix
         self.revoke_via: str | None = None
+        self.attribute_via = "none"
         self.slowdown = 1.0
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:

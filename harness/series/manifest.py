@@ -13,7 +13,7 @@ from harness.lib.text import printable
 from harness.verdict.verdict import EXPECTABLE
 
 MANIFEST = "series.toml"
-DIALECTS = ("base", "map", "ioctl", "feature", "auto")
+DIALECTS = ("base", "map", "ioctl", "device-ioctl", "feature", "auto")
 
 _KEYS = {"title", "base", "dialect", "patches", "expect", "prefix", "on"}
 _KEYS_OF_PREFIX = {"dialect", "like", "expect", "first_of"}
