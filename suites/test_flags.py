@@ -44,7 +44,7 @@ from harness.actor.reply import (
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.markers import requirement
+from harness.plugin.markers import needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import MIB, RAM_BAR
@@ -511,6 +511,7 @@ def test_msync_with_ms_sync_is_einval(mapping: Mapping, ordinary: Mapping, findi
 
 
 @requirement("FLAG-14")
+@needs_option("USERFAULTFD")
 def test_userfaultfd_cannot_register_the_mapping(mapping: Mapping, ordinary: Mapping) -> None:
     """A userfaultfd cannot be registered for missing pages, write protection or minor faults."""
     for mode in ("missing", "wp", "minor"):
@@ -537,6 +538,7 @@ def load_of_write_protected(mapping: Mapping, offset: int) -> str:
 
 
 @requirement("FLAG-14")
+@needs_option("USERFAULTFD")
 @pytest.mark.parametrize("level", ["pte", "pmd"])
 def test_async_write_protection_does_not_stop_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str

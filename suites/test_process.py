@@ -18,7 +18,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
-from harness.plugin.markers import requirement
+from harness.plugin.markers import needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
@@ -326,6 +326,7 @@ def test_a_revoke_reaches_every_thread(
 
 
 @requirement("MP-10")
+@needs_option("USER_NS", "PID_NS")
 def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function) -> None:
     """Another user in its own user, mount and PID namespaces can map a DMABUF, and not control it."""
     device = owner.open(ram.address)

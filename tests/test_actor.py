@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.actor import build
-from harness.actor.actor import Actor, Survivors
+from harness.actor.actor import Actor, NotOfferedError, Survivors
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import (
     BUS_ADRERR,
@@ -219,6 +219,26 @@ def test_deadline_on_a_slow_kernel_is_scaled(owner: Actor, transcript: Transcrip
     child.say("version", deadline=3)
     asked = [line for line in transcript.path.read_text().splitlines() if line.startswith("> @child")]
     assert asked == ["> @child version deadline=0x19", "> @child version deadline=8"]
+
+
+@pytest.mark.parametrize(
+    ("option", "operate"),
+    [
+        ("VFIO_GROUP", lambda actor: actor.open("0000:00:02.0")),
+        ("VFIO_DEVICE_CDEV", lambda actor: actor.open("0000:00:02.0", "cdev")),
+        ("UDMABUF", lambda actor: actor.make("udmabuf", PAGE)),
+        ("DMABUF_HEAPS_SYSTEM", lambda actor: actor.make("heap", PAGE)),
+    ],
+)
+def test_operation_without_its_option_is_not_offered(
+    owner: Actor, option: str, operate: Callable[[Actor], object]
+) -> None:
+    owner.absent = lambda name: f"needs CONFIG_{name}, which the base lacks" if name == option else ""
+    with pytest.raises(NotOfferedError, match=f"needs CONFIG_{option}, which the base lacks"):
+        operate(owner)
+    with pytest.raises(NotOfferedError):
+        operate(owner.spawn("child"))
+    assert owner.make("memfd", PAGE).size == PAGE
 
 
 class TestSilence:

@@ -95,6 +95,27 @@ def test_build_of_a_broken_tree_blames_the_series(small: SmallKernel) -> None:
 
 
 def test_build_names_a_vanished_option_with_its_reason(small: SmallKernel) -> None:
+    with pytest.raises(
+        BuildError, match=r"the series takes away options that its base 6\.19\.6 has"
+    ) as caught:
+        small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+    assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
+    assert small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")}).missing == {}
+
+
+def test_build_without_an_option_that_the_base_lacks(small: SmallKernel) -> None:
+    small.fragment.write_text(small.fragment.read_text() + "CONFIG_DMABUF_MOVE_NOTIFY=y\n")
+    lost = {"DMABUF_MOVE_NOTIFY": "CONFIG_DMABUF_MOVE_NOTIFY=y: this tree has no such option"}
+    patched = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")})
+    assert patched.missing == lost
+    assert patched.options == {"PCI": "y", "VFIO_PCI": "y"}
+    assert patched.absent("PCI") == ""
+    why = "needs CONFIG_DMABUF_MOVE_NOTIFY, which the base does not have"
+    assert patched.absent("DMABUF_MOVE_NOTIFY") == why
+    assert patched.absent("UDMABUF") == "needs CONFIG_UDMABUF, which is off in this kernel"
+    assert small.build().missing == lost
+    again = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "3")})  # the base's options are cached
+    assert (again.missing, small.compiled()) == (lost, ["drivers/dmabuf.o"])
     with pytest.raises(BuildError) as caught:
         small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +15,18 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
+from harness.kernel import build
 from harness.lib.cache import Store
-from harness.lib.errors import ApplyError, BootTimeoutError, BuildError, ExitCode, HarnessError, UsageError
+from harness.lib.errors import (
+    ApplyError,
+    BootError,
+    BootTimeoutError,
+    BuildError,
+    ExitCode,
+    HarnessError,
+    PatchproofError,
+    UsageError,
+)
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.run import stages
@@ -186,3 +197,33 @@ def test_late_boot_after_a_first_boot_blames_the_host(
         run.prepare()
     with pytest.raises(HarnessError, match=r"has come up before .* within 45 s\. .* host is busy"):
         run.machines.guest_for(Needs())
+
+
+@pytest.mark.parametrize(
+    ("missing", "error"),
+    [({}, BootError), ({"UDMABUF": "CONFIG_UDMABUF=y: no such option"}, BootError),
+     ({"VIRTIO_BLK": "CONFIG_VIRTIO_BLK=y: no such option"}, HarnessError)],
+)  # fmt: skip
+def test_no_boot_of_a_base_without_needed_options_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: dict[str, str], error: type[PatchproofError]
+) -> None:
+    """Only an option that the guest needs to start excuses a kernel that does not boot."""
+
+    def dead(*_: object, **__: object) -> NoReturn:
+        raise BootError("The kernel died while it booted.")
+
+    given = Path("given")
+    monkeypatch.setattr(image, "build", lambda *_: Image(given, given, ""))
+    monkeypatch.setattr(stages, "build_actor", lambda *_: given)
+    monkeypatch.setattr(machine, "boot", dead)
+    kernel, include = bzimage(tmp_path / "bzImage"), headers(tmp_path / "include")
+    built = replace(build.prebuilt(kernel, include), missing=missing)
+    monkeypatch.setattr(build, "prebuilt", lambda *_: built)
+    run = Prepared(tmp_path, Request(kernel=kernel, headers=include, accel="tcg"))
+    with pytest.raises(error, match="The kernel died while it booted") as caught:
+        run.prepare()
+    assert type(caught.value) is error
+    assert ("VIRTIO_BLK" in caught.value.message) == (error is HarnessError)
+    assert read_facts(run.results.dir)["missing_options"] == list(missing)
+    notes = [note for note in run.record().notes if "built without" in note]
+    assert notes == [f"The kernel is built without {reason}." for reason in missing.values()]

@@ -33,8 +33,18 @@ class Survivors:
     buffers: tuple[Buffer, ...]
 
 
+# The kernel options behind the ways to open a device, and behind the makers of buffers.
+_OPTIONS = {
+    "group": "VFIO_GROUP",
+    "cdev": "VFIO_DEVICE_CDEV",
+    "node": "VFIO_DEVICE_CDEV",
+    "udmabuf": "UDMABUF",
+    "heap": "DMABUF_HEAPS_SYSTEM",
+}
+
+
 class NotOfferedError(PatchproofError):
-    """The user-space interface of this kernel lacks the call for an operation."""
+    """This kernel lacks the call for an operation, or the option that it needs."""
 
 
 class Actor(Session):
@@ -42,6 +52,7 @@ class Actor(Session):
 
     def open(self, address: str, via: str = "group") -> Device:
         """Open a device bound to vfio-pci ``via`` the legacy ``group`` or, with iommufd, the ``cdev``."""
+        self._require(_OPTIONS.get(via))
         return self.read(lambda reply: _device(self, address, reply), "open", "vfio", address, via=via)
 
     def join(self, device: Device, address: str) -> Device:
@@ -69,6 +80,7 @@ class Actor(Session):
 
         ``flags`` and ``open_flags`` are those of struct vfio_device_feature_dma_buf.
         """
+        self._require("VFIO_PCI_DMABUF")
         listed = _ranges([Range(0, device.bars[bar])] if ranges is None else ranges)
         options = {"bar": bar, "ranges": listed, "flags": flags, "open_flags": open_flags}
         return self.read(lambda reply: _buffer(self, reply, device), "export", device.name, **options)
@@ -143,6 +155,7 @@ class Actor(Session):
 
     def make(self, kind: str, length: int) -> Buffer:
         """Make a buffer of ``length`` bytes that is not VFIO's: ``udmabuf``, ``heap``, or ``memfd``."""
+        self._require(_OPTIONS.get(kind))
         return self.read(lambda reply: _buffer(self, reply, None), "make", kind, length=length)
 
     def set_attribute(self, buffer: Buffer, attribute: str | int, device: Device | None = None) -> None:
@@ -154,6 +167,10 @@ class Actor(Session):
         if owner is None:
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to set it.")
         self.say("memattr", owner.name, buffer.name, attribute)
+
+    def offers(self) -> dict[str, str]:
+        """Return the offers of the headers: ``revoke`` and ``memattr`` to ``feature``, ... or ``none``."""
+        return self.read(lambda reply: dict(word.split("=") for word in reply.split()), "version")
 
     def fence(self) -> None:
         """Execute a barrier that drains write-combining buffers."""
@@ -177,6 +194,7 @@ class Actor(Session):
 
     def page_table(self, mapping: Mapping) -> PageTable:
         """Return the entries of this actor's page table for its mapping."""
+        self._require("PTDUMP_DEBUGFS")
         return self.read(PageTable.parse, "pagetable", mapping.name)
 
     def vmas(self, mapping: Mapping) -> tuple[Vma, ...]:
@@ -276,18 +294,20 @@ class Actor(Session):
         """Set RLIMIT_NOFILE: descriptors of this number and above cannot be opened any more."""
         self.say("setrlimit", nofile=limit)
 
+    def _require(self, option: str | None) -> None:
+        """Raise NotOfferedError if the kernel is known to lack ``option``."""
+        if option is not None and (reason := self.absent(option)):
+            raise NotOfferedError(f"The scenario {reason}.")
+
     def _need_revoke(self) -> None:
         if self.revoke_via == "none":
-            raise NotOfferedError(
-                "The scenario revokes, for which the headers of this kernel offer no call that is known "
-                "(feature, device-ioctl, ioctl)."
-            )
+            raise NotOfferedError("The scenario revokes, for which the headers of this kernel offer no call.")
 
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
         child.revoke_via = self.revoke_via
-        child.attribute_via = self.attribute_via
         child.slowdown = self.slowdown
+        child.absent = self.absent
         return child
 
     def adopt(self, mapping: Mapping) -> Mapping:

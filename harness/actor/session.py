@@ -82,10 +82,9 @@ class Session:
     """The operations of one actor; ``name`` is its name from spawn() or fork(), empty for the first.
 
     ``revoke_via`` is the call that revokes, for a probe that does not know it from the
-    headers: ``feature``, ``device-ioctl``, ``ioctl``, or ``none`` if the kernel offers none.
-    ``attribute_via`` is the interface for the memory attribute of a DMABUF: ``flags``,
-    ``set``, ``get-set``, or ``none``.
-    Every deadline is multiplied by ``slowdown``.
+    headers: ``feature``, ``ioctl``, or ``none`` if the kernel offers none.
+    Every deadline is multiplied by ``slowdown``.  ``absent`` returns why a kernel
+    option is not in the kernel, empty if it is.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
     NotOfferedError if this kernel lacks the call; HarnessError if the actor rejects
@@ -97,8 +96,8 @@ class Session:
         self._wire = wire
         self._prefix = prefix
         self.revoke_via: str | None = None
-        self.attribute_via = "none"
         self.slowdown = 1.0
+        self.absent: Callable[[str], str] = lambda _: ""
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
         """Send any line and return the unparsed reply; ``seconds`` is the deadline that the line sets."""

@@ -42,6 +42,7 @@ class Facts(TypedDict, total=False):
     config_digest: str
     compiler: str
     warnings: list[str]  # compile warnings that the series adds
+    missing_options: list[str]  # kernel options that the base lacks
     image: str  # identity of the root file system
     accelerator: str
     accelerator_reason: str

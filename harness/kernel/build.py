@@ -10,14 +10,15 @@ import json
 import shlex
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
-from harness.kernel import kconfig
+from harness.kernel import kconfig, lost_options
 from harness.kernel.builddir import BZIMAGE, BuildDir
+from harness.kernel.kconfig_why import is_on
 from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import Store
@@ -40,6 +41,7 @@ class Kernel:
     ``vmlinux`` (symbols, no debug info) are None for a kernel built elsewhere.
     ``identity`` is the digest of the kernel's cache key, or of a prebuilt image.
     ``warnings`` are the compiler's warnings about this tree that the base does not have.
+    ``missing`` are the options that were asked for and that the base lacks, with the reasons.
     """
 
     bzimage: Path
@@ -50,14 +52,23 @@ class Kernel:
     identity: str
     compiler: str
     warnings: tuple[str, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def time_scale(self) -> float:
         """Return the factor for deadlines of an ordinary kernel; 1 for a kernel built elsewhere."""
-        options = self.options or {}
-        return max((factor for name, factor in _SLOWDOWN.items() if options.get(name) == "y"), default=1.0)
+        built_in = self.options or {}
+        return max((factor for name, factor in _SLOWDOWN.items() if built_in.get(name) == "y"), default=1.0)
 
-    @property
+    def absent(self, option: str) -> str:
+        """Return why the kernel lacks an option, as a clause; empty if it has it, or if that is unknown."""
+        if self.options is None or is_on(option, self.options):
+            return ""
+        if option in self.missing:
+            return f"needs CONFIG_{option}, which the base does not have"
+        return f"needs CONFIG_{option}, which is off in this kernel"
+
+    @cached_property
     def options(self) -> dict[str, str] | None:
         """Return its configuration by option (without ``CONFIG_``); None for a kernel built elsewhere."""
         return None if self.config is None else kconfig.values(self.config.read_text())
@@ -68,9 +79,9 @@ def build_kernel(
 ) -> Kernel:
     """Return the kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
 
-    Raises BuildError when the tree does not configure or compile or lacks an
-    option that a fragment asks for, UsageError for a malformed fragment, and
-    HarnessError when the machine fails (no space, no memory, no compiler).
+    Raises BuildError when the tree does not configure or compile, or the series takes
+    away an option that a fragment asks for and the base has, UsageError for a malformed
+    fragment, and HarnessError when the machine fails (no space, no memory, no compiler).
     """
     request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
     toolchain = _toolchain()
@@ -82,6 +93,9 @@ def build_kernel(
         with store.lock("workbench", waiting=waiting), _disk(build_dir.root):
             build_dir.check_out(tree, progress)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
+                missing = lost_options.configure(store, progress, build_dir, tree, stage, log)
+                for reason in missing.values():
+                    progress.say(f"build: without {reason}")
                 build_dir.make(stage, log, folder / "include")
             warnings = build_dir.new_warnings(tree)
             for text in warnings:
@@ -90,7 +104,12 @@ def build_kernel(
             shutil.copyfile(build_dir.build / "vmlinux", folder / "vmlinux")
             shutil.copyfile(build_dir.build / ".config", folder / "config")
             shutil.copyfile(log, folder / "build.log")
-            meta = {"release": release_of(folder / "bzImage"), "compiler": toolchain, "warnings": warnings}
+            meta = {
+                "release": release_of(folder / "bzImage"),
+                "compiler": toolchain,
+                "warnings": warnings,
+                "missing": missing,
+            }
             write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
 
     entry = store.entry("kernel", key, make)
@@ -104,6 +123,7 @@ def build_kernel(
         identity=key,
         compiler=meta["compiler"],
         warnings=tuple(meta["warnings"]),
+        missing=meta.get("missing", {}),
     )
 
 

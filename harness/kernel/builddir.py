@@ -99,12 +99,13 @@ class BuildDir:
         build = build or _nearest(self.root, request)
         self.source = self.root / "src"
         self.build = self.root / build
-        self._request = request
+        self.request = request
         self._unfinished = self.build / ".patchproof-unfinished"
         self._fragment = self.build / _FRAGMENT
         self._compiler = self.root / f"{build}.cc"
         self._wrapper = _COMPILER.format(compiler=compiler)
         self._ccache = store.root / "ccache"
+        self._begun_cold = False
         # The number of objects that the last cold build compiled, for the progress line.
         self._objects = self.root / "objects"
 
@@ -138,7 +139,7 @@ class BuildDir:
             shutil.rmtree(self.build)
         self.build.mkdir(parents=True, exist_ok=True)
         self._remove_oldest()
-        write_atomically(self._fragment, self._request)
+        write_atomically(self._fragment, self.request)
         if not self._compiler.exists() or self._compiler.read_text() != self._wrapper:
             write_atomically(self._compiler, self._wrapper)
         self._compiler.chmod(0o755)
@@ -187,46 +188,64 @@ class BuildDir:
             *("LOCALVERSION=", "--no-print-directory", *arguments),
         ]
 
-    def make(self, stage: Stage, log: Path, headers: Path) -> None:
-        """Configure, verify the configuration, build; ``headers`` then holds ``linux/``.
+    def configure(self, stage: Stage, log: Path) -> dict[str, str]:
+        """Begin a build, which the caller ends: write ``.config``, and return the options that it lacks.
 
-        Raises BuildError for a fault of the tree, HarnessError for a fault of the machine.
+        The result maps names to reasons.  Raises BuildError for a fault of the tree,
+        HarnessError for a fault of the machine.
         """
         cold = self.cold
         self.prepare()
+        self._begun_cold = cold
         self._unfinished.touch()
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
-            self._verify(log)
+        except BuildError:
+            self.end()  # make ended by itself and removed unfinished files
+            raise
+        asked = kconfig.values(self.request)
+        got = kconfig.values((self.build / ".config").read_text())
+        lost = kconfig.dropped(asked, got)
+        options = kconfig_why.Options(self.source) if lost else None
+        return {
+            name: f"CONFIG_{name}={asked[name]}: {options.why(name, asked[name], got)}"
+            for name in lost
+            if options is not None
+        }
+
+    def end(self) -> None:
+        """End a build in which no program was killed."""
+        self._unfinished.unlink(missing_ok=True)
+
+    def make(self, stage: Stage, log: Path, headers: Path) -> None:
+        """Build what is configured; ``headers`` then holds ``linux/``.  Raises the errors of configure()."""
+        cold = self._begun_cold
+        try:
             output = self._run(self.build_argv(headers), "build of the kernel", stage, log, cold=cold)
         except BuildError:
-            self._unfinished.unlink()  # make ended by itself and removed unfinished files
+            self.end()
             raise
         if cold:
             write_atomically(self._objects, str(output.steps))
-        self._unfinished.unlink()
+        self.end()
 
     def all_warnings(
         self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path
     ) -> list[str]:
         """Return all warnings of the source ``folders``, compiled again with more ``arguments`` for make.
 
-        Raises the errors of make().
+        The build folder is configured.  Raises the errors of configure().
         """
-        self.prepare()
-        self._unfinished.touch()
+        for folder in folders:
+            for old in (self.build / folder).rglob("*.o"):
+                old.unlink()
+        argv = self._make({}, *_AT_ONCE, *arguments, *folders)
         try:
-            self._run(self.configure_argv(), "configuration of the kernel", stage, log)
-            self._verify(log)
-            for folder in folders:
-                for old in (self.build / folder).rglob("*.o"):
-                    old.unlink()
-            argv = self._make({}, *_AT_ONCE, *arguments, *folders)
             output = self._run(argv, "compilation", stage, log)
         except BuildError:
-            self._unfinished.unlink()
+            self.end()
             raise
-        self._unfinished.unlink()
+        self.end()
         return list(dict.fromkeys(line for lines in output.warnings.values() for line in lines))
 
     def new_warnings(self, tree: Tree) -> list[str]:
@@ -236,7 +255,7 @@ class BuildDir:
         """
         state = self._state()
         lines = list(dict.fromkeys(line for lines in state["now"].values() for line in lines))
-        base = {"commit": tree.base.commit, "config": digest(self._request)}
+        base = {"commit": tree.base.commit, "config": digest(self.request)}
         if tree.series is None or not tree.series.patches:
             state["base"] = {**base, "lines": lines}
             write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
@@ -270,21 +289,6 @@ class BuildDir:
         finally:
             self._keep_warnings(output)
         return output
-
-    def _verify(self, log: Path) -> None:
-        """Raise BuildError unless ``.config`` has every option that was asked for."""
-        asked = kconfig.values(self._request)
-        got = kconfig.values((self.build / ".config").read_text())
-        lost = kconfig.dropped(asked, got)
-        if lost:
-            options = kconfig_why.Options(self.source)
-            raise BuildError(
-                "The kernel cannot be configured as the tests need it. These options are missing:",
-                log=log,
-                tail="\n".join(
-                    f"CONFIG_{name}={asked[name]}: {options.why(name, asked[name], got)}" for name in lost
-                ),
-            )
 
     def _state(self) -> dict[str, Any]:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from harness.kernel import lost_options
 from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import without_position
 from harness.kernel.tree import Tree
@@ -95,6 +96,7 @@ class WarningCheck:
             with self.store.lock("workbench"):
                 build_dir.check_out(tree, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
+                    lost_options.configure(self.store, self.progress, build_dir, tree, stage, self.log)
                     found = build_dir.all_warnings(source_folders, tool.arguments, stage, self.log)
             write_atomically(folder / "warnings.json", json.dumps(found, indent=1))
 

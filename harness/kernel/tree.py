@@ -62,3 +62,10 @@ class Tree:
                 index.unlink()  # it may be damaged; without an index every file is written
                 command.run(read, env=env, cwd=directory)
             command.run([*git_argv, "clean", "-ffdxq"], env=env, cwd=directory)
+
+
+def without_series(tree: Tree) -> Tree:
+    """Return the base of ``tree`` alone."""
+    env = git.environment(tree.base.repository)
+    tree_id = git.query(["rev-parse", f"{tree.base.commit}^{{tree}}"], env=env).decode().strip()
+    return Tree(tree.base.repository, tree.base.commit, tree_id, tree.base, None)

@@ -10,6 +10,7 @@ from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
+from harness.kernel.build import Kernel
 from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
@@ -77,22 +78,15 @@ class Run:
         self._spare = PrestartedProbe()
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
 
-    def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
-        """Return why a scenario that needs one of these interfaces cannot run; empty if it can.
+    @property
+    def dialect(self) -> str:
+        """The dialect of the kernel under test.  Raises HarnessError before the stages have found it."""
+        return self.machines.ready.dialect
 
-        ``dialects`` and ``attributes`` are empty for a scenario that runs with any.  Raises
-        HarnessError before the stages have found the interfaces.
-        """
-        software = self.machines.ready
-        missing = [
-            f"needs the {what} {' or '.join(wanted)}; this kernel has {has}"
-            for what, wanted, has in (
-                ("dialect", dialects, software.dialect),
-                ("memory attribute by", attributes, software.interfaces.attribute),
-            )
-            if wanted and has not in wanted
-        ]
-        return f"{', and '.join(missing)} ({software.interfaces})" if missing else ""
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel under test.  Raises HarnessError before the stages have built it."""
+        return self.machines.ready.kernel
 
     def prepare(self) -> bool:
         """Run the stages; return whether there are scenarios to run.

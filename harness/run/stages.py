@@ -15,19 +15,19 @@ from dataclasses import replace
 from harness.actor.build import build_actor
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
-from harness.kernel import build, dialect
+from harness.kernel import build, dialect, kconfig
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
-from harness.kernel.dialect import Interfaces
 from harness.kernel.fetch import fetch_base
 from harness.kernel.tree import Tree
 from harness.lib.cache import CACHE_VARIABLE, Store
-from harness.lib.errors import HarnessError, PatchproofError, UsageError
+from harness.lib.errors import BootError, HarnessError, PatchproofError, UsageError
 from harness.lib.files import digest
 from harness.lib.host import host_errors
+from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
 from harness.run.machines import Machines, TestedSoftware
-from harness.run.request import Request, RunInput
+from harness.run.request import FRAGMENTS, Request, RunInput
 from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
@@ -63,6 +63,25 @@ def check(request: Request) -> None:
     qemu_program.probe(request.qemu).require()
     if request.kernel is not None and request.headers is not None:
         build.prebuilt(request.kernel, request.headers)
+
+
+@contextlib.contextmanager
+def _blaming_missing_options(tested: Kernel) -> Iterator[None]:
+    """Raise HarnessError for a kernel that does not boot, if its base lacks options which the guest needs."""
+    try:
+        yield
+    except BootError as error:
+        needed = kconfig.requested([KCONFIG / FRAGMENTS[0]], tested.release) if tested.missing else {}
+        reasons = [reason for name, reason in tested.missing.items() if name in needed]
+        if not reasons:
+            raise
+        raise HarnessError(
+            "The kernel does not boot, which is no evidence against the series: its base lacks options that "
+            f"the guest needs ({'; '.join(reasons)}). Name their successors in {KCONFIG / FRAGMENTS[0]}. "
+            f"What failed: {error.message}",
+            log=error.log,
+            tail=error.tail,
+        ) from error
 
 
 class Stages:
@@ -102,7 +121,10 @@ class Stages:
             kernel=tested.identity,
             compiler=tested.compiler,
             warnings=list(tested.warnings),
+            missing_options=sorted(tested.missing),
         )
+        for reason in tested.missing.values():
+            self._journal.note(f"The kernel is built without {reason}.")
         if tested.config is not None:
             content = tested.config.read_bytes()
             (self._results.dir / ".config").write_bytes(content)
@@ -124,11 +146,10 @@ class Stages:
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):
             accelerator = self._accelerator(tested)
-            machines.software = TestedSoftware(
-                tested, rootfs, actor, resolved, Interfaces.of(tested.headers), accelerator, tree
-            )
+            machines.software = TestedSoftware(tested, rootfs, actor, resolved, accelerator, tree)
             if not self._journal.passed("boot"):
-                machines.boot_first(layout)
+                with _blaming_missing_options(tested):
+                    machines.boot_first(layout)
 
     def _build(self) -> tuple[Kernel, Tree | None]:
         request, store, progress = self._request, self._store, self._progress

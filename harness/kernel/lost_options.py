@@ -1,0 +1,65 @@
+"""Decide who is at fault for a kernel option that configuring dropped: the base, or the series.
+
+An option that the base alone loses as well is not the series' fault: the kernel is
+built without it.  An option that the base has, and the series takes away, is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.kernel.builddir import BuildDir
+from harness.kernel.tree import Tree, without_series
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError
+from harness.lib.files import digest, write_atomically
+from harness.lib.progress import Progress, Stage
+
+_FOLDER = "config"  # the build folder in which the base alone is configured
+
+
+def configure(
+    store: Store, progress: Progress, build_dir: BuildDir, tree: Tree, stage: Stage, log: Path
+) -> dict[str, str]:
+    """Configure ``tree``, which is checked out; return the options that its base lacks, with the reasons.
+
+    Raises BuildError for options that the series takes away.
+    """
+    lost = build_dir.configure(stage, log)
+    if not lost or tree.commit == tree.base.commit:
+        return lost
+    lost_by_base = _lost_by_base(store, progress, build_dir, tree, stage, log)
+    taken = {name: reason for name, reason in lost.items() if name not in lost_by_base}
+    if taken:
+        build_dir.end()
+        raise BuildError(
+            "The kernel cannot be configured as the tests need it: the series takes away options that its "
+            f"base {tree.base.version} has. These options are missing:",
+            log=log,
+            tail="\n".join(taken.values()),
+        )
+    return lost
+
+
+def _lost_by_base(
+    store: Store, progress: Progress, build_dir: BuildDir, tree: Tree, stage: Stage, log: Path
+) -> Mapping[str, str]:
+    """Return the options that the base alone loses, with the reasons; asked once for each base."""
+    base = without_series(tree)
+
+    def make(folder: Path) -> None:
+        alone = BuildDir(store, tree.base.version, build_dir.request, _FOLDER)
+        stage.update("configuring the base")
+        alone.check_out(base, progress)
+        try:
+            lost = alone.configure(stage, log)
+        finally:
+            alone.check_out(tree, progress)
+        alone.end()
+        write_atomically(folder / "lost.json", json.dumps(lost, indent=1))
+
+    entry = store.entry("config", digest("1", base.tree_id, build_dir.request), make)
+    lost: dict[str, str] = json.loads((entry / "lost.json").read_text())
+    return lost
