@@ -15,6 +15,7 @@ def _main() -> int:
     the reader of a pipe has gone (``| head``).  A stream that fails is replaced by
     /dev/null; otherwise the interpreter flushes it again at exit and exits with 120.
     """
+    _open_closed_streams()
     try:
         code = main()
     except OSError:  # main() reports every other one; this one comes from the report itself
@@ -27,6 +28,25 @@ def _main() -> int:
             if error.errno != errno.EPIPE:
                 code = code or ExitCode.HARNESS
     return int(code)
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null for each standard stream that the caller has closed (``>&-``).
+
+    Python sets such a stream to None.  Its descriptor would go to the next file that is
+    opened, and the output of a child would go into that file.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, descriptor)
+        if null != descriptor:
+            os.close(null)
+        os.set_inheritable(descriptor, True)  # as a shell's redirection is
+        stream = open(descriptor, mode)  # noqa: SIM115, PTH123 - open as long as the program runs
+        for attribute in (name, f"__{name}__"):  # pytest uses the second one
+            setattr(sys, attribute, stream)
 
 
 sys.exit(_main())

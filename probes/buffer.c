@@ -157,7 +157,7 @@ static int revoke_feature(int device, int buffer)
 #endif
 }
 
-static int revoke_pci(int device, int buffer)
+static int revoke_device_ioctl(int device, int buffer)
 {
 #ifdef VFIO_DEVICE_PCI_DMABUF_REVOKE
 	struct {
@@ -197,9 +197,9 @@ static const struct way {
 	{ "feature", false, revoke_feature },
 #endif
 #ifdef VFIO_DEVICE_PCI_DMABUF_REVOKE
-	{ "pci", true, revoke_pci },
+	{ "device-ioctl", true, revoke_device_ioctl },
 #else
-	{ "pci", false, revoke_pci },
+	{ "device-ioctl", false, revoke_device_ioctl },
 #endif
 #ifdef DMA_BUF_IOCTL_REVOKE
 	{ "ioctl", true, revoke_ioctl },
@@ -243,8 +243,9 @@ bool revoke_dmabuf(struct args *a, struct reply *r)
 		if (!strcmp(ways[i].name, via))
 			break;
 	if (i == ARRAY_SIZE(ways) && strcmp(via, "none")) {
-		reply_usage(r, "%s: via=%s is not feature, pci or ioctl", a->op,
-			    via);
+		reply_usage(r,
+			    "%s: via=%s is not feature, device-ioctl or ioctl",
+			    a->op, via);
 		return false;
 	}
 	if (i < ARRAY_SIZE(ways) && ways[i].offered) {

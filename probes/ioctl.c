@@ -181,14 +181,48 @@ void op_ioctl(struct args *a, struct reply *r)
 		reply_set(r, "ok 0x%x", (unsigned int)result);
 }
 
-/* Reply with the feature numbers of the headers, which differ by revision. */
+/*
+ * Reply with the feature numbers of the headers, which differ by revision.  A
+ * number that is given has to be the same, as in a transcript of the Python
+ * probe, which has no headers.
+ */
 void op_abi(struct args *a, struct reply *r)
 {
-	(void)a;
-	reply_set(r, "ok export=%u", VFIO_DEVICE_FEATURE_DMA_BUF);
+	static const struct {
+		const char *name;
+		uint64_t number;
+	} features[] = {
 #ifdef VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE
-	reply_add(r, " revoke=%u", VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE);
+		{ "revoke", VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE },
 #endif
+#ifdef VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR
+		{ "memattr", VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR },
+#endif
+		{ "export", VFIO_DEVICE_FEATURE_DMA_BUF },
+	};
+	static const char *const names[] = { "revoke", "memattr" };
+	unsigned int i, j;
+	uint64_t given;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (!option_text(a, names[i]))
+			continue;
+		if (!option_u64(a, r, names[i], 0, &given))
+			return;
+		for (j = 0; j < ARRAY_SIZE(features); j++)
+			if (!strcmp(features[j].name, names[i]) &&
+			    features[j].number == given)
+				break;
+		if (j == ARRAY_SIZE(features)) {
+			reply_usage(r, "abi: the headers have another %s",
+				    names[i]);
+			return;
+		}
+	}
+	reply_set(r, "ok");
+	for (i = 0; i < ARRAY_SIZE(features); i++)
+		reply_add(r, " %s=%ju", features[i].name,
+			  (uintmax_t)features[i].number);
 }
 
 /* Name a descriptor that a raw call returned. */

@@ -46,7 +46,9 @@ const struct operation operations[] = {
 	  "any ioctl; its argument points to data, which is returned as it is "
 	  "afterwards",
 	  op_ioctl },
-	{ "abi", "feature numbers in the headers", op_abi },
+	{ "abi [revoke=N] [memattr=N]",
+	  "feature numbers in the headers; those given have to be the same",
+	  op_abi },
 	{ "hold FD", "name a descriptor that a raw ioctl returned", op_hold },
 	{ "footprint",
 	  "count what a call could leave behind: descriptors, DMABUFs, log "
@@ -55,11 +57,11 @@ const struct operation operations[] = {
 	{ "export DEV bar=N ranges=OFFSET:LENGTH,... [flags=N] "
 	  "[open_flags=rdwr,cloexec]",
 	  "export ranges of a BAR as a DMABUF", op_export },
-	{ "revoke DEV BUF [via=feature|pci|ioctl]",
+	{ "revoke DEV BUF [via=feature|device-ioctl|ioctl]",
 	  "revoke a DMABUF; by default by the call that the headers offer",
 	  op_revoke },
 	{ "reclaim DEV BUF MAP VALUE [offset=N] [stride=N] [release=HAM] [tries=N] "
-	  "[via=feature|pci|ioctl]",
+	  "[via=feature|device-ioctl|ioctl]",
 	  "revoke, and at once store a value in every 32-bit word of a mapping",
 	  op_reclaim },
 	{ "memattr DEV BUF nc|wc", "set the memory attribute of a DMABUF",

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A second implementation: the core operations of the actor in Python, with an ABI of its own.
 
-No number here comes from a kernel header; each is that of Linux 6.19.  A header
-that is changed by mistake changes the C actor, but not this probe.  Standard
-library only; runs on Python 3.11 or later.
+Layouts and numbers are those of Linux 6.19 and come from no kernel header.  A header
+that is changed by mistake changes the C actor, but not this probe.  Only the numbers
+of features that are not in mainline yet differ between kernels: `abi` takes them.
+Standard library only; runs on Python 3.11 or later.
 
 The protocol is the actor's (PROTOCOL.md), but faults are seen another way.
 Before each access write(2) copies one byte of the page to a pipe.  The call fails
@@ -56,7 +57,6 @@ FEATURE_GET = 1 << 16
 FEATURE_SET = 1 << 17
 FEATURE_LOW_POWER = {"enter": 3, "exit": 5}
 FEATURE_DMA_BUF = 11
-FEATURE_DMA_BUF_REVOKE = 13  # on a 6.19 base; another feature has this number from 7.2 on
 # include/uapi/linux/iommufd.h: _IO(';', 0x81)
 IOMMU_IOAS_ALLOC = 0x3B81
 # include/uapi/linux/dma-buf.h: _IO('b', 4), revision RFC1 only
@@ -132,6 +132,27 @@ def number(text: str) -> int:
         if value < 1 << 64:
             return value
     raise UsageError(f"'{text}' is not a number of at most 64 bits")
+
+
+# ---- features ----
+
+# The numbers that `abi` was given, by name.  Each series takes the next free ones.
+features: dict[str, int] = {}
+FEATURE_NAMES = ("revoke", "memattr")
+FEATURE_MAX = 0xFFFF
+
+
+def learn_features(words: dict[str, str]) -> None:
+    """Take the numbers of features from the options of `abi`, or from the words of a parent."""
+    for name, text in words.items():
+        if name not in FEATURE_NAMES or number(text) > FEATURE_MAX:
+            raise UsageError(f"'{name}={text}' is not the number of {' or '.join(FEATURE_NAMES)}")
+        features[name] = number(text)
+
+
+def feature_words() -> list[str]:
+    """Return the numbers of features as words, for a child or for the program after exec()."""
+    return [f"{name}={value}" for name, value in features.items()]
 
 
 # ---- object ----
@@ -435,14 +456,16 @@ def op_revoke(line: Line) -> str:
     device, buffer = line.device(0).fd, line.buffer(1).fd
     via = line.options.get("via", "feature")
     if via == "feature":
-        request = struct.pack("=IIi", 12, FEATURE_SET | FEATURE_DMA_BUF_REVOKE, buffer)
+        if "revoke" not in features:
+            return "error ENOTTY revoke: the number of the feature is not known; `abi revoke=N` gives it"
+        request = struct.pack("=IIi", 12, FEATURE_SET | features["revoke"], buffer)
         fcntl.ioctl(device, VFIO_DEVICE_FEATURE, bytearray(request))
-    elif via == "pci":
+    elif via == "device-ioctl":
         fcntl.ioctl(device, VFIO_DEVICE_PCI_DMABUF_REVOKE, bytearray(struct.pack("=Ii", 8, buffer)))
     elif via == "ioctl":
         fcntl.ioctl(buffer, DMA_BUF_IOCTL_REVOKE)
     else:
-        raise UsageError(f"via={via} is not feature, pci or ioctl")
+        raise UsageError(f"via={via} is not feature, device-ioctl or ioctl")
     return "ok"
 
 
@@ -621,7 +644,7 @@ def op_exec(_line: Line) -> str:
     signal.setitimer(signal.ITIMER_REAL, 0)
     parent.set_inheritable(True)
     try:
-        arguments = [sys.executable, "-IS", __file__, "--resume", str(parent.fileno())]
+        arguments = [sys.executable, "-IS", __file__, "--resume", str(parent.fileno()), *feature_words()]
         os.execv(sys.executable, arguments)  # noqa: S606 - no shell, on purpose
     finally:
         parent.set_inheritable(False)
@@ -725,8 +748,9 @@ def op_ioctl(line: Line) -> str:
         libc.munmap(pages, 2 * PAGE)
 
 
-def op_abi(_line: Line) -> str:
-    return f"ok export={FEATURE_DMA_BUF} revoke={FEATURE_DMA_BUF_REVOKE}"
+def op_abi(line: Line) -> str:
+    learn_features(line.options)
+    return " ".join(["ok", *feature_words(), f"export={FEATURE_DMA_BUF}"])
 
 
 def op_hold(line: Line) -> str:
@@ -1037,7 +1061,7 @@ def op_spawn(line: Line) -> str:
     rights, far_rights = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with far_lines, far_rights:
         process = subprocess.Popen(
-            [sys.executable, "-IS", __file__, "--child", str(far_rights.fileno())],
+            [sys.executable, "-IS", __file__, "--child", str(far_rights.fileno()), *feature_words()],
             stdin=far_lines.fileno(),
             stdout=far_lines.fileno(),
             pass_fds=[far_rights.fileno()],
@@ -1146,11 +1170,11 @@ OPERATIONS: list[Operation] = [
     ("read DEV INDEX|config OFFSET BYTES", op_read),
     ("write DEV INDEX|config OFFSET BYTES VALUE", op_write),
     ("ioctl DEV|BUF|FD REQUEST [data=HEX,NAME,...] [guard=1] [argument=N]", op_ioctl),
-    ("abi", op_abi),
+    ("abi [revoke=N] [memattr=N]", op_abi),
     ("hold FD", op_hold),
     ("footprint", op_footprint),
     ("export DEV bar=N ranges=OFFSET:LENGTH,... [flags=N] [open_flags=rdwr,cloexec]", op_export),
-    ("revoke DEV BUF [via=feature|pci|ioctl]", op_revoke),
+    ("revoke DEV BUF [via=feature|device-ioctl|ioctl]", op_revoke),
     ("map DEV|BUF length=N [bar=N] [offset=N] [prot=rw] [flags=shared]", op_map),
     ("unmap MAP [offset=N] [length=N]", op_unmap),
     *((f"load{bits} MAP OFFSET", accessor(bits, False)) for bits in FORMATS),
@@ -1275,9 +1299,10 @@ def main(arguments: list[str]) -> int:
         for usage, _ in OPERATIONS:
             print(f"  {usage}")
         return 0
-    if len(arguments) == 2 and arguments[0] in ("--child", "--resume"):
+    if len(arguments) >= 2 and arguments[0] in ("--child", "--resume"):
         import socket
 
+        learn_features(dict(word.split("=", 1) for word in arguments[2:]))
         parent = socket.socket(fileno=int(arguments[1]))
         parent.set_inheritable(False)
         if arguments[0] == "--resume":

@@ -22,7 +22,7 @@ from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.markers import machine, on_dialect, requirement
+from harness.plugin.markers import machine, on_attribute, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import (
@@ -192,9 +192,9 @@ def test_a_malformed_creation_from_python_is_refused(
 
 
 @requirement("ERR-11", "ERR-00")
-@on_dialect("base", "map", "feature")
-def test_the_wc_flag_without_its_dialect_is_einval(owner: Actor, ram: Function) -> None:
-    """The flag 1 << 28 is EINVAL in a dialect whose flags choose no memory attribute."""
+@on_attribute("none", "set", "get-set")
+def test_the_wc_flag_without_its_interface_is_einval(owner: Actor, ram: Function) -> None:
+    """The flag 1 << 28 is EINVAL where the flags choose no memory attribute."""
     device = owner.open(ram.address)
     wc = Creation(dma_flags=WC_FLAG)
     require_refused(owner, {wc: partial(wc.make, device)}, "EINVAL")

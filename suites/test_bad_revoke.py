@@ -21,17 +21,20 @@ from harness.actor.ioctl import (
     SET,
     VFIO_DEVICE_FEATURE,
     Anchor,
-    Argument,
     Target,
     call,
+    feature,
     hold,
 )
 from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import PciFunction as Function
+from harness.kernel.dialect import Interfaces
 from harness.plugin.markers import machine, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from suites.support.cases import (
     EVERY,
+    FEATURE_SIZE,
+    IOCTL_SIZE,
     LENGTH,
     PAGES,
     SPAN,
@@ -42,11 +45,18 @@ from suites.support.cases import (
     require_none,
     require_refused,
 )
-from suites.support.constants import D0, D3HOT, DMA_BUF_IOCTL_REVOKE, RAM_BAR, VIRTIO_BAR
+from suites.support.constants import (
+    D0,
+    D3HOT,
+    DMA_BUF_IOCTL_REVOKE,
+    RAM_BAR,
+    REVOKE_NUMBERS,
+    VFIO_DEVICE_PCI_DMABUF_REVOKE,
+    VIRTIO_BAR,
+)
 from suites.support.fixtures import Finding, Start
 
-VFIO_DEVICE_PCI_DMABUF_REVOKE = 0x3B7A  # include/uapi/linux/vfio.h of some revisions: _IO(';', 100 + 22)
-REVOKE_SIZE = 12  # bytes of struct vfio_device_feature and the descriptor that follows it
+REVOKING = ("feature", "device-ioctl", "ioctl")  # the dialects with a call that revokes
 
 
 @pytest.fixture
@@ -123,13 +133,13 @@ def revocation_deviations(live: LiveBuffer, targets: Iterable[Row]) -> list[str]
     wrong = []
     for one in targets:
         target = one.make(live)
-        errno = one.by_device if live.by_feature else one.by_dmabuf
+        errno = one.by_device if live.by_device else one.by_dmabuf
         wrong += deviations(live.owner, {one.what: partial(live.revoke, target)}, [errno])
     return [*wrong, *([] if live.alive() else ["the live DMABUF has changed"])]
 
 
 @requirement("ERR-00")
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 @pytest.mark.parametrize("name", [pytest.param(name, marks=requirement(name)) for name in ROWS_OF])
 def test_a_revoke_of_no_live_dmabuf_is_refused(c_live: LiveBuffer, name: str) -> None:
     """A revoke of anything but a live DMABUF of the device gets its row's errno and leaves nothing behind."""
@@ -137,7 +147,7 @@ def test_a_revoke_of_no_live_dmabuf_is_refused(c_live: LiveBuffer, name: str) ->
 
 
 @requirement("ERR-00", *ROWS_OF)
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 def test_a_revoke_from_python_of_no_live_dmabuf_is_refused(start: Start, ram: Function) -> None:
     """Every row of the table holds for the Python probe."""
     owner = start("python")
@@ -149,7 +159,7 @@ def test_a_revoke_from_python_of_no_live_dmabuf_is_refused(start: Start, ram: Fu
 
 
 @requirement("ERR-46", "ERR-00")
-@on_dialect("base", "feature")
+@on_dialect("base", "feature", "device-ioctl")
 def test_a_revoke_by_another_device_is_enodev(live: LiveBuffer, second_ram: Function) -> None:
     """A revoke of another VFIO device's DMABUF is ENODEV and leaves its mappings as they are."""
     other = of_another_device(live, second_ram)
@@ -177,7 +187,7 @@ def test_the_revoke_ioctl_takes_any_devices_dmabuf(
 
 
 @requirement("ERR-47", "ERR-00")
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 @pytest.mark.parametrize("before", ["alive", "revoked"])
 def test_a_revoke_after_the_device_reopened_is_enodev(owner: Actor, ram: Function, before: str) -> None:
     """A revoke of a DMABUF from before the last close is ENODEV, also if the DMABUF was revoked before."""
@@ -196,7 +206,7 @@ def test_a_revoke_after_the_device_reopened_is_enodev(owner: Actor, ram: Functio
 
 
 @requirement("ERR-51")
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 def test_a_revoke_while_memory_is_off_succeeds(owner: Actor, ram: Function) -> None:
     """A revoke while memory decoding is off succeeds, and is permanent."""
     device = owner.open(ram.address)
@@ -212,7 +222,7 @@ def test_a_revoke_while_memory_is_off_succeeds(owner: Actor, ram: Function) -> N
 
 
 @requirement("ERR-56")
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 def test_a_revoke_in_low_power_succeeds(owner: Actor, ram: Function) -> None:
     """A revoke while the device is in low power succeeds, and is permanent."""
     device = owner.open(ram.address)
@@ -228,7 +238,7 @@ def test_a_revoke_in_low_power_succeeds(owner: Actor, ram: Function) -> None:
 
 
 @requirement("ERR-56")
-@on_dialect("base", "feature", "ioctl")
+@on_dialect("base", *REVOKING)
 @machine(power=True)
 def test_a_revoke_in_d3hot_succeeds(owner: Actor, rng: Function) -> None:
     """A revoke while the device is in D3hot succeeds, and is permanent."""
@@ -272,7 +282,7 @@ def test_a_probe_revokes_nothing(owner: Actor, ram: Function) -> None:
 @on_dialect("feature")
 def test_a_revoke_with_a_short_argsz_is_einval(live: LiveBuffer) -> None:
     """A revoke with an argsz below 12 is EINVAL, and revokes nothing."""
-    attempts = {argsz: partial(live.ask, SET, live.buffer, argsz) for argsz in (0, 7, 8, 9, REVOKE_SIZE - 1)}
+    attempts = {argsz: partial(live.ask, SET, live.buffer, argsz) for argsz in (0, 7, 8, 9, FEATURE_SIZE - 1)}
     require_refused(live.owner, attempts, "EINVAL")
     live.require_alive()
 
@@ -283,7 +293,7 @@ def test_a_revoke_with_a_short_argsz_is_einval(live: LiveBuffer) -> None:
 def test_a_revoke_with_a_long_argsz_succeeds(live: LiveBuffer, argsz: int) -> None:
     """A revoke with an argsz above 12 succeeds although only 12 bytes can be read."""
     with nothing_left(live.owner):
-        assert live.ask(SET, live.buffer, argsz, present=REVOKE_SIZE) == 0
+        assert live.ask(SET, live.buffer, argsz, present=FEATURE_SIZE) == 0
     assert live.mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
 
 
@@ -295,32 +305,77 @@ def test_a_revoke_at_an_unreadable_address_is_efault(live: LiveBuffer) -> None:
         hex(pointer): partial(call, live.owner, live.device, VFIO_DEVICE_FEATURE, pointer)
         for pointer in BAD_POINTERS
     }
-    for present in (0, 7, 8, REVOKE_SIZE - 1):
+    for present in (0, 7, 8, FEATURE_SIZE - 1):
         attempts[present] = partial(live.ask, SET, live.buffer, present=present)
     require_refused(live.owner, attempts, "EFAULT")
     live.require_alive()
 
 
-@requirement("ERR-53")
-@on_dialect("feature", "ioctl")
-def test_a_revoke_by_another_revisions_call_is_enotty(live: LiveBuffer, finding: Finding) -> None:
-    """The calls that revoke in other revisions are ENOTTY, and revoke nothing."""
-    owner, request = live.owner, Argument([b"\x08\0\0\0", live.buffer])
-    attempts = {
-        "VFIO_DEVICE_PCI_DMABUF_REVOKE": partial(
-            call, owner, live.device, VFIO_DEVICE_PCI_DMABUF_REVOKE, request
-        )
+# -- the ioctl of the device that revokes ----------------------------------------------
+
+
+@requirement("ERR-48", "ERR-00")
+@on_dialect("device-ioctl")
+def test_a_device_ioctl_with_a_short_argsz_is_einval(live: LiveBuffer) -> None:
+    """A revoke by the device's ioctl with an argsz below 8 is EINVAL, and revokes nothing."""
+    attempts = {argsz: partial(live.ask_ioctl, live.buffer, argsz) for argsz in (0, 1, 4, IOCTL_SIZE - 1)}
+    require_refused(live.owner, attempts, "EINVAL")
+    live.require_alive()
+
+
+@requirement("ERR-49")
+@on_dialect("device-ioctl")
+@pytest.mark.parametrize("argsz", [9, 16, 64, EVERY - 1])
+def test_a_device_ioctl_with_a_long_argsz_succeeds(live: LiveBuffer, argsz: int) -> None:
+    """A revoke with an argsz above 8 succeeds although only 8 bytes can be read."""
+    with nothing_left(live.owner):
+        assert live.ask_ioctl(live.buffer, argsz, present=IOCTL_SIZE) == 0
+    assert live.mapping.load32(0) == Sigbus(BUS_ADRERR, 0)
+
+
+@requirement("ERR-50", "ERR-00")
+@on_dialect("device-ioctl")
+def test_a_device_ioctl_at_an_unreadable_address_is_efault(live: LiveBuffer) -> None:
+    """A revoke by the device's ioctl whose argument cannot be read is EFAULT, and revokes nothing."""
+    attempts: dict[str | int, Callable[[], object]] = {
+        hex(pointer): partial(call, live.owner, live.device, VFIO_DEVICE_PCI_DMABUF_REVOKE, pointer)
+        for pointer in BAD_POINTERS
     }
-    if live.by_feature:
-        attempts["DMA_BUF_IOCTL_REVOKE"] = partial(call, owner, live.buffer, DMA_BUF_IOCTL_REVOKE)
+    for present in (0, 3, 4, IOCTL_SIZE - 1):
+        attempts[present] = partial(live.ask_ioctl, live.buffer, present=present)
+    require_refused(live.owner, attempts, "EFAULT")
+    live.require_alive()
+
+
+# -- the calls of other revisions ------------------------------------------------------
+
+
+@requirement("ERR-53")
+@on_dialect(*REVOKING)
+def test_a_revoke_by_another_revisions_call_is_enotty(
+    live: LiveBuffer, interfaces: Interfaces, finding: Finding
+) -> None:
+    """The calls that revoke in other revisions are ENOTTY, and revoke nothing."""
+    owner, offered = live.owner, {one.kind for one in interfaces.revoke}
+    number = interfaces.unused_feature(*REVOKE_NUMBERS)
+    attempts: dict[str, tuple[str, Callable[[], object]]] = {
+        "device-ioctl": ("VFIO_DEVICE_PCI_DMABUF_REVOKE", partial(live.ask_ioctl, live.buffer)),
+        "ioctl": ("DMA_BUF_IOCTL_REVOKE", partial(call, owner, live.buffer, DMA_BUF_IOCTL_REVOKE)),
+        "feature": (
+            f"feature {number}",
+            partial(call, owner, live.device, VFIO_DEVICE_FEATURE, feature(SET | number, live.buffer)),
+        ),
+    }
     with nothing_left(owner):
-        answers = {what: outcome(attempt) for what, attempt in attempts.items()}
+        answers = {
+            name: outcome(attempt) for kind, (name, attempt) in attempts.items() if kind not in offered
+        }
     finding(f"interfaces of other revisions: {answers}")
     assert set(answers.values()) == {"ENOTTY"}
     live.require_alive()
 
 
-# -- the ioctl that revokes ------------------------------------------------------------
+# -- the ioctl of the DMABUF that revokes ------------------------------------------------
 
 
 @requirement("ERR-54")

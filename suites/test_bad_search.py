@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from operator import or_
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import pytest
 from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
@@ -23,7 +22,7 @@ from harness.actor.ioctl import BAD_POINTERS, GET, PROBE, SET, VFIO_DEVICE_FEATU
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
-from harness.plugin.markers import on_dialect, requirement
+from harness.plugin.markers import on_attribute, on_dialect, requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
 from suites.support.cases import (
@@ -31,6 +30,7 @@ from suites.support.cases import (
     CREATION_RANGE,
     EVERY,
     EXPORT,
+    IOCTL_SIZE,
     LENGTH,
     OPEN_MODES,
     PAGES,
@@ -40,9 +40,11 @@ from suites.support.cases import (
     Creation,
     LiveBuffer,
     Mmap,
+    attribute_number,
+    descriptor,
     require_nothing_left,
 )
-from suites.support.constants import MEMATTR, NC, RAM_BAR, RAM_BAR_SIZE, WC, WC_FLAG
+from suites.support.constants import NC, RAM_BAR, RAM_BAR_SIZE, WC, WC_FLAG
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -169,7 +171,7 @@ def test_any_creation_makes_what_was_asked_or_nothing(ram: Function, search: Sea
                 size = buffer.size
         require_nothing_left(leftovers)
         if size is not None:
-            flags = (0, WC_FLAG) if device.actor.revoke_via == "ioctl" else (0,)
+            flags = (0, WC_FLAG) if device.actor.attribute_via == "flags" else (0,)
             assert may_succeed(case, flags), f"{case} makes a DMABUF"
             count = len(case.ranges) if case.nr_ranges is None else case.nr_ranges
             assert size == sum(length for _, length in case.ranges[:count])
@@ -236,6 +238,55 @@ def test_any_revoke_takes_the_named_dmabuf_or_none(ram: Function, search: Search
         raise HarnessError("No call of the search revoked a DMABUF: all were malformed.")
 
 
+@dataclass(frozen=True)
+class RevokeIoctl:
+    """A call of the device's ioctl that revokes; ``target`` as in RevokeCall."""
+
+    argsz: int
+    present: int | None
+    target: int | None
+
+
+def ioctl_revocations() -> st.SearchStrategy[RevokeIoctl]:
+    """Draw nearly right revokes by the device's ioctl."""
+    others: Strategies = {
+        "argsz": sizes(0, IOCTL_SIZE),
+        "present": st.integers(0, IOCTL_SIZE),
+        "target": DESCRIPTORS,
+    }
+    return nearly_right(st.just(RevokeIoctl(IOCTL_SIZE, None, None)), lambda _: others)
+
+
+@requirement("ERR-00", "ERR-42", "ERR-43", "ERR-48")
+@on_dialect("device-ioctl")
+def test_any_revoke_ioctl_takes_the_named_dmabuf_or_none(ram: Function, search: Search) -> None:
+    """Whatever its arguments, the device's ioctl revokes the DMABUF that it names or changes nothing."""
+    gone = 0
+
+    def check(subject: tuple[LiveBuffer, FootprintChanges], case: RevokeIoctl) -> None:
+        nonlocal gone
+        live, leftovers = subject
+        owner = live.owner
+        with owner.export(live.device, RAM_BAR, SPAN) as buffer, owner.map(buffer) as mapping:
+            target = buffer if case.target is None else case.target
+            done = outcome(lambda: live.ask_ioctl(target, case.argsz, case.present)) == "success"
+            if done:
+                assert case.target is None
+                assert case.argsz >= IOCTL_SIZE
+                assert case.present is None or case.present >= IOCTL_SIZE
+                gone += 1
+            assert (mapping.load32(0) == Sigbus(BUS_ADRERR, 0)) == done
+        assert live.mapping.load32(0) == 0x40
+        require_nothing_left(leftovers)
+
+    def prepare(owner: Actor) -> tuple[LiveBuffer, FootprintChanges]:
+        return LiveBuffer(owner, owner.open(ram.address)), FootprintChanges(owner)
+
+    search(ioctl_revocations(), prepare, check, examples=80)
+    if not gone:
+        raise HarnessError("No call of the search revoked a DMABUF: all were malformed.")
+
+
 # -- the memory attribute --------------------------------------------------------------
 
 
@@ -249,20 +300,19 @@ class AttributeCall:
     target: int | None
     attribute: int
 
-    def make(self, device: Device, buffer: Buffer) -> int:
-        """Call it with ``buffer`` unless ``target`` names a descriptor.  Raises Refused."""
-        part = buffer if self.target is None else struct.pack("=i", self.target)
-        argument = feature(self.way | MEMATTR, part, struct.pack("=I", self.attribute), argsz=self.argsz)
+    def make(self, number: int, device: Device, buffer: Buffer) -> int:
+        """Call feature ``number`` with ``buffer`` unless ``target`` names a descriptor.  Raises Refused."""
+        part = descriptor(buffer if self.target is None else self.target)
+        argument = feature(self.way | number, part, struct.pack("=I", self.attribute), argsz=self.argsz)
         if self.present is not None:
             argument = argument.cut(self.present)
         return call(device.actor, device, VFIO_DEVICE_FEATURE, argument)
 
-    def may_succeed(self) -> bool:
-        """Tell whether all fields are correct."""
+    def may_succeed(self, via: str) -> bool:
+        """Tell whether all fields are correct where the interface for the attribute is ``via``."""
         return (
-            self.way == SET
+            ((self.way == SET and self.attribute in ATTRIBUTES) or (self.way == GET and via == "get-set"))
             and self.target is None
-            and self.attribute in ATTRIBUTES
             and (self.argsz is None or self.argsz >= 16)
             and (self.present is None or self.present >= 16)
         )
@@ -282,25 +332,23 @@ def attributions() -> st.SearchStrategy[AttributeCall]:
 
 
 @requirement("ERR-00", "ATTR-05", "ATTR-06")
-@on_dialect("feature")
+@on_attribute("set", "get-set")
 def test_any_attribute_call_is_correct_or_refused(ram: Function, search: Search) -> None:
     """Whatever its arguments, the memory-attribute feature takes a correct call only, and revokes nothing."""
     taken = 0
 
-    def check(subject: tuple[LiveBuffer, FootprintChanges], case: AttributeCall) -> None:
+    def check(subject: tuple[LiveBuffer, FootprintChanges, int], case: AttributeCall) -> None:
         nonlocal taken
-        live, leftovers = subject
-        done = outcome(lambda: case.make(live.device, live.buffer)) == "success"
+        live, leftovers, number = subject
+        done = outcome(lambda: case.make(number, live.device, live.buffer)) == "success"
         if done and not case.way & PROBE:
-            assert case.may_succeed(), f"{case} is taken"
+            assert case.may_succeed(live.owner.attribute_via), f"{case} is taken"
             taken += 1
         live.require_alive()
         require_nothing_left(leftovers)
 
-    def prepare(owner: Actor) -> tuple[LiveBuffer, FootprintChanges]:
-        if owner.offers()["memattr"] != "feature":
-            pytest.skip("this kernel offers no memory attribute by a device feature")
-        return LiveBuffer(owner, owner.open(ram.address)), FootprintChanges(owner)
+    def prepare(owner: Actor) -> tuple[LiveBuffer, FootprintChanges, int]:
+        return LiveBuffer(owner, owner.open(ram.address)), FootprintChanges(owner), attribute_number(owner)
 
     search(attributions(), prepare, check, examples=80)
     if not taken:

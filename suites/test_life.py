@@ -186,7 +186,7 @@ def test_a_reset_after_reopening_revives_no_dmabuf(c_owner: Actor, ram: Function
 
 
 @requirement("LIFE-05")
-@on_dialect("feature", "ioctl")
+@on_dialect("feature", "device-ioctl", "ioctl")
 def test_a_reopened_device_cannot_revoke_old_dmabufs(owner: Actor, ram: Function) -> None:
     """A revoke of a DMABUF from before the close is ENODEV, whether it was revoked before or not."""
     first = owner.open(ram.address)

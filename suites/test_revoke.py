@@ -32,6 +32,7 @@ from suites.support.constants import (
     MIB,
     NOBODY,
     RAM_BAR,
+    VFIO_DEVICE_PCI_DMABUF_REVOKE,
     VIA,
     VIRTIO_BAR,
 )
@@ -519,7 +520,7 @@ def test_no_function_level_reset_restores_a_revoked_dmabuf(
 
 
 @requirement("REV-10")
-@on_dialect("feature")
+@on_dialect("feature", "device-ioctl")
 def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
     """An ioctl that revokes is ENOTTY on the DMABUF, for client and owner, and all mappings stay."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
@@ -527,7 +528,7 @@ def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
     mapping, client_mapping = mapped(buffer), mapped(client_buffer)
     assert mapping.stamp(seed=3) is None
     for held in (client_buffer, buffer):
-        for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE):
+        for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE, VFIO_DEVICE_PCI_DMABUF_REVOKE):
             assert refusal(partial(held.ioctl, request)) == "ENOTTY"
     assert (
         client_mapping.pages()
@@ -566,7 +567,7 @@ def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str)
 
 
 @requirement("REV-12")
-@on_dialect("feature")
+@on_dialect("feature", "device-ioctl")
 def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, second_ram: Function) -> None:
     """A revoke of another device's DMABUF is ENODEV and keeps it mapped; its own device can revoke it."""
     device, other = owner.open(ram.address), owner.open(second_ram.address)
@@ -582,7 +583,7 @@ def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, sec
 
 
 @requirement("REV-12")
-@on_dialect("feature")
+@on_dialect("feature", "device-ioctl")
 @pytest.mark.parametrize("kind", ["udmabuf", "heap"])
 def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Function, kind: str) -> None:
     """A revoke of a DMABUF that VFIO did not export is ENODEV and keeps it mapped."""

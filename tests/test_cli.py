@@ -393,3 +393,14 @@ def test_output_to_a_closed_pipe_is_silent() -> None:
         reading.stdout.readline()
         reading.stdout.close()
         assert reading.stderr.read() == b""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&- >/dev/null", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("command", "code"), [("matrix", ExitCode.OK), ("apply --series none", ExitCode.HARNESS)]
+)
+def test_closed_streams_change_no_exit_code(closed: str, command: str, code: ExitCode) -> None:
+    line = f"{shlex.quote(sys.executable)} -m harness {command} {closed}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.count("\n") == (command != "matrix" and "2>&-" not in closed)

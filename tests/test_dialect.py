@@ -1,4 +1,4 @@
-"""The dialect of a kernel, by its headers."""
+"""The interfaces of a kernel, by its headers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,34 @@ from pathlib import Path
 import pytest
 
 from harness.kernel import dialect
+from harness.kernel.dialect import Interfaces
 from harness.lib.errors import BuildError
 
 LINES = {
     "feature": ("vfio.h", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n"),
+    "device-ioctl": ("vfio.h", "#define VFIO_DEVICE_PCI_DMABUF_REVOKE\t_IO(VFIO_TYPE, VFIO_BASE + 22)\n"),
     "ioctl": ("dma-buf.h", "#define DMA_BUF_IOCTL_REVOKE\t_IO(DMA_BUF_BASE, 4)\n"),
-    "map": ("vfio.h", "/* DMA_BUF_IOCTL_REVOKE and VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE are not here */\n"),
+    "map": ("vfio.h", "/* DMA_BUF_IOCTL_REVOKE and\n#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13 */\n"),
+}
+MEMATTR = "#define VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR 15\n"
+ATTRIBUTES = {
+    "none": "#define VFIO_DMA_BUF_MEMATTR_WC 1\n",
+    "flags": "#define SHIFT 28\n#define VFIO_DMABUF_ATTR_WC (1U << SHIFT)\n",
+    "set": f"/* Upon VFIO_DEVICE_FEATURE_SET choose. */\n{MEMATTR}",
+    "get-set": f"/*\n * VFIO_DEVICE_FEATURE_SET chooses,\n * VFIO_DEVICE_FEATURE_GET reads.\n */\n{MEMATTR}",
 }
 
 
-def headers(folder: Path, kind: str) -> Path:
-    name, line = LINES[kind]
-    (folder / "linux").mkdir()
-    (folder / "linux" / name).write_text(line)
+def write(folder: Path, name: str, text: str) -> Path:
+    (folder / "linux").mkdir(exist_ok=True)
+    with (folder / "linux" / name).open("a") as file:
+        file.write(text)
+    return folder
+
+
+def headers(folder: Path, *kinds: str) -> Path:
+    for kind in kinds:
+        write(folder, *LINES[kind])
     return folder
 
 
@@ -34,8 +49,52 @@ def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, 
 
 
 @pytest.mark.parametrize(
-    ("promised", "kind"), [("feature", "map"), ("feature", "ioctl"), ("ioctl", "map"), ("base", "ioctl")]
+    ("promised", "kind"),
+    [
+        ("feature", "map"),
+        ("feature", "ioctl"),
+        ("ioctl", "map"),
+        ("base", "ioctl"),
+        ("feature", "device-ioctl"),
+    ],
 )
 def test_promised_dialect_not_in_the_headers_is_an_error(tmp_path: Path, promised: str, kind: str) -> None:
     with pytest.raises(BuildError, match=f"promises the dialect {promised}, .* of the dialect {kind}"):
         dialect.resolve(promised, headers(tmp_path, kind))
+
+
+@pytest.mark.parametrize("promised", ["feature", "ioctl"])
+def test_promised_dialect_beside_another_is_kept(tmp_path: Path, promised: str) -> None:
+    assert dialect.resolve(promised, headers(tmp_path, "feature", "ioctl")) == promised
+
+
+@pytest.mark.parametrize("kind", ATTRIBUTES)
+def test_attribute_is_that_of_the_headers(tmp_path: Path, kind: str) -> None:
+    found = Interfaces.of(write(tmp_path, "vfio.h", ATTRIBUTES[kind]))
+    assert (found.attribute, found.dialect) == (kind, "map")
+
+
+@pytest.mark.parametrize(("revoke", "attribute"), [("device-ioctl", "get-set"), ("feature", "set")])
+def test_attribute_without_a_comment_is_that_of_the_revision(
+    tmp_path: Path, revoke: str, attribute: str
+) -> None:
+    found = Interfaces.of(write(headers(tmp_path, revoke), "vfio.h", MEMATTR))
+    assert (found.dialect, found.attribute) == (revoke, attribute)
+
+
+def test_numbers_of_features_are_those_of_the_headers(tmp_path: Path) -> None:
+    text = "#define VFIO_DEVICE_FEATURE_MASK (0xffff)\n#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE (0x0e)\n"
+    found = Interfaces.of(write(tmp_path, "vfio.h", text + MEMATTR))
+    assert found.numbers == {"revoke": 14, "memattr": 15}
+    assert found.unused_feature(14, 13) == 13
+    assert found.unused_feature(14, 15) == 16
+    assert Interfaces().unused_feature(13) == 13
+
+
+def test_interfaces_are_told_with_their_constants(tmp_path: Path) -> None:
+    assert str(Interfaces.of(tmp_path)) == "revoke: none; memory attributes: none"
+    write(headers(tmp_path, "feature"), "vfio.h", ATTRIBUTES["set"])
+    assert str(Interfaces.of(tmp_path)) == (
+        "revoke: feature 13 (VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE in linux/vfio.h); "
+        "memory attributes: set by feature 15 (VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR in linux/vfio.h)"
+    )

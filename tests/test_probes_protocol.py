@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 KINDS = ["actor", "python"]
+ABI_OF_THE_HEADERS = [
+    ("abi", "ok revoke=14 export=11"),
+    ("abi revoke=14", "ok revoke=14 export=11"),
+    ("abi revoke=13", "error usage: abi: the headers have another revoke"),
+    ("abi memattr=15", "error usage: abi: the headers have another memattr"),
+]
 BOTH = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -436,13 +443,47 @@ class TestActorAlone:
         [
             ((), "none"),
             (("DMA_BUF_IOCTL_REVOKE=0x6204",), "ioctl"),
-            (("DMA_BUF_IOCTL_REVOKE=0x6204", "VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a"), "pci"),
+            (("DMA_BUF_IOCTL_REVOKE=0x6204", "VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a"), "device-ioctl"),
             (("VFIO_DEVICE_PCI_DMABUF_REVOKE=0x3b7a", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE=13"), "feature"),
         ],
     )
     def test_version_tells_the_way_to_revoke_in_the_headers(self, defines: tuple[str, ...], way: str) -> None:
         done = subprocess.run([actor(*defines)], input=b"version\n", capture_output=True, check=True)
         assert f" revoke={way} memattr=none\n" in done.stdout.decode()
+
+    @pytest.mark.parametrize(("line", "reply"), ABI_OF_THE_HEADERS)
+    def test_abi_of_the_c_actor_is_that_of_the_headers(self, line: str, reply: str) -> None:
+        argument = [actor("VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE=0xe")]
+        done = subprocess.run(argument, input=f"{line}\n".encode(), capture_output=True, check=True)
+        assert done.stdout.decode().startswith(reply)
+
+    @pytest.mark.parametrize(
+        ("line", "reply"),
+        [
+            ("abi", "ok export=11"),
+            ("abi revoke=0xe memattr=15", "ok revoke=14 memattr=15 export=11"),
+            ("abi revoke=0x10000", "error usage: abi"),
+            ("abi export=3", "error usage: abi"),
+        ],
+    )
+    def test_abi_of_the_python_probe_is_what_it_is_told(self, line: str, reply: str) -> None:
+        with Client("python") as client:
+            assert client.ask(line).startswith(reply)
+
+    def test_python_probe_tells_its_children_the_numbers(self) -> None:
+        with Client("python") as client:
+            assert client.ask("abi revoke=14").startswith("ok ")
+            assert client.ask("spawn a") == client.ask("fork b") == "ok"
+            assert client.ask("@a abi") == client.ask("@b abi") == "ok revoke=14 export=11"
+            assert client.ask("@a exec").startswith("ok vmas=0")
+            assert client.ask("@a abi") == "ok revoke=14 export=11"
+
+    def test_python_probe_without_a_number_does_not_revoke(self) -> None:
+        """A number of its own may be another feature of this kernel."""
+        with Client("python") as client:
+            socket.send_fds(client.parcels, [b"d"], [client.file])
+            assert client.ask("recv") == "ok dev1"
+            assert client.ask("revoke dev1 buf1").startswith("error ENOTTY revoke: the number")
 
 
 class TestReplay:

@@ -168,10 +168,6 @@ class Actor(Session):
             raise HarnessError(f"The buffer {buffer.name} was received; say which device is to set it.")
         self.say("memattr", owner.name, buffer.name, attribute)
 
-    def offers(self) -> dict[str, str]:
-        """Return the offers of the headers: ``revoke`` and ``memattr`` to ``feature``, ... or ``none``."""
-        return self.read(lambda reply: dict(word.split("=") for word in reply.split()), "version")
-
     def fence(self) -> None:
         """Execute a barrier that drains write-combining buffers."""
         self.say("fence")
@@ -301,11 +297,15 @@ class Actor(Session):
 
     def _need_revoke(self) -> None:
         if self.revoke_via == "none":
-            raise NotOfferedError("The scenario revokes, for which the headers of this kernel offer no call.")
+            raise NotOfferedError(
+                "The scenario revokes, for which the headers of this kernel offer no call that is known "
+                "(feature, device-ioctl, ioctl)."
+            )
 
     def _child(self, name: str) -> Actor:
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
         child.revoke_via = self.revoke_via
+        child.attribute_via = self.attribute_via
         child.slowdown = self.slowdown
         child.absent = self.absent
         return child

@@ -78,6 +78,16 @@ def call(actor: Actor, target: Target, request: int, argument: Argument | int = 
     return actor.read(lambda reply: int(reply.split()[0], 16), "ioctl", name, request, **options)
 
 
+def call_for_data(actor: Actor, target: Held, request: int, argument: Argument) -> bytes:
+    """Call ioctl() with a pointer to an Argument; return the bytes of the argument afterwards."""
+
+    def parse(reply: str) -> bytes:
+        _, data = reply.split()
+        return bytes.fromhex(data.removeprefix("data="))
+
+    return actor.read(parse, "ioctl", target.name, request, data=argument.text())
+
+
 def feature(flags: int, *data: Part, argsz: int | None = None) -> Argument:
     """Build struct vfio_device_feature with ``data``; ``argsz`` defaults to its size in bytes."""
     size = HEADER + sum(len(part) if isinstance(part, bytes) else 4 for part in data)
@@ -110,13 +120,15 @@ def hold(device: Device, descriptor: int) -> Buffer:
 
 @dataclass(frozen=True)
 class Abi:
-    """The numbers of VFIO_DEVICE_FEATUREs; ``revoke`` is None if the kernel has no such feature.
+    """The numbers of VFIO_DEVICE_FEATUREs; ``revoke`` and ``memattr`` are None without such a feature.
 
-    The C actor takes the numbers from the kernel's headers, the Python probe has its own.
+    The C actor is compiled with the numbers in the kernel's headers.  The Python probe knows
+    ``export``, and is told the others when it starts.
     """
 
     export: int
     revoke: int | None
+    memattr: int | None
 
     @classmethod
     def of(cls, actor: Actor) -> Abi:
@@ -124,6 +136,6 @@ class Abi:
 
         def parse(reply: str) -> Abi:
             numbers = {name: int(number) for name, number in (word.split("=") for word in reply.split())}
-            return cls(numbers["export"], numbers.get("revoke"))
+            return cls(numbers["export"], numbers.get("revoke"), numbers.get("memattr"))
 
         return actor.read(parse, "abi")

@@ -82,7 +82,9 @@ class Session:
     """The operations of one actor; ``name`` is its name from spawn() or fork(), empty for the first.
 
     ``revoke_via`` is the call that revokes, for a probe that does not know it from the
-    headers: ``feature``, ``ioctl``, or ``none`` if the kernel offers none.
+    headers: ``feature``, ``device-ioctl``, ``ioctl``, or ``none`` if the kernel offers none.
+    ``attribute_via`` is the interface for the memory attribute of a DMABUF: ``flags``,
+    ``set``, ``get-set``, or ``none``.
     Every deadline is multiplied by ``slowdown``.  ``absent`` returns why a kernel
     option is not in the kernel, empty if it is.
 
@@ -96,6 +98,7 @@ class Session:
         self._wire = wire
         self._prefix = prefix
         self.revoke_via: str | None = None
+        self.attribute_via = "none"
         self.slowdown = 1.0
         self.absent: Callable[[str], str] = lambda _: ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.actor.actor import Actor
@@ -37,12 +38,18 @@ def python_stream(guest: Guest) -> Stream:
     return guest.machine.ssh.stream(["python3", "-IS", remote], guest.deadline)
 
 
-def start_python(guest: Guest, transcript: Transcript, stream: Stream | None = None) -> Actor:
+def start_python(
+    guest: Guest, transcript: Transcript, features: Mapping[str, int], stream: Stream | None = None
+) -> Actor:
     """Return an actor for the Python probe on ``stream``, or for a new one.
 
-    Raises SshLostError, SshTimeoutError.
+    ``features`` are the numbers of features that the probe is told, by their names in the
+    operation ``abi``.  Raises SshLostError, SshTimeoutError.
     """
-    return Actor(Wire(stream or python_stream(guest), transcript, guest.deadline))
+    actor = Actor(Wire(stream or python_stream(guest), transcript, guest.deadline))
+    if features:
+        actor.say("abi", **features)
+    return actor
 
 
 def stopped_actors(guest: Guest) -> list[int]:

@@ -1,27 +1,169 @@
-"""The dialect of a kernel: the user-space interface for revocation in its installed headers."""
+"""The interfaces of a kernel in its installed headers: how a DMABUF is revoked, and given an attribute.
+
+The interface that revokes is the dialect of the kernel.  The attribute of its mappings is
+another interface, which each revision of the series had or lacked beside the first.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from harness.kernel.uapi import Definitions
 from harness.lib.errors import BuildError
 
-# Each dialect with the header and the constant that identify it.
+VFIO, DMA_BUF = "linux/vfio.h", "linux/dma-buf.h"
+#: The headers that may hold an interface of DMABUFs; each is read up to HEADER_LIMIT bytes.
+HEADERS = (VFIO, DMA_BUF, "linux/iommufd.h", "linux/udmabuf.h", "linux/dma-heap.h")
+HEADER_LIMIT = 1 << 20
+
+# Each dialect with the header and the macro that identify it.
 CONSTANTS = (
-    ("feature", "linux/vfio.h", "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE"),
-    ("ioctl", "linux/dma-buf.h", "DMA_BUF_IOCTL_REVOKE"),
+    ("feature", VFIO, "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE"),
+    ("device-ioctl", VFIO, "VFIO_DEVICE_PCI_DMABUF_REVOKE"),
+    ("ioctl", DMA_BUF, "DMA_BUF_IOCTL_REVOKE"),
 )
+
+#: The interfaces for the memory attribute: none, the flags of an export, a feature that is set only, and
+#: one that is set and read.
+ATTRIBUTES = ("none", "flags", "set", "get-set")
+_ATTRIBUTE_FEATURE = "VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR"
+# The flags hold the attribute in bits 31:28.  Their names differ, so their values count.
+_ATTRIBUTE_FLAG = re.compile(r"VFIO_\w*DMA_?BUF_\w+", re.ASCII)
+_FLAG_VALUES = (1 << 28, 0xF << 28)
+
+_FEATURE = re.compile(r"VFIO_DEVICE_FEATURE_(?!(?:MASK|GET|SET|PROBE)$)\w+", re.ASCII)
+_FEATURE_MASK = 0xFFFF
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A macro that identifies an interface: ``kind`` of CONSTANTS or ATTRIBUTES, its number if known."""
+
+    kind: str
+    header: str
+    name: str
+    number: int | None
+
+    def __str__(self) -> str:
+        """Return the interface with its number, if it is a feature, and with its constant."""
+        feature = self.name.startswith("VFIO_DEVICE_FEATURE_")
+        number = "" if not feature or self.number is None else f" {self.number}"
+        return f"{_WORDS.get(self.kind, self.kind)}{number} ({self.name} in {self.header})"
+
+
+_WORDS = {"set": "set by feature", "get-set": "set and read by feature", "flags": "flags of an export"}
+
+
+@dataclass(frozen=True)
+class Interfaces:
+    """The interfaces in the installed headers of a kernel.
+
+    ``revoke`` are those that revoke, in the order of CONSTANTS, and ``attributes`` those
+    for the memory attribute.  ``features`` are the numbers of all VFIO_DEVICE_FEATUREs.
+    """
+
+    revoke: tuple[Constant, ...] = ()
+    attributes: tuple[Constant, ...] = ()
+    features: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, headers: Path) -> Interfaces:
+        """Read the interfaces in a folder of installed headers."""
+        read = {name: _Header.read(headers / name) for name in HEADERS}
+        revoke = tuple(
+            Constant(dialect, name, macro, read[name].definitions.number(macro))
+            for dialect, name, macro in CONSTANTS
+            if macro in read[name].definitions.macros
+        )
+        vfio = read[VFIO].definitions
+        numbers = {name: vfio.number(name) for name in vfio.names if _FEATURE.fullmatch(name)}
+        features = {
+            name: number for name, number in numbers.items() if number is not None and number <= _FEATURE_MASK
+        }
+        return cls(revoke, tuple(_attributes(read[VFIO], revoke)), features)
+
+    @property
+    def dialect(self) -> str:
+        """The dialect of the first interface that revokes; ``map`` without one."""
+        return self.revoke[0].kind if self.revoke else "map"
+
+    @property
+    def attribute(self) -> str:
+        """The interface for the memory attribute, one of ATTRIBUTES."""
+        return self.attributes[0].kind if self.attributes else "none"
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The numbers of the features, for a probe that reads no header: ``revoke``, ``memattr``."""
+        found = {"revoke": CONSTANTS[0][2], "memattr": _ATTRIBUTE_FEATURE}
+        return {word: self.features[name] for word, name in found.items() if name in self.features}
+
+    def unused_feature(self, *wanted: int) -> int:
+        """Return the first of the ``wanted`` numbers that no feature has, else the next after all."""
+        taken = set(self.features.values())
+        return next((number for number in wanted if number not in taken), max(taken, default=0) + 1)
+
+    def __str__(self) -> str:
+        """Return a sentence for the user: each interface with the constant that identifies it."""
+        revoke = ", ".join(map(str, self.revoke)) or "none"
+        return f"revoke: {revoke}; memory attributes: {', '.join(map(str, self.attributes)) or 'none'}"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The text of a header, and what it defines."""
+
+    text: str
+
+    @classmethod
+    def read(cls, path: Path) -> _Header:
+        """Read a header, empty if there is none."""
+        if not path.is_file():
+            return cls("")
+        with path.open(errors="replace") as file:
+            return cls(file.read(HEADER_LIMIT))
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        return Definitions(self.text)
+
+    def comment_before(self, macro: str) -> str:
+        """Return the comment directly before the definition of a macro, which says what it is for."""
+        define = re.search(rf"^[ \t]*#[ \t]*define[ \t]+{re.escape(macro)}\b", self.text, re.MULTILINE)
+        before = self.text[: define.start()].rstrip() if define else ""
+        return before[before.rfind("/*") :] if before.endswith("*/") else ""
+
+
+def _attributes(vfio: _Header, revoke: tuple[Constant, ...]) -> Iterator[Constant]:
+    """Yield the interfaces for the memory attribute in linux/vfio.h.
+
+    One macro stands for a feature that is set, and for one that is read as well.  The
+    comment before it names GET or SET.  Without one the revision decides: the one whose
+    feature is read revokes by an ioctl of the device.
+    """
+    definitions = vfio.definitions
+    if _ATTRIBUTE_FEATURE in definitions.macros:
+        comment = vfio.comment_before(_ATTRIBUTE_FEATURE)
+        if "VFIO_DEVICE_FEATURE_SET" in comment or "VFIO_DEVICE_FEATURE_GET" in comment:
+            read = "VFIO_DEVICE_FEATURE_GET" in comment
+        else:
+            read = any(one.kind == "device-ioctl" for one in revoke)
+        number = definitions.number(_ATTRIBUTE_FEATURE)
+        yield Constant("get-set" if read else "set", VFIO, _ATTRIBUTE_FEATURE, number)
+    for name in sorted(definitions.names):
+        number = definitions.number(name)
+        if _ATTRIBUTE_FLAG.fullmatch(name) and number in _FLAG_VALUES:
+            yield Constant("flags", VFIO, name, number)
+            break
 
 
 def of_headers(headers: Path) -> str:
-    """Return ``feature`` or ``ioctl`` by the constants in the headers; ``map`` without revocation."""
-    for dialect, name, constant in CONSTANTS:
-        header = headers / name
-        text = header.read_text(errors="replace") if header.is_file() else ""
-        if re.search(rf"^\s*#\s*define\s+{constant}\b", text, re.MULTILINE):
-            return dialect
-    return "map"
+    """Return the dialect by the constants in the headers; ``map`` without revocation."""
+    return Interfaces.of(headers).dialect
 
 
 def resolve(promised: str, headers: Path) -> str:
@@ -30,13 +172,14 @@ def resolve(promised: str, headers: Path) -> str:
     Raises BuildError if the headers do not offer the promised dialect: every
     scenario would fail without naming the reason.
     """
-    found = of_headers(headers)
+    interfaces = Interfaces.of(headers)
+    found = [one.kind for one in interfaces.revoke] or ["map"]
     if promised == "auto":
-        return found
-    if found != ("map" if promised == "base" else promised):
+        return found[0]
+    if ("map" if promised == "base" else promised) not in found:
         raise BuildError(
             f"The series promises the dialect {promised}, but the installed headers are those of the dialect "
-            f"{found}. The constants that identify them: "
+            f"{' and '.join(found)}. The constants that identify them: "
             f"{', '.join(f'{constant} in {header} ({name})' for name, header, constant in CONSTANTS)}."
         )
     return promised

@@ -8,7 +8,8 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.guest.guest import Guest
-from harness.plugin.items import SCENARIO
+from harness.kernel.dialect import Interfaces
+from harness.plugin.items import RUN, SCENARIO
 from harness.plugin.search import Search
 from harness.run.scenario import ScenarioRun
 from harness.vm.ram_bar import RamBar
@@ -24,6 +25,12 @@ def guest(request: pytest.FixtureRequest) -> Guest:
 def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
     """Start actors: ``start("c")``, ``start("python")``.  They end with the scenario."""
     return _scenario(request).actor
+
+
+@pytest.fixture
+def interfaces(request: pytest.FixtureRequest) -> Interfaces:
+    """The interfaces in the headers of the kernel under test."""
+    return request.config.stash[RUN].machines.ready.interfaces
 
 
 @pytest.fixture

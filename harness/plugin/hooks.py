@@ -25,6 +25,7 @@ from harness.plugin.items import (
     entry_of,
     needs_of,
     requirement_ids,
+    words_of,
 )
 from harness.plugin.order import first, in_order, repeated, seed_of
 from harness.plugin.selection import ids_of, one_of_each, split
@@ -160,13 +161,10 @@ def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
-    """Skip a scenario that is not for the kernel's dialect or options, with the reason."""
+    """Skip a scenario that is not for the kernel's interfaces or options, with the reason."""
     scenario = item.stash.get(SCENARIO, None)
-    mark = item.get_closest_marker("on_dialect")
-    if scenario is not None and mark is not None:
-        dialect = item.config.stash[RUN].dialect
-        if dialect not in mark.args:
-            pytest.skip(f"needs the dialect {' or '.join(mark.args)}; this kernel has {dialect}")
+    if scenario is not None and (reason := item.config.stash[RUN].interface_missing(*words_of(item))):
+        pytest.skip(reason)
     if scenario is not None:
         names = [name for needed in item.iter_markers("needs_option") for name in needed.args]
         for reason in filter(None, map(item.config.stash[RUN].kernel.absent, names)):

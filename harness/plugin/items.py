@@ -39,10 +39,24 @@ def repetition_of(item: pytest.Item) -> int:
     return item.stash.get(REPETITION, 1)
 
 
+def words_of(item: pytest.Item) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the dialects, and the interfaces for the memory attribute, that a scenario's markers name.
+
+    Without a marker the names are empty: the scenario can run with any.
+    """
+    return _named(item, "on_dialect"), _named(item, "on_attribute")
+
+
+def _named(item: pytest.Item, marker: str) -> tuple[str, ...]:
+    """Return the words that all markers of this name have in common; empty without a marker."""
+    first, *others = [mark.args for mark in item.iter_markers(marker)] or [()]
+    return tuple(str(word) for word in first if all(word in words for words in others))
+
+
 def dialects_of(item: pytest.Item) -> tuple[str, ...]:
     """Return the dialects in which a scenario can run."""
-    mark = item.get_closest_marker("on_dialect")
-    return tuple(dialect for dialect in KERNEL_DIALECTS if mark is None or dialect in mark.args)
+    named = _named(item, "on_dialect")
+    return tuple(dialect for dialect in KERNEL_DIALECTS if not named or dialect in named)
 
 
 def needs_of(item: pytest.Item) -> Needs:

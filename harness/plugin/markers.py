@@ -8,6 +8,7 @@ from harness.run.needs import MACHINE_KEYWORDS
 
 requirement = pytest.mark.requirement
 on_dialect = pytest.mark.on_dialect
+on_attribute = pytest.mark.on_attribute
 machine = pytest.mark.machine
 needs_option = pytest.mark.needs_option
 
@@ -15,6 +16,7 @@ needs_option = pytest.mark.needs_option
 LINES = (
     "requirement(*ids): the rows of the matrix that a scenario checks",
     "on_dialect(*names): the dialects in which a scenario can run",
+    "on_attribute(*kinds): the interfaces for the memory attribute with which a scenario can run",
     "needs_option(*names): the kernel options, without CONFIG_, that a scenario needs",
     "machine(...): the machine that a scenario needs. "
     + "; ".join(f"{word}: {what}" for word, what in MACHINE_KEYWORDS.items()),

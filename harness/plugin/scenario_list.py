@@ -10,7 +10,7 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import HarnessError
-from harness.plugin.items import dialects_of, requirement_ids
+from harness.plugin.items import dialects_of, requirement_ids, words_of
 from harness.plugin.start import CONFIGURATION
 from harness.verdict.requirements import Scenario
 
@@ -43,4 +43,5 @@ class _Collector:
         """Keep the scenarios among the collected items, in order."""
         for item in session.items:
             if ids := requirement_ids(item):
-                self.scenarios[Scenario(item.nodeid.partition("[")[0], ids, dialects_of(item))] = None
+                name, attributes = item.nodeid.partition("[")[0], words_of(item)[1]
+                self.scenarios[Scenario(name, ids, dialects_of(item), attributes)] = None

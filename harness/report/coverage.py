@@ -96,7 +96,7 @@ class Row:
     """A requirement, its state (one of STATES), and the scenarios that check it.
 
     ``checks`` are pairs of a label and a scenario's id.  The label is the scenario's
-    dialects, or in a run its verdict.
+    dialects and memory attributes, or in a run its verdict.
     """
 
     requirement: Requirement
@@ -128,7 +128,7 @@ def join(matrix: Matrix, reasons: Reasons, scenarios: Sequence[Scenario]) -> tup
         )
     rows = []
     for each in matrix.requirements.values():
-        checks = tuple((" ".join(one.dialects), one.id) for one in scenarios if each.id in one.requirements)
+        checks = tuple((one.where, one.id) for one in scenarios if each.id in one.requirements)
         reason = "" if checks else reasons.of(each)
         rows.append(Row(each, COVERED if checks else EXCUSED if reason else OPEN, checks, reason))
     return tuple(rows)

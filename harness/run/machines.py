@@ -13,6 +13,7 @@ from harness.guest.guest import Guest
 from harness.journal.results_folder import CONTROL, LEAKS, QEMU, ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
+from harness.kernel.dialect import Interfaces
 from harness.kernel.tree import Tree
 from harness.klog import decode
 from harness.klog.splat import Splat
@@ -36,14 +37,15 @@ class TestedSoftware:
     """The software that a machine is started from.
 
     ``actor`` is the C actor, compiled against the headers of the kernel under test.
-    ``dialect`` is one of manifest.DIALECTS, but not ``auto``.  ``tree`` is None for a
-    kernel that was built elsewhere.
+    ``dialect`` is one of manifest.DIALECTS, but not ``auto``; ``interfaces`` are those in
+    the headers.  ``tree`` is None for a kernel that was built elsewhere.
     """
 
     kernel: Kernel
     image: Image
     actor: Path
     dialect: str
+    interfaces: Interfaces
     accelerator: Accelerator
     tree: Tree | None = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness.lib import paths
@@ -110,7 +110,12 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         return RunInput(request, unpatched, arguments=tuple(arguments))
     tested = series.load(request.series, paths.PATCHES)
     if request.base is not None:
-        tested = replace(tested, base=request.base)
+        own, tested = tested, tested.on(request.base)
+        if request.mutant is not None and tested.patches != own.patches:
+            raise UsageError(
+                f"The mutants of {own.name} are faults of its patches for {own.base}; on {request.base} the "
+                f"series has others ({tested.name}). Leave --base out."
+            )
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
         fault = mutant.find(paths.PATCHES, requirements.load(), request.series, request.mutant)

@@ -78,10 +78,22 @@ class Run:
         self._spare = PrestartedProbe()
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
 
-    @property
-    def dialect(self) -> str:
-        """The dialect of the kernel under test.  Raises HarnessError before the stages have found it."""
-        return self.machines.ready.dialect
+    def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
+        """Return why a scenario that needs one of these interfaces cannot run; empty if it can.
+
+        ``dialects`` and ``attributes`` are empty for a scenario that runs with any.  Raises
+        HarnessError before the stages have found the interfaces.
+        """
+        software = self.machines.ready
+        missing = [
+            f"needs the {what} {' or '.join(wanted)}; this kernel has {has}"
+            for what, wanted, has in (
+                ("dialect", dialects, software.dialect),
+                ("memory attribute by", attributes, software.interfaces.attribute),
+            )
+            if wanted and has not in wanted
+        ]
+        return f"{', and '.join(missing)} ({software.interfaces})" if missing else ""
 
     @property
     def kernel(self) -> Kernel:

@@ -89,13 +89,16 @@ class ScenarioRun:
         if self._transcript is None:
             self._transcript = Transcript(self._results.transcript(self.entry.id), self.entry.id)
         if kind == "python":
-            actor = start_python(guest, self._transcript, self._spare.take(guest))
+            actor = start_python(
+                guest, self._transcript, software.interfaces.numbers, self._spare.take(guest)
+            )
         else:
             actor = start_actor(guest, software.actor, self._transcript)
         if software.dialect in ("feature", "ioctl"):
             actor.revoke_via = software.dialect
         elif software.dialect == "map":
             actor.revoke_via = "none"
+        actor.attribute_via = software.interfaces.attribute
         actor.slowdown = software.kernel.time_scale
         actor.absent = software.kernel.absent
         return self._actors.enter_context(actor)

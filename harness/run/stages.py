@@ -18,6 +18,7 @@ from harness.journal.writer import JournalWriter
 from harness.kernel import build, dialect, kconfig
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.dialect import Interfaces
 from harness.kernel.fetch import fetch_base
 from harness.kernel.tree import Tree
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -146,7 +147,9 @@ class Stages:
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):
             accelerator = self._accelerator(tested)
-            machines.software = TestedSoftware(tested, rootfs, actor, resolved, accelerator, tree)
+            machines.software = TestedSoftware(
+                tested, rootfs, actor, resolved, Interfaces.of(tested.headers), accelerator, tree
+            )
             if not self._journal.passed("boot"):
                 with _blaming_missing_options(tested):
                     machines.boot_first(layout)

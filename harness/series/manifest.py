@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from harness.lib.text import printable
 from harness.verdict.verdict import EXPECTABLE
 
 MANIFEST = "series.toml"
-DIALECTS = ("base", "map", "ioctl", "feature", "auto")
+DIALECTS = ("base", "map", "ioctl", "device-ioctl", "feature", "auto")
 
-_KEYS = {"title", "base", "dialect", "patches", "expect", "prefix"}
+_KEYS = {"title", "base", "dialect", "patches", "expect", "prefix", "on"}
 _KEYS_OF_PREFIX = {"dialect", "like", "expect", "first_of"}
+_KEYS_OF_BASE = {"expect", "series"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,25 @@ class PrefixTable:
 
 
 @dataclass(frozen=True)
+class BaseTable:
+    """One table ``[on."RELEASE"]``: keys that hold on that base; None for an absent key.
+
+    ``expect`` overrides the expected verdicts of the manifest.  ``series`` names the
+    series that is tested on that base instead, which harness.series.series looks up.
+    """
+
+    expect: Mapping[str, str] | None = None
+    series: str | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The checked content of one ``series.toml``; None for an absent ``title``, ``base`` or ``patches``.
 
     ``dialect`` is one of DIALECTS.  ``expect`` maps a requirement id, a group, a
     scenario id or "default" to a verdict word of EXPECTABLE.  ``prefixes`` has the
     tables ``[prefix.N]`` by N as the file spells it; only the number of patches
-    shows which N are valid.
+    shows which N are valid.  ``bases`` has the tables ``[on."RELEASE"]`` by release.
     """
 
     path: Path
@@ -49,6 +62,14 @@ class Manifest:
     patches: tuple[str, ...] | None = None
     expect: Mapping[str, str] = field(default_factory=dict)
     prefixes: Mapping[str, PrefixTable] = field(default_factory=dict)
+    bases: Mapping[str, BaseTable] = field(default_factory=dict)
+
+    def on(self, release: str) -> Manifest:
+        """Return the manifest with the expected verdicts of the base ``release``."""
+        table = self.bases.get(release)
+        if table is None or table.expect is None:
+            return self
+        return replace(self, expect=override(table.expect, self.expect))
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
@@ -71,7 +92,24 @@ class Manifest:
             patches=table.patches(),
             expect=table.expect() or {},
             prefixes=table.prefixes(),
+            bases=table.bases(),
         )
+
+
+def group(requirement: str) -> str:
+    """Return the group of a requirement id: ``REV`` of ``REV-01``."""
+    return requirement.partition("-")[0]
+
+
+def override(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
+    """Return the expected verdicts ``outer``, overridden by ``inner``.
+
+    A group in ``inner`` replaces the entries of its requirements; a default replaces everything.
+    """
+    if "default" in inner:
+        return dict(inner)
+    kept = {key: word for key, word in outer.items() if "::" in key or group(key) not in inner}
+    return {**kept, **inner}
 
 
 class _Table:
@@ -131,11 +169,20 @@ class _Table:
 
     def prefixes(self) -> dict[str, PrefixTable]:
         """Return the tables ``[prefix.N]`` by N; empty if there are none."""
-        given = self._content.get("prefix", {})
-        if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
-            raise UsageError(f"`prefix` in {self._path} must hold a table for each number of patches.")
-        tables = {key: _Table(self._path, entry, _KEYS_OF_PREFIX) for key, entry in given.items()}
+        tables = self._tables("prefix", "number of patches", _KEYS_OF_PREFIX)
         return {
             key: PrefixTable(table.dialect(), table.expect(), table.text("like"), table.text("first_of"))
             for key, table in tables.items()
         }
+
+    def bases(self) -> dict[str, BaseTable]:
+        """Return the tables ``[on."RELEASE"]`` by release; empty if there are none."""
+        tables = self._tables("on", "base", _KEYS_OF_BASE)
+        return {key: BaseTable(table.expect(), table.text("series")) for key, table in tables.items()}
+
+    def _tables(self, key: str, what: str, known: set[str]) -> dict[str, _Table]:
+        """Return the tables in the table ``key``, of which there is one for each ``what``."""
+        given = self._content.get(key, {})
+        if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
+            raise UsageError(f"`{key}` in {self._path} must hold a table for each {what}.")
+        return {name: _Table(self._path, entry, known) for name, entry in given.items()}

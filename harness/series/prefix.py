@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.series.manifest import MANIFEST, Manifest, PrefixTable
+from harness.series.manifest import MANIFEST, Manifest, PrefixTable, override
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Prefix:
     expect: Mapping[str, str]
 
 
-def resolve(manifest: Manifest, whole: Prefix, others: Path) -> tuple[Prefix, ...]:
+def resolve(manifest: Manifest, whole: Prefix, others: Path, release: str) -> tuple[Prefix, ...]:
     """Return the prefixes of the series that ``whole`` describes, in ascending order of their limits.
 
     A key that is absent from a table ``[prefix.N]`` has the value of the next
     longer prefix.  With ``like``, the expected verdicts come from that series
     below ``others`` instead.  A table with ``first_of`` stands alone and has the
     smallest N: its patches are also the first N of that series, whose prefixes
-    then hold.  Raises UsageError.
+    then hold.  Other manifests are taken as they are on the base ``release``.  Raises UsageError.
     """
     wrong = sorted(set(manifest.prefixes) - {str(number) for number in range(whole.limit)})
     if wrong:
@@ -45,24 +45,38 @@ def resolve(manifest: Manifest, whole: Prefix, others: Path) -> tuple[Prefix, ..
                     f"{manifest.path} says `first_of` of {limit} patches: nothing else can be said of them, "
                     "nor of fewer."
                 )
-            result.extend(_first_of(manifest, table.first_of, limit, others))
+            result.extend(_first_of(manifest, table.first_of, limit, others, release))
             break
         longer = result[-1]
         outer = longer.expect
         if table.like is not None:
-            outer = _other(manifest, "like", table.like, others).expect
-        result.append(Prefix(limit, table.dialect or longer.dialect, _over(table.expect or {}, outer)))
+            outer = _other(manifest, "like", table.like, others).on(release).expect
+        result.append(Prefix(limit, table.dialect or longer.dialect, override(table.expect or {}, outer)))
     return tuple(reversed(result[1:]))
 
 
-def group(requirement: str) -> str:
-    """Return the group of a requirement id: ``REV`` of ``REV-01``."""
-    return requirement.partition("-")[0]
+def releases(manifest: Manifest, others: Path) -> set[str]:
+    """Return the bases for which ``manifest`` has a table, or a manifest that its prefixes refer to.
+
+    Raises UsageError.
+    """
+    known, left = {manifest.path: manifest}, [manifest]
+    while left:
+        one = left.pop()
+        for table in one.prefixes.values():
+            for key, name in (("like", table.like), ("first_of", table.first_of)):
+                if name is None:
+                    continue
+                other = _other(one, key, name, others)
+                if other.path not in known:
+                    known[other.path] = other
+                    left.append(other)
+    return {release for one in known.values() for release in one.bases}
 
 
-def _first_of(manifest: Manifest, name: str, limit: int, others: Path) -> list[Prefix]:
+def _first_of(manifest: Manifest, name: str, limit: int, others: Path, release: str) -> list[Prefix]:
     """Return the prefixes of the series ``name`` up to ``limit`` patches, in descending order."""
-    other = _other(manifest, "first_of", name, others)
+    other = _other(manifest, "first_of", name, others).on(release)
     if any(table.first_of is not None for table in other.prefixes.values()):
         raise UsageError(
             f"{manifest.path} names in `first_of` a series that has `first_of` itself: {other.path}."
@@ -70,7 +84,7 @@ def _first_of(manifest: Manifest, name: str, limit: int, others: Path) -> list[P
     # The patches of the other series are not read: take the smallest count that its tables allow.
     count = max([limit, *(int(key) + 1 for key in other.prefixes if key.isdecimal())])
     whole = Prefix(count, other.dialect, other.expect)
-    prefixes = (*resolve(other, whole, others), whole)
+    prefixes = (*resolve(other, whole, others, release), whole)
     first = next(prefix for prefix in prefixes if prefix.limit >= limit)
     fewer = [prefix for prefix in prefixes if prefix.limit < limit]
     return [replace(first, limit=limit), *reversed(fewer)]
@@ -82,14 +96,3 @@ def _other(manifest: Manifest, key: str, name: str, others: Path) -> Manifest:
     if not (path.is_file() and path.resolve().is_relative_to(others.resolve())):
         raise UsageError(f"{manifest.path} says `{key}` of a series that is not there: {path}.")
     return Manifest.read(path)
-
-
-def _over(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, str]:
-    """Return ``outer`` overridden by ``inner``.
-
-    A group in ``inner`` replaces the entries of its requirements; a default replaces everything.
-    """
-    if "default" in inner:
-        return dict(inner)
-    kept = {key: word for key, word in outer.items() if "::" in key or group(key) not in inner}
-    return {**kept, **inner}

@@ -16,9 +16,9 @@ from harness.lib import files
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
 from harness.series import diff, mailinfo, mbox, prefix
-from harness.series.manifest import MANIFEST, Manifest
+from harness.series.manifest import MANIFEST, Manifest, group
 from harness.series.posting import Posting
-from harness.series.prefix import Prefix, group
+from harness.series.prefix import Prefix
 from harness.verdict.verdict import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
@@ -43,6 +43,7 @@ class Series:
     them ("REV"), scenario ids and "default" to a verdict word.  ``origin`` is the
     place that the series was read from, for people.  ``prefixes`` are in ascending
     order of their limits.  ``posting`` has what the mails say of themselves.
+    ``bases`` has the series as it is tested on other bases, where that differs.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Series:
     origin: str
     prefixes: tuple[Prefix, ...] = ()
     posting: Posting = field(default_factory=Posting)
+    bases: Mapping[str, Series] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -74,6 +76,14 @@ class Series:
             for identity in requirement_ids
         ]
         return max(words, key=EXPECTABLE.index, default=default)
+
+    def on(self, release: str) -> Series:
+        """Return the series as it is tested on the base ``release`` ("7.2"), with that base.
+
+        A manifest may expect other verdicts there, or name another series with patches for
+        that base.  Both are known of a whole series only, not of the result of first().
+        """
+        return self.bases.get(release) or replace(self, base=release)
 
     def first(self, count: int) -> Series:
         """Return the series of the first ``count`` patches alone, 0 to all; for all, the series itself.
@@ -99,6 +109,7 @@ class Series:
             patches=self.patches[:count],
             expect=expect,
             prefixes=(),
+            bases={},
         )
 
 
@@ -160,16 +171,47 @@ def _load_folder(folder: Path, patches_dir: Path) -> Series:
             f'a series whose {MANIFEST} says dialect = "base" may be without.'
         )
     name = folder.resolve().name
-    whole = Prefix(len(patches), manifest.dialect, manifest.expect)
-    return Series(
+    loaded_for = manifest.base or ""
+    whole = Series(
         name=_slug(name),
         title=manifest.title or (mbox.without_tag(cover[0].subject) if cover else name),
-        base=manifest.base or "",
+        base=loaded_for,
         dialect=manifest.dialect,
         patches=patches,
-        expect=manifest.expect,
+        expect={},
         origin=str(folder),
-        prefixes=prefix.resolve(manifest, whole, patches_dir),
+    )
+    bases = {
+        release: _on_base(manifest, whole, release, patches_dir)
+        for release in prefix.releases(manifest, patches_dir)
+    }
+    return replace(_expecting(manifest, whole, loaded_for, patches_dir), bases=bases)
+
+
+def _on_base(manifest: Manifest, whole: Series, release: str, patches_dir: Path) -> Series:
+    """Return the series that is tested on ``release``: ``whole``, or another one that the manifest names."""
+    table = manifest.bases.get(release)
+    if table is None or table.series is None:
+        return replace(_expecting(manifest, whole, release, patches_dir), base=release)
+    folder = patches_dir / table.series
+    if not (_inside(folder, [patches_dir]) and (folder / MANIFEST).is_file()):
+        raise UsageError(f"{manifest.path} names for {release} a series that is not there: {folder}.")
+    other = Manifest.read(folder / MANIFEST).bases.get(release)
+    if other is not None and other.series is not None:
+        raise UsageError(
+            f"{manifest.path} names for {release} a series that names another one itself: {folder}."
+        )
+    found = _load_folder(folder, patches_dir).on(release)
+    note = f"For the base {release} the series {whole.name} has patches of its own: {found.name} is tested."
+    return replace(found, posting=replace(found.posting, notes=(*found.posting.notes, note)))
+
+
+def _expecting(manifest: Manifest, whole: Series, release: str, patches_dir: Path) -> Series:
+    """Return ``whole`` with the expected verdicts that it and its prefixes have on ``release``."""
+    there = manifest.on(release)
+    all_of_it = Prefix(len(whole.patches), there.dialect, there.expect)
+    return replace(
+        whole, expect=there.expect, prefixes=prefix.resolve(there, all_of_it, patches_dir, release)
     )
 
 

@@ -54,12 +54,20 @@ class Scenario:
     """A scenario of the suites.
 
     ``id`` is its pytest node id without parameters, ``requirements`` the ids that it
-    checks, and ``dialects`` the names of the dialects that it applies to.
+    checks, and ``dialects`` the names of the dialects that it applies to.  ``attributes``
+    are the interfaces for the memory attribute that it needs one of; empty if it needs none.
     """
 
     id: str
     requirements: tuple[str, ...]
     dialects: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def where(self) -> str:
+        """The interfaces that it applies to, as words for a reader."""
+        attribute = f"; attribute: {' '.join(self.attributes)}" if self.attributes else ""
+        return f"{' '.join(self.dialects)}{attribute}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ changes one of its fields.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,23 @@ from typing import Any
 from harness.actor.actor import Actor
 from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Range
-from harness.actor.ioctl import GET, SET, VFIO_DEVICE_FEATURE, Abi, Target, call, creation, feature
+from harness.actor.ioctl import (
+    GET,
+    SET,
+    VFIO_DEVICE_FEATURE,
+    Abi,
+    Argument,
+    Part,
+    Target,
+    call,
+    creation,
+    feature,
+)
 from harness.actor.reply import outcome
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
-from suites.support.constants import DMA_BUF_IOCTL_REVOKE, RAM_BAR
+from suites.support.constants import DMA_BUF_IOCTL_REVOKE, RAM_BAR, VFIO_DEVICE_PCI_DMABUF_REVOKE
 
 LENGTH = 4 * PAGE
 PAGES = LENGTH // PAGE
@@ -31,6 +43,8 @@ EVERY = 1 << 32  # how many values 32 bits have
 EXPORT = 11  # include/uapi/linux/vfio.h, VFIO_DEVICE_FEATURE_DMA_BUF
 CREATION_HEADER = 24  # bytes of struct vfio_device_feature and struct vfio_device_feature_dma_buf
 CREATION_RANGE = 16  # bytes of struct vfio_region_dma_range
+FEATURE_SIZE = 12  # bytes of struct vfio_device_feature and the descriptor of a DMABUF to revoke
+IOCTL_SIZE = 8  # bytes of the argument of VFIO_DEVICE_PCI_DMABUF_REVOKE: argsz and the descriptor
 OPEN_MODES = ("rdwr", "rdonly", "wronly")
 PROTECTIONS = ("none", "r", "w", "rw")
 
@@ -158,8 +172,8 @@ class LiveBuffer:
             )
 
     @cached_property
-    def by_feature(self) -> bool:
-        """True if a feature of the device revokes, not an ioctl of the DMABUF."""
+    def by_device(self) -> bool:
+        """True if a call on the device revokes, not an ioctl of the DMABUF."""
         return self.owner.revoke_via != "ioctl"
 
     @cached_property
@@ -172,8 +186,10 @@ class LiveBuffer:
 
     def revoke(self, target: Target) -> int:
         """Revoke ``target``, whatever kind of descriptor it is.  Raises Refused."""
-        if not self.by_feature:
+        if not self.by_device:
             return call(self.owner, target, DMA_BUF_IOCTL_REVOKE)
+        if self.owner.revoke_via == "device-ioctl":
+            return self.ask_ioctl(target)
         return self.ask(SET, target)
 
     def ask(self, way: int, target: Target, argsz: int | None = None, present: int | None = None) -> int:
@@ -181,11 +197,30 @@ class LiveBuffer:
 
         With ``present`` only that many bytes of the argument can be read.
         """
-        part = target.to_bytes(4, "little", signed=target < 0) if isinstance(target, int) else target
-        argument = feature(way | self.number, part, argsz=argsz)
+        argument = feature(way | self.number, descriptor(target), argsz=argsz)
         if present is not None:
             argument = argument.cut(present)
         return call(self.owner, self.device, VFIO_DEVICE_FEATURE, argument)
+
+    def ask_ioctl(self, target: Target, argsz: int = IOCTL_SIZE, present: int | None = None) -> int:
+        """Call VFIO_DEVICE_PCI_DMABUF_REVOKE; ``present`` as for ask().  Raises Refused."""
+        argument = Argument([struct.pack("=I", argsz), descriptor(target)])
+        if present is not None:
+            argument = argument.cut(present)
+        return call(self.owner, self.device, VFIO_DEVICE_PCI_DMABUF_REVOKE, argument)
+
+
+def descriptor(target: Target) -> Part:
+    """Return the member of a call's argument that holds a descriptor, by its handle or its number."""
+    return struct.pack("=I", target % EVERY) if isinstance(target, int) else target
+
+
+def attribute_number(owner: Actor) -> int:
+    """Return the number of the feature for the memory attribute.  HarnessError if the headers have none."""
+    number = Abi.of(owner).memattr
+    if number is None:
+        raise HarnessError("The headers of this kernel do not define the feature for the memory attribute.")
+    return number
 
 
 class BuffersByKind:

@@ -18,11 +18,17 @@ PCI_COMMAND_MASTER = 0x4
 # include/uapi/linux/dma-buf.h of the dialect ``ioctl``
 DMA_BUF_IOCTL_REVOKE = 0x6204  # _IO('b', 4)
 
-# include/uapi/linux/vfio.h of the reference series.  In the dialect ``ioctl`` a flag of an export chooses
-# write-combining; in the dialect ``feature`` a device feature takes a descriptor and the attribute.
+# include/uapi/linux/vfio.h of the dialect ``device-ioctl``
+VFIO_DEVICE_PCI_DMABUF_REVOKE = 0x3B7A  # _IO(';', 100 + 22)
+
+# include/uapi/linux/vfio.h of the series.  Some revisions choose write-combining by a flag of an export,
+# others by a device feature that takes a descriptor and the attribute.
 WC_FLAG = 1 << 28
-MEMATTR = 14
 NC, WC = 0, 1  # not cached, write-combining
+REVOKE_NUMBERS, MEMATTR_NUMBERS = (
+    (13,),
+    (13, 14),
+)  # of the features in the revisions; later kernels have others
 
 # QEMU docs/specs/ivshmem-spec.rst: BAR 2 is the shared memory, BAR 0 has the registers.
 RAM_BAR = 2
