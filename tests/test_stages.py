@@ -16,6 +16,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.kernel import build
+from harness.lib import git
 from harness.lib.cache import Store
 from harness.lib.errors import (
     ApplyError,
@@ -157,6 +158,9 @@ def test_stages_write_facts_of_what_is_tested(checkout: Path, tmp_path: Path) ->
     facts = read_facts(run.results.dir)
     assert facts["base"] == facts["base_wanted"] == "6.19.6"
     assert str(checkout) in str(facts["base_source"])
+    patched = load(Request(series=str(series))).series
+    assert (facts["identity"], facts["digest"]) == (patched.identity, patched.digest)
+    assert facts["checkout"] == git.resolve(checkout / ".git", "HEAD^{tree}") != facts["tree"]
     assert [facts["kernel"]] == [path.name for path in (run.store.root / "kernel").iterdir()]
     assert str(facts["compiler"]).startswith("gcc ")
     assert facts["warnings"] == []

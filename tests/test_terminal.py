@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.journal.facts import Facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
@@ -85,6 +86,23 @@ def test_table_of_any_text_is_printable(
 ) -> None:
     printed = shown(run_one(tmp_path_factory.mktemp("run"), text, name), form(), 110)
     assert all(c.isprintable() or c in "\n\t" for c in printed)
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"identity": "ab" * 32, "digest": "cd" * 32}, "series example abababababab, base"),
+        ({"digest": "cd" * 32}, "series example cdcdcdcdcdcd, base"),
+        ({"identity": "", "digest": "cd" * 32}, "series example, base"),
+        ({"identity": "", "checkout": "ef" * 20}, "tree efefefefefef of example, base"),
+        ({"identity": "ab" * 32, "checkout": "ef" * 20}, "example abababababab, tree efefefefefef, base"),
+    ],
+)
+def test_last_line_names_series_and_tree(tmp_path: Path, facts: Facts, says: str) -> None:
+    results = ResultsFolder.create(tmp_path, "example")
+    results.write_run(**facts)
+    results.journal().plan([])
+    assert says in shown(results.dir, io.StringIO()).splitlines()[-1]
 
 
 def test_table_shows_markup_as_text(tmp_path: Path) -> None:

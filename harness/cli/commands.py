@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     packages.ensure(store, progress)
     stages.check(run_input.request)
     tested = run_input.series
-    progress.say(f"series {tested.name}: {tested.title} (digest {tested.digest[:12]})")
+    identity = f" (identity {tested.identity[:12]})" if tested.identity else ""
+    progress.say(f"series {tested.name}: {tested.title}{identity}")
     return start(run_input, args.pytest_options)
 
 

@@ -31,11 +31,13 @@ class Facts(TypedDict, total=False):
     title: str
     origin: str  # where the series was read from
     dialect: str
-    digest: str  # of the series, 64 hex digits
+    digest: str  # of the series' mails, base and dialect, 64 hex digits
+    identity: str  # of the series' patches, by git patch-id; 64 hex digits, empty without patches
     program: str  # digest of suites, probes and harness
     base_wanted: str  # "6.19"
     base: str  # the version that was used, "6.19.6" if 6.19 was not available
     base_source: str  # where the base came from
+    checkout: str  # git tree id of the checkout given with --tree
     tree: str  # git tree id of base plus series
     kernel_release: str  # uname -r
     kernel: str  # identity of the built kernel

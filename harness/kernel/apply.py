@@ -16,7 +16,7 @@ from harness.kernel.tree import Tree
 from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
-from harness.lib.errors import ApplyError, HarnessError, PatchproofError
+from harness.lib.errors import ApplyError, PatchproofError
 from harness.lib.progress import Progress
 from harness.series import diff, mailinfo, mbox
 from harness.series.series import Series, check
@@ -56,12 +56,7 @@ def _longest_applied(base: Base, series: Series) -> AppliedPrefix:
 
 
 def _tree(base: Base, commit: str, series: Series | None) -> Tree:
-    tree_id = git.resolve(base.repository, f"{commit}^{{tree}}")
-    if tree_id is None:
-        raise HarnessError(
-            f"The cached repository {base.repository} lacks {commit}. Delete it and try again."
-        )
-    return Tree(base.repository, commit, tree_id, base, series)
+    return Tree(base.repository, commit, base.tree_of(commit), base, series)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,15 @@ class Base:
         title = self.title or self.version
         return f"{title} instead of {self.wanted}" if title != self.wanted else ""
 
+    def tree_of(self, commit: str) -> str:
+        """Return the git tree of a ``commit`` in the repository.  Raises HarnessError if it is missing."""
+        found = git.resolve(self.repository, f"{commit}^{{tree}}")
+        if found is None:
+            raise HarnessError(
+                f"The cached repository {self.repository} lacks {commit}. Delete it and try again."
+            )
+        return found
+
 
 def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: Path = PINNED) -> Base:
     """Return the base for ``wanted``, from the cache or from the first source that has it.

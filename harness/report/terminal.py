@@ -268,11 +268,23 @@ def _tested(facts: Mapping[str, object]) -> str:
         f"{used} instead of {wanted}" if used and wanted and used != wanted else used or wanted or "unknown"
     )
     return (
-        f"Kernel {facts.get('kernel_release', '(none was built)')}, "
-        f"series {facts.get('series', 'unknown')} {str(facts.get('digest', ''))[:12]}".rstrip()
-        + f", base {base}, accelerator {facts.get('accelerator', '(none was started)')}"
+        f"Kernel {facts.get('kernel_release', '(none was built)')}, {_source(facts)}, base {base}, "
+        f"accelerator {facts.get('accelerator', '(none was started)')}"
         + (f", --random-order {seed}" if seed else "")
     )
+
+
+def _source(facts: Mapping[str, object]) -> str:
+    """Return the identities of what the kernel was built from: the series, the checkout, or both.
+
+    Runs of older versions have the digest of the mails alone.
+    """
+    name, identity = facts.get("series", "unknown"), str(facts.get("identity", facts.get("digest", "")))
+    tree = f"tree {str(facts['checkout'])[:12]}" if facts.get("checkout") else ""
+    if tree and not identity:
+        return f"{tree} of {name}"
+    series = f"series {name} {identity[:12]}".rstrip()
+    return f"{series}, {tree}" if tree else series
 
 
 def _one_line(text: str) -> str:

@@ -137,6 +137,7 @@ class Stages:
         self._results.write_run(
             title=series.title, origin=series.origin, dialect=series.dialect, digest=series.digest
         )
+        self._results.write_run(identity=series.identity)
         tested, tree = self._kernel()
         with self._stage("image"):
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
@@ -161,6 +162,8 @@ class Stages:
         with self._stage("fetch"):
             base = fetch_base(store, progress, self._series.base or DEFAULT_BASE, request.tree)
             self._results.write_run(base_wanted=base.wanted, base=base.version, base_source=base.source)
+            if request.tree is not None:
+                self._results.write_run(checkout=base.tree_of(base.commit))
             if base.note:
                 self._journal.note(base.note)
         with self._stage("apply"):

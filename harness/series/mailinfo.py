@@ -14,7 +14,11 @@ from harness.lib.errors import ApplyError
 from harness.lib.text import printable
 
 # git's complaints about a mail; any other failure of git is one of the host.
-_ABOUT_THE_MAIL = re.compile(r"(?:error|fatal): (?:cannot convert from |corrupt mailbox|empty patch)")
+_ABOUT_THE_MAIL = re.compile(
+    r"^(?:error: |fatal: )?(?:cannot convert from |corrupt mailbox|empty mbox|Too many boundaries|"
+    r"Detected mismatched boundaries)",
+    re.MULTILINE,
+)
 _DIFF_LINE = re.compile(rb"^(?:diff --git |--- |\+\+\+ |@@ -).*$", re.MULTILINE)
 
 

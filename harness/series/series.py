@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.lib import files
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.series import diff, mailinfo, mbox, prefix
+from harness.series import diff, identity, mailinfo, mbox, prefix
 from harness.series.manifest import MANIFEST, Manifest, group
 from harness.series.posting import Posting
 from harness.series.prefix import Prefix
@@ -61,6 +61,11 @@ class Series:
     def digest(self) -> str:
         """Return the SHA-256 over base, dialect and the patches in order; names do not count."""
         return files.digest(self.base, self.dialect, *(patch.content for patch in self.patches))
+
+    @property
+    def identity(self) -> str:
+        """Return the digest of the patch-ids, which names the series however it came; see identity.of()."""
+        return identity.of(tuple((patch.name, patch.content) for patch in self.patches))
 
     def expected(self, requirement_ids: Iterable[str], scenario_id: str) -> Verdict:
         """Return the verdict word expected of a scenario.
