@@ -79,11 +79,7 @@ class Manifest:
         """
         if not path.is_file():
             return cls(path)
-        try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not a TOML file: {error}.") from error
-        table = _Table(path, content, _KEYS)
+        table = Table(path, content_of(path), _KEYS)
         return cls(
             path,
             title=table.text("title"),
@@ -112,7 +108,15 @@ def override(inner: Mapping[str, str], outer: Mapping[str, str]) -> dict[str, st
     return {**kept, **inner}
 
 
-class _Table:
+def content_of(path: Path) -> Mapping[str, Any]:
+    """Return the content of a TOML file.  Raises UsageError if it is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file: {error}.") from error
+
+
+class Table:
     """One TOML table of the manifest ``path``; each method returns a checked value, None for an absent key.
 
     Raises UsageError for a key that is not ``known``.
@@ -180,9 +184,9 @@ class _Table:
         tables = self._tables("on", "base", _KEYS_OF_BASE)
         return {key: BaseTable(table.expect(), table.text("series")) for key, table in tables.items()}
 
-    def _tables(self, key: str, what: str, known: set[str]) -> dict[str, _Table]:
+    def _tables(self, key: str, what: str, known: set[str]) -> dict[str, Table]:
         """Return the tables in the table ``key``, of which there is one for each ``what``."""
         given = self._content.get(key, {})
         if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
             raise UsageError(f"`{key}` in {self._path} must hold a table for each {what}.")
-        return {name: _Table(self._path, entry, known) for name, entry in given.items()}
+        return {name: Table(self._path, entry, known) for name, entry in given.items()}

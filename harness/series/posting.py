@@ -11,7 +11,8 @@ class Posting:
 
     ``message_id`` is of the cover letter, or else of the first patch, without angle
     brackets.  ``revision`` is 1 for a posting without a number.  ``base_commit`` and
-    ``prerequisites`` (patch-ids) are hexadecimal.  ``previous`` has message-ids of, or
+    ``prerequisites`` (patch-ids) are hexadecimal; ``prerequisite_messages`` are
+    message-ids, and ``change_id`` is b4's name of all revisions.  ``previous`` has message-ids of, or
     links to, earlier revisions.  ``manifest`` is the path of the manifest of a public
     revision that was found by the message-id.  ``notes`` are sentences for the user:
     which revision was chosen, and which mails were left out.  Texts are empty when the
@@ -26,3 +27,5 @@ class Posting:
     previous: tuple[str, ...] = ()
     manifest: str = ""
     notes: tuple[str, ...] = ()
+    prerequisite_messages: tuple[str, ...] = ()
+    change_id: str = ""

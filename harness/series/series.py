@@ -15,10 +15,15 @@ from pathlib import Path
 from harness.lib import files
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.series import diff, identity, mailinfo, mbox, prefix
+from harness.series import diff, folder, identity, mailinfo, mbox, prefix, public, trailers
+from harness.series.choose import choose, revision_of_text
+from harness.series.mail import Mail
 from harness.series.manifest import MANIFEST, Manifest, group
+from harness.series.mbox import NotASeriesError
 from harness.series.posting import Posting
 from harness.series.prefix import Prefix
+from harness.series.public import PublicManifest
+from harness.series.threads import Revision, revision_of
 from harness.verdict.verdict import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
@@ -123,11 +128,16 @@ def unpatched(name: str, dialect: str) -> Series:
     return Series(_slug(name), f"{name}, as it is", "", dialect, (), {}, name)
 
 
-def load(argument: str, patches_dir: Path) -> Series:
+def load(argument: str, patches_dir: Path, *, revision: str | int | None = None) -> Series:
     """Return the series ``argument``: a name below ``patches_dir``, a folder, or an mbox file.
 
-    Raises UsageError when there is no such series, or it is empty or malformed.
+    ``revision`` chooses one of several, as ``4`` or ``RFC2``.  Raises UsageError when
+    there is no such series, or it is empty or malformed.
     """
+    try:
+        wanted = None if revision is None else revision_of_text(str(revision))
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
     named = patches_dir / argument
     if (
         argument
@@ -135,12 +145,12 @@ def load(argument: str, patches_dir: Path) -> Series:
         and _inside(named, [patches_dir])
         and named.resolve() != patches_dir.resolve()
     ):
-        return _load_folder(named, patches_dir)
+        return _load_folder(named, patches_dir, wanted)
     path = Path(argument)
     if argument and path.is_dir():
-        return _load_folder(path, patches_dir)
+        return _load_folder(path, patches_dir, wanted)
     if argument and path.is_file():
-        return _load_mbox(path)
+        return _load_mbox(path, patches_dir, wanted)
     known = sorted(
         str(found.parent.relative_to(patches_dir)) for found in patches_dir.rglob(MANIFEST) if found.is_file()
     )
@@ -162,29 +172,79 @@ def check(series: Series) -> list[list[diff.FileDiff]]:
     ]
 
 
-def _load_folder(folder: Path, patches_dir: Path) -> Series:
-    manifest = Manifest.read(folder / MANIFEST)
-    names: Sequence[str] | None = manifest.patches
-    if names is None:
-        names = sorted(path.name for path in folder.glob("*.patch"))
-    loaded = _read_patches(folder, names, [folder, patches_dir])
-    cover = [patch for patch in loaded if mbox.is_cover(patch.subject)]
-    patches = tuple(patch for patch in loaded if patch not in cover)
-    if not patches and manifest.dialect != "base":
+def of_mails(
+    mails: Sequence[Mail],
+    name: str,
+    origin: str,
+    patches_dir: Path,
+    *,
+    revision: Revision | None = None,
+    notes: Sequence[str] = (),
+) -> Series:
+    """Return the series in the mails of an mbox file or of a mail folder, which are in their order.
+
+    ``notes`` are told to the user beside those about the choice.  Raises NotASeriesError.
+    """
+    chosen = choose(mails, wanted=revision)
+    names = [
+        f"{number:04}-{_slug(mail.tag.title, 60)}.patch" for number, mail in enumerate(chosen.patches, 1)
+    ]
+    known = _public(chosen.cover, chosen.patches, patches_dir)
+    return Series(
+        name=_slug(name),
+        title=chosen.title,
+        base=known.base,
+        dialect=known.dialect,
+        patches=tuple(
+            Patch(file, mail.content, mail.subject) for file, mail in zip(names, chosen.patches, strict=True)
+        ),
+        expect=known.expect,
+        origin=origin,
+        posting=_posting(chosen.cover, chosen.patches, known, (*notes, *chosen.notes)),
+    )
+
+
+def _load_mbox(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
+    with path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"The mbox file {path} is larger than {MAX_BYTES >> 20} MiB.")
+    try:
+        box = mbox.read(content)
+        return of_mails(box.mails, path.stem, str(path), patches_dir, revision=revision, notes=box.notes)
+    except NotASeriesError as reason:
+        raise UsageError(f"The mbox file {path} cannot be tested: {reason}.") from None
+
+
+def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
+    manifest = Manifest.read(path / MANIFEST)
+    contents = folder.read(path, manifest.patches, [path, patches_dir], MAX_BYTES)
+    if not any(mail.has_diff for mail in contents.mails) and manifest.dialect == "base":
+        contents = replace(contents, mails=())
+    elif not contents.mails:
         raise UsageError(
-            f"The folder {folder} holds no patches. Put the *.patch files of git format-patch into it; only "
-            f'a series whose {MANIFEST} says dialect = "base" may be without.'
+            f"The folder {path} holds no patches. Put the *.patch files of git format-patch into it; only "
+            f'a series whose {MANIFEST} says dialect = "base" may be without.{folder.advice(path)}'
         )
-    name = folder.resolve().name
+    try:
+        cover, patches, notes = _of_folder(contents, revision)
+    except NotASeriesError as reason:
+        raise UsageError(f"The folder {path} cannot be tested: {reason}.") from None
+    known = PublicManifest()
+    if not manifest.path.is_file():
+        known = _public(cover, patches, patches_dir)
+        manifest = replace(manifest, base=known.base, dialect=known.dialect, expect=known.expect)
+    name = path.resolve().name
     loaded_for = manifest.base or ""
     whole = Series(
         name=_slug(name),
-        title=manifest.title or (mbox.without_tag(cover[0].subject) if cover else name),
+        title=manifest.title or (cover.tag.title if cover else name),
         base=loaded_for,
         dialect=manifest.dialect,
-        patches=patches,
+        patches=tuple(Patch(mail.name, mail.content, mail.subject) for mail in patches),
         expect={},
-        origin=str(folder),
+        origin=str(path),
+        posting=_posting(cover, patches, known, notes),
     )
     bases = {
         release: _on_base(manifest, whole, release, patches_dir)
@@ -198,15 +258,15 @@ def _on_base(manifest: Manifest, whole: Series, release: str, patches_dir: Path)
     table = manifest.bases.get(release)
     if table is None or table.series is None:
         return replace(_expecting(manifest, whole, release, patches_dir), base=release)
-    folder = patches_dir / table.series
-    if not (_inside(folder, [patches_dir]) and (folder / MANIFEST).is_file()):
-        raise UsageError(f"{manifest.path} names for {release} a series that is not there: {folder}.")
-    other = Manifest.read(folder / MANIFEST).bases.get(release)
+    path = patches_dir / table.series
+    if not (_inside(path, [patches_dir]) and (path / MANIFEST).is_file()):
+        raise UsageError(f"{manifest.path} names for {release} a series that is not there: {path}.")
+    other = Manifest.read(path / MANIFEST).bases.get(release)
     if other is not None and other.series is not None:
         raise UsageError(
-            f"{manifest.path} names for {release} a series that names another one itself: {folder}."
+            f"{manifest.path} names for {release} a series that names another one itself: {path}."
         )
-    found = _load_folder(folder, patches_dir).on(release)
+    found = _load_folder(path, patches_dir, None).on(release)
     note = f"For the base {release} the series {whole.name} has patches of its own: {found.name} is tested."
     return replace(found, posting=replace(found.posting, notes=(*found.posting.notes, note)))
 
@@ -220,38 +280,37 @@ def _expecting(manifest: Manifest, whole: Series, release: str, patches_dir: Pat
     )
 
 
-def _read_patches(folder: Path, names: Sequence[str], roots: Sequence[Path]) -> list[Patch]:
-    """Read the named patch files; only ordinary files below ``roots`` are allowed."""
-    patches, left = [], MAX_BYTES
-    for name in names:
-        path = folder / name
-        if not _inside(path, roots):
-            raise UsageError(f"The patch {printable(name)} leads out of the folder {folder}.")
-        if not path.is_file():
-            raise UsageError(f"There is no patch file {printable(str(path))}.")
-        with path.open("rb") as stream:
-            content = stream.read(left + 1)
-        left -= len(content)
-        if left < 0:
-            raise UsageError(f"The patches in {folder} are larger than {MAX_BYTES >> 20} MiB together.")
-        patches.append(Patch(path.name, content, mbox.subject(content)))
-    return patches
+def _of_folder(
+    contents: folder.Contents, revision: Revision | None
+) -> tuple[Mail | None, tuple[Mail, ...], tuple[str, ...]]:
+    """Return the cover letter, the patches and the notes of a folder.  Raises NotASeriesError."""
+    if not contents.listed and contents.mails:
+        chosen = choose(contents.mails, wanted=revision, folder=True, ordered=contents.ordered)
+        return chosen.cover, chosen.patches, (*contents.notes, *chosen.notes)
+    patches = [mail for mail in contents.mails if not mbox.is_cover(mail.subject)]
+    for mail in patches:
+        if not mail.has_diff:
+            raise NotASeriesError(f"the mail {mail.shown} holds no diff that git would apply")
+        if revision is not None and revision_of(mail) != revision:
+            raise NotASeriesError(
+                f"it holds no revision {revision}; {mail.shown} is of revision {revision_of(mail)}"
+            )
+    cover = next((mail for mail in contents.mails if mail not in patches), None)
+    return cover, tuple(patches), contents.notes
 
 
-def _load_mbox(path: Path) -> Series:
-    with path.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UsageError(f"The mbox file {path} is larger than {MAX_BYTES >> 20} MiB.")
-    try:
-        title, mails = mbox.series_of(content)
-    except mbox.NotASeriesError as reason:
-        raise UsageError(f"The mbox file {path} cannot be tested: {reason}.") from None
-    patches = tuple(
-        Patch(f"{number:04}-{_slug(mbox.without_tag(mbox.subject(one)), 60)}.patch", one, mbox.subject(one))
-        for number, one in enumerate(mails, 1)
-    )
-    return Series(_slug(path.stem), title, "", "auto", patches, {}, str(path))
+def _public(cover: Mail | None, patches: Sequence[Mail], patches_dir: Path) -> PublicManifest:
+    mails = patches if cover is None else [cover, *patches]
+    return public.find(patches_dir, [mail.message_id for mail in mails])
+
+
+def _posting(
+    cover: Mail | None, patches: Sequence[Mail], known: PublicManifest, notes: Sequence[str]
+) -> Posting:
+    if not patches:
+        return Posting(notes=tuple(notes))
+    stated = trailers.posting(cover, patches)
+    return replace(stated, manifest=known.name, notes=(*notes, *known.notes, *stated.notes))
 
 
 def _inside(path: Path, roots: Iterable[Path]) -> bool:

@@ -1,0 +1,469 @@
+"""Choosing the mails of an mbox file that are the series, and refusing what is not one series."""
+
+from __future__ import annotations
+
+import base64
+import quopri
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mails import BOB, FORMAT_PATCH, diff, load, mail, patch, posting, subjects, titles
+
+from harness.lib.errors import UsageError
+from harness.series import mbox, series
+from harness.series.choose import Chosen, choose
+from harness.series.mail import Mail
+from harness.series.mbox import NotASeriesError
+
+
+def parts(count: int = 2) -> list[str]:
+    return [f"vfio: part {number}" for number in range(1, count + 1)]
+
+
+def quoted(text: str) -> str:
+    return "".join(f"> {line}\n" for line in text.splitlines())
+
+
+def refusal_of(folder: Path, mails: list[bytes], revision: str | None = None) -> str:
+    with pytest.raises(UsageError) as refusal:
+        load(folder, mails, revision)
+    assert str(refusal.value).isprintable()
+    return str(refusal.value)
+
+
+# --- tags
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        "[PATCH {}]",
+        "[PATCHv3 {}]",
+        "[PATCH V3 {}]",
+        "[RFC v3 {}]",
+        "[RFC {}]",
+        "[v3,{}]",
+        "[RESEND v3 {}]",
+        "[RFC][PATCH v3 {}]",
+        "[PATCH][RFC {}]",
+        "[PATCH vfio-next v3 {}]",
+        "[PATCH v3 RESEND {}]",
+        "[PATCH 6.1/5.15 {}]",
+        "[PATCH 5.10.y {}]",
+        "[A-list] [PATCH v3 {}]",
+        "[A-list] [other.list] [PATCH v3 {}]",
+    ],
+)
+def test_mails_with_each_kind_of_tag_are_a_series(tmp_path: Path, tags: str) -> None:
+    cover, *patches = posting(tags)
+    answer = mail(
+        f"[A-list] Re: {tags.format('1/2')} vfio: part 1", quoted(diff(10)) + "No.\n", to="1", name="r"
+    )
+    loaded = load(tmp_path, [patches[1], answer, cover, patches[0]])
+    assert (loaded.title, titles(loaded)) == ("vfio: all", parts())
+    assert loaded.posting.notes == ()
+    assert loaded.posting.revision == (3 if "3" in tags else 1)
+    assert loaded.posting.rfc == ("RFC" in tags)
+    assert loaded.posting.message_id == "0@example.org"
+
+
+def test_mails_with_kept_subjects_keep_their_order(tmp_path: Path) -> None:
+    mails = [
+        mail("vfio: z", patch(10), first=FORMAT_PATCH),
+        mail("[media] vfio: b", patch(20), first=FORMAT_PATCH, sender=BOB),
+        mail("x86/mm: a", patch(30), first=FORMAT_PATCH),
+    ]
+    loaded = load(tmp_path, mails)
+    assert subjects(loaded) == ["vfio: z", "[media] vfio: b", "x86/mm: a"]
+    assert [one.content for one in loaded.patches] == mails
+
+
+def test_mails_of_a_threaded_format_patch_are_a_series(tmp_path: Path) -> None:
+    mails = [
+        mail("[PATCH] vfio: a", patch(10), first=FORMAT_PATCH, name="1"),
+        mail("[PATCH] vfio: b", patch(20), first=FORMAT_PATCH, name="2", to="1"),
+    ]
+    assert titles(load(tmp_path, mails)) == ["vfio: a", "vfio: b"]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("cover", [False, True])
+def test_mails_in_any_order_are_the_same_series(tmp_path: Path, deep: bool, cover: bool) -> None:
+    to = ["", "1", "2", "3"] if deep else ["", "1", "1", "1"]
+    first = [mail("[PATCH 0/4] vfio: all", name="0")] if cover else []
+    mails = first + [
+        mail(
+            f"[PATCH {number}/4] vfio: part {number}",
+            patch(10 * number),
+            name=str(number),
+            to="0" if cover and (number == 1 or not deep) else to[number - 1],
+        )
+        for number in range(1, 5)
+    ]
+    one, other = load(tmp_path, mails), load(tmp_path, mails[::-1])
+    assert titles(one) == parts(4)
+    assert (one.patches, one.title, one.posting) == (other.patches, other.title, other.posting)
+
+
+# --- what is no patch
+
+
+@pytest.mark.parametrize(
+    "mails",
+    [
+        [
+            mail(
+                "Re: [PATCH 1/2] vfio: part 1",
+                "Looks good.\n" + quoted(diff(10)),
+                name="r",
+                to="1",
+                sender=BOB,
+            )
+        ],
+        [mail("[PATCH 1/2] vfio: part 1", "> Why it is done.\nLooks good.\n", name="r", to="1", sender=BOB)],
+        [mail("Applied, thanks", name="r", to="0", sender=BOB)],
+        [mail("Out of office")],
+        [mail("[GIT PULL] VFIO updates", "are available in the Git repository at:\n", name="p", sender=BOB)],
+        [mail("[syzbot] INFO: task hung", name="s")],
+    ],
+)
+def test_mails_without_a_diff_are_left_out(tmp_path: Path, mails: list[bytes]) -> None:
+    loaded = load(tmp_path, [*mails, *posting()])
+    assert titles(loaded) == parts()
+    assert loaded.posting.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (mail("Re: [PATCH 2/2] vfio: part 2", patch(40), name="c", to="2", sender=BOB), "<c@example.org>"),
+        (mail("[PATCH] selftests: x", patch(40), name="c", to="2"), "'[PATCH] selftests: x'"),
+        (mail("[PATCH] vfio: fix cocci", patch(40), name="c", to="1", sender=BOB), "vfio: fix cocci"),
+        (mail("[PATCH 3/2] vfio: more", patch(40), name="c", to="0"), "[PATCH 3/2] vfio: more"),
+        (mail("[tip: x86/mm] vfio: part 1", patch(10), name="c", to="1", sender=BOB), "[tip: x86/mm]"),
+        (
+            mail("[PATCH 1/1] vfio: otherwise", patch(10, "o"), name="c", to="1", sender=BOB),
+            "vfio: otherwise",
+        ),
+        (mail("vfio: part 2", patch(20), first=FORMAT_PATCH), "vfio: part 2"),
+    ],
+)
+def test_mails_beside_the_series_are_named(tmp_path: Path, extra: bytes, named: str) -> None:
+    loaded = load(tmp_path, [extra, *posting()])
+    assert titles(loaded) == parts()
+    (note,) = loaded.posting.notes
+    assert note.startswith("Left out: ")
+    assert named in note
+
+
+def test_mails_of_a_series_in_answer_are_left_out(tmp_path: Path) -> None:
+    other = posting("[PATCH v5 {}]", 3, prefix="b", to="2")
+    other = [
+        one.replace(b"Ann Author", b"Bob").replace(b"ann@", b"bob@").replace(b"vfio: ", b"mm: ")
+        for one in other
+    ]
+    loaded = load(tmp_path, [*other, *posting()])
+    assert (titles(loaded), loaded.posting.revision) == (parts(), 1)
+    assert "[PATCH v5 0/3] mm: all" in loaded.posting.notes[0]
+
+
+# --- copies
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_mails_with_one_message_id_are_one_mail(tmp_path: Path, copies: int) -> None:
+    assert titles(load(tmp_path, posting() * copies)) == parts()
+
+
+def test_mails_with_the_footer_of_a_list_are_copies(tmp_path: Path) -> None:
+    footer = b"_______________________________________________\nA-list mailing list -- a-list@example.org\n"
+    copies = [one.replace(b"Subject: [", b"Subject: [A-list] [") + footer for one in posting()]
+    one, other = load(tmp_path, [*copies, *posting()]), load(tmp_path, [*posting(), *copies])
+    assert titles(one) == parts()
+    assert one.patches == other.patches
+
+
+def test_mails_sent_again_unchanged_are_a_series(tmp_path: Path) -> None:
+    again = posting("[PATCH RESEND {}]", prefix="again")
+    loaded = load(tmp_path, [*posting(), *again])
+    assert titles(loaded) == parts()
+
+
+# --- two proposals
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (mail("[PATCH] vfio: otherwise", patch(20), name="2", to="1", sender=BOB), "two proposals"),
+        (mail("[PATCH] vfio: also this", patch(20), name="2", to="1"), "two proposals"),
+        (mail("[PATCH] vfio: fix it", patch(10, "o"), name="2"), "two patches with one subject"),
+        (mail("[PATCH] mm: fix it", patch(20), name="2", sender=BOB), "several senders"),
+        (
+            mail("[RFC] vfio: otherwise", patch(20), name="2", to="1", sender=BOB),
+            "not numbered as one series",
+        ),
+        (mail("[PATCH 1/1] vfio: otherwise", patch(20), name="2", sender=BOB), "not numbered as one series"),
+    ],
+)
+def test_mails_of_two_proposals_are_refused(tmp_path: Path, second: bytes, says: str) -> None:
+    first = mail("[PATCH] vfio: fix it", patch(10), name="1")
+    for mails in ([first, second], [second, first]):
+        message = refusal_of(tmp_path, mails)
+        assert says in message
+        assert "<1@example.org>" in message
+        assert "<2@example.org>" in message
+
+
+def test_mails_of_a_discussion_between_proposals_count(tmp_path: Path) -> None:
+    mails = [
+        mail("[PATCH] vfio: fix it", patch(10), name="1"),
+        mail("Re: [PATCH] vfio: fix it", "No.\n", name="r", to="1", sender=BOB),
+        mail("[PATCH] vfio: fix it better", patch(20), name="2", to="r"),
+    ]
+    assert "two proposals" in refusal_of(tmp_path, mails)
+
+
+def test_mails_of_one_patch_with_another_content_are_refused(tmp_path: Path) -> None:
+    other = mail("[PATCH 2/2] vfio: part 2", patch(20, "other"), name="o", to="2", sender=BOB)
+    message = refusal_of(tmp_path, [*posting(), other])
+    assert "patch 2/2 twice" in message
+    assert "<2@example.org>" in message
+    assert "<o@example.org>" in message
+
+
+def test_mails_of_two_unrelated_series_are_refused(tmp_path: Path) -> None:
+    other = posting("[PATCH v3 {}]", 3, prefix="b")
+    other = [one.replace(b"vfio: ", b"mm: ") for one in other]
+    message = refusal_of(tmp_path, [*posting(), *other])
+    assert "'[PATCH 0/2] vfio: all' <0@example.org>" in message
+    assert "'[PATCH v3 0/3] mm: all' <b0@example.org>" in message
+
+
+def test_mails_of_one_number_in_two_threads_are_not_mixed(tmp_path: Path) -> None:
+    mails = [*posting()[:2], *[one.replace(b"vfio: ", b"mm: ") for one in posting(prefix="b")[::2]]]
+    assert "not numbered as one series" in refusal_of(tmp_path, mails)
+
+
+# --- revisions
+
+
+def six_revisions() -> list[bytes]:
+    tags = ("[RFC PATCH {}]", "[RFC v2 PATCH {}]", "[PATCH {}]", "[PATCH v2 {}]", "[PATCH v3 {}]")
+    return [one for at, tag in enumerate(tags) for one in posting(tag, at + 1, prefix=f"p{at}-")]
+
+
+@pytest.mark.parametrize(
+    ("revision", "key", "count"),
+    [
+        (None, (3, False), 5),
+        ("3", (3, False), 5),
+        ("v2", (2, False), 4),
+        ("1", (1, False), 3),
+        ("RFC2", (2, True), 2),
+        ("rfc2", (2, True), 2),
+        ("RFC v1", (1, True), 1),
+    ],
+)
+def test_mails_of_many_revisions_give_one(
+    tmp_path: Path, revision: str | None, key: tuple[int, bool], count: int
+) -> None:
+    for mails in (six_revisions(), six_revisions()[::-1]):
+        loaded = load(tmp_path, mails, revision)
+        assert (loaded.posting.revision, loaded.posting.rfc) == key
+        assert titles(loaded) == parts(count)
+        said = "revisions RFC 1, RFC 2, 1, 2, 3. The newest, 3, is the series"
+        assert (said in " ".join(loaded.posting.notes)) == (revision is None)
+
+
+@pytest.mark.parametrize("revision", ["4", "RFC3"])
+def test_mails_without_the_wanted_revision_are_refused(tmp_path: Path, revision: str) -> None:
+    message = refusal_of(tmp_path, six_revisions(), revision)
+    assert "what it holds is RFC 1, RFC 2, 1, 2, 3" in message
+
+
+@pytest.mark.parametrize("revision", ["", "four", "v", "4.5", "-1", "RFC", "\x1b[2J"])
+def test_mails_with_a_senseless_revision_are_refused(tmp_path: Path, revision: str) -> None:
+    assert "no revision" in refusal_of(tmp_path, posting(), revision)
+
+
+def test_mails_of_an_incomplete_revision_give_the_one_before(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [*posting(), *posting("[PATCH v2 {}]", 3, prefix="b")[:3]])
+    assert (loaded.posting.revision, titles(loaded)) == (1, parts())
+    assert "Revision 2 lacks patch 3 of 3, so revision 1" in loaded.posting.notes[0]
+
+
+@pytest.mark.parametrize("revision", [None, "2"])
+def test_mails_of_a_partial_reroll_are_refused(tmp_path: Path, revision: str | None) -> None:
+    again = mail("[PATCH v2 2/2] vfio: part 2", patch(20, "better"), name="b2", to="2")
+    message = refusal_of(tmp_path, [*posting(), again], revision)
+    assert "`b4 am`" in message
+    assert load(tmp_path, [*posting(), again], "1").posting.revision == 1
+
+
+def test_mails_of_revisions_of_one_patch_give_the_newest(tmp_path: Path) -> None:
+    mails = [
+        mail("[PATCH v2] vfio: fix it well", patch(20), name="2", to="1"),
+        mail("[PATCH] vfio: fix it", patch(10), name="1"),
+    ]
+    assert subjects(load(tmp_path, mails)) == ["[PATCH v2] vfio: fix it well"]
+
+
+# --- encodings
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "[PATCH] vfio: prüfe Länge".encode(),
+        "[PATCH] vfio: prüfe Länge".encode("latin-1"),
+        b"=?UTF-8?q?=5BPATCH=5D_vfio=3A_pr=C3=BCfe_L=C3=A4nge?=",
+        b"=?UTF-8?q?=5BPATCH=5D_vfio=3A_pr?=\n =?UTF-8?q?=C3=BCfe_L=C3=A4nge?=",
+        b"[PATCH] vfio: =?iso-8859-1?Q?pr=FCfe?=\n\t=?utf-8?B?IEzDpG5nZQ==?=",
+        b"[PATCH]\n vfio: =?UTF-8?Q?pr=C3?==?UTF-8?Q?=BCfe?= =?UTF-8?Q?_L=C3=A4nge?=",
+    ],
+)
+def test_mails_with_each_encoding_of_a_subject_are_read(subject: bytes) -> None:
+    content = mail("SUBJECT", patch(10)).replace(b"SUBJECT", subject)
+    assert mbox.subject(content) == "[PATCH] vfio: prüfe Länge"
+
+
+def encoded(transfer: str, body: bytes, kind: str = "text/plain") -> bytes:
+    written = base64.encodebytes(body) if transfer == "base64" else quopri.encodestring(body)
+    head = f"Content-Type: {kind}; charset=utf-8\nContent-Transfer-Encoding: {transfer}\n"
+    return head.encode() + b"\n" + written
+
+
+def mime(*wrapped: bytes, kind: str = "mixed") -> bytes:
+    head = f'MIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary="=-="\n'
+    whole = mail("[PATCH] vfio: x", "BODY", headers=head)
+    return whole.replace(b"BODY", b"".join(b"--=-=\n" + one + b"\n" for one in wrapped) + b"--=-=--\n")
+
+
+def single(transfer: str, body: bytes) -> bytes:
+    head, _, written = encoded(transfer, body).partition(b"\n\n")
+    return mail("[PATCH] vfio: x", "BODY", headers=head.decode() + "\n").replace(b"BODY", written)
+
+
+INLINE = b"Content-Type: text/plain\n\n" + patch(10).encode()
+ATTACHED = (
+    b"Content-Type: text/x-patch\nContent-Disposition: attachment; filename=x.patch\n\n" + diff(10).encode()
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        single("base64", patch(10).encode()),
+        single("quoted-printable", patch(10).encode()),
+        mail("[PATCH] vfio: x", patch(10)).replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf\n\n" + mail("[PATCH] vfio: x", patch(10)),
+        mail("[PATCH] vfio: x", patch(10), first=""),
+        mime(INLINE),
+        mime(b"Content-Type: text/plain\n\nWhy.\n", ATTACHED),
+        mime(INLINE, b"Content-Type: text/html\n\n<pre>Why.</pre>\n", kind="alternative"),
+        mime(encoded("base64", b"Why.\n"), encoded("base64", diff(10).encode(), "application/octet-stream")),
+    ],
+)
+def test_mails_with_each_encoding_of_a_patch_are_read(tmp_path: Path, content: bytes) -> None:
+    loaded = load(tmp_path, [content])
+    (files,) = series.check(loaded)
+    assert [file.path for file in files] == ["drivers/vfio/pci/core.c"]
+    assert loaded.title == "vfio: x"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Quoted:\n" + quoted(diff(10)),
+        "A line diff --git a/x b/x in a sentence.\n",
+        "--- a/x\nand no other side\n",
+        "    " + diff(10).replace("\n", "\n    "),
+    ],
+)
+def test_mails_with_a_quoted_diff_are_no_patches(tmp_path: Path, body: str) -> None:
+    assert "holds no diff" in refusal_of(tmp_path, [mail("[PATCH] vfio: x", body)])
+
+
+# --- files
+
+
+def test_mails_after_other_text_are_read(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [b"Archive of May\n\n", *posting()])
+    assert titles(loaded) == parts()
+    assert loaded.posting.notes == ("Left out: 2 lines before the first mail.",)
+
+
+def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
+    text = (
+        ">From mboxrd@z Thu Jan  1 00:00:00 1970\nFrom here on it is fine.\nFrom 10:00 to 11:00 it was not.\n"
+        "From ann at 10:00:00 sharp\n"
+    )
+    loaded = load(tmp_path, [mail("[PATCH 1/1] vfio: part 1", text + patch(10))])
+    assert titles(loaded) == parts(1)
+    assert len(series.check(loaded)) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (diff(10).encode(), "is a diff and no mail"),
+        (b"Some words.\n\n" + diff(10).encode(), "is a diff and no mail"),
+        (diff(10).encode() + posting()[1], "before its first mail stands a diff"),
+        (b"", "does not begin with a mail"),
+        (b"\x7fELF\x02\x01", "does not begin with a mail"),
+        (mail("[GIT PULL] VFIO", "The following changes since commit\n"), "pull request"),
+        (mail("Re: [PATCH] vfio: x", patch(10)), "To test the diff in 'Re: [PATCH] vfio: x'"),
+        (mail("Hello"), "holds no patch"),
+        (mail("[PATCH 0/2] vfio: all"), "lacks patch 1, 2 of 2"),
+        (mail("[PATCH v3 2/2] vfio: x", patch(10)), "lacks patch 1 of 2. If the revision posts only some"),
+        (b"".join(posting()[:2]) + mail("[PATCH 2/2] vfio: part 2"), "part 2' holds no diff"),
+    ],
+)
+def test_mails_that_are_no_series_are_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    assert says in refusal_of(tmp_path, [content])
+
+
+# --- any order, any bytes
+
+
+def chosen(mails: list[bytes]) -> Chosen | str:
+    try:
+        return choose([Mail(one) for one in mails])
+    except NotASeriesError as reason:
+        return str(reason)
+
+
+SEVERAL = [
+    *posting(),
+    *posting("[PATCH v2 {}]", 3, prefix="b", to="0"),
+    mail("[PATCH v3 1/3] vfio: part 1", patch(10, "x"), name="c1", to="b1"),
+    mail("[PATCH] vfio: also", patch(40), name="d", to="b2", sender=BOB),
+    mail("[PATCH 1/2] mm: x", patch(50), name="e", sender=BOB),
+    mail("Re: [PATCH v2 3/3] vfio: part 3", patch(30, "y"), name="f", to="b3", sender=BOB),
+]
+
+
+@given(
+    st.lists(st.sampled_from(SEVERAL), unique=True).flatmap(
+        lambda some: st.tuples(st.just(some), st.permutations(some))
+    )
+)
+def test_mails_permuted_give_the_same_series(both: tuple[list[bytes], list[bytes]]) -> None:
+    one, other = chosen(both[0]), chosen(list(both[1]))
+    assert isinstance(one, str) == isinstance(other, str)
+    if not isinstance(one, str):
+        assert one == other
+
+
+@given(st.binary(max_size=300))
+def test_mails_with_any_bytes_are_read_or_refused(junk: bytes) -> None:
+    assert mbox.subject(b"Subject: " + junk).isprintable()
+    try:
+        mails = mbox.read(b"Subject: [PATCH] x\n" + junk).mails
+    except NotASeriesError:
+        return
+    result = chosen([one.content for one in mails])
+    assert not isinstance(result, str) or result.isprintable()
