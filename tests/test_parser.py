@@ -37,8 +37,10 @@ def test_every_option_is_in_the_request(tmp_path: Path) -> None:
     fragment = tmp_path / "more.config"
     fragment.touch()
     words = "--series s --patches 3 --tree t --accel tcg --qemu q --results r --keep-vm --repeat 2"
-    assert parsed(*words.split(), "--random-order", "7", "--kconfig", str(fragment)) == Request(
+    more = ["--revision", "RFC2", "--random-order", "7", "--kconfig", str(fragment)]
+    assert parsed(*words.split(), *more) == Request(
         series="s",
+        revision="RFC2",
         patches=3,
         tree=Path("t"),
         kconfig=(fragment,),
@@ -92,6 +94,12 @@ def test_patches_without_a_series_are_refused() -> None:
     assert parsed("--patches", "3").patches == 3
     with pytest.raises(UsageError, match="no series is given"):
         parsed("--tree", "linux", "--patches", "3")
+
+
+def test_revision_without_a_series_is_refused() -> None:
+    assert Request(series="v4.mbox", revision="3").arguments() == ["--series=v4.mbox", "--revision=3"]
+    with pytest.raises(UsageError, match="--revision chooses a revision of --series"):
+        parsed("--tree", "linux", "--revision", "3")
 
 
 def test_missing_fragment_is_refused(tmp_path: Path) -> None:

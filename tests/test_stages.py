@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from mails import mail, patch
 from small_kernel import bzimage, headers
 from small_run import CORE, make_checkout, make_series
 
@@ -146,6 +147,24 @@ def test_stage_build_fails_with_the_compilers_error(checkout: Path, tmp_path: Pa
     assert f"{CORE}:10:12: error: expected" in build.details
     assert (run.results.dir / build.transcript).read_text().count("error: expected")
     assert run.record().exit_code is ExitCode.SERIES
+
+
+def test_stages_record_what_the_mails_state(checkout: Path, tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cover = mail("[RFC v2 0/1] vfio: all", f"v1: https://example.org/1\nbase-commit: {commit}\n", name="c")
+    broken = mail("[RFC v2 1/1] vfio: a", patch(10).replace("line_9", "nowhere"), name="p", to="c")
+    extra = mail("[PATCH] vfio: more", patch(20), name="e", to="p")
+    box = tmp_path / "thread.mbox"
+    box.write_bytes(cover + broken + extra)
+    run = Prepared(tmp_path, Request(series=str(box), tree=checkout))
+    with pytest.raises(ApplyError):
+        run.prepare()
+    facts = read_facts(run.results.dir)
+    assert (facts["message_id"], facts["revision"], facts["base_commit"]) == ("c@example.org", "RFC2", commit)
+    assert (facts["previous"], facts["manifest"]) == (["https://example.org/1"], "")
+    notes = run.record().notes
+    assert "The mails are revision RFC2, Message-ID <c@example.org>." in notes
+    assert any("Left out: the patch '[PATCH] vfio: more'" in note for note in notes)
 
 
 def test_stages_write_facts_of_what_is_tested(checkout: Path, tmp_path: Path) -> None:

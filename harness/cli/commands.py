@@ -59,10 +59,16 @@ def run(args: argparse.Namespace) -> ExitCode:
     progress = Progress(store)
     packages.ensure(store, progress)
     stages.check(run_input.request)
-    tested = run_input.series
+    _tell(progress, run_input.series)
+    return start(run_input, args.pytest_options)
+
+
+def _tell(progress: Progress, tested: Series) -> None:
+    """Say which series is tested, and which of the mails are that series."""
     identity = f" (identity {tested.identity[:12]})" if tested.identity else ""
     progress.say(f"series {tested.name}: {tested.title}{identity}")
-    return start(run_input, args.pytest_options)
+    for sentence in tested.posting.sentences():
+        progress.say(sentence)
 
 
 def request_of(args: argparse.Namespace) -> Request:
@@ -246,6 +252,7 @@ def clean(args: argparse.Namespace) -> ExitCode:
 def _applied(request: Request, store: Store, progress: Progress) -> Tree:
     tested = requests.load(request).series
     base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
+    _tell(progress, tested)
     return apply_series(store, progress, base, tested, _log(store, "apply"))
 
 
@@ -262,6 +269,7 @@ def _checked(request: Request, tested: Series, first: int = 1) -> list[every_pre
     progress = Progress(store)
     packages.ensure(store, progress)
     base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
+    _tell(progress, tested)
     fragments = every_prefix.request_text(request.fragments, base.version)
     warnings = WarningCheck(store, progress, fragments, _log(store, "check"))
     return every_prefix.check(store, progress, tested, base, warnings, first)

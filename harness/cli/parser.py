@@ -222,6 +222,12 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         f"(default: {DEFAULT_SERIES}, or none with --tree or --kernel)",
     )
     parser.add_argument(
+        "--revision",
+        metavar="N",
+        help="of several revisions in an mbox file or a folder, test revision N, or RFCN such as RFC2 "
+        "(default: the newest complete one of an mbox file; a folder may have only one)",
+    )
+    parser.add_argument(
         "--patches",
         metavar="N",
         type=int,

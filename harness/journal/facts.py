@@ -30,6 +30,14 @@ class Facts(TypedDict, total=False):
     series: str  # name
     title: str
     origin: str  # where the series was read from
+    message_id: str  # of the cover letter or the first patch, without angle brackets
+    revision: str  # "4", or "RFC2"
+    base_commit: str  # that the mails name
+    prerequisites: list[str]  # patch-ids that the mails name
+    prerequisite_messages: list[str]  # message-ids that the mails name
+    change_id: str  # the name that b4 gives to all revisions of the series
+    previous: list[str]  # message-ids of, or links to, earlier revisions
+    manifest: str  # of a public revision, found by the message-id
     dialect: str
     digest: str  # of the series' mails, base and dialect, 64 hex digits
     identity: str  # of the series' patches, by git patch-id; 64 hex digits, empty without patches

@@ -26,6 +26,7 @@ class Request:
     """
 
     series: str | None = None
+    revision: str | None = None
     patches: int | None = None
     mutant: str | None = None
     base: str | None = None
@@ -50,6 +51,8 @@ class Request:
                 "--kernel and --headers belong together: the probes are compiled against the "
                 "headers of the kernel under test (`make headers_install`)."
             )
+        if self.revision is not None and self.series is None:
+            raise UsageError("--revision chooses a revision of --series, and no series is given.")
         if self.patches is not None and self.series is None:
             raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
@@ -108,7 +111,7 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         assert given is not None
         unpatched = series.unpatched(given.absolute().name, "auto")
         return RunInput(request, unpatched, arguments=tuple(arguments))
-    tested = series.load(request.series, paths.PATCHES)
+    tested = series.load(request.series, paths.PATCHES, revision=request.revision)
     if request.base is not None:
         own, tested = tested, tested.on(request.base)
         if request.mutant is not None and tested.patches != own.patches:

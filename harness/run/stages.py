@@ -29,6 +29,7 @@ from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import FRAGMENTS, Request, RunInput
+from harness.series.posting import Posting
 from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
@@ -138,6 +139,7 @@ class Stages:
             title=series.title, origin=series.origin, dialect=series.dialect, digest=series.digest
         )
         self._results.write_run(identity=series.identity)
+        self._record_posting(series.posting)
         tested, tree = self._kernel()
         with self._stage("image"):
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
@@ -154,6 +156,22 @@ class Stages:
             if not self._journal.passed("boot"):
                 with _blaming_missing_options(tested):
                     machines.boot_first(layout)
+
+    def _record_posting(self, posting: Posting) -> None:
+        """Record what the mails state about themselves, and note what a reader has to know."""
+        if posting.message_id or posting.base_commit:
+            self._results.write_run(
+                message_id=posting.message_id,
+                revision=posting.name,
+                base_commit=posting.base_commit,
+                prerequisites=list(posting.prerequisites),
+                prerequisite_messages=list(posting.prerequisite_messages),
+                change_id=posting.change_id,
+                previous=list(posting.previous),
+                manifest=posting.manifest,
+            )
+        for sentence in posting.sentences():
+            self._journal.note(sentence)
 
     def _build(self) -> tuple[Kernel, Tree | None]:
         request, store, progress = self._request, self._store, self._progress

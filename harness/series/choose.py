@@ -77,7 +77,9 @@ def choose(
             notes.leave_out("the answer", mail, ", which holds a diff")
     chosen = Chosen(tuple(draft.ordered()), cover, draft.revision, draft.total, notes.sentences())
     if folder:
-        _check_nothing_left(distinct, chosen, family)
+        _check_nothing_left(
+            [mail for mail in distinct if wanted in (None, revision_of(mail))], chosen, family
+        )
     return chosen
 
 

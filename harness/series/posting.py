@@ -29,3 +29,25 @@ class Posting:
     notes: tuple[str, ...] = ()
     prerequisite_messages: tuple[str, ...] = ()
     change_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the revision, as ``--revision`` takes it: 4, or RFC2."""
+        return f"{'RFC' if self.rfc else ''}{self.revision}"
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return what a user is told about the posting; nothing for patches that were never posted."""
+        told = []
+        if self.message_id:
+            told.append(f"The mails are revision {self.name}, Message-ID <{self.message_id}>.")
+        if self.base_commit:
+            told.append(f"They are made for the commit {self.base_commit}.")
+        needed = len(self.prerequisites) or len(self.prerequisite_messages)
+        if needed:
+            told.append(
+                f"They say that they need {needed} other patch{'es' if needed > 1 else ''} first, "
+                "which the harness does not apply."
+            )
+        if self.previous:
+            told.append(f"Earlier revisions: {', '.join(self.previous)}.")
+        return (*told, *self.notes)
