@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -84,6 +86,15 @@ def test_warnings_of_the_base_are_left_out(small: SmallKernel) -> None:
     assert small.build({"drivers/dmabuf.c": None}).warnings == ()
 
 
+def test_warnings_of_kconfig_are_new_as_those_of_objects(small: SmallKernel) -> None:
+    kconfig = (DATA / "tree/Kconfig").read_text()
+    unmet = "#!WARNING: unmet direct dependencies detected for X\n#!  Depends on [n]: Y [=n]\n"
+    assert small.build().warnings == ()
+    first = small.build({"Kconfig": kconfig + unmet})
+    assert first.warnings == ("WARNING: unmet direct dependencies detected for X Depends on [n]: Y [=n]",)
+    assert small.build({"Kconfig": kconfig + "\n"}).warnings == ()
+
+
 def test_build_of_a_broken_tree_blames_the_series(small: SmallKernel) -> None:
     with pytest.raises(BuildError, match=r"failed with 1 error") as caught:
         small.build({"drivers/dmabuf.c": "#error broken\n"})
@@ -146,6 +157,17 @@ def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
 def test_build_on_a_full_disk_is_a_harness_error(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.kernel.builddir.SPACE_LEFT", 1 << 60)
     with pytest.raises(HarnessError, match="no space left"):
+        small.build({"drivers/dmabuf.c": "#error broken\n"})
+
+
+def test_build_that_cannot_write_is_a_harness_error(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int, _offset: int, _length: int) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr("os.posix_fallocate", fail)
+    with pytest.raises(HarnessError, match=r"could not be written \(Disk quota exceeded\)"):
         small.build({"drivers/dmabuf.c": "#error broken\n"})
 
 

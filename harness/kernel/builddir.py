@@ -15,13 +15,14 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from harness.kernel import kconfig, kconfig_why
 from harness.kernel.download import require_space
-from harness.kernel.make_output import Output, without_position
+from harness.kernel.make_output import CONFIGURATION, Output, without_position
 from harness.kernel.tree import Tree
 from harness.lib import command
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -80,6 +81,18 @@ def _oldest(folders: Iterable[Path], current: Path, kept: int) -> list[Path]:
     others = [path for path in folders if path != current]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return others[kept - 1 :]
+
+
+def _why_not_writable(folder: Path) -> str:
+    """Return why SPACE_LEFT bytes cannot be written below ``folder``, or an empty text."""
+    if shutil.disk_usage(folder).free < SPACE_LEFT:
+        return "no space left"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            os.posix_fallocate(stream.fileno(), 0, SPACE_LEFT)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 class BuildDir:
@@ -266,7 +279,9 @@ class BuildDir:
         return [line for line in lines if without_position(line) not in old]
 
     def _run(self, argv: list[str], what: str, stage: Stage, log: Path, *, cold: bool = False) -> Output:
-        output = Output(self.source)
+        # Each configuration tells all warnings of kconfig anew.
+        warnings: dict[str, list[str]] = {CONFIGURATION: []} if argv == self.configure_argv() else {}
+        output = Output(self.source, warnings=warnings)
         total = f" of about {self._objects.read_text()}" if cold and self._objects.exists() else ""
 
         def line(text: str) -> None:
@@ -277,11 +292,11 @@ class BuildDir:
             command.run(argv, log=log, line=line)
         except CommandError as error:
             failure = output.failure(error, what)
-            if isinstance(failure, BuildError) and shutil.disk_usage(self.build).free < SPACE_LEFT:
+            if isinstance(failure, BuildError) and (reason := _why_not_writable(self.build)):
                 # Not every tool reports a write that failed.
                 raise HarnessError(
-                    f"The {what} failed while {self.build} had no space left. Free some "
-                    "(`python -m harness clean` empties the cache).",
+                    f"The {what} failed while {self.build} could not be written ({reason}). Make room there "
+                    "(`python -m harness clean` empties the cache), or look at the disk.",
                     log=failure.log,
                     tail=failure.tail,
                 ) from error
@@ -303,7 +318,7 @@ class BuildDir:
         state["now"] = {
             target: lines
             for target, lines in {**state["now"], **output.warnings}.items()
-            if lines and (target in output.warnings or self._has_source(target))
+            if lines and (target in output.warnings or target == CONFIGURATION or self._has_source(target))
         }
         write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
 

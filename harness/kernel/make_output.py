@@ -1,67 +1,67 @@
 """Parse the output of kbuild: the present step, the warnings of each object, the reason of a failure.
 
-The output comes from untrusted patches, so it is only matched against anchored
-patterns and shown; no path in it is used.  It must come from ``make
+The output comes from untrusted patches, so it is only matched against the patterns of
+``make_patterns`` and shown; no path in it is used.  It must come from ``make
 --output-sync=target`` under ``LC_ALL=C``, where all lines of one step follow the
-line that names the step.
+line that names the step, and make's own line ends a step that failed.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.kernel.make_patterns import (
+    AFTER,
+    BEFORE,
+    CERTAIN,
+    ERRORS,
+    HEADERS_MISSING,
+    HOST_HEADER,
+    HOST_RULE,
+    MACHINE,
+    NOISE,
+)
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError, PatchproofError
+from harness.lib.text import printable
 
 SHOWN_ERRORS = 10
+#: The target of kconfig's warnings, which belong to the configuration and not to an object.
+CONFIGURATION = "Kconfig"
+
+# The lines shown of what explains an error, before it and after it, and of a step without a known error.
+_SHOWN_BEFORE = 4
+_SHOWN_AFTER = 8
+_SHOWN_OF_STEP = 6
+_LINE_LENGTH = 1000  # characters
 
 _STEP = re.compile(r"  ([A-Z][A-Z0-9_]+) +(?:\[M\] +)?(\S+)")
-_WARNING = re.compile(r"\S+?(?::\d+)*: warning: |(?:/\S+/)?ld(?:\.bfd)?: warning: |WARNING: modpost: ")
-_POSITION = re.compile(r"(?::\d+)+(?=: )|\+0x[0-9a-f]+")
-
-_ERRORS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\S+?(?::\d+)*: (?:fatal |internal compiler )?error: ",  # gcc, objtool
-        r"\S+?:\d+: Error: ",  # the assembler
-        r".*: undefined reference to `",  # the linker
-        r".*: multiple definition of `",
-        r"ERROR: modpost: ",
-        r"\S*Kconfig\S*:\d+: ",  # scripts/kconfig: syntax errors
-        r"error: recursive dependency detected",
-        r"make(?:\[\d+\])?: \*\*\* No rule to make target ",
-    )
+_WARNING = re.compile(
+    r"(?!make(?:\[\d+\])?: )\S+?(?::\d+)*: warning: |(?:/\S+/)?ld(?:\.bfd)?: warning: |WARNING: modpost: "
 )
-_CONSEQUENCE = re.compile(r"make(?:\[\d+\])?: \*\*\* ")
+_KCONFIG_WARNING = re.compile(r"WARNING: unmet direct dependencies detected for |\S*Kconfig\S*:\d+:warning: ")
+_KCONFIG_MORE = re.compile(r"  +(?:Depends on|Selected by|- )")
+_POSITION = re.compile(r"(?::\d+)+(?=:)|\+0x[0-9a-f]+")
+_FAILED = re.compile(r"make(?:\[\d+\])?: \*\*\* (?!Waiting for |.*\bDeleting (?:intermediate )?file)")
 
-# Lines that show a fault of the machine, not of the source, each with the advice to the user.
-_MACHINE = (
-    (
-        re.compile(
-            r"(?!.*error: #error ).*: '?No space left on device'?$"
-            r"|fixdep: not all data was written to the output$"
-        ),
-        "There is no space left on the device. Free some (`python -m harness clean` empties the cache).",
-    ),
-    (
-        re.compile(r".*fatal error: Killed signal terminated program |.*\*\*\* \[.*\] (?:Killed|Error 137)$"),
-        "The compiler was killed, most likely because memory ran out. Give the machine more memory or swap.",
-    ),
-    (
-        re.compile(r"virtual memory exhausted|\S+: out of memory allocating |.*: Cannot allocate memory$"),
-        "Memory ran out. Give the machine more memory or swap.",
-    ),
-    (
-        re.compile(r".*: (?:flex|bison|bc|lz4|gcc|ccache|rsync|perl|ld): (?:command )?not found$"),
-        "A program that the build needs is not installed. `python -m harness doctor` lists what is missing.",
-    ),
-    (
-        re.compile(r".*fatal error: (?:libelf|gelf|elf)\.h: No such file or directory$"),
-        "The libelf headers are not installed. `python -m harness doctor` lists what is missing.",
-    ),
-)
+
+@dataclass
+class _Step:
+    """The lines of one step, or between two steps."""
+
+    name: str = ""  # CC, HOSTCC, or another word of kbuild
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_OF_STEP))
+    errors: list[str] = field(default_factory=list)
+    machine: list[tuple[str, str]] = field(default_factory=list)
+    header: str = ""  # the line that misses a header which could be one of the host
+
+    @property
+    def certain(self) -> bool:
+        """Whether the step has an error that only the tree can cause, whatever else it prints."""
+        return any(CERTAIN.match(one) for one in self.errors)
 
 
 @dataclass
@@ -73,43 +73,45 @@ class Output:
     """The number of compiled or assembled objects."""
     warnings: dict[str, list[str]] = field(default_factory=dict)
     """Warning lines by target; an empty list for a target without warnings."""
-    errors: list[str] = field(default_factory=list)
-    machine: list[tuple[str, str]] = field(default_factory=list)
-    """Lines that show a fault of the machine, each with its advice."""
     _target: str = ""
+    _step: _Step = field(default_factory=_Step)
+    _passed: list[_Step] = field(default_factory=list)
+    """Steps that did not fail as make says, but have lines that blame the machine or show an error."""
+    _failed: list[_Step] = field(default_factory=list)
     _consequences: list[str] = field(default_factory=list)
+    _before: list[str] = field(default_factory=list)
+    _context: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
+    """The lines that explain an error, before it and after it."""
+    _explained: str = ""
+    _unmet: bool = False
 
     def line(self, raw: str) -> str:
         """Parse one line; return the step that it begins (``CC drivers/pci/pci.o``), or an empty text."""
         text = raw.replace(f"{self.source}/", "")
         if match := _STEP.fullmatch(text):
+            self._end_step(failed=False, name=match[1])
             self._target = match[2]
             self.warnings[self._target] = []
             self.steps += match[1] in ("CC", "AS")
             return f"{match[1]} {match[2]}"
-        if _WARNING.match(text):
-            self.warnings.setdefault(self._target, []).append(text)
-            return ""
-        for pattern, advice in _MACHINE:
-            if pattern.match(text):
-                self.machine.append((text, advice))
-                return ""
-        if any(pattern.match(text) for pattern in _ERRORS):
-            if text not in self.errors:
-                self.errors.append(text)
-        elif _CONSEQUENCE.match(text):
-            self._consequences.append(text)
+        self._read(printable(text.expandtabs(), _LINE_LENGTH))
         return ""
 
     def failure(self, error: CommandError, what: str) -> PatchproofError:
-        """Return the error for a failed make: HarnessError if a line blames the machine, else BuildError.
+        """Return the error for a failed make: HarnessError if the machine is to blame, else BuildError.
 
-        ``what`` names the command in the message.  The error has the lines that show the reason.
+        The machine is to blame if a step that failed says so and has no error that only the
+        tree can cause.  ``what`` names the command in the message.  The error has the lines
+        that show the reason.
         """
-        if self.machine:
-            lines = [line for line, _ in self.machine]
+        steps = self._failed
+        if not any(step.errors or step.machine for step in steps):
+            steps = [*self._passed, self._step]
+        machine = [one for step in steps if not step.certain for one in step.machine]
+        if machine:
+            lines = list(dict.fromkeys(line for line, _ in machine))
             return HarnessError(
-                f"The {what} failed. {self.machine[0][1]}",
+                f"The {what} failed. {machine[0][1]}",
                 log=error.log,
                 tail="\n".join(lines[:SHOWN_ERRORS]),
             )
@@ -120,11 +122,83 @@ class Output:
                 log=error.log,
                 tail=error.tail,
             )
-        shown = self.errors or self._consequences
-        more = len(shown) - SHOWN_ERRORS
-        lines = shown[:SHOWN_ERRORS] + ([f"... and {more} more errors"] if more > 0 else [])
-        count = f" with {len(shown)} error{'s' if len(shown) > 1 else ''}" if self.errors else ""
-        return BuildError(f"The {what} failed{count}.", log=error.log, tail="\n".join(lines) or error.tail)
+        errors = list(dict.fromkeys(line for step in steps for line in step.errors))
+        count = len(errors)
+        said = f" with {count} error{'s' if count > 1 else ''}" if count else ""
+        lines = self._shown_errors(errors) if count else self._shown_steps()
+        return BuildError(f"The {what} failed{said}.", log=error.log, tail="\n".join(lines) or error.tail)
+
+    def _read(self, text: str) -> None:
+        """Parse a line that begins no step."""
+        if self._read_warning(text):
+            return
+        advice = next((advice for pattern, advice in MACHINE if pattern.match(text)), None)
+        if advice:
+            self._step.machine.append((text, advice))
+        elif HOST_HEADER.match(text) and self._step.name.startswith("HOST"):
+            self._step.machine.append((text, HEADERS_MISSING))
+        elif advice == "" or any(pattern.match(text) for pattern in ERRORS):
+            self._error(text)
+            if HOST_HEADER.match(text):
+                self._step.header = text
+        elif BEFORE.match(text):
+            self._before.append(text)
+        elif self._explained and AFTER.match(text):
+            self._context[self._explained][1].append(text)
+        if _FAILED.match(text):
+            self._consequences.append(text)
+            self._end_step(failed=True, rule=text)
+        elif not NOISE.match(text):
+            self._step.lines.append(text)
+
+    def _read_warning(self, text: str) -> bool:
+        """Keep ``text`` if it is a line of a warning; return whether it is one."""
+        if self._unmet and _KCONFIG_MORE.match(text):
+            self.warnings[CONFIGURATION][-1] += f" {' '.join(text.split())}"
+            return True
+        self._unmet = _KCONFIG_WARNING.match(text) is not None
+        if not self._unmet and not _WARNING.match(text):
+            return False
+        self.warnings.setdefault(CONFIGURATION if self._unmet else self._target, []).append(text)
+        self._step.lines.append(text)
+        if BEFORE.match(text):
+            self._before.append(text)
+        return True
+
+    def _error(self, text: str) -> None:
+        self._step.errors.append(text)
+        self._explained = text
+        self._context.setdefault(text, (self._before[-_SHOWN_BEFORE:], []))
+        self._before.clear()
+
+    def _end_step(self, *, failed: bool, name: str = "", rule: str = "") -> None:
+        """End the present step, which the line ``rule`` of make calls failed, and begin that of ``name``."""
+        step = self._step
+        if failed and step.header and HOST_RULE.match(rule):
+            step.machine.append((step.header, HEADERS_MISSING))
+            step.errors.remove(step.header)
+        if failed and (step.lines or step.errors or step.machine):
+            self._failed.append(step)
+        elif step.machine or step.errors:
+            self._passed.append(step)
+        self._step = _Step(name)
+        self._before.clear()
+        self._explained = ""
+
+    def _shown_errors(self, errors: list[str]) -> list[str]:
+        """Return the first errors with the lines that explain them, and the number of the others."""
+        lines = []
+        for error in errors[:SHOWN_ERRORS]:
+            before, after = self._context[error]
+            lines += [*before, error, *after[:_SHOWN_AFTER]]
+        more = len(errors) - SHOWN_ERRORS
+        lines = list(dict.fromkeys(lines))
+        return [*lines, f"... and {more} more errors"] if more > 0 else lines
+
+    def _shown_steps(self) -> list[str]:
+        """Return the last lines of the step that failed first, and make's line about it."""
+        last = self._failed[0].lines if self._failed else ()
+        return [*last, *self._consequences[:SHOWN_ERRORS]]
 
 
 def without_position(warning: str) -> str:
