@@ -48,15 +48,16 @@ def choose(
     mails: Sequence[Mail],
     *,
     wanted: Revision | None = None,
+    message_id: str = "",
     folder: bool = False,
     ordered: bool = False,
 ) -> Chosen:
     """Return the series in ``mails``, which are in the order of their file.
 
-    Of several revisions the newest complete one is chosen, or ``wanted``.  From a
-    ``folder``, every mail has to be of the series.  With ``ordered``, patches without
-    numbers are in the right order.  Raises NotASeriesError, which names the mails that
-    are in the way.
+    Of several revisions the newest complete one is chosen, or ``wanted``, or else the one
+    that the mail ``message_id`` belongs to or answers.  From a ``folder``, every mail has
+    to be of the series.  With ``ordered``, patches without numbers are in the right
+    order.  Raises NotASeriesError, which names the mails that are in the way.
     """
     distinct = _without_copies(mails)
     threads = Threads(distinct)
@@ -64,6 +65,8 @@ def choose(
     drafts = _drafts(distinct, threads, notes, ordered=ordered)
     if not drafts:
         raise NotASeriesError(_no_patch(distinct))
+    if message_id:
+        drafts = _about(message_id, drafts, threads, wanted, notes)
     family = _family(drafts, threads, wanted, notes)
     if folder and wanted is None and len({draft.revision for draft in family}) > 1:
         raise NotASeriesError(
@@ -210,6 +213,29 @@ def _single(mails: Iterable[Mail], notes: _Notes) -> list[Mail]:
         else:
             notes.leave_out("the mail", mail, ", which repeats a patch unchanged")
     return list(first.values())
+
+
+def _about(
+    message_id: str, drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: _Notes
+) -> list[Draft]:
+    """Return the posting of a mail, that it answers or that answers it; with ``wanted``, its revisions."""
+    mail = threads.by_id.get(message_id)
+    if mail is None:
+        raise NotASeriesError(f"it holds no mail <{printable(message_id)}>")
+    near = [message_id, *(one.message_id for one in threads.ancestors(mail))]
+    found = [draft for one in near for draft in drafts if one in draft.ids]
+    found += [draft for draft in drafts if message_id in draft.before]
+    if not found:
+        raise NotASeriesError(f"the mail {mail.shown} belongs to no series in it")
+    others = [draft for draft in drafts if draft is not found[0] and _are_revisions(draft, found[0], threads)]
+    if wanted is not None:
+        return [found[0], *others]
+    if any(draft.revision != found[0].revision for draft in others):
+        notes.say(
+            f"The mails hold the revisions {_listed([*others, found[0]])}. The mail that was asked for is of "
+            f"{found[0].revision}; --revision chooses another."
+        )
+    return [found[0]]
 
 
 def _family(drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: _Notes) -> list[Draft]:

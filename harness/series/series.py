@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.lib import files
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
-from harness.series import diff, folder, identity, mailinfo, mbox, prefix, public, trailers
+from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, trailers
 from harness.series.choose import choose, revision_of_text
 from harness.series.mail import Mail
 from harness.series.manifest import MANIFEST, Manifest, group
@@ -24,9 +24,11 @@ from harness.series.posting import Posting
 from harness.series.prefix import Prefix
 from harness.series.public import PublicManifest
 from harness.series.threads import Revision, revision_of
+from harness.series.unpack import UnpackError, unpack
 from harness.verdict.verdict import EXPECTABLE, Verdict
 
 DEFAULT_BASE = "6.19"
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 MAX_BYTES = 32 << 20  # of all patches; the largest series on the mailing list have some 2 MiB
 
 
@@ -128,10 +130,13 @@ def unpatched(name: str, dialect: str) -> Series:
     return Series(_slug(name), f"{name}, as it is", "", dialect, (), {}, name)
 
 
-def load(argument: str, patches_dir: Path, *, revision: str | int | None = None) -> Series:
-    """Return the series ``argument``: a name below ``patches_dir``, a folder, or an mbox file.
+def load(
+    argument: str, patches_dir: Path, *, revision: str | int | None = None, message_id: str = ""
+) -> Series:
+    """Return the series ``argument``: a name below ``patches_dir``, a folder, a maildir or an mbox file.
 
-    ``revision`` chooses one of several, as ``4`` or ``RFC2``.  Raises UsageError when
+    ``revision`` chooses one of several, as ``4`` or ``RFC2``; else ``message_id`` chooses
+    the one of that mail, in an mbox file.  Raises UsageError when
     there is no such series, or it is empty or malformed.
     """
     try:
@@ -147,10 +152,12 @@ def load(argument: str, patches_dir: Path, *, revision: str | int | None = None)
     ):
         return _load_folder(named, patches_dir, wanted)
     path = Path(argument)
+    if argument and path.is_dir() and maildir.is_maildir(path):
+        return _load_maildir(path, patches_dir, wanted)
     if argument and path.is_dir():
         return _load_folder(path, patches_dir, wanted)
     if argument and path.is_file():
-        return _load_mbox(path, patches_dir, wanted)
+        return _load_mbox(path, patches_dir, wanted, message_id)
     known = sorted(
         str(found.parent.relative_to(patches_dir)) for found in patches_dir.rglob(MANIFEST) if found.is_file()
     )
@@ -158,7 +165,8 @@ def load(argument: str, patches_dir: Path, *, revision: str | int | None = None)
     guess = f" Did you mean {near[0]}?" if near else ""
     raise UsageError(
         f"There is no series {printable(argument)!r}: it is neither a name below {patches_dir} nor "
-        f"a folder of patches nor an mbox file.{guess} Known names: {', '.join(known) or 'none'}."
+        f"a folder of patches nor an mbox file nor a message-id.{guess} "
+        f"Known names: {', '.join(known) or 'none'}."
     )
 
 
@@ -179,13 +187,15 @@ def of_mails(
     patches_dir: Path,
     *,
     revision: Revision | None = None,
+    message_id: str = "",
     notes: Sequence[str] = (),
 ) -> Series:
-    """Return the series in the mails of an mbox file or of a mail folder, which are in their order.
+    """Return the series in the mails of an mbox file or of a maildir, which are in their order.
 
-    ``notes`` are told to the user beside those about the choice.  Raises NotASeriesError.
+    ``revision`` and ``message_id`` choose one, as for load().  ``notes`` are told to the
+    user beside those about the choice.  Raises NotASeriesError.
     """
-    chosen = choose(mails, wanted=revision)
+    chosen = choose(mails, wanted=revision, message_id=message_id)
     names = [
         f"{number:04}-{_slug(mail.tag.title, 60)}.patch" for number, mail in enumerate(chosen.patches, 1)
     ]
@@ -204,16 +214,32 @@ def of_mails(
     )
 
 
-def _load_mbox(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
+def _load_mbox(path: Path, patches_dir: Path, revision: Revision | None, message_id: str) -> Series:
     with path.open("rb") as stream:
         content = stream.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise UsageError(f"The mbox file {path} is larger than {MAX_BYTES >> 20} MiB.")
     try:
-        box = mbox.read(content)
-        return of_mails(box.mails, path.stem, str(path), patches_dir, revision=revision, notes=box.notes)
-    except NotASeriesError as reason:
+        box = mbox.read(unpack(content, MAX_BYTES))
+        return of_mails(
+            box.mails,
+            _stem(path),
+            str(path),
+            patches_dir,
+            revision=revision,
+            message_id=message_id,
+            notes=box.notes,
+        )
+    except (NotASeriesError, UnpackError) as reason:
         raise UsageError(f"The mbox file {path} cannot be tested: {reason}.") from None
+
+
+def _load_maildir(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
+    mails = [Mail(content) for content in maildir.read(path, MAX_BYTES)]
+    try:
+        return of_mails(mails, path.resolve().name, str(path), patches_dir, revision=revision)
+    except NotASeriesError as reason:
+        raise UsageError(f"The maildir {path} cannot be tested: {reason}.") from None
 
 
 def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
@@ -311,6 +337,11 @@ def _posting(
         return Posting(notes=tuple(notes))
     stated = trailers.posting(cover, patches)
     return replace(stated, manifest=known.name, notes=(*notes, *known.notes, *stated.notes))
+
+
+def _stem(path: Path) -> str:
+    """Return the name of an mbox file without its suffixes: ``v4`` of v4.mbox.gz."""
+    return Path(path.name.removesuffix(path.suffix) if path.suffix in _COMPRESSED else path.name).stem
 
 
 def _inside(path: Path, roots: Iterable[Path]) -> bool:
