@@ -18,16 +18,25 @@ class Site:
     ranges: bool = True
     break_after: list[int] = field(default_factory=list)  # bytes sent before each of the first answers ends
     status: int = 200
+    redirects: dict[str, str] = field(default_factory=dict)
+    silent: bool = False  # after the headers, until the server ends
     requests: list[str] = field(default_factory=list)  # "PATH RANGE" of each request
     address: str = ""
 
 
 @contextmanager
 def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    ended = threading.Event()
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             site.requests.append(f"{self.path} {wanted}".strip())
+            if self.path in site.redirects:
+                self.send_response(302)
+                self.send_header("Location", site.redirects[self.path])
+                self.end_headers()
+                return
             content = site.files.get(self.path)
             if content is None or site.status != 200:
                 self.send_error(404 if site.status == 200 else site.status)
@@ -41,6 +50,9 @@ def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
                 self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(content) - first))
             self.end_headers()
+            if site.silent:
+                ended.wait()
+                return
             last = first + site.break_after.pop(0) if site.break_after else len(content)
             self.wfile.write(content[first:last])
 
@@ -56,6 +68,7 @@ def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
     try:
         yield site
     finally:
+        ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -44,7 +44,7 @@ CACHE_KINDS = {
     "kernels": ("kernel", "check", "config"),
     "images": ("image", "init", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
-    "sources": ("base", "trees", "apt", "downloads", "work"),
+    "sources": ("base", "trees", "apt", "downloads", "work", "threads", "input"),
     "logs": ("logs", "boots"),
 }
 KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
@@ -153,7 +153,8 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
         raise UsageError("Only a series has prefixes: name one with --series.")
     if request.mutant is not None:
         raise UsageError("A mutant changes the whole of a series, so it has no prefixes: leave --mutant out.")
-    tested = requests.load(request).series
+    run_input = requests.load(request)
+    tested, request = run_input.series, run_input.request
     count = len(tested.patches)
     if not 1 <= args.first <= count:
         raise UsageError(f"--from counts patches, 1 to {count}; it is {args.first}.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.cli import commands
 from harness.journal import resume
 from harness.kernel import pins
+from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
 
@@ -217,9 +218,16 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the kernel under test."""
     parser.add_argument(
         "--series",
-        metavar="NAME|DIR|MBOX",
-        help="the name of a folder in patches/, a folder of patches, or an mbox file "
+        metavar="NAME|DIR|MBOX|ID|-",
+        help="the name of a folder in patches/, a folder of patches, a maildir, an mbox file, which may be "
+        f"compressed, a message-id or a link to one (the thread is fetched from ${ARCHIVE_VARIABLE}, by "
+        f"default {DEFAULT_ARCHIVE}), or - for standard input "
         f"(default: {DEFAULT_SERIES}, or none with --tree or --kernel)",
+    )
+    parser.add_argument(
+        "--refresh",
+        action="store_true",
+        help="fetch the thread of a message-id again, even if the cache has it",
     )
     parser.add_argument(
         "--revision",

@@ -1,4 +1,4 @@
-"""Fetch a large file into the cache, and check that it is whole and has the expected digest."""
+"""Fetch a file: a large one with a pinned digest into the cache, or a small one of an unknown digest."""
 
 from __future__ import annotations
 
@@ -6,18 +6,25 @@ import errno
 import http.client
 import shutil
 import threading
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
+import harness
 from harness.lib import cache, files
-from harness.lib.errors import HarnessError, UnreachableError
+from harness.lib.errors import HarnessError, UnreachableError, UsageError
 from harness.lib.progress import Stage
+from harness.lib.text import printable
 
 TRIES = 6  # connections opened for one file; each continues where the last one broke off
 TIMEOUT = 30.0  # seconds of silence after which a connection counts as broken
+DEADLINE = 300.0  # seconds for one try of a file without a pinned digest
+TRIES_FROM_START = 3  # of such a file
 BLOCK = 1 << 18
 _MIB = 1 << 20
 
@@ -95,6 +102,83 @@ def verify_and_rename(part: Path, target: Path, sha256: str, source: str) -> Non
             "It was deleted. Try again; if the digest is wrong again, do not trust the source."
         )
     part.replace(target)
+
+
+def content(url: str, limit: int) -> bytes:
+    """Return the file at ``url``, of at most ``limit`` bytes, whose digest nobody knows beforehand.
+
+    So the server has to be the one that was named: only TLS is trusted, or a server on
+    this machine, and a redirection is followed on the same server only.  Raises
+    UsageError for another kind of URL, UnreachableError if the server cannot be reached or
+    does not give the file, HarnessError for a larger file.
+    """
+    where = urllib.parse.urlsplit(url)
+    local = where.scheme == "http" and where.hostname in ("127.0.0.1", "::1", "localhost")
+    if not (where.scheme == "https" or local) or not where.hostname:
+        raise UsageError(
+            f"{printable(url)} is not fetched: it is not an https address, and anybody on the way could "
+            "change what it sends. http is for a server on this machine only."
+        )
+    # A proxy does not reach this machine.
+    proxies = [urllib.request.ProxyHandler({})] if local else []
+    opener = urllib.request.build_opener(_SameServer, *proxies)
+    # Some archives refuse Python's own name.
+    opener.addheaders = [("User-Agent", f"patchproof/{harness.__version__}")]
+    failure = ""
+    for _ in range(TRIES_FROM_START):
+        try:
+            return _whole(opener, url, limit)
+        except urllib.error.HTTPError as error:
+            failure = f"the server answers {error.code} {printable(str(error.reason))}"
+            if error.code < 500:
+                break
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failure = printable(_reason(error))
+            if isinstance(error, urllib.error.URLError):
+                break  # no name, no route or no valid certificate: a new try would fail, too
+    raise UnreachableError(f"{printable(url)} could not be fetched: {failure}.")
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    """Follow a redirection to the same scheme, host and port, and no other."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if (old.scheme, old.netloc) != (new.scheme, new.netloc):
+            raise UnreachableError(
+                f"{printable(req.full_url)} redirects to {printable(newurl)}, another server, which is not "
+                "asked."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _whole(opener: urllib.request.OpenerDirector, url: str, limit: int) -> bytes:
+    """Return the whole file at ``url``.  Raises ConnectionError if it breaks off or takes too long."""
+    ends = time.monotonic() + DEADLINE
+    blocks: list[bytes] = []
+    have = 0
+    with opener.open(url, timeout=TIMEOUT) as response:
+        length = response.headers.get("Content-Length")
+        while block := response.read1(BLOCK):
+            blocks.append(block)
+            have += len(block)
+            if have > limit:
+                raise HarnessError(
+                    f"{printable(url)} is larger than {limit / _MIB:.0f} MiB, which is the limit."
+                )
+            if time.monotonic() > ends:
+                raise ConnectionError(f"after {DEADLINE:.0f} s there were only {have} bytes")
+    if length is not None and length.isdigit() and have != int(length):
+        raise ConnectionError(f"the connection broke off at {have} of {length} bytes")
+    return b"".join(blocks)
 
 
 @contextmanager

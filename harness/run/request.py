@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from harness.lib import paths
 from harness.lib.errors import UsageError
 from harness.lib.paths import KCONFIG
+from harness.run import sources
 from harness.series import mutant, series
 from harness.series.series import Series
 from harness.verdict import requirements
@@ -27,6 +28,7 @@ class Request:
 
     series: str | None = None
     revision: str | None = None
+    refresh: bool = False
     patches: int | None = None
     mutant: str | None = None
     base: str | None = None
@@ -53,6 +55,8 @@ class Request:
             )
         if self.revision is not None and self.series is None:
             raise UsageError("--revision chooses a revision of --series, and no series is given.")
+        if self.refresh and self.series is None:
+            raise UsageError("--refresh fetches the thread of --series again, and no series is given.")
         if self.patches is not None and self.series is None:
             raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
@@ -101,17 +105,27 @@ class RunInput:
 
 
 def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
-    """Read the requested series.  Raises UsageError.
+    """Read the requested series.  Raises UsageError, HarnessError.
 
     Without one, the result has a series without patches, with the name of the kernel
-    or the checkout.
+    or the checkout.  If the series comes from standard input, the request and the
+    arguments in the result name a file with the same mails; and no thread is fetched twice.
     """
     if request.series is None:
         given = request.kernel or request.tree
         assert given is not None
         unpatched = series.unpatched(given.absolute().name, "auto")
         return RunInput(request, unpatched, arguments=tuple(arguments))
-    tested = series.load(request.series, paths.PATCHES, revision=request.revision)
+    source = sources.find(request.series, refresh=request.refresh)
+    tested = series.load(source.path, paths.PATCHES, revision=request.revision, message_id=source.message_id)
+    if source.note:
+        posting = replace(tested.posting, notes=(source.note, *tested.posting.notes))
+        tested = replace(tested, origin=source.origin, posting=posting)
+    if request.series == sources.STANDARD_INPUT:
+        again = {"-": source.argument, "--series=-": f"--series={source.argument}"}
+        arguments = [again.get(one, one) for one in arguments]
+    arguments = [one for one in arguments if one != "--refresh"]
+    request = replace(request, series=source.argument, refresh=False)
     if request.base is not None:
         own, tested = tested, tested.on(request.base)
         if request.mutant is not None and tested.patches != own.patches:
@@ -121,7 +135,7 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
             )
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
-        fault = mutant.find(paths.PATCHES, requirements.load(), request.series, request.mutant)
+        fault = mutant.find(paths.PATCHES, requirements.load(), source.argument, request.mutant)
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)
