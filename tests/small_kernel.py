@@ -119,6 +119,7 @@ class SmallKernel:
             if content is None:
                 path.unlink()
             else:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(content)
         self._git("add", "--all")
         self._git("commit", "--quiet", "--allow-empty", "--message=series")

@@ -20,8 +20,8 @@ MEMATTR = "#define VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR 15\n"
 ATTRIBUTES = {
     "none": "#define VFIO_DMA_BUF_MEMATTR_WC 1\n",
     "flags": "#define SHIFT 28\n#define VFIO_DMABUF_ATTR_WC (1U << SHIFT)\n",
-    "set": f"/* Upon VFIO_DEVICE_FEATURE_SET choose. */\n{MEMATTR}",
-    "get-set": f"/*\n * VFIO_DEVICE_FEATURE_SET chooses,\n * VFIO_DEVICE_FEATURE_GET reads.\n */\n{MEMATTR}",
+    "set": f"/* Upon VFIO_DEVICE_FEATURE_SET choose what VFIO_DEVICE_FEATURE_GET made. */\n{MEMATTR}",
+    "get-set": f"/* Upon VFIO_DEVICE_FEATURE_SET set. Upon\n * VFIO_DEVICE_FEATURE_GET tell. */\n{MEMATTR}",
 }
 
 
@@ -40,12 +40,12 @@ def headers(folder: Path, *kinds: str) -> Path:
 
 @pytest.mark.parametrize("kind", LINES)
 def test_auto_is_the_dialect_of_the_headers(tmp_path: Path, kind: str) -> None:
-    assert dialect.resolve("auto", headers(tmp_path, kind)) == kind
+    assert dialect.resolve("auto", Interfaces.of(headers(tmp_path, kind))) == kind
 
 
 @pytest.mark.parametrize(("promised", "kind"), [("base", "map"), *((kind, kind) for kind in LINES)])
 def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, kind: str) -> None:
-    assert dialect.resolve(promised, headers(tmp_path, kind)) == promised
+    assert dialect.resolve(promised, Interfaces.of(headers(tmp_path, kind))) == promised
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_promised_dialect_in_the_headers_is_kept(tmp_path: Path, promised: str, 
 )
 def test_promised_dialect_not_in_the_headers_is_an_error(tmp_path: Path, promised: str, kind: str) -> None:
     with pytest.raises(BuildError, match=f"promises the dialect {promised}, .* of the dialect {kind}"):
-        dialect.resolve(promised, headers(tmp_path, kind))
+        dialect.resolve(promised, Interfaces.of(headers(tmp_path, kind)))
 
 
 @pytest.mark.parametrize("promised", ["feature", "ioctl"])
 def test_promised_dialect_beside_another_is_kept(tmp_path: Path, promised: str) -> None:
-    assert dialect.resolve(promised, headers(tmp_path, "feature", "ioctl")) == promised
+    assert dialect.resolve(promised, Interfaces.of(headers(tmp_path, "feature", "ioctl"))) == promised
 
 
 @pytest.mark.parametrize("kind", ATTRIBUTES)
 def test_attribute_is_that_of_the_headers(tmp_path: Path, kind: str) -> None:
     found = Interfaces.of(write(tmp_path, "vfio.h", ATTRIBUTES[kind]))
-    assert (found.attribute, found.dialect) == (kind, "map")
+    assert (found.attribute, found.revoke) == (kind, ())
 
 
 @pytest.mark.parametrize(("revoke", "attribute"), [("device-ioctl", "get-set"), ("feature", "set")])
@@ -79,7 +79,7 @@ def test_attribute_without_a_comment_is_that_of_the_revision(
     tmp_path: Path, revoke: str, attribute: str
 ) -> None:
     found = Interfaces.of(write(headers(tmp_path, revoke), "vfio.h", MEMATTR))
-    assert (found.dialect, found.attribute) == (revoke, attribute)
+    assert ([one.kind for one in found.revoke], found.attribute) == ([revoke], attribute)
 
 
 def test_numbers_of_features_are_those_of_the_headers(tmp_path: Path) -> None:
@@ -98,3 +98,16 @@ def test_interfaces_are_told_with_their_constants(tmp_path: Path) -> None:
         "revoke: feature 13 (VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE in linux/vfio.h); "
         "memory attributes: set by feature 15 (VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR in linux/vfio.h)"
     )
+
+
+def test_names_that_may_revoke_are_unknown_interfaces(tmp_path: Path) -> None:
+    text = "#define VFIO_DEVICE_FEATURE_DMABUF_REVOKE (0xd)\nstruct vfio_revoke { int a; }; /* to_revoke */\n"
+    write(headers(tmp_path, "ioctl"), "vfio.h", text)
+    write(tmp_path, "vfio_pci.h", "enum { VFIO_PCI_REVOKE_ALL = 3, };\n")
+    write(tmp_path, "input.h", "#define EVIOCREVOKE 1\n")
+    found = Interfaces.of(tmp_path)
+    assert found.unknown == {
+        "VFIO_DEVICE_FEATURE_DMABUF_REVOKE = 13": "linux/vfio.h",
+        "VFIO_PCI_REVOKE_ALL = 3": "linux/vfio_pci.h",
+    }
+    assert found.names == {"vfio_revoke": "linux/vfio.h"}

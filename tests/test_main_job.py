@@ -90,12 +90,12 @@ def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
     assert outcomes(cases) == {
         "fetch": "passed",
         "apply": "failure",
-        **dict.fromkeys(("build", "image", "probes", "boot"), "error"),
+        **dict.fromkeys(("build", "interface", "image", "probes", "boot"), "error"),
     }
     for part in ("0001-change.patch", CORE, "hunk 1 of 1 (line 7)"):
         assert part in cases["apply"].text
         assert part in output
-    assert_not_reached(cases, "build", "image", "probes", "boot")
+    assert_not_reached(cases, "build", "interface", "image", "probes", "boot")
     assert (small.results / "latest" / "plan.json").is_file()
     told = [event["event"] for event in events(small.results)]
     assert (told[0], told[-1]) == ("run-started", "run-ended")
@@ -110,7 +110,7 @@ def test_run_of_a_broken_patch_names_the_line(small: SmallRun) -> None:
     assert cases["build"].outcome == "failure"
     for said in (cases["build"].text, output):
         assert f"{CORE}:10:12: error: expected" in said
-    assert_not_reached(cases, "image", "probes", "boot")
+    assert_not_reached(cases, "interface", "image", "probes", "boot")
     assert not leftovers(small.cache, *CACHE_KINDS)
     assert_locks_free(small.cache)
 
@@ -223,7 +223,7 @@ def assert_interrupted_in_the_build(building: Invocation) -> None:
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
     assert "interrupted" in cases["build"].text
-    assert_not_reached(cases, "image", "probes", "boot")
+    assert_not_reached(cases, "interface", "image", "probes", "boot")
     assert [event["event"] for event in events(small.results)][-2:] == ["interrupted", "run-ended"]
     assert not leftovers(small.cache, *CACHE_KINDS)
     assert not list((small.cache / "kernel").iterdir())
@@ -241,7 +241,7 @@ def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
     assert "The run did not come to its own end" in output
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
-    assert_not_reached(cases, "image", "probes", "boot")
+    assert_not_reached(cases, "interface", "image", "probes", "boot")
     # The next build succeeds and removes the leftovers.
     (small.folder / "held").unlink()
     code, output = run("build", "--tree", small.checkout, mark=small.folder, cache=small.cache)
@@ -276,7 +276,7 @@ def test_run_with_a_panic_at_boot_blames_the_series(built: Built, tmp_path: Path
     code, output = run(*on_a_machine(built, tmp_path, "-k", SELECTION, "--qemu", qemu), mark=tmp_path)
     assert code == ExitCode.SERIES, output
     cases = junit(tmp_path / "results")
-    assert outcomes(cases) == {"image": "passed", "probes": "passed", "boot": "failure"}
+    assert outcomes(cases) == {**dict.fromkeys(("interface", "image", "probes"), "passed"), "boot": "failure"}
     for said in (cases["boot"].text, output):
         assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in said
     assert_not_reached(cases)

@@ -128,6 +128,9 @@ def test_scenario_has_the_dialects_of_its_marker() -> None:
     assert places["suites/test_map.py::test_without_the_series_mmap_is_einval"] == ("base",)
     assert items.KERNEL_DIALECTS in places.values()
     written = {one.id: one.where for one in scenarios()}
+    two_markers = "suites/test_attribute.py::test_the_attribute_of_a_wrong_descriptor_is_refused"
+    kinds = [one.attributes for one in scenarios() if one.id == two_markers]
+    assert kinds == [("set", "get-set"), ("get-set",)]
     flags = "suites/test_attribute.py::test_export_flags_choose_the_attribute"
     assert written[flags] == "base map ioctl device-ioctl feature; attribute: flags"
 

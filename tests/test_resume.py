@@ -99,14 +99,16 @@ def test_resume_begins_a_cut_off_stage_again(small: SmallRun, number: signal.Sig
     code, output = small.resume()
     assert code == ExitCode.HARNESS
     cases = junit(small.results)
-    assert {name: cases[name].verdict for name in ("fetch", "apply", "build", "image", "probes")} == {
-        **dict.fromkeys(("fetch", "apply", "build"), "conforms"),
+    assert {
+        name: cases[name].verdict for name in ("fetch", "apply", "build", "interface", "image", "probes")
+    } == {
+        **dict.fromkeys(("fetch", "apply", "build", "interface"), "conforms"),
         "image": "harness-error",
         "probes": "not-reached",
     }, output
     assert [event["event"] for event in events(small.results)].count("run-started") == 3
     begun = [event["id"] for event in events(small.results) if event["event"] == "started"]
-    assert begun == ["fetch", "apply", "build", "build", "image", "image"]
+    assert begun == ["fetch", "apply", "build", "build", "interface", "image", "image"]
     assert len(facts(small.results)["resumed"]) == 2
     assert output.count("The run was resumed at 20") == 1
     assert not leftovers(small.cache, "kernel", "work")

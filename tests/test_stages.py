@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -31,12 +32,13 @@ from harness.lib.errors import (
 )
 from harness.lib.files import digest
 from harness.lib.progress import Progress
+from harness.report import junit, terminal
 from harness.run import stages
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.run.request import Request, load
 from harness.run.stages import Stages
-from harness.verdict.record import Record
+from harness.verdict.record import Entry, Record
 from harness.verdict.verdict import Kind, Verdict
 from harness.vm import image, machine
 from harness.vm.image import Image
@@ -53,7 +55,8 @@ class Prepared:
         self.journal.plan(stages.stages_of(request))
         self.journal.run_started()
         self.machines = Machines(request, self.results, self.journal)
-        progress = Progress(self.store, io.StringIO())
+        self.output = io.StringIO()
+        progress = Progress(self.store, self.output)
         self._stages = Stages(load(request), self.store, progress, self.results, self.journal)
 
     def prepare(self) -> None:
@@ -74,9 +77,9 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_stages_of_a_given_kernel_have_no_build() -> None:
     given = Request(kernel=Path("bzImage"), headers=Path("include"))
-    assert [entry.id for entry in stages.stages_of(given)] == ["image", "probes", "boot"]
+    assert [entry.id for entry in stages.stages_of(given)] == ["interface", "image", "probes", "boot"]
     assert [entry.id for entry in stages.stages_of(Request(series="baseline"))] == [
-        *("fetch", "apply", "build", "image", "probes", "boot")
+        *("fetch", "apply", "build", "interface", "image", "probes", "boot")
     ]
 
 
@@ -125,7 +128,7 @@ def test_stage_apply_fails_with_the_patch_and_hunk(checkout: Path, tmp_path: Pat
     assert run.verdicts() == {
         "fetch": Verdict.CONFORMS,
         "apply": Verdict.VIOLATES,
-        **dict.fromkeys(("build", "image", "probes", "boot"), Verdict.NOT_REACHED),
+        **dict.fromkeys(("build", "interface", "image", "probes", "boot"), Verdict.NOT_REACHED),
     }
     (apply,) = [result for result in run.record().results if result.entry.id == "apply"]
     for part in ("0001-change.patch", CORE, "hunk 1 of 1"):
@@ -141,7 +144,7 @@ def test_stage_build_fails_with_the_compilers_error(checkout: Path, tmp_path: Pa
     assert run.verdicts() == {
         **dict.fromkeys(("fetch", "apply"), Verdict.CONFORMS),
         "build": Verdict.VIOLATES,
-        **dict.fromkeys(("image", "probes", "boot"), Verdict.NOT_REACHED),
+        **dict.fromkeys(("interface", "image", "probes", "boot"), Verdict.NOT_REACHED),
     }
     (build,) = [result for result in run.record().results if result.entry.id == "build"]
     assert f"{CORE}:10:12: error: expected" in build.details
@@ -250,3 +253,57 @@ def test_no_boot_of_a_base_without_needed_options_is_ours(
     assert read_facts(run.results.dir)["missing_options"] == list(missing)
     notes = [note for note in run.record().notes if "built without" in note]
     assert notes == [f"The kernel is built without {reason}." for reason in missing.values()]
+
+
+@pytest.fixture
+def booting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Prepared]:
+    """Go through the stages with a prebuilt kernel whose header has this text, and no machine."""
+    given = Path("given")
+    monkeypatch.setattr(image, "build", lambda *_: Image(given, given, ""))
+    monkeypatch.setattr(stages, "build_actor", lambda *_: given)
+    monkeypatch.setattr(Machines, "boot_first", lambda *_: None)
+    kernel, include = bzimage(tmp_path / "bzImage"), headers(tmp_path / "include")
+
+    def prepare(header: str) -> Prepared:
+        (include / "linux" / "vfio.h").write_text(header)
+        run = Prepared(tmp_path, Request(kernel=kernel, headers=include, accel="tcg"))
+        run.prepare()
+        return run
+
+    return prepare
+
+
+def test_unknown_interface_is_a_harness_error_and_the_run_goes_on(
+    booting: Callable[[str], Prepared],
+) -> None:
+    run = booting("#define VFIO_DEVICE_FEATURE_DMABUF_REVOKE 13\n")
+    assert run.verdicts() == {
+        "interface": Verdict.HARNESS_ERROR,
+        **dict.fromkeys(("image", "probes", "boot"), Verdict.CONFORMS),
+    }
+    assert run.machines.ready.dialect == read_facts(run.results.dir)["dialect"] == "map"
+    (entry,) = [result for result in run.record().results if result.entry.id == "interface"]
+    assert "VFIO_DEVICE_FEATURE_DMABUF_REVOKE = 13 (linux/vfio.h)" in entry.reason
+    assert run.record().exit_code is ExitCode.HARNESS
+
+
+def test_interfaces_are_told_with_their_constants(booting: Callable[[str], Prepared]) -> None:
+    run = booting("#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 14\n")
+    assert run.verdicts()["interface"] is Verdict.CONFORMS
+    told = "revoke: feature 14 (VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE in linux/vfio.h); memory attributes: none"
+    facts = read_facts(run.results.dir)
+    assert (facts["dialect"], facts["interfaces"]) == ("feature", told)
+    assert f"interfaces: {told}" in run.output.getvalue()
+    shown = io.StringIO()
+    terminal.show(run.results.dir, shown)
+    assert f"Dialect feature; {told}." in " ".join(shown.getvalue().split())
+    assert f'name="interfaces" value="{told}"' in junit.render(run.results.dir).decode()
+
+
+def test_entry_after_a_stage_that_only_reports_has_its_reason(tmp_path: Path) -> None:
+    journal = JournalWriter(tmp_path)
+    journal.plan([*stages.STAGES, Entry("test_a", Kind.SCENARIO, "")])
+    for entry in stages.STAGES:
+        journal.started(entry.id)
+        journal.ended(entry.id, Verdict.HARNESS_ERROR if entry.id == "interface" else Verdict.CONFORMS)
+    assert read(tmp_path).results[-1].reason == "The run ended before it."

@@ -123,6 +123,8 @@ def test_number_of_many_doubled_definitions_is_found() -> None:
     """Each definition names the next one a hundred times: without a memory that is never computed."""
     chain = [f"#define N{n} {'|'.join([f'N{n + 1}'] * 50)}\n" for n in range(12)]
     assert Definitions("".join([*chain, "#define N12 5\n"])).number("N0") == 5
+    circle = f"#define A {'|'.join('B' * 50)}\n#define B {'|'.join('A' * 50)}\n"
+    assert Definitions(circle).number("A") is None
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ class Facts(TypedDict, total=False):
     previous: list[str]  # message-ids of, or links to, earlier revisions
     manifest: str  # of a public revision, found by the message-id
     dialect: str
+    interfaces: str  # those of the headers, each with its constant
     digest: str  # of the series' mails, base and dialect, 64 hex digits
     identity: str  # of the series' patches, by git patch-id; 64 hex digits, empty without patches
     program: str  # digest of suites, probes and harness

@@ -286,12 +286,14 @@ class _Join:
         """Return why the remaining entries were not reached."""
         if self.interrupted:
             return f"The run was interrupted ({self.interrupted}) before it."
-        for result in self.results.values():
-            if result.entry.kind in STAGES and result.verdict not in (
-                Verdict.CONFORMS,
-                Verdict.NOT_REACHED,
-            ):
-                return f"The run did not get past the stage {result.entry.id} ({result.verdict})."
+        reached = [
+            result
+            for result in self.results.values()
+            if result.entry.kind in STAGES and result.verdict is not Verdict.NOT_REACHED
+        ]
+        # A run goes on after a stage that only reports, so the last stage that was reached counts.
+        if reached and (last := reached[-1]).verdict is not Verdict.CONFORMS:
+            return f"The run did not get past the stage {last.entry.id} ({last.verdict})."
         return "The run ended before it."
 
 

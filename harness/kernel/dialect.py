@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from harness.kernel.uapi import Definitions
+from harness.kernel.uapi import Definitions, identifiers
 from harness.lib.errors import BuildError
 
 VFIO, DMA_BUF = "linux/vfio.h", "linux/dma-buf.h"
-#: The headers that may hold an interface of DMABUFs; each is read up to HEADER_LIMIT bytes.
-HEADERS = (VFIO, DMA_BUF, "linux/iommufd.h", "linux/udmabuf.h", "linux/dma-heap.h")
-HEADER_LIMIT = 1 << 20
+# The headers that may hold an interface of DMABUFs.
+_HEADERS = ("linux/vfio*.h", "linux/dma-buf*.h", "linux/dma-heap*.h", "linux/udmabuf*.h", "linux/iommufd*.h")
+HEADER_LIMIT = 1 << 20  # bytes of a header that are read
+#: What the name of an interface that revokes is expected to have in it.
+REVOKING = re.compile("revok", re.IGNORECASE)
 
 # Each dialect with the header and the macro that identify it.
 CONSTANTS = (
@@ -64,32 +66,47 @@ class Interfaces:
 
     ``revoke`` are those that revoke, in the order of CONSTANTS, and ``attributes`` those
     for the memory attribute.  ``features`` are the numbers of all VFIO_DEVICE_FEATUREs.
+    ``unknown`` are other constants that speak of revocation, with their numbers where these
+    are known (``VFIO_X_REVOKE = 13``), and ``names`` such names of structures and the like;
+    each is mapped to its header.
     """
 
     revoke: tuple[Constant, ...] = ()
     attributes: tuple[Constant, ...] = ()
     features: Mapping[str, int] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, headers: Path) -> Interfaces:
         """Read the interfaces in a folder of installed headers."""
-        read = {name: _Header.read(headers / name) for name in HEADERS}
+        paths = sorted({path for pattern in _HEADERS for path in headers.glob(pattern)})
+        read = {str(path.relative_to(headers)): _Header.read(path) for path in paths}
         revoke = tuple(
             Constant(dialect, name, macro, read[name].definitions.number(macro))
             for dialect, name, macro in CONSTANTS
-            if macro in read[name].definitions.macros
+            if name in read and macro in read[name].definitions.macros
         )
-        vfio = read[VFIO].definitions
+        known = {one.name for one in revoke}
+        unknown = {
+            header.told(one): name
+            for name, header in read.items()
+            for one in header.constants()
+            if one not in known
+        }
+        names = {
+            one: name
+            for name, header in read.items()
+            for one in header.revoking()
+            if one not in header.definitions.names
+        }
+        vfio_header = read.get(VFIO, _Header(""))
+        vfio = vfio_header.definitions
         numbers = {name: vfio.number(name) for name in vfio.names if _FEATURE.fullmatch(name)}
         features = {
             name: number for name, number in numbers.items() if number is not None and number <= _FEATURE_MASK
         }
-        return cls(revoke, tuple(_attributes(read[VFIO], revoke)), features)
-
-    @property
-    def dialect(self) -> str:
-        """The dialect of the first interface that revokes; ``map`` without one."""
-        return self.revoke[0].kind if self.revoke else "map"
+        return cls(revoke, tuple(_attributes(vfio_header, revoke)), features, unknown, names)
 
     @property
     def attribute(self) -> str:
@@ -131,6 +148,19 @@ class _Header:
     def definitions(self) -> Definitions:
         return Definitions(self.text)
 
+    def revoking(self) -> list[str]:
+        """Return the names in the code that speak of revocation."""
+        return [name for name in sorted(identifiers(self.text)) if REVOKING.search(name)]
+
+    def constants(self) -> list[str]:
+        """Return the constants that speak of revocation."""
+        return [name for name in self.revoking() if name in self.definitions.names]
+
+    def told(self, constant: str) -> str:
+        """Return a constant with its number, if it has one."""
+        number = self.definitions.number(constant)
+        return constant if number is None else f"{constant} = {number}"
+
     def comment_before(self, macro: str) -> str:
         """Return the comment directly before the definition of a macro, which says what it is for."""
         define = re.search(rf"^[ \t]*#[ \t]*define[ \t]+{re.escape(macro)}\b", self.text, re.MULTILINE)
@@ -142,16 +172,14 @@ def _attributes(vfio: _Header, revoke: tuple[Constant, ...]) -> Iterator[Constan
     """Yield the interfaces for the memory attribute in linux/vfio.h.
 
     One macro stands for a feature that is set, and for one that is read as well.  The
-    comment before it names GET or SET.  Without one the revision decides: the one whose
-    feature is read revokes by an ioctl of the device.
+    comment before it says what happens upon GET, or upon SET alone.  If it says neither,
+    the revision decides: the one whose feature is read revokes by an ioctl of the device.
     """
     definitions = vfio.definitions
     if _ATTRIBUTE_FEATURE in definitions.macros:
         comment = vfio.comment_before(_ATTRIBUTE_FEATURE)
-        if "VFIO_DEVICE_FEATURE_SET" in comment or "VFIO_DEVICE_FEATURE_GET" in comment:
-            read = "VFIO_DEVICE_FEATURE_GET" in comment
-        else:
-            read = any(one.kind == "device-ioctl" for one in revoke)
+        ways = set(re.findall(r"\bUpon\s(?:\s*\*\s*)?VFIO_DEVICE_FEATURE_(GET|SET)\b", comment))
+        read = "GET" in ways or (not ways and any(one.kind == "device-ioctl" for one in revoke))
         number = definitions.number(_ATTRIBUTE_FEATURE)
         yield Constant("get-set" if read else "set", VFIO, _ATTRIBUTE_FEATURE, number)
     for name in sorted(definitions.names):
@@ -161,18 +189,12 @@ def _attributes(vfio: _Header, revoke: tuple[Constant, ...]) -> Iterator[Constan
             break
 
 
-def of_headers(headers: Path) -> str:
-    """Return the dialect by the constants in the headers; ``map`` without revocation."""
-    return Interfaces.of(headers).dialect
-
-
-def resolve(promised: str, headers: Path) -> str:
-    """Return the dialect to test: ``promised``, or the dialect of the headers for ``auto``.
+def resolve(promised: str, interfaces: Interfaces) -> str:
+    """Return the dialect to test: ``promised``, or the first one of the headers for ``auto``.
 
     Raises BuildError if the headers do not offer the promised dialect: every
     scenario would fail without naming the reason.
     """
-    interfaces = Interfaces.of(headers)
     found = [one.kind for one in interfaces.revoke] or ["map"]
     if promised == "auto":
         return found[0]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 #: Characters of a definition that is read as a number; a longer one has no number.
 BODY_LIMIT = 256
-#: Definitions that lead to another before the number.
-DEPTH_LIMIT = 16
+#: Definitions that lead to another before the number; one that leads back to itself ends here.
+DEPTH_LIMIT = 64
 
 _CONTINUED = re.compile(r"\\\r?\n")
 _COMMENT_OR_STRING = re.compile(
@@ -93,7 +93,6 @@ class Definitions:
 
     def _number(self, name: str, depth: int) -> int | None:
         if name not in self._numbers:
-            self._numbers[name] = None  # what leads back to itself has no number
             self._numbers[name] = self._computed(name, depth)
         return self._numbers[name]
 

@@ -256,6 +256,8 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     warnings = facts.get("warnings")
     if isinstance(warnings, list) and warnings:
         yield f"The series adds {_number(len(warnings), 'compile warning')} (run.json lists them)."
+    if interfaces := facts.get("interfaces"):
+        yield _one_line(f"Dialect {facts.get('dialect', 'unknown')}; {interfaces}.")
     yield f"Results: {directory}"
     yield _one_line(_tested(facts))
 

@@ -1,4 +1,4 @@
-"""The stages in order: fetch, apply, build, image, probes, boot.
+"""The stages in order: fetch, apply, build, interface, image, probes, boot.
 
 Each stage is an entry of the plan, so the journal and the JUnit file show where
 a revision failed.  A stage that fails ends the run; its error type says whether
@@ -15,9 +15,10 @@ from dataclasses import replace
 from harness.actor.build import build_actor
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
-from harness.kernel import build, dialect, kconfig
+from harness.kernel import build, kconfig
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.choice import choose as choose_dialect
 from harness.kernel.dialect import Interfaces
 from harness.kernel.fetch import fetch_base
 from harness.kernel.tree import Tree
@@ -44,6 +45,7 @@ STAGES = (
     Entry("fetch", Kind.HARNESS, "The base source is at hand"),
     Entry("apply", Kind.STAGE, "The series applies to the base"),
     Entry("build", Kind.STAGE, "The patched kernel builds"),
+    Entry("interface", Kind.STAGE, "The harness knows the interfaces of the kernel"),
     Entry("image", Kind.HARNESS, "The guest's root file system is at hand"),
     Entry("probes", Kind.STAGE, "The probes compile against the kernel's headers"),
     Entry("boot", Kind.STAGE, "The kernel boots to a shell"),
@@ -84,6 +86,10 @@ def _blaming_missing_options(tested: Kernel) -> Iterator[None]:
             log=error.log,
             tail=error.tail,
         ) from error
+
+
+class UnknownInterfaceError(HarnessError):
+    """The kernel may have an interface that the suites do not test."""
 
 
 class Stages:
@@ -141,18 +147,15 @@ class Stages:
         self._results.write_run(identity=series.identity)
         self._record_posting(series.posting)
         tested, tree = self._kernel()
+        chosen = self._interface(tested, tree)
         with self._stage("image"):
             rootfs = image.build(self._store, self._progress, self._results.log("image"))
             self._results.write_run(image=rootfs.identity)
         with self._stage("probes"):
-            resolved = dialect.resolve(series.dialect, tested.headers)
-            self._results.write_run(dialect=resolved)
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):
             accelerator = self._accelerator(tested)
-            machines.software = TestedSoftware(
-                tested, rootfs, actor, resolved, Interfaces.of(tested.headers), accelerator, tree
-            )
+            machines.software = TestedSoftware(tested, rootfs, actor, *chosen, accelerator, tree)
             if not self._journal.passed("boot"):
                 with _blaming_missing_options(tested):
                     machines.boot_first(layout)
@@ -172,6 +175,25 @@ class Stages:
             )
         for sentence in posting.sentences():
             self._journal.note(sentence)
+
+    def _interface(self, tested: Kernel, tree: Tree | None) -> tuple[str, Interfaces]:
+        """Find the interfaces of the kernel; return the dialect to test, and all of them.
+
+        An interface that the harness does not know is a harness-error, and the run goes on: the
+        scenarios that do without it have something to say.  Raises BuildError if the series
+        promises another dialect.
+        """
+        interfaces = Interfaces.of(tested.headers)
+        with contextlib.suppress(UnknownInterfaceError), self._stage("interface"):
+            self._results.write_run(interfaces=str(interfaces))
+            choice = choose_dialect(self._series.dialect, interfaces, tree)
+            self._results.write_run(dialect=choice.dialect)
+            self._progress.say(f"interfaces: {interfaces}; tested as the dialect {choice.dialect}")
+            if choice.note:
+                self._journal.note(choice.note)
+            if choice.problem:
+                raise UnknownInterfaceError(choice.problem)
+        return choice.dialect, interfaces
 
     def _build(self) -> tuple[Kernel, Tree | None]:
         request, store, progress = self._request, self._store, self._progress
