@@ -242,6 +242,31 @@ def test_mails_of_two_unrelated_series_are_refused(tmp_path: Path) -> None:
     assert "'[PATCH v3 0/3] mm: all' <b0@example.org>" in message
 
 
+def test_mails_of_two_series_with_a_common_title_are_refused(tmp_path: Path) -> None:
+    other = posting("[PATCH v3 {}]", 3, prefix="b")
+    other = [one.replace(b"vfio: ", b"mm: ").replace(b"mm: part 3", b"vfio: part 1") for one in other]
+    other = [one.replace(b"Ann Author <ann@", b"Bob Builder <bob@") for one in other]
+    assert "not numbered as one series" in refusal_of(tmp_path, [*posting(), *other])
+
+
+def test_mails_in_a_circle_are_read(tmp_path: Path) -> None:
+    mails = [
+        mail(
+            f"[PATCH {number}/3] vfio: part {number}",
+            patch(10 * number),
+            name=str(number),
+            to=str(number % 3 + 1),
+        )
+        for number in (1, 2, 3)
+    ]
+    assert titles(load(tmp_path, mails)) == parts(3)
+
+
+def test_mails_beyond_the_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.series.choose.MAX_MAILS", 2)
+    assert "holds 3 mails, and 2 are the limit" in refusal_of(tmp_path, posting())
+
+
 def test_mails_of_one_number_in_two_threads_are_not_mixed(tmp_path: Path) -> None:
     mails = [*posting()[:2], *[one.replace(b"vfio: ", b"mm: ") for one in posting(prefix="b")[::2]]]
     assert "not numbered as one series" in refusal_of(tmp_path, mails)

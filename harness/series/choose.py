@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 
 from harness.lib.text import printable
+from harness.series.candidates import Notes, drafts_of, without_copies
+from harness.series.draft import Draft, Revision, revision_of, title_of
 from harness.series.mail import Mail
 from harness.series.mbox import NotASeriesError
-from harness.series.threads import Draft, Revision, Threads, numbered, revision_of, title_of, unnumbered
+from harness.series.threads import Threads
 
-MAX_NOTES = 8  # that name a mail; the rest is counted
+MAX_MAILS = 10_000
+MAX_SHOWN = 8  # of the postings in a refusal; the rest is counted
 _SPELLING = re.compile(r"(?:(rfc)[ _-]?)?v?([0-9]{1,4})", re.IGNORECASE)
 
 
@@ -59,10 +63,14 @@ def choose(
     to be of the series.  With ``ordered``, patches without numbers are in the right
     order.  Raises NotASeriesError, which names the mails that are in the way.
     """
-    distinct = _without_copies(mails)
+    if len(mails) > MAX_MAILS:
+        raise NotASeriesError(
+            f"it holds {len(mails)} mails, and {MAX_MAILS} are the limit. Keep those of the thread"
+        )
+    distinct = without_copies(mails)
     threads = Threads(distinct)
-    notes = _Notes()
-    drafts = _drafts(distinct, threads, notes, ordered=ordered)
+    notes = Notes()
+    drafts = drafts_of(distinct, threads, notes, ordered=ordered)
     if not drafts:
         raise NotASeriesError(_no_patch(distinct))
     if message_id:
@@ -86,137 +94,8 @@ def choose(
     return chosen
 
 
-class _Notes:
-    """What a user is told: sentences of their own, then the mails that were left out."""
-
-    def __init__(self) -> None:
-        self._said: list[str] = []
-        self._left: dict[str, None] = {}
-
-    def say(self, sentence: str) -> None:
-        self._said.append(sentence)
-
-    def leave_out(self, kind: str, mail: Mail, why: str) -> None:
-        self._left[f"Left out: {kind} {mail.shown}{why}."] = None
-
-    def sentences(self) -> tuple[str, ...]:
-        left = sorted(self._left)
-        more = [f"Left out: {len(left) - MAX_NOTES} more mails."] if len(left) > MAX_NOTES else []
-        return (*self._said, *left[:MAX_NOTES], *more)
-
-
-def _without_copies(mails: Iterable[Mail]) -> list[Mail]:
-    """Return the mails, each once: copies have one Message-ID, title and diff.
-
-    A copy may have a list's footer, and the shortest one is kept.
-    """
-    place: dict[tuple[str, str, bytes], int] = {}
-    distinct: list[Mail] = []
-    ids: dict[str, int] = {}
-    for mail in mails:
-        ids[mail.message_id] = ids.get(mail.message_id, 0) + 1
-        distinct.append(mail)
-    found: list[Mail] = []
-    for mail in distinct:
-        if not mail.message_id or ids[mail.message_id] == 1:
-            found.append(mail)
-            continue
-        key = (mail.message_id, title_of(mail), mail.changes if mail.has_diff else b"")
-        if key not in place:
-            place[key] = len(found)
-            found.append(mail)
-        elif (len(mail.content), mail.content) < (len((before := found[place[key]]).content), before.content):
-            found[place[key]] = mail
-    return found
-
-
-def _drafts(mails: Sequence[Mail], threads: Threads, notes: _Notes, *, ordered: bool) -> list[Draft]:
-    """Return the postings in ``mails``; patches that only accompany one are left out."""
-    answered = {one for mail in mails for one in mail.related}
-    claimed = {
-        (mail.tag.rfc, mail.tag.revision, mail.tag.number, mail.tag.total)
-        for mail in mails
-        if mail.has_diff and not mail.tag.answer
-    }
-    with_numbers, without = [], []
-    for mail in mails:
-        tag = mail.tag
-        if tag.answer or (tag.pull and not mail.has_diff):
-            continue
-        if tag.number is not None and tag.total is not None and tag.number <= tag.total:
-            # A mail of that number without a diff is the patch only if no other mail is.
-            position = (tag.rfc, tag.revision, tag.number, tag.total)
-            if mail.has_diff or tag.number == 0 or position not in claimed:
-                with_numbers.append(mail)
-        elif mail.has_diff or (tag.patch and not mail.related and mail.message_id not in answered):
-            without.append(mail)
-    drafts = _with_covers(numbered(with_numbers, threads), notes)
-    numbered_ones = [draft for draft in drafts if draft.patches]
-    rest = [mail for mail in without if not _accompanies(mail, numbered_ones, threads, notes)]
-    bare = unnumbered(rest if ordered else _single(rest, notes), threads, ordered=ordered)
-    return _with_numbered_covers(drafts, bare, threads)
-
-
-def _with_covers(drafts: Sequence[Draft], notes: _Notes) -> list[Draft]:
-    """Give postings the cover letters that announce another number of patches."""
-    covers = [draft for draft in drafts if not draft.patches]
-    result = []
-    for draft in drafts:
-        mine = [one for one in covers if draft.patches and not draft.covers and draft.before & one.ids]
-        mine = [one for one in mine if one.revision == draft.revision]
-        for one in mine:
-            covers.remove(one)
-            notes.say(
-                f"The cover letter announces {one.total} patches; the patches have numbers of {draft.total}."
-            )
-            draft = replace(draft, covers=one.covers)
-        if draft.patches:
-            result.append(draft)
-    return result + covers
-
-
-def _with_numbered_covers(drafts: Sequence[Draft], bare: Sequence[Draft], threads: Threads) -> list[Draft]:
-    """Give patches without numbers a cover letter [PATCH 0/n] that announces as many."""
-    result = list(drafts)
-    for draft in bare:
-        for cover in [one for one in result if not one.patches and one.revision == draft.revision]:
-            mails = (*cover.covers, *draft.patches)
-            near = len({threads.thread(mail) for mail in mails}) == 1 or all(map(threads.alone, mails))
-            if near and cover.total == len(draft.patches):
-                result.remove(cover)
-                draft = replace(draft, covers=cover.covers)
-        result.append(draft)
-    return result
-
-
-def _accompanies(mail: Mail, drafts: Iterable[Draft], threads: Threads, notes: _Notes) -> bool:
-    """Return whether a patch without a number belongs to the thread of a numbered series, as an addition."""
-    for draft in drafts:
-        if any(threads.thread(mail) == threads.thread(one) for one in draft.mails):
-            notes.leave_out(
-                "the patch", mail, ", which is not numbered with the series and answers its thread"
-            )
-            return True
-        if title_of(mail) in draft.titles and mail.has_diff:
-            notes.leave_out("the patch", mail, ", which has the subject of a patch of the series")
-            return True
-    return False
-
-
-def _single(mails: Iterable[Mail], notes: _Notes) -> list[Mail]:
-    """Return patches without numbers, each once: another mail may quote or pick one up unchanged."""
-    first: dict[tuple[str, bytes], Mail] = {}
-    for mail in mails:
-        key = (title_of(mail), mail.changes)
-        if key not in first or not mail.has_diff:
-            first[key if mail.has_diff else (str(id(mail)), b"")] = mail
-        else:
-            notes.leave_out("the mail", mail, ", which repeats a patch unchanged")
-    return list(first.values())
-
-
 def _about(
-    message_id: str, drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: _Notes
+    message_id: str, drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: Notes
 ) -> list[Draft]:
     """Return the posting of a mail, that it answers or that answers it; with ``wanted``, its revisions."""
     mail = threads.by_id.get(message_id)
@@ -227,36 +106,32 @@ def _about(
     found += [draft for draft in drafts if message_id in draft.before]
     if not found:
         raise NotASeriesError(f"the mail {mail.shown} belongs to no series in it")
-    others = [draft for draft in drafts if draft is not found[0] and _are_revisions(draft, found[0], threads)]
+    (family,) = [one for one in _families(drafts, threads) if found[0] in one]
     if wanted is not None:
-        return [found[0], *others]
-    if any(draft.revision != found[0].revision for draft in others):
+        return family
+    if any(draft.revision != found[0].revision for draft in family):
         notes.say(
-            f"The mails hold the revisions {_listed([*others, found[0]])}. The mail that was asked for is of "
+            f"The mails hold the revisions {_listed(family)}. The mail that was asked for is of "
             f"{found[0].revision}; --revision chooses another."
         )
     return [found[0]]
 
 
-def _family(drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: _Notes) -> list[Draft]:
+def _family(drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: Notes) -> list[Draft]:
     """Return the revisions of the one series that the mails are about, oldest first."""
     if wanted is not None:
         found = [draft for draft in drafts if draft.revision == wanted]
         if not found:
             raise NotASeriesError(f"it holds no revision {wanted}; what it holds is {_listed(drafts)}")
         drafts = found
-    families: list[list[Draft]] = []
-    for draft in drafts:
-        near = [one for one in families if any(_are_revisions(draft, other, threads) for other in one)]
-        families = [one for one in families if one not in near]
-        families.append([*(other for one in near for other in one), draft])
+    families = _families(drafts, threads)
     main = [one for one in families if all(other is one or _is_beside(other, one) for other in families)]
     if len(families) > 1 and len(main) != 1:
         named = sorted(draft.shown for one in families for draft in one)
-        more = f" and {len(named) - MAX_NOTES} more" if len(named) > MAX_NOTES else ""
+        more = f" and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
         raise NotASeriesError(
             "its mails are not numbered as one series, [PATCH 1/n] to [PATCH n/n]: it holds "
-            f"{', '.join(named[:MAX_NOTES])}{more}. Keep the mails of one series"
+            f"{', '.join(named[:MAX_SHOWN])}{more}. Keep the mails of one series"
         )
     for other in families:
         if other is not main[0]:
@@ -265,16 +140,39 @@ def _family(drafts: Sequence[Draft], threads: Threads, wanted: Revision | None, 
     return sorted(main[0], key=_age)
 
 
-def _are_revisions(one: Draft, other: Draft, threads: Threads) -> bool:
-    """Return whether two postings are of the same series."""
-    if one.change_ids & other.change_ids:
-        return True
-    if one.titles & other.titles and (one.revision != other.revision or one.total == other.total):
-        return True
-    same_thread = {threads.thread(mail) for mail in one.mails} & {
-        threads.thread(mail) for mail in other.mails
-    }
-    return bool(same_thread and one.senders & other.senders and one.revision != other.revision)
+def _families(drafts: Sequence[Draft], threads: Threads) -> list[list[Draft]]:
+    """Group postings that are revisions of one series.
+
+    These have b4's change-id, the title of the whole, or the title of a patch and its
+    sender in common; or one sender has posted them as several revisions in one thread.
+    """
+    sharing: dict[Hashable, list[int]] = defaultdict(list)
+    in_thread: dict[Hashable, list[int]] = defaultdict(list)
+    for at, draft in enumerate(drafts):
+        for change in draft.change_ids:
+            sharing[change].append(at)
+        sharing[draft.title].append(at)
+        for mail in draft.mails:
+            sharing[title_of(mail), mail.sender].append(at)
+            in_thread[threads.thread(mail), mail.sender].append(at)
+    groups = list(sharing.values())
+    # One revision twice in a thread is an addition by its author.
+    groups += [places for places in in_thread.values() if len({drafts[at].revision for at in places}) > 1]
+    family = list(range(len(drafts)))
+
+    def first(at: int) -> int:
+        while family[at] != at:
+            family[at] = family[family[at]]
+            at = family[at]
+        return at
+
+    for places in groups:
+        for at in places:
+            family[first(at)] = first(places[0])
+    grouped: dict[int, list[Draft]] = defaultdict(list)
+    for at, draft in enumerate(drafts):
+        grouped[first(at)].append(draft)
+    return list(grouped.values())
 
 
 def _is_beside(family: Sequence[Draft], main: Sequence[Draft]) -> bool:
@@ -288,7 +186,7 @@ def _age(draft: Draft) -> tuple[Revision, int, str]:
     return (draft.revision, -len(draft.missing), draft.shown)
 
 
-def _newest(family: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: _Notes) -> Draft:
+def _newest(family: Sequence[Draft], threads: Threads, wanted: Revision | None, notes: Notes) -> Draft:
     """Return the newest complete posting of ``family``.  Raises NotASeriesError for a partial reroll."""
     last = family[-1]
     same = [draft for draft in family if draft.revision == last.revision]
@@ -310,6 +208,10 @@ def _newest(family: Sequence[Draft], threads: Threads, wanted: Revision | None, 
             )
             return chosen
     for draft in same:
+        if draft.total != last.total:
+            raise NotASeriesError(
+                f"revision {last.revision} is numbered in two ways: {draft.shown} and {last.shown}. Keep one"
+            )
         if draft is not last and not draft.missing and not last.missing:
             _check_equal(draft, last)
     if len(revisions) > 1:
@@ -359,7 +261,7 @@ def _cover(draft: Draft, threads: Threads) -> Mail | None:
     if draft.covers:
         return draft.covers[0]
     first = draft.ordered()[0]
-    found = threads.by_id.get(threads.anchor(first, draft.ids))
+    found = threads.by_id.get(threads.anchors(draft.mails)[first.message_id])
     if found is None or found.has_diff or found.tag.answer or found.sender != first.sender:
         return None
     # The cover letter of another revision has a number, or the tag of that revision.
@@ -392,7 +294,8 @@ def _no_patch(mails: Sequence[Mail]) -> str:
 
 
 def _listed(drafts: Iterable[Draft]) -> str:
-    return ", ".join(str(one) for one in sorted({draft.revision for draft in drafts}))
+    found = [str(one) for one in sorted({draft.revision for draft in drafts})]
+    return ", ".join(found if len(found) <= 12 else [*found[:3], "...", *found[-3:]])
 
 
 def _numbers(numbers: Sequence[int]) -> str:

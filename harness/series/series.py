@@ -17,13 +17,13 @@ from harness.lib.errors import UsageError
 from harness.lib.text import printable
 from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, trailers
 from harness.series.choose import choose, revision_of_text
+from harness.series.draft import Revision, revision_of
 from harness.series.mail import Mail
 from harness.series.manifest import MANIFEST, Manifest, group
 from harness.series.mbox import NotASeriesError
 from harness.series.posting import Posting
 from harness.series.prefix import Prefix
 from harness.series.public import PublicManifest
-from harness.series.threads import Revision, revision_of
 from harness.series.unpack import UnpackError, unpack
 from harness.verdict.verdict import EXPECTABLE, Verdict
 

@@ -1,98 +1,14 @@
-"""Sort the mails of an mbox file into postings: each is one revision of one series, whole or in part."""
+"""The threads of mails, and the postings that their mails have been sent in."""
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 
+from harness.series.draft import Draft, Revision, revision_of, title_of
 from harness.series.mail import Mail
 from harness.series.mbox import NotASeriesError
-
-_CHANGE_ID = re.compile(rb"^change-id: (\S{8,200})\s*$", re.MULTILINE)
-
-
-@dataclass(frozen=True, order=True)
-class Revision:
-    """The revision of a posting; RFCs are counted by themselves, and come before the others."""
-
-    final: bool
-    number: int
-
-    def __str__(self) -> str:
-        return f"{'' if self.final else 'RFC '}{self.number}"
-
-
-@dataclass(frozen=True, eq=False)
-class Draft:
-    """The mails of one posting, in the order of the file.
-
-    ``patches`` may lack some of ``total``, or hold one twice.  Without numbers, ``total``
-    is None.
-    """
-
-    revision: Revision
-    total: int | None
-    patches: tuple[Mail, ...]
-    covers: tuple[Mail, ...] = ()
-
-    @cached_property
-    def mails(self) -> tuple[Mail, ...]:
-        """All mails, the cover letter first."""
-        return (*self.covers, *self.patches)
-
-    @cached_property
-    def numbers(self) -> list[int]:
-        """The numbers of the patches."""
-        return [mail.tag.number or 0 for mail in self.patches]
-
-    @cached_property
-    def missing(self) -> list[int]:
-        """The numbers that no patch has."""
-        return [] if self.total is None else sorted(set(range(1, self.total + 1)) - set(self.numbers))
-
-    @cached_property
-    def ids(self) -> frozenset[str]:
-        """The Message-IDs."""
-        return frozenset(mail.message_id for mail in self.mails if mail.message_id)
-
-    @cached_property
-    def before(self) -> frozenset[str]:
-        """The Message-IDs of all mails that a mail of this posting refers to."""
-        return frozenset(one for mail in self.mails for one in mail.related)
-
-    @cached_property
-    def titles(self) -> frozenset[str]:
-        """The titles, for comparison."""
-        return frozenset(title_of(mail) for mail in self.mails)
-
-    @cached_property
-    def senders(self) -> frozenset[str]:
-        """The addresses of the senders."""
-        return frozenset(mail.sender for mail in self.mails)
-
-    @cached_property
-    def change_ids(self) -> frozenset[bytes]:
-        """The names that b4 gives to all revisions of a series."""
-        return frozenset(one for mail in self.mails for one in _CHANGE_ID.findall(mail.text))
-
-    def ordered(self) -> list[Mail]:
-        """Return the patches in the order of their numbers, or of the file without numbers."""
-        if self.total is None:
-            return list(self.patches)
-        return sorted(self.patches, key=lambda mail: mail.tag.number or 0)
-
-    @property
-    def shown(self) -> str:
-        """The name of the posting in a message."""
-        return (self.covers or self.ordered())[0].shown
-
-
-def title_of(mail: Mail) -> str:
-    """Return the title of a mail, for comparison."""
-    return " ".join(mail.tag.title.split()).casefold()
 
 
 class Threads:
@@ -121,26 +37,38 @@ class Threads:
     def ancestors(self, mail: Mail) -> list[Mail]:
         """Return the mails of the file that ``mail`` answers, directly or through others, nearest first."""
         found: dict[str, Mail] = {}
-        queue = list(mail.related)
+        queue = deque(mail.related)
         while queue:
-            one = queue.pop(0)
+            one = queue.popleft()
             if one in found or one not in self.by_id or one == mail.message_id:
                 continue
             found[one] = self.by_id[one]
             queue += found[one].related
         return list(found.values())
 
-    def anchor(self, mail: Mail, same: frozenset[str]) -> str:
-        """Return the Message-ID that the mails ``same`` of one posting have above them in common."""
-        seen: set[str] = set()
-        while mail.message_id not in seen:
-            seen.add(mail.message_id)
-            if mail.tag.number == 0 or not mail.parent:
-                return mail.message_id
-            if mail.parent not in same:
-                return mail.parent
-            mail = self.by_id[mail.parent]
-        return mail.message_id
+    def anchors(self, mails: Iterable[Mail]) -> dict[str, str]:
+        """Return the Message-ID above each of ``mails``, which one posting has in common.
+
+        That is the cover letter, or else what the first of the patches answers.
+        """
+        mails = list(mails)
+        same = {mail.message_id for mail in mails}
+        found: dict[str, str] = {}
+        for mail in mails:
+            path: dict[str, None] = {}
+            at = mail
+            while at.message_id not in found and at.message_id not in path:
+                path[at.message_id] = None
+                if at.tag.number == 0 or not at.parent:
+                    found[at.message_id] = at.message_id
+                elif at.parent not in same:
+                    found[at.message_id] = at.parent
+                else:
+                    at = self.by_id[at.parent]
+            # In a circle of answers, which only a forged mail makes, any one will do.
+            above = found.get(at.message_id, at.message_id)
+            found.update(dict.fromkeys(path, above))
+        return found
 
     def _node(self, mail: Mail) -> Hashable:
         return mail.message_id or id(mail)
@@ -185,21 +113,16 @@ def numbered(mails: Iterable[Mail], threads: Threads) -> list[Draft]:
     return found
 
 
-def revision_of(mail: Mail) -> Revision:
-    """Return the revision that the subject of a mail has."""
-    return Revision(not mail.tag.rfc, mail.tag.revision)
-
-
 def _groups(bucket: Sequence[Mail], threads: Threads) -> list[_Group]:
     """Split mails of one revision and total into those that were posted together."""
-    same = frozenset(mail.message_id for mail in bucket if mail.message_id)
+    anchors = threads.anchors(mail for mail in bucket if mail.message_id)
     anchored: dict[str, list[Mail]] = defaultdict(list)
     alone = []
     for mail in sorted(bucket, key=lambda mail: (mail.tag.number or 0, mail.message_id, mail.content)):
         if threads.alone(mail):
             alone.append(mail)
         else:
-            anchored[threads.anchor(mail, same)].append(mail)
+            anchored[anchors.get(mail.message_id, mail.parent)].append(mail)
     groups = [_Group(mails) for _, mails in sorted(anchored.items())]
     groups += _loose(alone)
     merged: list[_Group] = []
