@@ -35,7 +35,7 @@ from harness.run import request as requests
 from harness.run import stages
 from harness.run.machines import hold
 from harness.run.request import DEFAULT_SERIES, Request, RunInput
-from harness.series.series import DEFAULT_BASE, Series
+from harness.series.series import DEFAULT_BASE
 from harness.verdict import requirements
 from harness.vm import hardware, image, machine, qemu_program
 from harness.vm.accelerator import Accelerator, choose
@@ -59,14 +59,17 @@ def run(args: argparse.Namespace) -> ExitCode:
     progress = Progress(store)
     packages.ensure(store, progress)
     stages.check(run_input.request)
-    _tell(progress, run_input.series)
+    _tell(progress, run_input)
     return start(run_input, args.pytest_options)
 
 
-def _tell(progress: Progress, tested: Series) -> None:
-    """Say which series is tested, and which of the mails are that series."""
+def _tell(progress: Progress, run_input: RunInput) -> None:
+    """Say which series is tested, on which base, and which of the mails are that series."""
+    tested = run_input.series
     identity = f" (identity {tested.identity[:12]})" if tested.identity else ""
     progress.say(f"series {tested.name}: {tested.title}{identity}")
+    if run_input.base_reason:
+        progress.say(f"base {tested.base}: {run_input.base_reason}")
     for sentence in tested.posting.sentences():
         progress.say(sentence)
 
@@ -93,7 +96,7 @@ def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
     bzimage = request.kernel
     if bzimage is None:
         bzimage = store.root / "kernel" / "KEY" / "bzImage"
-        version = kernel_version(request.tree) if request.tree else run_input.series.base or DEFAULT_BASE
+        version = kernel_version(request.tree) if request.tree else run_input.series.base
         for line in kernel.make_lines(store, request.fragments, version, bzimage.parent / "include"):
             print(line)
     rootfs = store.root / "image" / "KEY" / "rootfs"
@@ -143,7 +146,7 @@ def build(args: argparse.Namespace) -> ExitCode:
 def check(args: argparse.Namespace) -> ExitCode:
     """Show the warnings of checkpatch and the compilers for every prefix of a series."""
     request = request_of(args)
-    return _show(_checked(request, requests.load(request).series))
+    return _show(_checked(requests.load(request)))
 
 
 def prefixes(args: argparse.Namespace) -> ExitCode:
@@ -154,11 +157,11 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     if request.mutant is not None:
         raise UsageError("A mutant changes the whole of a series, so it has no prefixes: leave --mutant out.")
     run_input = requests.load(request)
-    tested, request = run_input.series, run_input.request
-    count = len(tested.patches)
+    request = run_input.request
+    count = len(run_input.series.patches)
     if not 1 <= args.first <= count:
         raise UsageError(f"--from counts patches, 1 to {count}; it is {args.first}.")
-    rows = _checked(request, tested, args.first)
+    rows = _checked(run_input, args.first)
     suites_request = replace(request, variants=args.variants or "one")
     every_prefix.run(rows, suites_request, args.pytest_options)
     return _show(rows)
@@ -251,9 +254,10 @@ def clean(args: argparse.Namespace) -> ExitCode:
 
 
 def _applied(request: Request, store: Store, progress: Progress) -> Tree:
-    tested = requests.load(request).series
-    base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
-    _tell(progress, tested)
+    run_input = requests.load(request)
+    tested = run_input.series
+    _tell(progress, run_input)
+    base = fetch_base(store, progress, tested.base, request.tree)
     return apply_series(store, progress, base, tested, _log(store, "apply"))
 
 
@@ -265,12 +269,13 @@ def _built(request: Request, store: Store, progress: Progress) -> Kernel:
     return build_kernel(store, progress, tree, request.fragments, _log(store, "build"))
 
 
-def _checked(request: Request, tested: Series, first: int = 1) -> list[every_prefix.PrefixResult]:
+def _checked(run_input: RunInput, first: int = 1) -> list[every_prefix.PrefixResult]:
+    request, tested = run_input.request, run_input.series
     store = Store()
     progress = Progress(store)
+    _tell(progress, run_input)
     packages.ensure(store, progress)
-    base = fetch_base(store, progress, tested.base or DEFAULT_BASE, request.tree)
-    _tell(progress, tested)
+    base = fetch_base(store, progress, tested.base, request.tree)
     fragments = every_prefix.request_text(request.fragments, base.version)
     warnings = WarningCheck(store, progress, fragments, _log(store, "check"))
     return every_prefix.check(store, progress, tested, base, warnings, first)

@@ -45,6 +45,7 @@ class Facts(TypedDict, total=False):
     program: str  # digest of suites, probes and harness
     base_wanted: str  # "6.19"
     base: str  # the version that was used, "6.19.6" if 6.19 was not available
+    base_reason: str  # why this base, empty for a checkout
     base_source: str  # where the base came from
     checkout: str  # git tree id of the checkout given with --tree
     tree: str  # git tree id of base plus series

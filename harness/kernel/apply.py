@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.kernel import am_failure
+from harness.kernel import am_failure, base_choice
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
 from harness.lib import command, git, text
@@ -38,8 +38,12 @@ def apply_series(store: Store, progress: Progress, base: Base, series: Series | 
             if commit is None:
                 done = _longest_applied(base, series)
                 stage.update(f"{len(series.patches) - done.count} patches")
-                with AmSession(store, base, series, touched, log, done) as session:
-                    commit = session.apply()
+                try:
+                    with AmSession(store, base, series, touched, log, done) as session:
+                        commit = session.apply()
+                except ApplyError as error:
+                    error.message += base_choice.advice(series, base)
+                    raise
                 git.query(["update-ref", ref, commit], env=git.environment(base.repository))
     return _tree(base, commit, series)
 

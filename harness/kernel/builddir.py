@@ -108,7 +108,7 @@ class BuildDir:
     ) -> None:
         self._workbench = store.root / "workbench"
         # Without symbolic links, so that a moved cache with a link in its place builds incrementally.
-        self.root = (self._workbench / "{}.{}".format(*kconfig.release(version))).resolve()
+        self.root = (self._workbench / kconfig.release_name(version)).resolve()
         build = build or _nearest(self.root, request)
         self.source = self.root / "src"
         self.build = self.root / build

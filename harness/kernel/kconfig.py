@@ -46,6 +46,11 @@ def release(version: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+def release_name(version: str) -> str:
+    """Return the release of a kernel version: ``7.3`` for ``7.3.4``.  Raises UsageError as release() does."""
+    return "{}.{}".format(*release(version))
+
+
 def requested(fragments: Iterable[Path], version: str) -> dict[str, str]:
     """Return the options that the fragments ask for in a kernel of ``version``; a later fragment wins.
 

@@ -15,7 +15,7 @@ PINNED = PATCHES / "bases.toml"
 class Pin:
     """One entry of bases.toml: a source of ``release``, at ``url`` or as ``file`` of an ``archive``'s suite.
 
-    What does not apply is empty; ``sha256`` and ``tree`` may be.
+    What does not apply is empty; ``sha256``, ``tree`` and ``commit`` may be.
     """
 
     release: str
@@ -26,6 +26,7 @@ class Pin:
     file: str = ""
     sha256: str = ""
     tree: str = ""
+    commit: str = ""
 
     @property
     def title(self) -> str:

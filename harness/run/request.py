@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from harness.kernel import base_choice, kconfig
+from harness.kernel.build import release_of
+from harness.kernel.checkout import kernel_version
 from harness.lib import paths
 from harness.lib.errors import UsageError
 from harness.lib.paths import KCONFIG
@@ -93,6 +97,7 @@ class Request:
 class RunInput:
     """The request and the series that a run is started from.
 
+    ``base_reason`` says why the base is this one, empty for a kernel or a checkout.
     ``caught_by`` are the requirements whose scenarios must catch the requested mutant,
     if any; these scenarios run first.  ``arguments`` are the options as the user typed
     them.
@@ -100,6 +105,7 @@ class RunInput:
 
     request: Request
     series: Series
+    base_reason: str = ""
     caught_by: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
 
@@ -111,32 +117,49 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
     or the checkout.  If the series comes from standard input, the request and the
     arguments in the result name a file with the same mails; and no thread is fetched twice.
     """
+    release = _release_of_kernel(request)
     if request.series is None:
         given = request.kernel or request.tree
         assert given is not None
         unpatched = series.unpatched(given.absolute().name, "auto")
-        return RunInput(request, unpatched, arguments=tuple(arguments))
+        return RunInput(request, unpatched.on(release), arguments=tuple(arguments))
     source = sources.find(request.series, refresh=request.refresh)
-    tested = series.load(source.path, paths.PATCHES, revision=request.revision, message_id=source.message_id)
+    own = series.load(source.path, paths.PATCHES, revision=request.revision, message_id=source.message_id)
     if source.note:
-        posting = replace(tested.posting, notes=(source.note, *tested.posting.notes))
-        tested = replace(tested, origin=source.origin, posting=posting)
+        posting = replace(own.posting, notes=(source.note, *own.posting.notes))
+        own = replace(own, origin=source.origin, posting=posting)
     if request.series == sources.STANDARD_INPUT:
         again = {"-": source.argument, "--series=-": f"--series={source.argument}"}
         arguments = [again.get(one, one) for one in arguments]
     arguments = [one for one in arguments if one != "--refresh"]
     request = replace(request, series=source.argument, refresh=False)
-    if request.base is not None:
-        own, tested = tested, tested.on(request.base)
-        if request.mutant is not None and tested.patches != own.patches:
-            raise UsageError(
-                f"The mutants of {own.name} are faults of its patches for {own.base}; on {request.base} the "
-                f"series has others ({tested.name}). Leave --base out."
-            )
+    reason = ""
+    if request.kernel is None and request.tree is None:
+        choice = base_choice.choose(own, request.base)
+        release, reason = choice.release, choice.reason
+    tested = own.on(release) if release else own
+    if request.mutant is not None and tested.patches != own.patches:
+        raise UsageError(
+            f"The mutants of {own.name} are faults of its patches for {own.base}; on {tested.base} the "
+            f"series has others ({tested.name}). Choose {own.base} as the base."
+        )
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
         fault = mutant.find(paths.PATCHES, requirements.load(), source.argument, request.mutant)
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)
-    return RunInput(request, tested, caught_by, tuple(arguments))
+    return RunInput(request, tested, reason, caught_by, tuple(arguments))
+
+
+def _release_of_kernel(request: Request) -> str:
+    """Return the release of the given checkout or kernel ("7.2"); empty without one, or if it is unknown.
+
+    The stages complain of a folder or a file that is no kernel.
+    """
+    with contextlib.suppress(UsageError):
+        if request.tree is not None:
+            return kconfig.release_name(kernel_version(request.tree))
+        if request.kernel is not None:
+            return kconfig.release_name(release_of(request.kernel))
+    return ""

@@ -31,7 +31,6 @@ from harness.lib.progress import Progress
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import FRAGMENTS, Request, RunInput
 from harness.series.posting import Posting
-from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 from harness.vm import image, qemu_program
@@ -105,6 +104,7 @@ class Stages:
     ) -> None:
         self._request = run_input.request
         self._series = run_input.series
+        self._base_reason = run_input.base_reason
         self._store = store
         self._progress = progress
         self._results = results
@@ -200,8 +200,15 @@ class Stages:
         if request.kernel is not None and request.headers is not None:
             return build.prebuilt(request.kernel, request.headers), None
         with self._stage("fetch"):
-            base = fetch_base(store, progress, self._series.base or DEFAULT_BASE, request.tree)
-            self._results.write_run(base_wanted=base.wanted, base=base.version, base_source=base.source)
+            base = fetch_base(store, progress, self._series.base, request.tree)
+            self._results.write_run(
+                base_wanted=base.wanted,
+                base=base.version,
+                base_source=base.source,
+                base_reason=self._base_reason,
+            )
+            if self._base_reason:
+                self._journal.note(f"The base is {base.wanted}: {self._base_reason}.")
             if request.tree is not None:
                 self._results.write_run(checkout=base.tree_of(base.commit))
             if base.note:

@@ -21,6 +21,7 @@ PLAIN_MODES = frozenset({"100644", "100755"})
 NO_FILE = "/dev/null"
 
 _HUNK = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_BLOBS = re.compile(rb"index ([0-9a-f]{7,64})\.\.[0-9a-f]{7,64}\b")
 _MODE_LINES = (b"old mode ", b"new mode ", b"deleted file mode ", b"new file mode ")
 _NAME_LINES = (b"rename from ", b"rename to ", b"copy from ", b"copy to ", b"rename old ", b"rename new ")
 _ESCAPES = {b"a": 7, b"b": 8, b"t": 9, b"n": 10, b"v": 11, b"f": 12, b"r": 13, b'"': 34, b"\\": 92}
@@ -33,10 +34,14 @@ class FileDiff:
 
     ``paths`` are the touched names, relative to the top of the tree: two for a
     rename or copy.  ``hunks`` has the first line of each hunk in the old file, in order.
+    ``old`` is the name before the change, and ``before`` the id, maybe abbreviated, of
+    the file's blob then: zeros for a new file, empty if the patch does not say.
     """
 
     paths: set[str] = field(default_factory=set)
     hunks: list[int] = field(default_factory=list)
+    old: str = ""
+    before: str = ""
 
     @property
     def path(self) -> str:
@@ -121,12 +126,18 @@ class _Reader:
             elif line.startswith(b"index "):
                 if len(parts := line.split(b" ")) > 2:
                     self._check_mode(parts[2])
+                if blobs := _BLOBS.match(line):
+                    self.current.before = blobs[1].decode()
             elif line.startswith(_NAME_LINES):
-                renamed.add(_checked(_unquote(line.split(b" ", 2)[2])))
+                name = _checked(_unquote(line.split(b" ", 2)[2]))
+                renamed.add(name)
+                if line.startswith((b"rename from ", b"copy from ", b"rename old ")):
+                    self.current.old = name
             elif not line.startswith((b"similarity index ", b"dissimilarity index ")):
                 break
             self.at += 1
         self.current.paths |= renamed
+        self.current.old = self.current.old or self.current.path
         if binary:
             raise PatchRefusedError("it holds binary data")
         if renamed and in_header and renamed != in_header:
