@@ -342,9 +342,10 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
     """An export before any access through the device fd claims the BAR."""
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = owner.open(function.address)
-        assert guest.claimed_bars(function) == {}
+        # None on 6.19; all since 7.1, where opening the device claims them.
+        at_open = guest.claimed_bars(function)
         owner.export(device, bar)
-        assert guest.claimed_bars(function) == {bar: "vfio"}
+        assert guest.claimed_bars(function) == {**at_open, bar: "vfio"}
 
 
 @requirement("MAP-13")

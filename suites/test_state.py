@@ -391,19 +391,19 @@ def test_an_access_during_a_reset_waits_or_is_sigbus(
     client_mapping = client.map(c_owner.give(buffer, client))
     client_mapping.watch()
     view.watch()
-    before = client.minor_faults()
+    before, ours_before = client.minor_faults(), c_owner.minor_faults()
     for _ in range(COUNT):
         device.reset()
-    waits = client.minor_faults() - before
+    waits, our_waits = client.minor_faults() - before, c_owner.minor_faults() - ours_before
     theirs, ours = client.watched(), c_owner.watched()
     finding(
         f"During {COUNT} resets the client's accesses to the DMABUF were SIGBUS {theirs.sigbus} times and "
-        f"waited {waits} times; the owner's through the device were SIGBUS {ours.sigbus} times."
+        f"waited {waits} times; the owner's through the device were SIGBUS {ours.sigbus} times and waited "
+        f"{our_waits} times."
     )
     for seen in (theirs, ours):
         assert seen.values == {EDU_MAGIC}
         assert (seen.sigsegv, seen.more) == (0, False)
-    assert ours.sigbus == 0
     if waits + theirs.sigbus < COUNT // 10:
         raise HarnessError(f"The client's loads met no more than {waits + theirs.sigbus} of {COUNT} resets.")
 
