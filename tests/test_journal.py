@@ -14,6 +14,7 @@ import pytest
 from harness.journal.reader import read
 from harness.journal.writer import EVIDENCE_LIMIT, JournalWriter
 from harness.lib.errors import BuildError, ExitCode, HarnessError
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry, Record, Result, repetition_mark
 from harness.verdict.verdict import Kind, Strength, Verdict
 
@@ -633,3 +634,32 @@ def run_of(*verdicts: str, complete: bool = True, interrupted: str = "") -> Reco
 )
 def test_exit_code_of_a_record(record: Record, code: int) -> None:
     assert record.exit_code == code
+
+
+def test_result_on_the_base_is_kept(journal: JournalWriter) -> None:
+    base = BaseAnswer(Verdict.VIOLATES, "EINVAL", "EINVAL", ("0123456789ab",), ("map buf1: EINVAL",))
+    journal.started(ONE.id)
+    journal.ended(ONE.id, Verdict.VIOLATES, failure="EINVAL")
+    journal.compared(ONE.id, base)
+    result = result_of(journal.directory, ONE)
+    assert (result.failure, result.base) == ("EINVAL", base)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'{{"event": "compared", "id": "{ONE.id}", "base": {{"verdict": "violates"}}}}',
+        f'{{"event": "compared", "id": "{ONE.id}"}}',
+    ],
+)
+def test_unreadable_result_on_the_base_is_an_error(journal: JournalWriter, line: str) -> None:
+    journal.started(ONE.id)
+    journal.ended(ONE.id, Verdict.VIOLATES)
+    append(journal, line)
+    assert result_of(journal.directory, ONE).verdict is Verdict.HARNESS_ERROR
+
+
+def test_comparison_before_the_end_is_an_error(journal: JournalWriter) -> None:
+    journal.started(ONE.id)
+    journal.compared(ONE.id, BaseAnswer(Verdict.CONFORMS))
+    assert "before it ended" in result_of(journal.directory, ONE).reason

@@ -16,6 +16,7 @@ from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.text import visible
 from harness.report import junit
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry, repetition_mark
 from harness.verdict.verdict import Kind, Verdict
 
@@ -258,3 +259,32 @@ def test_repetitions_that_differ_are_errors(
     assert [case.get("name") for case in cases][:2] == ["test_one[edu-c]", "test_one[edu-c] #2"]
     told = {properties(case).get("differs") for case in cases}
     assert (told == {None}) is (len(set(observed)) == 1)
+
+
+@pytest.mark.parametrize(
+    ("base", "tag", "origin"),
+    [
+        (BaseAnswer(Verdict.VIOLATES, "assert 1 == 2", "assert 1 == 2"), "skipped", "inherited"),
+        (BaseAnswer(Verdict.CONFORMS), "failure", "new"),
+        (BaseAnswer(Verdict.NOT_REACHED, "the base does not boot"), "failure", "not comparable"),
+    ],
+)
+def test_violation_has_its_origin(results: ResultsFolder, base: BaseAnswer, tag: str, origin: str) -> None:
+    journal = results.journal()
+    journal.plan([ONE])
+    journal.run_started()
+    journal.started(ONE.id)
+    journal.ended(ONE.id, Verdict.VIOLATES, reason="assert 1 == 2", failure="assert 1 == 2")
+    journal.compared(ONE.id, base)
+    journal.run_ended()
+    root = load(junit.write(results.dir).read_bytes())
+    (case,) = root.iter("testcase")
+    (suite,) = root.iter("testsuite")
+    assert "assert 1 == 2" in child(case, tag).attrib["message"]
+    assert properties(case)["verdict"] == "violates"
+    assert properties(case)["origin"] == origin
+    counts = {
+        name: properties(suite)[f"violations.{name}"] for name in ("new", "inherited", "not comparable")
+    }
+    assert counts == {"new": "0", "inherited": "0", "not comparable": "0", origin: "1"}
+    assert properties(suite)["exit_code"] == ("0" if origin == "inherited" else "1")

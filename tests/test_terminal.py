@@ -15,6 +15,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
 from harness.lib.text import visible
 from harness.report import junit, terminal
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind, Verdict
 
@@ -213,3 +214,24 @@ def test_table_of_agreeing_repetitions_has_no_section(tmp_path: Path) -> None:
 def test_last_line_of_the_table_has_the_seed(tmp_path: Path) -> None:
     lines = shown(repeated(tmp_path, steady="conforms"), io.StringIO()).splitlines()
     assert lines[-1].endswith(", accelerator (none was started), --random-order 4711")
+
+
+def test_violations_show_their_origin(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "example")
+    journal = results.journal()
+    same = BaseAnswer(Verdict.VIOLATES, "EINVAL", "EINVAL")
+    answers = {"test_old": same, "test_new": BaseAnswer(Verdict.CONFORMS), "test_other": None}
+    journal.plan([Entry(name, Kind.SCENARIO, f"about {name}", ("MAP-01",)) for name in answers])
+    journal.run_started()
+    for name, answer in answers.items():
+        journal.started(name)
+        journal.ended(name, Verdict.VIOLATES, reason="EINVAL", failure="EINVAL")
+        if answer is not None:
+            journal.compared(name, answer)
+    journal.run_ended()
+    output = shown(results.dir, io.StringIO())
+    rows = [line.split("MAP-01")[0].strip() for line in output.splitlines() if "MAP-01" in line]
+    assert rows == ["= violates (inherited)", "! violates (new)", "! violates"]
+    assert "the base does the same" in output
+    assert "3 violates; 2 not as expected, 1 inherited from the base." in output
+    assert "compared with the base alone: 1 new, 1 inherited. An inherited one fails no run." in output

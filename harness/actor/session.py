@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from typing import Self, TypeVar
 
+from harness.actor import interface
 from harness.actor.reply import ActorDiedError, DeadlineError, Fault, judge
 from harness.actor.transcript import LIMIT, MARGIN, Channel, Transcript
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.vm.ssh import SshTimeoutError
 
 DEADLINE = 10  # seconds, the actor's default for one operation
+REFUSALS = 20  # of the series' interface, that a transcript counts
 T = TypeVar("T")
 
 
@@ -51,6 +53,8 @@ class Wire:
             raise
         reply = raw.decode(errors="backslashreplace").rstrip("\r")
         self._transcript.reply(reply)
+        if (refused := interface.refusal(line, reply)) and len(self._transcript.refused) < REFUSALS:
+            self._transcript.refused[refused] = None
         return reply
 
     def comment(self, text: str) -> None:

@@ -36,11 +36,15 @@ class Channel(Protocol):
 
 
 class Transcript:
-    """The operations and replies of one actor, written line by line for ``actor --replay``."""
+    """The operations and replies of one actor, written line by line for ``actor --replay``.
+
+    ``refused`` are the operations of the series' interface that the kernel refused, in order.
+    """
 
     def __init__(self, path: Path, title: str = "") -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self.refused: dict[str, None] = {}
         self._stream = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
         if title:
             self.comment(title)

@@ -19,6 +19,7 @@ from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
+from harness.report.origins import summary
 from harness.run.request import Request
 from harness.series import mbox
 from harness.series.series import Series
@@ -97,9 +98,8 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
 def _outcome(folder: Path) -> str:
     record = read(folder)
     counts = Counter(str(result.verdict) for result in record.scenarios)
-    unexpected = sum(not result.as_expected for result in record.results)
     verdicts = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
-    return f"{verdicts}; {f'{unexpected} not as expected' if unexpected else 'all as expected'}"
+    return f"{verdicts}; {summary(record)}"
 
 
 def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:

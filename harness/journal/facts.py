@@ -48,6 +48,8 @@ class Facts(TypedDict, total=False):
     base_reason: str  # why this base, empty for a checkout
     base_source: str  # where the base came from
     checkout: str  # git tree id of the checkout given with --tree
+    base_tree: str  # git tree id of the base alone
+    fragments: str  # digest of the requested configuration
     tree: str  # git tree id of base plus series
     kernel_release: str  # uname -r
     kernel: str  # identity of the built kernel

@@ -12,6 +12,7 @@ from harness.journal.rescan import rescan
 from harness.journal.writer import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import STAGES, Kind, Strength, Verdict
@@ -110,6 +111,8 @@ class _Join:
                 self.started = str(event.get("time", ""))
             case "run-started" if event.get("resumed") is True:
                 self._resumed(str(event.get("time", "")))
+            case "compared":
+                self._compared(event)
             case "note":
                 self.notes.append(str(event.get("text", "")))
             case "interrupted":
@@ -198,6 +201,7 @@ class _Join:
                     console=_span(event.get("console")),
                     without_console=Verdict(event["silent"]) if "silent" in event else None,
                     duration=float(event["duration"]),
+                    failure=str(event.get("failure", "")),
                     ended=True,
                 )
             except (KeyError, TypeError, ValueError) as error:
@@ -209,6 +213,17 @@ class _Join:
         if entry_id not in self.open:
             self.fault(entry_id, "it has a finding while it is not in progress")
         self.results[entry_id] = replace(result, noted=(*result.noted, str(event.get("text", ""))))
+
+    def _compared(self, event: dict[str, Any]) -> None:
+        entry_id = self._entry_id(event)
+        try:
+            base = BaseAnswer.read(event["base"])
+        except (KeyError, TypeError, ValueError) as error:
+            self.fault(entry_id, f"its result on the base cannot be read ({error!r})")
+            return
+        if not self.results[entry_id].ended:
+            self.fault(entry_id, "it was compared with the base before it ended")
+        self.results[entry_id] = replace(self.results[entry_id], base=base)
 
     def _detectors(self, event: dict[str, Any], number: int) -> None:
         try:

@@ -12,13 +12,15 @@ event              further members
 ``started``        ``id``, ``verdict`` (provisional, until ``ended`` replaces it)
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
                    ``console`` (file, start, end), ``duration`` (seconds), and
-                   ``silent``, the verdict without the console's evidence, if another
+                   ``silent``, the verdict without the console's evidence, if another;
+                   ``failure``, see Result, if there was one
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
 ``machine-ended``  ``machine``, ``reason``; ``verdict`` if the kernel had a fault
                    while no scenario ran
 ``finding``        ``id``, ``text``: an observation of a running scenario, not judged
+``compared``       ``id``, ``base``: the members of a BaseAnswer, the result on the base alone
 ``note``           ``text``
 ``interrupted``    ``reason``
 ``run-ended``
@@ -43,6 +45,7 @@ from pathlib import Path
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError, PatchproofError, SeriesError
 from harness.lib.files import write_atomically
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector
 from harness.verdict.record import ConsoleRange, Entry, Record
 from harness.verdict.verdict import Kind, Verdict
@@ -174,12 +177,14 @@ class JournalWriter:
         details: str = "",
         transcript: Path | None = None,
         console: ConsoleRange | None = None,
+        failure: str = "",
     ) -> Verdict:
         """Record the end of an entry; return its verdict, which is ``Entry.judge(observed)``.
 
         ``without_console`` is the observation without the console's evidence.  ``transcript`` is a
         file in the results folder; one elsewhere is not named in the journal.
-        ``console`` is the part of the console that was written meanwhile.
+        ``console`` is the part of the console that was written meanwhile.  ``failure`` is
+        as in Result.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
@@ -193,6 +198,8 @@ class JournalWriter:
             event["transcript"] = str(transcript.relative_to(self.directory))
         if console is not None:
             event["console"] = [console.file, console.start, console.end]
+        if failure:
+            event["failure"] = _shortened(failure)
         self._write("ended", **event)
         return verdict
 
@@ -239,6 +246,10 @@ class JournalWriter:
     def finding(self, entry_id: str, text: str) -> None:
         """Record an observation of a running scenario; no verdict depends on it."""
         self._write("finding", id=entry_id, text=_shortened(text))
+
+    def compared(self, entry_id: str, base: BaseAnswer) -> None:
+        """Record the result of a scenario that violated on the base alone."""
+        self._write("compared", id=entry_id, base=base.members())
 
     def note(self, text: str) -> None:
         """Record a note for the reader of the report; the same text is recorded once."""

@@ -13,6 +13,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
+from harness.report.origins import origins
 from harness.report.repetitions import deviating, tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
@@ -38,11 +39,13 @@ def render(directory: Path) -> bytes:
     """Return the XML document in UTF-8; it is valid whatever characters the guest printed.
 
     - A violation is a failure even if it was expected: the file reports what the kernel does.
+    - A violation that the base has, too, is skipped: it fails no run, and its message says so.
     - A finding is passed.
     - If repetitions of a scenario differ, those with the less frequent verdicts are
       errors, unless they are failures.
     - The properties ``verdict``, ``expected``, ``strength``, ``differs`` and ``findings``
-      of each test case hold the exact words.
+      of each test case hold the exact words; ``origin`` and ``base`` those of a violation that
+      was compared with the base.
 
     Raises HarnessError if ``directory`` holds no plan.
     """
@@ -85,7 +88,9 @@ def _test_case(result: Result, directory: Path, deviation: str) -> TestCase:
     if result.as_expected and result.verdict is entry.expected:
         message += " (as expected)"
     details = visible(result.details)
-    if result.verdict in SERIES_FAULTS and not result.is_finding:
+    if result.inherited:
+        case.add_skipped_info(f"inherited, as the base does the same: {message}", details)
+    elif result.verdict in SERIES_FAULTS and not result.is_finding:
         case.add_failure_info(message, details, result.verdict)
     elif result.verdict in _ERRORS and not result.is_finding:
         case.add_error_info(message, details, result.verdict)
@@ -106,6 +111,8 @@ def _suite_properties(record: Record, facts: Mapping[str, object]) -> dict[str, 
         properties["notes"] = list(record.notes)
     if record.interrupted:
         properties["interrupted"] = record.interrupted
+    for origin, number in origins(record).items():
+        properties[f"violations.{origin}"] = number
     properties["exit_code"] = int(record.exit_code)
     return {
         visible(name): visible("\n".join(map(str, value)) if isinstance(value, list) else str(value))
@@ -120,6 +127,9 @@ def _case_properties(result: Result, differs: str) -> dict[str, str]:
     if result.entry.kind is Kind.SCENARIO:
         properties["requirements"] = " ".join(result.entry.requirements)
         properties["strength"] = result.entry.strength
+    if (comparison := result.comparison) is not None:
+        properties["origin"] = comparison.origin
+        properties["base"] = comparison.reason
     if differs:
         properties["differs"] = differs
     if result.findings:

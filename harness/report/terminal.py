@@ -22,6 +22,7 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.text import visible
+from harness.report.origins import origins_sentence, summary
 from harness.report.repetitions import tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
@@ -30,6 +31,7 @@ from harness.verdict.verdict import Kind, Verdict
 NARROW = 90  # columns; on a narrower terminal a table would fold every cell
 REASON_LINES = 4
 MARK = "!"  # before a result that is not as expected
+INHERITED = "="  # before a violation that the base has, too
 
 _STYLES = {
     Verdict.CONFORMS: "green",
@@ -125,8 +127,11 @@ def _row(result: Result, plain: Callable[[str], str]) -> _Row:
         if entry.expected is not Verdict.CONFORMS:
             remarks.append(f"expected: {entry.expected}")
         remarks += _first_lines(result.reason)
+        if (comparison := result.comparison) is not None:
+            word += f" ({comparison.origin})"
+            remarks += _first_lines(comparison.reason)
     return _Row(
-        mark=" " if result.as_expected else MARK,
+        mark=" " if result.as_expected else INHERITED if result.inherited else MARK,
         verdict=word,
         style=_STYLES[verdict],
         subject=plain(_one_line(", ".join(entry.requirements) if scenario else entry.id)),
@@ -236,14 +241,15 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     scenarios = record.scenarios
     counts = Counter(result.verdict for result in scenarios)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
-    surprises = sum(not result.as_expected for result in record.results)
-    outcome = f"{surprises} not as expected" if surprises else "all as expected"
+    outcome = summary(record)
     if record.differing:
         outcome += f", {_number(len(record.differing), 'scenario')} with more than one verdict"
     times = max((result.entry.repetition for result in scenarios), default=1)
     number = _number(len({result.entry.scenario for result in scenarios}), "scenario")
     repeated = f", {times} times each" if times > 1 else ""
     yield f"{number}{repeated}: {', '.join(parts) or 'none ran'}; {outcome}."
+    if sentence := origins_sentence(record):
+        yield sentence
     if record.interrupted:
         yield f"The run was interrupted ({record.interrupted})."
     elif not record.complete:

@@ -43,15 +43,22 @@ class UnhealthyKernelError(PatchproofError):
     """The kernel complained during the scenario: a splat, a new taint bit, a DMABUF left over.
 
     ``without_console`` is the verdict without the console's evidence; None if there is other
-    evidence.  ``on_console`` is true if the console has evidence.
+    evidence.  ``on_console`` is true if the console has evidence.  ``changes`` are the
+    other evidence: changes of the kernel's state for the worse.
     """
 
     def __init__(
-        self, message: str, without_console: Verdict | None = None, *, on_console: bool = False
+        self,
+        message: str,
+        without_console: Verdict | None = None,
+        *,
+        on_console: bool = False,
+        changes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.without_console = without_console
         self.on_console = on_console
+        self.changes = changes
 
 
 class BlindConsoleError(HarnessError):
@@ -72,7 +79,7 @@ class Observation:
 
     ``reason`` is a sentence, ``details`` a traceback.  ``without_console`` is the verdict without
     the console's evidence, None if that is the same.  ``on_console`` is true if the console
-    has a complaint of the kernel.
+    has a complaint of the kernel.  ``failure`` is that of failure_of().
     """
 
     verdict: Verdict
@@ -80,6 +87,7 @@ class Observation:
     details: str = ""
     without_console: Verdict | None = None
     on_console: bool = False
+    failure: str = ""
 
 
 # For a scenario of which only the fixtures ran.

@@ -179,6 +179,7 @@ class Examiner:
             f"The scenario passed, but {clause}" if passed else clause,
             None if worse else silent,
             on_console=bool(splats),
+            changes=tuple(worse),
         ) from error
 
     def _require_complete_console(self, start: MachineState) -> None:

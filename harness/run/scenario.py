@@ -24,8 +24,10 @@ from harness.run.error_to_verdict import (
     observation_of,
 )
 from harness.run.examine_kernel import Examiner, MachineState
+from harness.run.failure import failure_of
 from harness.run.machines import Machines
 from harness.run.needs import Needs
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Verdict
 from harness.vm.ram_bar import RamBar
@@ -35,7 +37,8 @@ class ScenarioRun:
     """A scenario from its first phase to its verdict in the journal.
 
     From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
-    prevented the record of a phase, None if there was none.
+    prevented the record of a phase, None if there was none.  ``answer`` is the result for a
+    comparison with another kernel, None before end().
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class ScenarioRun:
     ) -> None:
         self.entry = entry
         self.failure: PatchproofError | None = None
+        self.answer: BaseAnswer | None = None
         self._needs = needs
         self._machines = machines
         self._examiner = examiner
@@ -63,6 +67,7 @@ class ScenarioRun:
         self._start: MachineState | None = None
         self._latest: KernelHealth | None = None
         self._transcript: Transcript | None = None
+        self._refused: dict[str, None] = {}  # in transcripts that were set aside
         self._actors = ExitStack()
 
     def begin(self) -> None:
@@ -112,6 +117,7 @@ class ScenarioRun:
         self.end_actors()
         if self._transcript is not None:
             self._transcript.close()
+            self._refused |= self._transcript.refused
             path = self._transcript.path
             path.rename(path.with_stem(f"{path.stem}-before"))
             self._transcript = None
@@ -141,7 +147,7 @@ class ScenarioRun:
         self._ran = self._ran or phase is Phase.CALL or error is not None
         if error is None:
             return None
-        new = observation_of(error, details)
+        new = replace(observation_of(error, details), failure=failure_of(error))
         if phase is Phase.TEARDOWN:
             self._machines.end(f"cleaning up failed: {first_line(new.reason)}")
             if new.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
@@ -154,7 +160,8 @@ class ScenarioRun:
             self._worst = new
         elif new.verdict is worst.verdict:
             reason = f"{first_line(worst.reason)}; after that, {new.reason}"
-            self._worst = Observation(new.verdict, reason, f"{worst.details}\n\n{new.details}")
+            both = (f"{worst.details}\n\n{new.details}", f"{worst.failure}\n{new.failure}")
+            self._worst = Observation(new.verdict, reason, both[0], failure=both[1])
         return new
 
     def end(self) -> bool:
@@ -166,6 +173,7 @@ class ScenarioRun:
             self._worst, self._without_console = NOT_RUN, NOT_RUN.verdict
         if self._transcript is not None:
             self._transcript.close()
+            self._refused |= self._transcript.refused
         console: ConsoleRange | None = None
         complaints: list[Splat] = []
         if self._start is not None:
@@ -183,6 +191,14 @@ class ScenarioRun:
             details=self._worst.details,
             transcript=self._transcript.path if self._transcript is not None else None,
             console=console,
+            failure=self._worst.failure,
+        )
+        self.answer = BaseAnswer(
+            self._worst.verdict,
+            first_line(self._worst.reason),
+            self._worst.failure,
+            tuple(dict.fromkeys(one.fingerprint for one in complaints if one.fault)),
+            tuple(self._refused),
         )
         self._machines.write_stacks(complaints)
         if self._start is not None and self._needs.alone:

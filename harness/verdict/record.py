@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.lib.errors import ExitCode
+from harness.verdict.comparison import BaseAnswer, Comparison, Origin, compare
 from harness.verdict.detector import Detector
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
@@ -108,6 +109,8 @@ class Result:
     - ``noted`` holds the scenario's own findings.
     - ``complaints`` are the splats on the console.  ``without_console`` is the verdict without
       the console's evidence, and None if that is the same verdict.
+    - ``failure`` is how it failed, as text that can be compared with another kernel's.
+      ``base`` is the result on the base alone, and None if the base was not to be asked.
     """
 
     entry: Entry
@@ -121,6 +124,21 @@ class Result:
     noted: tuple[str, ...] = ()
     complaints: tuple[Complaint, ...] = ()
     without_console: Verdict | None = None
+    failure: str = ""
+    base: BaseAnswer | None = None
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """Return the origin of a violation, None for another result or if no base was to be asked."""
+        if self.base is None or not self.violated:
+            return None
+        faults = (one.fingerprint for one in self.complaints if one.fault)
+        return compare(self.verdict, self.failure, faults, self.base)
+
+    @property
+    def inherited(self) -> bool:
+        """Return whether the result is a violation, and the base does the same."""
+        return self.comparison is not None and self.comparison.origin is Origin.INHERITED
 
     @property
     def violated(self) -> bool:
@@ -210,16 +228,17 @@ class Record:
         """The exit code of the run: the first of this list that applies.
 
         1. 130: the run was interrupted.
-        2. 1: an unexpected result is a fault of the series.  It stays proven whatever
-           else went wrong, and it explains why other entries were not reached: a series
-           that does not apply leaves every scenario ``not-reached``.  Only an entry that
+        2. 1: an unexpected result is a fault of the series, which it did not inherit
+           from its base.  It stays proven whatever else went wrong, and it explains why
+           other entries were not reached: a series that does not apply leaves every
+           scenario ``not-reached``.  Only an entry that
            ended proves a fault; a scenario left open may have died with the harness.
         3. 2: another result is not as expected, repetitions of a scenario differ, or
            the run did not come to its own end.
         4. 3: no scenario was applicable, or none was selected.
         5. 0: every result is as expected.
         """
-        unexpected = [result for result in self.results if not result.as_expected]
+        unexpected = [one for one in self.results if not one.as_expected and not one.inherited]
         if self.interrupted:
             return ExitCode.INTERRUPTED
         if any(result.ended and result.verdict in SERIES_FAULTS for result in unexpected):
