@@ -33,7 +33,8 @@ from harness.lib.errors import (
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.report import junit, terminal
-from harness.run import stages
+from harness.run import base_alone, stages
+from harness.run.base_alone import BaseAlone
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.run.request import Request, load
@@ -56,8 +57,8 @@ class Prepared:
         self.journal.run_started()
         self.machines = Machines(request, self.results, self.journal)
         self.output = io.StringIO()
-        progress = Progress(self.store, self.output)
-        self._stages = Stages(load(request), self.store, progress, self.results, self.journal)
+        parts = (load(request), self.store, Progress(self.store, self.output), self.results, self.journal)
+        self._stages = Stages(*parts, BaseAlone(*parts))
 
     def prepare(self) -> None:
         self._stages.prepare(self.machines, Layout())
@@ -168,6 +169,83 @@ def test_stages_record_what_the_mails_state(checkout: Path, tmp_path: Path) -> N
     notes = run.record().notes
     assert "The mails are revision RFC2, Message-ID <c@example.org>." in notes
     assert any("Left out: the patch '[PATCH] vfio: more'" in note for note in notes)
+
+
+def break_core(checkout: Path) -> None:
+    """Make line 5 of core.c one that does not compile."""
+    core = checkout / CORE
+    core.write_text(core.read_text().replace("int line_5;", "int line_5"))
+
+
+def test_build_that_fails_on_the_base_too_is_no_violation(checkout: Path, tmp_path: Path) -> None:
+    break_core(checkout)
+    series = make_series(tmp_path / "series", "int line_10;", "long line_10;")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
+    with pytest.raises(HarnessError, match=r"The base 6\.19\.6 alone does not build either") as failed:
+        run.prepare()
+    assert f"{CORE}:" in failed.value.tail
+    assert failed.value.log == run.results.dir / "base-build.log"
+    assert run.verdicts()["build"] is Verdict.HARNESS_ERROR
+    assert run.record().exit_code is ExitCode.HARNESS
+
+
+def test_build_that_fails_without_base_is_a_violation(checkout: Path, tmp_path: Path) -> None:
+    break_core(checkout)
+    series = make_series(tmp_path / "series", "int line_10;", "long line_10;")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout, no_base=True))
+    with pytest.raises(BuildError):
+        run.prepare()
+    assert not (run.results.dir / "base-build.log").exists()
+    assert run.record().exit_code is ExitCode.SERIES
+
+
+def test_build_that_fails_with_an_unknown_base_blames_nobody(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> NoReturn:
+        raise HarnessError("The disk is full.")
+
+    monkeypatch.setattr(base_alone, "build_kernel", fails)
+    series = make_series(tmp_path / "series", "int line_10;", "int line_10")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout))
+    with pytest.raises(HarnessError, match=r"could not be tried: The disk is full\. With the series: "):
+        run.prepare()
+    assert run.record().exit_code is ExitCode.HARNESS
+
+
+@pytest.mark.parametrize(
+    ("base_boots", "error", "code"),
+    [(True, BootError, ExitCode.SERIES), (False, HarnessError, ExitCode.HARNESS)],
+)
+def test_boot_that_fails_is_tried_with_the_base(
+    checkout: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    base_boots: bool,
+    error: type[Exception],
+    code: ExitCode,
+) -> None:
+    booted: list[bytes] = []
+
+    class Machine:
+        def close(self) -> None: ...
+
+    def boot(bzimage: Path, *_: object, **__: object) -> Machine:
+        booted.append((bzimage.parent / "vmlinux").read_bytes())
+        if base_boots and len(booted) == 2:
+            return Machine()
+        raise BootError("The kernel panicked.")
+
+    given = Path("given")
+    monkeypatch.setattr(image, "build", lambda *_: Image(given, given, ""))
+    monkeypatch.setattr(stages, "build_actor", lambda *_: given)
+    monkeypatch.setattr(machine, "boot", boot)
+    series = make_series(tmp_path / "series", "int line_10;", "int line_10 = 7;")
+    run = Prepared(tmp_path, Request(series=str(series), tree=checkout, accel="tcg"))
+    with pytest.raises(error, match="The kernel panicked"):
+        run.prepare()
+    assert len(set(booted)) == len(booted) == 2
+    assert run.record().exit_code is code
 
 
 def test_stages_write_facts_of_what_is_tested(checkout: Path, tmp_path: Path) -> None:

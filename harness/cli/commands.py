@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.cli import doctor as host
 from harness.cli import packages
 from harness.cli import prefixes as every_prefix
+from harness.journal import base_verdicts
 from harness.journal.reader import read
 from harness.kernel import build as kernel
 from harness.kernel.apply import apply_series
@@ -20,6 +21,7 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
+from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
@@ -33,6 +35,7 @@ from harness.plugin.start import start
 from harness.report import coverage, junit, terminal
 from harness.run import request as requests
 from harness.run import stages
+from harness.run.base_alone import Question
 from harness.run.machines import hold
 from harness.run.request import DEFAULT_SERIES, Request, RunInput
 from harness.series.series import DEFAULT_BASE
@@ -45,6 +48,7 @@ CACHE_KINDS = {
     "images": ("image", "init", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
     "sources": ("base", "trees", "apt", "downloads", "work", "threads", "input"),
+    "verdicts": (base_verdicts.KIND,),
     "logs": ("logs", "boots"),
 }
 KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
@@ -72,6 +76,13 @@ def _tell(progress: Progress, run_input: RunInput) -> None:
         progress.say(f"base {tested.base}: {run_input.base_reason}")
     for sentence in tested.posting.sentences():
         progress.say(sentence)
+
+
+def ask_base(args: argparse.Namespace) -> ExitCode:
+    """Run the scenarios of a question on the base of a run alone."""
+    question = Question.read(args.question)
+    os.chdir(paths.PROJECT)  # to which the ids of the scenarios are relative
+    return start(question.run_input(), question.scenarios)
 
 
 def request_of(args: argparse.Namespace) -> Request:
@@ -179,7 +190,7 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     packages.ensure(store, Progress(store))
     qemu_program.probe(args.qemu).require()
     with locked(args.results):
-        request = Request(accel=args.accel, qemu=args.qemu)
+        request = Request(accel=args.accel, qemu=args.qemu, no_base=True)  # a mutant's fault is its own
         trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)
         try:
             trials.run(wanted)

@@ -11,6 +11,7 @@ from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
 from harness.lib.cache import CACHE_VARIABLE
+from harness.run.base_alone import COMMAND
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
 
 PROGRAM = "python -m harness"
@@ -50,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         description="Test whether a kernel does what a patch series promises.",
         epilog=f"The cache is in ${CACHE_VARIABLE}, or else in $XDG_CACHE_HOME/patchproof. "
-        "Exit codes: 0 all as expected, 1 a fault of the series, 2 a fault of the harness or the host, "
-        "or repetitions with different verdicts, "
+        "Exit codes: 0 all as expected or inherited from the base, 1 a fault of the series, "
+        "2 a fault of the harness, the host or the base, or repetitions with different verdicts, "
         "3 no scenario was applicable, 130 interrupted.",
         allow_abbrev=False,
     )
@@ -186,6 +187,15 @@ def parser() -> argparse.ArgumentParser:
         "judge results/latest",
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+
+    # Without a help text it is not in the list of commands: only a run starts it.
+    asking = subparsers.add_parser(
+        COMMAND,
+        description="Run scenarios on the base of a run, without its series. A run starts this by itself.",
+        allow_abbrev=False,
+    )
+    asking.add_argument("question", metavar="FILE", type=Path, help="the file that the run has written")
+    asking.set_defaults(command=commands.ask_base, passes_on=False)
 
     rules = add(
         "matrix",
@@ -335,6 +345,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--until-violated",
         action="store_true",
         help="end the run at the first scenario that the kernel unexpectedly fails",
+    )
+    parser.add_argument(
+        "--no-base",
+        action="store_true",
+        help="do not ask the base alone whether it does the same as a series that violates or does not "
+        "build or boot; every violation then counts as the series' (with --until-violated no violation is "
+        "compared)",
     )
     parser.add_argument(
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"

@@ -34,7 +34,7 @@ from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
 
-pytest_plugins = ("harness.plugin.fixtures",)
+pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from harness.kernel import base_choice, kconfig
+from harness.kernel.base import Base
 from harness.kernel.build import release_of
 from harness.kernel.checkout import kernel_version
 from harness.lib import paths
@@ -50,6 +51,7 @@ class Request:
     requirement: tuple[str, ...] = ()
     variants: str = "all"
     until_violated: bool = False
+    no_base: bool = False
 
     def __post_init__(self) -> None:
         if (self.kernel is None) != (self.headers is None):
@@ -100,7 +102,7 @@ class RunInput:
     ``base_reason`` says why the base is this one, empty for a kernel or a checkout.
     ``caught_by`` are the requirements whose scenarios must catch the requested mutant,
     if any; these scenarios run first.  ``arguments`` are the options as the user typed
-    them.
+    them.  ``base`` is given for a run of the base alone, which fetches none then.
     """
 
     request: Request
@@ -108,6 +110,7 @@ class RunInput:
     base_reason: str = ""
     caught_by: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    base: Base | None = None
 
 
 def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:

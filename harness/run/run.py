@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from harness.actor.start import PrestartedProbe
+from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
@@ -16,6 +17,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
 from harness.report import junit
+from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
 from harness.run.machines import Machines, hold
 from harness.run.needs import Needs
@@ -73,7 +75,10 @@ class Run:
         self.machines = Machines(self.request, self.results, self.journal)
         store = Store()
         self._progress = Progress(store)
-        self._stages = Stages(run_input, store, self._progress, self.results, self.journal)
+        parts = (run_input, store, self._progress, self.results, self.journal)
+        self._base = BaseAlone(*parts)
+        self._stages = Stages(*parts, self._base)
+        self._store = store if run_input.base is not None else None  # for the verdicts of a base alone
         self._examiner = Examiner(self.machines, self.results)
         self._spare = PrestartedProbe()
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
@@ -142,6 +147,23 @@ class Run:
         if scenario.failure is not None:
             raise scenario.failure
         self.violated = scenario.end() or self.violated
+        if self._store is not None and scenario.answer is not None:
+            cache = BaseVerdicts(self._store, read_facts(self.results.dir))
+            cache.put(scenario.entry.scenario, scenario.answer)
+
+    def compare_with_base(self) -> None:
+        """Ask the base alone about each scenario that violated, once no scenario is left to run.
+
+        Raises HarnessError if the journal cannot be written.
+        """
+        self._base.compare(self._end_machine)
+
+    def _end_machine(self) -> None:
+        """End the machine, which would be idle while the base is built, unless the user keeps it."""
+        if not self.request.keep_vm:
+            self._examiner.check_between_scenarios()
+            self._spare.close()
+            self.machines.retire("all scenarios have run")
 
     def finish(self, *, interrupted: bool) -> ExitCode:
         """End the machine, write the reports, and return the exit code."""

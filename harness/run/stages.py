@@ -28,6 +28,7 @@ from harness.lib.files import digest
 from harness.lib.host import host_errors
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
+from harness.run.base_alone import BaseAlone
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import FRAGMENTS, Request, RunInput
 from harness.series.posting import Posting
@@ -101,10 +102,14 @@ class Stages:
         progress: Progress,
         results: ResultsFolder,
         journal: JournalWriter,
+        base: BaseAlone,
     ) -> None:
         self._request = run_input.request
         self._series = run_input.series
         self._base_reason = run_input.base_reason
+        self._given_base = run_input.base
+        self._base = base
+        self._place: tuple[Machines, Layout] | None = None  # where the base would be booted
         self._store = store
         self._progress = progress
         self._results = results
@@ -146,6 +151,7 @@ class Stages:
         )
         self._results.write_run(identity=series.identity)
         self._record_posting(series.posting)
+        self._place = machines, layout
         tested, tree = self._kernel()
         chosen = self._interface(tested, tree)
         with self._stage("image"):
@@ -200,7 +206,9 @@ class Stages:
         if request.kernel is not None and request.headers is not None:
             return build.prebuilt(request.kernel, request.headers), None
         with self._stage("fetch"):
-            base = fetch_base(store, progress, self._series.base, request.tree)
+            base = self._given_base
+            if base is None:
+                base = fetch_base(store, progress, self._series.base, request.tree)
             self._results.write_run(
                 base_wanted=base.wanted,
                 base=base.version,
@@ -213,6 +221,7 @@ class Stages:
                 self._results.write_run(checkout=base.tree_of(base.commit))
             if base.note:
                 self._journal.note(base.note)
+            self._base.remember(base)
         with self._stage("apply"):
             tree = apply_series(store, progress, base, self._series, self._results.log("apply"))
             self._results.write_run(tree=tree.tree_id)
@@ -240,7 +249,11 @@ class Stages:
             except PatchproofError as error:
                 free = shutil.disk_usage(self._store.root).free
                 if free >= SPACE_LEFT:
-                    raise
+                    assert self._place is not None
+                    blamed = self._base.blame(error, name, *self._place)
+                    if blamed is error:
+                        raise
+                    raise blamed from error
                 # Not every program reports a failed write, and some then blame the patch.
                 raise HarnessError(
                     f"The stage {name} failed with only {free / 1e6:.1f} MB of space left at "

@@ -1,0 +1,284 @@
+"""The base of a run without the series: its verdicts beside a violation, its build beside a failed one.
+
+A violation is the fault of the series only if the base does not do the same.  So the
+scenarios that violated are run on the base alone, by another process of this program,
+with a results folder ``base/`` inside of the run's own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.actor.build import build_actor
+from harness.journal.base_verdicts import BaseVerdicts
+from harness.journal.facts import read_facts
+from harness.journal.reader import read
+from harness.journal.results_folder import LATEST, ResultsFolder
+from harness.journal.writer import JournalWriter
+from harness.kernel.apply import apply_series
+from harness.kernel.base import Base
+from harness.kernel.build import Kernel, build_kernel
+from harness.lib import command
+from harness.lib.cache import Store
+from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.lib.files import digest, write_atomically
+from harness.lib.progress import Progress
+from harness.run.machines import Machines
+from harness.run.request import Request, RunInput
+from harness.series import series
+from harness.verdict.comparison import BaseAnswer
+from harness.verdict.record import Record, Result
+from harness.verdict.verdict import STAGES, Verdict
+from harness.vm import machine
+from harness.vm.pci_devices import Layout
+
+COMMAND = "ask-base"
+FOLDER = "base"  # in the results folder
+BASE = "base.json"
+QUESTION = "question.json"
+OUTPUT = "output.txt"
+ELSEWHERE = "a kernel that was built elsewhere (--kernel) has no base here"
+
+
+@dataclass(frozen=True)
+class Question:
+    """The scenarios to run on a base alone, and the machine to run them on.
+
+    Its file is how one process of this program passes it to another.
+    """
+
+    base: Base
+    request: Request
+    scenarios: tuple[str, ...]
+
+    @classmethod
+    def of(cls, base: Base, asked: Request, folder: Path, scenarios: Iterable[str]) -> Question:
+        """Return the question for the base of the run that ``asked`` is the request of."""
+        # A name without a slash is looked up in PATH; another is relative to the user's directory.
+        qemu = str(Path(asked.qemu).absolute()) if "/" in asked.qemu else asked.qemu
+        kconfig = tuple(path.absolute() for path in asked.kconfig)
+        request = Request(kconfig=kconfig, accel=asked.accel, qemu=qemu, results=folder, no_base=True)
+        return cls(base, request, tuple(scenarios))
+
+    def write(self, path: Path) -> None:
+        """Write the question to a file."""
+        asked = self.request
+        content = {
+            "base": _members(self.base),
+            "kconfig": [str(one) for one in asked.kconfig],
+            "accel": asked.accel,
+            "qemu": asked.qemu,
+            "results": str(asked.results),
+            "scenarios": self.scenarios,
+        }
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Question:
+        """Read the file of write().  Raises HarnessError."""
+        try:
+            content = json.loads(path.read_bytes())
+            request = Request(
+                kconfig=tuple(Path(one) for one in content["kconfig"]),
+                accel=content["accel"],
+                qemu=content["qemu"],
+                results=Path(content["results"]),
+                no_base=True,
+            )
+            return cls(_base(content["base"]), request, tuple(map(str, content["scenarios"])))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise HarnessError(
+                f"{path} is not a question to a base ({error!r}). A run writes this file, and starts "
+                f"`{COMMAND}` with it; there is no need to start that by hand."
+            ) from error
+
+    def run_input(self) -> RunInput:
+        """Return the input of the run that answers it."""
+        alone = series.unpatched(f"base-{self.base.version}", "auto")
+        return RunInput(self.request, alone, base=self.base)
+
+
+class BaseAlone:
+    """The base of a run, alone; remember() makes it known."""
+
+    def __init__(
+        self,
+        run_input: RunInput,
+        store: Store,
+        progress: Progress,
+        results: ResultsFolder,
+        journal: JournalWriter,
+    ) -> None:
+        self._request = run_input.request
+        self._patched = bool(run_input.series.patches)
+        self._store = store
+        self._progress = progress
+        self._results = results
+        self._journal = journal
+
+    @property
+    def _folder(self) -> Path:
+        return self._results.dir / FOLDER
+
+    def remember(self, base: Base) -> None:
+        """Keep the base in the results folder, also for a resumed run, and its tree in run.json."""
+        fragments = digest(*(path.read_bytes() for path in self._request.fragments))
+        self._results.write_run(base_tree=base.tree_of(base.commit), fragments=fragments)
+        if self._patched:
+            write_atomically(self._folder / BASE, json.dumps(_members(base), indent=1) + "\n")
+
+    def _known(self) -> Base | None:
+        """Return the remembered base, None if the run did not get that far."""
+        path = self._folder / BASE
+        try:
+            return _base(json.loads(path.read_bytes())) if path.is_file() else None
+        except (ValueError, TypeError, KeyError) as error:
+            raise HarnessError(f"{path} is damaged ({error!r}). Start a new run.") from error
+
+    # -- the verdicts of the base --------------------------------------------------------
+
+    def compare(self, before: Callable[[], None]) -> None:
+        """Record the base's result of each scenario that violated, unless it was recorded before.
+
+        ``before`` is called before the base is asked, if it is.
+        """
+        request = self._request
+        if request.no_base or request.until_violated or not (self._patched or request.kernel is not None):
+            return
+        violated = [one for one in read(self._results.dir).scenarios if one.violated and one.base is None]
+        if not violated:
+            return
+        names = list(dict.fromkeys(one.entry.scenario for one in violated))
+        if request.kernel is not None:
+            answers = dict.fromkeys(names, BaseAnswer(Verdict.NOT_REACHED, ELSEWHERE))
+        else:
+            answers = self._answers(names, before)
+        for one in violated:
+            self._journal.compared(one.entry.id, answers[one.entry.scenario])
+
+    def _answers(self, names: Sequence[str], before: Callable[[], None]) -> dict[str, BaseAnswer]:
+        """Return the base's result for each of these scenarios, from the cache or asked now."""
+        base = self._known()
+        if base is None:
+            return dict.fromkeys(names, BaseAnswer(Verdict.NOT_REACHED, "the run did not find its base"))
+        cache = BaseVerdicts(self._store, read_facts(self._results.dir))
+        answers = {name: answer for name in names if (answer := cache.get(name)) is not None}
+        missing = [name for name in names if name not in answers]
+        if answers:
+            self._progress.say(f"base: {_number(len(answers))} known of {base.version} alone")
+        if missing:
+            before()
+            with self._progress.stage(FOLDER) as stage:
+                stage.note(f"asking {base.version} alone about {_number(len(missing))}")
+                stage.update(f"{base.version} alone, {_number(len(missing))}")
+                record = self._ask(base, missing)
+            for name in missing:
+                answers[name] = cache.get(name) or self._unanswered(name, cache, record)
+        return answers
+
+    def _ask(self, base: Base, names: Sequence[str]) -> Record | None:
+        """Run these scenarios on the base; return the record of that run, None if it did not begin."""
+        question = self._folder / QUESTION
+        latest = self._folder / LATEST
+        Question.of(base, self._request, self._folder, names).write(question)
+        latest.unlink(missing_ok=True)
+        with (self._folder / OUTPUT).open("ab") as output:
+            command.run_harness([sys.executable, "-m", "harness", COMMAND, str(question)], output)
+        return read(latest) if latest.exists() else None
+
+    def _unanswered(self, name: str, cache: BaseVerdicts, record: Record | None) -> BaseAnswer:
+        """Return why the base gave no result for a scenario."""
+        log = f"{self._results.dir.name}/{FOLDER}/{OUTPUT}"
+        if record is None:
+            return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: its run did not begin ({log})")
+        asked = BaseVerdicts(self._store, read_facts(self._folder / LATEST)).conditions
+        for stage in record.results:
+            if stage.entry.kind in STAGES and stage.verdict is not Verdict.CONFORMS:
+                return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: {_failed(stage)}")
+        if changed := [key for key, value in cache.conditions.items() if asked[key] != value]:
+            reason = f"the base was asked under other conditions ({', '.join(changed)})"
+            return BaseAnswer(Verdict.NOT_REACHED, reason)
+        for result in record.scenarios:
+            if result.entry.id == name and result.verdict is Verdict.HARNESS_ERROR:
+                return BaseAnswer(result.verdict, result.reason)
+        return BaseAnswer(Verdict.NOT_REACHED, f"the base gave no verdict ({log})")
+
+    # -- the build and the boot of the base ----------------------------------------------
+
+    def blame(
+        self, error: PatchproofError, stage: str, machines: Machines, layout: Layout
+    ) -> PatchproofError:
+        """Return the error for a failed ``stage``: ``error``, unless the base alone fails in it, too.
+
+        If the base alone fails, or cannot be tried, nothing is known about the series: the
+        result is a HarnessError, which says so.
+        """
+        if not self._patched or self._request.no_base or not isinstance(error, (BuildError, BootError)):
+            return error
+        base = self._known()
+        if base is None:
+            return error
+        verb = "boot" if isinstance(error, BootError) else "build"
+        try:
+            self._progress.say(f"base: does {base.version} alone {verb}?")
+            self._try(base, stage, machines, layout)
+        except (BuildError, BootError) as own:
+            return HarnessError(
+                f"The base {base.version} alone does not {verb} either, so the failure proves nothing about "
+                f"the series: {own.message} With the series: {error.message}",
+                log=own.log,
+                tail=own.tail,
+            )
+        except HarnessError as trouble:
+            return HarnessError(
+                f"With the series, the kernel does not {verb}. Whether its base does is not known, because "
+                f"that could not be tried: {trouble.message} With the series: {error.message}",
+                log=trouble.log,
+                tail=trouble.tail,
+            )
+        return error
+
+    def _try(self, base: Base, stage: str, machines: Machines, layout: Layout) -> None:
+        """Build the base's kernel, and do the ``stage`` with it.  Raises what the stage would."""
+        log = self._results.log("base-build")
+        tree = apply_series(self._store, self._progress, base, None, log)
+        built: Kernel = build_kernel(self._store, self._progress, tree, self._request.fragments, log)
+        if stage == "probes":
+            build_actor(self._store, built.headers, self._results.log("base-probes"))
+        if stage == "boot":
+            software = machines.ready
+            folder = self._folder / "machine"
+            shutil.rmtree(folder, ignore_errors=True)
+            machine.boot(
+                built.bzimage,
+                software.image,
+                run_dir=folder,
+                accelerator=software.accelerator,
+                qemu=self._request.qemu,
+                layout=layout,
+            ).close()
+
+
+def _members(base: Base) -> dict[str, Any]:
+    return {**asdict(base), "repository": str(base.repository)}
+
+
+def _base(members: dict[str, Any]) -> Base:
+    return Base(**{**members, "repository": Path(members["repository"])})
+
+
+def _failed(stage: Result) -> str:
+    verb = {"build": "the base alone does not build", "boot": "the base alone does not boot"}
+    if stage.verdict is Verdict.VIOLATES and stage.entry.id in verb:
+        return f"{verb[stage.entry.id]}: {stage.reason}"
+    return f"its stage {stage.entry.id} is {stage.verdict}: {stage.reason}"
+
+
+def _number(count: int) -> str:
+    return f"{count} scenario" if count == 1 else f"{count} scenarios"
