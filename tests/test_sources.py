@@ -34,12 +34,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-class Input(io.TextIOWrapper):
-    """A standard input of these bytes."""
+class Terminal(io.BytesIO):
+    """A terminal on which nothing is typed."""
 
-    def __init__(self, content: bytes, *, terminal: bool = False) -> None:
-        super().__init__(io.BytesIO(content))
-        self.isatty = lambda: terminal  # type: ignore[method-assign]
+    def isatty(self) -> bool:
+        return True
+
+
+def stdin(content: bytes) -> io.TextIOWrapper:
+    """Return a standard input of these bytes."""
+    return io.TextIOWrapper(io.BytesIO(content))
 
 
 def file(folder: Path, name: str, content: bytes = SERIES) -> str:
@@ -122,7 +126,7 @@ def test_load_refuses_links_in_a_maildir(tmp_path: Path, monkeypatch: pytest.Mon
 def test_standard_input_is_kept_for_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Input(SERIES))
+    monkeypatch.setattr(sys, "stdin", stdin(SERIES))
     first = load(Request(series="-"), [*typed, "-k", "x"])
     assert (first.series.name, first.series.origin) == ("stdin", "standard input")
     kept = first.request.series
@@ -141,15 +145,15 @@ def test_standard_input_is_kept_for_other_processes(
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (Input(b""), "Standard input is empty"),
-        (Input(SERIES, terminal=True), "standard input, which is a terminal here. Pipe them in"),
-        (Input(bytes((32 << 20) + 1)), "more than 32 MiB, which is the limit"),
-        (Input(b"nothing was found\n"), "cannot be tested: it does not begin with a mail"),
+        (stdin(b""), "Standard input is empty"),
+        (io.TextIOWrapper(Terminal()), "standard input, which is a terminal here. Pipe them in"),
+        (stdin(bytes((32 << 20) + 1)), "more than 32 MiB, which is the limit"),
+        (stdin(b"nothing was found\n"), "cannot be tested: it does not begin with a mail"),
     ],
     ids=["empty", "terminal", "large", "no mails"],
 )
 def test_standard_input_without_a_series_is_refused(
-    monkeypatch: pytest.MonkeyPatch, given: Input, says: str
+    monkeypatch: pytest.MonkeyPatch, given: io.TextIOWrapper, says: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", given)
     with pytest.raises(UsageError, match=says):
@@ -160,11 +164,39 @@ def test_apply_takes_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkout = make_checkout(tmp_path / "linux")
-    monkeypatch.setattr(sys, "stdin", Input(gzip.compress(SERIES)))
+    monkeypatch.setattr(sys, "stdin", stdin(gzip.compress(SERIES)))
     assert main.main(["apply", "--tree", str(checkout), "--series", "-"]) == ExitCode.OK
     from_input = capsys.readouterr().out.split(",")[0]
     assert main.main(["apply", "--tree", str(checkout), "--series", file(tmp_path, "x.mbox")]) == ExitCode.OK
     assert capsys.readouterr().out.split(",")[0] == from_input
+
+
+TOX = f"""\
+#!{sys.executable}
+import os, subprocess, sys
+
+depth = int(sys.argv[1])
+again = [sys.argv[0], str(depth - 1), *sys.argv[2:]]
+command = again if depth else [sys.executable, "-m", "harness", *sys.argv[2:]]
+environment = os.environ | {{"TOX_ENV_NAME": "vm"}}
+sys.exit(subprocess.run(command, stdin=subprocess.DEVNULL, env=environment).returncode)
+"""
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("redirection", ["cat thread.mbox |", "< thread.mbox", "< /dev/null", "<&-"])
+def test_standard_input_of_tox_is_read(tmp_path: Path, redirection: str, depth: int) -> None:
+    """tox gives its commands /dev/null; for another version of itself it does so twice."""
+    checkout = make_checkout(tmp_path / "linux")
+    Path(file(tmp_path, "tox", TOX.encode())).chmod(0o755)
+    file(tmp_path, "thread.mbox")
+    command = f"./tox {depth} apply --tree {checkout} --series -"
+    line = f"{redirection} {command}" if redirection.endswith("|") else f"{command} {redirection}"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if "thread" in redirection:
+        assert (done.returncode, "vfio: all" in done.stderr) == (0, True), done.stderr
+    else:
+        assert (done.returncode, "Standard input is empty" in done.stderr) == (2, True), done.stderr
 
 
 # --- an archive
@@ -275,7 +307,7 @@ def test_b4_before_the_pipe_gives_the_same_series(tmp_path: Path, monkeypatch: p
     path = file(tmp_path, "thread.mbox")
     made = b4(tmp_path, path)
     assert made.returncode == 0, made.stderr
-    monkeypatch.setattr(sys, "stdin", Input(made.stdout))
+    monkeypatch.setattr(sys, "stdin", stdin(made.stdout))
     piped, own = load(Request(series="-")).series, load(Request(series=path)).series
     assert piped.identity == own.identity
     assert piped.digest != own.digest
@@ -285,6 +317,6 @@ def test_b4_before_the_pipe_gives_the_same_series(tmp_path: Path, monkeypatch: p
 def test_b4_that_lacks_a_patch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = b4(tmp_path, file(tmp_path, "thread.mbox", b"".join(posting(count=3)[:-1])))
     assert made.returncode == 0, made.stderr  # although it says that the thread is incomplete
-    monkeypatch.setattr(sys, "stdin", Input(made.stdout))
+    monkeypatch.setattr(sys, "stdin", stdin(made.stdout))
     with pytest.raises(UsageError, match="lacks patch 3 of 3"):
         load(Request(series="-"))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from harness.kernel import list_archive
 from harness.kernel.list_archive import Address
-from harness.lib import files, paths
+from harness.lib import files, paths, standard_input
 from harness.lib.cache import Store
 from harness.lib.errors import UsageError
 from harness.lib.progress import Progress
@@ -63,12 +62,13 @@ def find(argument: str, *, refresh: bool = False) -> Source:
 
 def _kept_input(store: Store) -> Path:
     """Write standard input to a file below its digest, and return the file."""
-    if sys.stdin.isatty():
+    stream = standard_input.stream()
+    if stream.isatty():
         raise UsageError(
             "--series - reads the mails of a series from standard input, which is a terminal here. Pipe them "
             "in (`b4 am -o - MESSAGE-ID | ...`), or name a file."
         )
-    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    content = stream.read(MAX_BYTES + 1)
     if not content:
         raise UsageError("Standard input is empty: the program before the pipe has written no mails.")
     if len(content) > MAX_BYTES:
