@@ -136,6 +136,23 @@ def test_message_of_no_fault_is_no_complaint(message: str) -> None:
     assert kinds(console(message)) == []
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "BUG: spinlock bad magic on CPU#0, sh/12",
+        "BUG: rwlock recursion on CPU#0, sh/12, ffff888101234a80",
+        "BUG: using __this_cpu_add() in preemptible [00000000] code: sh/12",
+        "BUG: mempool element poison mismatch",
+        "BUG: looking up invalid subclass: 8",
+        "BUG: TASK stack guard page was hit at ffffc90000133ff8 (stack is ffffc90000134000..ffffc90000138000)",
+        "BUG: assuming atomic context at a.c:1",
+        "BUG: odd",
+    ],
+)
+def test_bug_is_not_taken_for_the_end_of_a_name(message: str) -> None:
+    assert kinds(console(message)) == ["bug"]
+
+
 def test_warning_between_rulers_without_dump_is_a_notice() -> None:
     ruler = "=" * 55
     text = f"{ruler}\nWARNING: The mand mount option has been deprecated and\n   is ignored.\n{ruler}"

@@ -158,7 +158,7 @@ MACHINE = tuple(
         ),
         (
             (
-                rf"(?:{_SHELL}|\S+: )*error while loading shared libraries: ",
+                r"(?:\S+: )*error while loading shared libraries: ",
                 r"\S*(?:gcc|cc|g\+\+|clang|collect2)\S*: (?:fatal )?error: cannot (?:execute|find) '",
                 r"\S*(?:gcc|cc|g\+\+|collect2)\S*: (?:fatal error: |error trying to exec )"
                 r"'?(?:cannot execute )?.*execvp: ",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from harness.klog.lines import Prefix, split
 from harness.klog.patterns import NOTICE, PATTERNS, UNSTAMPED
 
-# A message of several lines is matched up to this number of lines.
+# A message is matched up to this number of lines and characters (printk: PRINTK_MESSAGE_MAX, 2048 bytes).
 _MESSAGE_LINES = 4
+_MESSAGE_LENGTH = 4096
 
 
 @dataclass
@@ -69,6 +70,7 @@ def _mark(lines: list[Line], first: int) -> int:
     ):
         last += 1
     message = "\n".join(one.body for one in lines[first:last]) if line.prefix else line.text
+    message = message[:_MESSAGE_LENGTH]
     for kind, pattern in PATTERNS:
         if line.prefix is None and kind not in UNSTAMPED:
             continue

@@ -30,7 +30,19 @@ DETECTOR_LOST = frozenset({"dropped", "disabled"})
 UNSTAMPED = frozenset({"dropped"})
 #: Kinds whose message stands alone.  A call trace belongs to it only if it follows immediately.
 WITHOUT_TRACE = frozenset(
-    {"file", "iommu", "iommufd", "irq", "memtype", "net", "nmi", "preempt-count", "resource", "runtime-pm"}
+    {
+        "file",
+        "iommu",
+        "iommufd",
+        "irq",
+        "memtype",
+        "net",
+        "nmi",
+        "oom",
+        "preempt-count",
+        "resource",
+        "runtime-pm",
+    }
 )
 # The name of a process: up to 15 bytes, with newlines if it likes (prctl(PR_SET_NAME)).
 _COMM = r"(?s:.{0,15}?)"
@@ -58,6 +70,17 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         r"potentially unexpected fatal signal)",
         "arch/x86/mm/fault.c: show_signal_msg(), arch/x86/kernel/traps.c, fs/drop_caches.c, mm",
     ),
+    (
+        NOTICE,
+        r"BUG: [^\n]{0,9}(/\d+[:,.\s]|:\d+ |\[\d+\]|,pid=| \(\d+\)| +state:)",
+        "no function: the end of a name that begins with a newline, as in lockdep_print_held_locks()",
+    ),
+    (
+        NOTICE,
+        r"\[ *\d+\] +\d+ +\d+ +\d+ [ \d-]* (?s:.{0,15})",
+        "mm/oom_kill.c: dump_task(), a row of a table",
+    ),
+    (NOTICE, rf"oom-kill:constraint=.*task={_COMM},pid=", "mm/oom_kill.c: dump_oom_victim()"),
     (
         "page-table",
         rf"{_COMM}: Corrupted page table at address .*",
@@ -156,7 +179,11 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "kernel/dma/debug.c: err_printk()",
     ),
     ("debug-objects", r"ODEBUG: \S+ .*object: .*", "lib/debugobjects.c: debug_print_object()"),
-    ("oom", r"(Memory cgroup out|Out) of memory: .*", "mm/oom_kill.c"),
+    (
+        "oom",
+        rf"(Memory cgroup out|Out) of memory: (Killed process \d+ \({_COMM}\) )?.*",
+        "mm/oom_kill.c: __oom_kill_process(), out_of_memory()",
+    ),
     (
         "oom",
         r"Huh VM_FAULT_OOM leaked out to the #PF handler.*",

@@ -193,7 +193,7 @@ def _end_of(lines: list[Line], start: int, position: int, kind: str) -> int:
             return number + 1
         if trace and (line.kind is not None or ruler or _CUT_HERE.match(body)):
             return _end_of_trace(lines, trace, number)
-        if line.kind == PANIC and kind != PANIC:
+        if line.kind in (PANIC, REBOOT) and kind != line.kind:
             return number
         far = number > position + _LINES_WITHOUT_TRACE and not dumped
         if far and line.kind not in (None, kind) and kind not in _WITH_WARNING:
