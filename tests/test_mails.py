@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mails import BOB, FORMAT_PATCH, diff, load, mail, patch, posting, subjects, titles
 
-from harness.lib.errors import UsageError
+from harness.lib.errors import ApplyError, UsageError
 from harness.series import mbox, series
 from harness.series.choose import Chosen, choose
 from harness.series.mail import Mail
@@ -183,6 +183,23 @@ def test_mails_with_the_footer_of_a_list_are_copies(tmp_path: Path) -> None:
     one, other = load(tmp_path, [*copies, *posting()]), load(tmp_path, [*posting(), *copies])
     assert titles(one) == parts()
     assert one.patches == other.patches
+
+
+def test_mails_from_the_sender_are_preferred_to_those_of_a_list(tmp_path: Path) -> None:
+    munged = [
+        one.replace(b"Ann Author <ann@example.org>\nDate", b"A via L <l@e.org>\nDate") for one in posting()
+    ]
+    for mails in ([*munged, *posting()], [*posting(), *munged]):
+        assert [one.content for one in load(tmp_path, mails).patches] == posting()[1:]
+
+
+@pytest.mark.parametrize("to", ["2", "0"])
+def test_mails_that_repeat_a_patch_are_left_out(tmp_path: Path, to: str) -> None:
+    again = mail("[PATCH 2/2] vfio: part 2", "Fine.\n\n" + patch(20), name="9", to=to, sender=BOB)
+    for mails in ([again, *posting()], [*posting(), again]):
+        loaded = load(tmp_path, mails)
+        assert [one.content for one in loaded.patches] == posting()[1:]
+        assert "<9@example.org>, which repeats a patch unchanged" in loaded.posting.notes[0]
 
 
 def test_mails_sent_again_unchanged_are_a_series(tmp_path: Path) -> None:
@@ -412,7 +429,37 @@ def test_mails_with_a_quoted_diff_are_no_patches(tmp_path: Path, body: str) -> N
     assert "holds no diff" in refusal_of(tmp_path, [mail("[PATCH] vfio: x", body)])
 
 
+def test_mails_that_are_flowed_are_blamed_for_damage(tmp_path: Path) -> None:
+    headers = 'Content-Type: text/plain; charset="utf-8"; format="flowed"\n'
+    loaded = load(tmp_path, [mail("[PATCH] vfio: x", patch(10), headers=headers)])
+    with pytest.raises(ApplyError, match=r"hunk 1 is damaged.*The mail is format=flowed"):
+        series.check(loaded)
+
+
+def test_mails_with_several_patches_attached_are_refused(tmp_path: Path) -> None:
+    attached = [encoded("base64", mail("[PATCH] x", patch(line), first=FORMAT_PATCH)) for line in (10, 20)]
+    assert "holds 2 patches as attachments" in refusal_of(tmp_path, [mime(*attached)])
+    assert len(load(tmp_path, [mime(attached[0])]).patches) == 1
+
+
 # --- files
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "From ann at example.org  Mon Mar  2 10:00:00 2026\n",
+        "From ann@example.org Mon Mar  2 10:00 2026\n",
+        "From - Mon, 2 Mar 2026 10:00:00 2026\n",
+        "From 1700000000000000000@xxx Mon Mar 02 10:00:00 +0000 2026\n",
+        "From ann@example.org Mon Mar  2 10:00:00 CET 2026\n",
+    ],
+)
+def test_mails_with_each_first_line_are_split(tmp_path: Path, first: str) -> None:
+    mails = [mail(f"[PATCH {n}/2] vfio: part {n}", patch(10 * n), first=first) for n in (1, 2)]
+    loaded = load(tmp_path, mails)
+    assert titles(loaded) == parts()
+    assert [len(files) for files in series.check(loaded)] == [1, 1]
 
 
 def test_mails_after_other_text_are_read(tmp_path: Path) -> None:
@@ -439,6 +486,8 @@ def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
         (diff(10).encode() + posting()[1], "before its first mail stands a diff"),
         (b"", "does not begin with a mail"),
         (b"\x7fELF\x02\x01", "does not begin with a mail"),
+        ("\ufeff".encode("utf-16-le") + posting()[1].decode().encode("utf-16-le"), "text in UTF-16"),
+        (b"\n<!DOCTYPE html>\n<html><body>[PATCH] x", "is a web page"),
         (mail("[GIT PULL] VFIO", "The following changes since commit\n"), "pull request"),
         (mail("Re: [PATCH] vfio: x", patch(10)), "To test the diff in 'Re: [PATCH] vfio: x'"),
         (mail("Hello"), "holds no patch"),

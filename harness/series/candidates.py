@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from harness.series.draft import Draft, title_of
+from harness.series.draft import Draft, revision_of, title_of
 from harness.series.mail import Mail
 from harness.series.threads import Threads, numbered, unnumbered
 
@@ -35,7 +35,7 @@ class Notes:
 def without_copies(mails: Iterable[Mail]) -> list[Mail]:
     """Return the mails, each once: copies have one Message-ID, title and diff.
 
-    A copy may have a list's footer, and the shortest one is kept.
+    A copy may have a list's footer or sender; the one that was changed least is kept.
     """
     mails = list(mails)
     ids = Counter(mail.message_id for mail in mails)
@@ -49,9 +49,13 @@ def without_copies(mails: Iterable[Mail]) -> list[Mail]:
         if key not in place:
             place[key] = len(found)
             found.append(mail)
-        elif (len(mail.content), mail.content) < (len((before := found[place[key]]).content), before.content):
-            found[place[key]] = mail
+        else:
+            found[place[key]] = min(mail, found[place[key]], key=_changed)
     return found
+
+
+def _changed(mail: Mail) -> tuple[bool, int, bytes]:
+    return (mail.is_from_list, len(mail.content), mail.content)
 
 
 def drafts_of(mails: Sequence[Mail], threads: Threads, notes: Notes, *, ordered: bool) -> list[Draft]:
@@ -74,10 +78,29 @@ def drafts_of(mails: Sequence[Mail], threads: Threads, notes: Notes, *, ordered:
                 with_numbers.append(mail)
         elif mail.has_diff or (tag.patch and not mail.related and mail.message_id not in answered):
             without.append(mail)
-    drafts = _with_covers(numbered(with_numbers, threads), notes)
+    drafts = _with_covers(numbered(_once(with_numbers, notes), threads), notes)
     rest = _without_additions(without, [draft for draft in drafts if draft.patches], threads, notes)
     bare = unnumbered(rest if ordered else _single(rest, notes), threads, ordered=ordered)
     return _with_numbered_covers(drafts, bare, threads)
+
+
+def _once(mails: Iterable[Mail], notes: Notes) -> list[Mail]:
+    """Return patches with numbers, without those that repeat the mail that they answer."""
+    same: dict[tuple[object, ...], list[Mail]] = defaultdict(list)
+    for mail in mails:
+        key = (revision_of(mail), mail.tag.number, mail.tag.total, title_of(mail))
+        same[(*key, mail.changes) if mail.has_diff else (id(mail),)].append(mail)
+    kept = []
+    for several in same.values():
+        ids = {mail.message_id for mail in several if mail.message_id}
+        parents: set[str] = set()
+        for mail in sorted(several, key=lambda mail: (mail.message_id, mail.content)):
+            if ids & set(mail.related) - {mail.message_id} or mail.parent in parents:
+                notes.leave_out("the mail", mail, ", which repeats a patch unchanged")
+            else:
+                kept.append(mail)
+                parents |= {mail.parent} - {""}
+    return kept
 
 
 def _with_covers(drafts: Sequence[Draft], notes: Notes) -> list[Draft]:

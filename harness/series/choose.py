@@ -249,6 +249,11 @@ def _check(draft: Draft) -> None:
     for mail in draft.ordered():
         if not mail.has_diff:
             raise NotASeriesError(f"the mail {mail.shown} holds no diff that git would apply")
+        if mail.attached > 1:
+            raise NotASeriesError(
+                f"the mail {mail.shown} holds {mail.attached} patches as attachments. Save them in a folder, "
+                "and name it"
+            )
 
 
 def _twice(one: Mail, other: Mail) -> str:

@@ -37,6 +37,7 @@ _OF_A_DIFF = (
 )  # fmt: skip
 # git format-patch writes this date, whatever the date of the commit.
 _COMMIT = re.compile(rb"From [0-9a-f]{40,64} Mon Sep 17 00:00:00 2001\s*\n")
+_INNER_COMMIT = re.compile(rb"^" + _COMMIT.pattern, re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,21 @@ class Mail:
         """The address of the sender in lower case, for comparison."""
         whole = self.header("From")
         return (email.utils.parseaddr(whole)[1] or whole).strip().lower()
+
+    @cached_property
+    def is_flowed(self) -> bool:
+        """Whether the mail says that its lines may be wrapped, which damages a diff."""
+        return "format=flowed" in self.header("Content-Type").lower().replace(" ", "").replace('"', "")
+
+    @cached_property
+    def is_from_list(self) -> bool:
+        """Whether a list has put its own address in place of the sender's."""
+        return " via " in self.header("From")
+
+    @cached_property
+    def attached(self) -> int:
+        """The number of mails of git format-patch in the text, as attachments of one mail."""
+        return len(_INNER_COMMIT.findall(self.text))
 
     @cached_property
     def is_commit(self) -> bool:

@@ -15,7 +15,14 @@ __all__ = ["Mbox", "NotASeriesError", "is_cover", "message", "read", "subject", 
 _FROM = re.compile(rb"^From [^\n]*", re.MULTILINE)
 _HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:|From \S")
 _YEAR = re.compile(rb"\s*\+?(\d{1,9})")
+# The line of programs that put a time zone before the year, which git does not know.
+_OTHER_START = re.compile(rb"From \S{1,200} .{0,80}\d:\d\d(?::\d\d)? .{0,20}\d{4}\s*")
 _BOM = b"\xef\xbb\xbf"
+# The begin of files that people take for an mbox file.
+_NO_MAIL = {
+    rb"\xff\xfe|\xfe\xff": "it is text in UTF-16, as PowerShell writes it. Save it as UTF-8",
+    rb"(?i)<!doctype html|<html|<\?xml": "it is a web page. Take the link to the mbox file on that page",
+}
 
 
 class NotASeriesError(Exception):
@@ -38,9 +45,13 @@ class Mbox:
 def read(content: bytes, name: str = "") -> Mbox:
     """Split an mbox file where git mailsplit does; a single mail may lack the line ``From ``.
 
+    A file that begins with another program's line ``From `` is split at such lines.
     ``name`` becomes the name of each mail.  Raises NotASeriesError if there is no mail.
     """
     content = content.removeprefix(_BOM).lstrip(b"\r\n\t ")
+    for begin, what in _NO_MAIL.items():
+        if re.match(begin, content):
+            raise NotASeriesError(what)
     starts = list(_starts(content))
     before = 0
     if not _HEADER.match(content):
@@ -74,7 +85,10 @@ def is_cover(line: str) -> bool:
 
 
 def _starts(content: bytes) -> Iterator[int]:
-    return (line.start() for line in _FROM.finditer(content) if _is_start(line[0]))
+    first = content[: content.find(b"\n") + 1].rstrip()
+    other = _OTHER_START.fullmatch(first) is not None and not _is_start(first)
+    is_start = (lambda line: _OTHER_START.fullmatch(line) is not None) if other else _is_start
+    return (line.start() for line in _FROM.finditer(content) if is_start(line[0]))
 
 
 def _is_start(line: bytes) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.lib import files
-from harness.lib.errors import UsageError
+from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable
 from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, trailers
 from harness.series.choose import choose, revision_of_text
@@ -175,9 +175,19 @@ def check(series: Series) -> list[list[diff.FileDiff]]:
 
     Raises ApplyError, which names patch and file, for hostile content.
     """
-    return [
-        diff.read(patch.name, mailinfo.decode(patch.name, patch.content).patch) for patch in series.patches
-    ]
+    return [_changes(patch) for patch in series.patches]
+
+
+def _changes(patch: Patch) -> list[diff.FileDiff]:
+    try:
+        return diff.read(patch.name, mailinfo.decode(patch.name, patch.content).patch)
+    except ApplyError as error:
+        if not Mail(patch.content).is_flowed:
+            raise
+        raise ApplyError(
+            f"{error.message} The mail is format=flowed: the sender's mail program may have wrapped lines of "
+            "the diff, or removed blanks."
+        ) from error
 
 
 def of_mails(
