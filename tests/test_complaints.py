@@ -90,6 +90,11 @@ def kinds(raw: bytes) -> list[str]:
         ("list_add double add: new=ff11000007217cb0, prev=ff11000007217cb0, next=ff11000007217cb0.", "list"),
         ("Huh VM_FAULT_OOM leaked out to the #PF handler. Retrying PF", "oom"),
         ("actor: Corrupted page table at address 7f0000000000", "page-table"),
+        ("get_swap_device: Bad swap file entry 00000001", "bad-page"),
+        (
+            "SLUB: Unable to allocate memory on CPU 0 (of node 0) on node -1, gfp=0xcc0(GFP_KERNEL)",
+            "allocation",
+        ),
         ("WARNING: at f+0x1/0x2, CPU#1: actor/210", "warning"),
         ("WARNING: drivers/vfio/x.c:12 at 0xffffffff81842340, CPU#1: actor/210", "warning"),
         ("Kernel BUG at f+0x1/0x2 [verbose debug info unavailable]", "bug"),

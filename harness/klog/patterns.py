@@ -86,6 +86,8 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         rf"{_COMM}: Corrupted page table at address .*",
         "arch/x86/mm/fault.c: pgtable_bad()",
     ),
+    ("allocation", r"SLUB: Unable to allocate memory on .*", "mm/slub.c: slab_out_of_memory()"),
+    ("bad-page", r"\w+: (Bad swap (file|offset)|Unused swap offset) entry .*", "mm/swapfile.c"),
     (
         "allocation",
         rf"{_COMM}: (page allocation (failure|stall)|vmalloc error)\b.*",
