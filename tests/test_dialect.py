@@ -19,7 +19,7 @@ LINES = {
 MEMATTR = "#define VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR 15\n"
 ATTRIBUTES = {
     "none": "#define VFIO_DMA_BUF_MEMATTR_WC 1\n",
-    "flags": "#define SHIFT 28\n#define VFIO_DMABUF_ATTR_WC (1U << SHIFT)\n",
+    "flags": "#define SHIFT 28\n#define VFIO_EXPORT_WC (1U << SHIFT)\n",
     "set": f"/* Upon VFIO_DEVICE_FEATURE_SET choose what VFIO_DEVICE_FEATURE_GET made. */\n{MEMATTR}",
     "get-set": f"/* Upon VFIO_DEVICE_FEATURE_SET set. Upon\n * VFIO_DEVICE_FEATURE_GET tell. */\n{MEMATTR}",
 }
@@ -72,6 +72,11 @@ def test_promised_dialect_beside_another_is_kept(tmp_path: Path, promised: str) 
 def test_attribute_is_that_of_the_headers(tmp_path: Path, kind: str) -> None:
     found = Interfaces.of(write(tmp_path, "vfio.h", ATTRIBUTES[kind]))
     assert (found.attribute, found.revoke) == (kind, ())
+
+
+def test_attribute_at_the_wrong_bits_is_flags_nevertheless(tmp_path: Path) -> None:
+    text = "#define VFIO_DMA_BUF_MEMATTR_SHIFT 24\n#define VFIO_DMA_BUF_MEMATTR_WC (1U << 24)\n"
+    assert Interfaces.of(write(tmp_path, "vfio.h", text)).attribute == "flags"
 
 
 @pytest.mark.parametrize(("revoke", "attribute"), [("device-ioctl", "get-set"), ("feature", "set")])

@@ -33,8 +33,11 @@ CONSTANTS = (
 #: one that is set and read.
 ATTRIBUTES = ("none", "flags", "set", "get-set")
 _ATTRIBUTE_FEATURE = "VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR"
-# The flags hold the attribute in bits 31:28.  Their names differ, so their values count.
-_ATTRIBUTE_FLAG = re.compile(r"VFIO_\w*DMA_?BUF_\w+", re.ASCII)
+# The flags hold the attribute in bits 31:28.  Their names differ, so their values count, and no other
+# constant of linux/vfio.h has these.  A constant for the place of the bits counts whatever its value, so
+# that a wrong place is a fault and not another interface.
+_ATTRIBUTE_FLAG = re.compile(r"VFIO_\w+", re.ASCII)
+_FLAG_PLACE = re.compile(r"VFIO_\w*DMA_?BUF_\w*ATTR\w*_(?:SHIFT|MASK)", re.ASCII)
 _FLAG_VALUES = (1 << 28, 0xF << 28)
 
 _FEATURE = re.compile(r"VFIO_DEVICE_FEATURE_(?!(?:MASK|GET|SET|PROBE)$)\w+", re.ASCII)
@@ -184,7 +187,7 @@ def _attributes(vfio: _Header, revoke: tuple[Constant, ...]) -> Iterator[Constan
         yield Constant("get-set" if read else "set", VFIO, _ATTRIBUTE_FEATURE, number)
     for name in sorted(definitions.names):
         number = definitions.number(name)
-        if _ATTRIBUTE_FLAG.fullmatch(name) and number in _FLAG_VALUES:
+        if _FLAG_PLACE.fullmatch(name) or (_ATTRIBUTE_FLAG.fullmatch(name) and number in _FLAG_VALUES):
             yield Constant("flags", VFIO, name, number)
             break
 

@@ -99,10 +99,10 @@ class ScenarioRun:
             )
         else:
             actor = start_actor(guest, software.actor, self._transcript)
-        if software.dialect in ("feature", "ioctl"):
-            actor.revoke_via = software.dialect
-        elif software.dialect == "map":
+        if software.dialect == "map":
             actor.revoke_via = "none"
+        elif software.dialect != "base":
+            actor.revoke_via = software.dialect
         actor.attribute_via = software.interfaces.attribute
         actor.slowdown = software.kernel.time_scale
         actor.absent = software.kernel.absent
