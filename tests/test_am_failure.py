@@ -101,6 +101,7 @@ STATE = "mkdir -p .git/rebase-apply; echo 1 >.git/rebase-apply/next; echo 1 >.gi
         ),
         ("am|apply) echo 'fatal: unable to read 12ab: Input/output error' >&2; exit 128;;", "Input/output"),
         ("am) exit 1;; apply) kill -9 $$;;", "git apply was killed by signal 9"),
+        ("am) exit 0;;", "made only 0 commits of 1 patches"),
         ("am) exit 1;; read-tree) exit 128;;", "read-tree HEAD` exited with 128"),
         ("mailinfo) kill -9 $$;;", "mailinfo .* was killed by signal 9"),
         ("mailsplit) echo 'fatal: cannot write: No space left on device' >&2; exit 128;;", "No space left"),

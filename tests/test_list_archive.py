@@ -189,6 +189,7 @@ def test_slow_server_is_given_up(store: Store, monkeypatch: pytest.MonkeyPatch, 
         pytest.raises(HarnessError, match=says),
     ):
         thread(store, link(site))
+    assert len(site.requests) == (download.TRIES_FROM_START if name == "TIMEOUT" else 1)
 
 
 def test_redirection_is_followed_on_the_same_server_only(store: Store) -> None:

@@ -16,7 +16,7 @@ from harness.kernel.tree import Tree
 from harness.lib import command, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
-from harness.lib.errors import ApplyError, PatchproofError
+from harness.lib.errors import ApplyError, HarnessError, PatchproofError
 from harness.lib.progress import Progress
 from harness.series import diff, mailinfo, mbox
 from harness.series.series import Series, check
@@ -135,7 +135,12 @@ class AmSession:
     def _verify(self) -> None:
         """Raise ApplyError unless git changed only what diff.read() found in the patches."""
         commits = self._commits()
-        if commits != len(self.patches):
+        if commits < len(self.patches):
+            raise HarnessError(
+                f"git am succeeded, but made only {commits} commits of {len(self.patches)} patches.",
+                log=self.log,
+            )
+        if commits > len(self.patches):
             raise ApplyError(f"git made {commits} commits of {len(self.patches)} patches, not one of each.")
         announced = {path for patch in self.touched for file in patch for path in file.paths}
         raw = git.query(["diff-tree", "-r", "-z", "--no-renames", self.start, "HEAD"], env=self.env)

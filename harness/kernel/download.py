@@ -23,7 +23,7 @@ from harness.lib.text import printable
 
 TRIES = 6  # connections opened for one file; each continues where the last one broke off
 TIMEOUT = 30.0  # seconds of silence after which a connection counts as broken
-DEADLINE = 300.0  # seconds for one try of a file without a pinned digest
+DEADLINE = 300.0  # seconds for a file without a pinned digest, with all tries
 TRIES_FROM_START = 3  # of such a file
 BLOCK = 1 << 18
 _MIB = 1 << 20
@@ -124,10 +124,10 @@ def content(url: str, limit: int) -> bytes:
     opener = urllib.request.build_opener(_SameServer, *proxies)
     # Some archives refuse Python's own name.
     opener.addheaders = [("User-Agent", f"patchproof/{harness.__version__}")]
-    failure = ""
+    failure, ends = "", time.monotonic() + DEADLINE
     for _ in range(TRIES_FROM_START):
         try:
-            return _whole(opener, url, limit)
+            return _whole(opener, url, limit, ends)
         except urllib.error.HTTPError as error:
             failure = f"the server answers {error.code} {printable(str(error.reason))}"
             if error.code < 500:
@@ -160,9 +160,11 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _whole(opener: urllib.request.OpenerDirector, url: str, limit: int) -> bytes:
-    """Return the whole file at ``url``.  Raises ConnectionError if it breaks off or takes too long."""
-    ends = time.monotonic() + DEADLINE
+def _whole(opener: urllib.request.OpenerDirector, url: str, limit: int, ends: float) -> bytes:
+    """Return the whole file at ``url``.
+
+    Raises ConnectionError if it breaks off, UnreachableError if it is not there at ``ends``.
+    """
     blocks: list[bytes] = []
     have = 0
     with opener.open(url, timeout=TIMEOUT) as response:
@@ -175,7 +177,10 @@ def _whole(opener: urllib.request.OpenerDirector, url: str, limit: int) -> bytes
                     f"{printable(url)} is larger than {limit / _MIB:.0f} MiB, which is the limit."
                 )
             if time.monotonic() > ends:
-                raise ConnectionError(f"after {DEADLINE:.0f} s there were only {have} bytes")
+                raise UnreachableError(
+                    f"{printable(url)} could not be fetched: after {DEADLINE:.0f} s there were only {have} "
+                    "bytes."
+                )
     if length is not None and length.isdigit() and have != int(length):
         raise ConnectionError(f"the connection broke off at {have} of {length} bytes")
     return b"".join(blocks)
