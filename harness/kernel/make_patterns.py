@@ -26,7 +26,7 @@ _PROGRAMS = (
     r"pahole|ccache|rsync|perl|python[23]?|[gm]?awk|sed|[ef]?grep|tar|cpio|kmod|depmod|hostname|git|make|bash|sh|"
     r"dash|find|xargs|cmp|diff|patch|cut|tr|sort|uniq|head|tail|wc|od|hexdump|xxd|cat|cp|mv|rm|ln|mkdir|mktemp|"
     r"touch|chmod|install|stat|date|expr|env|printf|echo|tee|dirname|basename|readlink|realpath|uname|id|whoami|"
-    r"nproc|pkg-config|pkgconf|setpriv|timeout|flock|sparse|bindgen|rustc|llvm-\w+)(?:\.bfd|-?\d[\d.]*)?"
+    r"nproc|pkg-config|pkgconf|setpriv|timeout|flock|sparse|mkimage|dtc|iasl|bindgen|rustc|llvm-\w+)(?:\.bfd|-?\d[\d.]*)?"
 )
 # Headers of the host that its programs of the build include: openssl, elfutils, ncurses, GCC's plugins, libc.
 _HOST_HEADERS = (
@@ -41,6 +41,7 @@ _SIGNALS = (
     r"(?:Segmentation fault|Bus error|Illegal instruction|Aborted|Floating[ -]point exception|"
     r"Trace/breakpoint trap)"
 )
+_QUOTE = "['\"\u2018\u2019]?"
 _MAKE = r"make(?:\[\d+\])?: "
 _LD = r"(?:\S*/)?(?:[\w.]+-)?ld(?:\.\w+)?: "
 
@@ -69,7 +70,8 @@ MACHINE = tuple(
             (
                 rf"{_NO_TEXT}(?:.*[:\]] )?'?(?:Input/output error|Remote I/O error|Read-only file system|"
                 r"Stale file handle|Structure needs cleaning|Transport endpoint is not connected|"
-                rf"No such device or address){_END}",
+                r"No such device or address|Device or resource busy|No locks available|Host is down|"
+                rf"Connection timed out){_END}",
                 rf"{_SHELL}(?:echo|printf): (?:echo: |write error: )?I/O error$",
             ),
             "The disk or its file system fails. Look at the kernel log of this machine.",
@@ -81,10 +83,10 @@ MACHINE = tuple(
         (
             (
                 rf"{_NO_TEXT}.*[:\]] '?File too large{_END}",
-                rf"(?:{_NO_TEXT}.*: |{_MAKE}\*\*\* \[.*\] )?File size limit exceeded",
-                rf"{_MAKE}\*\*\* \[.*\] Error 153$",
+                rf"(?:{_NO_TEXT}.*: |{_MAKE}\*\*\* \[.*\] )?(?:File size|CPU time) limit exceeded",
+                rf"{_MAKE}\*\*\* \[.*\] Error 15[23]$",
             ),
-            "A file is larger than this machine allows. Raise the limit (`ulimit -f`).",
+            "A limit of this machine was exceeded. Raise it (`ulimit -a` shows all).",
         ),
         ((rf"{_NO_TEXT}.*: Text file busy{_END}",), "A program was replaced while it ran. Run it again."),
         (
@@ -96,7 +98,7 @@ MACHINE = tuple(
         ),
         (
             (
-                rf"{_SHELL}?(?:[Cc]annot fork|v?fork: .*)$",
+                rf"{_SHELL}?(?:[Cc]annot fork|v?fork: .*)$|{_NO_TEXT}\S+: (?:fatal error: )?cannot fork\b",
                 rf"{_MAKE}(?:\*\*\* )?v?fork: ",
                 rf"{_NO_TEXT}.*[:\]] '?Resource temporarily unavailable{_END}",
             ),
@@ -116,7 +118,7 @@ MACHINE = tuple(
             (
                 rf"{_NO_TEXT}.*Killed signal terminated program |\S+: internal compiler error: Killed ",
                 r"\S+: (?:fatal error: )?\S+ terminated with signal 9\b",
-                rf"{_MAKE}\*\*\* \[.*\] (?:Killed|Error 137)$",
+                rf"{_MAKE}\*\*\* \[.*\] (?:Killed|Error 137)$|{_SHELL} *\d+ Killed |Killed$",
             ),
             f"The compiler was killed, most likely because memory ran out. {MEMORY}",
         ),
@@ -134,7 +136,7 @@ MACHINE = tuple(
                 r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:)(?:(?:\S+|\{standard input\}): )?"
                 r"Internal error(?:, aborting| in) ",
                 r"\S+: (?:fatal error: )?\S+ terminated with signal \d",
-                rf"{_LD}BFD .*internal error",
+                rf"{_NO_TEXT}\S+: BFD .*internal error",
             ),
             "The compiler crashed, which does not prove the series wrong. Run it again, or update it.",
         ),
@@ -148,10 +150,10 @@ MACHINE = tuple(
         ),
         (
             (
-                rf"{_SHELL}{_PROGRAMS}: (?:command )?not found$",
+                rf"{_SHELL}{_PROGRAMS}: (?:[Cc]ommand )?not found$",
                 rf"{_MAKE}(?:execvp: )?{_PROGRAMS}: No such file or directory$",
                 r"(?:\S*/)?(?:env|xargs|nice|timeout|setpriv): (?:failed to (?:run|execute) )?(?:command )?"
-                rf"['\"]?{_PROGRAMS}['\"]?: No such file or directory$",
+                rf"{_QUOTE}{_PROGRAMS}{_QUOTE}: No such file or directory$",
                 r"\S*Kconfig\.include:\d+: (?:C compiler|linker) '.*' not found$",
             ),
             f"A program that the build needs is not installed. {INSTALL}",
@@ -159,16 +161,17 @@ MACHINE = tuple(
         (
             (
                 r"(?:\S+: )*error while loading shared libraries: ",
-                r"\S*(?:gcc|cc|g\+\+|clang|collect2)\S*: (?:fatal )?error: cannot (?:execute|find) '",
+                rf"\S*(?:gcc|cc|g\+\+|clang|collect2)\S*: (?:fatal )?error: cannot (?:execute|find) {_QUOTE}",
                 r"\S*(?:gcc|cc|g\+\+|collect2)\S*: (?:fatal error: |error trying to exec )"
-                r"'?(?:cannot execute )?.*execvp: ",
+                r".*execvp: ",
             ),
             f"The compiler is not completely installed. {INSTALL}",
         ),
         (
             (
                 rf"(?:\S*/)?{_HOST_FOLDERS}/\S*:\d+(?::\d+)?: {_MISSING_HEADER}",
-                rf"{_LD}cannot find -l\w+",
+                r"/usr/\S+:\d+(?::\d+)?: fatal error: \S+: No such file or directory$",
+                rf"{_LD}cannot find (?:-l\w|\w*crt\w*\.o)",
                 r".*please install (?:libelf|libssl|elfutils|openssl|pahole|dwarves|ncurses|lib\w+-dev)",
             ),
             HEADERS_MISSING,
@@ -185,7 +188,7 @@ MACHINE = tuple(
                 r"\*\*\* [\w ]+ (?:'.*' )?is too old\.|\*\*\*   (?:Your|Minimum) .*version: ",
                 r"(?:\S+: )?\*\*\* GNU Make .* is required",
                 r"\S*Kconfig\.include:\d+: Sorry, this [\w ]+ is not supported\.",
-                r"\S+: unknown (?:C compiler|assembler|linker)$|\*\*\* Compiler lacks ",
+                r"\S+: unknown (?:C compiler|assembler|linker)(?: invoked)?$|\*\*\* Compiler lacks ",
             ),
             "The compiler, linker or make of this machine is too old for this kernel. Install a newer one.",
         ),
@@ -210,6 +213,13 @@ MACHINE = tuple(
             (rf"{_NO_TEXT}.*[:\]] '?(?:Permission denied|Operation not permitted){_END}",),
             "The build folder cannot be written, or a program of the build cannot be run. Check the owner of "
             "the cache, and that its file system is not mounted noexec.",
+        ),
+        (
+            (
+                r"(?:\S*/)?(?:\.[^/\s]+\.(?:cmd|d)|include/config/\S+):\d+: \*\*\* ",
+                rf"{_NO_TEXT}.*: (?:[Ff]ile truncated|Exec format error)$",
+            ),
+            "A file of the build folder is damaged. Empty the cache (`python -m harness clean`).",
         ),
         (
             (rf"{_MAKE}\*\*\* No rule to make target '/(?:usr|lib|opt|etc)/",),
