@@ -88,8 +88,9 @@ def test_words_that_are_no_code_are_no_problem(chosen: Chosen, changes: dict[str
     assert chosen(changes) == Choice("map")
 
 
-def test_name_that_the_base_has_elsewhere_is_no_problem(chosen: Chosen) -> None:
-    base: dict[str, str | None] = {"lib/keys.c": "int key_revoke;\n"}
+@pytest.mark.parametrize("place", ["include/keys.h", "drivers/keys.c"])
+def test_name_that_the_base_has_elsewhere_is_no_problem(chosen: Chosen, place: str) -> None:
+    base: dict[str, str | None] = {place: "int key_revoke;\n"}
     assert chosen({CODE: f"extern int key_revoke;\n{DMABUF}"}, base=base) == Choice("map")
     assert "my_key_revoke" in chosen({CODE: f"extern int my_key_revoke;\n{DMABUF}"}, base=base).problem
 

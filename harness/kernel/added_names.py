@@ -60,15 +60,20 @@ class AddedNames:
         )
 
     def like(self, pattern: re.Pattern[str], tree: Tree) -> dict[str, str]:
-        """Return the identifiers that match ``pattern`` and are nowhere in the base, with their files."""
+        """Return the identifiers that match ``pattern`` and that the base lacks, with their files.
+
+        The base is searched below include/ and in the subsystems of these files, which takes a
+        second.  The whole of a kernel would take a minute.
+        """
         found = {name: path for name, path in self.identifiers.items() if pattern.search(name)}
         wanted = [part for name in list(found)[:NAMES_LIMIT] for part in ("-e", name)]
         if not wanted:
             return {}
         search = ["grep", "-h", "-o", "-w", "-F", *wanted, tree.base.commit]
-        code = [f"*{suffix}" for suffix in CODE]
+        folders = {"/".join(path.split("/")[:-1][:2]) for path in found.values()}
+        places = [f":(literal){folder}" for folder in sorted(folders | {"include"}) if folder]
         try:
-            there = git.query([*search, "--", *code], env=git.environment(tree.repository))
+            there = git.query([*search, "--", *places], env=git.environment(tree.repository))
         except CommandError:
             return found  # git grep ends with 1 if there is none
         old = set(there.decode(errors="replace").split())
