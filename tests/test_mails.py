@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mails import BOB, FORMAT_PATCH, diff, load, mail, patch, posting, subjects, titles
+from mails import ANN, BOB, FORMAT_PATCH, diff, load, mail, patch, posting, subjects, titles
 
 from harness.lib.errors import ApplyError, UsageError
 from harness.series import mbox, series
@@ -107,6 +107,25 @@ def test_mails_in_any_order_are_the_same_series(tmp_path: Path, deep: bool, cove
     assert (one.patches, one.title, one.posting) == (other.patches, other.title, other.posting)
 
 
+@pytest.mark.parametrize(
+    ("subject", "sender", "title"),
+    [
+        ("[PATCH v2] vfio: all", ANN, "vfio: all"),
+        ("vfio: all", ANN, "vfio: all"),
+        ("vfio: a question", BOB, "vfio: part 1"),
+        ("[PATCH] vfio: all of v1", ANN, "vfio: part 1"),
+        ("[PATCH 0/1] vfio: all of v1", ANN, "vfio: part 1"),
+        ("Re: vfio: a question", ANN, "vfio: part 1"),
+    ],
+)
+def test_mails_in_answer_to_a_mail_may_have_its_title(
+    tmp_path: Path, subject: str, sender: str, title: str
+) -> None:
+    first = mail(subject, name="0", sender=sender)
+    loaded = load(tmp_path, [first, *posting("[PATCH v2 {}]")[1:]])
+    assert (loaded.title, titles(loaded)) == (title, parts())
+
+
 # --- what is no patch
 
 
@@ -169,6 +188,14 @@ def test_mails_of_a_series_in_answer_are_left_out(tmp_path: Path) -> None:
     assert "[PATCH v5 0/3] mm: all" in loaded.posting.notes[0]
 
 
+@pytest.mark.parametrize("to", ["", "1", "elsewhere"])
+def test_mails_with_the_subject_of_a_patch_are_no_patches(tmp_path: Path, to: str) -> None:
+    first = mail("[PATCH] vfio: do it", patch(10), name="1")
+    answer = mail("[PATCH] vfio: do it", "Looks good.\n", name="r", to=to, sender=BOB)
+    for mails in ([first, answer], [answer, first]):
+        assert [one.content for one in load(tmp_path, mails).patches] == [first]
+
+
 # --- copies
 
 
@@ -200,6 +227,17 @@ def test_mails_that_repeat_a_patch_are_left_out(tmp_path: Path, to: str) -> None
         loaded = load(tmp_path, mails)
         assert [one.content for one in loaded.patches] == posting()[1:]
         assert "<9@example.org>, which repeats a patch unchanged" in loaded.posting.notes[0]
+
+
+def test_mails_sent_again_changed_are_refused(tmp_path: Path) -> None:
+    again = [one.replace(b"changed_10", b"other") for one in posting("[PATCH RESEND {}]", prefix="again")]
+    message = refusal_of(tmp_path, [*posting(), *again])
+    assert "patch 1/2 twice" in message
+    assert "<again1@example.org>" in message
+
+
+def test_mails_numbered_in_two_ways_are_refused(tmp_path: Path) -> None:
+    assert "numbered in two ways" in refusal_of(tmp_path, [*posting(), *posting(count=3, prefix="b")])
 
 
 def test_mails_sent_again_unchanged_are_a_series(tmp_path: Path) -> None:
@@ -483,6 +521,9 @@ def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
     [
         (diff(10).encode(), "is a diff and no mail"),
         (b"Some words.\n\n" + diff(10).encode(), "is a diff and no mail"),
+        (b"Index: core.c\n" + b"=" * 67 + diff(10).encode()[diff(10).index("\n") :], "is a diff and no mail"),
+        (b"Description: it\nAuthor: Ann\n\n" + diff(10).encode(), "is a diff and no mail"),
+        (b"commit 0123\nAuthor: Ann\n\n    vfio: x\n\n" + diff(10).encode(), "is a diff and no mail"),
         (diff(10).encode() + posting()[1], "before its first mail stands a diff"),
         (b"", "does not begin with a mail"),
         (b"\x7fELF\x02\x01", "does not begin with a mail"),

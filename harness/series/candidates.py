@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 from harness.series.draft import Draft, revision_of, title_of
@@ -66,6 +66,7 @@ def drafts_of(mails: Sequence[Mail], threads: Threads, notes: Notes, *, ordered:
         for mail in mails
         if mail.has_diff and not mail.tag.answer
     }
+    titles = {title_of(mail) for mail in mails if mail.has_diff and not mail.tag.answer}
     with_numbers, without = [], []
     for mail in mails:
         tag = mail.tag
@@ -76,12 +77,18 @@ def drafts_of(mails: Sequence[Mail], threads: Threads, notes: Notes, *, ordered:
             position = (tag.rfc, tag.revision, tag.number, tag.total)
             if mail.has_diff or tag.number == 0 or position not in claimed:
                 with_numbers.append(mail)
-        elif mail.has_diff or (tag.patch and not mail.related and mail.message_id not in answered):
+        elif mail.has_diff or _claims(mail, answered, titles):
             without.append(mail)
     drafts = _with_covers(numbered(_once(with_numbers, notes), threads), notes)
     rest = _without_additions(without, [draft for draft in drafts if draft.patches], threads, notes)
     bare = unnumbered(rest if ordered else _single(rest, notes), threads, ordered=ordered)
     return _with_numbered_covers(drafts, bare, threads)
+
+
+def _claims(mail: Mail, answered: Container[str], titles: Container[str]) -> bool:
+    """Return whether a mail without a diff calls itself a patch, and is no answer and no cover letter."""
+    stands_alone = not mail.related and mail.message_id not in answered
+    return mail.tag.patch and stands_alone and title_of(mail) not in titles
 
 
 def _once(mails: Iterable[Mail], notes: Notes) -> list[Mail]:

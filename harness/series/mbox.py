@@ -13,7 +13,10 @@ from harness.series.mail import Mail, holds_diff, message, subject, with_date
 __all__ = ["Mbox", "NotASeriesError", "is_cover", "message", "read", "subject", "with_date", "without_tag"]
 
 _FROM = re.compile(rb"^From [^\n]*", re.MULTILINE)
-_HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:|From \S")
+# The headers of a mail; "Index: x.c" before a diff is none.
+_HEADER = re.compile(
+    rb"From \S|(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*){0,1000}?(?:From|Subject):", re.I
+)
 _YEAR = re.compile(rb"\s*\+?(\d{1,9})")
 # The line of programs that put a time zone before the year, which git does not know.
 _OTHER_START = re.compile(rb"From \S{1,200} .{0,80}\d:\d\d(?::\d\d)? .{0,20}\d{4}\s*")

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-# One piece before the title: a mark of an answer, or a bracket, which may hold one more.
+# One piece before the title: the mark of an answer or of a filter, or a bracket, which may hold one more.
 _PIECE = re.compile(
-    r"\s*(?:(?P<answer>(?:re|aw|antw|sv|fwd?|wg|回复|答复|转发)(?:\[\d{1,3}\])?\s?[:：])"  # noqa: RUF001
+    r"\s*(?:(?P<answer>(?:re|r|res|aw|antw|antwort|sv|vs|tr|odp|ynt|fwd?|wg|ответ|回复|答复|转发)(?:\[\d{1,3}\])?\s?[:：])"  # noqa: RUF001
+    r"|(?P<filter>(?:ext|external|spam|caution|resend|repost)\s?:|\*{2,5}\s?\w{1,20}\s?\*{2,5}|\{\w{1,20}\??\})"
     r"|\[(?P<tag>(?:[^\[\]]|\[[^\[\]]*\])*)\])",
     re.IGNORECASE,
 )
@@ -18,8 +19,8 @@ _AGAIN = re.compile(r"(?<![^\W_])(?:RESEND|REPOST|RFT|WIP)(?=[^\w]|$)", re.IGNOR
 _PULL = re.compile(r"(?<![^\W_])(?:GIT[ -]?PULL|PULL[ -]REQUEST)(?=\W|$)", re.IGNORECASE)
 # Not the v of a release, as in [PATCH v5.10 1/2].
 _REVISION = re.compile(
-    r"(?:(?<![\w.])|(?<=PATCH)|(?<=PATCHES)|(?<=PATCHSET)|(?<=RFC)|(?<=RESEND))"
-    r"(?:v|version|rev)[ .]?(\d{1,4})(?![\w])(?!\.\d)",
+    r"(?:(?<![\w.])|(?<=PATCH)|(?<=PATCH[_.])|(?<=PATCHES)|(?<=PATCHSET)|(?<=RFC)|(?<=RESEND))"
+    r"(?:v|ver|version|rev|take)[ .]?(\d{1,4})(?![\w])(?!\.\d)",
     re.IGNORECASE,
 )
 _ONLY_REVISION = re.compile(r"(?:.*[\s,;])?v\d{1,4}(?:[\s,;].*)?", re.IGNORECASE)  # not [list-v9]
@@ -59,6 +60,8 @@ def parse(subject: str) -> Tag:
         at = piece.end()
         if piece["answer"] is not None:
             answer, end = True, at
+            continue
+        if piece["filter"] is not None:
             continue
         pending.append(piece["tag"])
         if _is_tag(piece["tag"]):
