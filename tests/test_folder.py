@@ -56,6 +56,11 @@ def test_folder_with_numbers_in_the_names_has_their_order(tmp_path: Path, name: 
     assert [one.name for one in loaded.patches] == [name.format(n) for n in range(1, 12)]
 
 
+def test_folder_with_one_message_id_for_all_is_read(tmp_path: Path) -> None:
+    files = {f"{n}.patch": mail(f"[PATCH {n}/2] vfio: part {n}", patch(10 * n), name="1") for n in (1, 2)}
+    assert titles(load(tmp_path, files)) == ["vfio: part 1", "vfio: part 2"]
+
+
 def test_folder_of_a_threaded_format_patch_is_a_series(tmp_path: Path) -> None:
     first = mail("[PATCH] vfio: a", patch(10), name="1")
     second = mail("[PATCH] vfio: b", patch(20), name="2", to="1")

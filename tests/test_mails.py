@@ -535,6 +535,7 @@ def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
         (mail("[PATCH 0/2] vfio: all"), "lacks patch 1, 2 of 2"),
         (mail("[PATCH v3 2/2] vfio: x", patch(10)), "lacks patch 1 of 2. If the revision posts only some"),
         (b"".join(posting()[:2]) + mail("[PATCH 2/2] vfio: part 2"), "part 2' holds no diff"),
+        (mail("[PATCH] vfio: x", "W\0hy.\n" + patch(10)), "holds a NUL byte"),
     ],
 )
 def test_mails_that_are_no_series_are_refused(tmp_path: Path, content: bytes, says: str) -> None:

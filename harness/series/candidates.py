@@ -70,7 +70,7 @@ def drafts_of(mails: Sequence[Mail], threads: Threads, notes: Notes, *, ordered:
     with_numbers, without = [], []
     for mail in mails:
         tag = mail.tag
-        if tag.answer or (tag.pull and not mail.has_diff):
+        if tag.answer:
             continue
         if tag.number is not None and tag.total is not None and tag.number <= tag.total:
             # A mail of that number without a diff is the patch only if no other mail is.

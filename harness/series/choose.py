@@ -249,6 +249,8 @@ def _check(draft: Draft) -> None:
     for mail in draft.ordered():
         if not mail.has_diff:
             raise NotASeriesError(f"the mail {mail.shown} holds no diff that git would apply")
+        if b"\0" in mail.text:
+            raise NotASeriesError(f"the mail {mail.shown} holds a NUL byte, which git takes in no message")
         if mail.attached > 1:
             raise NotASeriesError(
                 f"the mail {mail.shown} holds {mail.attached} patches as attachments. Save them in a folder, "
