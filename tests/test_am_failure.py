@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,18 @@ def test_fault_of_the_host_is_no_fault_of_the_series(
         applied(base, tmp_path, mail(DIFF))
     assert failure.value.exit_code is ExitCode.HARNESS
     assert "does not apply" not in str(failure.value)
+
+
+def test_full_disk_for_temporary_files_is_no_damaged_patch(base: Base, tmp_path: Path) -> None:
+    mailinfo.decode.cache_clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))  # as a quota
+    try:
+        with pytest.raises(HarnessError, match=r"has no room for \d+ KiB of temporary files \(File"):
+            applied(base, tmp_path, mail(DIFF))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert content(applied(base, tmp_path, mail(DIFF))) == CHANGED
 
 
 def test_damaged_object_is_no_fault_of_the_series(base: Base, tmp_path: Path) -> None:

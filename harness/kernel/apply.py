@@ -13,13 +13,15 @@ from pathlib import Path
 from harness.kernel import am_failure, base_choice
 from harness.kernel.base import Base
 from harness.kernel.tree import Tree
-from harness.lib import command, git, text
+from harness.lib import command, files, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError, HarnessError, PatchproofError
 from harness.lib.progress import Progress
 from harness.series import diff, mailinfo, mbox
 from harness.series.series import Series, check
+
+_ROOM = 1 << 20  # bytes, for git's files beside the mails
 
 
 def apply_series(store: Store, progress: Progress, base: Base, series: Series | None, log: Path) -> Tree:
@@ -118,6 +120,7 @@ class AmSession:
         git.query(["init", "--quiet", "--template=", str(self.files)], env=git.environment())
         git.query(["update-ref", "--no-deref", "HEAD", self.start], env=self.env)
         git.query(["read-tree", "HEAD"], env=self.env, cwd=self.files)
+        files.require_room(self.folder, 4 * sum(len(patch.content) for patch in self.patches) + _ROOM)
         mails: list[tuple[tuple[str, ...], str]] = []
         for number, patch in enumerate(self.patches, 1):
             path = self.folder / f"{number:04}"

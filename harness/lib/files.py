@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from harness.lib.errors import HarnessError
+
 
 def digest(*parts: bytes | str) -> str:
     """SHA-256 over ``parts``, each framed by its length, as 64 hex digits."""
@@ -39,3 +41,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise HarnessError unless ``size`` bytes can be written to a file in ``folder``.
+
+    They are written, as only that shows a quota.  git mailsplit and git mailinfo need
+    this: on a full disk they cut their output off and succeed.
+    """
+    path = folder / ".room"
+    try:
+        path.write_bytes(bytes(size))
+    except OSError as error:
+        raise HarnessError(
+            f"{folder} has no room for {size >> 10} KiB of temporary files ({error.strerror}). Make room, or "
+            "name another folder by TMPDIR or PATCHPROOF_CACHE."
+        ) from error
+    finally:
+        path.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from harness.lib import git
+from harness.lib import files, git
 from harness.lib.command import CommandError
 from harness.lib.errors import ApplyError
 from harness.lib.text import printable
@@ -19,6 +19,7 @@ _ABOUT_THE_MAIL = re.compile(
     r"Detected mismatched boundaries)",
     re.MULTILINE,
 )
+_ROOM = 1 << 16  # bytes, for git's files beside the mail
 _DIFF_LINE = re.compile(rb"^(?:diff --git |--- |\+\+\+ |@@ -).*$", re.MULTILINE)
 
 
@@ -48,6 +49,7 @@ def decode(name: str, mail: bytes) -> Mailinfo:
     # A thread that builds ahead may still write here when the program ends.
     with tempfile.TemporaryDirectory(prefix="patchproof-mail-", ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
+        files.require_room(folder, 4 * len(mail) + _ROOM)
         whole = folder / "mail"
         whole.write_bytes(mail)
         try:
