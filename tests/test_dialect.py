@@ -116,3 +116,12 @@ def test_names_that_may_revoke_are_unknown_interfaces(tmp_path: Path) -> None:
         "VFIO_PCI_REVOKE_ALL = 3": "linux/vfio_pci.h",
     }
     assert found.names == {"vfio_revoke": "linux/vfio.h"}
+
+
+def test_missing_interface_is_named_with_its_constant() -> None:
+    reason = dialect.missing(("feature", "ioctl"), ("flags",), "device-ioctl", "get-set")
+    assert "feature (VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE in linux/vfio.h) or ioctl (DMA_BUF_IOC" in reason
+    assert "this kernel has the dialect device-ioctl" in reason
+    assert "by: flags of an export; this kernel has: set and read by feature" in reason
+    assert dialect.missing((), (), "map", "none") == ""
+    assert dialect.missing(("map",), ("none", "set"), "map", "none") == ""

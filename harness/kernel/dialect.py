@@ -7,7 +7,7 @@ another interface, which each revision of the series had or lacked beside the fi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,6 +61,24 @@ class Constant:
 
 
 _WORDS = {"set": "set by feature", "get-set": "set and read by feature", "flags": "flags of an export"}
+
+
+def missing(dialects: Sequence[str], attributes: Sequence[str], dialect: str, attribute: str) -> str:
+    """Return why a kernel with ``dialect`` and ``attribute`` is none of those wanted; empty if it is.
+
+    Nothing is wanted of an interface whose list is empty.
+    """
+    by_name = {kind: f"{kind} ({name} in {header})" for kind, header, name in CONSTANTS}
+    lacks = []
+    if dialects and dialect not in dialects:
+        wanted = " or ".join(by_name.get(one, one) for one in dialects)
+        lacks.append(f"needs the dialect {wanted}, and this kernel has the dialect {dialect}")
+    if attributes and attribute not in attributes:
+        wanted = " or ".join(_WORDS.get(one, one) for one in attributes)
+        lacks.append(
+            f"needs a memory attribute by: {wanted}; this kernel has: {_WORDS.get(attribute, attribute)}"
+        )
+    return "; ".join(lacks)
 
 
 @dataclass(frozen=True)

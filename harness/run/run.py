@@ -12,6 +12,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
 from harness.kernel.build import Kernel
+from harness.kernel.dialect import missing
 from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
@@ -90,15 +91,7 @@ class Run:
         HarnessError before the stages have found the interfaces.
         """
         software = self.machines.ready
-        missing = [
-            f"needs the {what} {' or '.join(wanted)}; this kernel has {has}"
-            for what, wanted, has in (
-                ("dialect", dialects, software.dialect),
-                ("memory attribute by", attributes, software.interfaces.attribute),
-            )
-            if wanted and has not in wanted
-        ]
-        return f"{', and '.join(missing)} ({software.interfaces})" if missing else ""
+        return missing(dialects, attributes, software.dialect, software.interfaces.attribute)
 
     @property
     def kernel(self) -> Kernel:
