@@ -7,7 +7,7 @@ import quopri
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mails import ANN, BOB, FORMAT_PATCH, diff, load, mail, patch, posting, subjects, titles
 
@@ -383,6 +383,24 @@ def test_mails_of_a_partial_reroll_are_refused(tmp_path: Path, revision: str | N
     assert load(tmp_path, [*posting(), again], "1").posting.revision == 1
 
 
+def test_mails_with_a_single_patch_posted_again_are_refused(tmp_path: Path) -> None:
+    again = mail("[PATCH v2.1 2/2] vfio: part 2", patch(20, "better"), name="b2", to="2")
+    message = refusal_of(tmp_path, [*posting("[PATCH v2 {}]"), again])
+    assert "patch 2 of 2 was posted again alone ('[PATCH v2.1 2/2] vfio: part 2' <b2@example.org>)" in message
+    assert "`b4 am`" in message
+
+
+def test_mails_for_a_release_with_a_point_are_a_series(tmp_path: Path) -> None:
+    assert titles(load(tmp_path, posting("[PATCH v5.10 {}]"))) == parts()
+
+
+def test_mails_with_the_sender_replaced_by_the_list_are_a_series(tmp_path: Path) -> None:
+    via = [one.replace(b"Ann Author <ann@", b"Ann via L <l@") for one in posting()]
+    other = mail("vfio: a question", name="q", sender="Bob via L <l@example.org>")
+    loaded = load(tmp_path, [other, *[one.replace(b"<0@", b"<q@") for one in via[1:]]])
+    assert loaded.title == "vfio: part 1"
+
+
 def test_mails_of_revisions_of_one_patch_give_the_newest(tmp_path: Path) -> None:
     mails = [
         mail("[PATCH v2] vfio: fix it well", patch(20), name="2", to="1"),
@@ -562,6 +580,7 @@ SEVERAL = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(SEVERAL), unique=True).flatmap(
         lambda some: st.tuples(st.just(some), st.permutations(some))
@@ -574,6 +593,7 @@ def test_mails_permuted_give_the_same_series(both: tuple[list[bytes], list[bytes
         assert one == other
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_mails_with_any_bytes_are_read_or_refused(junk: bytes) -> None:
     assert mbox.subject(b"Subject: " + junk).isprintable()

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.lib.errors import ApplyError, UsageError
@@ -78,6 +78,7 @@ def test_honest_patch_is_read_as_git_reads_it(case: str) -> None:
     assert [sorted(file.paths) for file in files] == ACCEPTED[case]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_diff_reader_survives_any_bytes(junk: bytes) -> None:
     try:
@@ -86,6 +87,7 @@ def test_diff_reader_survives_any_bytes(junk: bytes) -> None:
         check_printable(str(refusal))
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_diff_reader_survives_a_damaged_patch(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted((DATA / "accepted").glob("*.patch"))))

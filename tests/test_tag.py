@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.series import tag
@@ -113,6 +113,7 @@ def test_tag_of_a_pull_request_is_known() -> None:
     assert not tag.parse("[PATCH] pull it").pull
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="[]RFCPATCHvV0123/., :Rex\u0663", max_size=60))
 def test_tag_of_any_text_is_read(subject: str) -> None:
     read = tag.parse(subject)

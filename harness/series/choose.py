@@ -82,6 +82,7 @@ def choose(
         )
     draft = _newest(family, threads, wanted, notes)
     _check(draft)
+    _check_single_patches(draft, distinct)
     cover = _cover(draft, threads)
     for mail in distinct:
         if mail.tag.answer and mail.has_diff:
@@ -255,6 +256,17 @@ def _check(draft: Draft) -> None:
             raise NotASeriesError(
                 f"the mail {mail.shown} holds {mail.attached} patches as attachments. Save them in a folder, "
                 "and name it"
+            )
+
+
+def _check_single_patches(draft: Draft, mails: Iterable[Mail]) -> None:
+    """Raise NotASeriesError if a patch was posted again in the thread, as [PATCH v2.1 3/9]."""
+    for mail in mails:
+        again = mail.tag.point == draft.revision.number and mail.tag.total == draft.total
+        if again and mail.has_diff and not mail.tag.answer and set(mail.related) & draft.ids:
+            raise NotASeriesError(
+                f"the patch {mail.tag.number} of {draft.total} was posted again alone ({mail.shown}). "
+                "`b4 am` puts such a revision together"
             )
 
 

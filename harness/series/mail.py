@@ -94,8 +94,10 @@ class Mail:
 
     @cached_property
     def sender(self) -> str:
-        """The address of the sender in lower case, for comparison."""
+        """The address of the sender in lower case, for comparison; the name if a list has replaced it."""
         whole = self.header("From")
+        if self.is_from_list:
+            return whole.partition(" via ")[0].strip(' "').lower()
         return (email.utils.parseaddr(whole)[1] or whole).strip().lower()
 
     @cached_property

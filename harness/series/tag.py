@@ -24,6 +24,7 @@ _REVISION = re.compile(
     re.IGNORECASE,
 )
 _ONLY_REVISION = re.compile(r"(?:.*[\s,;])?v\d{1,4}(?:[\s,;].*)?", re.IGNORECASE)  # not [list-v9]
+_POINT = re.compile(r"(?<![\w.])v(\d{1,4})\.\d{1,3}(?![\w.])", re.IGNORECASE)
 _RFC_NUMBER = re.compile(r"(?<![^\W_])RFC[ -]?(\d{1,2})(?![\w./])", re.IGNORECASE)
 # Not the names of two releases, as in [PATCH 5.15/6.1 1/2].
 _NUMBER = re.compile(r"(?:(?<![\w./])|(?<=PATCH))(\d{1,4})\s?(?:/|\bof\b)\s?(\d{1,4})(?![\w/])(?!\.\d)", re.I)
@@ -34,7 +35,8 @@ class Tag:
     """The content of the tags of one subject.
 
     ``number`` and ``total`` are n and m of ``[PATCH n/m]``, None without; ``revision`` is 1
-    without a number.  ``answer`` is true after a ``Re:``.  ``tagged`` is true for any tag of
+    without a number.  ``point`` is N of a ``vN.M``, which is a release or a patch of revision
+    N that was posted again.  ``answer`` is true after a ``Re:``.  ``tagged`` is true for any tag of
     patches, ``[v2 1/3]`` and ``[RFC]`` included, and ``patch`` only for the word PATCH.
     ``title`` is the subject without all that.
     """
@@ -46,6 +48,7 @@ class Tag:
     pull: bool = False
     rfc: bool = False
     revision: int = 1
+    point: int | None = None
     number: int | None = None
     total: int | None = None
 
@@ -71,6 +74,7 @@ def parse(subject: str) -> Tag:
     text = " ".join(tagged)
     numbers = _number(tagged)
     revision = _REVISION.search(text) or _RFC_NUMBER.search(text)
+    point = _POINT.search(text)
     number, total = numbers if numbers else (None, None)
     return Tag(
         title=subject[end:].strip() or subject,
@@ -80,6 +84,7 @@ def parse(subject: str) -> Tag:
         pull=any(_PULL.search(one) for one in (*tags, *pending)),
         rfc=_RFC.search(text) is not None,
         revision=int(revision[1]) if revision else 1,
+        point=int(point[1]) if point else None,
         number=number,
         total=total,
     )
