@@ -192,8 +192,13 @@ class TestFingerprint:
     def test_fingerprint_differs_for_different_splats(self) -> None:
         first = {name: self.of(name)[0] for name in RECORDED if self.of(name)}
         assert first["two-warnings"] == first["warning"]
-        assert first["locks-held"] == first["names"]
-        assert len(set(first.values())) == len(first) - 2
+        assert first["locks-held"] == first["names"] == first["names-7.2"]
+        assert len(set(first.values())) == len(first) - 3
+
+    @pytest.mark.parametrize("name", ["names", "names-7.2"])
+    def test_fingerprint_ignores_name_and_release(self, name: str) -> None:
+        warnings = [one for one in self.of(name) if one in self.of("warning")]
+        assert len(warnings) == 2
 
     def test_frames_begin_at_the_fault(self) -> None:
         (warning,) = splat.extract(clean((DATA / "warning.log").read_bytes()))

@@ -21,7 +21,7 @@ _SUFFIX = re.compile(r"(\.(constprop|isra|part|cold|llvm)(\.\d+)*)+$")
 _FRAMES = 5
 # What differs between two runs in the same message, and its replacement.
 _VARYING = (
-    (re.compile(r", CPU#\d+: .*|CPU: \d+ PID: \d+ (at )?"), ""),
+    (re.compile(r", CPU#\d+:.*|CPU: \d+ PID: \d+ (at )?"), ""),
     (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
     (re.compile(r"(?<=\.[chS]):\d+(:\d+)?"), ""),
     (re.compile(r"\[[^\]]*:\d+\]"), "[#]"),
