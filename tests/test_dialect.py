@@ -9,6 +9,7 @@ import pytest
 from harness.kernel import dialect
 from harness.kernel.dialect import Interfaces
 from harness.lib.errors import BuildError
+from harness.run.scenario import revoke_via
 
 LINES = {
     "feature": ("vfio.h", "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 13\n"),
@@ -125,3 +126,7 @@ def test_missing_interface_is_named_with_its_constant() -> None:
     assert "by: flags of an export; this kernel has: set and read by feature" in reason
     assert dialect.missing((), (), "map", "none") == ""
     assert dialect.missing(("map",), ("none", "set"), "map", "none") == ""
+
+
+def test_dialect_without_a_call_that_revokes_says_so() -> None:
+    assert (revoke_via("map"), revoke_via("base")) == ("none", None)

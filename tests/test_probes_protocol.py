@@ -15,6 +15,9 @@ from actors import PAGE, PROBES, Client, Local, actor, argv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.kernel.dialect import CONSTANTS
+from harness.run.scenario import revoke_via
+
 KINDS = ["actor", "python"]
 ABI_OF_THE_HEADERS = [
     ("abi", "ok revoke=14 export=11"),
@@ -477,6 +480,15 @@ class TestActorAlone:
             assert client.ask("@a abi") == client.ask("@b abi") == "ok revoke=14 export=11"
             assert client.ask("@a exec").startswith("ok vmas=0")
             assert client.ask("@a abi") == "ok revoke=14 export=11"
+
+    @BOTH
+    @pytest.mark.parametrize("dialect", [dialect for dialect, _, _ in CONSTANTS])
+    def test_revoke_takes_the_call_of_every_dialect(self, client: Client, dialect: str) -> None:
+        """A memfd is neither a device nor a DMABUF, so that no kernel revokes it."""
+        socket.send_fds(client.parcels, [b"d"], [client.file])
+        assert client.ask("recv") == "ok dev1"
+        assert client.ask(f"revoke dev1 buf1 via={revoke_via(dialect)}").startswith("error ENOTTY revoke")
+        assert client.ask("revoke dev1 buf1 via=pci").startswith("error usage: revoke")
 
     def test_python_probe_without_a_number_does_not_revoke(self) -> None:
         """A number of its own may be another feature of this kernel."""

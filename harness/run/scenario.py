@@ -33,6 +33,14 @@ from harness.verdict.verdict import Verdict
 from harness.vm.ram_bar import RamBar
 
 
+def revoke_via(dialect: str) -> str | None:
+    """Return the call that revokes in a dialect, as Session.revoke_via has it.
+
+    It is None on a base, where the actor's own choice is refused by the kernel.
+    """
+    return {"base": None, "map": "none"}.get(dialect, dialect)
+
+
 class ScenarioRun:
     """A scenario from its first phase to its verdict in the journal.
 
@@ -99,10 +107,7 @@ class ScenarioRun:
             )
         else:
             actor = start_actor(guest, software.actor, self._transcript)
-        if software.dialect == "map":
-            actor.revoke_via = "none"
-        elif software.dialect != "base":
-            actor.revoke_via = software.dialect
+        actor.revoke_via = revoke_via(software.dialect)
         actor.attribute_via = software.interfaces.attribute
         actor.slowdown = software.kernel.time_scale
         actor.absent = software.kernel.absent
