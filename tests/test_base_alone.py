@@ -201,6 +201,18 @@ def test_kernel_built_elsewhere_is_not_comparable(violating: Callable[..., Viola
     assert child.asked == []
 
 
+def test_scenario_outside_of_the_suites_is_not_comparable(
+    violating: Callable[..., Violating], child: Child
+) -> None:
+    """The program digest has no part in it, so a cached verdict might be of other code."""
+    run = violating()
+    run.end(scenario("::test_mine"), scenario(ONE))
+    compared = run.compare()
+    assert compared["::test_mine"] == (Origin.NOT_COMPARABLE, base_alone.OUTSIDE)
+    assert compared[ONE][0] is Origin.INHERITED
+    assert child.asked == [(ONE,)]
+
+
 def test_base_that_does_not_build_is_not_comparable(
     violating: Callable[..., Violating], child: Child
 ) -> None:

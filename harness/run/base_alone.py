@@ -24,7 +24,7 @@ from harness.journal.writer import JournalWriter
 from harness.kernel.apply import apply_series
 from harness.kernel.base import Base
 from harness.kernel.build import Kernel, build_kernel
-from harness.lib import command
+from harness.lib import command, paths
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest, write_atomically
@@ -43,6 +43,8 @@ FOLDER = "base"  # in the results folder
 BASE = "base.json"
 QUESTION = "question.json"
 OUTPUT = "output.txt"
+TRIED = ("build", "probes", "boot")  # the stages that are tried with the base when they fail
+OUTSIDE = "a scenario outside of suites/ is not part of the program digest, so the base is not asked"
 ELSEWHERE = "a kernel that was built elsewhere (--kernel) has no base here"
 
 
@@ -167,9 +169,19 @@ class BaseAlone:
         base = self._known()
         if base is None:
             return dict.fromkeys(names, BaseAnswer(Verdict.NOT_REACHED, "the run did not find its base"))
+        inside = [name for name in names if name.startswith(f"{paths.SUITES.name}/")]
+        unknown = dict.fromkeys(set(names).difference(inside), BaseAnswer(Verdict.NOT_REACHED, OUTSIDE))
+        return unknown | self._answers_of(base, inside, before)
+
+    def _answers_of(
+        self, base: Base, names: Sequence[str], before: Callable[[], None]
+    ) -> dict[str, BaseAnswer]:
+        """Return the result of each scenario on this base, from the cache or asked now."""
         cache = BaseVerdicts(self._store, read_facts(self._results.dir))
         answers = {name: answer for name in names if (answer := cache.get(name)) is not None}
         missing = [name for name in names if name not in answers]
+        if names:
+            self._progress.say("")  # pytest's line of dots is still open
         if answers:
             self._progress.say(f"base: {_number(len(answers))} known of {base.version} alone")
         if missing:
@@ -197,16 +209,16 @@ class BaseAlone:
         log = f"{self._results.dir.name}/{FOLDER}/{OUTPUT}"
         if record is None:
             return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: its run did not begin ({log})")
-        asked = BaseVerdicts(self._store, read_facts(self._folder / LATEST)).conditions
+        for result in record.scenarios:
+            if result.entry.id == name and result.ended and result.verdict is Verdict.HARNESS_ERROR:
+                return BaseAnswer(Verdict.HARNESS_ERROR, result.reason)
         for stage in record.results:
             if stage.entry.kind in STAGES and stage.verdict is not Verdict.CONFORMS:
                 return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: {_failed(stage)}")
+        asked = BaseVerdicts(self._store, read_facts(self._folder / LATEST)).conditions
         if changed := [key for key, value in cache.conditions.items() if asked[key] != value]:
             reason = f"the base was asked under other conditions ({', '.join(changed)})"
             return BaseAnswer(Verdict.NOT_REACHED, reason)
-        for result in record.scenarios:
-            if result.entry.id == name and result.verdict is Verdict.HARNESS_ERROR:
-                return BaseAnswer(result.verdict, result.reason)
         return BaseAnswer(Verdict.NOT_REACHED, f"the base gave no verdict ({log})")
 
     # -- the build and the boot of the base ----------------------------------------------
@@ -219,7 +231,8 @@ class BaseAlone:
         If the base alone fails, or cannot be tried, nothing is known about the series: the
         result is a HarnessError, which says so.
         """
-        if not self._patched or self._request.no_base or not isinstance(error, (BuildError, BootError)):
+        judged = stage in TRIED and isinstance(error, (BuildError, BootError))
+        if not judged or not self._patched or self._request.no_base:
             return error
         base = self._known()
         if base is None:
