@@ -42,6 +42,7 @@ class Child:
         self.facts = Facts(**CONDITIONS_NOW)
         self.failed_stage = ""
         self.begins = True
+        self.interrupted_after: int | None = None
         self.asked: list[tuple[str, ...]] = []
 
     def __call__(self, argv: list[str], _output: object) -> int:
@@ -62,7 +63,9 @@ class Child:
         verdict = Verdict.VIOLATES if self.failed_stage else Verdict.CONFORMS
         journal.ended("build", verdict, reason=self.failed_stage)
         cache = BaseVerdicts(self.store, read_facts(results.dir))
-        for name in () if self.failed_stage else question.scenarios:
+        for number, name in enumerate(() if self.failed_stage else question.scenarios):
+            if number == self.interrupted_after:
+                raise KeyboardInterrupt
             answer = self.answers.get(name, ANSWER)
             journal.started(name)
             journal.ended(name, answer.verdict, reason=answer.reason)
@@ -172,6 +175,19 @@ def test_comparison_made_before_is_kept(violating: Callable[..., Violating], chi
     child.answers[ONE] = BaseAnswer(Verdict.CONFORMS)
     assert run.compare() == first
     assert child.asked == [(ONE,)]
+
+
+def test_interrupted_question_is_continued(violating: Callable[..., Violating], child: Child) -> None:
+    """What the base answered before Ctrl-C is kept, and only the rest is asked when the run is resumed."""
+    run = violating()
+    run.end(scenario(ONE), scenario(TWO))
+    child.interrupted_after = 1
+    with pytest.raises(KeyboardInterrupt):
+        run.compare()
+    assert not any(one.base for one in read(run.results.dir).scenarios)
+    child.interrupted_after = None
+    assert {origin for origin, _ in run.compare().values()} == {Origin.INHERITED}
+    assert child.asked == [(ONE, TWO), (TWO,)]
 
 
 def test_repetitions_are_one_question(violating: Callable[..., Violating], child: Child) -> None:

@@ -1,8 +1,9 @@
 """The cached results of scenarios on a base alone, so that each is asked once.
 
 An entry is valid under the conditions that decide a verdict: the base's tree, the
-kernel configuration, the compiler, the guest image, the accelerator, QEMU, and the
-digest of suites, probes and harness.
+kernel configuration, the compiler, the guest image, the accelerator, QEMU (a program
+of the same version may have other devices), and the digest of suites, probes and
+harness.
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from harness.verdict.verdict import Verdict
 
 KIND = "base-verdicts"
 #: The facts of run.json that decide a verdict of the base.
-CONDITIONS = ("base_tree", "fragments", "compiler", "image", "accelerator", "qemu", "program")
+CONDITIONS = (
+    "base_tree",
+    "fragments",
+    "compiler",
+    "image",
+    "accelerator",
+    "qemu",
+    "qemu_digest",
+    "program",
+)
 # A fault of the harness or the host is no result: the base is asked again.
 _KEPT = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.NOT_APPLICABLE, Verdict.KERNEL_DIED)
 
@@ -34,11 +44,10 @@ class BaseVerdicts:
         """Return the result of a scenario, by its id; None if there is none, or it is damaged."""
         path = self._store.path(KIND, self._key, f"{digest(scenario)}.json")
         try:
-            content = json.loads(path.read_bytes())
-            answer = BaseAnswer.read(content)
+            answer = BaseAnswer.read(json.loads(path.read_bytes()))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
-        return answer if content.get("scenario") == scenario and answer.verdict in _KEPT else None
+        return answer if answer.verdict in _KEPT else None
 
     def put(self, scenario: str, answer: BaseAnswer) -> None:
         """Keep the result of a scenario, unless it is a fault of the harness or the host."""

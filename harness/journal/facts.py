@@ -61,6 +61,7 @@ class Facts(TypedDict, total=False):
     accelerator: str
     accelerator_reason: str
     qemu: str  # version
+    qemu_digest: str  # of the program, which may be a script that starts the real one
     qemu_command: list[str]
     selection: list[str]  # the options and arguments that the user gave
     directory: str  # the working directory, to which paths in ``selection`` are relative

@@ -27,7 +27,7 @@ from harness.kernel.build import Kernel, build_kernel
 from harness.lib import command, paths
 from harness.lib.cache import Store
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
-from harness.lib.files import digest, write_atomically
+from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
 from harness.run.machines import Machines
 from harness.run.request import Request, RunInput
@@ -131,6 +131,8 @@ class BaseAlone:
     def remember(self, base: Base) -> None:
         """Keep the base in the results folder, also for a resumed run, and its tree in run.json."""
         fragments = digest(*(path.read_bytes() for path in self._request.fragments))
+        qemu = shutil.which(self._request.qemu)
+        self._results.write_run(qemu_digest=file_digest(Path(qemu)) if qemu is not None else "")
         self._results.write_run(base_tree=base.tree_of(base.commit), fragments=fragments)
         if self._patched:
             write_atomically(self._folder / BASE, json.dumps(_members(base), indent=1) + "\n")
