@@ -60,7 +60,7 @@ def identity(*mails: bytes) -> str:
         mail(DIFF, footer),
         mail(DIFF, more="X-Mailman: yes\nMessage-ID: <1@example.org>\n"),
         mail(DIFF).replace(b"Why.", b"Because.\n\nReviewed-by: R <r@example.org>"),
-        mail(DIFF).replace(b"---\n core", b"---\nv2: as in commit " + b"cd" * 20 + b"\n core"),
+        mail(DIFF).replace(b"---\n core", b"---\ncommit " + b"cd" * 20 + b"\n core"),
         b"From " + b"0" * 40 + b" Mon Sep 17 00:00:00 2001\n" + mail(DIFF),
         mail(DIFF.replace("@@ -7,3 +7,3 @@", "@@ -9,3 +9,3 @@").replace("index 1", "index 3")),
     ],

@@ -99,7 +99,8 @@ def test_load_reads_a_maildir(tmp_path: Path) -> None:
     for at, one in enumerate(reversed(parts)):
         file(tmp_path, f"mails/{'new' if at else 'cur'}/{at}.host:2,S", one.partition(b"\n")[2])
     file(tmp_path, "mails/tmp/half", b"Subject: [PATCH 3/2] half\n")
-    file(tmp_path, "mails/cur/.lock", b"")
+    hidden = mail("[PATCH 2/2] other", patch(40), name="9", to="0").partition(b"\n")[2]
+    file(tmp_path, "mails/cur/.4", hidden)
     (tmp_path / "mails/new").mkdir(exist_ok=True)
     loaded = series.load(str(tmp_path / "mails"), PATCHES)
     assert titles(loaded) == ["vfio: part 1", "vfio: part 2"]
