@@ -105,7 +105,7 @@ def test_posting_has_the_trailers_of_b4(tmp_path: Path) -> None:
 )
 def test_posting_has_links_to_earlier_revisions(tmp_path: Path, line: str) -> None:
     url = "https://lists.example.org/all/20260301.1-1-ann@example.org/"
-    text = f"All.\n\nSee https://example.org/x too.\n{line.replace('URL', url)}\n"
+    text = f"All.\n\nSee https://example.org/x too.\n: https://example.org/y\n{line.replace('URL', url)}\n"
     assert load(tmp_path, with_cover(text)).posting.previous == (url,)
 
 
