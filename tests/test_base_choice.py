@@ -169,6 +169,9 @@ class TestByFiles:
         )
         assert base_choice.advice(tested, replace(used, version="7.2.9")) == ""
         assert base_choice.advice(series_of(change(CORE, "7" * 12)), used) == ""
+        own = "drivers/vfio/pci/core.c"
+        as_here = change(own, base_blobs.of_base(used)[own])
+        assert base_choice.advice(series_of(as_here, change(CORE, "c" * 12)), used) == ""
 
 
 def test_pre_images_of_a_rename_are_of_the_old_name() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from real import LATER_BASE
 
 from harness.kernel import kconfig, kconfig_why
 from harness.kernel.base import fetch
@@ -149,11 +154,11 @@ def test_holds_evaluates_an_expression(condition: str, holds: bool) -> None:
     assert kconfig_why.holds(condition, {"A": "y", "M": "m", "S": '"text"', "N": "16"}) is holds
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of the real base that configuring it needs."""
+@functools.cache
+def source(release: str) -> Path:
+    """Return a folder with those files of a real base that configuring it needs."""
     store = Store()
-    base = fetch(store, Progress(store))
+    base = fetch(store, Progress(store), release)
     wanted = [
         "Makefile",
         "Kbuild",
@@ -163,8 +168,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tools/include",
         "include/linux",
     ]
-    place = tmp_path_factory.mktemp("linux")
-    archive = place.with_suffix(".tar")
+    place = Path(tempfile.mkdtemp(prefix="patchproof-linux-"))
+    atexit.register(shutil.rmtree, place)
+    archive = place / "archive.tar"
     command.run(
         ["git", "archive", f"--output={archive}", base.commit, "--", *wanted],
         env=git.environment(base.repository),
@@ -173,17 +179,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+EXTRA = ("debug.config", "leaks.config", "lines.config")
+
+
 @pytest.mark.build
-@pytest.mark.parametrize("more", [[], ["debug.config"], ["leaks.config"], ["lines.config"]], ids=str)
-def test_fragments_survive_in_the_real_kernel(source: Path, tmp_path: Path, more: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("release", "more"),
+    [(DEFAULT_BASE, ()), *((DEFAULT_BASE, (one,)) for one in EXTRA), (LATER_BASE, ()), (LATER_BASE, EXTRA)],
+)
+def test_fragments_survive_in_the_real_kernel(tmp_path: Path, release: str, more: tuple[str, ...]) -> None:
     """No requested option vanishes, and why() calls no option impossible that kconfig has set."""
-    asked = kconfig.requested([KCONFIG / name for name in (*FRAGMENTS, *more)], DEFAULT_BASE)
+    asked = kconfig.requested([KCONFIG / name for name in (*FRAGMENTS, *more)], release)
+    tree = source(release)
     (tmp_path / "fragment").write_text(kconfig.fragment_text(asked))
     command.run(
-        ["make", "-s", "-C", str(source), f"O={tmp_path}", "ARCH=x86_64", "allnoconfig"],
+        ["make", "-s", "-C", str(tree), f"O={tmp_path}", "ARCH=x86_64", "allnoconfig"],
         env={"LC_ALL": "C", "KCONFIG_ALLCONFIG": str(tmp_path / "fragment")},
     )
-    options = kconfig_why.Options(source)
+    options = kconfig_why.Options(tree)
     got = kconfig.values((tmp_path / ".config").read_text())
     lost = kconfig.dropped(asked, got)
     assert [f"{name}: {options.why(name, asked[name], got)}" for name in lost] == []
