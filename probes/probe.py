@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 PAGE = 4096
 DEADLINE = 10  # seconds
+# Seconds until the first reply of a new probe: on a busy host an interpreter starts slowly.
+START_DEADLINE = 60
 DEADLINE_MAX = 86400
 RANGES_MAX = 1 << 20
 GRACE = 2  # seconds, so that a child reports its timeout itself
@@ -1045,7 +1047,7 @@ def parse_new_name(line: Line) -> str:
 def first_reply(name: str, child: Child) -> str:
     """Wait for the first reply of a new probe; return the reply of spawn or fork."""
     children[name] = child
-    answer = ask(name, "version", DEADLINE)
+    answer = ask(name, "version", START_DEADLINE)
     return "ok" if answer.startswith("ok ") else answer
 
 

@@ -33,6 +33,8 @@ class Survivors:
     buffers: tuple[Buffer, ...]
 
 
+# Seconds to start a process.  On a busy host an interpreter starts slowly, and no scenario judges that.
+START_DEADLINE = 60
 # The kernel options behind the ways to open a device, and behind the makers of buffers.
 _OPTIONS = {
     "group": "VFIO_GROUP",
@@ -208,12 +210,12 @@ class Actor(Session):
 
     def spawn(self, name: str, uid: int | None = None) -> Actor:
         """Start a new actor that inherits no descriptor, as user ``uid`` if given."""
-        self.say("spawn", name, uid=uid)
+        self.say("spawn", name, uid=uid, deadline=START_DEADLINE)
         return self._child(name)
 
     def fork(self, name: str) -> Actor:
         """Fork; adopt() returns the child's handle of a mapping of this actor."""
-        self.say("fork", name)
+        self.say("fork", name, deadline=START_DEADLINE)
         return self._child(name)
 
     def give(self, buffer: Buffer, child: Actor) -> Buffer:
