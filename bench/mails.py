@@ -1,4 +1,4 @@
-"""Measure how long it takes to read a series out of 1,000 mails, and git mailsplit on the same file.
+"""Measure how long it takes to read and to check a series of 1,000 mails, and git mailsplit on the same file.
 
     python bench/mails.py [--runs N]
 
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.lib import paths
-from harness.series import series
+from harness.series import mailinfo, series
 
 HUNK = "".join(f" int line_{number};\n" for number in range(3))
 DIFF = f"diff --git a/x.c b/x.c\n--- a/x.c\n+++ b/x.c\n@@ -1,7 +1,7 @@\n{HUNK}-int old;\n+int new;\n{HUNK}"
@@ -66,10 +66,18 @@ def split(path: Path) -> None:
         subprocess.run(["git", "mailsplit", f"-o{folder}", "--", str(path)], check=True, capture_output=True)
 
 
-def measure(path: Path, runs: int) -> tuple[float, float]:
-    """Return the seconds to read the series in ``path``, and those that git takes to split it."""
+def check(loaded: series.Series) -> None:
+    """Let git decode every patch, and read its diff, with nothing at hand from before."""
+    mailinfo.forget()
+    series.check(loaded)
+
+
+def measure(path: Path, runs: int) -> tuple[float, float, float]:
+    """Return the seconds to read the series in ``path``, to check it, and for git to split it."""
+    loaded = series.load(str(path), paths.PATCHES)
     return (
         seconds(lambda: series.load(str(path), paths.PATCHES), runs),
+        seconds(lambda: check(loaded), runs),
         seconds(lambda: split(path), runs),
     )
 
@@ -82,14 +90,21 @@ def main() -> int:
     parser.add_argument("--runs", metavar="N", type=int, default=5, help="default: %(default)s")
     runs = parser.parse_args().runs
     shown = Table("mails")
-    for heading in ("MB", "read, s", "git mailsplit, s", "ratio"):
+    for heading in ("MB", "read, s", "check, s", "git mailsplit, s", "ratio"):
         shown.add_column(heading, justify="right")
     for name, content in (("thread, 5 patches", "".join(thread())), ("999 patches", "".join(patches(999)))):
         with tempfile.TemporaryDirectory(prefix="patchproof-bench-") as folder:
             path = Path(folder) / "t.mbox"
             path.write_text(content)
-            read, git = measure(path, runs)
-        shown.add_row(name, f"{len(content) / 1e6:.1f}", f"{read:.2f}", f"{git:.2f}", f"{read / git:.1f}")
+            read, checked, git = measure(path, runs)
+        shown.add_row(
+            name,
+            f"{len(content) / 1e6:.1f}",
+            f"{read:.2f}",
+            f"{checked:.2f}",
+            f"{git:.2f}",
+            f"{read / git:.1f}",
+        )
     Console().print(shown)
     return 0
 

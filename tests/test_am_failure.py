@@ -113,7 +113,7 @@ def test_fault_of_the_host_is_no_fault_of_the_series(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str, says: str
 ) -> None:
     put_first_on_path(tmp_path, monkeypatch, case)
-    mailinfo.decode.cache_clear()
+    mailinfo.forget()
     with pytest.raises(HarnessError, match=says) as failure:
         applied(base, tmp_path, mail(DIFF))
     assert failure.value.exit_code is ExitCode.HARNESS
@@ -121,7 +121,7 @@ def test_fault_of_the_host_is_no_fault_of_the_series(
 
 
 def test_full_disk_for_temporary_files_is_no_damaged_patch(base: Base, tmp_path: Path) -> None:
-    mailinfo.decode.cache_clear()
+    mailinfo.forget()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))  # as a quota
     try:

@@ -182,7 +182,7 @@ def test_apply_sees_nothing_of_a_hostile_user(
     commit = commit_of(base_made_once, tmp_path / "plain")
     decoded = mailinfo.decode("x", WITH_CR)
     assert decoded.patch.endswith(b"-one\r\n+two\r\n")
-    mailinfo.decode.cache_clear()
+    mailinfo.forget()
     hostile: Path = request.getfixturevalue("hostile")
     assert commit_of(base_made_once, tmp_path / "again") == commit
     assert mailinfo.decode("x", WITH_CR) == decoded

@@ -24,6 +24,7 @@ def of(mails: Sequence[tuple[str, bytes]]) -> str:
     """
     if not mails:
         return ""
+    mailinfo.decode_ahead(content for _, content in mails)
     try:
         diffs = [_diff(mailinfo.decode(name, content).patch) for name, content in mails]
     except ApplyError:

@@ -175,6 +175,7 @@ def check(series: Series) -> list[list[diff.FileDiff]]:
 
     Raises ApplyError, which names patch and file, for hostile content.
     """
+    mailinfo.decode_ahead(patch.content for patch in series.patches)
     return [_changes(patch) for patch in series.patches]
 
 
