@@ -152,6 +152,24 @@ def test_promised_dialect_leaves_the_others_out_aloud(
     assert f"The dialect {promised} is tested, but not {left_out}" in choice.note
 
 
+@pytest.mark.parametrize("promised", ["auto", "map"])
+def test_new_constants_without_a_revoke_are_noted(chosen: Chosen, promised: str) -> None:
+    guard = "#define _LINUX_UDMABUF_H\n"
+    header = f"{guard}#define VFIO_DEVICE_PCI_RECLAIM 0x3b7b\nenum {{ VFIO_CUT_NOW }};\n"
+    choice = chosen({"include/uapi/linux/vfio.h": header}, promised=promised)
+    assert (choice.dialect, choice.problem) == ("map", "")
+    uapi = "include/uapi/linux/vfio.h"
+    assert f"uses: VFIO_CUT_NOW ({uapi}), VFIO_DEVICE_PCI_RECLAIM ({uapi}). If" in choice.note
+    assert chosen({"include/linux/vfio.h": header}).note == ""
+    assert chosen({uapi: header, VFIO: FEATURE}).note == ""
+
+
+def test_new_constants_of_a_memory_attribute_are_not_noted(chosen: Chosen) -> None:
+    flags = "enum { VFIO_DMABUF_ATTR_WC = 1 << 28 };\n"
+    assert chosen({"include/uapi/linux/vfio.h": flags, VFIO: flags}) == Choice("map")
+    assert "VFIO_DMABUF_ATTR_WC" in chosen({"include/uapi/linux/vfio.h": flags}).note
+
+
 def test_promise_of_an_absent_dialect_blames_the_series(chosen: Chosen) -> None:
     with pytest.raises(BuildError, match=r"VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE in linux/vfio\.h"):
         chosen({VFIO: RENAMED}, promised="feature")

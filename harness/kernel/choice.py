@@ -15,6 +15,9 @@ NAMED = 8  # names in a message; the others are counted
 # Calls on DMABUFs whose names do not say what they do: a feature of the device, or an ioctl.
 _CALL = re.compile(r"VFIO_DEVICE_\w*DMA_?BUF\w*|DMA_BUF_IOCTL_\w+|IOMMU\w*DMA_?BUF\w*", re.ASCII)
 _KNOWN_CALLS = ("VFIO_DEVICE_FEATURE_DMA_BUF", "VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR")
+# Headers whose other new constants are noted: any of them may be an interface that no scenario uses.
+_HEADER = re.compile(r"include/uapi/linux/(?:vfio|dma-buf|dma-heap|udmabuf|iommufd)[\w-]*\.h", re.ASCII)
+_GUARD = re.compile(r"\w+_H_*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Choice:
 
     ``problem`` says which interface of the series is not tested, because it is unknown or
     one of several; it is empty if there is none.  ``note`` names known interfaces that the
-    run leaves out on purpose.
+    run leaves out on purpose, or new constants that no scenario uses.
     """
 
     dialect: str
@@ -44,7 +47,8 @@ def choose(promised: str, interfaces: Interfaces, tree: Tree | None) -> Choice:
     added = AddedNames.of(tree) if tree is not None else AddedNames({}, {})
     unknown = _unknown_constants(interfaces, added)
     if promised != "auto":
-        return Choice(dialect, note=_left_out(dialect, interfaces, unknown))
+        note = _left_out(dialect, interfaces, unknown)
+        return Choice(dialect, note=note or _unused(dialect, interfaces, added))
     new = [one for one in interfaces.revoke if one.name in added.constants]
     if len(new) == 1:
         return Choice(new[0].kind, note=_left_out(new[0].kind, interfaces, unknown))
@@ -57,7 +61,9 @@ def choose(promised: str, interfaces: Interfaces, tree: Tree | None) -> Choice:
     if tree is not None:
         names |= added.like(REVOKING, tree)
     names = {name: path for name, path in names.items() if name not in added.constants}
-    return Choice(dialect, _unknown(unknown, names, dialect) if unknown or names else "")
+    if unknown or names:
+        return Choice(dialect, _unknown(unknown, names, dialect))
+    return Choice(dialect, note=_unused(dialect, interfaces, added))
 
 
 def _unknown_constants(interfaces: Interfaces, added: AddedNames) -> dict[str, str]:
@@ -99,6 +105,30 @@ def _left_out(dialect: str, interfaces: Interfaces, unknown: Mapping[str, str]) 
     """Return a sentence on the interfaces that a run of a dialect does not test; empty if there are none."""
     others = {one.name: one.header for one in interfaces.revoke if one.kind != dialect} | dict(unknown)
     return f"The dialect {dialect} is tested, but not {_listed(others)}." if others else ""
+
+
+def _unused(dialect: str, interfaces: Interfaces, added: AddedNames) -> str:
+    """Return a sentence on the constants of a series that does not revoke; empty if there are none.
+
+    Constants of a memory attribute are left out if there is an interface for it.
+    """
+    if interfaces.revoke:
+        return ""
+    names = {
+        name: path
+        for name, path in added.constants.items()
+        if _HEADER.fullmatch(path)
+        and name not in _KNOWN_CALLS
+        and not _GUARD.fullmatch(name)
+        and not (interfaces.attributes and "ATTR" in name)
+    }
+    if not names:
+        return ""
+    return (
+        f"Nothing that revokes is tested, because the dialect is {dialect}. The series adds constants that "
+        f"no scenario uses: {_listed(names)}. If one of them revokes, the harness has to learn it "
+        "(harness/kernel/dialect.py)."
+    )
 
 
 def _listed(names: Mapping[str, str]) -> str:
