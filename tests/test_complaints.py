@@ -104,6 +104,15 @@ def kinds(raw: bytes) -> list[str]:
             "csd: Detected non-responsive CSD lock (#1) on CPU#0, waiting 5 ns for CPU#01 f+0x0/0x1(g).",
             "lockup",
         ),
+        ("smp: csd: Detected non-responsive CSD lock (#1) on CPU#0, waiting 5 ns for CPU#01 f(g).", "lockup"),
+        ("BUG: Bad page state: 12 messages suppressed", "bad-page"),
+        ("rcu: __call_rcu_common(): Double-freed CB f+0x0/0x1->f+0x0/0x1()!!!", "debug-objects"),
+        ("vfio-pci 0000:00:04.0: dma_pool_alloc ring, 00000000a1b2c3d4 (corrupted)", "dma-pool"),
+        ("vfio-pci 0000:00:04.0: dma_pool_free ring, dma 0x1000 already free", "dma-pool"),
+        ("vfio-pci 0000:00:04.0: dma_pool_destroy ring busy", "dma-pool"),
+        ("psi: inconsistent task state! task=210:actor cpu=0 psi_flags=4 clear=0 set=4", "psi"),
+        ("debugfs: 'vfio0' already exists in 'vfio'", "sysfs"),
+        ("Error: Driver 'vfio-pci' is already registered, aborting...", "sysfs"),
     ],
 )
 def test_message_of_a_fault_is_one_complaint(message: str, kind: str) -> None:

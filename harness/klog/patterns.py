@@ -31,6 +31,7 @@ UNSTAMPED = frozenset({"dropped"})
 #: Kinds whose message stands alone.  A call trace belongs to it only if it follows immediately.
 WITHOUT_TRACE = frozenset(
     {
+        "dma-pool",
         "file",
         "iommu",
         "iommufd",
@@ -40,6 +41,7 @@ WITHOUT_TRACE = frozenset(
         "nmi",
         "oom",
         "preempt-count",
+        "psi",
         "resource",
         "runtime-pm",
     }
@@ -72,7 +74,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     (
         NOTICE,
-        r"BUG: [^\n]{0,9}(/\d+[:,.\s]|:\d+ |\[\d+\]|,pid=| \(\d+\)| +state:)",
+        r"BUG: (?!Bad page state: \d+ messages)[^\n]{0,9}(/\d+[:,.\s]|:\d+ |\[\d+\]|,pid=| \(\d+\)| +state:)",
         "no function: the end of a name that begins with a newline, as in lockdep_print_held_locks()",
     ),
     (
@@ -133,7 +135,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ("lockup", r"BUG: workqueue lockup - .*", "kernel/workqueue.c"),
     (
         "lockup",
-        r"csd: (Detected|Continued) non-responsive CSD lock .*",
+        r"(smp: )?csd: (Detected|Continued) non-responsive CSD lock .*",
         "kernel/smp.c: csd_lock_wait_toolong()",
     ),
     (
@@ -181,6 +183,13 @@ TABLE: tuple[tuple[str, str, str], ...] = (
         "kernel/dma/debug.c: err_printk()",
     ),
     ("debug-objects", r"ODEBUG: \S+ .*object: .*", "lib/debugobjects.c: debug_print_object()"),
+    ("debug-objects", r"rcu: \w+\(\): Double-freed CB .*", "kernel/rcu/tree.c: __call_rcu_common()"),
+    (
+        "dma-pool",
+        r"\S+ \S+: (dma_pool_\w+|pool_\w+) .*(\(corrupted\)|\(bad (dma|vaddr)\)|already free| busy)",
+        "mm/dmapool.c",
+    ),
+    ("psi", r"psi: (task underflow|inconsistent task state)!.*", "kernel/sched/psi.c"),
     (
         "oom",
         rf"(Memory cgroup out|Out) of memory: (Killed process \d+ \({_COMM}\) )?.*",
@@ -282,6 +291,8 @@ TABLE: tuple[tuple[str, str, str], ...] = (
     ),
     ("sysctl", r"sysctl (duplicate entry|table check failed): .*", "fs/proc/proc_sysctl.c"),
     ("sysfs", r"sysfs: cannot create duplicate filename.*", "fs/sysfs/dir.c: sysfs_warn_dup()"),
+    ("sysfs", r"debugfs: '[^\n]*' already exists in '[^\n]*'", "fs/debugfs/inode.c"),
+    ("sysfs", r"Error: Driver '.*' is already registered, aborting\.\.\.", "drivers/base/driver.c"),
     ("dmar-fault", r"DMAR: \[(DMA|INTR)[^\]]*\] .*", "drivers/iommu/intel/dmar.c: dmar_fault_do_one()"),
     ("memory-type", r"x86/PAT: .*(conflicting|expected mapping type|overlap).*", "arch/x86/mm/pat/memtype.c"),
 )
