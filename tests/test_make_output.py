@@ -135,6 +135,9 @@ def failure(*lines: str) -> BuildError | HarnessError:
         "make[3]: *** fork: Resource temporarily unavailable.  Stop.",
         "make[3]: vfork: Resource temporarily unavailable",
         "/bin/sh: fork: retry: Resource temporarily unavailable",
+        "make: write error: stdout",
+        "zstd: error 11 : Allocation error : not enough memory",
+        "ld: BFD (GNU Binutils for Debian) 2.44 assertion fail ../../bfd/elflink.c:2868",
         "make[2]: *** write jobserver: Bad file descriptor.  Stop.",
         "make: *** read jobs pipe: Bad file descriptor.  Stop.",
         "ld: final link failed: memory exhausted",
@@ -189,6 +192,7 @@ def test_fault_of_the_machine_is_a_harness_error(line: str) -> None:
     [
         "drivers/a.c:1:2: error: #error foo: No space left on device",
         "drivers/a.c:1:2: error: #error cc1: internal compiler error: Segmentation fault",
+        "drivers/a.c:1:2: error: #error please install libelf-dev",
         "drivers/a.c:1:2: warning: #warning sh: 1: flex: not found",
         "drivers/Makefile:3: x: internal compiler error: Segmentation fault",
         "drivers/a.c:1:10: fatal error: stdio.h: No such file or directory",

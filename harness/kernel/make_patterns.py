@@ -92,7 +92,7 @@ MACHINE = tuple(
         (
             (
                 rf"{_MAKE}\*\*\* (?:read|write|creating|acquiring|duping) job",
-                rf"{_MAKE}\*\*\* (?:internal error|wait): ",
+                rf"{_MAKE}\*\*\* (?:internal error|wait): |{_MAKE}write error: stdout",
             ),
             "make failed by itself, which proves nothing about the series. Run it again.",
         ),
@@ -110,6 +110,7 @@ MACHINE = tuple(
                 r"\S+: (?:fatal error: )?out of memory\b",
                 rf"{_NO_TEXT}.*[:\]] '?(?:Cannot allocate memory|(?:virtual )?memory exhausted){_END}",
                 r"terminate called after throwing an instance of 'std::bad_alloc'|\s*what\(\):  std::bad",
+                r"zstd: [Ee]rror\b.*: not enough memory",
                 r"MemoryError$|Out of memory!$",
             ),
             f"Memory ran out. {MEMORY}",
@@ -136,7 +137,7 @@ MACHINE = tuple(
                 r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:)(?:(?:\S+|\{standard input\}): )?"
                 r"Internal error(?:, aborting| in) ",
                 r"\S+: (?:fatal error: )?\S+ terminated with signal \d",
-                rf"{_NO_TEXT}\S+: BFD .*internal error",
+                rf"{_NO_TEXT}\S+: BFD .*(?:internal error|assertion fail )",
             ),
             "The compiler crashed, which does not prove the series wrong. Run it again, or update it.",
         ),
@@ -172,7 +173,7 @@ MACHINE = tuple(
                 rf"(?:\S*/)?{_HOST_FOLDERS}/\S*:\d+(?::\d+)?: {_MISSING_HEADER}",
                 r"/usr/\S+:\d+(?::\d+)?: fatal error: \S+: No such file or directory$",
                 rf"{_LD}cannot find (?:-l\w|\w*crt\w*\.o)",
-                r".*please install (?:libelf|libssl|elfutils|openssl|pahole|dwarves|ncurses|lib\w+-dev)",
+                rf"{_NO_TEXT}.*please install (?:elfutils|openssl|pahole|dwarves|ncurses|lib(?:elf|ssl|\w+-dev))",
             ),
             HEADERS_MISSING,
         ),
