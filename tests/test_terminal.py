@@ -131,6 +131,17 @@ def test_table_is_ordered_by_requirement(tmp_path: Path) -> None:
     assert order == ["REV-9", "REV-10", "MAP-01", "MAP-02"]  # groups in the order of the plan
 
 
+def test_table_line_is_no_wider_for_another_long_cell(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "example")
+    many = tuple(f"MAP-{number:02}" for number in range(40))
+    entries = [Entry("a", Kind.SCENARIO, "A title", ("REV-01",)), Entry("b", Kind.SCENARIO, "", many)]
+    results.journal().plan(entries)
+    printed = shown(results.dir, io.StringIO())
+    line = next(line for line in printed.splitlines() if "REV-01" in line)
+    assert len(line) < 80
+    assert ", ".join(many) in printed
+
+
 def test_table_cuts_a_long_reason(tmp_path: Path) -> None:
     printed = shown(run_one(tmp_path, "\n".join(f"line{number}." for number in range(9))), io.StringIO())
     assert "      line3.\n      ...\n" in printed

@@ -29,6 +29,7 @@ from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Kind, Verdict
 
 NARROW = 90  # columns; on a narrower terminal a table would fold every cell
+_WIDEST = 40  # columns of a cell that are kept free in every line
 REASON_LINES = 4
 MARK = "!"  # before a result that is not as expected
 INHERITED = "="  # before a violation that the base has, too
@@ -167,7 +168,7 @@ def _table(rows: Sequence[_Row]) -> Table:
 
 def _lines(rows: Sequence[_Row]) -> Iterator[str]:
     widths = [
-        max((len(cell) for cell in column), default=0)
+        min(max((len(cell) for cell in column), default=0), _WIDEST)
         for column in ([row.verdict for row in rows], [row.subject for row in rows])
     ]
     for row in rows:
