@@ -55,6 +55,14 @@ def link(site: Site) -> Address:
         (f"http://127.0.0.1:80/all/{ID}/", "http://127.0.0.1:80/all"),
         (f"https://patch.msgid.link/{ID}", ""),
         (f"https://lkml.kernel.org/r/{ID}", ""),
+        (f"HTTPS://lore.example.org/all/{ID}", "https://lore.example.org/all"),
+        (f"lore.kernel.org/r/{ID}/", "https://lore.kernel.org/r"),
+        (f"patch.msgid.link/{ID}", ""),
+        (f"https://patchwork.example.org/project/a-list/patch/{ID}/", ""),
+        (f"https://patchwork.example.org/project/a-list/patch/{ID}/mbox/", ""),
+        (f"https://patchwork.example.org/project/a-list/cover/{ID}/", ""),
+        (f"Message-ID: <{ID}>", ""),
+        (f"id:{ID}", ""),
     ],
 )
 def test_address_has_message_id_and_archive(argument: str, archive: str) -> None:
@@ -69,6 +77,25 @@ def test_address_is_none_for_names_and_files(argument: str) -> None:
 def test_link_without_message_id_is_refused() -> None:
     with pytest.raises(UsageError, match="names no message-id, as https://HOST/LIST/MESSAGE-ID/"):
         Address.parse("https://lists.example.org/archives/2026-March/1234.html")
+
+
+@pytest.mark.parametrize(
+    "rest", ["thread/ABCDEF/", "message/ABCDEF/", "export/x.mbox.gz?thread=ABCDEF", "2026/3/"]
+)
+def test_link_into_mailman_names_no_message_id(rest: str) -> None:
+    with pytest.raises(UsageError, match="download the thread there as an mbox file"):
+        Address.parse(f"https://lists.example.org/archives/list/a-list@lists.example.org/{rest}")
+
+
+def test_link_that_is_malformed_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"The link https://\[::1/all/a@b/ cannot be read: "):
+        Address.parse("https://[::1/all/a@b/")
+
+
+def test_archive_with_a_malformed_address_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ARCHIVE_VARIABLE, "https://[::1")
+    with pytest.raises(UsageError, match=r"The address https://\[::1/a@b/t.mbox.gz cannot be read: "):
+        thread(store, Address("a@b"))
 
 
 def test_message_id_with_slash_is_one_segment_of_the_url() -> None:

@@ -112,7 +112,10 @@ def content(url: str, limit: int) -> bytes:
     UsageError for another kind of URL, UnreachableError if the server cannot be reached or
     does not give the file, HarnessError for a larger file.
     """
-    where = urllib.parse.urlsplit(url)
+    try:
+        where = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"The address {printable(url)} cannot be read: {error}.") from None
     local = where.scheme == "http" and where.hostname in ("127.0.0.1", "::1", "localhost")
     if not (where.scheme == "https" or local) or not where.hostname:
         raise UsageError(

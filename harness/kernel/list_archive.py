@@ -29,6 +29,10 @@ ARCHIVE_VARIABLE = "PATCHPROOF_ARCHIVE"
 DEFAULT_ARCHIVE = "https://lore.kernel.org/all"
 # Hosts of links that have no mails: they redirect to the default archive.
 _REDIRECTING = ("lkml.kernel.org", "patch.msgid.link", "msgid.link")
+_PATCHWORK = re.compile(r"/project/[^/]+/(?:patch|cover)$")  # before a message-id; it has no threads
+_HYPERKITTY = re.compile(r"/list/[^/@]+@[^/@]+/(?:message|thread|latest|export|\d{4})(?:/|$)")
+# The header's name, or the search word of mail programs, before a message-id.
+_LABEL = re.compile(r"(?:message-id|msgid|mid|id):\s*", re.IGNORECASE)
 KIND = "threads"  # of what the cache keeps
 
 _ID = re.compile(r"[^\s<>@]{1,400}@[^\s<>@]{1,400}")
@@ -50,8 +54,11 @@ class Address:
 
         Raises UsageError for a link that names no message-id.
         """
-        if argument.startswith(("https://", "http://")):
+        if re.match(r"https?://", argument, re.IGNORECASE):
             return cls._of_link(argument)
+        if re.match(rf"(?:lore\.kernel\.org|{'|'.join(map(re.escape, _REDIRECTING))})/", argument):
+            return cls._of_link(f"https://{argument}")
+        argument = _LABEL.sub("", argument, count=1) if _LABEL.match(argument) else argument
         bare = argument.removeprefix("<").removesuffix(">")
         if _ID.fullmatch(bare) and (bare != argument or "/" not in argument):
             return cls(bare)
@@ -60,14 +67,23 @@ class Address:
     @classmethod
     def _of_link(cls, link: str) -> Address:
         """Parse ``https://HOST/LIST/MESSAGE-ID/``, with or without ``T/``, ``raw`` and the like after it."""
-        parts = urllib.parse.urlsplit(link)
+        try:
+            parts = urllib.parse.urlsplit(link)
+        except ValueError as error:
+            raise UsageError(f"The link {printable(link)} cannot be read: {error}.") from None
+        if _HYPERKITTY.search(parts.path):
+            raise UsageError(
+                f"The link {printable(link)} leads into an archive of Mailman 3, whose links have no message-id. "
+                "Give the mail's Message-ID itself; or download the thread there as an mbox file, and name that."
+            )
         segments = parts.path.split("/")
         for at, segment in enumerate(segments):
             found = urllib.parse.unquote(segment).removeprefix("<").removesuffix(">")
             if _ID.fullmatch(found):
-                if parts.hostname in _REDIRECTING:
+                before = "/".join(segments[:at])
+                if parts.hostname in _REDIRECTING or _PATCHWORK.search(before):
                     return cls(found)
-                return cls(found, f"{parts.scheme}://{parts.netloc}{'/'.join(segments[:at])}")
+                return cls(found, f"{parts.scheme}://{parts.netloc}{before}")
         raise UsageError(
             f"The link {printable(link)} names no message-id, as https://HOST/LIST/MESSAGE-ID/ does. Give "
             "the mail's Message-ID itself, or save the thread as an mbox file and name that."
