@@ -173,7 +173,7 @@ MACHINE = tuple(
                 rf"(?:\S*/)?{_HOST_FOLDERS}/\S*:\d+(?::\d+)?: {_MISSING_HEADER}",
                 r"/usr/\S+:\d+(?::\d+)?: fatal error: \S+: No such file or directory$",
                 rf"{_LD}cannot find (?:-l\w|\w*crt\w*\.o)",
-                rf"{_NO_TEXT}.*please install (?:elfutils|openssl|pahole|dwarves|ncurses|lib(?:elf|ssl|\w+-dev))",
+                rf"{_NO_TEXT}.*please install (?:lib\w+|elfutils|openssl|pahole|dwarves|ncurses)",
             ),
             HEADERS_MISSING,
         ),
