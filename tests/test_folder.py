@@ -112,6 +112,12 @@ def test_folder_with_one_mbox_of_patches_is_read(tmp_path: Path) -> None:
         ({"v4.mbox": numbered(1, 1)}, "It holds v4.mbox; name that file itself"),
         ({"v1/0001-a.patch": numbered(1, 1), "v2/0001-a.patch": numbered(1, 1)}, "folders v1, v2; name one"),
         ({"README": b"Nothing."}, "holds no patches"),
+        ({"0001-a.patch": numbered(1, 1), "0002-b.patch": b"\n"}, "0002-b.patch in"),
+        ({"0001-a.patch": numbered(1, 1), "0002-b.patch": b""}, "cannot be tested: it is empty"),
+        (
+            {"t.patch": numbered(1, 1) + mail("Re: [PATCH 1/1] vfio: part 1", "Good.\n")},
+            "holds no diff; name the file t.patch itself",
+        ),
     ],
 )
 def test_folder_that_is_no_series_is_refused(tmp_path: Path, files: dict[str, bytes], says: str) -> None:
@@ -181,6 +187,32 @@ def test_folder_of_two_revisions_gives_the_wanted_one(tmp_path: Path, revision: 
 # --- lists
 
 
+@pytest.mark.parametrize(("revision", "line"), [("1", 1), ("2", 2)])
+def test_folder_of_two_revisions_by_name_gives_one(tmp_path: Path, revision: str, line: int) -> None:
+    files = {
+        "0001-part-1.patch": bare(1),
+        "0002-part-3.patch": bare(3),
+        "v2-0001-part-2.patch": bare(2, "[PATCH v2] "),
+        "v2-0002-part-4.patch": bare(4, "[PATCH v2] "),
+    }
+    loaded = load(tmp_path, files, revision)
+    assert titles(loaded) == [f"vfio: part {line}", f"vfio: part {line + 2}"]
+
+
+def test_folder_of_quilt_with_unlisted_patches_names_them(tmp_path: Path) -> None:
+    files = {
+        "a.patch": bare(1),
+        "b.patch": bare(2),
+        "c.patch": bare(3),
+        "series": b"\xef\xbb\xbf./b.patch\r\n",
+    }
+    loaded = load(tmp_path, files)
+    assert titles(loaded) == ["vfio: part 2"]
+    assert loaded.posting.notes[1:] == (
+        f"Left out: a.patch, c.patch, which {tmp_path / 'mine' / 'series'} does not list.",
+    )
+
+
 def test_folder_of_quilt_has_the_order_of_its_list(tmp_path: Path) -> None:
     listed = (
         b"# the order\n\nz-first.patch\na/second.patch -p1 # with a word\n#unused.patch\nthird.patch -p 1\n"
@@ -188,8 +220,9 @@ def test_folder_of_quilt_has_the_order_of_its_list(tmp_path: Path) -> None:
     files = {"z-first.patch": bare(1, ""), "a/second.patch": bare(2, ""), "third.patch": bare(3, "")}
     loaded = load(tmp_path, {"series": listed, **files, "unused.patch": bare(4, "")})
     assert subjects(loaded) == ["vfio: part 1", "vfio: part 2", "vfio: part 3"]
-    (note,) = loaded.posting.notes
-    assert "mine/series" in note
+    order, left_out = loaded.posting.notes
+    assert "mine/series" in order
+    assert left_out.startswith("Left out: unused.patch, which ")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +272,12 @@ def test_folder_with_a_link_out_of_it_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "mine", {"0001-a.patch": bare(1)})
     (tmp_path / "mine" / "0002-b.patch").symlink_to(tmp_path / "secret")
     assert "leads out of the folder" in refusal_of(tmp_path, {})
+
+
+def test_folder_with_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "mine", {"0001-a.patch": numbered(1, 1)})
+    (folder / "0002-b.patch").symlink_to("0002-b.patch")
+    assert "0002-b.patch is a link to itself" in refusal_of(tmp_path, {})
 
 
 def test_folder_with_a_pipe_is_refused(tmp_path: Path) -> None:

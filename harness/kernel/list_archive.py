@@ -73,8 +73,9 @@ class Address:
             raise UsageError(f"The link {printable(link)} cannot be read: {error}.") from None
         if _HYPERKITTY.search(parts.path):
             raise UsageError(
-                f"The link {printable(link)} leads into an archive of Mailman 3, whose links have no message-id. "
-                "Give the mail's Message-ID itself; or download the thread there as an mbox file, and name that."
+                f"The link {printable(link)} leads into an archive of Mailman 3, whose links have no "
+                "message-id. Give the mail's Message-ID itself; or download the thread there as an mbox "
+                "file, and name that."
             )
         segments = parts.path.split("/")
         for at, segment in enumerate(segments):

@@ -288,13 +288,15 @@ def _cover(draft: Draft, threads: Threads) -> Mail | None:
     return None if other else found
 
 
-def _check_nothing_left(mails: Iterable[Mail], chosen: Chosen, family: Iterable[Draft]) -> None:
+def _check_nothing_left(mails: Sequence[Mail], chosen: Chosen, family: Iterable[Draft]) -> None:
     """Raise NotASeriesError for the first file of a folder that is not of the series."""
     used = {id(mail) for mail in chosen.patches} | {id(mail) for draft in family for mail in draft.mails}
     for mail in mails:
         if id(mail) not in used and mail is not chosen.cover and not _is_hand_made_cover(mail):
             why = "is not of the series" if mail.has_diff else "holds no diff"
-            raise NotASeriesError(f"the mail {mail.shown} {why}; remove the file")
+            others = mail.name and sum(one.name == mail.name for one in mails) > 1
+            what = f"name the file {printable(mail.name)} itself" if others else "remove the file"
+            raise NotASeriesError(f"the mail {mail.shown} {why}; {what}")
 
 
 def _is_hand_made_cover(mail: Mail) -> bool:

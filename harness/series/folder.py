@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from pathlib import Path
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
 from harness.series import mbox
+from harness.series.draft import Revision, revision_of
 from harness.series.mail import Mail
 from harness.series.mbox import NotASeriesError
 
 QUILT = "series"  # the file in which quilt lists the patches
+MAX_SHOWN = 8  # names in a note; the rest is counted
 MAILS = (".patch", ".eml")
 BOXES = (".mbox", ".mbx", ".gz", ".xz", ".bz2", ".zst")
 
@@ -35,28 +38,36 @@ class Contents:
     notes: tuple[str, ...] = ()
 
 
-def read(folder: Path, names: Sequence[str] | None, roots: Sequence[Path], limit: int) -> Contents:
+def read(
+    folder: Path,
+    names: Sequence[str] | None,
+    roots: Sequence[Path],
+    limit: int,
+    wanted: Revision | None = None,
+) -> Contents:
     """Read the patches of ``folder``: those with ``names``, of quilt's list, or all.
 
-    Only ordinary files below ``roots`` are read, and ``limit`` bytes of all.  Raises
-    UsageError for any other file, and for a file that is no mail.
+    Of all, those of the revision ``wanted`` have to be in order, if one is wanted.  Only
+    ordinary files below ``roots`` are read, and ``limit`` bytes of all.  Raises UsageError
+    for any other file, and for a file that is no mail.
     """
     reader = _Reader(folder, roots, limit)
     if names is not None:
         mails = [Mail(reader.bytes_of(name), Path(name).name) for name in names]
         return Contents(tuple(mails), listed=True, ordered=True)
+    visible = sorted(path.name for path in folder.iterdir() if not _is_leftover(path.name))
+    patches = [name for name in visible if name.lower().endswith(MAILS)]
     quilt = folder / QUILT
     if quilt.is_file():
-        listed = _quilt(reader.bytes_of(QUILT).decode(errors="replace"), quilt)
+        listed = _quilt(reader.bytes_of(QUILT).decode("utf-8-sig", errors="replace"), quilt)
         mails = [mail for name in listed for mail in reader.mails_of(name)]
-        return Contents(tuple(mails), True, True, (f"The order of the patches is that of {quilt}.",))
-    visible = sorted(path.name for path in folder.iterdir() if not _is_leftover(path.name))
-    mails = [
-        mail
-        for name in visible
-        if name.lower().endswith(MAILS)
-        for mail in reader.mails_of(name)
-    ]  # fmt: skip
+        said = [f"The order of the patches is that of {quilt}."]
+        if rest := [name for name in patches if name not in map(os.path.normpath, listed)]:
+            more = f" and {len(rest) - MAX_SHOWN} more" if len(rest) > MAX_SHOWN else ""
+            shown = ", ".join(map(printable, rest[:MAX_SHOWN]))
+            said.append(f"Left out: {shown}{more}, which {quilt} does not list.")
+        return Contents(tuple(mails), True, True, tuple(said))
+    mails = [mail for name in patches for mail in reader.mails_of(name)]
     diffs = [name for name in visible if name.lower().endswith(".diff")]
     if diffs and not mails:
         raise UsageError(
@@ -64,7 +75,7 @@ def read(folder: Path, names: Sequence[str] | None, roots: Sequence[Path], limit
             "who wrote it and why. `git format-patch` makes mails of commits."
         )
     notes = tuple(f"Left out: {printable(name)}, by its name a diff and no mail." for name in diffs[:5])
-    mails, ordered = _by_name(folder, mails)
+    mails, ordered = _by_name(folder, mails, wanted)
     return Contents(tuple(mails), ordered=ordered, notes=notes)
 
 
@@ -92,7 +103,11 @@ class _Reader:
 
     def bytes_of(self, name: str) -> bytes:
         path = self._folder / name
-        if not any(path.resolve().is_relative_to(root) for root in self._roots):
+        try:
+            inside = any(path.resolve().is_relative_to(root) for root in self._roots)
+        except (OSError, RuntimeError):
+            raise UsageError(f"{printable(str(path))} is a link to itself. Remove it.") from None
+        if not inside:
             raise UsageError(f"The patch {printable(name)} leads out of the folder {self._folder}.")
         if not path.is_file():
             raise UsageError(f"There is no patch file {printable(str(path))}.")
@@ -120,16 +135,17 @@ def _is_leftover(name: str) -> bool:
     return name.startswith((".", "#")) or name.endswith(("~", ".orig", ".rej", ".bak", ".swp"))
 
 
-def _by_name(folder: Path, mails: Iterable[Mail]) -> tuple[list[Mail], bool]:
+def _by_name(folder: Path, mails: Iterable[Mail], wanted: Revision | None) -> tuple[list[Mail], bool]:
     """Return the mails of a folder in their order, and whether it is known.
 
     Patches with [PATCH n/m] are put in order later.  Those without need numbers in the
     names of their files.  Raises UsageError if these are not 1 to n.
     """
     mails = sorted(mails, key=lambda mail: (_number(mail.name), mail.name))
-    bare = [mail for mail in mails if mail.has_diff and mail.tag.number is None]
+    meant = [mail for mail in mails if mail.has_diff and wanted in (None, revision_of(mail))]
+    bare = [mail for mail in meant if mail.tag.number is None]
     files = list(dict.fromkeys(mail.name for mail in bare))
-    if len(files) < 2 or len(bare) < sum(mail.has_diff for mail in mails):
+    if len(files) < 2 or len(bare) < len(meant):
         return mails, len(files) == 1
     nameless = [name for name in files if not _NAME.match(name)]
     if nameless:
@@ -143,7 +159,7 @@ def _by_name(folder: Path, mails: Iterable[Mail]) -> tuple[list[Mail], bool]:
         if (other := by_number.setdefault(_number(name), name)) != name:
             raise UsageError(
                 f"The folder {folder} holds two patches with one number, {printable(other)} and "
-                f"{printable(name)}; keep one revision."
+                f"{printable(name)}; keep one revision, or choose it with --revision."
             )
     revisions = {(_NAME.match(name) or [None, None])[1] for name in files}
     if len(revisions) > 1:

@@ -52,6 +52,8 @@ def read(content: bytes, name: str = "") -> Mbox:
     ``name`` becomes the name of each mail.  Raises NotASeriesError if there is no mail.
     """
     content = content.removeprefix(_BOM).lstrip(b"\r\n\t ")
+    if not content:
+        raise NotASeriesError("it is empty")
     for begin, what in _NO_MAIL.items():
         if re.match(begin, content):
             raise NotASeriesError(what)

@@ -255,7 +255,7 @@ def _load_maildir(path: Path, patches_dir: Path, revision: Revision | None) -> S
 
 def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Series:
     manifest = Manifest.read(path / MANIFEST)
-    contents = folder.read(path, manifest.patches, [path, patches_dir], MAX_BYTES)
+    contents = folder.read(path, manifest.patches, [path, patches_dir], MAX_BYTES, revision)
     if not any(mail.has_diff for mail in contents.mails) and manifest.dialect == "base":
         contents = replace(contents, mails=())
     elif not contents.mails:
