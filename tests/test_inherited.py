@@ -54,6 +54,7 @@ def test_series_of_nothing_is_not_green(nothing: Path, tmp_path: Path) -> None:
         "test_a_dmabuf_reaches_the_memory[c]": ("failure", "not comparable"),
     }
     assert "the base refuses what the series offers (map buf1 " in output
+    assert "1 failed, 1 inherited" in output.splitlines()[-1]
     assert facts(tmp_path / "results")["tree"] == facts(tmp_path / "results")["base_tree"]
 
 
@@ -65,6 +66,8 @@ def test_inherited_violation_alone_passes(nothing: Path, tmp_path: Path) -> None
         code, output = run("run", "--series", nothing, "--results", results, INHERITED, mark=tmp_path)
         assert code == ExitCode.OK, output
         assert "= violates (inherited)" in output
+        assert "1 inherited" in output.splitlines()[-1]
+        assert "failed" not in output.splitlines()[-1]
     assert "base: 1 scenario known of 6.19.6 alone" in output
     assert not (tmp_path / "2" / "latest" / "base" / "output.txt").exists()
     asked = ("--series", nothing, "--results", tmp_path / "3", "--no-base")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 
 import pytest
 
+from harness.journal.reader import read
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 from harness.plugin.items import RUN
@@ -19,18 +20,33 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     try:
         result = yield
     except session.Failed:
-        _compare(run)
+        _compare(run, session.config)
         raise
-    _compare(run)
+    _compare(run, session.config)
     return result
 
 
-def _compare(run: Run | None) -> None:
+def _compare(run: Run | None, config: pytest.Config) -> None:
     if run is None or run.failures:
         return  # a host on which the stages failed would not boot the base either
     try:
         with host_errors(run.results.dir):
             run.compare_with_base()
+            _set_inherited_apart(
+                config, {one.entry.id for one in read(run.results.dir).results if one.inherited}
+            )
     except PatchproofError as error:
         run.failures.append(error)
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
+
+
+def _set_inherited_apart(config: pytest.Config, ids: Collection[str]) -> None:
+    """Let pytest's closing line count inherited violations apart, as they fail no run."""
+    terminal: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None or not ids:
+        return
+    for category in ("failed", "error"):
+        reports = terminal.stats.pop(category, [])
+        terminal.stats.setdefault("inherited", []).extend(one for one in reports if one.nodeid in ids)
+        if others := [one for one in reports if one.nodeid not in ids]:
+            terminal.stats[category] = others
