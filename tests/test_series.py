@@ -428,7 +428,7 @@ def test_mbox_of_one_mail_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mails", "says"),
     [
-        ([], "does not begin with a mail"),
+        ([], "it is empty"),
         ([b"\x7fELF\x02\x01"], "does not begin with a mail"),
         ([make_mail("Hello"), make_mail("Re: [PATCH 1/1] x")], "holds no patch"),
         ([make_mail("[PATCH 0/2] only the cover")], "lacks patch 1, 2 of 2"),
