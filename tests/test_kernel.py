@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from small_kernel import DMABUF, SmallKernel, bzimage, headers
 
-from harness.kernel import build
+from harness.kernel import build, lost_options
 from harness.kernel.build import Kernel
 from harness.lib.errors import BuildError, HarnessError, UsageError
 
@@ -130,6 +130,17 @@ def test_build_without_an_option_that_the_base_lacks(small: SmallKernel) -> None
     with pytest.raises(BuildError) as caught:
         small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
+
+
+def test_options_of_the_base_are_asked_of_each_compiler(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.fragment.write_text(small.fragment.read_text() + "CONFIG_DMABUF_MOVE_NOTIFY=y\n")
+    for version, asked in (("gcc 14", 1), ("gcc 14", 1), ("gcc 15", 2)):
+        monkeypatch.setattr(lost_options, "toolchain", lambda compiler, version=version: version)
+        small.build({"drivers/dmabuf.c": DMABUF.replace("1", version[-2:])})
+        shutil.rmtree(small.store.root / "kernel")
+        assert len(list((small.store.root / "config").iterdir())) == asked
 
 
 def test_build_folder_of_a_killed_run_is_discarded(small: SmallKernel) -> None:

@@ -17,10 +17,9 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from harness.kernel import kconfig, lost_options
-from harness.kernel.builddir import BZIMAGE, BuildDir
+from harness.kernel.builddir import BZIMAGE, BuildDir, toolchain
 from harness.kernel.kconfig_why import is_on
 from harness.kernel.tree import Tree
-from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
@@ -84,8 +83,8 @@ def build_kernel(
     fragment, and HarnessError when the machine fails (no space, no memory, no compiler).
     """
     request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
-    toolchain = _toolchain()
-    key = digest(RECIPE, ARCH, tree.tree_id, request, toolchain)
+    compiler = toolchain()
+    key = digest(RECIPE, ARCH, tree.tree_id, request, compiler)
 
     def make(folder: Path) -> None:
         build_dir = BuildDir(store, tree.base.version, request)
@@ -106,7 +105,7 @@ def build_kernel(
             shutil.copyfile(log, folder / "build.log")
             meta = {
                 "release": release_of(folder / "bzImage"),
-                "compiler": toolchain,
+                "compiler": compiler,
                 "warnings": warnings,
                 "missing": missing,
             }
@@ -180,11 +179,6 @@ def make_lines(store: Store, fragments: Sequence[Path], version: str, headers: P
     """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
     build_dir = BuildDir(store, version, kconfig.fragment_text(kconfig.requested(fragments, version)))
     return [shlex.join(build_dir.configure_argv()), shlex.join(build_dir.build_argv(headers))]
-
-
-def _toolchain() -> str:
-    """Return the versions of compiler and linker, as these print them."""
-    return ", ".join(command.run([tool, "--version"]).split("\n", 1)[0].strip() for tool in ("gcc", "ld"))
 
 
 @contextmanager

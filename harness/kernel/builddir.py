@@ -83,6 +83,11 @@ def _oldest(folders: Iterable[Path], current: Path, kept: int) -> list[Path]:
     return others[kept - 1 :]
 
 
+def toolchain(compiler: str = "gcc") -> str:
+    """Return the versions of compiler and linker, as these print them."""
+    return ", ".join(command.run([tool, "--version"]).split("\n", 1)[0].strip() for tool in (compiler, "ld"))
+
+
 def _why_not_writable(folder: Path) -> str:
     """Return why SPACE_LEFT bytes cannot be written below ``folder``, or an empty text."""
     if shutil.disk_usage(folder).free < SPACE_LEFT:
@@ -116,6 +121,7 @@ class BuildDir:
         self._unfinished = self.build / ".patchproof-unfinished"
         self._fragment = self.build / _FRAGMENT
         self._compiler = self.root / f"{build}.cc"
+        self.compiler = compiler
         self._wrapper = _COMPILER.format(compiler=compiler)
         self._ccache = store.root / "ccache"
         self._begun_cold = False

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.kernel.builddir import BuildDir
+from harness.kernel.builddir import BuildDir, toolchain
 from harness.kernel.tree import Tree, without_series
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError
@@ -46,11 +46,16 @@ def configure(
 def _lost_by_base(
     store: Store, progress: Progress, build_dir: BuildDir, tree: Tree, stage: Stage, log: Path
 ) -> Mapping[str, str]:
-    """Return the options that the base alone loses, with the reasons; asked once for each base."""
+    """Return the options that the base alone loses, with the reasons; asked once for each base.
+
+    It is configured with the compiler of ``build_dir``, on which some options depend.
+    """
     base = without_series(tree)
+    compiler = build_dir.compiler
+    name = _FOLDER if compiler == "gcc" else f"{_FOLDER}-{Path(compiler).name}"
 
     def make(folder: Path) -> None:
-        alone = BuildDir(store, tree.base.version, build_dir.request, _FOLDER)
+        alone = BuildDir(store, tree.base.version, build_dir.request, name, compiler)
         stage.update("configuring the base")
         alone.check_out(base, progress)
         try:
@@ -60,6 +65,6 @@ def _lost_by_base(
         alone.end()
         write_atomically(folder / "lost.json", json.dumps(lost, indent=1))
 
-    entry = store.entry("config", digest("1", base.tree_id, build_dir.request), make)
+    entry = store.entry("config", digest("2", base.tree_id, build_dir.request, toolchain(compiler)), make)
     lost: dict[str, str] = json.loads((entry / "lost.json").read_text())
     return lost
