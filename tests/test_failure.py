@@ -7,7 +7,7 @@ import pytest
 from harness.actor.reply import DeadlineError
 from harness.lib.paths import SUITES
 from harness.run.error_to_verdict import KernelDiedError, UnhealthyKernelError
-from harness.run.failure import failure_of, without_varying
+from harness.run.failure import both, failure_of, without_varying
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,9 @@ def test_deaths_of_the_kernel_have_one_failure() -> None:
     one = KernelDiedError("The kernel died: Oops: 0002 [#1] SMP")
     other = KernelDiedError("The kernel died: it does not answer any more")
     assert failure_of(one) == failure_of(other)
+
+
+@pytest.mark.parametrize(("first", "second"), [("", ""), ("", "assert 1 == 2"), ("assert 1 == 2", "")])
+def test_missed_deadline_beside_another_failure_has_none(first: str, second: str) -> None:
+    assert both(first, second) == ""
+    assert both("assert 1 == 2", "the kernel died") == "assert 1 == 2\nthe kernel died"

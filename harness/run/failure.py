@@ -39,6 +39,11 @@ def failure_of(error: BaseException) -> str:
     return "\n".join(without_varying(part) for part in parts)[:LIMIT]
 
 
+def both(first: str, second: str) -> str:
+    """Return the failures of two phases as one, empty if one of them is: that cannot be compared."""
+    return f"{first}\n{second}"[:LIMIT] if first and second else ""
+
+
 def without_varying(text: str) -> str:
     """Return ``text`` without the parts that differ between two runs of one kernel."""
     for pattern, replacement in _VARYING:

@@ -24,7 +24,7 @@ from harness.run.error_to_verdict import (
     observation_of,
 )
 from harness.run.examine_kernel import Examiner, MachineState
-from harness.run.failure import failure_of
+from harness.run.failure import both, failure_of
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.comparison import BaseAnswer
@@ -165,8 +165,8 @@ class ScenarioRun:
             self._worst = new
         elif new.verdict is worst.verdict:
             reason = f"{first_line(worst.reason)}; after that, {new.reason}"
-            both = (f"{worst.details}\n\n{new.details}", f"{worst.failure}\n{new.failure}")
-            self._worst = Observation(new.verdict, reason, both[0], failure=both[1])
+            details = f"{worst.details}\n\n{new.details}"
+            self._worst = Observation(new.verdict, reason, details, failure=both(worst.failure, new.failure))
         return new
 
     def end(self) -> bool:

@@ -86,7 +86,7 @@ def compare(verdict: Verdict, failure: str, complaints: Iterable[str], base: Bas
     if missing := [one for one in seen if one not in base.complaints]:
         return Comparison(Origin.NEW, f"the base does not have the complaint {', '.join(missing)}")
     if verdict is Verdict.KERNEL_DIED and not seen:
-        reason = "the kernel of the base died as well, and neither said why"
+        reason = "the kernel of the base died as well, and this one did not say why"
         return Comparison(Origin.NOT_COMPARABLE, reason)
     if verdict is Verdict.VIOLATES and not failure:
         reason = f"a missed deadline is not compared; {words}"
