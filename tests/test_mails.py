@@ -50,6 +50,7 @@ def refusal_of(folder: Path, mails: list[bytes], revision: str | None = None) ->
         "[PATCH][RFC {}]",
         "[PATCH vfio-next v3 {}]",
         "[PATCH v3 RESEND {}]",
+        "[PATCH take#3 {}]",
         "[PATCH 6.1/5.15 {}]",
         "[PATCH 5.10.y {}]",
         "[A-list] [PATCH v3 {}]",
@@ -390,6 +391,45 @@ def test_mails_with_a_single_patch_posted_again_are_refused(tmp_path: Path) -> N
     assert "`b4 am`" in message
 
 
+def test_mails_of_one_patch_posted_again_are_refused(tmp_path: Path) -> None:
+    again = mail("[PATCH v2] vfio: part 1", patch(10, "better"), name="again", to="1")
+    refusal = refusal_of(tmp_path, [*posting(), again])
+    assert "revision 2 posts only one patch again ('[PATCH v2] vfio: part 1' <again@example.org>)" in refusal
+    assert titles(load(tmp_path, [*posting(), again], "1")) == parts()
+
+
+@pytest.mark.parametrize(
+    ("single", "tags", "newest", "oldest"),
+    [
+        ("[PATCH v2]", "[PATCH {}]", ["vfio: part 1"], parts()),
+        ("[PATCH]", "[PATCH v2 {}]", parts(), ["vfio: part 1"]),
+        ("[RFC PATCH]", "[PATCH {}]", parts(), ["vfio: part 1"]),
+    ],
+)
+def test_mails_of_one_patch_are_another_revision(
+    tmp_path: Path, single: str, tags: str, newest: list[str], oldest: list[str]
+) -> None:
+    mails = [*posting(tags), mail(f"{single} vfio: part 1", patch(10, "other"), name="single")]
+    loaded = load(tmp_path, mails)
+    assert titles(loaded) == newest
+    assert "The mails hold the revisions" in loaded.posting.notes[0]
+    assert titles(load(tmp_path, mails, "RFC1" if "RFC" in single else "1")) == oldest
+
+
+def test_mails_without_a_revision_in_answer_are_no_older_one(tmp_path: Path) -> None:
+    again = mail("[PATCH] vfio: part 1", patch(10, "better"), name="again", to="1")
+    loaded = load(tmp_path, [*posting("[PATCH v2 {}]"), again])
+    assert titles(loaded) == parts()
+    assert "Left out: the patch '[PATCH] vfio: part 1'" in loaded.posting.notes[0]
+
+
+def test_mails_with_a_message_id_are_preferred(tmp_path: Path) -> None:
+    ids = posting()
+    copies = [b"\n".join(line for line in one.split(b"\n") if b"ID:" not in line) for one in ids]
+    loaded = load(tmp_path, [*copies, *ids])
+    assert [one.content for one in loaded.patches] == ids[1:]
+
+
 def test_mails_for_a_release_with_a_point_are_a_series(tmp_path: Path) -> None:
     assert titles(load(tmp_path, posting("[PATCH v5.10 {}]"))) == parts()
 
@@ -518,6 +558,15 @@ def test_mails_with_each_first_line_are_split(tmp_path: Path, first: str) -> Non
     assert [len(files) for files in series.check(loaded)] == [1, 1]
 
 
+def test_mails_with_headers_in_their_text_are_read(tmp_path: Path) -> None:
+    quoted_headers = "From: Bob\nDate: today\nSubject: [PATCH] vfio: x\n"
+    attached = f"--b\nContent-Type: message/rfc822\n\nMessage-ID: <a@b>\n{quoted_headers}\nHello.\n--b--\n"
+    content = f"--b\nContent-Type: text/plain\n\n{patch(10)}\n{attached}"
+    mixed = mail("[PATCH] vfio: x", content, headers="Content-Type: multipart/mixed; boundary=b\n", first="")
+    for one in (mail("[PATCH] vfio: x", quoted_headers + "\n" + patch(10), first=""), mixed):
+        assert titles(load(tmp_path, [one])) == ["vfio: x"]
+
+
 def test_mails_after_other_text_are_read(tmp_path: Path) -> None:
     loaded = load(tmp_path, [b"Archive of May\n\n", *posting()])
     assert titles(loaded) == parts()
@@ -554,6 +603,21 @@ def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
         (mail("[PATCH v3 2/2] vfio: x", patch(10)), "lacks patch 1 of 2. If the revision posts only some"),
         (b"".join(posting()[:2]) + mail("[PATCH 2/2] vfio: part 2"), "part 2' holds no diff"),
         (mail("[PATCH] vfio: x", "W\0hy.\n" + patch(10)), "holds a NUL byte"),
+        (mail("[PATCH 3/2] vfio: x", patch(10)), "has the number 3 of only 2"),
+        (
+            mail("[PATCH] vfio: x", "Why.\n\nFrom me 12:30:00 2021\nand\n" + patch(10), name="x"),
+            "its line 'From me 12:30:00 2021' begins a mail for git, and no headers follow. If it is text of "
+            "the mail '[PATCH] vfio: x' <x@example.org>, write >From",
+        ),
+        (
+            mail("[PATCH] vfio: x", patch(10), first="", name="1")
+            + mail("[PATCH] vfio: y", patch(20), first="", name="2"),
+            "no line From begins the mail '[PATCH] vfio: y' <2@example.org>. Save them in a folder",
+        ),
+        (
+            b"".join(posting(count=1)).replace(b"From mboxrd@z Thu Jan  1 00:00:00 1970\n", b""),
+            "several mails",
+        ),
     ],
 )
 def test_mails_that_are_no_series_are_refused(tmp_path: Path, content: bytes, says: str) -> None:

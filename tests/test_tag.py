@@ -64,6 +64,11 @@ from harness.series import tag
         ("RESEND: [PATCH v3 1/2] x", 1, 2, 3, False),
         ("***SPAM*** [PATCH 1/2] x", 1, 2, 1, False),
         ("{Spam?} [A-list] [PATCH 1/2] x", 1, 2, 1, False),
+        ("PATCH v3 1/2: x", 1, 2, 3, False),
+        ("RFC PATCH v3 1/2: x", 1, 2, 3, True),
+        ("(PATCH v3 1/2) x", 1, 2, 3, False),
+        ("[PATCH take#3 1/2] x", 1, 2, 3, False),
+        ("[PATCH v31/2] x", None, None, 1, False),
         ("[PATCH v3] x", None, None, 3, False),
         ("[PATCH] x", None, None, 1, False),
     ],
@@ -89,6 +94,10 @@ def test_tag_of_a_patch_is_read(
         "Antwort: [EXT] [PATCH 1/2] x",
         "R: [PATCH 1/2] x",
         "Re[2]: [PATCH 1/2] x",
+        "Re(2): [PATCH 1/2] x",
+        "Re^2: [PATCH 1/2] x",
+        "Rif: [PATCH 1/2] x",
+        "回覆: [PATCH 1/2] x",
         "回复：[PATCH 1/2] x",  # noqa: RUF001
     ],
 )
@@ -99,7 +108,18 @@ def test_tag_after_re_is_an_answer(subject: str) -> None:
 
 @pytest.mark.parametrize(
     "subject",
-    ["vfio: x", "[media] vfio: x", "[x86/mm] vfio: x", "vfio: fix [PATCH 1/2] x", "", "[", "[GIT PULL] VFIO"],
+    [
+        "vfio: x",
+        "r600: x",
+        "PATCH 1/2 of x",
+        "(PATCH) x",
+        "[media] vfio: x",
+        "[x86/mm] vfio: x",
+        "vfio: fix [PATCH 1/2] x",
+        "",
+        "[",
+        "[GIT PULL] VFIO",
+    ],
 )
 def test_tag_of_an_untagged_subject_is_none(subject: str) -> None:
     read = tag.parse(subject)

@@ -101,7 +101,7 @@ def _once(mails: Iterable[Mail], notes: Notes) -> list[Mail]:
     for several in same.values():
         ids = {mail.message_id for mail in several if mail.message_id}
         parents: set[str] = set()
-        for mail in sorted(several, key=lambda mail: (mail.message_id, mail.content)):
+        for mail in sorted(several, key=lambda mail: (not mail.message_id, mail.message_id, mail.content)):
             if ids & set(mail.related) - {mail.message_id} or mail.parent in parents:
                 notes.leave_out("the mail", mail, ", which repeats a patch unchanged")
             else:
@@ -145,12 +145,23 @@ def _with_numbered_covers(drafts: Sequence[Draft], bare: Sequence[Draft], thread
 def _without_additions(
     mails: Iterable[Mail], drafts: Iterable[Draft], threads: Threads, notes: Notes
 ) -> list[Mail]:
-    """Return patches without numbers that do not accompany a numbered series."""
+    """Return patches without numbers that do not accompany a numbered series.
+
+    A patch of a series that its sender has posted alone as another revision is one.
+    """
+    drafts = list(drafts)
+    revisions = {draft.revision for draft in drafts}
+    own = {(title_of(one), one.sender) for draft in drafts for one in draft.patches}
     near = {threads.thread(one) for draft in drafts for one in draft.mails}
     titles = {title for draft in drafts for title in draft.titles}
     rest = []
     for mail in mails:
-        if threads.thread(mail) in near:
+        revision, inside = revision_of(mail), threads.thread(mail) in near
+        again = mail.has_diff and mail.tag.tagged and (title_of(mail), mail.sender) in own
+        # An older one in the thread is a patch without a revision in its tag.
+        if again and revision not in revisions and not (inside and revision < max(revisions)):
+            rest.append(mail)
+        elif inside:
             notes.leave_out(
                 "the patch", mail, ", which is not numbered with the series and answers its thread"
             )

@@ -193,8 +193,14 @@ def _newest(family: Sequence[Draft], threads: Threads, wanted: Revision | None, 
     same = [draft for draft in family if draft.revision == last.revision]
     complete = [draft for draft in family if not draft.missing]
     revisions = sorted({draft.revision for draft in family})
+    older = frozenset().union(*(draft.ids for draft in family if draft.revision != last.revision))
+    one_of_several = last.total is None and any((draft.total or 1) > 1 for draft in family)
+    if one_of_several and all(older & _before(mail, threads) for mail in last.patches):
+        raise NotASeriesError(
+            f"revision {last.revision} posts only one patch again ({last.shown}). `b4 am` puts such a "
+            "revision together; or choose another one with --revision"
+        )
     if last.missing:
-        older = frozenset().union(*(draft.ids for draft in family if draft.revision != last.revision))
         if last.patches and not last.covers and all(older & _before(mail, threads) for mail in last.patches):
             posted = ", ".join(str(number) for number in sorted(last.numbers)[:20])
             raise NotASeriesError(
@@ -248,6 +254,9 @@ def _check(draft: Draft) -> None:
             hint = ". If the revision posts only some patches again, `b4 am` puts it together"
         raise NotASeriesError(f"it lacks patch {_numbers(draft.missing)} of {draft.total}{hint}")
     for mail in draft.ordered():
+        number, total = mail.tag.number, mail.tag.total
+        if number is not None and total is not None and number > total:
+            raise NotASeriesError(f"the mail {mail.shown} has the number {number} of only {total}")
         if not mail.has_diff:
             raise NotASeriesError(f"the mail {mail.shown} holds no diff that git would apply")
         if b"\0" in mail.text:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.lib.text import printable
 from harness.series import tag
 from harness.series.mail import Mail, holds_diff, message, subject, with_date
 
@@ -17,6 +18,8 @@ _FROM = re.compile(rb"^From [^\n]*", re.MULTILINE)
 _HEADER = re.compile(
     rb"From \S|(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*){0,1000}?(?:From|Subject):", re.I
 )
+# Headers in the text of a mail.
+_INNER_HEADERS = re.compile(rb"^((?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*){3,200})", re.MULTILINE)
 _YEAR = re.compile(rb"\s*\+?(\d{1,9})")
 # The line of programs that put a time zone before the year, which git does not know.
 _OTHER_START = re.compile(rb"From \S{1,200} .{0,80}\d:\d\d(?::\d\d)? .{0,20}\d{4}\s*")
@@ -75,7 +78,30 @@ def read(content: bytes, name: str = "") -> Mbox:
         content = content[starts[0] :]
         starts = list(_starts(content))
     bounds = [0, *(start for start in starts if start > 0), len(content)]
-    return Mbox(tuple(Mail(content[a:b], name) for a, b in itertools.pairwise(bounds)), before)
+    mails = tuple(Mail(content[a:b], name) for a, b in itertools.pairwise(bounds))
+    _check_begins(mails)
+    return Mbox(mails, before)
+
+
+def _check_begins(mails: Sequence[Mail]) -> None:
+    """Raise NotASeriesError if a mail was split by its text, or if mails were not split from each other."""
+    for previous, mail in itertools.pairwise(mails):
+        line, _, rest = mail.content.partition(b"\n")
+        if not _HEADER.match(rest) and mail.has_diff:
+            raise NotASeriesError(
+                f"its line {printable(line.decode(errors='replace'), 80)!r} begins a mail for git, and no "
+                f"headers follow. If it is text of the mail {previous.shown}, write >From"
+            )
+    if len(mails) > 1 or mails[0].header("Content-Type").lower().startswith(("multipart/", "message/")):
+        return
+    body = mails[0].content.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+    for found in _INNER_HEADERS.finditer(body):
+        inner = Mail(found[1])
+        if inner.message_id and inner.header("From") and inner.subject:
+            raise NotASeriesError(
+                f"it holds several mails, and no line From begins the mail {inner.shown}. Save them in a "
+                "folder, one file each, and name that"
+            )
 
 
 def without_tag(line: str) -> str:

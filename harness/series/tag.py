@@ -6,10 +6,13 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-# One piece before the title: the mark of an answer or of a filter, or a bracket, which may hold one more.
+# One piece before the title: the mark of an answer or of a filter, a tag without brackets, or a bracket,
+# which may hold one more.
 _PIECE = re.compile(
-    r"\s*(?:(?P<answer>(?:re|r|res|aw|antw|antwort|sv|vs|tr|odp|ynt|fwd?|wg|ответ|回复|答复|转发)(?:\[\d{1,3}\])?\s?[:：])"  # noqa: RUF001
+    r"\s*(?:(?P<answer>(?:re|r|res|aw|antw|antwort|sv|vs|tr|odp|ynt|fwd?|wg|rif|ответ|回复|回覆|答复|转发|轉寄)"
+    r"(?:\[\d{1,3}\]|\(\d{1,3}\)|\^\d{1,3})?\s?[:：])"  # noqa: RUF001
     r"|(?P<filter>(?:ext|external|spam|caution|resend|repost)\s?:|\*{2,5}\s?\w{1,20}\s?\*{2,5}|\{\w{1,20}\??\})"
+    r"|(?P<plain>(?:RFC\s)?PATCH(?:\s?v\d{1,4})?\s\d{1,4}/\d{1,4})\s?:|\((?P<round>PATCH\b[^()\[\]]*\d/\d+)\)"
     r"|\[(?P<tag>(?:[^\[\]]|\[[^\[\]]*\])*)\])",
     re.IGNORECASE,
 )
@@ -20,7 +23,7 @@ _PULL = re.compile(r"(?<![^\W_])(?:GIT[ -]?PULL|PULL[ -]REQUEST)(?=\W|$)", re.IG
 # Not the v of a release, as in [PATCH v5.10 1/2].
 _REVISION = re.compile(
     r"(?:(?<![\w.])|(?<=PATCH)|(?<=PATCH[_.])|(?<=PATCHES)|(?<=PATCHSET)|(?<=RFC)|(?<=RESEND))"
-    r"(?:v|ver|version|rev|take)[ .]?(\d{1,4})(?![\w])(?!\.\d)",
+    r"(?:v|ver|version|rev|take)[ .#]?(\d{1,4})(?![\w/])(?!\.\d)",
     re.IGNORECASE,
 )
 _ONLY_REVISION = re.compile(r"(?:.*[\s,;])?v\d{1,4}(?:[\s,;].*)?", re.IGNORECASE)  # not [list-v9]
@@ -66,8 +69,9 @@ def parse(subject: str) -> Tag:
             continue
         if piece["filter"] is not None:
             continue
-        pending.append(piece["tag"])
-        if _is_tag(piece["tag"]):
+        bracket = piece["tag"] or piece["plain"] or piece["round"] or ""
+        pending.append(bracket)
+        if _is_tag(bracket):
             tags, pending, end = tags + pending, [], at
     tagged = [one for one in tags if _is_tag(one)]
     tagged.sort(key=lambda one: _PATCH.search(one) is None)  # what is said beside PATCH is said of the patch
