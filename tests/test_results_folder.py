@@ -107,3 +107,13 @@ def test_console_link_is_the_newest_machines(tmp_path: Path) -> None:
         for file in ("console.log", "qemu.txt"):
             (folder / file).write_text(name)
             assert (results.dir / file).read_text() == name
+
+
+def test_reopened_folder_requires_the_same_base(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "example")
+    results.write_run(base_wanted="7.3", digest="0")
+    results.journal().plan([])
+    again = ResultsFolder.reopen(results.dir)
+    again.require(series="example", base_wanted="7.3", digest="0")
+    with pytest.raises(HarnessError, match=r"because the base is 7\.2 now, and was 7\.3 then"):
+        again.require(series="example", base_wanted="7.2", digest="1")

@@ -13,6 +13,7 @@ RUN = "run.json"
 #: The facts that stay equal in all parts of a resumed run, and their descriptions for a message.
 IDENTITY = {
     "series": "the name of the series",
+    "base_wanted": "the base",
     "digest": "the digest of the series",
     "tree": "the git tree of the kernel",
     "kernel": "the identity of the kernel",

@@ -59,6 +59,8 @@ class Run:
         entries = [*stages_of(self.request), *(entry for entry, _ in scenarios)]
         if self.earlier is not None:
             self.results, self.journal = self.earlier.results, self.earlier.journal
+            if self.request.tree is None and self.request.kernel is None:
+                self.results.require(series=series.name, base_wanted=series.base)
             self.results.require(series=series.name, digest=series.digest)
             self.earlier.check(entries)
             self.left = list(self.earlier.left)
