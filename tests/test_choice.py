@@ -191,6 +191,19 @@ def test_headers_alone_show_an_unknown_interface(tmp_path: Path, text: str, word
     assert bool(words) == bool(choice.problem)
 
 
+def test_headers_alone_show_an_unknown_call(tmp_path: Path) -> None:
+    (tmp_path / "linux").mkdir()
+    known = "#define DMA_BUF_IOCTL_SYNC 1\n#define VFIO_DEVICE_GET_GFX_DMABUF 2\n"
+    header = tmp_path / "linux/vfio.h"
+    header.write_text(known)
+    assert choose("auto", Interfaces.of(tmp_path), None) == Choice("map")
+    header.write_text(f"{known}#define VFIO_DEVICE_FEATURE_DMA_BUF_CUT 15\n")
+    choice = choose("auto", Interfaces.of(tmp_path), None)
+    assert "no scenario uses: VFIO_DEVICE_FEATURE_DMA_BUF_CUT (linux/vfio.h)." in choice.note
+    header.write_text(f"{known}{FEATURE}#define VFIO_DEVICE_FEATURE_DMA_BUF_CUT 16\n")
+    assert choose("auto", Interfaces.of(tmp_path), None) == Choice("feature")
+
+
 def test_problem_shows_hostile_names_cut_and_counted(chosen: Chosen) -> None:
     names = "".join(f"#define VFIO_REVOKE_{'x' * 300}_{number} {number}\n" for number in range(20))
     choice = chosen({VFIO: names})

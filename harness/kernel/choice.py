@@ -7,14 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.kernel.added_names import AddedNames
-from harness.kernel.dialect import CONSTANTS, REVOKING, Constant, Interfaces, resolve
+from harness.kernel.dialect import CALL, CONSTANTS, KNOWN_CALLS, REVOKING, Constant, Interfaces, resolve
 from harness.kernel.tree import Tree
 from harness.lib.text import printable
 
 NAMED = 8  # names in a message; the others are counted
-# Calls on DMABUFs whose names do not say what they do: a feature of the device, or an ioctl.
-_CALL = re.compile(r"VFIO_DEVICE_\w*DMA_?BUF\w*|DMA_BUF_IOCTL_\w+|IOMMU\w*DMA_?BUF\w*", re.ASCII)
-_KNOWN_CALLS = ("VFIO_DEVICE_FEATURE_DMA_BUF", "VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR")
 # Headers whose other new constants are noted: any of them may be an interface that no scenario uses.
 _HEADER = re.compile(r"include/uapi/linux/(?:vfio|dma-buf|dma-heap|udmabuf|iommufd)[\w-]*\.h", re.ASCII)
 _GUARD = re.compile(r"\w+_H_*", re.ASCII)
@@ -68,12 +65,12 @@ def choose(promised: str, interfaces: Interfaces, tree: Tree | None) -> Choice:
 
 def _unknown_constants(interfaces: Interfaces, added: AddedNames) -> dict[str, str]:
     """Return the constants that a series adds, that may be an interface, and that no dialect has."""
-    known = {*_KNOWN_CALLS, *(constant for _, _, constant in CONSTANTS)}
+    known = {*KNOWN_CALLS, *(constant for _, _, constant in CONSTANTS)}
     told = {name.partition(" ")[0]: name for name in interfaces.unknown}
     return {
         told.get(name, name): interfaces.unknown.get(told.get(name, name), path)
         for name, path in added.constants.items()
-        if name not in known and (name in told or ("uapi/" in path and _CALL.fullmatch(name)))
+        if name not in known and (name in told or ("uapi/" in path and CALL.fullmatch(name)))
     }
 
 
@@ -108,9 +105,10 @@ def _left_out(dialect: str, interfaces: Interfaces, unknown: Mapping[str, str]) 
 
 
 def _unused(dialect: str, interfaces: Interfaces, added: AddedNames) -> str:
-    """Return a sentence on the constants of a series that does not revoke; empty if there are none.
+    """Return a sentence on constants of a kernel in which nothing is known to revoke; empty without any.
 
-    Constants of a memory attribute are left out if there is an interface for it.
+    They are those that the series adds, and calls on DMABUFs that no base has.  Constants of a
+    memory attribute are left out if there is an interface for it.
     """
     if interfaces.revoke:
         return ""
@@ -118,14 +116,15 @@ def _unused(dialect: str, interfaces: Interfaces, added: AddedNames) -> str:
         name: path
         for name, path in added.constants.items()
         if _HEADER.fullmatch(path)
-        and name not in _KNOWN_CALLS
+        and name not in KNOWN_CALLS
         and not _GUARD.fullmatch(name)
         and not (interfaces.attributes and "ATTR" in name)
     }
+    names |= {name: header for name, header in interfaces.calls.items() if name not in names}
     if not names:
         return ""
     return (
-        f"Nothing that revokes is tested, because the dialect is {dialect}. The series adds constants that "
+        f"Nothing that revokes is tested, because the dialect is {dialect}. The kernel has constants that "
         f"no scenario uses: {_listed(names)}. If one of them revokes, the harness has to learn it "
         "(harness/kernel/dialect.py)."
     )

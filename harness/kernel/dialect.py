@@ -22,6 +22,18 @@ HEADER_LIMIT = 1 << 20  # bytes of a header that are read
 #: What the name of an interface that revokes is expected to have in it.
 REVOKING = re.compile("revok", re.IGNORECASE)
 
+#: Calls on DMABUFs whose names do not say what they do: a feature of the device, or an ioctl.
+CALL = re.compile(r"VFIO_DEVICE_\w*DMA_?BUF\w*|DMA_BUF_IOCTL_\w+|IOMMU\w*DMA_?BUF\w*", re.ASCII)
+#: Those that revoke nothing: of Linux 6.19 to 7.3, and the one for the memory attribute.
+KNOWN_CALLS = (
+    "VFIO_DEVICE_FEATURE_DMA_BUF",
+    "VFIO_DEVICE_FEATURE_DMA_BUF_MEMATTR",
+    "VFIO_DEVICE_GET_GFX_DMABUF",
+    "DMA_BUF_IOCTL_SYNC",
+    "DMA_BUF_IOCTL_EXPORT_SYNC_FILE",
+    "DMA_BUF_IOCTL_IMPORT_SYNC_FILE",
+)
+
 # Each dialect with the header and the macro that identify it.
 CONSTANTS = (
     ("feature", VFIO, "VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE"),
@@ -88,8 +100,8 @@ class Interfaces:
     ``revoke`` are those that revoke, in the order of CONSTANTS, and ``attributes`` those
     for the memory attribute.  ``features`` are the numbers of all VFIO_DEVICE_FEATUREs.
     ``unknown`` are other constants that speak of revocation, with their numbers where these
-    are known (``VFIO_X_REVOKE = 13``), and ``names`` such names of structures and the like;
-    each is mapped to its header.
+    are known (``VFIO_X_REVOKE = 13``), and ``names`` such names of structures and the like.
+    ``calls`` are other calls on DMABUFs.  Each of these is mapped to its header.
     """
 
     revoke: tuple[Constant, ...] = ()
@@ -97,6 +109,7 @@ class Interfaces:
     features: Mapping[str, int] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
+    calls: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, headers: Path) -> Interfaces:
@@ -121,13 +134,19 @@ class Interfaces:
             for one in header.revoking()
             if one not in header.definitions.names
         }
+        calls = {
+            one: name
+            for name, header in read.items()
+            for one in sorted(header.definitions.names.difference(KNOWN_CALLS, known, header.constants()))
+            if CALL.fullmatch(one)
+        }
         vfio_header = read.get(VFIO, _Header(""))
         vfio = vfio_header.definitions
         numbers = {name: vfio.number(name) for name in vfio.names if _FEATURE.fullmatch(name)}
         features = {
             name: number for name, number in numbers.items() if number is not None and number <= _FEATURE_MASK
         }
-        return cls(revoke, tuple(_attributes(vfio_header, revoke)), features, unknown, names)
+        return cls(revoke, tuple(_attributes(vfio_header, revoke)), features, unknown, names, calls)
 
     @property
     def attribute(self) -> str:
