@@ -106,7 +106,7 @@ MACHINE = tuple(
         ),
         (
             (
-                r"(?:\S+: )?(?:virtual )?memory exhausted\b",
+                r"(?:\S+: )?(?:\*\*\* )?(?:virtual )?memory exhausted\b|LLVM ERROR: out of memory",
                 r"\S+: (?:fatal error: )?out of memory\b",
                 rf"{_NO_TEXT}.*[:\]] '?(?:Cannot allocate memory|(?:virtual )?memory exhausted){_END}",
                 r"terminate called after throwing an instance of 'std::bad_alloc'|\s*what\(\):  std::bad",
@@ -118,7 +118,8 @@ MACHINE = tuple(
         (
             (
                 rf"{_NO_TEXT}.*Killed signal terminated program |\S+: internal compiler error: Killed ",
-                r"\S+: (?:fatal error: )?\S+ terminated with signal 9\b",
+                r"\S+: (?:(?:fatal )?error: )?\S+ terminated with signal 9\b",
+                r"\S*clang\S*: error: unable to execute command: Killed",
                 rf"{_MAKE}\*\*\* \[.*\] (?:Killed|Error 137)$|{_SHELL} *\d+ Killed |Killed$",
             ),
             f"The compiler was killed, most likely because memory ran out. {MEMORY}",
@@ -136,7 +137,8 @@ MACHINE = tuple(
                 rf"{_NO_TEXT}.*{_SIGNALS} signal terminated program ",
                 r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:)(?:(?:\S+|\{standard input\}): )?"
                 r"Internal error(?:, aborting| in) ",
-                r"\S+: (?:fatal error: )?\S+ terminated with signal \d",
+                r"\S+: (?:(?:fatal )?error: )?\S+ terminated with signal \d",
+                r"\S*clang\S*: error: (?:unable to execute command: |.* command failed due to signal )",
                 rf"{_NO_TEXT}\S+: BFD .*(?:internal error|assertion fail )",
             ),
             "The compiler crashed, which does not prove the series wrong. Run it again, or update it.",
