@@ -96,6 +96,19 @@ def test_name_that_the_base_has_elsewhere_is_no_problem(chosen: Chosen, place: s
 
 
 @pytest.mark.parametrize(
+    "text", ["/* They revoke it. */\nint keys;\n", "struct key { int revoke; };\n"], ids=["comment", "member"]
+)
+def test_bare_word_in_a_header_of_the_base_hides_no_new_name(chosen: Chosen, text: str) -> None:
+    changes: dict[str, str | None] = {CODE: f"int revoke;\n{DMABUF}"}
+    assert "the names revoke (drivers/dmabuf.c)" in chosen(changes, base={"include/keys.h": text}).problem
+
+
+def test_comment_of_the_base_hides_no_new_name(chosen: Chosen) -> None:
+    base: dict[str, str | None] = {"drivers/other.c": "/* int my_revoke; */\nint other;\n"}
+    assert "my_revoke" in chosen({CODE: f"int my_revoke;\n{DMABUF}"}, base=base).problem
+
+
+@pytest.mark.parametrize(
     ("base", "series", "dialect", "left_out"),
     [
         ({}, {VFIO: FEATURE}, "feature", ""),

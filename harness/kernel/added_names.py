@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,22 +62,43 @@ class AddedNames:
     def like(self, pattern: re.Pattern[str], tree: Tree) -> dict[str, str]:
         """Return the identifiers that match ``pattern`` and that the base lacks, with their files.
 
-        The base is searched below include/ and in the subsystems of these files, which takes a
-        second.  The whole of a kernel would take a minute.
+        The base is searched in the subsystems of these files, which takes a second, and below
+        include/ for names of more than one word: ``revoke`` alone is a member of many a structure
+        there.  The whole of a kernel would take a minute.
         """
         found = {name: path for name, path in self.identifiers.items() if pattern.search(name)}
-        wanted = [part for name in list(found)[:NAMES_LIMIT] for part in ("-e", name)]
-        if not wanted:
-            return {}
-        search = ["grep", "-h", "-o", "-w", "-F", *wanted, tree.base.commit]
-        folders = {"/".join(path.split("/")[:-1][:2]) for path in found.values()}
-        places = [f":(literal){folder}" for folder in sorted(folders | {"include"}) if folder]
-        try:
-            there = git.query([*search, "--", *places], env=git.environment(tree.repository))
-        except CommandError:
-            return found  # git grep ends with 1 if there is none
-        old = set(there.decode(errors="replace").split())
+        old: set[str] = set()
+        for names, places in (
+            (found, {_subsystem(path) for path in found.values()}),
+            ([name for name in found if "_" in name.strip("_")], {"include"}),
+        ):
+            if names and places:
+                old |= _identifiers_below(tree, list(names)[:NAMES_LIMIT], sorted(places))
         return {name: path for name, path in found.items() if name not in old}
+
+
+def _subsystem(path: str) -> str:
+    """Return the folder of a file's subsystem; a header below include/ stands for itself."""
+    folder = "/".join(path.split("/")[:-1][:2])
+    return path if path.startswith("include/") or not folder else folder
+
+
+def _identifiers_below(tree: Tree, names: Sequence[str], places: Sequence[str]) -> frozenset[str]:
+    """Return the identifiers in those files of the base below ``places`` that have one of the ``names``."""
+    env = git.environment(tree.repository)
+    words = [part for name in names for part in ("-e", name)]
+    where = [f":(literal){place}" for place in places]
+    try:
+        listed = git.query(["grep", "-l", "-z", "-w", "-F", *words, tree.base.commit, "--", *where], env=env)
+    except CommandError:
+        return frozenset()  # git grep ends with 1 if there is none
+    paths = [name.partition(":")[2] for name in listed.decode(errors="replace").split("\0")]
+    return frozenset(
+        identifier
+        for path in paths
+        if path.endswith(CODE)
+        for identifier in identifiers(_content(tree.repository, f"{tree.base.commit}:{path}"))
+    )
 
 
 def _changed_files(tree: Tree) -> Iterator[tuple[str, str, str]]:
@@ -95,5 +116,9 @@ def _changed_files(tree: Tree) -> Iterator[tuple[str, str, str]]:
 def _text(repository: Path, blob: str) -> str:
     if _NO_BLOB.fullmatch(blob):
         return ""
+    return _content(repository, blob)
+
+
+def _content(repository: Path, blob: str) -> str:
     content = git.query(["cat-file", "blob", blob], env=git.environment(repository))
     return content[:FILE_LIMIT].decode(errors="replace")
