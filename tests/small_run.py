@@ -21,6 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 SUITES = PROJECT / "tests" / "data" / "suites"  # small suites for whole runs
 CORE = "drivers/vfio/pci/core.c"
 PATIENCE = 600.0  # seconds; only a hang takes longer
+WITH_BUILD = 2700.0  # seconds for a run that may compile a whole kernel, on a host with other work
 
 # The targets of a kernel's Makefile that the harness uses.  A file `hold` in the source names another
 # file: the build waits as long as that exists.  A file `ballast` makes the kernel large.
@@ -115,9 +116,9 @@ class Invocation:
         """Return standard output and error so far."""
         return self.log.read_text(errors="replace")
 
-    def end(self) -> int:
+    def end(self, patience: float = PATIENCE) -> int:
         """Wait for the end of the program, require that it printed no traceback, and return the exit code."""
-        code = self.process.wait(PATIENCE)
+        code = self.process.wait(patience)
         assert "Traceback (most recent call last)" not in self.output, self.output
         assert "INTERNALERROR" not in self.output, self.output
         return code
@@ -141,7 +142,7 @@ class Invocation:
 def run(*arguments: str | Path, mark: Path, cache: Path | None = None) -> tuple[int, str]:
     """Run the program to its end; return exit code and output."""
     with Invocation(*arguments, mark=mark, cache=cache) as invocation:
-        return invocation.end(), invocation.output
+        return invocation.end(WITH_BUILD), invocation.output
 
 
 class Built:
