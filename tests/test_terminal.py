@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from harness.journal.facts import Facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
+from harness.lib.progress import Progress
 from harness.lib.text import visible
 from harness.report import junit, terminal
 from harness.verdict.comparison import BaseAnswer
@@ -52,6 +56,15 @@ def test_table_equals_the_golden_file(
     monkeypatch.chdir(REPORTS)
     stream = Terminal() if form == "wide" else io.StringIO()
     assert shown(Path(name), stream, width) == (REPORTS / name / f"{form}.txt").read_text()
+
+
+@pytest.mark.parametrize("show", [terminal.show, lambda _, stream: Progress(stream=stream).say("apply")])
+def test_output_to_a_reader_that_has_gone_ends_nothing(show: Callable[[Path, TextIO], None]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", buffering=1) as stream:  # noqa: PTH123 - a descriptor has no path
+        show(REPORTS / "mixed", stream)
+        stream.write("the next one")
 
 
 def test_table_on_a_narrow_terminal_is_lines() -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.cli.packages import how_to_install, missing, packages
 from harness.lib import apt, command
 from harness.lib.cache import Store
+from harness.lib.console import Console
 from harness.lib.errors import ExitCode, HarnessError
 from harness.vm import accelerator, qemu_program
 

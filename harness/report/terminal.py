@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
+from harness.lib.console import Console
 from harness.lib.text import visible
 from harness.report.origins import origins_sentence, summary
 from harness.report.repetitions import tally
