@@ -71,6 +71,15 @@ def test_posting_with_a_malformed_base_commit_says_so(tmp_path: Path, value: str
     assert note.isprintable()
 
 
+@pytest.mark.parametrize("begin", ["base-commit:", "v1:", "v1", "patch", ""])
+def test_posting_full_of_blanks_is_read(tmp_path: Path, begin: str) -> None:
+    blanks = " " * 200_000  # an expression that goes back over them took minutes
+    line = f"{begin}{blanks}x{blanks}y\n"
+    loaded = load(tmp_path, [mail("[PATCH] vfio: x", patch(10) + line)])
+    assert loaded.posting.base_commit == ""
+    assert loaded.posting.previous == ()
+
+
 def test_posting_with_two_base_commits_has_none(tmp_path: Path) -> None:
     read = load(tmp_path, with_cover(f"\nbase-commit: {BASE}\nbase-commit: {OTHER}\n")).posting
     assert read.base_commit == ""

@@ -71,6 +71,13 @@ def test_hostile_patch_is_refused_by_name(case: str) -> None:
     assert str(refusal.value).isprintable()
 
 
+def test_patch_with_an_endless_header_line_is_refused() -> None:
+    # Each blank is one more way to split the line, and all of them at once filled the memory.
+    content = PLAIN.replace(b"diff --git ", b"diff --git " + b"a " * 20_000, 1)
+    with pytest.raises(ApplyError, match="its header line is longer than two paths can be"):
+        series.check(made_of(content))
+
+
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_honest_patch_is_read_as_git_reads_it(case: str) -> None:
     content = (DATA / "accepted" / f"{case}.patch").read_bytes()

@@ -49,6 +49,9 @@ class FileDiff:
         return min(self.paths, default="")
 
 
+MAX_HEADER = 2 * 4 * 4096 + 8  # bytes of two quoted paths; each blank is one more way to split the line
+
+
 class PatchRefusedError(Exception):
     """The reason why a patch is refused, without the patch's name."""
 
@@ -203,6 +206,8 @@ class _Reader:
 def _header_names(header: bytes) -> set[str]:
     """Return the names in ``a/NAME b/NAME``; none if a rename with blanks leaves open where one ends."""
     header = header.rstrip(b"\r")
+    if len(header) > MAX_HEADER:
+        raise PatchRefusedError("its header line is longer than two paths can be")
     if header.startswith(b'"'):
         end = re.match(rb'"(?:[^"\\]|\\.)*"', header)
         if end is None or header[end.end() : end.end() + 1] != b" ":
@@ -213,9 +218,9 @@ def _header_names(header: bytes) -> set[str]:
         sides = [(left, b'"' + right)]
     else:
         blanks = [at for at, byte in enumerate(header) if byte == ord(" ")]
-        sides = [(header[:at], header[at + 1 :]) for at in blanks]
-        equal = [(a, b) for a, b in sides if a.partition(b"/")[2] == b.partition(b"/")[2] != b""]
-        sides = equal or (sides if len(sides) == 1 else [])
+        every = ((header[:at], header[at + 1 :]) for at in blanks)
+        equal = [(a, b) for a, b in every if a.partition(b"/")[2] == b.partition(b"/")[2] != b""]
+        sides = equal or [(header[:at], header[at + 1 :]) for at in blanks if len(blanks) == 1]
     if len(sides) != 1:
         return set()
     return {_checked(_stripped(_unquote(side))) for side in sides[0]}

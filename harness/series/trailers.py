@@ -18,19 +18,20 @@ MAX_VALUES = 50  # of one kind; a hostile mail may have any number
 MAX_SHOWN = 100  # characters of a refused value
 
 _TRAILER = re.compile(
-    r"^(base-commit|prerequisite-patch-id|prerequisite-message-id|change-id):[ \t]*(\S[^\n]*?)[ \t]*$",
+    r"^(base-commit|prerequisite-patch-id|prerequisite-message-id|change-id):[ \t]*+(\S[^\n]*+)",
     re.MULTILINE,
 )
 _HEX = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _MESSAGE_ID = re.compile(r"<?([!-;=?-~]{1,200}@[!-;=?-~]{1,200}?)>?")
 _CHANGE_ID = re.compile(r"[A-Za-z0-9._-]{8,200}")
+# Possessive, so that a mail full of blanks takes no longer than another.
 # "Link to v1: URL" of b4, "v1: URL" and "v1 -> v2: URL" by hand, and a URL on the line below.
 _PREVIOUS = re.compile(
-    r"^[ \t]*(?:[-*+][ \t]*|\[\d{1,3}\][ \t]*)?"
+    r"^[ \t]*+(?:[-*+][ \t]*+|\[\d{1,3}\][ \t]*+)?"
     r"(?:link to (?:the )?|changes (?:in|since|from) )?"
-    r"(?:(?:patch|rfc|previous|last|earlier)[ \t]*(?:patch|version|revision|series|posting)?[ \t]*)?"
-    r"(?:v\d{1,3})?(?:[ \t]*(?:->|=>|to)[ \t]*v\d{1,3})?[ \t]*:[ \t]*\n?[ \t]*"
-    r"<?(https?://[^\s<>]{4,300})>?[ \t.,]*$",
+    r"(?:(?:patch|rfc|previous|last|earlier)[ \t]*+(?:patch|version|revision|series|posting)?[ \t]*+)?"
+    r"(?:v\d{1,3})?(?:[ \t]*+(?:->|=>|to)[ \t]*+v\d{1,3})?[ \t]*+:[ \t]*+\n?[ \t]*+"
+    r"<?(https?://[^\s<>]{4,300})>?[ \t.,]*+$",
     re.MULTILINE | re.IGNORECASE,
 )
 _NAMED = re.compile(r"v\d|rfc|previous|last|earlier|link to", re.IGNORECASE)
@@ -75,11 +76,12 @@ def _values(places: Iterable[str], name: str, form: re.Pattern[str], notes: list
         for trailer in _TRAILER.finditer(place):
             if trailer[1] != name or len(found) >= MAX_VALUES:
                 continue
-            value = form.fullmatch(trailer[2])
+            stated = trailer[2].rstrip()
+            value = form.fullmatch(stated)
             if value is not None:
                 found[value[value.re.groups]] = None
             elif len(notes) < MAX_VALUES:
-                notes.append(f"The {name} {printable(trailer[2], MAX_SHOWN)!r} is malformed and is not used.")
+                notes.append(f"The {name} {printable(stated, MAX_SHOWN)!r} is malformed and is not used.")
     return tuple(found)
 
 
