@@ -18,6 +18,9 @@ from harness.series.mail import Mail
 from harness.series.mbox import NotASeriesError
 
 
+MIXED = "Content-Type: multipart/mixed; boundary=b\n"
+
+
 def parts(count: int = 2) -> list[str]:
     return [f"vfio: part {number}" for number in range(1, count + 1)]
 
@@ -562,7 +565,7 @@ def test_mails_with_headers_in_their_text_are_read(tmp_path: Path) -> None:
     quoted_headers = "From: Bob\nDate: today\nSubject: [PATCH] vfio: x\n"
     attached = f"--b\nContent-Type: message/rfc822\n\nMessage-ID: <a@b>\n{quoted_headers}\nHello.\n--b--\n"
     content = f"--b\nContent-Type: text/plain\n\n{patch(10)}\n{attached}"
-    mixed = mail("[PATCH] vfio: x", content, headers="Content-Type: multipart/mixed; boundary=b\n", first="")
+    mixed = mail("[PATCH] vfio: x", content, headers=MIXED, first="")
     for one in (mail("[PATCH] vfio: x", quoted_headers + "\n" + patch(10), first=""), mixed):
         assert titles(load(tmp_path, [one])) == ["vfio: x"]
 
@@ -604,6 +607,10 @@ def test_mails_are_split_where_git_splits_them(tmp_path: Path) -> None:
         (b"".join(posting()[:2]) + mail("[PATCH 2/2] vfio: part 2"), "part 2' holds no diff"),
         (mail("[PATCH] vfio: x", "W\0hy.\n" + patch(10)), "holds a NUL byte"),
         (mail("[PATCH 3/2] vfio: x", patch(10)), "has the number 3 of only 2"),
+        (
+            mail("[PATCH] vfio: x", ("--b\n\n" + patch(10)) * 60, headers=MIXED),
+            "'[PATCH] vfio: x' holds no diff",
+        ),
         (
             mail("[PATCH] vfio: x", "Why.\n\nFrom me 12:30:00 2021\nand\n" + patch(10), name="x"),
             "its line 'From me 12:30:00 2021' begins a mail for git, and no headers follow. If it is text of "

@@ -137,7 +137,10 @@ class Mail:
         if not multipart and encoding not in ("base64", "quoted-printable"):
             yield _split(self.content)[1]
             return
-        if self.content.lower().count(b"boundary=") > MAX_PARTS:
+        between = b"\n--" + (self._headers.get_boundary() or "").encode(errors="surrogateescape")
+        if self.content.lower().count(b"boundary=") > MAX_PARTS or (
+            len(between) > 3 and self.content.count(between) > MAX_PARTS
+        ):
             return
         try:
             whole = email.parser.BytesParser().parsebytes(self.content[_start(self.content) :])
