@@ -17,7 +17,6 @@ from harness.series.choose import Chosen, choose
 from harness.series.mail import Mail
 from harness.series.mbox import NotASeriesError
 
-
 MIXED = "Content-Type: multipart/mixed; boundary=b\n"
 
 
