@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from small_run import make_checkout, run
 
-from harness.cli import commands, main, prefixes
+from harness.cli import commands, main, parser, prefixes
 from harness.cli.prefixes import PrefixResult
 from harness.journal.writer import JournalWriter
 from harness.kernel.base import Base
@@ -185,7 +185,11 @@ def test_base_beside_a_tree_is_refused(
     assert "leave --base out" in said or "leave one of them out" in said
 
 
-@pytest.mark.parametrize("base", ["7.0", "7.3-rc4", "v7.2", "7.2.6"])
+def test_base_may_be_the_name_of_a_tag() -> None:
+    assert parser.parse(["apply", "--series", "baseline", "--base", "v7.2"]).base == "7.2"
+
+
+@pytest.mark.parametrize("base", ["7.0", "7.3-rc4", "7.2.6"])
 def test_base_that_is_not_pinned_is_refused(
     capsys: pytest.CaptureFixture[str], cache: Path, base: str
 ) -> None:

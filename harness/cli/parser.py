@@ -271,6 +271,7 @@ def _add_base(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         metavar="RELEASE",
+        type=lambda release: release.removeprefix("v"),  # the name of its tag
         help=f"the kernel release to apply the series to: {', '.join(pins.releases())} (default: the "
         "one that the series names)",
     )
