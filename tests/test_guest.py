@@ -104,7 +104,7 @@ class UnpatchedMachine:
         transcript = Transcript(self.transcripts / f"{name}.txt")
         if kind == "actor":
             return start_actor(self.guest, self.actor, transcript)
-        return start_python(self.guest, transcript, {"revoke": 13})
+        return start_python(self.guest, transcript, {})
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ class Stages:
 
     def _record_posting(self, posting: Posting) -> None:
         """Record what the mails state about themselves, and note what a reader has to know."""
-        if posting.message_id or posting.base_commit:
+        if replace(posting, notes=()) != Posting():
             self._results.write_run(
                 message_id=posting.message_id,
                 revision=posting.name,
