@@ -21,7 +21,7 @@ from harness.kernel import download
 from harness.lib import files
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError, UnreachableError, UsageError
-from harness.lib.text import printable
+from harness.lib.text import printable, slug
 from harness.series.series import MAX_BYTES
 from harness.series.unpack import UnpackError, unpack
 
@@ -191,5 +191,4 @@ def _mails(url: str, address: Address) -> bytes:
 
 def _place(store: Store, digest: str, address: Address) -> Path:
     """Return the file of a thread; its name becomes the name of the series."""
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", address.message_id).strip("-.")[:80] or "thread"
-    return store.path(KIND, digest[:32], f"{name}.mbox")
+    return store.path(KIND, digest[:32], f"{slug(address.message_id, empty='thread')}.mbox")

@@ -1,6 +1,8 @@
-"""Show untrusted text: control characters become visible."""
+"""Show untrusted text, whose control characters become visible, and make file names of it."""
 
 from __future__ import annotations
+
+import re
 
 
 def printable(text: str | bytes, limit: int = 200) -> str:
@@ -11,6 +13,11 @@ def printable(text: str | bytes, limit: int = 200) -> str:
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def slug(text: str, limit: int = 80, empty: str = "series") -> str:
+    """Return ``text`` as a part of a file name, at most ``limit`` characters; ``empty`` if none is left."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:limit] or empty
 
 
 def visible(text: str) -> str:

@@ -7,14 +7,13 @@ of git format-patch alone) or from an mbox file of a mailing list archive.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.lib import files
 from harness.lib.errors import ApplyError, UsageError
-from harness.lib.text import printable
+from harness.lib.text import printable, slug
 from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, trailers
 from harness.series.choose import choose, revision_of_text
 from harness.series.draft import Revision, revision_of
@@ -127,7 +126,7 @@ class Series:
 
 def unpatched(name: str, dialect: str) -> Series:
     """Return a series without patches, for a tree or a kernel that is tested unchanged."""
-    return Series(_slug(name), f"{name}, as it is", "", dialect, (), {}, name)
+    return Series(slug(name), f"{name}, as it is", "", dialect, (), {}, name)
 
 
 def load(
@@ -207,12 +206,10 @@ def of_mails(
     user beside those about the choice.  Raises NotASeriesError.
     """
     chosen = choose(mails, wanted=revision, message_id=message_id)
-    names = [
-        f"{number:04}-{_slug(mail.tag.title, 60)}.patch" for number, mail in enumerate(chosen.patches, 1)
-    ]
+    names = [f"{number:04}-{slug(mail.tag.title, 60)}.patch" for number, mail in enumerate(chosen.patches, 1)]
     known = _public(chosen.cover, chosen.patches, patches_dir)
     return Series(
-        name=_slug(name),
+        name=slug(name),
         title=chosen.title,
         base=known.base,
         dialect=known.dialect,
@@ -274,7 +271,7 @@ def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Se
     name = path.resolve().name
     loaded_for = manifest.base or ""
     whole = Series(
-        name=_slug(name),
+        name=slug(name),
         title=manifest.title or (cover.tag.title if cover else name),
         base=loaded_for,
         dialect=manifest.dialect,
@@ -358,8 +355,3 @@ def _stem(path: Path) -> str:
 def _inside(path: Path, roots: Iterable[Path]) -> bool:
     resolved = path.resolve()
     return any(resolved.is_relative_to(root.resolve()) for root in roots)
-
-
-def _slug(text: str, limit: int = 80) -> str:
-    """Return ``text`` as a part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:limit] or "series"
