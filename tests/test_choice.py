@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from small_kernel import DMABUF, SmallKernel
 
+from harness.kernel.added_names import AddedNames
 from harness.kernel.choice import Choice, choose
-from harness.kernel.dialect import Interfaces
+from harness.kernel.dialect import REVOKING, Interfaces
 from harness.kernel.tree import Tree
-from harness.lib.errors import BuildError
+from harness.lib.errors import BuildError, HarnessError
 
 VFIO, IOMMUFD, CODE = "include/linux/vfio.h", "include/linux/iommufd.h", "drivers/dmabuf.c"
 FEATURE = "#define VFIO_DEVICE_FEATURE_DMA_BUF_REVOKE 15\n"
@@ -222,3 +223,12 @@ def test_problem_shows_hostile_names_cut_and_counted(chosen: Chosen) -> None:
     choice = chosen({VFIO: names})
     assert "and 12 more" in choice.problem
     assert len(choice.problem) < 4000
+
+
+def test_git_that_cannot_search_the_base_is_no_answer(kernel: SmallKernel) -> None:
+    tree = kernel.tree({CODE: f"int my_revoke;\n{DMABUF}"})
+    added = AddedNames.of(tree)
+    assert added.like(REVOKING, tree) == {"my_revoke": CODE}
+    gone = replace(tree, base=replace(tree.base, commit="1" * 40))
+    with pytest.raises(HarnessError, match="git grep"):
+        added.like(REVOKING, gone)

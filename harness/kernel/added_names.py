@@ -90,7 +90,9 @@ def _identifiers_below(tree: Tree, names: Sequence[str], places: Sequence[str]) 
     where = [f":(literal){place}" for place in places]
     try:
         listed = git.query(["grep", "-l", "-z", "-w", "-F", *words, tree.base.commit, "--", *where], env=env)
-    except CommandError:
+    except CommandError as error:
+        if error.returncode != 1:
+            raise
         return frozenset()  # git grep ends with 1 if there is none
     paths = [name.partition(":")[2] for name in listed.decode(errors="replace").split("\0")]
     return frozenset(
