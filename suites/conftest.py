@@ -19,6 +19,13 @@ def owner(request: pytest.FixtureRequest, start: Start) -> Actor:
     return start(request.param)
 
 
+@pytest.fixture(params=["group", "cdev"])
+def via(request: pytest.FixtureRequest) -> str:
+    """The way in to a device: VFIO's group, or its character device with iommufd."""
+    way: str = request.param
+    return way
+
+
 @pytest.fixture
 def c_owner(start: Start) -> Actor:
     """The C actor, for operations that the Python probe does not have."""

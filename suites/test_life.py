@@ -25,7 +25,7 @@ from harness.plugin.markers import machine, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import require_nothing_left
-from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR
 from suites.support.fixtures import MemoryDevice, Start
 
 PAGES = 2
@@ -38,7 +38,6 @@ GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 
 
 @requirement("LIFE-01", "LIFE-02")
-@VIA
 def test_closing_the_device_ends_all_access(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
@@ -59,7 +58,6 @@ def test_closing_the_device_ends_all_access(
 
 
 @requirement("LIFE-01")
-@VIA
 def test_access_ends_with_the_last_device_descriptor(c_owner: Actor, memory: MemoryDevice, via: str) -> None:
     """A close ends no access while another process has the device open; the last close ends it."""
     device = c_owner.open(memory.function.address, via)
@@ -75,7 +73,6 @@ def test_access_ends_with_the_last_device_descriptor(c_owner: Actor, memory: Mem
 
 
 @requirement("LIFE-02")
-@VIA
 def test_a_device_fd_mapping_keeps_the_device_open(owner: Actor, memory: MemoryDevice, via: str) -> None:
     """A device-fd mapping keeps the device open, and DMABUFs usable, until its munmap()."""
     device, bar = owner.open(memory.function.address, via), memory.bar
@@ -91,7 +88,6 @@ def test_a_device_fd_mapping_keeps_the_device_open(owner: Actor, memory: MemoryD
 
 
 @requirement("LIFE-03")
-@VIA
 def test_a_client_does_not_block_the_unbind(owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """A closed device can be unbound and bound again although a process has DMABUF and mapping."""
     device = owner.open(ram.address, via)
@@ -109,7 +105,6 @@ def test_a_client_does_not_block_the_unbind(owner: Actor, ram: Function, guest: 
 
 
 @requirement("LIFE-03")
-@VIA
 def test_a_client_does_not_block_the_removal(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """A closed device can be removed and rescanned although a client has DMABUF and mapping."""
     device = c_owner.open(ram.address, via)
@@ -128,7 +123,6 @@ def test_a_client_does_not_block_the_removal(c_owner: Actor, ram: Function, gues
 
 
 @requirement("LIFE-04", "LIFE-14")
-@VIA
 def test_access_ends_before_the_device_is_off(
     c_owner: Actor, registers: Function, guest: Guest, via: str
 ) -> None:
@@ -153,7 +147,6 @@ def test_access_ends_before_the_device_is_off(
 
 
 @requirement("LIFE-05")
-@VIA
 def test_reopening_the_device_revives_no_dmabuf(owner: Actor, ram: Function, via: str) -> None:
     """A DMABUF from before the close stays SIGBUS when the device is reopened and memory is off and on."""
     first = owner.open(ram.address, via)
@@ -201,7 +194,6 @@ def test_a_reopened_device_cannot_revoke_old_dmabufs(owner: Actor, ram: Function
 
 
 @requirement("LIFE-15")
-@VIA
 def test_killing_the_owner_ends_all_access(c_owner: Actor, ram: Function, guest: Guest, via: str) -> None:
     """After the kill of an owner its clients have SIGBUS, and the device can be unbound."""
     owner, client = c_owner.spawn("owner"), c_owner.spawn("client", uid=NOBODY)
@@ -270,7 +262,6 @@ def end_in_every_order(owner: Actor, ram: Function, guest: Guest, via: str, happ
 
 
 @requirement("LIFE-06")
-@VIA
 @pytest.mark.parametrize(
     "happens",
     [
@@ -286,7 +277,6 @@ def test_every_order_of_closing_leaves_nothing(
 
 
 @requirement("LIFE-06", "LIFE-10")
-@VIA
 @pytest.mark.parametrize(
     "happens",
     [

@@ -19,7 +19,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR, VIA
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR
 from suites.support.fixtures import MemoryDevice
 
 PAGES = 16
@@ -33,7 +33,6 @@ UNKNOWN_IOCTLS = (0x627F, 0x5401)  # an unused number of DMABUFs, and TCGETS of 
 
 
 @requirement("MAP-01")
-@VIA
 def test_a_dmabuf_reaches_the_registers(owner: Actor, registers: Function, via: str) -> None:
     """A mapping of a DMABUF of the register BAR reaches the device."""
     mapping = owner.map(owner.export(owner.open(registers.address, via), 0))

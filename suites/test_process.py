@@ -21,7 +21,7 @@ from harness.guest.health import count_dmabufs
 from harness.plugin.markers import needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import MIB, NOBODY, RAM_BAR, VIA
+from suites.support.constants import MIB, NOBODY, RAM_BAR
 from suites.support.fixtures import Finding, Start
 from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
 
@@ -170,7 +170,6 @@ def test_a_childs_mapping_survives_the_parents_munmap(owner: Actor, ram: Functio
 
 
 @requirement("MP-05")
-@VIA
 @pytest.mark.parametrize("holder", ["by inheritance", "another"])
 def test_a_childs_mapping_survives_the_parents_exit(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str

@@ -33,7 +33,6 @@ from suites.support.constants import (
     NOBODY,
     RAM_BAR,
     VFIO_DEVICE_PCI_DMABUF_REVOKE,
-    VIA,
     VIRTIO_BAR,
 )
 from suites.support.fixtures import Finding, MemoryDevice
@@ -74,7 +73,6 @@ def memory_off(device: Device) -> Iterator[None]:
 
 
 @requirement("REV-01")
-@VIA
 def test_loads_and_stores_are_sigbus_at_their_address(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
@@ -318,7 +316,6 @@ def test_a_revoke_waits_for_no_client(
 
 
 @requirement("REV-03", "REV-04")
-@VIA
 def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
     owner: Actor, memory: MemoryDevice, via: str, finding: Finding
 ) -> None:
@@ -482,7 +479,6 @@ def test_no_end_of_a_suspension_restores_a_revoked_dmabuf(
 
 
 @requirement("REV-05")
-@VIA
 @pytest.mark.parametrize("reset", [Device.reset, Device.hot_reset], ids=["reset", "hot reset"])
 def test_no_reset_restores_a_revoked_dmabuf(
     c_owner: Actor, ram: Function, via: str, reset: Callable[[Device], None]

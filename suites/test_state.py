@@ -30,7 +30,6 @@ from suites.support.constants import (
     PCI_COMMAND_MASTER,
     RAM_BAR,
     SENTINEL,
-    VIA,
     VIRTIO_BAR,
     VIRTIO_SELECT,
     VIRTIO_STATUS,
@@ -93,7 +92,6 @@ def test_memory_off_ends_all_access_until_it_is_on(owner: Actor, ram: Function, 
 
 
 @requirement("STATE-04", "STATE-01", "STATE-02", "STATE-15", "STATE-16")
-@VIA
 @on("edu", "display", "ram")
 def test_memory_off_ends_access_to_every_bar(c_owner: Actor, function: Function, via: str) -> None:
     """While memory is off no BAR is accessible at any offset, through the device fd or a DMABUF."""
@@ -131,7 +129,6 @@ def test_other_writes_of_the_command_register_zap_nothing(c_owner: Actor, ram: F
 
 
 @requirement("STATE-05", "STATE-15")
-@VIA
 def test_an_export_while_memory_is_off_maps_when_it_is_on(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
@@ -150,7 +147,6 @@ def test_an_export_while_memory_is_off_maps_when_it_is_on(
 
 
 @requirement("STATE-18")
-@VIA
 def test_a_revoke_while_memory_is_off_keeps_the_others(owner: Actor, ram: Function, via: str) -> None:
     """A revoke of one of three DMABUFs while memory is off keeps the other two accessible afterwards."""
     device = owner.open(ram.address, via)
@@ -334,7 +330,6 @@ def test_an_export_in_low_power_maps_after_its_exit(
 
 
 @requirement("STATE-03", "STATE-13")
-@VIA
 @pytest.mark.parametrize("how", ["reset", "hot reset"])
 def test_a_reset_keeps_memory_and_restores_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, how: str
@@ -410,7 +405,6 @@ def test_an_access_during_a_reset_waits_or_is_sigbus(
 
 @requirement("STATE-13")
 @machine(pair=True)
-@VIA
 def test_a_hot_reset_zaps_all_devices_of_the_set(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
@@ -433,7 +427,6 @@ def test_a_hot_reset_zaps_all_devices_of_the_set(
 
 @requirement("STATE-13")
 @machine(pair=True)
-@VIA
 def test_a_hot_reset_does_not_need_all_devices_open(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:
@@ -470,7 +463,6 @@ def test_a_hot_reset_without_proof_of_ownership_is_einval(
 
 @requirement("STATE-13", "STATE-19")
 @machine(pair=True)
-@VIA
 def test_a_failed_hot_reset_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], guest: Guest, via: str
 ) -> None:
@@ -490,7 +482,6 @@ def test_a_failed_hot_reset_restores_all_access(
 
 @requirement("STATE-13")
 @machine(pair=True)
-@VIA
 def test_a_hot_reset_during_another_restores_all_access(
     c_owner: Actor, pair: tuple[Function, Function], via: str
 ) -> None:

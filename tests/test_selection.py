@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import pytest
 
 from harness.plugin.selection import one_of_each
 
+pytest_plugins = ["pytester"]
 
-class Item:
-    """A collected test, as far as its name and its requirements go."""
+SUITE = """
+    import pytest
 
-    def __init__(self, name: str, *ids: str) -> None:
-        self.nodeid = name
-        self._mark = pytest.mark.requirement(*ids).mark
+    @pytest.fixture(params=["c", "python"])
+    def owner(request):
+        return request.param
 
-    def iter_markers(self, _name: str) -> list[pytest.Mark]:
-        return [self._mark]
+    @pytest.mark.requirement("MAP-01")
+    @pytest.mark.parametrize("state", ["live", pytest.param("dead", marks=pytest.mark.requirement("REV-01"))])
+    @pytest.mark.parametrize("page", [0, 1])
+    def test_rows(owner, state, page):
+        pass
+
+    @pytest.mark.requirement("MAP-01")
+    def test_probes(owner):
+        pass
+
+    @pytest.mark.requirement("MAP-01")
+    def test_alone():
+        pass
+"""
 
 
-def test_one_of_each_keeps_the_first_variant() -> None:
-    items = [
-        Item("a.py::test_one[c]", "MAP-01"),
-        Item("a.py::test_one[python]", "MAP-01"),
-        Item("a.py::test_one[revoked]", "MAP-01", "REV-01"),
-        Item("a.py::test_two", "MAP-01"),
-        Item("b.py::test_one[python]", "MAP-01"),
+def test_one_of_each_keeps_every_row_of_a_table(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nmarkers = requirement(*ids)")
+    items = pytester.getitems(SUITE)
+    chosen, others = one_of_each(items)
+    assert sorted(item.name for item in chosen) == [
+        "test_alone",
+        "test_probes[c]",
+        "test_rows[c-0-live]",
+        "test_rows[c-0-revoked]",
+        "test_rows[c-1-live]",
+        "test_rows[c-1-revoked]",
     ]
-    chosen, others = one_of_each([cast(pytest.Item, item) for item in items])
-    assert [item.nodeid for item in chosen] == [
-        "a.py::test_one[c]",
-        "a.py::test_one[revoked]",
-        "a.py::test_two",
-        "b.py::test_one[python]",
-    ]
-    assert [item.nodeid for item in others] == ["a.py::test_one[python]"]
+    assert {item.name for item in others} == {item.name for item in items} - {item.name for item in chosen}

@@ -339,8 +339,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants",
         choices=("all", "one"),
-        help="run each scenario with all of its parameters (devices, probes, entry points), or only with "
-        "the first ones (default: all; `prefixes`: one)",
+        help="run each scenario with all devices, probes and entry points, or with the first of each; "
+        "every row of a table runs in either case (default: all; `prefixes`: one)",
     )
     parser.add_argument(
         "--until-violated",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -35,12 +35,23 @@ def split(items: Sequence[pytest.Item], ids: set[str]) -> tuple[list[pytest.Item
 
 
 def one_of_each(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
-    """Return the first variant of each scenario, and the other variants.
+    """Return each scenario with one device, probe and way in, and the other variants.
 
-    Variants that check different requirements are scenarios of their own.
+    These come from parameters of fixtures.  The parameters of a scenario itself are the
+    rows of a table, and every row is kept.
     """
-    kept: dict[tuple[str, tuple[str, ...]], pytest.Item] = {}
+    kept: dict[tuple[object, ...], pytest.Item] = {}
     for item in items:
-        kept.setdefault((item.nodeid.partition("[")[0], requirement_ids(item)), item)
+        row = (item.nodeid.partition("[")[0], requirement_ids(item), *_row(item))
+        kept.setdefault(row, item)
     chosen = dict.fromkeys(kept.values())
     return list(chosen), [item for item in items if item not in chosen]
+
+
+def _row(item: pytest.Item) -> Iterator[tuple[str, int]]:
+    """Return name and identity of each value that a scenario's own ``parametrize`` gives it."""
+    call = getattr(item, "callspec", None)
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0]
+        for name in names.split(",") if isinstance(names, str) else names:
+            yield name.strip(), id(call.params[name.strip()]) if call is not None else 0

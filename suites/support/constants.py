@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40  # bytes
 PMD_SIZE = 2 * MIB  # arch/x86/include/asm/pgtable_64_types.h: what one PMD maps
 
 #: The two ways to open a device: by its IOMMU group's file, or by its own file with iommufd.
-VIA = pytest.mark.parametrize("via", ["group", "cdev"])
 NOBODY = 65534  # include/linux/highuid.h, DEFAULT_OVERFLOWUID: a user who is neither root nor the owner
 
 # include/linux/pci.h, include/uapi/linux/pci_regs.h; harness.actor.handles has the other bits of PCI_COMMAND.
