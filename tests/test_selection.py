@@ -38,9 +38,9 @@ def test_one_of_each_keeps_every_row_of_a_table(pytester: pytest.Pytester) -> No
     assert sorted(item.name for item in chosen) == [
         "test_alone",
         "test_probes[c]",
-        "test_rows[c-0-live]",
         "test_rows[c-0-dead]",
-        "test_rows[c-1-live]",
+        "test_rows[c-0-live]",
         "test_rows[c-1-dead]",
+        "test_rows[c-1-live]",
     ]
     assert {item.name for item in others} == {item.name for item in items} - {item.name for item in chosen}
