@@ -32,6 +32,13 @@ def small(tmp_path: Path) -> SmallKernel:
 ALL = ["drivers/core.o", "drivers/dmabuf.o", "lib/piggy.o"]
 
 
+# A series that takes an option away, with its last use, and a use that stays.
+WITHOUT_VFIO_PCI: dict[str, str | None] = {"Kconfig": 'config PCI\n\tbool "PCI"\n'}
+USES_VFIO_PCI: dict[str, str | None] = {
+    "drivers/dmabuf.c": f"{DMABUF}#ifdef CONFIG_VFIO_PCI\nint more;\n#endif\n"
+}
+
+
 def test_build_makes_a_whole_kernel(small: SmallKernel) -> None:
     built = small.build()
     assert built.release == "6.19.6-small"
@@ -109,9 +116,15 @@ def test_build_names_a_vanished_option_with_its_reason(small: SmallKernel) -> No
     with pytest.raises(
         BuildError, match=r"the series takes away options that its base 6\.19\.6 has"
     ) as caught:
-        small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+        small.build(WITHOUT_VFIO_PCI | USES_VFIO_PCI)
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
     assert small.build({"drivers/dmabuf.c": DMABUF.replace("1", "2")}).missing == {}
+
+
+def test_build_without_an_option_that_the_series_removes(small: SmallKernel) -> None:
+    built = small.build(WITHOUT_VFIO_PCI)
+    assert built.missing == {"VFIO_PCI": "CONFIG_VFIO_PCI, which the series removes"}
+    assert built.absent("VFIO_PCI") == "needs CONFIG_VFIO_PCI, which the series removes"
 
 
 def test_build_without_an_option_that_the_base_lacks(small: SmallKernel) -> None:
@@ -128,7 +141,7 @@ def test_build_without_an_option_that_the_base_lacks(small: SmallKernel) -> None
     again = small.build({"drivers/dmabuf.c": DMABUF.replace("1", "3")})  # the base's options are cached
     assert (again.missing, small.compiled()) == (lost, ["drivers/dmabuf.o"])
     with pytest.raises(BuildError) as caught:
-        small.build({"Kconfig": 'config PCI\n\tbool "PCI"\n'})
+        small.build(WITHOUT_VFIO_PCI | USES_VFIO_PCI)
     assert caught.value.tail == "CONFIG_VFIO_PCI=y: this tree has no such option"
 
 

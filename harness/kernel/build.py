@@ -40,7 +40,8 @@ class Kernel:
     ``vmlinux`` (symbols, no debug info) are None for a kernel built elsewhere.
     ``identity`` is the digest of the kernel's cache key, or of a prebuilt image.
     ``warnings`` are the compiler's warnings about this tree that the base does not have.
-    ``missing`` are the options that were asked for and that the base lacks, with the reasons.
+    ``missing`` are the options that were asked for and that the tree lacks through no fault of
+    the series, with the reasons.
     """
 
     bzimage: Path
@@ -63,6 +64,8 @@ class Kernel:
         """Return why the kernel lacks an option, as a clause; empty if it has it, or if that is unknown."""
         if self.options is None or is_on(option, self.options):
             return ""
+        if self.missing.get(option, "").endswith(lost_options.REMOVED):
+            return f"needs CONFIG_{option}, {lost_options.REMOVED}"
         if option in self.missing:
             return f"needs CONFIG_{option}, which the base does not have"
         return f"needs CONFIG_{option}, which is off in this kernel"

@@ -1,7 +1,9 @@
 """Decide who is at fault for a kernel option that configuring dropped: the base, or the series.
 
 An option that the base alone loses as well is not the series' fault: the kernel is
-built without it.  An option that the base has, and the series takes away, is.
+built without it.  Neither is one that the series removes: it is defined nowhere, and
+nothing in the tree asks for it any more.  Any other option that the base has, and the
+series takes away, is a fault of the series.
 """
 
 from __future__ import annotations
@@ -12,18 +14,22 @@ from pathlib import Path
 
 from harness.kernel.builddir import BuildDir, toolchain
 from harness.kernel.tree import Tree, without_series
+from harness.lib import command
 from harness.lib.cache import Store
+from harness.lib.command import CommandError
 from harness.lib.errors import BuildError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Progress, Stage
 
+#: The reason for an option that the series removes, as the end of a clause.
+REMOVED = "which the series removes"
 _FOLDER = "config"  # the build folder in which the base alone is configured
 
 
 def configure(
     store: Store, progress: Progress, build_dir: BuildDir, tree: Tree, stage: Stage, log: Path
 ) -> dict[str, str]:
-    """Configure ``tree``, which is checked out; return the options that its base lacks, with the reasons.
+    """Configure ``tree``, which is checked out; return the options that it may lack, with the reasons.
 
     Raises BuildError for options that the series takes away.
     """
@@ -32,7 +38,8 @@ def configure(
         return lost
     lost_by_base = _lost_by_base(store, progress, build_dir, tree, stage, log)
     taken = {name: reason for name, reason in lost.items() if name not in lost_by_base}
-    if taken:
+    removed = {name for name in taken if not _is_used(name, build_dir.source)}
+    if taken := {name: reason for name, reason in taken.items() if name not in removed}:
         build_dir.end()
         raise BuildError(
             "The kernel cannot be configured as the tests need it: the series takes away options that its "
@@ -40,7 +47,19 @@ def configure(
             log=log,
             tail="\n".join(taken.values()),
         )
-    return lost
+    return {name: f"CONFIG_{name}, {REMOVED}" if name in removed else lost[name] for name in lost}
+
+
+def _is_used(option: str, source: Path) -> bool:
+    """Return whether a file of the kernel below ``source`` names an option, which takes some seconds."""
+    files = [f"--include={pattern}" for pattern in ("Kconfig*", "*.[chS]", "Makefile*", "Kbuild*")]
+    words = ["-e", option, "-e", f"CONFIG_{option}"]
+    try:
+        return bool(command.run(["grep", "-rlwFm1", *files, *words, str(source)]))
+    except CommandError as error:
+        if error.returncode != 1:
+            raise
+        return False  # grep ends with 1 if there is none
 
 
 def _lost_by_base(
