@@ -118,7 +118,7 @@ static void run_line(char *line, struct reply *r)
 	const struct operation *operation;
 	struct args a;
 
-	if (*line == '@') {
+	if (*line == '@' || *line == '&') {
 		relay(line, r);
 		return;
 	}

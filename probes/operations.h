@@ -61,14 +61,19 @@ operation_fn op_pagetable, op_vmas, op_mapped, op_memory, op_faults, op_fdinfo;
 operation_fn op_fds, op_setrlimit, op_version;
 /* process.c */
 operation_fn op_spawn, op_fork, op_send, op_recv, op_signal, op_reap, op_exit;
+operation_fn op_ended, op_finish;
 /* race.c */
 operation_fn op_together;
 /* reset.c */
 operation_fn op_reset, op_hotreset, op_resets, op_resetsdone;
 /* resource.c */
 operation_fn op_resource;
+/* stack.c */
+operation_fn op_stack, op_held;
 /* syscopy.c */
 operation_fn op_syscopy;
+/* timeline.c */
+operation_fn op_timeline, op_attachfence, op_advance;
 /* touch.c */
 operation_fn op_touch;
 /* watch.c */

@@ -36,6 +36,7 @@ struct child {
 	struct reader reader;
 	unsigned int pending; /* replies not read yet, late ones included */
 	bool half_line; /* read half a line: the next one would be appended */
+	bool begun;	/* carries out a line whose reply `finish` is to read */
 	bool ended;
 	int status;
 };
@@ -266,15 +267,19 @@ static void reply_died(struct reply *r, const struct child *child)
 			  WEXITSTATUS(child->status));
 }
 
-/* Send a line to the child and read its reply, unless it is late or dead. */
-static void ask(struct child *child, const char *line, struct reply *r)
+/* Send a line to the child; false with the reply set if that fails. */
+static bool tell(struct child *child, const char *line, struct reply *r)
 {
-	enum line_status status;
-	char *answer;
-
 	if (child->ended) {
 		reply_died(r, child);
-		return;
+		return false;
+	}
+	if (child->begun) {
+		reply_usage(r,
+			    "the actor '%s' carries out an operation; 'finish "
+			    "%s' first",
+			    child->name, child->name);
+		return false;
 	}
 	if (!child->half_line &&
 	    write_all(child->reader.fd, line, strlen(line)) &&
@@ -282,23 +287,56 @@ static void ask(struct child *child, const char *line, struct reply *r)
 		child->pending++;
 	else if (errno == EINTR)
 		child->half_line = true;
-	if (child->half_line) {
+	if (child->half_line)
 		reply_set(r, "timeout");
-		return;
-	}
+	return !child->half_line;
+}
+
+/* Read the reply to the last line, unless the child is late or dead. */
+static void hear(struct child *child, struct reply *r)
+{
+	enum line_status status;
+	char *answer;
+
 	do {
 		status = reader_line(&child->reader, &answer, GRACE_MS);
 		if (status == LINE_OK)
 			child->pending--;
 	} while (status == LINE_OK && child->pending);
+	if (status == LINE_LATE) {
+		reply_set(r, "timeout");
+		return;
+	}
+	child->begun = false;
 	if (status == LINE_OK) {
 		reply_set(r, "%s", answer);
-	} else if (status == LINE_LATE) {
-		reply_set(r, "timeout");
 	} else {
 		waitpid(child->pid, &child->status, 0);
 		child->ended = true;
 		reply_died(r, child);
+	}
+}
+
+static void ask(struct child *child, const char *line, struct reply *r)
+{
+	if (tell(child, line, r))
+		hear(child, r);
+}
+
+/*
+ * Have the child begin a line.  It must owe no late reply, which would be taken
+ * for the one to this line.
+ */
+static void begin(struct child *child, const char *line, struct reply *r)
+{
+	if (child->pending && !child->begun) {
+		reply_usage(r, "the actor '%s' owes a reply from before",
+			    child->name);
+		return;
+	}
+	if (tell(child, line, r)) {
+		child->begun = true;
+		reply_set(r, "ok");
 	}
 }
 
@@ -410,7 +448,7 @@ void op_fork(struct args *a, struct reply *r)
 	child_begin(child_add(a->word[0], pid, line, rights), r);
 }
 
-/* Pass on the rest of "@NAME op ..." to the child NAME. */
+/* Pass on the rest of "@NAME op ..." or "&NAME op ..." to the child NAME. */
 void relay(char *line, struct reply *r)
 {
 	size_t length = strcspn(line, " \t");
@@ -425,8 +463,61 @@ void relay(char *line, struct reply *r)
 		reply_usage(r, "there is no actor '%s' here", line + 1);
 	else if (!*rest || *rest == '#')
 		reply_usage(r, "%s: no operation for it", line);
+	else if (*line == '&')
+		begin(child, rest, r);
 	else
 		ask(child, rest, r);
+}
+
+/* Return the child that a word names if it has begun an operation. */
+static struct child *word_begun(const struct args *a, struct reply *r)
+{
+	struct child *child = word_child(a, r, 0);
+
+	if (child && !child->begun) {
+		reply_usage(r, "%s: the actor '%s' has begun nothing", a->op,
+			    child->name);
+		return NULL;
+	}
+	return child;
+}
+
+static bool has_reply(const struct child *child)
+{
+	struct pollfd poller = { .fd = child->reader.fd, .events = POLLIN };
+
+	return poll(&poller, 1, 0) > 0;
+}
+
+void op_ended(struct args *a, struct reply *r)
+{
+	struct child *child = word_begun(a, r);
+
+	if (child)
+		reply_set(r, has_reply(child) ? "ok yes" : "ok no");
+}
+
+/* Has the first word's child not ended what it has begun?  Else a reply. */
+bool child_works(const struct args *a, struct reply *r)
+{
+	struct child *child = word_begun(a, r);
+
+	if (!child)
+		return false;
+	if (has_reply(child)) {
+		reply_set(r, "ok ended");
+		return false;
+	}
+	return true;
+}
+
+/* Wait until a child ends what it has begun; its reply is the reply. */
+void op_finish(struct args *a, struct reply *r)
+{
+	struct child *child = word_begun(a, r);
+
+	if (child)
+		hear(child, r);
 }
 
 /* ---- descriptors ---- */

@@ -35,6 +35,11 @@ class TestKernelHealth:
             "2 DMABUFs are left over",
         ]
 
+    def test_worse_than_leaves_out_the_taints_of_a_tool(self) -> None:
+        before, after = KernelHealth(1, True, 0, 0, 0), KernelHealth(1 | 1 << 14 | 1 << 9, True, 0, 0, 0)
+        (one,) = after.worse_than(before, {14})
+        assert one.text == "new taint bit 9 (WARN)"
+
     def test_worse_than_sees_a_warning_of_a_tainted_kernel(self) -> None:
         before = KernelHealth(1 << 9, None, 1, 0, 0)
         after = KernelHealth(1 << 9, None, 2, 0, 0)

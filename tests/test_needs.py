@@ -40,6 +40,7 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({}, Needs()),
         ({"fresh": True}, Needs(fresh=True)),
         ({"alone": True}, Needs(fresh=True, alone=True)),
+        ({"taints": [14]}, Needs(taints=frozenset({14}))),
         ({"big_ram": True}, Needs(Layout(bigram=GIB))),
         ({"power": True}, Needs(Layout(rng=True))),
         ({"pair": True}, Needs(Layout(pair=MIB))),

@@ -54,7 +54,7 @@ class Actor(Session):
 
     def open(self, address: str, via: str = "group") -> Device:
         """Open a device bound to vfio-pci ``via`` the legacy ``group`` or, with iommufd, the ``cdev``."""
-        self._require(_OPTIONS.get(via))
+        self.require(_OPTIONS.get(via))
         return self.read(lambda reply: _device(self, address, reply), "open", "vfio", address, via=via)
 
     def join(self, device: Device, address: str) -> Device:
@@ -82,7 +82,7 @@ class Actor(Session):
 
         ``flags`` and ``open_flags`` are those of struct vfio_device_feature_dma_buf.
         """
-        self._require("VFIO_PCI_DMABUF")
+        self.require("VFIO_PCI_DMABUF")
         listed = _ranges([Range(0, device.bars[bar])] if ranges is None else ranges)
         options = {"bar": bar, "ranges": listed, "flags": flags, "open_flags": open_flags}
         return self.read(lambda reply: _buffer(self, reply, device), "export", device.name, **options)
@@ -157,7 +157,7 @@ class Actor(Session):
 
     def make(self, kind: str, length: int) -> Buffer:
         """Make a buffer of ``length`` bytes that is not VFIO's: ``udmabuf``, ``heap``, or ``memfd``."""
-        self._require(_OPTIONS.get(kind))
+        self.require(_OPTIONS.get(kind))
         return self.read(lambda reply: _buffer(self, reply, None), "make", kind, length=length)
 
     def set_attribute(self, buffer: Buffer, attribute: str | int, device: Device | None = None) -> None:
@@ -192,7 +192,7 @@ class Actor(Session):
 
     def page_table(self, mapping: Mapping) -> PageTable:
         """Return the entries of this actor's page table for its mapping."""
-        self._require("PTDUMP_DEBUGFS")
+        self.require("PTDUMP_DEBUGFS")
         return self.read(PageTable.parse, "pagetable", mapping.name)
 
     def vmas(self, mapping: Mapping) -> tuple[Vma, ...]:
@@ -292,7 +292,7 @@ class Actor(Session):
         """Set RLIMIT_NOFILE: descriptors of this number and above cannot be opened any more."""
         self.say("setrlimit", nofile=limit)
 
-    def _require(self, option: str | None) -> None:
+    def require(self, option: str | None) -> None:
         """Raise NotOfferedError if the kernel is known to lack ``option``."""
         if option is not None and (reason := self.absent(option)):
             raise NotOfferedError(f"The scenario {reason}.")

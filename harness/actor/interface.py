@@ -18,7 +18,7 @@ _OPERATIONS = (
 # Any raw ioctl: this errno means that the kernel does not know its number.
 _RAW = re.compile(r"ioctl ")
 _UNKNOWN = "ENOTTY"
-_CHILDREN = re.compile(r"(@\S+ )*")
+_CHILDREN = re.compile(r"([@&]\S+ )*")
 
 
 def refusal(line: str, reply: str) -> str:

@@ -26,8 +26,10 @@ class Wire:
         self._margin = margin
         self._lost: PatchproofError | None = None
 
-    def ask(self, line: str, seconds: float) -> str:
+    def ask(self, line: str, seconds: float, answers: str | None = None) -> str:
         """Send one line and return its reply; the actor's own deadline is ``seconds``.
+
+        ``answers`` is the line that the reply belongs to, if that is an earlier one.
 
         Raises DeadlineError, ActorDiedError, and SshLostError if the guest is gone.
         After one of these errors the wire is unusable: every further call raises the
@@ -53,7 +55,9 @@ class Wire:
             raise
         reply = raw.decode(errors="backslashreplace").rstrip("\r")
         self._transcript.reply(reply)
-        if (refused := interface.refusal(line, reply)) and len(self._transcript.refused) < REFUSALS:
+        if (refused := interface.refusal(answers or line, reply)) and len(
+            self._transcript.refused
+        ) < REFUSALS:
             self._transcript.refused[refused] = None
         return reply
 
@@ -90,7 +94,8 @@ class Session:
     ``attribute_via`` is the interface for the memory attribute of a DMABUF: ``flags``,
     ``set``, ``get-set``, or ``none``.
     Every deadline is multiplied by ``slowdown``.  ``absent`` returns why a kernel
-    option is not in the kernel, empty if it is.
+    option is not in the kernel, empty if it is.  ``instead``, if not None, gets each line
+    and its deadline in place of the actor, and returns the reply.
 
     Every operation may raise Refused, DeadlineError, ActorDiedError, SshLostError;
     NotOfferedError if this kernel lacks the call; HarnessError if the actor rejects
@@ -105,10 +110,24 @@ class Session:
         self.attribute_via = "none"
         self.slowdown = 1.0
         self.absent: Callable[[str], str] = lambda _: ""
+        self.instead: Callable[[str, int], str] | None = None
 
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
         """Send any line and return the unparsed reply; ``seconds`` is the deadline that the line sets."""
+        if self.instead is not None:
+            return self.instead(line, seconds)
         return self._wire.ask(self._prefix + line, seconds)
+
+    def ask_parent(self, words: str, seconds: int = DEADLINE, answers: str | None = None) -> str:
+        """Have the actor's parent carry out a line, in which ``{}`` stands for this actor's name.
+
+        Returns the unparsed reply.  ``answers`` as for Wire.ask().  Raises HarnessError if
+        this actor has no parent.
+        """
+        if not self.name:
+            raise HarnessError("The first actor of a scenario has no parent that could watch it.")
+        parent = self._prefix.removesuffix(f"@{self.name} ")
+        return self._wire.ask(parent + words.replace("{}", self.name, 1), seconds, answers)
 
     def do(self, *words: object, **options: object) -> str | Fault:
         """Carry out an operation; return the words after ``ok``, or the fault.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
@@ -11,13 +12,14 @@ from harness.lib.errors import HarnessError
 
 # Documentation/admin-guide/tainted-kernels.rst; the bits that a fault during a scenario can set.
 TAINT_WARN = 9
+TAINT_SOFT_LOCKUP = 14  # also set by a fence of sw_sync (drivers/dma-buf/sw_sync.c)
 TAINTS = {
     1: "a module was forced",
     4: "machine check exception",
     5: "bad page",
     7: "oops or BUG",
     TAINT_WARN: "WARN",
-    14: "soft lockup",
+    TAINT_SOFT_LOCKUP: "soft lockup",
     18: "a test of the kernel's own ran",
 }
 
@@ -119,12 +121,15 @@ class KernelHealth:
         lockdep, warnings, oopses = (None if word == "-" else int(word) for word in optional)
         return cls(int(taint), None if lockdep is None else lockdep != 0, warnings, oopses, int(dmabufs))
 
-    def worse_than(self, before: KernelHealth) -> list[Deterioration]:
-        """Return what got worse since ``before``; empty if nothing did."""
+    def worse_than(self, before: KernelHealth, taints: Collection[int] = frozenset()) -> list[Deterioration]:
+        """Return what got worse since ``before``; empty if nothing did.
+
+        ``taints`` are the taint bits that a scenario sets itself, which say nothing of the kernel.
+        """
         found = []
         fresh = self.taint & ~before.taint
         for bit in range(fresh.bit_length()):
-            if fresh >> bit & 1:
+            if fresh >> bit & 1 and bit not in taints:
                 text = f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})"
                 found.append(Deterioration(Symptom.TAINT, text))
         for symptom, now, then in (

@@ -80,7 +80,8 @@ def needs_of(item: pytest.Item) -> Needs:
         arguments=tuple(str(words.get("kernel", "")).split()),
     )
     alone = bool(words.get("alone"))
-    return Needs(layout, alone or bool(words.get("fresh")), alone)
+    taints = frozenset(int(bit) for bit in words.get("taints", ()))
+    return Needs(layout, alone or bool(words.get("fresh")), alone, taints)
 
 
 def entry_of(item: pytest.Item, series: Series) -> Entry:

@@ -97,14 +97,14 @@ class Examiner:
         return None
 
     def examine(
-        self, start: MachineState, error: BaseException | None, *, alone: bool, passed: bool
+        self, start: MachineState, error: BaseException | None, needs: Needs, *, passed: bool
     ) -> KernelHealth | None:
         """Return the kernel's health now; raise if it is worse than at the ``start`` of the scenario.
 
         ``error`` is the error that ended a phase of the scenario, None if there was none;
-        a failure of the kernel is taken for its cause.  ``alone`` is true if the scenario
-        may break its kernel, ``passed`` if no earlier phase has failed.  The result is
-        None if the state was not read, or another machine runs now.
+        a failure of the kernel is taken for its cause.  ``needs`` are those of the
+        scenario, ``passed`` is true if no earlier phase has failed.  The result is None
+        if the state was not read, or another machine runs now.
 
         Raises KernelDiedError, UnhealthyKernelError, HarnessError, and BlindConsoleError
         if nothing else was wrong.  The machine is then ended.  It is also ended after an
@@ -113,7 +113,7 @@ class Examiner:
         guest = start.guest
         if guest is not self._machines.guest:
             return None
-        if alone and isinstance(error, VIOLATION):
+        if needs.alone and isinstance(error, VIOLATION):
             # The scenario may have broken the kernel, as it was meant to.  What a broken
             # kernel does next is chance, so no verdict may depend on reading its state.
             splats = _faults(start)
@@ -128,7 +128,7 @@ class Examiner:
         if not lost and start.health is not None:
             try:
                 latest = _read_after_frees(guest, start.health)
-                changes = latest.worse_than(start.health)
+                changes = latest.worse_than(start.health, needs.taints)
                 worse = [one.text for one in changes]
             except SshTimeoutError as timeout:
                 lost = True

@@ -14,12 +14,14 @@ class Needs:
     """The machine that a scenario needs; without a marker ``machine``, any machine of the usual layout.
 
     ``fresh``: no scenario has used the machine before.  ``alone``: moreover, none uses
-    the machine afterwards, because the scenario may leave the kernel broken.
+    the machine afterwards, because the scenario may leave the kernel broken.  ``taints``
+    are the taint bits that the scenario's own tools set.
     """
 
     layout: Layout = USUAL
     fresh: bool = False
     alone: bool = False
+    taints: frozenset[int] = frozenset()
 
 
 # The keywords of the marker.  Every machine has the devices of two owners (edu, ram, edu2, ram2).
@@ -29,5 +31,6 @@ MACHINE_KEYWORDS = {
     "big_ram": "the device bigram, with a RAM BAR of 1 GiB",
     "power": "the device rng, with power management and function-level reset",
     "pair": "the devices pair and pair2, two functions that are reset together",
+    "taints": "the taint bits that the scenario sets itself, such as 14 by a fence of sw_sync",
     "kernel": 'words for the kernel\'s command line, "nopat"',
 }

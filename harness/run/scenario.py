@@ -142,7 +142,7 @@ class ScenarioRun:
         """
         if self._start is not None:
             passed = self._worst.verdict is Verdict.CONFORMS
-            self._latest = self._examiner.examine(self._start, error, alone=self._needs.alone, passed=passed)
+            self._latest = self._examiner.examine(self._start, error, self._needs, passed=passed)
 
     def observe(self, phase: Phase, error: BaseException | None, details: str) -> Observation | None:
         """Record a phase for the verdict; return the observation for its ``error``, None if it passed.
