@@ -349,7 +349,8 @@ void op_probe(struct args *a, struct reply *r)
 
 void op_close(struct args *a, struct reply *r)
 {
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	struct object *object =
+		word_object(a, r, 0, DEVICE | BUFFER | IMPORTER);
 
 	if (!object)
 		return;

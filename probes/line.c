@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fault.h"
@@ -136,6 +137,21 @@ static void run_line(char *line, struct reply *r)
 		operation->run(&a, r);
 }
 
+static struct span latest, previous;
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec * 1000000000ull + time.tv_nsec;
+}
+
+struct span line_previous(void)
+{
+	return previous;
+}
+
 /*
  * Carry out one line; false if it is blank or a comment.  A call that SIGALRM
  * interrupts returns EINTR, which is no answer of the kernel's: a timeout.
@@ -150,8 +166,11 @@ bool execute(char *line, struct reply *r)
 	reply_reset(r);
 	if (!line_deadline(line, r, &seconds))
 		return true;
+	previous = latest;
 	deadline_start(seconds);
+	latest.began = now();
 	run_line(line, r);
+	latest.ended = now();
 	deadline_stop();
 	if (deadline_passed() && !strncmp(r->text, "error EINTR ", 12))
 		reply_set(r, "timeout");

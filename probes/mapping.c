@@ -97,7 +97,7 @@ static bool map_offset(struct args *a, struct reply *r,
 		reply_usage(r, "map: bar= is for a device, and required there");
 		return false;
 	}
-	if (object->kind == BUFFER)
+	if (object->kind != DEVICE)
 		return true;
 	if (device_region(object, bar, &start)) {
 		reply_errno(r, errno, "map: region");
@@ -117,10 +117,12 @@ void op_map(struct args *a, struct reply *r)
 		{ "locked", MAP_LOCKED },
 		{ "sync", MAP_SYNC },
 	};
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER), *mapping;
+	struct object *object =
+		word_object(a, r, 0, DEVICE | BUFFER | IMPORTER);
 	const char *prot_text = option_text(a, "prot") ?: "rw";
 	const char *flag_text = option_text(a, "flags") ?: "shared";
 	uint64_t length, offset, align, congruent, protection, flags;
+	struct object *mapping;
 	void *base;
 
 	if (!object || !option_u64(a, r, "length", 0, &length) ||

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What an actor holds: devices, buffers and mappings, by name. */
+/* What an actor holds: devices, buffers, mappings and importers, by name. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +19,7 @@ static const struct {
 	{ DEVICE, 'd', "dev", "a device" },
 	{ BUFFER, 'b', "buf", "a buffer" },
 	{ MAPPING, 'm', "map", "a mapping" },
+	{ IMPORTER, 'i', "imp", "an importer" },
 };
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What an actor holds: devices, buffers and mappings, by name. */
+/* What an actor holds: devices, buffers, mappings and importers, by name. */
 #ifndef OBJECT_H
 #define OBJECT_H
 
@@ -14,13 +14,14 @@ enum kind {
 	DEVICE = 1,
 	BUFFER = 2,
 	MAPPING = 4,
+	IMPORTER = 8,
 };
 
 struct object {
 	struct object *next;
 	char name[24];
 	enum kind kind;
-	int fd; /* DEVICE, BUFFER */
+	int fd; /* DEVICE, BUFFER, IMPORTER */
 	/* DEVICE: group and container; or iommufd and -1; or both -1 */
 	int iommu_fd[2];
 	int wakeup;	     /* DEVICE: eventfd of `lowpower wakeup`, else -1 */

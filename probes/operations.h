@@ -26,6 +26,8 @@ operation_fn op_stamp, op_fill, op_compare, op_fence;
 operation_fn op_count, op_counted;
 /* buffer.c */
 operation_fn op_export, op_revoke, op_memattr, op_dup, op_seek;
+/* clock.c */
+operation_fn op_clock;
 /* debugger.c */
 operation_fn op_seize, op_release, op_peek, op_poke, op_advise;
 /* detach.c */
@@ -39,6 +41,12 @@ operation_fn op_exec;
 operation_fn op_fdio, op_setfl, op_fdflags, op_reopen;
 /* hammer.c */
 operation_fn op_pin, op_hammer, op_hammered, op_unhammer, op_reclaim;
+/* importer.c */
+operation_fn op_importer, op_impattach, op_impdetach, op_implan;
+operation_fn op_imppin, op_impunpin, op_impmap, op_impunmap, op_impvmap;
+operation_fn op_imprelease, op_impwait;
+/* importer_reports.c */
+operation_fn op_impentries, op_impcounts, op_imprecords;
 /* ioctl.c */
 operation_fn op_ioctl, op_abi, op_hold, op_footprint;
 /* iommu.c */
@@ -52,10 +60,14 @@ operation_fn op_map, op_unmap, op_mprotect, op_madvise, op_mremap;
 /* mm.c */
 operation_fn op_msync, op_mlock, op_mlockall, op_mapover, op_mapat;
 operation_fn op_remapfile, op_mseal, op_userfault, op_mapfile;
+/* module.c */
+operation_fn op_loadmodule, op_unloadmodule;
 /* pin.c */
 operation_fn op_pinpages;
 /* power.c */
 operation_fn op_lowpower, op_wakeups;
+/* prime.c */
+operation_fn op_prime;
 /* proc.c */
 operation_fn op_pagetable, op_vmas, op_mapped, op_memory, op_faults, op_fdinfo;
 operation_fn op_fds, op_setrlimit, op_version;

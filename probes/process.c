@@ -547,7 +547,8 @@ union control {
 
 void op_send(struct args *a, struct reply *r)
 {
-	struct object *object = word_object(a, r, 0, DEVICE | BUFFER);
+	struct object *object =
+		word_object(a, r, 0, DEVICE | BUFFER | IMPORTER);
 	union control control = { 0 };
 	struct iovec data;
 	struct msghdr message = {

@@ -10,7 +10,7 @@ import re
 
 # Each operation uses the interface; a word or option after it restricts that to some uses.
 _OPERATIONS = (
-    re.compile(r"map buf\d+ "),
+    re.compile(r"map (buf|imp)\d+ "),
     re.compile(r"(mapover|mapat|reclaim|revoke|memattr|cycle|outlive|probe) "),
     re.compile(r"together \S+ revoke "),
     re.compile(r"export .*\bflags=(?!0x0\b|0\b)"),
