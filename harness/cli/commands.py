@@ -44,7 +44,7 @@ from harness.vm import hardware, image, machine, qemu_program
 from harness.vm.accelerator import Accelerator, choose
 
 CACHE_KINDS = {
-    "kernels": ("kernel", "check", "config"),
+    "kernels": ("kernel", "module", "check", "config"),
     "images": ("image", "init", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
     "sources": ("base", "trees", "apt", "downloads", "work", "threads", "input"),

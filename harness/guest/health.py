@@ -13,6 +13,8 @@ from harness.lib.errors import HarnessError
 # Documentation/admin-guide/tainted-kernels.rst; the bits that a fault during a scenario can set.
 TAINT_WARN = 9
 TAINT_SOFT_LOCKUP = 14  # also set by a fence of sw_sync (drivers/dma-buf/sw_sync.c)
+# Set when a module of our own is loaded; nothing else loads one (kernel/module/main.c).
+TAINT_MODULE = frozenset({12, 13})
 TAINTS = {
     1: "a module was forced",
     4: "machine check exception",
@@ -129,7 +131,7 @@ class KernelHealth:
         found = []
         fresh = self.taint & ~before.taint
         for bit in range(fresh.bit_length()):
-            if fresh >> bit & 1 and bit not in taints:
+            if fresh >> bit & 1 and bit not in TAINT_MODULE and bit not in taints:
                 text = f"new taint bit {bit} ({TAINTS.get(bit, 'see tainted-kernels.rst')})"
                 found.append(Deterioration(Symptom.TAINT, text))
         for symptom, now, then in (

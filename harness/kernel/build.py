@@ -92,13 +92,14 @@ def build_kernel(
     def make(folder: Path) -> None:
         build_dir = BuildDir(store, tree.base.version, request)
         waiting = partial(progress.say, "build: waiting for the build of another run")
-        with store.lock("workbench", waiting=waiting), _disk(build_dir.root):
+        with store.lock("workbench", waiting=waiting), disk_errors(build_dir.root):
             build_dir.check_out(tree, progress)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
                 missing = lost_options.configure(store, progress, build_dir, tree, stage, log)
                 for reason in missing.values():
                     progress.say(f"build: without {reason}")
                 build_dir.make(stage, log, folder / "include")
+            build_dir.keep(tree, key)
             warnings = build_dir.new_warnings(tree)
             for text in warnings:
                 progress.say(f"build: {text}")
@@ -185,7 +186,7 @@ def make_lines(store: Store, fragments: Sequence[Path], version: str, headers: P
 
 
 @contextmanager
-def _disk(folder: Path) -> Iterator[None]:
+def disk_errors(folder: Path) -> Iterator[None]:
     """Raise HarnessError, which says what to do, for a failing write below ``folder``."""
     try:
         yield

@@ -41,6 +41,7 @@ SPACE_FOR_RELEASE = 2 << 30
 
 _WARNINGS = ".patchproof-warnings.json"
 _FRAGMENT = ".patchproof-fragment"
+_HOLDS = ".patchproof-holds"  # the tree and the kernel that a source and a build folder hold
 # Configurations that differ in at most this many options share a folder, where make compiles what depends
 # on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
@@ -143,7 +144,25 @@ class BuildDir:
             self._remove_oldest_releases()
             require_space(self._workbench, SPACE_FOR_RELEASE)
         os.utime(self.root)
+        self._source_holds.unlink(missing_ok=True)
         tree.check_out(self.source, progress)
+        write_atomically(self._source_holds, tree.tree_id)
+
+    @property
+    def _source_holds(self) -> Path:
+        return self.root / _HOLDS
+
+    def keep(self, tree: Tree, kernel: str) -> None:
+        """Record that the folders hold ``tree``, and everything of the ``kernel`` with this identity."""
+        write_atomically(self.build / _HOLDS, f"{tree.tree_id} {kernel}")
+
+    def holds(self, tree: Tree, kernel: str) -> bool:
+        """Return whether the folders still are as keep() recorded them."""
+        try:
+            source, built = (path.read_text() for path in (self._source_holds, self.build / _HOLDS))
+        except OSError:
+            return False
+        return source == tree.tree_id and built == f"{tree.tree_id} {kernel}"
 
     def prepare(self) -> None:
         """Make the build folder; first remove it if its last build was killed."""
@@ -181,8 +200,23 @@ class BuildDir:
         return self._make({"KCONFIG_ALLCONFIG": str(self._fragment)}, "allnoconfig")
 
     def build_argv(self, headers: Path) -> list[str]:
-        """Return the command that builds the image and installs ``linux/`` into the folder ``headers``."""
-        return self._make({}, *_AT_ONCE, "bzImage", "headers_install", f"INSTALL_HDR_PATH={headers.parent}")
+        """Return the command that builds the image and installs ``linux/`` into the folder ``headers``.
+
+        If the kernel has modules, it also makes the table of symbols that a module is linked with.
+        """
+        modules = ["modules"] if self._has_modules() else []
+        targets = ["bzImage", *modules, "headers_install"]
+        return self._make({}, *_AT_ONCE, *targets, f"INSTALL_HDR_PATH={headers.parent}")
+
+    def _has_modules(self) -> bool:
+        """Return whether the configuration, or before there is one the request, has modules."""
+        config = self.build / ".config"
+        text = config.read_text() if config.exists() else self.request
+        return kconfig.values(text).get("MODULES") == "y"
+
+    def module_argv(self, source: Path, output: Path) -> list[str]:
+        """Return the command that builds the module of the folder ``source`` in the folder ``output``."""
+        return self._make({}, *_AT_ONCE, f"M={source}", f"MO={output}", "modules")
 
     def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
         """Return a make command in a fixed environment, without the user's variables but PATH and TMPDIR."""
@@ -217,6 +251,7 @@ class BuildDir:
         self.prepare()
         self._begun_cold = cold
         self._unfinished.touch()
+        (self.build / _HOLDS).unlink(missing_ok=True)
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
         except BuildError:
@@ -247,6 +282,10 @@ class BuildDir:
         if cold:
             write_atomically(self._objects, str(output.steps))
         self.end()
+
+    def make_module(self, stage: Stage, log: Path, source: Path, output: Path) -> None:
+        """Build a module against the kernel that was made here.  Raises the errors of configure()."""
+        self._run(self.module_argv(source, output), "build of the test importer", stage, log)
 
     def all_warnings(
         self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path

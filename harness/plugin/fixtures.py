@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.importer import Importer
 from harness.guest.guest import Guest
 from harness.kernel.dialect import Interfaces
 from harness.plugin.items import RUN, SCENARIO
@@ -51,6 +52,13 @@ def ram_witness(request: pytest.FixtureRequest) -> Generator[RamBar, None, None]
     """The memory behind the RAM BAR as the host sees it."""
     with _scenario(request).ram("ram") as bar:
         yield bar
+
+
+@pytest.fixture
+def importers(request: pytest.FixtureRequest) -> Generator[Callable[[Actor], Importer], None, None]:
+    """Open importers of the test module: ``importers(actor)``.  They end with the actor."""
+    with _scenario(request).test_importer():
+        yield Importer.open
 
 
 def _scenario(request: pytest.FixtureRequest) -> ScenarioRun:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from harness.actor.actor import NotOfferedError
 from harness.actor.reply import DeadlineError, Refused
 from harness.guest.guest import UnbindTimeoutError
-from harness.lib.errors import BootError, HarnessError, PatchproofError
+from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -106,7 +106,8 @@ def observation_of(error: BaseException, details: str) -> Observation:
         return Observation(Verdict.KERNEL_DIED, reason, details)
     if isinstance(error, UnhealthyKernelError):
         return Observation(Verdict.VIOLATES, reason, details, error.without_console, error.on_console)
-    if isinstance(error, (*VIOLATION, DeadlineError, UnbindTimeoutError)):
+    # A BuildError is that of the test importer, which compiles for the base.
+    if isinstance(error, (*VIOLATION, BuildError, DeadlineError, UnbindTimeoutError)):
         return Observation(Verdict.VIOLATES, reason.strip() or "The assertion does not hold.", details)
     if isinstance(error, BlindConsoleError):
         return Observation(Verdict.HARNESS_ERROR, reason, details, Verdict.CONFORMS)

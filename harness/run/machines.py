@@ -21,6 +21,7 @@ from harness.lib.errors import BootTimeoutError, HarnessError
 from harness.lib.files import write_atomically
 from harness.lib.progress import Progress
 from harness.run import positive_control
+from harness.run.importer_module import ImporterModule
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.verdict import detector
@@ -38,7 +39,8 @@ class TestedSoftware:
 
     ``actor`` is the C actor, compiled against the headers of the kernel under test.
     ``dialect`` is one of manifest.DIALECTS, but not ``auto``; ``interfaces`` are those in
-    the headers.  ``tree`` is None for a kernel that was built elsewhere.
+    the headers.  ``importer`` is the test importer for this kernel.  ``tree`` is None for
+    a kernel that was built elsewhere.
     """
 
     kernel: Kernel
@@ -47,6 +49,7 @@ class TestedSoftware:
     dialect: str
     interfaces: Interfaces
     accelerator: Accelerator
+    importer: ImporterModule
     tree: Tree | None = None
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from harness.actor import load
 from harness.actor.actor import Actor
 from harness.actor.start import PrestartedProbe, start_actor, start_python
 from harness.actor.transcript import Transcript
@@ -112,6 +114,21 @@ class ScenarioRun:
         actor.slowdown = software.kernel.time_scale
         actor.absent = software.kernel.absent
         return self._actors.enter_context(actor)
+
+    @contextmanager
+    def test_importer(self) -> Iterator[None]:
+        """Load the test importer during the ``with`` block, which ends after the actors.
+
+        Raises the errors of ImporterModule.path() and guest(), and HarnessError if the module does
+        not load, or is in use at the end.
+        """
+        guest, software = self.guest(), self._machines.ready
+        module = software.importer.path()
+        load.load(guest, software.actor, module)
+        yield
+        if guest.machine.alive():
+            load.require_unused(guest, module)
+            load.unload(guest, software.actor, module)
 
     def end_actors(self) -> None:
         """End the actors, before their devices are unbound and the kernel is examined."""

@@ -29,6 +29,7 @@ from harness.lib.host import host_errors
 from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
 from harness.run.base_alone import BaseAlone
+from harness.run.importer_module import ImporterModule
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.request import FRAGMENTS, Request, RunInput
 from harness.series.posting import Posting
@@ -161,7 +162,8 @@ class Stages:
             actor = build_actor(self._store, tested.headers, self._results.log("probes"))
         with self._stage("boot"):
             accelerator = self._accelerator(tested)
-            machines.software = TestedSoftware(tested, rootfs, actor, *chosen, accelerator, tree)
+            module = ImporterModule(self._store, self._progress, self._request, self._results, tested, tree)
+            machines.software = TestedSoftware(tested, rootfs, actor, *chosen, accelerator, module, tree)
             if not self._journal.passed("boot"):
                 with _blaming_missing_options(tested):
                     machines.boot_first(layout)
