@@ -18,6 +18,9 @@
 #include "operations.h"
 #include "text.h"
 
+#define CONTAINER "/dev/vfio/vfio"
+#define IOMMUFD "/dev/iommu"
+
 /* Check for dddd:bb:dd.f in hexadecimal, which becomes part of a path. */
 bool is_bdf(const char *text)
 {
@@ -44,8 +47,12 @@ static int open_failed(struct reply *r, const char *step, const char *path)
 	return -1;
 }
 
-/* Open by group and container, with a type 1 IOMMU. */
-static int open_group(struct object *device, const char *bdf, struct reply *r)
+/*
+ * Open by group and container, with a type 1 IOMMU: the container is VFIO's, or
+ * an iommufd that takes the calls of one.
+ */
+static int open_group(struct object *device, const char *bdf,
+		      const char *container, struct reply *r)
 {
 	char path[64], target[256], node[64];
 	const char *group;
@@ -63,9 +70,9 @@ static int open_group(struct object *device, const char *bdf, struct reply *r)
 	device->iommu_fd[0] = open(node, O_RDWR | O_CLOEXEC);
 	if (device->iommu_fd[0] < 0)
 		return open_failed(r, "group", node);
-	device->iommu_fd[1] = open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
+	device->iommu_fd[1] = open(container, O_RDWR | O_CLOEXEC);
 	if (device->iommu_fd[1] < 0)
-		return open_failed(r, "container", "/dev/vfio/vfio");
+		return open_failed(r, "container", container);
 	if (ioctl(device->iommu_fd[0], VFIO_GROUP_SET_CONTAINER,
 		  &device->iommu_fd[1]))
 		return open_failed(r, "VFIO_GROUP_SET_CONTAINER", node);
@@ -122,12 +129,13 @@ static int open_cdev(struct object *device, const char *bdf, struct reply *r)
 
 	if (open_node(device, bdf, r))
 		return -1;
-	device->iommu_fd[0] = open("/dev/iommu", O_RDWR | O_CLOEXEC);
+	device->iommu_fd[0] = open(IOMMUFD, O_RDWR | O_CLOEXEC);
 	if (device->iommu_fd[0] < 0)
-		return open_failed(r, "iommufd", "/dev/iommu");
+		return open_failed(r, "iommufd", IOMMUFD);
 	bind.iommufd = device->iommu_fd[0];
 	if (ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
 		return open_failed(r, "VFIO_DEVICE_BIND_IOMMUFD", bdf);
+	device->iommufd_id = bind.out_devid;
 	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_ALLOC, &alloc))
 		return open_failed(r, "IOMMU_IOAS_ALLOC", bdf);
 	attach.pt_id = alloc.out_ioas_id;
@@ -206,9 +214,11 @@ void op_open(struct args *a, struct reply *r)
 		reply_usage(r, "open: '%s' is not like 0000:02:00.0", bdf);
 		return;
 	}
-	if (strcmp(via, "group") && strcmp(via, "cdev") &&
-	    strcmp(via, "node")) {
-		reply_usage(r, "open: via=%s is not group, cdev or node", via);
+	if (strcmp(via, "group") && strcmp(via, "compat") &&
+	    strcmp(via, "cdev") && strcmp(via, "node")) {
+		reply_usage(r,
+			    "open: via=%s is not group, compat, cdev or node",
+			    via);
 		return;
 	}
 	device = object_new(DEVICE);
@@ -216,8 +226,10 @@ void op_open(struct args *a, struct reply *r)
 		failed = open_node(device, bdf, r);
 	else if (!strcmp(via, "cdev"))
 		failed = open_cdev(device, bdf, r);
+	else if (!strcmp(via, "compat"))
+		failed = open_group(device, bdf, IOMMUFD, r);
 	else
-		failed = open_group(device, bdf, r);
+		failed = open_group(device, bdf, CONTAINER, r);
 	if (failed) {
 		device_close(device);
 		return;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Share the IOMMU context of a device with another one, or with a DMABUF. */
+/* Open a device with the IOMMU context of another one. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 
-#include <linux/iommufd.h>
 #include <linux/vfio.h>
 
 #include "device.h"
@@ -37,7 +36,10 @@ static int join_iommufd(struct object *device)
 		.iommufd = device->iommu_fd[0],
 	};
 
-	return ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind);
+	if (ioctl(device->fd, VFIO_DEVICE_BIND_IOMMUFD, &bind))
+		return -1;
+	device->iommufd_id = bind.out_devid;
+	return 0;
 }
 
 void op_join(struct args *a, struct reply *r)
@@ -71,45 +73,4 @@ void op_join(struct args *a, struct reply *r)
 	}
 	reply_set(r, "ok %s", device->name);
 	reply_bars(device, r);
-}
-
-/* Have iommufd import a DMABUF into a new IOAS, and attach the device to it. */
-void op_import(struct args *a, struct reply *r)
-{
-	struct object *device = word_object(a, r, 0, DEVICE), *buffer;
-	struct iommu_ioas_alloc alloc = { .size = sizeof(alloc) };
-	struct iommu_ioas_map_file map = {
-		.size = sizeof(map),
-		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
-			 IOMMU_IOAS_MAP_READABLE,
-	};
-	struct vfio_device_attach_iommufd_pt attach = {
-		.argsz = sizeof(attach),
-	};
-	uint64_t iova, length;
-
-	if (!device || !(buffer = word_object(a, r, 1, BUFFER)) ||
-	    !option_u64(a, r, "iova", 0, &iova) ||
-	    !option_u64(a, r, "length", 0, &length))
-		return;
-	if (device->iommu_fd[0] < 0 || device->iommu_fd[1] >= 0) {
-		reply_usage(r, "import: %s was not opened by cdev",
-			    device->name);
-		return;
-	}
-	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_ALLOC, &alloc)) {
-		reply_errno(r, errno, "import: IOMMU_IOAS_ALLOC");
-		return;
-	}
-	map.ioas_id = alloc.out_ioas_id;
-	map.fd = buffer->fd;
-	map.length = length;
-	map.iova = iova;
-	attach.pt_id = alloc.out_ioas_id;
-	if (ioctl(device->iommu_fd[0], IOMMU_IOAS_MAP_FILE, &map))
-		reply_errno(r, errno, "import: IOMMU_IOAS_MAP_FILE");
-	else if (ioctl(device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach))
-		reply_errno(r, errno, "import: VFIO_DEVICE_ATTACH_IOMMUFD_PT");
-	else
-		reply_set(r, "ok");
 }

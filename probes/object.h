@@ -24,6 +24,7 @@ struct object {
 	int fd; /* DEVICE, BUFFER, IMPORTER */
 	/* DEVICE: group and container; or iommufd and -1; or both -1 */
 	int iommu_fd[2];
+	uint32_t iommufd_id; /* DEVICE: its number in its iommufd */
 	int wakeup;	     /* DEVICE: eventfd of `lowpower wakeup`, else -1 */
 	unsigned char *base; /* MAPPING */
 	uint64_t length;     /* MAPPING: rounded up to pages */

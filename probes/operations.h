@@ -50,7 +50,10 @@ operation_fn op_impentries, op_impcounts, op_imprecords;
 /* ioctl.c */
 operation_fn op_ioctl, op_abi, op_hold, op_footprint;
 /* iommu.c */
-operation_fn op_join, op_import;
+operation_fn op_join;
+/* iommufd.c */
+operation_fn op_ioas, op_hwpt, op_attach, op_detach, op_destroy;
+operation_fn op_iomap, op_iounmap, op_type1map, op_type1unmap;
 /* lifecycle.c */
 operation_fn op_cycle, op_outlive, op_attempts;
 /* make.c */

@@ -38,6 +38,7 @@ START_DEADLINE = 60
 # The kernel options behind the ways to open a device, and behind the makers of buffers.
 _OPTIONS = {
     "group": "VFIO_GROUP",
+    "compat": "VFIO_GROUP",
     "cdev": "VFIO_DEVICE_CDEV",
     "node": "VFIO_DEVICE_CDEV",
     "udmabuf": "UDMABUF",
@@ -53,7 +54,10 @@ class Actor(Session):
     """A process in the guest: one method for each operation of the protocol, over a Session."""
 
     def open(self, address: str, via: str = "group") -> Device:
-        """Open a device bound to vfio-pci ``via`` the legacy ``group`` or, with iommufd, the ``cdev``."""
+        """Open a device bound to vfio-pci ``via`` the legacy ``group`` or, with iommufd, the ``cdev``.
+
+        ``compat`` is a group whose container is an iommufd.
+        """
         self.require(_OPTIONS.get(via))
         return self.read(lambda reply: _device(self, address, reply), "open", "vfio", address, via=via)
 

@@ -129,7 +129,9 @@ class Device:
 
     def import_buffer(self, buffer: Buffer, iova: int) -> None:
         """Map a DMABUF at ``iova`` in a new IOAS of iommufd (IOMMU_IOAS_MAP_FILE), and attach the device."""
-        self.actor.say("import", self.name, buffer.name, length=buffer.size, iova=iova)
+        space = self.actor.read(int, "ioas", self.name)
+        self.actor.say("iomap", self.name, space, buffer.name, length=buffer.size, iova=iova)
+        self.actor.say("attach", self.name, space)
 
     def exit_low_power(self) -> None:
         """Use VFIO_DEVICE_FEATURE_LOW_POWER_EXIT."""
