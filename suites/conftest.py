@@ -10,6 +10,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Device as OpenDevice
 from harness.guest.guest import Guest, PciFunction
+from suites.support.dma import Engine, Faults
 from suites.support.fixtures import MemoryDevice, Start
 
 
@@ -91,3 +92,15 @@ def second_ram(guest: Guest) -> Iterator[PciFunction]:
 def importer(c_owner: Actor, registers: PciFunction) -> OpenDevice:
     """A device that can do DMA, and whose iommufd imports DMABUFs of another device."""
     return c_owner.open(registers.address, "cdev")
+
+
+@pytest.fixture
+def engine(importer: OpenDevice) -> Engine:
+    """The DMA engine of the importer."""
+    return Engine(importer)
+
+
+@pytest.fixture
+def faults(guest: Guest) -> Faults:
+    """The faults that the IOMMU reports."""
+    return Faults(guest)

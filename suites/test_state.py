@@ -34,9 +34,10 @@ from suites.support.constants import (
     VIRTIO_SELECT,
     VIRTIO_STATUS,
 )
+from suites.support.dma import Engine
 from suites.support.fixtures import Finding
 from suites.support.reach import Reach, View
-from suites.support.registers import RESETS, write_by_dma
+from suites.support.registers import RESETS
 from suites.support.store_oracle import THEIRS, Oracle, require_none_landed
 
 BARS = {"edu": 0, "display": 0, "ram": RAM_BAR, "rng": VIRTIO_BAR}
@@ -552,7 +553,7 @@ def import_lands(device: Device, importer: Device) -> bool:
     """Tell whether a DMA of the importer through its import of ``device``, a virtio device, arrives."""
     device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, SENTINEL)
     assert device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == SENTINEL
-    write_by_dma(importer, IOVA)
+    Engine(importer).write(IOVA)
     return device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) != SENTINEL
 
 

@@ -14,9 +14,10 @@ from harness.plugin.markers import machine, requirement
 from harness.vm.hardware import PAGE
 from suites.support import state_table
 from suites.support.constants import D0, D3HOT, IOVA, SENTINEL, VIRTIO_BAR, VIRTIO_SELECT, VIRTIO_VECTOR
+from suites.support.dma import Engine
 from suites.support.fixtures import Finding
 from suites.support.reach import View
-from suites.support.registers import RESETS, write_by_dma
+from suites.support.registers import RESETS
 
 TABLE = state_table.load()
 CHECKS = {
@@ -33,7 +34,7 @@ CHECKS = {
     "hot reset": ("STATE-13", "STATE-11", "REV-05"),
     "function-level reset": ("STATE-14", "STATE-11", "REV-05"),
     "last close": ("LIFE-05", "LIFE-09", "LIFE-10"),
-    "import": ("IMP-05", "REV-14"),
+    "import": ("IMP-06", "REV-14"),
     "DMA through an import": ("IMP-05", "REV-14"),
     "munmap() and close()": ("LIFE-06",),
 }
@@ -156,7 +157,7 @@ class Subject:
     def _dma(self) -> str:
         self.make_accessible()
         self.device.write(VIRTIO_BAR, VIRTIO_SELECT, 4, SENTINEL)
-        write_by_dma(self.importer, IOVA)
+        Engine(self.importer).write(IOVA)
         return "lost" if self.device.read(VIRTIO_BAR, VIRTIO_SELECT, 4) == SENTINEL else "lands"
 
     def _unmap_and_close(self) -> str:
