@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
+
+import pytest
+
 from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
-from harness.actor.iommufd import AddressSpace, detach
+from harness.actor.ioctl import Anchor, Argument, call
+from harness.actor.iommufd import AddressSpace
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
@@ -12,14 +18,29 @@ from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import IOVA, RAM_BAR
+from suites.support.constants import FIXED_IOVA, IOVA, RAM_BAR, READABLE, WRITEABLE
 from suites.support.dma import ENGINES, MOST, OWNERS, Engine, Faults, HostWord, Path
 
 START = 3 * PAGE
 LENGTH = 4 * PAGE
 SPAN = [Range(START, LENGTH)]
 OTHER_IOVA = 0x800000
+IOMMU_IOAS_COPY = 0x3B83  # include/uapi/linux/iommufd.h: _IO(';', 0x83)
 ATTEMPTS = 5  # until a transfer is still to come when a revoke returns
+
+
+@pytest.fixture
+def second_edu(guest: Guest) -> Iterator[Function]:
+    """Another edu than the importer's."""
+    with guest.bind("edu2") as device:
+        yield device
+
+
+def copy(source: AddressSpace, target: AddressSpace) -> None:
+    """Copy the first map of ``source``, at IOVA, to the same address in ``target`` (IOMMU_IOAS_COPY)."""
+    flags = FIXED_IOVA | WRITEABLE | READABLE
+    numbers = struct.pack("=IIIIQQQ", 40, flags, target.number, source.number, LENGTH, IOVA, IOVA)
+    call(source.device.actor, Anchor(source.device), IOMMU_IOAS_COPY, Argument([numbers]))
 
 
 # -- live ------------------------------------------------------------------------------
@@ -150,39 +171,72 @@ def test_dma_in_flight_does_not_land_after_a_revoke(
 
 
 @requirement("IMP-09")
-def test_a_revoke_reaches_every_import(
-    c_owner: Actor,
-    ram: Function,
-    ram_witness: RamBar,
-    importer: Device,
-    engine: Engine,
-    faults: Faults,
+def test_a_revoke_reaches_every_import_of_a_device(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, importer: Device, engine: Engine, faults: Faults
 ) -> None:
-    """One revoke ends maps twice in one address space, under two page tables, elsewhere, and not attached."""
+    """One revoke ends maps twice in one address space, under two page tables, in others, and copied ones."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
-    first, second, unused = (AddressSpace.of(importer) for _ in range(3))
+    first, second, unused, copied = (AddressSpace.of(importer) for _ in range(4))
     for iova in (IOVA, OTHER_IOVA):
         first.map(buffer, iova)
     second.map(buffer, IOVA)
     unused.map(buffer, IOVA)  # under no page table at the time of the revoke
+    copy(first, copied)
     tables = [first.page_table(), first.page_table()]
     twice = [Path(engine, faults, HostWord(ram_witness, START), iova) for iova in (IOVA, OTHER_IOVA)]
+    once = twice[0]
     for table in tables:
         table.attach()
-        twice[0].load()
+        if table is tables[0]:
+            once.load()
         for path in twice:
             path.require_lands()
-    second.attach()
-    twice[0].require_lands()
+    for space in (second, copied):
+        space.attach()
+        once.require_lands()
     c_owner.revoke(buffer)
-    twice[0].require_lost("in the second address space after the revoke")
+    once.require_lost("through a copy, after the revoke")
     for table in tables:
         table.attach()
         for path in twice:
-            path.require_lost("in the first address space after the revoke")
-    unused.attach()
-    twice[0].require_lost("in an address space that was attached after the revoke")
-    detach(importer)
+            path.require_lost("in the first address space, after the revoke")
+    late = AddressSpace.of(importer)
+    copy(first, late)
+    for space in (second, unused, late):
+        space.attach()
+        once.require_lost("in another address space, after the revoke")
+
+
+@requirement("IMP-09", "IMP-16")
+def test_a_revoke_reaches_importers_of_other_processes(
+    c_owner: Actor,
+    ram: Function,
+    ram_witness: RamBar,
+    importer: Device,
+    faults: Faults,
+    second_edu: Function,
+) -> None:
+    """One revoke ends the imports of the owner and of a client; their imports of another DMABUF stay."""
+    device = c_owner.open(ram.address)
+    buffers = {IOVA: c_owner.export(device, RAM_BAR, SPAN), OTHER_IOVA: c_owner.export(device, RAM_BAR, SPAN)}
+    word = HostWord(ram_witness, START)
+    client = c_owner.spawn("client")
+    lost, kept = [], []
+    for edu in (importer, client.open(second_edu.address, "cdev")):
+        space = AddressSpace.of(edu)
+        for iova, buffer in buffers.items():
+            space.map(buffer if edu is importer else c_owner.give(buffer, client), iova)
+        space.attach()
+        lost.append(Path(Engine(edu), faults, word, IOVA))
+        kept.append(Path(Engine(edu), faults, word, OTHER_IOVA))
+        lost[-1].load()
+    for path in (*lost, *kept):
+        path.require_lands()
+    c_owner.revoke(buffers[IOVA])
+    for path in lost:
+        path.require_lost("after the revoke")
+    for path in kept:
+        path.require_lands()
 
 
 # -- closed descriptors ----------------------------------------------------------------

@@ -18,13 +18,12 @@ from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import LENGTH, SPAN, require_refused
-from suites.support.constants import IOVA, RAM_BAR
+from suites.support.constants import FIXED_IOVA, IOVA, RAM_BAR, READABLE, WRITEABLE
 from suites.support.dma import OWNERS, Engine, Faults, HostWord, Path
 from suites.support.fixtures import Finding
 
-# include/uapi/linux/iommufd.h
-IOMMU_IOAS_MAP_FILE = 0x3B8F  # _IO(';', 0x8f)
-FIXED_IOVA, WRITEABLE, READABLE, UNKNOWN_FLAG = 1, 2, 4, 8
+IOMMU_IOAS_MAP_FILE = 0x3B8F  # include/uapi/linux/iommufd.h: _IO(';', 0x8f)
+UNKNOWN_FLAG = 8
 TOP = 1 << 64  # lengths and offsets have 64 bits
 
 

@@ -38,6 +38,9 @@ EDU_IDENTIFICATION, EDU_MAGIC = 0x00, 0x010000ED  # a read-only register and its
 EDU_LIVENESS = 0x04  # reads back inverted
 IOVA = 0x100000  # a DMA address within the 28 bits of an edu's DMA mask
 
+# include/uapi/linux/iommufd.h, IOMMU_IOAS_MAP_*
+FIXED_IOVA, WRITEABLE, READABLE = 1, 2, 4
+
 # QEMU hw/virtio/virtio-pci.c: virtio before 1.0 has I/O ports in BAR 0, virtio 1.0 has registers in BAR 4.
 VIRTIO_IO_BAR, VIRTIO_BAR = 0, 4
 VIRTIO_SELECT = 0x00  # 32 bits: selects which feature bits are shown; reads back what was written last
