@@ -271,9 +271,8 @@ void op_region(struct args *a, struct reply *r)
 		  (unsigned long long)info.offset, info.flags);
 }
 
-/* Parse DEV REGION OFFSET WIDTH of read and write. */
-static struct object *transfer(struct args *a, struct reply *r,
-			       uint64_t *position, uint64_t *width)
+/* Parse DEV REGION OFFSET into the position in the device's file. */
+struct object *word_region(struct args *a, struct reply *r, uint64_t *position)
 {
 	struct object *device = word_object(a, r, 0, DEVICE);
 	uint64_t index = VFIO_PCI_CONFIG_REGION_INDEX, offset, start;
@@ -282,18 +281,27 @@ static struct object *transfer(struct args *a, struct reply *r,
 		return NULL;
 	if (strcmp(a->word[1], "config") && !word_u64(a, r, 1, &index))
 		return NULL;
-	if (!word_u64(a, r, 2, &offset) || !word_u64(a, r, 3, width))
+	if (!word_u64(a, r, 2, &offset))
 		return NULL;
-	if (*width != 1 && *width != 2 && *width != 4 && *width != 8) {
-		reply_usage(r, "%s: the width is 1, 2, 4 or 8 bytes", a->op);
-		return NULL;
-	}
 	if (device_region(device, index, &start)) {
 		reply_errno(r, errno, a->op);
 		return NULL;
 	}
 	*position = start + offset;
 	return device;
+}
+
+/* Parse DEV REGION OFFSET WIDTH of read and write. */
+static struct object *transfer(struct args *a, struct reply *r,
+			       uint64_t *position, uint64_t *width)
+{
+	if (!word_u64(a, r, 3, width))
+		return NULL;
+	if (*width != 1 && *width != 2 && *width != 4 && *width != 8) {
+		reply_usage(r, "%s: the width is 1, 2, 4 or 8 bytes", a->op);
+		return NULL;
+	}
+	return word_region(a, r, position);
 }
 
 void op_read(struct args *a, struct reply *r)

@@ -13,6 +13,7 @@ bool is_bdf(const char *text);
 int open_node(struct object *device, const char *bdf, struct reply *r);
 void device_close(struct object *device);
 void reply_bars(const struct object *device, struct reply *r);
+struct object *word_region(struct args *a, struct reply *r, uint64_t *position);
 int device_region(const struct object *device, uint64_t index,
 		  uint64_t *position);
 

@@ -145,6 +145,39 @@ static void call(struct reply *r, int fd, uint64_t request,
 	munmap(pages, 2 * PAGE);
 }
 
+/*
+ * Call ioctl() with an argument that is in a mapping.  It is written to the
+ * mapping's file, so that the first to access its page is the kernel.
+ */
+static void call_within(struct args *a, struct reply *r, int fd,
+			uint64_t request, const struct argument *argument)
+{
+	struct object *mapping = object_find(option_text(a, "in"));
+	struct object *file = object_find(option_text(a, "file") ?: "");
+	uint64_t offset;
+	int result;
+
+	if (!option_u64(a, r, "offset", 0, &offset))
+		return;
+	if (!mapping || mapping->kind != MAPPING || !file ||
+	    file->kind != BUFFER || offset > mapping->length ||
+	    argument->length > mapping->length - offset) {
+		reply_usage(r, "ioctl: in= is a mapping that has room for the "
+			       "argument, file= its file");
+		return;
+	}
+	if (pwrite(file->fd, argument->bytes, argument->length,
+		   (off_t)offset) != (ssize_t)argument->length) {
+		reply_errno(r, errno, "ioctl: write the argument");
+		return;
+	}
+	result = ioctl(fd, request, mapping->base + offset);
+	if (result < 0)
+		reply_errno(r, errno, "ioctl");
+	else
+		reply_set(r, "ok 0x%x", (unsigned int)result);
+}
+
 void op_ioctl(struct args *a, struct reply *r)
 {
 	const char *data = option_text(a, "data");
@@ -168,6 +201,10 @@ void op_ioctl(struct args *a, struct reply *r)
 	if (data && !parse_argument(data, &argument)) {
 		reply_usage(r, "ioctl: data= takes pairs of hexadecimal digits "
 			       "and names, at most 4 KiB");
+		return;
+	}
+	if (data && option_text(a, "in")) {
+		call_within(a, r, fd, request, &argument);
 		return;
 	}
 	if (data) {

@@ -56,6 +56,8 @@ operation_fn op_ioas, op_hwpt, op_attach, op_detach, op_destroy;
 operation_fn op_iomap, op_iounmap, op_type1map, op_type1unmap;
 /* lifecycle.c */
 operation_fn op_cycle, op_outlive, op_attempts;
+/* lockcopy.c */
+operation_fn op_regioncopy, op_lockcopy;
 /* make.c */
 operation_fn op_make;
 /* mapping.c */
@@ -88,7 +90,7 @@ operation_fn op_stack, op_held;
 /* syscopy.c */
 operation_fn op_syscopy;
 /* timeline.c */
-operation_fn op_timeline, op_attachfence, op_advance;
+operation_fn op_timeline, op_attachfence, op_advance, op_ready;
 /* touch.c */
 operation_fn op_touch;
 /* watch.c */

@@ -12,6 +12,8 @@
 #include "process.h"
 #include "text.h"
 
+#define LOOKS 20 /* at a sleep, a millisecond apart, before it counts */
+
 /* Read the state of a process, such as D; 0 if it has none any more. */
 static char state_of(pid_t process)
 {
@@ -101,26 +103,40 @@ static bool is_inside(const char *stack, const char *functions)
 	return false;
 }
 
-/* Wait until a child sleeps in a function, or ends what it has begun. */
+/*
+ * Wait until a child sleeps in a function, or ends what it has begun.  A lock
+ * that it waits for shows in no function: /proc/PID/stack leaves them out.  So
+ * `asleep` is any uninterruptible sleep that lasts for a number of looks.
+ */
 void op_held(struct args *a, struct reply *r)
 {
 	struct timespec moment = { .tv_nsec = 1000000 };
+	bool anywhere = !strcmp(a->word[1], "asleep");
 	pid_t process = word_process(a, r, 0);
-	const char *stack;
+	struct reply last = { 0 };
+	unsigned int looks = 0;
 
-	if (process < 0)
-		return;
-	while (child_works(a, r)) {
+	reply_set(&last, "none");
+	while (process >= 0 && child_works(a, r)) {
+		const char *stack;
+		char state;
+
 		if (deadline_passed()) {
 			reply_set(r, "timeout");
-			return;
+			break;
 		}
 		if (!reply_place(a, r, process))
-			return;
+			break;
+		state = r->text[strlen("ok state=")];
 		stack = strstr(r->text, "stack=") + strlen("stack=");
-		if (strchr("DS", r->text[strlen("ok state=")]) &&
-		    is_inside(stack, a->word[1]))
-			return;
+		if (strcmp(r->text, last.text) || state != 'D')
+			looks = 0;
+		if (anywhere ? looks++ == LOOKS
+			     : strchr("DS", state) &&
+				       is_inside(stack, a->word[1]))
+			break;
+		reply_set(&last, "%s", r->text);
 		nanosleep(&moment, NULL);
 	}
+	free(last.text);
 }

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -100,4 +101,21 @@ void op_advance(struct args *a, struct reply *r)
 		reply_errno(r, errno, "advance");
 	else
 		reply_set(r, "ok");
+}
+
+/* Report whether a DMABUF has no fence that a reader or a writer waits for. */
+void op_ready(struct args *a, struct reply *r)
+{
+	struct object *buffer = word_object(a, r, 0, BUFFER);
+	struct pollfd poller = { .events = POLLIN | POLLOUT };
+
+	if (!buffer)
+		return;
+	poller.fd = buffer->fd;
+	if (poll(&poller, 1, 0) < 0)
+		reply_errno(r, errno, "ready");
+	else
+		reply_set(r, "ok read=%s write=%s",
+			  poller.revents & POLLIN ? "yes" : "no",
+			  poller.revents & POLLOUT ? "yes" : "no");
 }

@@ -138,6 +138,11 @@ class TestPlace:
         assert call.held_in("no_such_function") is None
         assert call.outcome() == "success"
 
+    def test_interruptible_sleep_is_not_asleep(self, child: Actor, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("harness.actor.call.WINDOW_SECONDS", 1)
+        with pytest.raises(HarnessError, match="neither ended nor came to asleep"):
+            begin_recv(child).asleep()
+
     def test_call_held_elsewhere_is_an_error_with_its_place(
         self, child: Actor, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -44,6 +44,7 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({"big_ram": True}, Needs(Layout(bigram=GIB))),
         ({"power": True}, Needs(Layout(rng=True))),
         ({"pair": True}, Needs(Layout(pair=MIB))),
+        ({"ats": True}, Needs(Layout(rng=True, ats=True))),
         ({"kernel": "nopat quiet"}, Needs(Layout(arguments=("nopat", "quiet")))),
         ({"big_ram": True, "alone": True}, Needs(Layout(bigram=GIB), fresh=True, alone=True)),
         ({"fresh": False, "power": False}, Needs()),

@@ -52,6 +52,14 @@ def test_layout_pair_shares_a_port() -> None:
     assert [device.rpartition("addr=")[2] for device in devices] == ["0.0,multifunction=on", "0.1"]
 
 
+def test_layout_with_ats_has_it_on_both_sides() -> None:
+    found = devices(line(Layout(rng=True, ats=True)))
+    assert "device-iotlb=on" in found[0]
+    (rng,) = [device for device in found if device.startswith("virtio-rng-pci")]
+    assert {"ats=on", "iommu_platform=on", "disable-legacy=on"} <= set(rng.split(","))
+    assert not any("ats=on" in device or "iotlb" in device for device in devices(line(Layout(rng=True))))
+
+
 def test_layout_arguments_end_the_kernel_command_line() -> None:
     argv = line(Layout(arguments=("nopat", "quiet")))
     words = argv[argv.index("-append") + 1].split()

@@ -238,6 +238,12 @@ class Actor(Session):
         self.say("send", device.name, child.name)
         return replace(device, actor=child, name=child.say("recv"))
 
+    def borrow(self, device: Device) -> Device:
+        """Receive a device's descriptor, without its group or iommufd, from a child."""
+        child = device.actor
+        child.say("send", device.name, "parent")
+        return replace(device, actor=self, name=self.say("recv", child.name))
+
     def cycle(
         self, device: Device, bar: int, length: int, count: int, *, revoke: bool = False, keep: bool = False
     ) -> Fault | None:

@@ -75,7 +75,8 @@ class Call:
     def held_in(self, *functions: str) -> Place | None:
         """Wait until the actor sleeps inside one of these kernel functions; None if the operation ends first.
 
-        Raises HarnessError if it does neither.
+        Raises HarnessError if it does neither.  The functions that wait for a lock show in no
+        stack; asleep() is for these.
         """
         seconds = math.ceil(WINDOW_SECONDS * self.actor.slowdown)
         try:
@@ -86,6 +87,10 @@ class Call:
                 f"the actor {self.actor.name} is {Place.parse(self._parent('stack {}'))}."
             ) from error
         return None if said == "ended" else Place.parse(said)
+
+    def asleep(self) -> Place | None:
+        """Wait until the actor sleeps uninterruptibly, as for a lock; None if the operation ends first."""
+        return self.held_in("asleep")
 
     def result(self, deadline: int | None = None) -> str | Fault:
         """Wait for the end of the operation; return the words after ``ok``, or the fault.

@@ -39,3 +39,8 @@ class Timeline:
     def close(self) -> None:
         """Close the timeline, which signals all its fences."""
         self.actor.say("close", self.name)
+
+
+def is_ready(buffer: Buffer) -> bool:
+    """Return whether all fences of a DMABUF are signalled, by poll()."""
+    return buffer.actor.say("ready", buffer.name) == "read=yes write=yes"

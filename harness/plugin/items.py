@@ -75,7 +75,8 @@ def needs_of(item: pytest.Item) -> Needs:
         words |= mark.kwargs
     layout = Layout(
         bigram=GIB if words.get("big_ram") else 0,
-        rng=bool(words.get("power")),
+        rng=bool(words.get("power") or words.get("ats")),
+        ats=bool(words.get("ats")),
         pair=MIB if words.get("pair") else 0,
         arguments=tuple(str(words.get("kernel", "")).split()),
     )

@@ -36,7 +36,8 @@ def first(items: Sequence[pytest.Item], ids: Sequence[str]) -> list[pytest.Item]
 def in_order(items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """Return the items sorted by layout, the usual one first, and those with a machine alone last.
 
-    Otherwise their order stays.
+    Of one layout, those that taint the kernel themselves are the last ones.  Otherwise
+    their order stays.
     """
     needs = [needs_of(item) for item in items]
     layouts = list(dict.fromkeys([USUAL, *(one.layout for one in needs)]))
@@ -107,5 +108,5 @@ def _machine(item: pytest.Item) -> tuple[object, bool]:
     return needs.layout, needs.alone
 
 
-def _rank(needs: Needs, layouts: list[Layout]) -> tuple[bool, int]:
-    return needs.alone, layouts.index(needs.layout)
+def _rank(needs: Needs, layouts: list[Layout]) -> tuple[bool, int, bool]:
+    return needs.alone, layouts.index(needs.layout), bool(needs.taints)

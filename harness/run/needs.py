@@ -30,6 +30,7 @@ MACHINE_KEYWORDS = {
     "alone": "a fresh machine that no scenario uses after it",
     "big_ram": "the device bigram, with a RAM BAR of 1 GiB",
     "power": "the device rng, with power management and function-level reset",
+    "ats": "the device rng, with an address cache of its own (ATS) in place of a BAR of I/O ports",
     "pair": "the devices pair and pair2, two functions that are reset together",
     "taints": "the taint bits that the scenario sets itself, such as 14 by a fence of sw_sync",
     "kernel": 'words for the kernel\'s command line, "nopat"',

@@ -90,11 +90,15 @@ class Iommu:
     """Intel's IOMMU.  On the command line it precedes every device behind it.
 
     In caching mode the guest reports every new mapping, which vfio in QEMU needs.
-    48 bits of address is the width of present hardware.
+    48 bits of address is the width of present hardware.  With ``device_iotlb`` it also
+    serves devices that cache translations (ATS).
     """
 
+    device_iotlb: bool = False
+
     def args(self) -> list[str]:
-        return ["-device", "intel-iommu,caching-mode=on,intremap=on,aw-bits=48"]
+        cache = ",device-iotlb=on" if self.device_iotlb else ""
+        return ["-device", f"intel-iommu,caching-mode=on,intremap=on,aw-bits=48{cache}"]
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,19 @@ class IvshmemDevice:
 
 @dataclass(frozen=True)
 class VirtioRng:
-    """A device with power management, function-level reset and a BAR of I/O ports, which the others lack."""
+    """A device with power management and function-level reset, which the others lack.
+
+    It also has a BAR of I/O ports, or with ``ats`` the Address Translation Service instead.
+    """
+
+    ats: bool = False
 
     def device(self, role: str) -> list[str]:
         """Return the arguments of this device as ``role``, without its bus."""
+        kind = "disable-legacy=on,iommu_platform=on,ats=on" if self.ats else "disable-legacy=off"
         return [
             *("-object", f"rng-random,id={role}-source,filename=/dev/urandom"),
-            *("-device", f"virtio-rng-pci,id={role},rng={role}-source,disable-legacy=off"),
+            *("-device", f"virtio-rng-pci,id={role},rng={role}-source,{kind}"),
         ]
 
 
@@ -122,7 +128,8 @@ class Layout:
     of RAM BARs.  ``rng`` adds a virtio device with power management and function-level
     reset, ``display`` a display with this much memory as a BAR.  ``pair`` adds a device
     of two functions: the first has a RAM BAR of this size, the second is like ``rng``.
-    ``arguments`` are added to the kernel's command line.
+    ``ats`` gives that virtio device an address cache of its own, and the IOMMU the means to
+    invalidate it.  ``arguments`` are added to the kernel's command line.
     """
 
     ram: int = 64 * MIB
@@ -131,6 +138,7 @@ class Layout:
     rng: bool = False
     display: int = 16 * MIB
     pair: int = 0
+    ats: bool = False
     arguments: tuple[str, ...] = ()
 
     def within(self, devices: Set[str]) -> Layout:
@@ -157,7 +165,7 @@ class Layout:
         contents: dict[str, Contents] = {"edu": Edu(), "edu2": Edu()}
         contents |= {role: IvshmemDevice(size, memory[role]) for role, size in self.memories().items()}
         if self.rng:
-            contents["rng"] = VirtioRng()
+            contents["rng"] = VirtioRng(self.ats)
         if self.display:
             contents["display"] = Display(self.display)
         second = {"pair": VirtioRng()}

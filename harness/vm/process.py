@@ -72,7 +72,7 @@ class BootImage:
             SerialConsole(wiring.console),
             MonitorPort(wiring.monitor),
             *([GdbStub(wiring.gdb)] if wiring.gdb is not None else []),
-            Iommu(),
+            Iommu(layout.ats),
             *layout.slots(wiring.memory),
             RootDisk(self.rootfs),
             Network(),

@@ -1,0 +1,113 @@
+"""Owners and clients of a device, and where the kernel holds them while another of them acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from harness.actor.actor import Actor
+from harness.actor.call import Call, Place
+from harness.actor.handles import Buffer, Device, Range
+from harness.actor.timeline import Timeline, is_ready
+from harness.guest.guest import PciFunction as Function
+from harness.lib.errors import HarnessError
+from suites.support.constants import RAM_BAR
+
+# A kernel that waits for the fences of a DMABUF: drivers/dma-buf/dma-resv.c, dma-fence.c.
+FENCE_WAIT = ("dma_resv_wait_timeout", "dma_fence_default_wait")
+
+
+@dataclass(frozen=True)
+class Party:
+    """An owner of a device and its DMABUF, and a client that has no more than the DMABUF.
+
+    ``guard`` is their parent.  It takes no part, so it can always be asked.
+    """
+
+    guard: Actor
+    owner: Actor
+    client: Actor
+    device: Device
+    buffer: Buffer
+    theirs: Buffer
+
+    @classmethod
+    def of(cls, guard: Actor, ram: Function, span: list[Range], via: str = "group") -> Party:
+        """Have the owner open the device, export ``span`` of its RAM BAR and give it to the client."""
+        owner, client = guard.spawn("owner"), guard.spawn("client")
+        device = owner.open(ram.address, via)
+        buffer = owner.export(device, RAM_BAR, span)
+        passed = guard.take(buffer)
+        theirs = guard.give(passed, client)
+        passed.close()
+        return cls(guard, owner, client, device, buffer, theirs)
+
+    def give(self, buffer: Buffer, name: str) -> Buffer:
+        """Give a DMABUF of the owner to a new client of this ``name``."""
+        passed = self.guard.take(buffer)
+        given = self.guard.give(passed, self.guard.spawn(name))
+        passed.close()
+        return given
+
+    def lend(self, name: str) -> Device:
+        """Give the owner's device descriptor to a new process of this ``name``."""
+        borrowed = self.guard.borrow(self.device)
+        lent = self.guard.lend(borrowed, self.guard.spawn(name))
+        borrowed.close()
+        return lent
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fence that the client has added to its DMABUF.
+
+    The guard has the timeline as well: its end, or that of the scenario, signals the fence,
+    whatever becomes of the client.
+    """
+
+    timeline: Timeline
+    lifeline: Timeline
+
+    @classmethod
+    def of(cls, party: Party, usage: str = "write") -> Fence:
+        """Make the fence."""
+        timeline = Timeline.of(party.client)
+        party.client.say("send", timeline.name, "parent")
+        lifeline = Timeline(party.guard, party.guard.say("recv", party.client.name))
+        if not is_ready(party.theirs):
+            raise HarnessError("A new DMABUF has fences that are not signalled.")
+        timeline.attach(party.theirs, usage)
+        if is_ready(party.theirs):
+            raise HarnessError("The client's fence is signalled from the start, so nobody waits for it.")
+        return cls(timeline, lifeline)
+
+    def held(self, call: Call) -> Place | None:
+        """Wait until the kernel waits for the fence in ``call``; None if the call ends without."""
+        return call.held_in(*FENCE_WAIT)
+
+    def hold(self, actor: Actor, attempt: Callable[[], object]) -> Call:
+        """Begin an operation, and wait until the kernel waits for the fence in it.
+
+        Skips the scenario on a kernel that waits for no fence.
+        """
+        call = Call.begin(actor, attempt)
+        if self.held(call) is None:
+            call.result()
+            pytest.skip("this kernel does not wait for the fences of a DMABUF, so none holds the owner")
+        return call
+
+    def require_held(self, call: Call) -> None:
+        """Raise HarnessError unless the kernel still waits for the fence in ``call``: the window is open."""
+        if self.held(call) is None:
+            raise HarnessError(f"The operation `{call.line}` has ended before its fence was signalled.")
+
+    def signal(self) -> None:
+        """Signal the fence."""
+        self.lifeline.advance()
+
+
+def waits_or_answers(call: Call) -> str:
+    """Return what becomes of a call while another one is held: ``waits``, or its outcome."""
+    return "waits" if call.asleep() else call.outcome()
