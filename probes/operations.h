@@ -28,6 +28,8 @@ operation_fn op_count, op_counted;
 operation_fn op_export, op_revoke, op_memattr, op_dup, op_seek;
 /* clock.c */
 operation_fn op_clock;
+/* confine.c */
+operation_fn op_confine;
 /* debugger.c */
 operation_fn op_seize, op_release, op_peek, op_poke, op_advise;
 /* detach.c */

@@ -86,6 +86,12 @@ def test_command_listens_on_loopback_only() -> None:
     assert "socket,id=gdb,fd=5,server=on,wait=off" in argv
 
 
+def test_layout_decides_the_number_of_processors() -> None:
+    for layout, number in ((Layout(), "2"), (Layout(cpus=3), "3")):
+        argv = line(layout)
+        assert argv[argv.index("-smp") + 1] == number
+
+
 def test_command_escapes_a_comma_in_a_path() -> None:
     (drive,) = [argument for argument in line(Layout()) if argument.startswith("if=none")]
     assert drive.endswith("file=/r,,oot")

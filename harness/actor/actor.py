@@ -194,6 +194,10 @@ class Actor(Session):
         """Run on these CPUs only; hammers are not affected."""
         self.say("pin", ",".join(map(str, cpus)))
 
+    def confine(self, cpu: int) -> None:
+        """Move every process and thread of the system to ``cpu``; pin() brings an actor elsewhere."""
+        self.say("confine", cpu)
+
     def page_table(self, mapping: Mapping) -> PageTable:
         """Return the entries of this actor's page table for its mapping."""
         self.require("PTDUMP_DEBUGFS")

@@ -72,6 +72,10 @@ class Call:
         """Return whether the actor has ended the operation."""
         return self._parent("ended {}") == "yes"
 
+    def place(self) -> Place:
+        """Return where in the kernel the actor is; the stack of one that runs may be out of date."""
+        return Place.parse(self._parent("stack {}"))
+
     def held_in(self, *functions: str) -> Place | None:
         """Wait until the actor sleeps inside one of these kernel functions; None if the operation ends first.
 
@@ -84,7 +88,7 @@ class Call:
         except DeadlineError as error:
             raise HarnessError(
                 f"The operation `{self.line}` neither ended nor came to {' or '.join(functions)}: "
-                f"the actor {self.actor.name} is {Place.parse(self._parent('stack {}'))}."
+                f"the actor {self.actor.name} is {self.place()}."
             ) from error
         return None if said == "ended" else Place.parse(said)
 

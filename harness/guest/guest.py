@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.guest.shell import Shell
+from harness.guest.symbols import KALLSYMS, Symbols
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
 from harness.vm.machine import Machine
@@ -122,6 +123,11 @@ class Guest:
         self._pushed: dict[str, str] = {}
         self._unbinding: set[str] = set()  # addresses that begin_unbind() was called for
         self._shell = Shell(machine.ssh)
+
+    @cached_property
+    def symbols(self) -> Symbols:
+        """The functions of the running kernel.  Raises HarnessError, SshTimeoutError, SshLostError."""
+        return Symbols.parse(self.read(KALLSYMS))
 
     @property
     def deadline(self) -> float:

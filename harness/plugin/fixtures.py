@@ -9,6 +9,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.importer import Importer
 from harness.guest.guest import Guest
+from harness.guest.hold import Hold
 from harness.kernel.dialect import Interfaces
 from harness.plugin.items import RUN, SCENARIO
 from harness.plugin.search import Search
@@ -45,6 +46,12 @@ def search(request: pytest.FixtureRequest) -> Search:
 def finding(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Record a sentence for the report; no verdict depends on it."""
     return _scenario(request).finding
+
+
+@pytest.fixture
+def hold(guest: Guest) -> Hold:
+    """Hold a processor at a kernel function while the others go on: @machine(hold=True)."""
+    return Hold(guest)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import MACHINE_KEYWORDS, Needs
+from harness.run.needs import HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs
 from harness.run.request import RunInput
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
@@ -17,7 +17,7 @@ from harness.verdict import requirements
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind
 from harness.vm.hardware import GIB, MIB
-from harness.vm.pci_devices import Layout
+from harness.vm.pci_devices import CPUS, Layout
 
 RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
 RUN = pytest.StashKey[Run]()  # of the config, once the plan is written
@@ -73,12 +73,15 @@ def needs_of(item: pytest.Item) -> Needs:
                 f"it knows {', '.join(MACHINE_KEYWORDS)}."
             )
         words |= mark.kwargs
+    hold = bool(words.get("hold"))
     layout = Layout(
         bigram=GIB if words.get("big_ram") else 0,
         rng=bool(words.get("power") or words.get("ats")),
         ats=bool(words.get("ats")),
         pair=MIB if words.get("pair") else 0,
-        arguments=tuple(str(words.get("kernel", "")).split()),
+        arguments=(*str(words.get("kernel", "")).split(), *(HOLD_ARGUMENTS if hold else ())),
+        cpus=HOLD_CPUS if hold else CPUS,
+        debugger=hold,
     )
     alone = bool(words.get("alone"))
     taints = frozenset(int(bit) for bit in words.get("taints", ()))

@@ -182,7 +182,8 @@ class Machines:
             layout=layout,
             gdb=self._request.keep_vm,
         )
-        booted.disconnect_on_stop = not self._request.keep_vm
+        # A scenario that holds a processor stops and continues the machine.
+        booted.disconnect_on_stop = not self._request.keep_vm and not layout.debugger
         try:
             self._journal.machine_up(name, time.monotonic() - booted.started)
             if booted.note:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from harness.vm.pci_devices import Layout
 
 USUAL = Layout()
+# One processor for the system, one to hold, and one for the other side.  No device may interrupt those two.
+HOLD_CPUS = 3
+HOLD_ARGUMENTS = ("irqaffinity=0",)
 
 
 @dataclass(frozen=True)
@@ -33,5 +36,6 @@ MACHINE_KEYWORDS = {
     "ats": "the device rng, with an address cache of its own (ATS) in place of a BAR of I/O ports",
     "pair": "the devices pair and pair2, two functions that are reset together",
     "taints": "the taint bits that the scenario sets itself, such as 14 by a fence of sw_sync",
+    "hold": "a debugger's port and three processors, for scenarios that hold one of them (fixture ``hold``)",
     "kernel": 'words for the kernel\'s command line, "nopat"',
 }

@@ -65,7 +65,7 @@ def boot(
     """Start QEMU and wait until a login over SSH succeeds.
 
     All files of the machine are in ``run_dir``: ``console.log``, ``qemu.log``,
-    ``id_ed25519``.  ``gdb`` opens a port for a debugger.
+    ``id_ed25519``.  ``gdb``, or the layout's ``debugger``, opens a port for a debugger.
 
     Call it from a thread that outlives the machine: the host's kernel kills QEMU when
     the thread that started it ends (prctl PR_SET_PDEATHSIG).
@@ -143,7 +143,7 @@ class Machine:
     so far, name and data.  ``ram_bars`` maps a role to the file behind its RAM BAR,
     valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is QEMU's
     command line.  ``note`` is a sentence about an unusual start for the results,
-    empty if there is none.
+    empty if there is none.  ``gdb_port`` is the debugger's port, None without one.
 
     With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
     debugger causes too.  A guest that was stopped misses its deadlines, and
@@ -184,7 +184,7 @@ class Machine:
             info.path,
             layout.within(info.devices),
             self.run_dir,
-            gdb=gdb,
+            gdb=gdb or layout.debugger,
             line=self._on_line,
             blind=lambda: self._boot_events.put(_ConsoleLost()),
             event=self._on_event,
@@ -194,7 +194,10 @@ class Machine:
         self.monitor = self._qemu.monitor
         self.ram_bars = self._qemu.memory
         self.ram_bar = self.ram_bars["ram"]
-        self.gdb_line = f"gdb vmlinux -ex 'target remote 127.0.0.1:{self._qemu.gdb_port}'" if gdb else ""
+        self.gdb_port = self._qemu.gdb_port
+        self.gdb_line = (
+            f"gdb vmlinux -ex 'target remote 127.0.0.1:{self.gdb_port}'" if self.gdb_port is not None else ""
+        )
         threading.Thread(target=self._wait, name="qemu", daemon=True).start()
 
     def wait_until_up(self) -> None:
@@ -291,6 +294,10 @@ class Machine:
         When a kernel dies, SSH ends a moment before QEMU does.
         """
         return self._qemu.wait(timeout) is not None
+
+    def kill(self) -> None:
+        """Kill QEMU at once.  Its machine then counts as ended from outside."""
+        self._qemu.kill()
 
     def close(self) -> None:
         """End QEMU and close its connections.  The files in ``run_dir`` stay."""

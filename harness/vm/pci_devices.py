@@ -8,6 +8,10 @@ from pathlib import Path
 
 from harness.vm.hardware import MIB
 
+# Two processors: one revokes a DMABUF while the other accesses it.  More than the host has
+# cost a second of boot under emulation.
+CPUS = 2
+
 
 @dataclass(frozen=True)
 class Edu:
@@ -122,14 +126,15 @@ MEMORY_BARS = {"ram": 2, "ram2": 2, "bigram": 2, "edu": 1, "edu2": 1, "display":
 
 @dataclass(frozen=True)
 class Layout:
-    """The choice of devices of a machine; sizes in bytes, powers of two, at least 4096.
+    """The choice of devices and processors of a machine; sizes in bytes, powers of two, at least 4096.
 
     A size of 0 leaves the device out.  ``ram``, ``ram2`` and ``bigram`` are the sizes
     of RAM BARs.  ``rng`` adds a virtio device with power management and function-level
     reset, ``display`` a display with this much memory as a BAR.  ``pair`` adds a device
     of two functions: the first has a RAM BAR of this size, the second is like ``rng``.
     ``ats`` gives that virtio device an address cache of its own, and the IOMMU the means to
-    invalidate it.  ``arguments`` are added to the kernel's command line.
+    invalidate it.  ``arguments`` are added to the kernel's command line.  ``debugger`` opens
+    QEMU's port for one (harness.vm.gdbstub).
     """
 
     ram: int = 64 * MIB
@@ -140,6 +145,8 @@ class Layout:
     pair: int = 0
     ats: bool = False
     arguments: tuple[str, ...] = ()
+    cpus: int = CPUS
+    debugger: bool = False
 
     def within(self, devices: Set[str]) -> Layout:
         """Return this layout without a display if QEMU's ``devices`` do not include one."""

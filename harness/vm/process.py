@@ -33,9 +33,6 @@ from harness.vm.hardware import (
 from harness.vm.pci_devices import Layout
 from harness.vm.qmp import Monitor
 
-# Two processors: one revokes a DMABUF while the other accesses it.  More than the host has
-# cost a second of boot under emulation.
-CPUS = 2
 MEMORY = 1024 * MIB
 CLOSE_SECONDS = 3.0
 
@@ -63,7 +60,7 @@ class BootImage:
         """Return the whole QEMU command line, with the parts in the order that QEMU requires."""
         parts: list[Part] = [
             self.accelerator,
-            Board(CPUS, MEMORY),
+            Board(layout.cpus, MEMORY),
             Boot(
                 self.bzimage,
                 self.initrd,
