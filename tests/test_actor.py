@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from actors import PAGE, Client, Local, actor
+from actors import HEADERS, PAGE, Client, Local, actor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -342,10 +343,9 @@ class TestBuild:
     def headers(self, folder: Path, vfio: str = "") -> Path:
         """Copy the headers of the tests, with the text ``vfio`` before linux/vfio.h."""
         target = folder / "include"
-        (target / "linux").mkdir(parents=True)
-        for header in (Path(__file__).parent / "data/headers/linux").iterdir():
-            text = header.read_text()
-            (target / "linux" / header.name).write_text(vfio + text if header.name == "vfio.h" else text)
+        shutil.copytree(HEADERS, target)
+        known = target / "linux/vfio.h"
+        known.write_text(vfio + known.read_text())
         return target
 
     def test_actor_is_built_once_per_headers(self, tmp_path: Path) -> None:
