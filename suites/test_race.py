@@ -1,44 +1,145 @@
-"""RACE: a revoke and a first touch of a page, of which one is held inside the kernel."""
+"""RACE: a revoke and a client's access, of which one is held inside the kernel while the other acts."""
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
+
 from harness.actor.actor import Actor
 from harness.actor.call import Call
-from harness.actor.handles import Range
-from harness.actor.reply import BUS_ADRERR, Sigbus
+from harness.actor.handles import Mapping
+from harness.actor.reply import Refused
 from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
-from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import MIB, RAM_BAR
+from suites.support.constants import MIB
 from suites.support.fixtures import Finding
-from suites.support.race import HELD, Sides, outcome_while_held, require_dead
+from suites.support.race import (
+    HELD,
+    INSERT,
+    INSERT_HUGE,
+    LENGTH,
+    MMAP,
+    ZAP,
+    Sides,
+    meet,
+    require_alive,
+    require_dead,
+    require_result,
+)
 
 pytestmark = machine(hold=True)
 
-START = 4 * MIB
-LENGTH = 4 * PAGE
+PAGES = [pytest.param(False, id="page"), pytest.param(True, id="huge page")]
+
+
+def untouched(sides: Sides, huge: bool) -> Mapping:
+    """Map the DMABUF in the client, which touches no page of it yet."""
+    return sides.huge() if huge else sides.client.map(sides.shared)
+
+
+# -- a first touch ---------------------------------------------------------------------
 
 
 @requirement("RACE-01")
-def test_a_first_touch_held_at_its_insertion_does_not_outlive_a_revoke(
-    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding
+@pytest.mark.parametrize("huge", PAGES)
+def test_a_first_touch_held_at_its_insertion_ends_with_the_revoke(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, huge: bool
 ) -> None:
-    """A client that is about to insert a page when the owner revokes has no access afterwards."""
-    sides = Sides.of(c_owner, held="client")
-    device = sides.owner.open(ram.address)
-    buffer = sides.owner.export(device, RAM_BAR, [Range(START, LENGTH)])
-    client_buffer = sides.share(buffer)
-    mapping = sides.client.map(client_buffer)
+    """A client that was about to insert a page when the owner revoked has no access afterwards."""
     ram_witness.stamp()
-    with hold.at("vmf_insert_pfn", cpu=HELD) as held:
-        touch = Call.begin(sides.client, lambda: mapping.load32(0))
+    sides = Sides.of(c_owner, ram, held="client", length=2 * MIB if huge else LENGTH)
+    mapping = untouched(sides, huge)
+    met = meet(
+        hold,
+        INSERT_HUGE if huge else INSERT,
+        (sides.client, partial(mapping.load32, 0)),
+        (sides.owner, sides.revoke),
+    )
+    finding(f"A revoke {met.outcome} while a client was about to insert a page.")
+    require_result(met.first, "success", "SIGBUS")
+    require_result(met.second, "success")
+    require_dead(mapping, ram_witness)
+
+
+@requirement("RACE-01")
+@pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
+def test_a_first_touch_while_the_revoke_is_held_ends_with_it(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
+) -> None:
+    """A client that touches a new page while the revoke is about to zap, or has, has no access afterwards."""
+    ram_witness.stamp()
+    sides = Sides.of(c_owner, ram, held="owner")
+    mapping = untouched(sides, huge=False)
+    touch = partial(mapping.load32, 0)
+    met = meet(hold, ZAP, (sides.owner, sides.revoke), (sides.client, touch), leaving=leaving)
+    finding(f"A first touch {met.outcome} {'after' if leaving else 'before'} the zap of a revoke.")
+    require_result(met.first, "success")
+    require_result(met.second, "success", "SIGBUS")
+    require_dead(mapping, ram_witness)
+
+
+@requirement("RACE-01")
+@pytest.mark.parametrize("huge", PAGES)
+def test_a_first_touch_held_without_a_revoke_has_its_page(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, huge: bool
+) -> None:
+    """A client that was held at the insertion of a page, and was not revoked, has its pages."""
+    ram_witness.stamp()
+    sides = Sides.of(c_owner, ram, held="client", length=2 * MIB if huge else LENGTH)
+    mapping = untouched(sides, huge)
+    with hold.at(*(INSERT_HUGE if huge else INSERT), cpu=HELD) as held:
+        touch = Call.begin(sides.client, partial(mapping.load32, 0))
         held.arrive()
-        revoke = Call.begin(sides.owner, lambda: sides.owner.revoke(buffer))
-        outcome = outcome_while_held(held, revoke)
-    touched = touch.result()
-    revoke.result()
-    finding(f"The revoke {outcome} while a page was about to be inserted; the load was {touched}.")
-    assert touched in (f"{START // PAGE:#010x}", Sigbus(BUS_ADRERR, 0))
-    require_dead(mapping, ram_witness, START)
+        assert not touch.ended()
+    require_result(touch.outcome(), "success")
+    require_alive(mapping)
+    assert mapping.page_table().mapped("pmd" if huge else "pte") == mapping.length
+
+
+# -- mmap() ----------------------------------------------------------------------------
+
+
+@requirement("RACE-04")
+@pytest.mark.parametrize("leaving", [False, True], ids=["unchecked", "checked"])
+def test_a_mapping_made_during_a_revoke_is_dead(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
+) -> None:
+    """A mapping whose mmap() was inside the kernel when the owner revoked has no access afterwards."""
+    ram_witness.stamp()
+    sides = Sides.of(c_owner, ram, held="client")
+    before = sides.client.map(sides.shared)
+    met = meet(
+        hold,
+        MMAP,
+        (sides.client, partial(sides.client.map, sides.shared)),
+        (sides.owner, sides.revoke),
+        leaving=leaving,
+    )
+    finding(f"A revoke {met.outcome} during an mmap(), which ended in {met.first}.")
+    require_result(met.second, "success")
+    require_dead(before, ram_witness)
+    if met.first == "success":
+        require_dead(Mapping(sides.client, "map2", LENGTH), ram_witness)
+
+
+@requirement("RACE-04")
+@pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
+def test_an_mmap_while_the_revoke_is_held_is_dead(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
+) -> None:
+    """An mmap() while the revoke is about to zap, or has, gives no access afterwards."""
+    ram_witness.stamp()
+    sides = Sides.of(c_owner, ram, held="owner")
+    before = sides.client.map(sides.shared)
+    mmap = partial(sides.client.map, sides.shared)
+    met = meet(hold, ZAP, (sides.owner, sides.revoke), (sides.client, mmap), leaving=leaving)
+    finding(f"An mmap() {met.outcome} {'after' if leaving else 'before'} the zap, and ended in {met.second}.")
+    require_result(met.first, "success")
+    require_dead(before, ram_witness)
+    if met.second == "success":
+        require_dead(Mapping(sides.client, "map2", LENGTH), ram_witness)
+    with pytest.raises(Refused):
+        sides.client.map(sides.shared)

@@ -7,16 +7,19 @@ the rest of the guest; each side has a processor of its own, of which one is hel
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from harness.actor.actor import Actor
 from harness.actor.call import Call
-from harness.actor.handles import Buffer, Mapping
+from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus
-from harness.guest.hold import Held
+from harness.guest.guest import PciFunction
+from harness.guest.hold import Held, Hold
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import MIB, RAM_BAR
 
 SYSTEM, HELD, OTHER = 0, 1, 2  # the processors of @machine(hold=True)
 PATIENCE = 4.0  # seconds for the other side to return or to be seen to wait
@@ -26,28 +29,101 @@ LOOKS = 4
 SLEEPS = ("msleep", "usleep", "schedule_timeout", "hrtimer")  # these wait for time, not for the held side
 SPINS = ("spin", "osq_lock")
 
+START, LENGTH = 4 * MIB, 4 * PAGE  # of the DMABUF in the RAM BAR
+FIRST_WORD = START // PAGE  # of its first page, after RamBar.stamp()
+
+# Every implementation passes these.  vmf_insert_pfn() is a call of vmf_insert_pfn_prot().
+INSERT = ("vmf_insert_pfn_prot", "vmf_insert_pfn")
+INSERT_HUGE = ("vmf_insert_pfn_pmd",)
+ZAP = ("unmap_mapping_range",)
+MMAP = ("dma_buf_mmap_internal",)
+RESTORE = ("pci_restore_state",)
+RESET = ("pci_try_reset_function",)
+
 
 @dataclass(frozen=True)
 class Sides:
-    """Two processes that race, the ``owner`` of a device and a ``client``, and their ``director``."""
+    """Two processes that race, the ``owner`` of a device and a ``client``, and their ``director``.
+
+    ``device`` is the owner's, and ``buffer`` a DMABUF of LENGTH bytes at START of its RAM BAR, by default;
+    ``shared`` is the client's descriptor of it.
+    """
 
     director: Actor
     owner: Actor
     client: Actor
+    device: Device
+    buffer: Buffer
+    shared: Buffer
 
     @classmethod
-    def of(cls, director: Actor, held: str) -> Sides:
+    def of(cls, director: Actor, ram: PciFunction, held: str, length: int = LENGTH) -> Sides:
         """Make both sides, of which ``held`` (``owner`` or ``client``) is the one to be held."""
         director.confine(SYSTEM)
         owner, client = director.spawn("owner"), director.spawn("client")
         owner.pin(HELD if held == "owner" else OTHER)
         client.pin(HELD if held == "client" else OTHER)
-        return cls(director, owner, client)
+        device = owner.open(ram.address)
+        buffer = owner.export(device, RAM_BAR, [Range(START, length)])
+        sides = cls(director, owner, client, device, buffer, buffer)
+        return replace(sides, shared=sides.share(buffer))
 
     def share(self, buffer: Buffer) -> Buffer:
-        """Give the owner's DMABUF to the client, too; return the client's handle."""
+        """Give an owner's DMABUF to the client, too; return the client's handle."""
         with self.director.take(buffer) as passed:
             return self.director.give(passed, self.client)
+
+    def lend(self, device: Device | None = None) -> Device:
+        """Give a descriptor of the owner's device to the client; return the client's handle."""
+        mine = device or self.device
+        self.owner.say("send", mine.name, "parent")
+        passed = replace(mine, actor=self.director, name=self.director.say("recv", self.owner.name))
+        lent = self.director.lend(passed, self.client)
+        passed.close()
+        return lent
+
+    def revoke(self) -> None:
+        """Revoke the DMABUF."""
+        self.owner.revoke(self.buffer)
+
+    def huge(self) -> Mapping:
+        """Map the client's DMABUF where it fits huge pages."""
+        mapping = self.client.map(self.shared, align=2 * MIB, congruent=0)
+        mapping.advise("hugepage")
+        return mapping
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Two operations that were inside at once, both ended since.
+
+    ``outcome`` is that of the second while the first was held: ``returned`` or ``blocked``.  ``first``
+    and ``second`` are their results, as of Call.outcome().
+    """
+
+    outcome: str
+    first: str
+    second: str
+
+
+def meet(
+    hold: Hold,
+    at: tuple[str, ...],
+    first: tuple[Actor, Callable[[], object]],
+    second: tuple[Actor, Callable[[], object]],
+    *,
+    leaving: bool = False,
+) -> Meeting:
+    """Hold the ``first`` operation at a function (or ``leaving`` it) while another side does the ``second``.
+
+    Raises HarnessError if they were not inside at once.
+    """
+    with hold.at(*at, cpu=HELD, leaving=leaving) as held:
+        one = Call.begin(*first)
+        held.arrive()
+        other = Call.begin(*second)
+        outcome = outcome_while_held(held, other)
+    return Meeting(outcome, one.outcome(), other.outcome())
 
 
 def outcome_while_held(held: Held, other: Call) -> str:
@@ -78,7 +154,15 @@ def outcome_while_held(held: Held, other: Call) -> str:
     )
 
 
-def require_dead(mapping: Mapping, witness: RamBar, offset: int) -> None:
+def require_result(result: str, *allowed: str) -> None:
+    """Raise AssertionError unless an operation ended as one of the ``allowed`` outcomes."""
+    if result not in allowed:
+        raise AssertionError(
+            f"Expected the operation to end in {' or '.join(allowed)}, but it ended in {result}."
+        )
+
+
+def require_dead(mapping: Mapping, witness: RamBar, offset: int = START) -> None:
     """Raise AssertionError unless a mapping of the RAM BAR from ``offset`` on is without access.
 
     Every load is SIGBUS, its page table is empty, and a store does not reach the host's bytes.
@@ -86,17 +170,24 @@ def require_dead(mapping: Mapping, witness: RamBar, offset: int) -> None:
     spans = mapping.page_table()
     if not spans.is_empty():
         raise AssertionError(
-            "Expected the page table to be empty after the revoke, but it has "
+            "Expected the page table to be empty afterwards, but it has "
             f"{spans.mapped():#x} bytes of the mapping."
         )
-    before = witness.words(offset, mapping.length)
-    for at in range(0, mapping.length, PAGE):
+    before = witness.pages(offset, mapping.length)
+    places = range(0, min(mapping.length, LENGTH), PAGE)
+    for at in places:
         if (store := mapping.store32(at, 0xBAD)) != Sigbus(BUS_ADRERR, at):
-            raise AssertionError(
-                f"Expected a store at {at:#x} to be SIGBUS after the revoke, but it is {store}."
-            )
-    gone = [Sigbus(BUS_ADRERR, at) for at in range(0, mapping.length, PAGE)]
-    if (pages := mapping.pages()) != gone:
-        raise AssertionError(f"Expected every load to be SIGBUS after the revoke, but they are {pages}.")
-    if witness.words(offset, mapping.length) != before:
-        raise AssertionError("Expected no store to arrive after the revoke, but the host sees one.")
+            raise AssertionError(f"Expected a store at {at:#x} to be SIGBUS afterwards, but it is {store}.")
+    gone = [Sigbus(BUS_ADRERR, at) for at in places]
+    if (words := mapping.at(places)) != gone:
+        raise AssertionError(f"Expected every load to be SIGBUS afterwards, but they are {words}.")
+    if witness.pages(offset, mapping.length) != before:
+        raise AssertionError("Expected no store to arrive afterwards, but the host sees one.")
+
+
+def require_alive(mapping: Mapping) -> None:
+    """Raise AssertionError unless the pages of a mapping of the DMABUF have the host's words."""
+    places = range(0, min(mapping.length, LENGTH), PAGE)
+    expected = [FIRST_WORD + at // PAGE for at in places]
+    if (words := mapping.at(places)) != expected:
+        raise AssertionError(f"Expected the mapping to show {expected}, but it shows {words}.")
