@@ -1,4 +1,4 @@
-"""IMP: what iommufd imports from a DMABUF, and DMA through it before and after a revoke."""
+"""IMP: imports of DMABUFs by iommufd, and DMA through them before and after a revoke."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_dma_in_flight_does_not_land_after_a_revoke(
 def test_a_revoke_reaches_every_import_of_a_device(
     c_owner: Actor, ram: Function, ram_witness: RamBar, importer: Device, engine: Engine, faults: Faults
 ) -> None:
-    """One revoke ends maps twice in one address space, under two page tables, in others, and copied ones."""
+    """One revoke ends two maps under each of two page tables, and in other address spaces and copies."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     first, second, unused, copied = (AddressSpace.of(importer) for _ in range(4))
     for iova in (IOVA, OTHER_IOVA):

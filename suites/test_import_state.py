@@ -1,4 +1,4 @@
-"""IMP: imports by iommufd while a device is suspended, and what can be done with dead ones."""
+"""IMP: imports by iommufd that a suspension ends, and the ways to take a dead one apart."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ ORDERS = (
 
 @requirement("IMP-10")
 @pytest.mark.parametrize("end", ["revoke", "suspension", "close"])
-def test_what_is_left_of_an_import_can_be_taken_apart(
+def test_a_dead_import_can_be_taken_apart_in_any_order(
     c_owner: Actor, guest: Guest, ram: Function, registers: Function, ram_witness: RamBar, end: str
 ) -> None:
     """Unmap, destroy, attach, detach and close succeed in any order once the DMABUF is not accessible."""
