@@ -82,6 +82,13 @@ class TestFaults:
         done = subprocess.run(["sh", "-c", script, "sh", above], capture_output=True, text=True, timeout=30)
         assert (done.stdout, done.stderr) == ("37\n", "")
 
+    def test_count_without_an_iommu_prints_nothing(self, interrupts: File) -> None:
+        for number in (1, 4):
+            (interrupts / str(number) / "actions").write_text("other\n")
+        script = dma._FAULTS.replace("/sys/kernel/irq", str(interrupts))
+        done = subprocess.run(["sh", "-c", script, "sh", "-1"], capture_output=True, text=True, timeout=30)
+        assert (done.stdout, done.stderr) == ("", "")
+
     def test_answer_that_is_no_number_is_a_harness_error(self) -> None:
         class Silent:
             def script(self, text: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -28,18 +28,20 @@ ENGINES = 0x0DA7A001  # what the engine writes
 OWNERS = 0x00000A11  # what the owner has written there
 
 # Print the total of the interrupts by which the IOMMUs report faults, once it is above $1.
+# Print nothing if there is no such interrupt.
 _FAULTS = r"""
 tries=0
 while :; do
-    total=0
+    total=
     for irq in /sys/kernel/irq/*; do
         read -r name <"$irq/actions" || continue
         case $name in dmar*) ;; *) continue;; esac
         read -r counts <"$irq/per_cpu_count"
         rest=$counts,
-        while [ "$rest" ]; do total=$((total + ${rest%%,*})); rest=${rest#*,}; done
+        while [ "$rest" ]; do total=$((${total:-0} + ${rest%%,*})); rest=${rest#*,}; done
     done
     tries=$((tries + 1))
+    [ "$total" ] || exit
     if [ "$total" -gt "$1" ] || [ $tries -gt 50 ]; then echo "$total"; exit; fi
 done
 """
@@ -96,7 +98,10 @@ class Faults:
         """Return the number so far; wait a moment until it is more than ``above``."""
         answer = self._guest.script(_FAULTS, str(above)).stdout.decode(errors="replace").strip()
         if not answer.isdecimal():
-            raise HarnessError(f"The interrupts of the IOMMU cannot be counted: {answer[:80]!r}.")
+            raise HarnessError(
+                "The faults of the guest's IOMMU cannot be counted: the total of the interrupts named dmar "
+                f"in /sys/kernel/irq is {answer[:80]!r}."
+            )
         return int(answer)
 
     def logged(self, device: Device, address: int, mark: int) -> bool:
