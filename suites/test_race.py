@@ -17,6 +17,8 @@ from harness.vm.ram_bar import RamBar
 from suites.support.constants import MIB
 from suites.support.fixtures import Finding
 from suites.support.race import (
+    DATA,
+    DONE,
     HELD,
     INSERT,
     INSERT_HUGE,
@@ -28,6 +30,8 @@ from suites.support.race import (
     require_alive,
     require_dead,
     require_result,
+    result_of,
+    told,
 )
 
 pytestmark = machine(hold=True)
@@ -59,8 +63,8 @@ def test_a_first_touch_held_at_its_insertion_ends_with_the_revoke(
         (sides.owner, sides.revoke),
     )
     finding(f"A revoke {met.outcome} while a client was about to insert a page.")
-    require_result(met.first, "success", "SIGBUS")
-    require_result(met.second, "success")
+    require_result(met.first, DATA, "SIGBUS")
+    require_result(met.second, DONE)
     require_dead(mapping, ram_witness)
 
 
@@ -76,8 +80,8 @@ def test_a_first_touch_while_the_revoke_is_held_ends_with_it(
     touch = partial(mapping.load32, 0)
     met = meet(hold, ZAP, (sides.owner, sides.revoke), (sides.client, touch), leaving=leaving)
     finding(f"A first touch {met.outcome} {'after' if leaving else 'before'} the zap of a revoke.")
-    require_result(met.first, "success")
-    require_result(met.second, "success", "SIGBUS")
+    require_result(met.first, DONE)
+    require_result(met.second, DATA, "SIGBUS")
     require_dead(mapping, ram_witness)
 
 
@@ -94,7 +98,7 @@ def test_a_first_touch_held_without_a_revoke_has_its_page(
         touch = Call.begin(sides.client, partial(mapping.load32, 0))
         held.arrive()
         assert not touch.ended()
-    require_result(touch.outcome(), "success")
+    require_result(result_of(touch), DATA)
     require_alive(mapping)
     assert mapping.page_table().mapped("pmd" if huge else "pte") == mapping.length
 
@@ -118,10 +122,10 @@ def test_a_mapping_made_during_a_revoke_is_dead(
         (sides.owner, sides.revoke),
         leaving=leaving,
     )
-    finding(f"A revoke {met.outcome} during an mmap(), which ended in {met.first}.")
-    require_result(met.second, "success")
+    finding(f"A revoke {met.outcome} during an mmap(), {told(met.first)}.")
+    require_result(met.second, DONE)
     require_dead(before, ram_witness)
-    if met.first == "success":
+    if met.first.startswith("map"):
         require_dead(Mapping(sides.client, "map2", LENGTH), ram_witness)
 
 
@@ -136,10 +140,10 @@ def test_an_mmap_while_the_revoke_is_held_is_dead(
     before = sides.client.map(sides.shared)
     mmap = partial(sides.client.map, sides.shared)
     met = meet(hold, ZAP, (sides.owner, sides.revoke), (sides.client, mmap), leaving=leaving)
-    finding(f"An mmap() {met.outcome} {'after' if leaving else 'before'} the zap, and ended in {met.second}.")
-    require_result(met.first, "success")
+    finding(f"An mmap() {met.outcome} {'after' if leaving else 'before'} the zap, {told(met.second)}.")
+    require_result(met.first, DONE)
     require_dead(before, ram_witness)
-    if met.second == "success":
+    if met.second.startswith("map"):
         require_dead(Mapping(sides.client, "map2", LENGTH), ram_witness)
     with pytest.raises(Refused):
         sides.client.map(sides.shared)

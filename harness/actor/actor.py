@@ -219,12 +219,12 @@ class Actor(Session):
     def spawn(self, name: str, uid: int | None = None) -> Actor:
         """Start a new actor that inherits no descriptor, as user ``uid`` if given."""
         self.say("spawn", name, uid=uid, deadline=START_DEADLINE)
-        return self._child(name)
+        return self.child(name)
 
     def fork(self, name: str) -> Actor:
         """Fork; adopt() returns the child's handle of a mapping of this actor."""
         self.say("fork", name, deadline=START_DEADLINE)
-        return self._child(name)
+        return self.child(name)
 
     def give(self, buffer: Buffer, child: Actor) -> Buffer:
         """Send a buffer's descriptor to a child over a UNIX socket; return the child's handle."""
@@ -318,7 +318,8 @@ class Actor(Session):
                 "(feature, device-ioctl, ioctl)."
             )
 
-    def _child(self, name: str) -> Actor:
+    def child(self, name: str) -> Actor:
+        """Return the handle of a child, such as one that a fork() in flight has made."""
         child = Actor(self._wire, name, f"{self._prefix}@{name} ")
         child.revoke_via = self.revoke_via
         child.attribute_via = self.attribute_via

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from harness.actor.actor import Actor
 from harness.actor.call import Call
 from harness.actor.handles import Buffer, Device, Mapping, Range
-from harness.actor.reply import BUS_ADRERR, Sigbus
+from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
 from harness.guest.guest import PciFunction
 from harness.guest.hold import Held, Hold
 from harness.lib.errors import HarnessError
@@ -31,6 +31,7 @@ SPINS = ("spin", "osq_lock")
 
 START, LENGTH = 4 * MIB, 4 * PAGE  # of the DMABUF in the RAM BAR
 FIRST_WORD = START // PAGE  # of its first page, after RamBar.stamp()
+DONE, DATA = "", f"{FIRST_WORD:#010x}"  # results of a call without an answer, and of a load of that word
 
 # Every implementation passes these.  vmf_insert_pfn() is a call of vmf_insert_pfn_prot().
 INSERT = ("vmf_insert_pfn_prot", "vmf_insert_pfn")
@@ -98,7 +99,7 @@ class Meeting:
     """Two operations that were inside at once, both ended since.
 
     ``outcome`` is that of the second while the first was held: ``returned`` or ``blocked``.  ``first``
-    and ``second`` are their results, as of Call.outcome().
+    and ``second`` are their results: the words after ``ok``, the errno of a refusal, or ``SIGBUS``.
     """
 
     outcome: str
@@ -123,7 +124,21 @@ def meet(
         held.arrive()
         other = Call.begin(*second)
         outcome = outcome_while_held(held, other)
-    return Meeting(outcome, one.outcome(), other.outcome())
+    return Meeting(outcome, result_of(one), result_of(other))
+
+
+def result_of(call: Call) -> str:
+    """Wait for the end of an operation; return its result as Meeting has it."""
+    try:
+        result = call.result()
+    except Refused as refused:
+        return refused.errno
+    return type(result).__name__.upper() if isinstance(result, Fault) else result
+
+
+def told(result: str) -> str:
+    """Tell the result of a call as a clause."""
+    return f"which was refused with {result}" if result.isupper() else "which succeeded"
 
 
 def outcome_while_held(held: Held, other: Call) -> str:
@@ -155,11 +170,10 @@ def outcome_while_held(held: Held, other: Call) -> str:
 
 
 def require_result(result: str, *allowed: str) -> None:
-    """Raise AssertionError unless an operation ended as one of the ``allowed`` outcomes."""
+    """Raise AssertionError unless an operation ended with one of the ``allowed`` results."""
     if result not in allowed:
-        raise AssertionError(
-            f"Expected the operation to end in {' or '.join(allowed)}, but it ended in {result}."
-        )
+        expected = " or ".join(one or "success" for one in allowed)
+        raise AssertionError(f"Expected the operation to end in {expected}, but it ended in {result}.")
 
 
 def require_dead(mapping: Mapping, witness: RamBar, offset: int = START) -> None:
