@@ -38,13 +38,14 @@ from harness.run import stages
 from harness.run.base_alone import Question
 from harness.run.machines import hold
 from harness.run.request import DEFAULT_SERIES, Request, RunInput
+from harness.run.run import run_without_scenarios
 from harness.series.series import DEFAULT_BASE
 from harness.verdict import requirements
 from harness.vm import hardware, image, machine, qemu_program
 from harness.vm.accelerator import Accelerator, choose
 
 CACHE_KINDS = {
-    "kernels": ("kernel", "module", "check", "config"),
+    "kernels": ("kernel", "module", "check", "config", "selftest"),
     "images": ("image", "init", "probe", "accelerator"),
     "builds": ("workbench", "ccache"),
     "sources": ("base", "trees", "apt", "downloads", "work", "threads", "input"),
@@ -79,9 +80,11 @@ def _tell(progress: Progress, run_input: RunInput) -> None:
 
 
 def ask_base(args: argparse.Namespace) -> ExitCode:
-    """Run the scenarios of a question on the base of a run alone."""
+    """Run the scenarios, or the test programs, of a question on the base of a run alone."""
     question = Question.read(args.question)
     os.chdir(paths.PROJECT)  # to which the ids of the scenarios are relative
+    if not question.scenarios:
+        return run_without_scenarios(question.run_input())
     return start(question.run_input(), question.scenarios)
 
 
@@ -190,7 +193,8 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     packages.ensure(store, Progress(store))
     qemu_program.probe(args.qemu).require()
     with locked(args.results):
-        request = Request(accel=args.accel, qemu=args.qemu, no_base=True)  # a mutant's fault is its own
+        # A mutant's fault is its own.
+        request = Request(accel=args.accel, qemu=args.qemu, no_base=True, selftests="none")
         trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)
         try:
             trials.run(wanted)

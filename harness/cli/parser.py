@@ -13,6 +13,7 @@ from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.base_alone import COMMAND
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
+from harness.series import selftest
 
 PROGRAM = "python -m harness"
 Command = Callable[[argparse.Namespace], int]
@@ -353,6 +354,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="do not ask the base alone whether it does the same as a series that violates or does not "
         "build or boot; every violation then counts as the series' (with --until-violated no violation is "
         "compared)",
+    )
+    parser.add_argument(
+        "--selftests",
+        choices=selftest.CHOICES,
+        help="the kernel's own test programs to run after the scenarios: those that the series changes "
+        "(auto), none, or those of the tree that test VFIO and DMABUFs, too (all) (default: auto)",
     )
     parser.add_argument(
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"

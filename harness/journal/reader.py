@@ -12,10 +12,11 @@ from harness.journal.rescan import rescan
 from harness.journal.writer import EVENTS, PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError
+from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
-from harness.verdict.verdict import STAGES, Kind, Strength, Verdict
+from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Strength, Verdict
 
 
 def read(directory: Path) -> Record:
@@ -111,6 +112,8 @@ class _Join:
                 self.started = str(event.get("time", ""))
             case "run-started" if event.get("resumed") is True:
                 self._resumed(str(event.get("time", "")))
+            case "cases":
+                self._cases(event)
             case "compared":
                 self._compared(event)
             case "note":
@@ -214,6 +217,19 @@ class _Join:
             self.fault(entry_id, "it has a finding while it is not in progress")
         self.results[entry_id] = replace(result, noted=(*result.noted, str(event.get("text", ""))))
 
+    def _cases(self, event: dict[str, Any]) -> None:
+        entry_id = self._entry_id(event)
+        try:
+            cases = tuple(
+                Case(str(name), Verdict(verdict), str(reason)) for name, verdict, reason in event["cases"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            self.fault(entry_id, f"its cases cannot be read ({error!r})")
+            return
+        if entry_id not in self.open:
+            self.fault(entry_id, "it has cases while it is not in progress")
+        self.results[entry_id] = replace(self.results[entry_id], cases=cases)
+
     def _compared(self, event: dict[str, Any]) -> None:
         entry_id = self._entry_id(event)
         try:
@@ -287,13 +303,13 @@ class _Join:
 
     def _left_open(self, result: Result) -> Result:
         """Return the result of an entry that started and did not end."""
-        scenario = result.entry.kind is Kind.SCENARIO
+        in_guest = result.entry.kind in IN_GUEST
         if self.interrupted:
             # The harness was alive and wrote this event, so the kernel is not to blame.
-            noun = "scenario" if scenario else "stage"
+            noun = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program"}.get(result.entry.kind, "stage")
             reason = f"The run was interrupted ({self.interrupted}) during this {noun}."
             return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
-        if scenario:
+        if in_guest:
             return replace(result, reason="It started and never ended: the kernel died, or the harness did.")
         return replace(result, reason="The harness ended during this stage.")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.klog import lines, splat
 from harness.klog.splat import Splat
 from harness.verdict.record import Complaint, Result
-from harness.verdict.verdict import Kind, Verdict
+from harness.verdict.verdict import IN_GUEST, Kind, Verdict
 
 # The verdicts that a splat on the console contradicts.
 _GOOD = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)
@@ -22,8 +22,8 @@ def rescan(result: Result, directory: Path) -> Result:
     """Return ``result`` with the splats that its console holds today, and the verdict that follows.
 
     If the console holds none, and the record has the verdict without the console's
-    evidence (``without_console``), that verdict replaces the recorded one.  An entry that is no
-    scenario, did not end, or has no console in ``directory``, is returned unchanged.
+    evidence (``without_console``), that verdict replaces the recorded one.  A stage, and an entry that
+    did not end, or has no console in ``directory``, is returned unchanged.
     """
     raw = _console(result, directory)
     if raw is None:
@@ -32,7 +32,8 @@ def rescan(result: Result, directory: Path) -> Result:
     result = replace(result, complaints=tuple(map(_complaint, splats)))
     faults = [one for one in splats if one.fault]
     if faults and result.verdict in _GOOD:
-        reason = f"The scenario passed, but the kernel said: {faults[0].title}"
+        noun = "scenario" if result.entry.kind is Kind.SCENARIO else "test program"
+        reason = f"The {noun} passed, but the kernel said: {faults[0].title}"
         return replace(result, verdict=result.entry.judge(Verdict.VIOLATES), reason=reason)
     if splats and not faults and result.verdict in _GOOD:
         reason = f"A detector was disabled, or messages were lost: {splats[0].title}"
@@ -47,7 +48,7 @@ def rescan(result: Result, directory: Path) -> Result:
 def _console(result: Result, directory: Path) -> bytes | None:
     """Return the console output during a scenario that ended, from the start of its first line; else None."""
     span = result.console
-    if result.entry.kind is not Kind.SCENARIO or not result.ended or span is None:
+    if result.entry.kind not in IN_GUEST or not result.ended or span is None:
         return None
     path = (directory / span.file).resolve()
     if not path.is_relative_to(directory.resolve()) or not path.is_file():

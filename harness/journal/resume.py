@@ -13,7 +13,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
-from harness.verdict.record import Entry, Record
+from harness.verdict.record import Entry, Record, Result
 from harness.verdict.verdict import STAGES, Kind, Verdict
 
 NAMED = 5  # entries that an error names; the others are counted
@@ -80,8 +80,9 @@ class EarlierRun:
 
     @property
     def finished(self) -> bool:
-        """Return whether the run came to its own end, uninterrupted, and no scenario is left."""
-        return self.record.complete and not self.record.interrupted and not self.left
+        """Return whether the run came to its own end, uninterrupted, and nothing is left to run."""
+        left = self.left or self.selftests_left
+        return self.record.complete and not self.record.interrupted and not left
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -89,11 +90,18 @@ class EarlierRun:
 
         It is empty if the series failed in a stage.
         """
+        return self._never_reached(self.record.scenarios)
+
+    @property
+    def selftests_left(self) -> tuple[str, ...]:
+        """The ids of the kernel's own test programs that were never reached; empty as for ``left``."""
+        return self._never_reached(self.record.selftests)
+
+    def _never_reached(self, results: Sequence[Result]) -> tuple[str, ...]:
         stages = [result for result in self.record.results if result.entry.kind in STAGES]
         if any(result.verdict is Verdict.VIOLATES for result in stages):
             return ()
-        scenarios = self.record.scenarios
-        return tuple(result.entry.id for result in scenarios if result.verdict is Verdict.NOT_REACHED)
+        return tuple(result.entry.id for result in results if result.verdict is Verdict.NOT_REACHED)
 
     def check(self, entries: Sequence[Entry]) -> None:
         """Raise HarnessError if ``entries`` differ from the plan that the run was started with."""

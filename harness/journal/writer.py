@@ -20,13 +20,15 @@ event              further members
 ``machine-ended``  ``machine``, ``reason``; ``verdict`` if the kernel had a fault
                    while no scenario ran
 ``finding``        ``id``, ``text``: an observation of a running scenario, not judged
+``cases``          ``id``, ``cases``: name, verdict and reason of each result that a test program
+                   of the kernel reported, in a list
 ``compared``       ``id``, ``base``: the members of a BaseAnswer, the result on the base alone
 ``note``           ``text``
 ``interrupted``    ``reason``
 ``run-ended``
 =================  ===========================================================
 
-A scenario that started and did not end is ``kernel-died``.  A stage that did not end
+A scenario or test program that started and did not end is ``kernel-died``.  A stage that did not end
 is ``harness-error``, because only the harness's own death leaves a stage open.
 ``harness.journal.reader`` reads the files back.
 """
@@ -45,15 +47,17 @@ from pathlib import Path
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError, PatchproofError, SeriesError
 from harness.lib.files import write_atomically
+from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector
 from harness.verdict.record import ConsoleRange, Entry, Record
-from harness.verdict.verdict import Kind, Verdict
+from harness.verdict.verdict import IN_GUEST, Verdict
 
 PLAN = "plan.json"
 EVENTS = "events.jsonl"
 #: Characters of one text in an event; endless output of a guest must not fill the journal.
 EVIDENCE_LIMIT = 64 * 1024
+CASE_LIMIT = 2048  # characters of the reason of one of many cases
 
 
 class JournalWriter:
@@ -139,7 +143,7 @@ class JournalWriter:
         self._passed = frozenset(
             result.entry.id
             for result in record.results
-            if result.entry.kind is not Kind.SCENARIO and result.verdict is Verdict.CONFORMS
+            if result.entry.kind not in IN_GUEST and result.verdict is Verdict.CONFORMS
         )
         self._noted = set(record.notes)
         self._unwritten = True
@@ -161,10 +165,10 @@ class JournalWriter:
     def started(self, entry_id: str) -> None:
         """Record the start of an entry, with the pessimistic verdict that holds until ended() is called."""
         entry = self._plan.get(entry_id)
-        scenario = entry is None or entry.kind is Kind.SCENARIO
+        in_guest = entry is None or entry.kind in IN_GUEST
         self._start_times[entry_id] = time.monotonic()
         self._write(
-            "started", id=entry_id, verdict=Verdict.KERNEL_DIED if scenario else Verdict.HARNESS_ERROR
+            "started", id=entry_id, verdict=Verdict.KERNEL_DIED if in_guest else Verdict.HARNESS_ERROR
         )
 
     def ended(
@@ -247,6 +251,11 @@ class JournalWriter:
         """Record an observation of a running scenario; no verdict depends on it."""
         self._write("finding", id=entry_id, text=_shortened(text))
 
+    def cases(self, entry_id: str, cases: Iterable[Case]) -> None:
+        """Record the results that a test program, which is in progress, has reported."""
+        rows = [[one.name, one.verdict, _shortened(one.reason, CASE_LIMIT)] for one in cases]
+        self._write("cases", id=entry_id, cases=rows)
+
     def compared(self, entry_id: str, base: BaseAnswer) -> None:
         """Record the result of a scenario that violated on the base alone."""
         self._write("compared", id=entry_id, base=base.members())
@@ -273,9 +282,9 @@ class JournalWriter:
         jsonl.append(path, event, **members)
 
 
-def _shortened(text: str) -> str:
-    """Return ``text``; if it is longer than EVIDENCE_LIMIT, without its middle."""
-    if len(text) <= EVIDENCE_LIMIT:
+def _shortened(text: str, limit: int = EVIDENCE_LIMIT) -> str:
+    """Return ``text``; if it is longer than ``limit`` characters, without its middle."""
+    if len(text) <= limit:
         return text
-    half = EVIDENCE_LIMIT // 2
+    half = limit // 2
     return f"{text[:half]}\n[{len(text) - 2 * half} characters left out]\n{text[-half:]}"

@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -99,6 +99,18 @@ def _why_not_writable(folder: Path) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def make_environment(variables: Mapping[str, str]) -> list[str]:
+    """Return the beginning of a make command: a fixed environment, without the user's but PATH and TMPDIR."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    if "TMPDIR" in os.environ:
+        environment["TMPDIR"] = os.environ["TMPDIR"]
+    return [
+        *("env", "-i", *(f"{name}={value}" for name, value in (environment | dict(variables)).items())),
+        # When the harness is killed, make ends, and ends its compilers.
+        *("setpriv", "--pdeathsig", "TERM"),
+    ]
 
 
 class BuildDir:
@@ -221,8 +233,6 @@ class BuildDir:
     def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
         """Return a make command in a fixed environment, without the user's variables but PATH and TMPDIR."""
         environment = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "LC_ALL": "C",
             "CCACHE_DIR": str(self._ccache),
             "CCACHE_MAXSIZE": CCACHE_SIZE,
             "CCACHE_DEPEND": "1",
@@ -231,12 +241,8 @@ class BuildDir:
             "KBUILD_BUILD_HOST": "patchproof",
             "KBUILD_BUILD_VERSION": "1",
         }
-        if "TMPDIR" in os.environ:
-            environment["TMPDIR"] = os.environ["TMPDIR"]
         return [
-            *("env", "-i", *(f"{name}={value}" for name, value in (environment | extra).items())),
-            # When the harness is killed, make ends, and ends its compilers.
-            *("setpriv", "--pdeathsig", "TERM"),
+            *make_environment(environment | extra),
             *("make", "-C", str(self.source), f"O={self.build}", "ARCH=x86_64", f"CC={self._compiler}"),
             *("LOCALVERSION=", "--no-print-directory", *arguments),
         ]

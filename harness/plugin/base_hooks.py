@@ -1,4 +1,4 @@
-"""The hook of pytest that asks the base about the violations, after the last scenario."""
+"""The hook of pytest after the last scenario: the kernel's own tests, and the base's answers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,30 @@ from harness.run.run import Run
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Compare the violations with the base, also after ``-x``, but not after an interruption."""
+    """Run the kernel's own tests, and compare the violations with the base.
+
+    After ``-x`` only the base is asked, after an interruption nothing is done.
+    """
     run = session.config.stash.get(RUN, None)
     try:
         result = yield
     except session.Failed:
         _compare(run, session.config)
         raise
+    _run_selftests(run)
     _compare(run, session.config)
     return result
+
+
+def _run_selftests(run: Run | None) -> None:
+    if run is None or run.failures:
+        return
+    try:
+        with host_errors(run.results.dir):
+            run.run_selftests()
+    except PatchproofError as error:
+        run.failures.append(error)
+        pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 
 
 def _compare(run: Run | None, config: pytest.Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from junit_xml import TestCase, TestSuite
@@ -15,6 +15,7 @@ from harness.lib.files import write_atomically
 from harness.lib.text import visible
 from harness.report.origins import origins
 from harness.report.repetitions import deviating, tally
+from harness.verdict.case import Case
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Verdict
@@ -41,6 +42,8 @@ def render(directory: Path) -> bytes:
     - A violation is a failure even if it was expected: the file reports what the kernel does.
     - A violation that the base has, too, is skipped: it fails no run, and its message says so.
     - A finding is passed.
+    - The kernel's own test programs are a suite of their own: each program, and each result that
+      it reported, is a test case.
     - If repetitions of a scenario differ, those with the less frequent verdicts are
       errors, unless they are failures.
     - The properties ``verdict``, ``expected``, ``strength``, ``differs`` and ``findings``
@@ -52,27 +55,84 @@ def render(directory: Path) -> bytes:
     record = read(directory)
     differs = {result.entry.id: tally(each) for each in record.differing.values() for result in each}
     outliers = {result.entry.id for each in record.differing.values() for result in deviating(each)}
-    suite = TestSuite(
-        visible(f"patchproof.{record.run}"),
-        test_cases=[
-            _test_case(result, directory, differs[result.entry.id] if result.entry.id in outliers else "")
-            for result in record.results
-        ],
-        timestamp=visible(record.started[: len("2026-02-26T20:22:11")]),
-        properties=_suite_properties(record, read_facts(directory)),
-    )
-    element = suite.build_xml_doc()
-    element.set("time", f"{float(element.get('time', 0)):.6f}")
-    for case, result in zip(element.iter("testcase"), record.results, strict=True):
-        # junit_xml has no properties of a test case.  They come first, as pytest writes them.
-        case.insert(0, _properties(_case_properties(result, differs.get(result.entry.id, ""))))
-    root = ET.Element(
-        "testsuites", {name: element.get(name, "0") for name in ("tests", "failures", "errors", "time")}
-    )
-    root.append(element)
+    apart = [one for one in record.results if one.entry.kind is Kind.SELFTEST]
+    others = [one for one in record.results if one.entry.kind is not Kind.SELFTEST]
+    suites = [
+        _suite(
+            visible(f"patchproof.{record.run}"),
+            record,
+            [
+                _test_case(one, directory, differs[one.entry.id] if one.entry.id in outliers else "")
+                for one in others
+            ],
+            [_case_properties(one, differs.get(one.entry.id, "")) for one in others],
+            _suite_properties(record, read_facts(directory)),
+        )
+    ]
+    if apart:
+        suites.append(_suite_of_selftests(record, apart, directory))
+    names = ("tests", "failures", "errors")
+    counts = {name: str(sum(int(one.get(name, 0)) for one in suites)) for name in names}
+    seconds = sum(float(one.get("time", 0)) for one in suites)
+    root = ET.Element("testsuites", {**counts, "time": f"{seconds:.6f}"})
+    root.extend(suites)
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
+
+
+def _suite(
+    name: str,
+    record: Record,
+    cases: list[TestCase],
+    properties_of_cases: Iterable[Mapping[str, str]],
+    properties: dict[str, str],
+) -> ET.Element:
+    """Return the element of a suite, whose cases have properties of their own."""
+    suite = TestSuite(
+        name,
+        test_cases=cases,
+        timestamp=visible(record.started[: len("2026-02-26T20:22:11")]),
+        properties=properties,
+    )
+    element: ET.Element = suite.build_xml_doc()
+    element.set("time", f"{float(element.get('time', 0)):.6f}")
+    for case, pairs in zip(element.iter("testcase"), properties_of_cases, strict=True):
+        # junit_xml has no properties of a test case.  They come first, as pytest writes them.
+        case.insert(0, _properties(pairs))
+    return element
+
+
+def _suite_of_selftests(record: Record, programs: Sequence[Result], directory: Path) -> ET.Element:
+    """Return the suite of the kernel's own test programs, and of the results that they reported."""
+    reported = [(one, case) for one in programs for case in one.cases]
+    return _suite(
+        visible(f"patchproof.{record.run}.selftests"),
+        record,
+        [
+            *(_test_case(one, directory, "") for one in programs),
+            *(_reported_case(one, case) for one, case in reported),
+        ],
+        [
+            *(_case_properties(one, "") for one in programs),
+            *({"verdict": str(case.verdict)} for _, case in reported),
+        ],
+        {},
+    )
+
+
+def _reported_case(result: Result, case: Case) -> TestCase:
+    """Return the test case of a result that a program reported; it shares the program's origin."""
+    made = TestCase(visible(case.name), classname=visible(result.entry.id.replace("/", ".")))
+    message = visible(case.reason.partition("\n")[0]) or str(case.verdict)
+    details = visible(case.reason)
+    if case.verdict is Verdict.NOT_APPLICABLE:
+        made.add_skipped_info(message, details)
+    elif case.verdict is Verdict.VIOLATES and result.inherited:
+        made.add_skipped_info(f"inherited, as the base does the same: {message}", details)
+    elif case.verdict is Verdict.VIOLATES:
+        made.add_failure_info(message, details, case.verdict)
+    return made
 
 
 def _test_case(result: Result, directory: Path, deviation: str) -> TestCase:

@@ -22,6 +22,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.console import Console
 from harness.lib.text import visible
+from harness.report import selftests
 from harness.report.origins import origins_sentence, summary
 from harness.report.repetitions import tally
 from harness.verdict.detector import sentences
@@ -67,6 +68,8 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
         for line in _lines(rows):
             console.print(line, soft_wrap=True)
     console.print()
+    for line in selftests.lines(record):
+        console.print(plain(line), soft_wrap=True)
     for line in _differing(record):
         console.print(plain(line), soft_wrap=True)
     for line in _findings(record):
@@ -80,7 +83,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
 
 
 def _ordered(record: Record) -> list[Result]:
-    """Return the results in the order of the report: stages, then scenarios.
+    """Return the results in the order of the report: stages, then scenarios, but no test programs.
 
     Scenarios are ordered by their first requirement: by its group in the order of the
     plan, then by its number.
@@ -95,7 +98,8 @@ def _ordered(record: Record) -> list[Result]:
         digits = re.match(r"\d{1,9}", number)
         return (0, groups.setdefault(group, len(groups)), int(digits[0]) if digits else 0)
 
-    return sorted(record.results, key=key)
+    results = (one for one in record.results if one.entry.kind is not Kind.SELFTEST)
+    return sorted(results, key=key)
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,8 @@ def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> It
     number = _number(len({result.entry.scenario for result in scenarios}), "scenario")
     repeated = f", {times} times each" if times > 1 else ""
     yield f"{number}{repeated}: {', '.join(parts) or 'none ran'}; {outcome}."
+    if sentence := selftests.summary(record):
+        yield sentence
     if sentence := origins_sentence(record):
         yield sentence
     if record.interrupted:

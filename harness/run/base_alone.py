@@ -31,7 +31,9 @@ from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
 from harness.run.machines import Machines
 from harness.run.request import Request, RunInput
+from harness.run.selftests import answer_key, entry_of
 from harness.series import series
+from harness.series.selftest import Program
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import STAGES, Verdict
@@ -50,7 +52,7 @@ ELSEWHERE = "a kernel that was built elsewhere (--kernel) has no base here"
 
 @dataclass(frozen=True)
 class Question:
-    """The scenarios to run on a base alone, and the machine to run them on.
+    """The scenarios or test programs to run on a base alone, and the machine to run them on.
 
     Its file is how one process of this program passes it to another.
     """
@@ -58,15 +60,23 @@ class Question:
     base: Base
     request: Request
     scenarios: tuple[str, ...]
+    selftests: tuple[Program, ...] = ()
 
     @classmethod
-    def of(cls, base: Base, asked: Request, folder: Path, scenarios: Iterable[str]) -> Question:
+    def of(
+        cls,
+        base: Base,
+        asked: Request,
+        folder: Path,
+        scenarios: Iterable[str],
+        selftests: Iterable[Program] = (),
+    ) -> Question:
         """Return the question for the base of the run that ``asked`` is the request of."""
         # A name without a slash is looked up in PATH; another is relative to the user's directory.
         qemu = str(Path(asked.qemu).absolute()) if "/" in asked.qemu else asked.qemu
         kconfig = tuple(path.absolute() for path in asked.kconfig)
         request = Request(kconfig=kconfig, accel=asked.accel, qemu=qemu, results=folder, no_base=True)
-        return cls(base, request, tuple(scenarios))
+        return cls(base, request, tuple(scenarios), tuple(selftests))
 
     def write(self, path: Path) -> None:
         """Write the question to a file."""
@@ -78,6 +88,7 @@ class Question:
             "qemu": asked.qemu,
             "results": str(asked.results),
             "scenarios": self.scenarios,
+            "selftests": [asdict(one) for one in self.selftests],
         }
         write_atomically(path, json.dumps(content, indent=1) + "\n")
 
@@ -93,7 +104,8 @@ class Question:
                 results=Path(content["results"]),
                 no_base=True,
             )
-            return cls(_base(content["base"]), request, tuple(map(str, content["scenarios"])))
+            programs = tuple(Program.read(one) for one in content["selftests"])
+            return cls(_base(content["base"]), request, tuple(map(str, content["scenarios"])), programs)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise HarnessError(
                 f"{path} is not a question to a base ({error!r}). A run writes this file, and starts "
@@ -103,7 +115,7 @@ class Question:
     def run_input(self) -> RunInput:
         """Return the input of the run that answers it."""
         alone = series.unpatched(f"base-{self.base.version}", "auto")
-        return RunInput(self.request, alone, base=self.base)
+        return RunInput(self.request, alone, base=self.base, selftests=self.selftests)
 
 
 class BaseAlone:
@@ -147,15 +159,19 @@ class BaseAlone:
 
     # -- the verdicts of the base --------------------------------------------------------
 
-    def compare(self, before: Callable[[], None]) -> None:
+    def compare(self, before: Callable[[], None], programs: Sequence[Program] = ()) -> None:
         """Record the base's result of each scenario that violated, unless it was recorded before.
 
-        ``before`` is called before the base is asked, if it is.
+        So are those of the test ``programs``.  ``before`` is called before the base is asked, if it is.
         """
         request = self._request
         if request.no_base or request.until_violated or not (self._patched or request.kernel is not None):
             return
-        violated = [one for one in read(self._results.dir).scenarios if one.violated and one.base is None]
+        record = read(self._results.dir)
+        self._compare_selftests(
+            [one for one in record.selftests if one.violated and one.base is None], programs, before
+        )
+        violated = [one for one in record.scenarios if one.violated and one.base is None]
         if not violated:
             return
         names = list(dict.fromkeys(one.entry.scenario for one in violated))
@@ -165,6 +181,27 @@ class BaseAlone:
             answers = self._answers(names, before)
         for one in violated:
             self._journal.compared(one.entry.id, answers[one.entry.scenario])
+
+    def _compare_selftests(
+        self, violated: Sequence[Result], programs: Sequence[Program], before: Callable[[], None]
+    ) -> None:
+        """Record the base's result of each test program that violated."""
+        known = {entry_of(one).id: one for one in programs}
+        asked = {one.entry.id: known[one.entry.id] for one in violated if one.entry.id in known}
+        base = self._known()
+        if not asked or base is None:
+            return
+        cache = BaseVerdicts(self._store, read_facts(self._results.dir))
+        missing = [one for one in asked.values() if cache.get(answer_key(one)) is None]
+        record: Record | None = None
+        if missing:
+            before()
+            with self._progress.stage(FOLDER) as stage:
+                stage.update(f"{base.version} alone, {_number(len(missing), 'test program')}")
+                record = self._ask(base, (), missing)
+        for name, program in asked.items():
+            answer = cache.get(answer_key(program)) or self._unanswered(name, cache, record)
+            self._journal.compared(name, answer)
 
     def _answers(self, names: Sequence[str], before: Callable[[], None]) -> dict[str, BaseAnswer]:
         """Return the base's result for each of these scenarios, from the cache or asked now."""
@@ -196,11 +233,11 @@ class BaseAlone:
                 answers[name] = cache.get(name) or self._unanswered(name, cache, record)
         return answers
 
-    def _ask(self, base: Base, names: Sequence[str]) -> Record | None:
-        """Run these scenarios on the base; return the record of that run, None if it did not begin."""
+    def _ask(self, base: Base, names: Sequence[str], programs: Sequence[Program] = ()) -> Record | None:
+        """Run these scenarios or test programs on the base; return the record, None if that did not begin."""
         question = self._folder / QUESTION
         latest = self._folder / LATEST
-        Question.of(base, self._request, self._folder, names).write(question)
+        Question.of(base, self._request, self._folder, names, programs).write(question)
         latest.unlink(missing_ok=True)
         with (self._folder / OUTPUT).open("ab") as output:
             command.run_harness([sys.executable, "-m", "harness", COMMAND, str(question)], output)
@@ -211,7 +248,7 @@ class BaseAlone:
         log = f"{self._results.dir.name}/{FOLDER}/{OUTPUT}"
         if record is None:
             return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: its run did not begin ({log})")
-        for result in record.scenarios:
+        for result in (*record.scenarios, *record.selftests):
             if result.entry.id == name and result.ended and result.verdict is Verdict.HARNESS_ERROR:
                 return BaseAnswer(Verdict.HARNESS_ERROR, result.reason)
         for stage in record.results:
@@ -295,5 +332,5 @@ def _failed(stage: Result) -> str:
     return f"its stage {stage.entry.id} is {stage.verdict}: {stage.reason}"
 
 
-def _number(count: int) -> str:
-    return f"{count} scenario" if count == 1 else f"{count} scenarios"
+def _number(count: int, noun: str = "scenario") -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -12,10 +12,11 @@ from harness.kernel.base import Base
 from harness.kernel.build import release_of
 from harness.kernel.checkout import kernel_version
 from harness.lib import paths
-from harness.lib.errors import UsageError
+from harness.lib.errors import ApplyError, UsageError
 from harness.lib.paths import KCONFIG
 from harness.run import sources
-from harness.series import mutant, series
+from harness.series import mutant, selftest, series
+from harness.series.selftest import Program
 from harness.series.series import Series
 from harness.verdict import requirements
 
@@ -52,8 +53,14 @@ class Request:
     variants: str = "all"
     until_violated: bool = False
     no_base: bool = False
+    selftests: str = selftest.AUTO
 
     def __post_init__(self) -> None:
+        if self.kernel is not None and self.selftests == selftest.ALL:
+            raise UsageError(
+                "--selftests all builds test programs from the source of the kernel, and --kernel gives "
+                "none: leave one of them out."
+            )
         if (self.kernel is None) != (self.headers is None):
             raise UsageError(
                 "--kernel and --headers belong together: the probes are compiled against the "
@@ -103,6 +110,7 @@ class RunInput:
     ``caught_by`` are the requirements whose scenarios must catch the requested mutant,
     if any; these scenarios run first.  ``arguments`` are the options as the user typed
     them.  ``base`` is given for a run of the base alone, which fetches none then.
+    ``selftests`` are the kernel's own test programs to run after the scenarios.
     """
 
     request: Request
@@ -111,6 +119,7 @@ class RunInput:
     caught_by: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     base: Base | None = None
+    selftests: tuple[Program, ...] = ()
 
 
 def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
@@ -125,7 +134,8 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         given = request.kernel or request.tree
         assert given is not None
         unpatched = series.unpatched(given.absolute().name, "auto")
-        return RunInput(request, unpatched.on(release), arguments=tuple(arguments))
+        tested = unpatched.on(release)
+        return RunInput(request, tested, arguments=tuple(arguments), selftests=_selftests(request, tested))
     source = sources.find(request.series, refresh=request.refresh)
     own = series.load(source.path, paths.PATCHES, revision=request.revision, message_id=source.message_id)
     if source.note:
@@ -152,7 +162,22 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)
-    return RunInput(request, tested, reason, caught_by, tuple(arguments))
+    programs = _selftests(request, tested)
+    return RunInput(request, tested, reason, caught_by, tuple(arguments), selftests=programs)
+
+
+def _selftests(request: Request, tested: Series) -> tuple[Program, ...]:
+    """Return the kernel's own test programs that the request asks for.
+
+    A series that changes no file there is not read, nor is one that is refused: the stage `apply`
+    says why.
+    """
+    changed: set[str] = set()
+    mentioned = any(selftest.SELFTESTS.encode() in patch.content for patch in tested.patches)
+    if mentioned and request.selftests != selftest.NONE:
+        with contextlib.suppress(ApplyError):
+            changed = {path for files in series.check(tested) for file in files for path in file.paths}
+    return selftest.choose(request.selftests, tested.selftest, changed)
 
 
 def _release_of_kernel(request: Request) -> str:

@@ -21,9 +21,10 @@ from harness.report import junit
 from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
 from harness.run.machines import Machines, hold
-from harness.run.needs import Needs
+from harness.run.needs import USUAL, Needs
 from harness.run.request import RunInput
 from harness.run.scenario import ScenarioRun
+from harness.run.selftests import Selftests, entry_of
 from harness.run.stages import Stages, stages_of
 from harness.verdict.record import Entry
 
@@ -56,7 +57,12 @@ class Run:
         self.request = run_input.request
         series = run_input.series
         self.earlier = EarlierRun.of(self.request.resume) if self.request.resume is not None else None
-        entries = [*stages_of(self.request), *(entry for entry, _ in scenarios)]
+        programs = run_input.selftests
+        entries = [
+            *stages_of(self.request),
+            *(entry for entry, _ in scenarios),
+            *map(entry_of, programs),
+        ]
         if self.earlier is not None:
             self.results, self.journal = self.earlier.results, self.earlier.journal
             if self.request.tree is None and self.request.kernel is None:
@@ -64,6 +70,7 @@ class Run:
             self.results.require(series=series.name, digest=series.digest)
             self.earlier.check(entries)
             self.left = list(self.earlier.left)
+            programs = tuple(one for one in programs if entry_of(one).id in self.earlier.selftests_left)
         else:
             self.results = ResultsFolder.create(self.request.results, series.name)
             self.results.write_run(**selection)
@@ -84,6 +91,17 @@ class Run:
         self._store = store if run_input.base is not None else None  # for the verdicts of a base alone
         self._examiner = Examiner(self.machines, self.results)
         self._spare = PrestartedProbe()
+        self._selftests = Selftests(
+            programs,
+            machines=self.machines,
+            examiner=self._examiner,
+            store=store,
+            progress=self._progress,
+            results=self.results,
+            journal=self.journal,
+            judged=bool(series.patches) or run_input.base is not None,
+        )
+        self._programs = programs
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
 
     def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
@@ -110,10 +128,10 @@ class Run:
             if self.earlier is not None:
                 self.earlier.begin()
                 self.machines.count = len(self.earlier.record.machines)
-            if self.left:
+            if self.left or self._programs:
                 self.journal.run_started()
-                _, needs = self._scenarios[self.left[0]]
-                self._stages.prepare(self.machines, needs.layout)
+                layout = self._scenarios[self.left[0]][1].layout if self.left else USUAL
+                self._stages.prepare(self.machines, layout)
         except PatchproofError as error:
             self.failures.append(error)
             if self.journal.unwritten:
@@ -146,12 +164,26 @@ class Run:
             cache = BaseVerdicts(self._store, read_facts(self.results.dir))
             cache.put(scenario.entry.scenario, scenario.answer)
 
-    def compare_with_base(self) -> None:
-        """Ask the base alone about each scenario that violated, once no scenario is left to run.
+    def run_selftests(self) -> None:
+        """Run the kernel's own test programs, once no scenario is left to run.
 
         Raises HarnessError if the journal cannot be written.
         """
-        self._base.compare(self._end_machine)
+        if self.machines.software is None or (self.violated and self.request.until_violated):
+            return
+        self._spare.close()
+        self._selftests.run()
+        if self._store is not None:
+            cache = BaseVerdicts(self._store, read_facts(self.results.dir))
+            for key, answer in self._selftests.answers.items():
+                cache.put(key, answer)
+
+    def compare_with_base(self) -> None:
+        """Ask the base alone about each scenario and test program that violated, once all have run.
+
+        Raises HarnessError if the journal cannot be written.
+        """
+        self._base.compare(self._end_machine, self._programs)
 
     def _end_machine(self) -> None:
         """End the machine, which would be idle while the base is built, unless the user keeps it."""
@@ -201,3 +233,15 @@ class Run:
             then, now = earlier.facts.get(name), facts.get(name)
             if then is not None and then != now:
                 self.journal.note(f"Since the run was resumed, {words} is {now} instead of {then}.")
+
+
+def run_without_scenarios(run_input: RunInput) -> ExitCode:
+    """Run the kernel's own test programs of ``run_input`` alone; return the exit code."""
+    run = Run(run_input, (), Facts(selection=[], directory="", repeat=1, random_order=""))
+    interrupted = False
+    try:
+        run.prepare()
+        run.run_selftests()
+    except KeyboardInterrupt:
+        interrupted = True
+    return run.finish(interrupted=interrupted)

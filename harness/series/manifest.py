@@ -10,12 +10,13 @@ from typing import Any
 
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
+from harness.series import selftest, selftest_table
 from harness.verdict.verdict import EXPECTABLE
 
 MANIFEST = "series.toml"
 DIALECTS = ("base", "map", "ioctl", "device-ioctl", "feature", "auto")
 
-_KEYS = {"title", "base", "dialect", "patches", "expect", "prefix", "on"}
+_KEYS = {"title", "base", "dialect", "patches", "expect", "prefix", "on", "selftest"}
 _KEYS_OF_PREFIX = {"dialect", "like", "expect", "first_of"}
 _KEYS_OF_BASE = {"expect", "series"}
 
@@ -53,6 +54,7 @@ class Manifest:
     scenario id or "default" to a verdict word of EXPECTABLE.  ``prefixes`` has the
     tables ``[prefix.N]`` by N as the file spells it; only the number of patches
     shows which N are valid.  ``bases`` has the tables ``[on."RELEASE"]`` by release.
+    ``selftest`` has the programs of the series' own tests.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Manifest:
     expect: Mapping[str, str] = field(default_factory=dict)
     prefixes: Mapping[str, PrefixTable] = field(default_factory=dict)
     bases: Mapping[str, BaseTable] = field(default_factory=dict)
+    selftest: selftest.Table = field(default_factory=selftest.Table)
 
     def on(self, release: str) -> Manifest:
         """Return the manifest with the expected verdicts of the base ``release``."""
@@ -89,6 +92,7 @@ class Manifest:
             expect=table.expect() or {},
             prefixes=table.prefixes(),
             bases=table.bases(),
+            selftest=table.selftest(),
         )
 
 
@@ -183,6 +187,10 @@ class Table:
         """Return the tables ``[on."RELEASE"]`` by release; empty if there are none."""
         tables = self._tables("on", "base", _KEYS_OF_BASE)
         return {key: BaseTable(table.expect(), table.text("series")) for key, table in tables.items()}
+
+    def selftest(self) -> selftest.Table:
+        """Return the table ``[selftest]``."""
+        return selftest_table.read(self._path, self._content.get("selftest", {}))
 
     def _tables(self, key: str, what: str, known: set[str]) -> dict[str, Table]:
         """Return the tables in the table ``key``, of which there is one for each ``what``."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
+from harness.series import selftest
 from harness.series.manifest import Table, content_of
 
 FOLDER = "public"  # below patches/
-_KEYS = {"title", "date", "message-id-prefix", "base", "dialect", "expect"}
+_KEYS = {"title", "date", "message-id-prefix", "base", "dialect", "expect", "selftest"}
 _RELEASE = re.compile(r"v?(\d{1,2}\.\d{1,3})(-rc\d{1,2})?(?:\.\d{1,3})?")
 
 
@@ -33,6 +34,7 @@ class PublicManifest:
     base: str = ""
     dialect: str = "auto"
     expect: Mapping[str, str] = field(default_factory=dict)
+    selftest: selftest.Table = field(default_factory=selftest.Table)
     notes: tuple[str, ...] = ()
 
 
@@ -59,7 +61,9 @@ def find(patches_dir: Path, message_ids: Iterable[str]) -> PublicManifest:
     name = f"patches/{FOLDER}/{path.name}"
     base, notes = _release(name, table.text("base") or "")
     said = f"Base, dialect and expected verdicts are those of the manifest {name}, found by the Message-ID."
-    return PublicManifest(name, base, table.dialect() or "auto", table.expect() or {}, (said, *notes))
+    return PublicManifest(
+        name, base, table.dialect() or "auto", table.expect() or {}, table.selftest(), (said, *notes)
+    )
 
 
 def _begins(message_id: str, prefix: str) -> bool:

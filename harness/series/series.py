@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.lib import files
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.text import printable, slug
-from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, trailers
+from harness.series import diff, folder, identity, maildir, mailinfo, mbox, prefix, public, selftest, trailers
 from harness.series.choose import choose, revision_of_text
 from harness.series.draft import Revision, revision_of
 from harness.series.mail import Mail
@@ -50,6 +50,7 @@ class Series:
     place that the series was read from, for people.  ``prefixes`` are in ascending
     order of their limits.  ``posting`` has what the mails say of themselves.
     ``bases`` has the series as it is tested on other bases, where that differs.
+    ``selftest`` says how its own test programs are run.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Series:
     prefixes: tuple[Prefix, ...] = ()
     posting: Posting = field(default_factory=Posting)
     bases: Mapping[str, Series] = field(default_factory=dict)
+    selftest: selftest.Table = field(default_factory=selftest.Table)
 
     @property
     def digest(self) -> str:
@@ -219,6 +221,7 @@ def of_mails(
         expect=known.expect,
         origin=origin,
         posting=_posting(chosen.cover, chosen.patches, known, (*notes, *chosen.notes)),
+        selftest=known.selftest,
     )
 
 
@@ -267,7 +270,13 @@ def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Se
     known = PublicManifest()
     if not manifest.path.is_file():
         known = _public(cover, patches, patches_dir)
-        manifest = replace(manifest, base=known.base, dialect=known.dialect, expect=known.expect)
+        manifest = replace(
+            manifest,
+            base=known.base,
+            dialect=known.dialect,
+            expect=known.expect,
+            selftest=known.selftest,
+        )
     name = path.resolve().name
     loaded_for = manifest.base or ""
     whole = Series(
@@ -279,6 +288,7 @@ def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Se
         expect={},
         origin=str(path),
         posting=_posting(cover, patches, known, notes),
+        selftest=manifest.selftest,
     )
     bases = {
         release: _on_base(manifest, whole, release, patches_dir)

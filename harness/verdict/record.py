@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.lib.errors import ExitCode
+from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer, Comparison, Origin, compare
 from harness.verdict.detector import Detector
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
@@ -111,6 +112,7 @@ class Result:
       the console's evidence, and None if that is the same verdict.
     - ``failure`` is how it failed, as text that can be compared with another kernel's.
       ``base`` is the result on the base alone, and None if the base was not to be asked.
+    - ``cases`` are the results that a test program of the kernel reported.
     """
 
     entry: Entry
@@ -126,6 +128,7 @@ class Result:
     without_console: Verdict | None = None
     failure: str = ""
     base: BaseAnswer | None = None
+    cases: tuple[Case, ...] = ()
 
     @property
     def comparison(self) -> Comparison | None:
@@ -206,6 +209,11 @@ class Record:
     def scenarios(self) -> tuple[Result, ...]:
         """The results that are scenarios."""
         return tuple(result for result in self.results if result.entry.kind is Kind.SCENARIO)
+
+    @property
+    def selftests(self) -> tuple[Result, ...]:
+        """The results of the kernel's own test programs."""
+        return tuple(result for result in self.results if result.entry.kind is Kind.SELFTEST)
 
     @property
     def differing(self) -> dict[str, tuple[Result, ...]]:

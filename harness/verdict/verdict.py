@@ -45,6 +45,11 @@ class Kind(StrEnum):
     STAGE = "stage"
     """A stage the series can fail: ``apply``, ``build``, ``boot``."""
     SCENARIO = "scenario"
+    SELFTEST = "selftest"
+    """A test program of the kernel itself.
+
+    Its verdict is no part of the matrix: it covers no requirement.
+    """
     MACHINE = "machine"
     """A machine whose kernel had a fault between two scenarios or after the last.
 
@@ -53,3 +58,4 @@ class Kind(StrEnum):
 
 
 STAGES = (Kind.HARNESS, Kind.STAGE)
+IN_GUEST = (Kind.SCENARIO, Kind.SELFTEST)  # during which the kernel may die
