@@ -39,7 +39,7 @@ def function(guest: Guest, event: str) -> Iterator[Function]:
         yield device
 
 
-@requirement("IMP-04", "IMP-05")
+@requirement("IMP-04", "IMP-05", "CONTRACT-14")
 @pytest.mark.parametrize(
     "event",
     [pytest.param(name, marks=POWER) if role == "rng" else name for name, (role, *_) in EVENTS.items()],
