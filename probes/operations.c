@@ -281,6 +281,7 @@ const struct operation operations[] = {
 	  "send a descriptor to an actor, or to 'parent'", op_send },
 	{ "recv [NAME]", "receive a descriptor, from the parent by default",
 	  op_recv },
+	{ "unbind BDF", "detach a device from its driver", op_unbind },
 	{ "confine CPU",
 	  "move every process and thread of the system to this CPU",
 	  op_confine },

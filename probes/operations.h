@@ -95,6 +95,8 @@ operation_fn op_syscopy;
 operation_fn op_timeline, op_attachfence, op_advance, op_ready;
 /* touch.c */
 operation_fn op_touch;
+/* unbind.c */
+operation_fn op_unbind;
 /* watch.c */
 operation_fn op_watch, op_watched;
 

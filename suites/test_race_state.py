@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Range
+from harness.actor.handles import Buffer, Range
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
@@ -31,6 +30,7 @@ from suites.support.race import (
     require_dead,
     require_result,
     told,
+    with_memory,
 )
 
 pytestmark = machine(hold=True)
@@ -38,12 +38,6 @@ pytestmark = machine(hold=True)
 SPAN = [Range(START, LENGTH)]
 MOMENTS = pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
 SECOND = "buf2"  # the name of an actor's second DMABUF
-
-
-def with_memory(device: Device, on: bool) -> Callable[[], None]:
-    """Return the one write that turns memory decoding on or off."""
-    command = device.read("config", PCI_COMMAND, 2) & ~PCI_COMMAND_MEMORY
-    return lambda: device.write("config", PCI_COMMAND, 2, command | (PCI_COMMAND_MEMORY if on else 0))
 
 
 # -- an access during a reset, or during memory off ------------------------------------

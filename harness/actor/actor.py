@@ -194,6 +194,10 @@ class Actor(Session):
         """Run on these CPUs only; hammers are not affected."""
         self.say("pin", ",".join(map(str, cpus)))
 
+    def unbind(self, address: str) -> None:
+        """Detach a device from its driver, and wait until the driver has let it go."""
+        self.say("unbind", address)
+
     def confine(self, cpu: int) -> None:
         """Move every process and thread of the system to ``cpu``; pin() brings an actor elsewhere."""
         self.say("confine", cpu)

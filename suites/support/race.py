@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.actor.actor import Actor
 from harness.actor.call import Call
-from harness.actor.handles import Buffer, Device, Mapping, Range
+from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
 from harness.guest.guest import PciFunction
-from harness.guest.hold import Held, Hold
+from harness.guest.held import Held
+from harness.guest.hold import LOCKS, Hold
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
@@ -26,8 +27,9 @@ PATIENCE = 4.0  # seconds for the other side to return or to be seen to wait
 # The other side waits for what the held side has if it sleeps at one place for so many looks, or if its
 # processor spins on the owner of a lock.
 LOOKS = 4
-SLEEPS = ("msleep", "usleep", "schedule_timeout", "hrtimer")  # these wait for time, not for the held side
-SPINS = ("spin", "osq_lock")
+SPINS = ("spin", "osq_lock", "smp_call_function")
+# These wait for time, or for the next operation.
+SLEEPS = ("msleep", "usleep", "nanosleep", "unix_stream_read", "do_poll")
 
 START, LENGTH = 4 * MIB, 4 * PAGE  # of the DMABUF in the RAM BAR
 FIRST_WORD = START // PAGE  # of its first page, after RamBar.stamp()
@@ -58,14 +60,22 @@ class Sides:
     shared: Buffer
 
     @classmethod
-    def of(cls, director: Actor, ram: PciFunction, held: str, length: int = LENGTH) -> Sides:
+    def of(
+        cls,
+        director: Actor,
+        function: PciFunction,
+        held: str,
+        length: int = LENGTH,
+        bar: int = RAM_BAR,
+        start: int = START,
+    ) -> Sides:
         """Make both sides, of which ``held`` (``owner`` or ``client``) is the one to be held."""
         director.confine(SYSTEM)
         owner, client = director.spawn("owner"), director.spawn("client")
         owner.pin(HELD if held == "owner" else OTHER)
         client.pin(HELD if held == "client" else OTHER)
-        device = owner.open(ram.address)
-        buffer = owner.export(device, RAM_BAR, [Range(START, length)])
+        device = owner.open(function.address)
+        buffer = owner.export(device, bar, [Range(start, length)])
         sides = cls(director, owner, client, device, buffer, buffer)
         return replace(sides, shared=sides.share(buffer))
 
@@ -82,6 +92,13 @@ class Sides:
         lent = self.director.lend(passed, self.client)
         passed.close()
         return lent
+
+    def again(self, bar: int = RAM_BAR, start: int = START, length: int = LENGTH) -> Sides:
+        """Make another DMABUF for the same processes, in place of the one that they have."""
+        self.buffer.close()
+        self.shared.close()
+        buffer = self.owner.export(self.device, bar, [Range(start, length)])
+        return replace(self, buffer=buffer, shared=self.share(buffer))
 
     def revoke(self) -> None:
         """Revoke the DMABUF."""
@@ -136,6 +153,12 @@ def result_of(call: Call) -> str:
     return type(result).__name__.upper() if isinstance(result, Fault) else result
 
 
+def with_memory(device: Device, on: bool) -> Callable[[], None]:
+    """Return the one write that turns memory decoding on or off."""
+    command = device.read("config", PCI_COMMAND, 2) & ~PCI_COMMAND_MEMORY
+    return lambda: device.write("config", PCI_COMMAND, 2, command | (PCI_COMMAND_MEMORY if on else 0))
+
+
 def told(result: str) -> str:
     """Tell the result of a call as a clause."""
     return f"which was refused with {result}" if result.isupper() else "which succeeded"
@@ -158,13 +181,13 @@ def outcome_while_held(held: Held, other: Call) -> str:
             waits = any(word in functions[0] for word in SPINS)
         else:
             functions = place.functions
-            waits = place.state == "D" and not any(one.startswith(SLEEPS) for one in functions[:3])
+            waits = place.state in "DS" and not any(word in one for one in functions for word in SLEEPS)
         same = same + 1 if waits and functions == last else 0
         last = functions
         if same >= LOOKS:
             return "blocked"
     raise HarnessError(
-        f"The other side neither returned nor waited for the one held at {held.function}: it was last seen "
+        f"The other side neither returned nor waited for the one held at {held.place}: it was last seen "
         f"in {' < '.join(last) or 'user space'}. So nothing shows that both were inside at once."
     )
 
@@ -205,3 +228,67 @@ def require_alive(mapping: Mapping) -> None:
     expected = [FIRST_WORD + at // PAGE for at in places]
     if (words := mapping.at(places)) != expected:
         raise AssertionError(f"Expected the mapping to show {expected}, but it shows {words}.")
+
+
+@dataclass
+class Sweep:
+    """Hold an operation at its first lock, then at its second, and so on until it passes all of them.
+
+    ``inside`` is the function that the operation enters.  ``points`` are the names of functions
+    at which it is held: sleeping locks, their releases, and ``others``.
+    """
+
+    hold: Hold
+    inside: str
+    others: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    outcomes: list[str] = field(default_factory=list)
+
+    def scout(self, actor: Actor, attempt: Callable[[], object]) -> None:
+        """Learn the points by one operation that is not held.  HarnessError if there is none."""
+        with self.hold.at_point(self.inside, (*LOCKS, *self.others), None, HELD) as held:
+            call = Call.begin(actor, attempt)
+            held.arrive()
+            call.outcome()
+            self.points = held.points
+        if not self.points:
+            raise HarnessError(f"The operation takes no lock in {self.inside}, so it cannot be held at one.")
+
+    def meet(
+        self,
+        first: tuple[Actor, Callable[[], object]],
+        second: tuple[Actor, Callable[[], object]],
+        then: Callable[[], object] | None = None,
+    ) -> Meeting:
+        """Hold the ``first`` operation at the next point while the ``second`` acts.
+
+        ``then`` is what the second side does next.  Its result is the one in the Meeting; the one
+        before is required to be a success.
+        """
+        number = len(self.outcomes) + 1
+        with self.hold.at_point(self.inside, set(self.points), number, HELD) as held:
+            one = Call.begin(*first)
+            held.arrive()
+            if held.passed:
+                raise HarnessError(f"The operation took fewer locks in {self.inside} than it did at first.")
+            other = Call.begin(*second)
+            outcome = outcome_while_held(held, other)
+            if then is not None and outcome == "returned":
+                require_result(result_of(other), DONE)
+                other = Call.begin(second[0], then)
+                outcome, then = outcome_while_held(held, other), None
+        self.outcomes.append(outcome)
+        result = result_of(one)
+        if then is not None:
+            require_result(result_of(other), DONE)
+            other = Call.begin(second[0], then)
+        return Meeting(outcome, result, result_of(other))
+
+    def over(self) -> bool:
+        """Tell whether the operation was held at every point."""
+        return len(self.outcomes) == len(self.points)
+
+    def told(self) -> str:
+        """Tell how the other side fared at each point."""
+        steps = zip(self.points, self.outcomes, strict=False)
+        return ", ".join(f"{outcome} at {point}" for point, outcome in steps)
