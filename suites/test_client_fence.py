@@ -163,7 +163,7 @@ def test_an_owner_that_waits_for_a_fence_can_be_killed(party: Party, finding: Fi
     begun = fence.hold(party.owner, party.device.reset)
     party.guard.signal(party.owner, "kill")
     place = fence.held(begun)
-    fence.signal()
+    fence.release()
     with pytest.raises(ActorDiedError, match="signal=9"):
         begun.result()
     if place is not None:
@@ -182,7 +182,7 @@ def test_a_client_behind_its_own_fence_can_be_killed(party: Party, finding: Find
     state = waits_or_answers(load)
     party.guard.signal(party.client, "kill")
     still = load.asleep() if state == "waits" else None
-    fence.signal()
+    fence.release()
     assert begun.outcome() == "success"
     if still is None:
         return

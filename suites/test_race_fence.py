@@ -1,7 +1,8 @@
 """RACE: one party is held in the middle of its call while others act.
 
-A fence of sw_sync holds the owner where the kernel waits for the fences of the DMABUF:
-the device's memory_lock is held for write, and the device is not reset yet.  A
+An importer that stalls in its callback holds the owner where it has been told that the
+DMABUF goes away: memory_lock is held for write, and the device is not reset yet.  So does
+a fence of sw_sync, on kernels that wait for fences, which is a moment later.  A
 userfaultfd holds a call that copies its argument.  Each scenario checks that the window
 was open: the held call had not ended when the others had done what they could.
 """
@@ -28,8 +29,8 @@ from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import FEATURE_SIZE, IOCTL_SIZE
 from suites.support.constants import RAM_BAR, VFIO_DEVICE_PCI_DMABUF_REVOKE
-from suites.support.fixtures import Finding
-from suites.support.in_flight import Fence, Party, waits_or_answers
+from suites.support.fixtures import Finding, Importers
+from suites.support.in_flight import Fence, Holder, Party, Stall, waits_or_answers
 
 REVOKING = ("feature", "device-ioctl", "ioctl")
 PAGES = 2
@@ -38,7 +39,6 @@ SHOWN = list(range(PAGES))
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 ROUNDS = 10  # of three processes at once
 
-by_fence = machine(taints=[TAINT_SOFT_LOCKUP])
 pytestmark = [needs_option("STACKTRACE")]
 
 
@@ -49,10 +49,18 @@ def party(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Party:
     return Party.of(c_owner, ram, SPAN)
 
 
-@pytest.fixture
-def fence(party: Party) -> Fence:
-    """A fence of the client's."""
-    return Fence.of(party)
+@pytest.fixture(
+    params=[
+        "importer",
+        pytest.param("fence", marks=[needs_option("SW_SYNC"), machine(taints=[TAINT_SOFT_LOCKUP])]),
+    ]
+)
+def holder(request: pytest.FixtureRequest, party: Party) -> Holder:
+    """What holds the party's owner when it takes the DMABUF away."""
+    if request.param == "fence":
+        return Fence.of(party)
+    importers: Importers = request.getfixturevalue("importers")
+    return Stall.of(party, importers(party.guard))
 
 
 def with_memory(device: Device, on: bool) -> Callable[[], None]:
@@ -61,31 +69,29 @@ def with_memory(device: Device, on: bool) -> Callable[[], None]:
     return lambda: device.write("config", PCI_COMMAND, 2, command | (PCI_COMMAND_MEMORY if on else 0))
 
 
-# -- the owner held by a fence ---------------------------------------------------------
+# -- the owner held while it takes the DMABUF away -------------------------------------
 
 
 @requirement("RACE-02")
 @on_dialect(*REVOKING)
-@needs_option("SW_SYNC")
-@by_fence
-def test_of_two_revokes_at_once_one_is_ebadfd(party: Party, fence: Fence) -> None:
+def test_of_two_revokes_at_once_one_is_ebadfd(party: Party, holder: Holder) -> None:
     """A revoke that another process begins inside a revoke of the same DMABUF is EBADFD, the first is 0."""
     other = party.lend("other")
     theirs = party.guard.give(party.guard.take(party.buffer), other.actor)
     mapping = party.client.map(party.theirs)
     assert mapping.pages() == SHOWN
-    first = fence.hold(party.owner, lambda: party.owner.revoke(party.buffer))
+    first = holder.hold(party.owner, lambda: party.owner.revoke(party.buffer))
     second = Call.begin(other.actor, lambda: other.actor.revoke(theirs, device=other))
     early = waits_or_answers(second)
-    fence.require_held(first)
-    fence.signal()
+    holder.require_held(first)
+    holder.release()
     outcomes = [first.outcome(), second.outcome() if early == "waits" else early]
     assert sorted(outcomes) == ["EBADFD", "success"]
     assert mapping.pages() == GONE
 
 
 def during(
-    party: Party, fence: Fence, attempt: Callable[[], object]
+    party: Party, holder: Holder, attempt: Callable[[], object]
 ) -> tuple[dict[str, str], dict[str, str | Fault]]:
     """Hold ``attempt`` of the owner; have two clients load, one of a touched page, one of an untouched page.
 
@@ -98,38 +104,43 @@ def during(
         given = party.give(party.buffer, name)
         mappings[name] = given.actor.map(given)
     assert mappings["touched"].pages() == SHOWN
-    held = fence.hold(party.owner, attempt)
+    held = holder.hold(party.owner, attempt)
     for name, mapping in mappings.items():
         calls[name] = Call.begin(mapping.actor, lambda mapping=mapping: mapping.load32(PAGE))  # type: ignore[misc]
     early = {name: "waits" if call.asleep() else "" for name, call in calls.items()}
-    fence.require_held(held)
-    fence.signal()
+    holder.require_held(held)
+    holder.release()
     assert held.outcome() == "success"
     return early, {name: call.result() for name, call in calls.items()}
 
 
+def described(early: dict[str, str], late: dict[str, str | Fault]) -> str:
+    """Say of each load whether it waited, and what it gave."""
+    return ", ".join(
+        f"of {name} pages {'waits, then ' if early[name] else ''}"
+        f"{'SIGBUS' if isinstance(late[name], Fault) else 'data'}"
+        for name in late
+    )
+
+
 @requirement("RACE-05")
-@needs_option("SW_SYNC")
 @on_dialect(*REVOKING, "map")
-@by_fence
-def test_loads_inside_a_reset_are_data_or_sigbus(party: Party, fence: Fence, finding: Finding) -> None:
+def test_loads_inside_a_reset_are_data_or_sigbus(party: Party, holder: Holder, finding: Finding) -> None:
     """A load while the owner is inside a reset is the old content or SIGBUS; afterwards all is accessible."""
     mapping = party.client.map(party.theirs)
-    early, late = during(party, fence, party.device.reset)
-    finding(f"loads while the owner's reset waits for a fence: {early}; they end in {late}")
+    early, late = during(party, holder, party.device.reset)
+    finding(f"Loads while the owner's reset is held: {described(early, late)}.")
     assert set(late.values()) <= {"0x00000001", Sigbus(BUS_ADRERR, PAGE)}
     assert mapping.pages() == party.client.map(party.theirs).pages() == SHOWN
 
 
 @requirement("RACE-05")
-@needs_option("SW_SYNC")
 @on_dialect(*REVOKING, "map")
-@by_fence
-def test_loads_inside_memory_off_are_data_or_sigbus(party: Party, fence: Fence, finding: Finding) -> None:
+def test_loads_inside_memory_off_are_data_or_sigbus(party: Party, holder: Holder, finding: Finding) -> None:
     """A load while the owner turns memory off ends as before or as after it; once on, all is accessible."""
     mapping = party.client.map(party.theirs)
-    early, late = during(party, fence, with_memory(party.device, on=False))
-    finding(f"loads while memory off waits for a fence: {early}; they end in {late}")
+    early, late = during(party, holder, with_memory(party.device, on=False))
+    finding(f"Loads while memory off is held: {described(early, late)}.")
     for name, state in early.items():
         expected = {Sigbus(BUS_ADRERR, PAGE)} | (set() if state == "waits" else {"0x00000001"})
         assert late[name] in expected
@@ -153,10 +164,8 @@ def require_revoked(party: Party, mapping: Mapping) -> None:
 
 @requirement("RACE-06")
 @on_dialect(*REVOKING)
-@needs_option("SW_SYNC")
-@by_fence
 @pytest.mark.parametrize("held_one", ["reset", "revoke"])
-def test_a_revoke_and_a_reset_at_once_end_revoked(party: Party, fence: Fence, held_one: str) -> None:
+def test_a_revoke_and_a_reset_at_once_end_revoked(party: Party, holder: Holder, held_one: str) -> None:
     """A reset inside a revoke, and a revoke inside a reset, both succeed and leave the DMABUF revoked."""
     other = party.lend("other")
     theirs = party.guard.give(party.guard.take(party.buffer), other.actor)
@@ -170,11 +179,11 @@ def test_a_revoke_and_a_reset_at_once_end_revoked(party: Party, fence: Fence, he
         "reset": lambda: other.actor.revoke(theirs, device=other),
         "revoke": other.reset,
     }
-    first = fence.hold(*attempts[held_one])
+    first = holder.hold(*attempts[held_one])
     second = Call.begin(other.actor, answers[held_one])
     early = waits_or_answers(second)
-    fence.require_held(first)
-    fence.signal()
+    holder.require_held(first)
+    holder.release()
     assert first.outcome() == "success"
     assert (second.outcome() if early == "waits" else early) == "success"
     require_revoked(party, mapping)

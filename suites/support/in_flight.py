@@ -10,6 +10,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.call import Call, Place
 from harness.actor.handles import Buffer, Device, Range
+from harness.actor.importer import NEVER, Importer
 from harness.actor.timeline import Timeline, is_ready
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
@@ -103,9 +104,43 @@ class Fence:
         if self.held(call) is None:
             raise HarnessError(f"The operation `{call.line}` has ended before its fence was signalled.")
 
-    def signal(self) -> None:
+    def release(self) -> None:
         """Signal the fence."""
         self.lifeline.advance()
+
+
+@dataclass(frozen=True)
+class Stall:
+    """An importer of the guard's that stalls in its callback, and so holds whoever takes the DMABUF away."""
+
+    importer: Importer
+
+    @classmethod
+    def of(cls, party: Party, importer: Importer) -> Stall:
+        """Attach to the party's DMABUF."""
+        buffer = party.guard.take(party.buffer)
+        importer.attach(buffer, device=party.device.address)
+        importer.plan(stall=NEVER)
+        return cls(importer)
+
+    def hold(self, actor: Actor, attempt: Callable[[], object]) -> Call:
+        """Begin an operation, and wait until the importer's callback holds it."""
+        call = Call.begin(actor, attempt)
+        self.importer.wait("stalled")
+        return call
+
+    def require_held(self, call: Call) -> None:
+        """Raise HarnessError unless the callback still holds ``call``: the window is open."""
+        if self.importer.counts().events["resumed"] or call.ended():
+            raise HarnessError(f"The operation `{call.line}` has left the importer's callback early.")
+
+    def release(self) -> None:
+        """Let the callback return; later ones do not stall."""
+        self.importer.plan()
+        self.importer.release()
+
+
+Holder = Fence | Stall
 
 
 def waits_or_answers(call: Call) -> str:
