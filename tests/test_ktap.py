@@ -40,6 +40,11 @@ def report(text: str) -> Report:
     ("name", "passed", "failed", "skipped", "faults"),
     [
         ("dmabuf-heap-6.19", 11, 0, 0, ()),
+        ("vfio_pci_device_test-7.1", 4, 0, 1, ()),
+        ("vfio_pci_device_test-7.1-failed", 0, 5, 0, ()),
+        ("vfio_dma_mapping_test-7.1", 20, 0, 10, ()),
+        ("vfio_dma_mapping_mmio_test-7.1", 15, 0, 0, ()),
+        ("vfio_iommufd_setup_test-7.1", 6, 0, 0, ()),
         ("udmabuf-6.19", 5, 0, 0, ("it planned 7 results and printed 5",)),
     ],
 )

@@ -32,13 +32,13 @@ def test_program_of_vfio_has_the_device_as_argument_and_variable() -> None:
     (program,) = choose(AUTO, Table(), [f"{TREE}/vfio/new_test.c"])
     assert program.arguments == ("{bdf}",)
     assert program.environment == (("VFIO_SELFTESTS_BDF", "{bdf}"),)
-    assert program.devices == ("ram",)
+    assert program.devices == ("edu",)
     assert program.own
 
 
 def test_program_elsewhere_has_no_argument() -> None:
     (program,) = choose(AUTO, Table(), [f"{TREE}/mm/new_test.c"])
-    assert (program.arguments, program.devices) == ((), ("ram",))
+    assert (program.arguments, program.devices) == ((), ("edu",))
 
 
 def test_changed_known_program_runs_whole() -> None:
@@ -120,7 +120,7 @@ flags = "-include stdbool.h"
 
 def test_manifest_with_a_path_alone_has_the_defaults(tmp_path: Path) -> None:
     (program,) = manifest(tmp_path, '[[selftest.program]]\npath = "vfio/a_test"').selftest.programs
-    assert program == Program("vfio/a_test", ("{bdf}",), ("ram",), ((selftest.BDF_VARIABLE, "{bdf}"),))
+    assert program == Program("vfio/a_test", ("{bdf}",), ("edu",), ((selftest.BDF_VARIABLE, "{bdf}"),))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ BDF_VARIABLE = "VFIO_SELFTESTS_BDF"
 TIMEOUT = 60  # seconds, before the accelerator's factor
 MAX_PROGRAMS = 40  # of a series
 
-_RAM = ("ram",)
+# Each of its BARs fills whole pages, and it has an MSI.  The tests of VFIO in the tree cannot map a smaller
+# BAR, as the device with the RAM BAR has one (docs/findings.md).
+_DEVICES = ("edu",)
 _LIBRARIES = {"lib", "include", "libvfio", "scripts", "config", "settings"}
 _SCRIPTS = {".sh", ".py", ".pl"}
 _NO_CODE = {"", ".txt", ".rst", ".gitignore", ".mk", ".config", ".md", ".json", ".yaml"}
@@ -67,7 +69,7 @@ class Table:
 
 
 def _vfio(path: str) -> Program:
-    return Program(path, ("{bdf}",), _RAM, ((BDF_VARIABLE, "{bdf}"),), own=False)
+    return Program(path, ("{bdf}",), _DEVICES, ((BDF_VARIABLE, "{bdf}"),), own=False)
 
 
 #: Programs of the kernel that test VFIO's devices, DMABUFs and their importers.
@@ -134,7 +136,7 @@ def _default(path: str) -> Program:
             known[path], arguments=_vfio(path).arguments if path.startswith("vfio/") else (), own=True
         )
     arguments = ("{bdf}",) if path.startswith("vfio/") else ()
-    return Program(path, arguments, _RAM, ((BDF_VARIABLE, "{bdf}"),))
+    return Program(path, arguments, _DEVICES, ((BDF_VARIABLE, "{bdf}"),))
 
 
 def _of_folder(folder: str, files: Sequence[str], chosen: set[str]) -> dict[str, Program]:

@@ -54,7 +54,7 @@ def _program(path: Path, content: Mapping[str, Any]) -> Program:
     arguments = content.get("arguments", ["{bdf}"])
     if not _are_texts(arguments):
         raise refuse("arguments", "a list of texts")
-    devices = content.get("devices", ["ram"])
+    devices = content.get("devices", ["edu"])
     if not _are_texts(devices) or not all(one in ROLES for one in devices):
         raise refuse("devices", f"a list of {', '.join(ROLES)}")
     environment = content.get("environment", {BDF_VARIABLE: "{bdf}"} if devices else {})
