@@ -166,6 +166,33 @@ def test_an_export_during_a_change_of_state_has_the_right_state(
     require_alive(sides.owner.map(exported))
 
 
+@requirement("RACE-07")
+@pytest.mark.parametrize("at", ["dma_buf_export", "dma_buf_fd"])
+@pytest.mark.parametrize("event", ["memory on", "low power exit"])
+def test_an_export_during_the_end_of_a_suspension_is_accessible(
+    c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, at: str, event: str
+) -> None:
+    """A DMABUF that is being exported while the device is enabled is accessible, and suspended with it."""
+    ram_witness.stamp()
+    sides = Sides.of(c_owner, ram, held="owner")
+    lent = sides.lend()
+    disable, enable = {
+        "memory on": (with_memory(lent, False), with_memory(lent, True)),
+        "low power exit": (lent.enter_low_power, lent.exit_low_power),
+    }[event]
+    disable()
+    export = partial(sides.owner.export, sides.device, RAM_BAR, SPAN)
+    met = meet(hold, (at,), (sides.owner, export), (sides.client, enable))
+    finding(f"{event.capitalize()} {met.outcome} during an export at {at}, {told(met.first)}.")
+    require_result(met.second, DONE)
+    assert met.first.startswith(SECOND), f"Expected the export to succeed, but it ended in {met.first}."
+    exported = Buffer(sides.owner, SECOND, LENGTH, sides.device)
+    mapping = sides.owner.map(exported)
+    require_alive(mapping)
+    disable()
+    assert mapping.pages() == [Sigbus(BUS_ADRERR, at) for at in range(0, LENGTH, PAGE)]
+
+
 def require_suspended(owner: Actor, buffer: Buffer) -> None:
     """Raise AssertionError unless a DMABUF cannot be mapped, or its mapping is SIGBUS."""
     try:
