@@ -12,6 +12,7 @@
 #include "hammer.h"
 #include "operations.h"
 #include "process.h"
+#include "reader.h"
 #include "text.h"
 
 /*

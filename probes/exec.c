@@ -13,6 +13,7 @@
 #include "object.h"
 #include "operations.h"
 #include "process.h"
+#include "reader.h"
 #include "text.h"
 
 /* The path of each DMABUF in /proc begins so: fs/dcache.c, d_path() */

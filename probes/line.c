@@ -13,6 +13,7 @@
 #include "line.h"
 #include "operations.h"
 #include "process.h"
+#include "reader.h"
 #include "text.h"
 
 static const struct operation *operation_find(const char *name)
