@@ -12,7 +12,6 @@ import real
 from harness.actor.actor import Actor
 from harness.actor.build import build_actor
 from harness.actor.call import Call
-from harness.actor.handles import Mapping
 from harness.actor.start import start_actor
 from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
@@ -39,7 +38,6 @@ class Two:
 
     guest: Guest
     director: Actor
-    mapping: Mapping
     bar: RamBar
 
     def stores(self, cpu: int) -> bool:
@@ -81,10 +79,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
             director.confine(0)
             function = guest.devices["ram"]
             guest.script('echo 1 >"/sys/bus/pci/devices/$1/enable"', function.address)
-            mapping = director.map(director.resource(function.address, 2), 4 * PAGE)
             for cpu in (FIRST, SECOND):
+                # Not threads of the director: it would wait for a held processor to flush its TLB.
+                storer = director.spawn(f"storer{cpu}")
+                mapping = storer.map(storer.resource(function.address, 2), 4 * PAGE)
                 mapping.hammer(0x1000 + cpu, offset=PAGE * cpu, length=4, cpus=[cpu])
-            yield Two(guest, director, mapping, bar)
+            yield Two(guest, director, bar)
 
 
 @pytest.fixture
@@ -129,6 +129,24 @@ def test_task_is_held_at_a_function_while_others_go_on(two: Two) -> None:
             held.release()
             assert call.result() == "4"
             assert two.moving(2) == {FIRST, SECOND}
+    two.director.signal(child, "kill")
+    two.director.reap(child)
+
+
+def test_task_is_held_at_the_call_of_that_number(two: Two) -> None:
+    child = two.director.spawn("stepped")
+    child.pin(FIRST)
+    points = ("do_filp_open", "fd_install", "no_such_function")
+    for number, passed, seen in ((None, True, 2), (1, False, 1), (2, False, 2), (3, True, 2)):
+        with Hold(two.guest).at_point("do_sys_openat2", points, number, FIRST) as held:
+            call = Call.begin(child, child.descriptors)
+            held.arrive()
+            assert (held.passed, held.points) == (passed, ("do_filp_open", "fd_install")[:seen])
+            if not passed:
+                assert two.moving(1) == {SECOND}
+                assert not call.ended()
+            held.release()
+            assert call.result() == "4"
     two.director.signal(child, "kill")
     two.director.reap(child)
 
