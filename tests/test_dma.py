@@ -140,8 +140,10 @@ class TestPath:
     def test_permitted_dma_lands_and_is_not_lost(self) -> None:
         path = Machine().path()
         path.require_lands()
-        with pytest.raises(AssertionError, match="no fault"):
+        with pytest.raises(AssertionError, match=f"now has landed: {ENGINES:#x}"):
             path.require_lost("now")
+        with pytest.raises(AssertionError, match="refuse a DMA to 0x100000 now, but it reported no fault"):
+            path.require_refused("now")
 
     def test_refused_dma_is_lost_and_does_not_land(self) -> None:
         path = Machine(permits=False).path()
@@ -160,7 +162,7 @@ class TestPath:
                 self.word, self.faults = ENGINES, self.faults + 1
 
         path = Both().path()
-        with pytest.raises(AssertionError, match="reported 1 faults" if lands else "changed the word"):
+        with pytest.raises(AssertionError, match="reported 1 faults" if lands else "now has landed"):
             path.require_lands() if lands else path.require_lost("now")
 
 

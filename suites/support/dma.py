@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -185,15 +186,17 @@ class Path:
 
     def require_refused(self, when: str) -> None:
         """Raise AssertionError unless the IOMMU refuses the engine's write; the target is not looked at."""
-        before = self.faults.count()
-        self.engine.write(self.iova)
-        assert self.faults.count(above=before) > before, (
-            f"Expected the IOMMU to refuse a DMA to {self.iova:#x} {when}, but it reported no fault."
-        )
+        self._try(when, landed=lambda: False)
 
     def require_lost(self, when: str) -> None:
         """Raise AssertionError unless the IOMMU refuses the engine's write, and the target is unchanged."""
         self.target.write(OWNERS)
-        self.require_refused(when)
-        seen = self.target.read()
-        assert seen == OWNERS, f"A DMA to {self.iova:#x} {when} changed the word to {seen:#x}."
+        self._try(when, landed=lambda: self.target.read() != OWNERS)
+
+    def _try(self, when: str, landed: Callable[[], bool]) -> None:
+        before = self.faults.count()
+        self.engine.write(self.iova)
+        assert not landed(), f"A DMA to {self.iova:#x} {when} has landed: {self.target.read():#x}."
+        assert self.faults.count(above=before) > before, (
+            f"Expected the IOMMU to refuse a DMA to {self.iova:#x} {when}, but it reported no fault."
+        )
