@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.call import Call
 from harness.actor.handles import Mapping
 from harness.actor.reply import Refused
 from harness.guest.guest import PciFunction as Function
@@ -26,6 +25,7 @@ from suites.support.race import (
     MMAP,
     ZAP,
     Sides,
+    begin_held,
     meet,
     require_alive,
     require_dead,
@@ -95,8 +95,7 @@ def test_a_first_touch_held_without_a_revoke_has_its_page(
     sides = Sides.of(c_owner, ram, held="client", length=2 * MIB if huge else LENGTH)
     mapping = untouched(sides, huge)
     with hold.at(*(INSERT_HUGE if huge else INSERT), cpu=HELD) as held:
-        touch = Call.begin(sides.client, partial(mapping.load32, 0))
-        held.arrive()
+        touch = begin_held(held, sides.client, partial(mapping.load32, 0))
         assert not touch.ended()
     require_result(result_of(touch), DATA)
     require_alive(mapping)

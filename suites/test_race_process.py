@@ -22,6 +22,7 @@ from suites.support.race import (
     PATIENCE,
     ZAP,
     Sides,
+    begin_held,
     meet,
     outcome_while_held,
     require_alive,
@@ -48,8 +49,7 @@ def test_a_child_born_during_a_revoke_is_dead_after_it(
     child = sides.client.child("child")
     touch = None
     with hold.at(*ZAP, cpu=HELD, leaving=leaving) as held:
-        revoke = Call.begin(sides.owner, sides.revoke)
-        held.arrive()
+        revoke = begin_held(held, sides.owner, sides.revoke)
         fork = Call.begin(sides.client, partial(sides.client.fork, child.name))
         outcome = outcome_while_held(held, fork)
         if outcome == "returned":
@@ -98,8 +98,7 @@ def test_a_client_that_ends_during_a_revoke_leaves_nothing(
     other = sides.client.fork("other")
     require_alive(other.adopt(mapping))
     with hold.at(*ZAP, cpu=HELD, leaving=leaving) as held:
-        revoke = Call.begin(sides.owner, sides.revoke)
-        held.arrive()
+        revoke = begin_held(held, sides.owner, sides.revoke)
         sides.client.signal(other, "kill")
         end = await_end(sides.client, other)
     finding(f"A client {end} {'after' if leaving else 'before'} the zap of a revoke.")

@@ -61,7 +61,8 @@ def test_a_first_touch_at_any_lock_of_a_revoke_ends_with_it(
     ram_witness.stamp()
     sides = Sides.of(c_owner, ram, held="owner")
     sweep = Sweep(hold, IOCTL)
-    sweep.scout(sides.owner, sides.revoke)
+    with sides.client.map(sides.shared):
+        sweep.scout(sides.owner, sides.revoke)
     while not sweep.over():
         sides = sides.again()
         mapping = sides.client.map(sides.shared)
@@ -82,7 +83,8 @@ def test_of_two_revokes_at_any_lock_one_is_ebadfd(
     sides = Sides.of(c_owner, ram, held="owner")
     lent = sides.lend()
     sweep = Sweep(hold, IOCTL)
-    sweep.scout(sides.owner, sides.revoke)
+    with sides.client.map(sides.shared):
+        sweep.scout(sides.owner, sides.revoke)
     while not sweep.over():
         sides = sides.again()
         mapping = sides.client.map(sides.shared)

@@ -11,6 +11,7 @@ import pytest
 from test_gdbstub import GOODBYE, GREETING, Qemu, packet
 
 from harness.guest.guest import Guest
+from harness.guest.held import NeverHeldError
 from harness.guest.hold import Hold
 from harness.guest.symbols import Symbols
 from harness.lib.errors import HarnessError
@@ -86,6 +87,17 @@ def test_task_that_does_not_come_keeps_the_machine() -> None:
         held.arrive()
     server.close()
     assert (server.unexpected, guest.machine.killed) == ([], 0)
+
+
+def test_operation_that_ends_elsewhere_is_not_waited_for() -> None:
+    interrupt = (b"\x03", b"$T02thread:p01.01;#03")
+    server = Qemu([*GREETING, INSERT, (packet("vCont;c"), b"+"), interrupt, REMOVE, GOODBYE])
+    machine = Machine(server.port, accelerator=Accelerator("tcg", 100.0, ""))
+    with (
+        pytest.raises(NeverHeldError, match="came to a_function before its operation ended"),
+        HeldGuest(machine).hold().at("a_function", cpu=1) as held,
+    ):
+        held.arrive(lambda: True)
 
 
 def test_machine_that_does_not_stop_any_more_is_killed() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +18,10 @@ _ALONE_SECONDS = 0.2
 _SLICE = 0.2  # seconds between two looks at whether the wait is ended
 _POINTER = 8  # bytes
 _STACK = 1 << 14  # bytes of a kernel stack, at least (arch/x86/include/asm/page_64_types.h, THREAD_SIZE)
+
+
+class NeverHeldError(HarnessError):
+    """The task that was to be held did not come to the place."""
 
 
 class Way(Protocol):
@@ -195,19 +201,22 @@ class Held:
         """The names of the functions at lock points that the task has come to, in order."""
         return tuple(self._symbols.function_at(address) for address in self._walk.points)
 
-    def arrive(self) -> None:
+    def arrive(self, ended: Callable[[], bool] = lambda: False) -> None:
         """Wait until a task of the processor is there; the other processors go on.
 
-        Raises HarnessError if none comes.
+        Raises NeverHeldError if none comes in time, or ``ended`` says that its operation is over.
         """
-        arrived = self._arrived.wait(self._seconds)
+        deadline = time.monotonic() + self._seconds
+        while not self._arrived.wait(_SLICE):
+            over = ended()
+            if (over and not self._arrived.wait(_SLICE)) or time.monotonic() > deadline:
+                why = "before its operation ended" if over else f"within {self._seconds:.0f} s"
+                raise NeverHeldError(
+                    f"No task on processor {self.cpu} came to {self.place} {why}, so the window that the "
+                    "scenario needs was never open."
+                )
         if self._error is not None:
             raise self._error
-        if not arrived:
-            raise HarnessError(
-                f"No task on processor {self.cpu} came to {self.place} within {self._seconds:.0f} s, so "
-                "the window that the scenario needs was never open."
-            )
 
     def sample(self, cpu: int) -> str:
         """Return the kernel function that another processor executes; empty in user space."""

@@ -15,7 +15,7 @@ from harness.actor.call import Call
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
 from harness.guest.guest import PciFunction
-from harness.guest.held import Held
+from harness.guest.held import Held, NeverHeldError
 from harness.guest.hold import LOCKS, Hold
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
@@ -137,11 +137,25 @@ def meet(
     Raises HarnessError if they were not inside at once.
     """
     with hold.at(*at, cpu=HELD, leaving=leaving) as held:
-        one = Call.begin(*first)
-        held.arrive()
+        one = begin_held(held, *first)
         other = Call.begin(*second)
         outcome = outcome_while_held(held, other)
     return Meeting(outcome, result_of(one), result_of(other))
+
+
+def begin_held(held: Held, actor: Actor, attempt: Callable[[], object]) -> Call:
+    """Begin the operation that is to be held, and wait until it is.
+
+    Raises Refused if the kernel refuses it before; NeverHeldError if it ends otherwise, or does not come.
+    """
+    call = Call.begin(actor, attempt)
+    try:
+        held.arrive(call.ended)
+    except NeverHeldError:
+        if call.ended():
+            call.result()
+        raise
+    return call
 
 
 def result_of(call: Call) -> str:
@@ -247,9 +261,7 @@ class Sweep:
     def scout(self, actor: Actor, attempt: Callable[[], object]) -> None:
         """Learn the points by one operation that is not held.  HarnessError if there is none."""
         with self.hold.at_point(self.inside, (*LOCKS, *self.others), None, HELD) as held:
-            call = Call.begin(actor, attempt)
-            held.arrive()
-            call.outcome()
+            result_of(begin_held(held, actor, attempt))
             self.points = held.points
         if not self.points:
             raise HarnessError(f"The operation takes no lock in {self.inside}, so it cannot be held at one.")
@@ -267,8 +279,7 @@ class Sweep:
         """
         number = len(self.outcomes) + 1
         with self.hold.at_point(self.inside, set(self.points), number, HELD) as held:
-            one = Call.begin(*first)
-            held.arrive()
+            one = begin_held(held, *first)
             if held.passed:
                 raise HarnessError(f"The operation took fewer locks in {self.inside} than it did at first.")
             other = Call.begin(*second)
