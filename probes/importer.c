@@ -6,8 +6,13 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
 
 #include "device.h"
+#include "fault.h"
 #include "importer.h"
 #include "operations.h"
 
@@ -201,6 +206,47 @@ void op_impvmap(struct args *a, struct reply *r)
 void op_imprelease(struct args *a, struct reply *r)
 {
 	call(a, r, IMPORTER_RELEASE, NULL);
+}
+
+/* Write the memory bit, as a client of VFIO does that suspends the device. */
+static int write_command(const struct object *device, uint64_t config,
+			 bool memory)
+{
+	uint64_t at = config + PCI_COMMAND;
+	uint16_t command;
+
+	if (pread(device->fd, &command, sizeof(command), at) < 0)
+		return -1;
+	command = memory ? command | PCI_COMMAND_MEMORY
+			 : command & ~PCI_COMMAND_MEMORY;
+	return pwrite(device->fd, &command, sizeof(command), at) < 0 ? -1 : 0;
+}
+
+void op_impcycle(struct args *a, struct reply *r)
+{
+	struct object *device = word_object(a, r, 1, DEVICE), *importer;
+	uint64_t config, count, done;
+	__u32 both = 0;
+
+	if (!device || !(importer = word_importer(a, r)) ||
+	    !option_u64(a, r, "count", 0, &count))
+		return;
+	if (device_region(device, VFIO_PCI_CONFIG_REGION_INDEX, &config)) {
+		reply_errno(r, errno, "impcycle: region");
+		return;
+	}
+	for (done = 0; done < count && !deadline_passed(); done++) {
+		if (ioctl(importer->fd, IMPORTER_MAP, &both) ||
+		    write_command(device, config, false) ||
+		    write_command(device, config, true)) {
+			reply_errno(r, errno, a->op);
+			return;
+		}
+	}
+	if (done < count)
+		reply_set(r, "timeout");
+	else
+		reply_set(r, "ok cycles=%ju", (uintmax_t)done);
 }
 
 void op_impwait(struct args *a, struct reply *r)

@@ -46,7 +46,7 @@ operation_fn op_pin, op_hammer, op_hammered, op_unhammer, op_reclaim;
 /* importer.c */
 operation_fn op_importer, op_impattach, op_impdetach, op_implan;
 operation_fn op_imppin, op_impunpin, op_impmap, op_impunmap, op_impvmap;
-operation_fn op_imprelease, op_impwait;
+operation_fn op_imprelease, op_impwait, op_impcycle;
 /* importer_reports.c */
 operation_fn op_impentries, op_impcounts, op_imprecords;
 /* ioctl.c */

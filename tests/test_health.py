@@ -35,6 +35,10 @@ class TestKernelHealth:
             "2 DMABUFs are left over",
         ]
 
+    def test_a_loaded_module_makes_nothing_worse(self) -> None:
+        before, after = KernelHealth(1, True, 0, 0, 0), KernelHealth(1 | 1 << 12 | 1 << 13, True, 0, 0, 0)
+        assert after.worse_than(before) == []
+
     def test_worse_than_leaves_out_the_taints_of_a_tool(self) -> None:
         before, after = KernelHealth(1, True, 0, 0, 0), KernelHealth(1 | 1 << 14 | 1 << 9, True, 0, 0, 0)
         (one,) = after.worse_than(before, {14})

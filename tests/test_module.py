@@ -47,6 +47,7 @@ class TestBuild:
         assert "CONFIG_MODULES=y\n" in path.read_text()
         log = small.log.read_text()
         assert log.count("  LD      vmlinux\n") == log.count("  CC [M]  main.o\n") == 1
+        assert log.count(" allnoconfig\n") == 1  # the kernel was not made once more for it
 
     def test_module_comes_from_the_cache(self, small: SmallKernel) -> None:
         _, first = kernel_and_module(small, small.tree())
@@ -171,7 +172,7 @@ class TestFault:
     @pytest.mark.usefixtures("unloadable")
     def test_without_a_base_the_error_is_kept(self, small: SmallKernel, results: ResultsFolder) -> None:
         one = self.built_with(small, results, small.tree(REFUSES), no_base=True)
-        with pytest.raises(BuildError, match="test importer failed"):
+        with pytest.raises(BuildError, match=r"^The build of the test importer failed"):
             one.path()
 
 

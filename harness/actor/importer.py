@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.actor.actor import Actor
-from harness.actor.handles import Buffer, Mapping
+from harness.actor.handles import Buffer, Device, Mapping
 from harness.vm.hardware import PAGE
 
 NEVER = "never"  # until release(), at the latest after a minute
@@ -212,6 +212,13 @@ class Importer:
             lambda reply: [Event.parse(word) for word in reply.split()], "imprecords", self.name
         )
         return [event for event in events if not what or event.what in what]
+
+    def suspend_repeatedly(self, device: Device, count: int) -> None:
+        """``count`` times, map, and turn the memory of ``device``, the exporter, off and on.
+
+        The deadline allows 50 ms for each, which a kernel with KASAN on a busy host needs.
+        """
+        self.actor.say("impcycle", self.name, device.name, count=count, deadline=10 + count // 20)
 
     def give(self, child: Actor) -> Importer:
         """Send the importer's descriptor to a child; return the child's handle.  Both may use it."""

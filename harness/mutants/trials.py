@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import LATEST
-from harness.kernel import apply, build
+from harness.kernel import apply, build, module
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
 from harness.lib import command, files, paths
@@ -243,9 +243,9 @@ class Trials:
             record = self.run_suites(job, replace(asked, requirement=one.caught_by) if self._quick else asked)
         except HarnessError as error:
             return replace(trial, reason=str(error))
-        build.remove_from_cache(
-            self.store, built
-        )  # not after an interruption: the mutant will be tried again soon
+        # Not after an interruption: the mutant will be tried again soon.
+        module.remove_from_cache(self.store, built)
+        build.remove_from_cache(self.store, built)
         fate, shown_by, reason = judge(one, record)
         trial = replace(
             trial,

@@ -1,0 +1,83 @@
+"""A DMABUF that importers share, and the calls of its owner that take it away from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.actor.actor import Actor
+from harness.actor.handles import Buffer, Device, Range
+from harness.actor.importer import Event, Importer, Span
+from harness.guest.guest import Guest, PciFunction
+from harness.lib.errors import HarnessError
+from harness.vm.hardware import PAGE
+from suites.support.constants import RAM_BAR
+
+SPAN = (Range(3 * PAGE, 2 * PAGE),)
+# From the callback to what the owner has to wait for, in ms; long beside any call that does not wait.
+LATER = 500
+_DEVICES = re.compile(r"^Total (\d+) devices attached$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A device of an owner, one DMABUF of it, and the function's address."""
+
+    owner: Actor
+    device: Device
+    buffer: Buffer
+
+    @classmethod
+    def of(cls, owner: Actor, function: PciFunction, ranges: Sequence[Range] = SPAN) -> Shared:
+        """Open the device with the RAM BAR and export a part of it."""
+        device = owner.open(function.address)
+        return cls(owner, device, owner.export(device, RAM_BAR, ranges))
+
+    def attached(self, importer: Importer, buffer: Buffer | None = None) -> Importer:
+        """Attach an importer that P2PDMA lets map the buffer, and that looks at the device's power."""
+        address = self.device.address
+        importer.attach(buffer or self.buffer, device=address, exporter=address)
+        return importer
+
+    def mapped(self, importer: Importer, buffer: Buffer | None = None) -> Importer:
+        """Attach an importer as attached() does, and map the buffer."""
+        self.attached(importer, buffer).map()
+        return importer
+
+
+#: The calls that take a DMABUF away, for a time or for good.
+TAKE_AWAY: Mapping[str, Callable[[Shared], None]] = {
+    "revoke": lambda shared: shared.owner.revoke(shared.buffer),
+    "memory off": lambda shared: shared.device.decode_memory(False),
+    "low power": lambda shared: shared.device.enter_low_power(),
+    "reset": lambda shared: shared.device.reset(),
+    "close": lambda shared: shared.device.close(),
+}
+#: The ends of the suspensions among them.
+GIVE_BACK: Mapping[str, Callable[[Shared], None]] = {
+    "memory off": lambda shared: shared.device.decode_memory(True),
+    "low power": lambda shared: shared.device.exit_low_power(),
+}
+
+
+def bar_start(guest: Guest, function: PciFunction, bar: int = RAM_BAR) -> int:
+    """Return the address of a BAR on the bus.  Raises HarnessError."""
+    lines = guest.read(f"/sys/bus/pci/devices/{function.address}/resource").splitlines()
+    return int(lines[bar].split()[0], 16)
+
+
+def attachments(guest: Guest) -> int:
+    """Return how many devices are attached to all DMABUFs, as the kernel lists them.  Raises HarnessError."""
+    text = guest.read("/sys/kernel/debug/dma_buf/bufinfo")
+    if "Total " not in text:
+        raise HarnessError(f"The guest's list of DMABUFs cannot be understood: {text[:200]!r}.")
+    return sum(map(int, _DEVICES.findall(text)))
+
+
+def require_after(span: Span, events: Sequence[Event], what: str) -> None:
+    """Raise AssertionError unless the operation returned after each event; HarnessError if there is none."""
+    if not events:
+        raise HarnessError(f"There was nothing to wait for: the importer was never {what}.")
+    early = events[-1].time - span.ended
+    assert early <= 0, f"The owner's call returned {early / 1e6:.1f} ms before the importer had {what}."

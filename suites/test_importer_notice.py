@@ -1,0 +1,141 @@
+"""IMP, CONTRACT, STATE: how importers are told that a DMABUF is taken away, and what they can do then."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.actor.actor import Actor
+from harness.actor.importer import Event
+from harness.actor.reply import Refused, refusal
+from harness.guest.guest import PciFunction as Function
+from harness.plugin.markers import requirement
+from suites.support.constants import D0, RAM_BAR
+from suites.support.fixtures import Finding, Importers
+from suites.support.importing import GIVE_BACK, SPAN, TAKE_AWAY, Shared
+
+IMPORTERS = 3
+ENODEV = 19
+WRITE_LOCKS = ("&vdev->memory_lock:w", "reservation_ww_class_mutex:w")  # of the caller, as lockdep names them
+
+
+def require_careful(event: Event) -> None:
+    """Raise AssertionError unless a callback came in the way that importers may rely on."""
+    assert event.reservation, "The reservation lock is not held."
+    assert not event.mmap_lock, "The caller's mmap_lock is held, which comes before the reservation lock."
+    assert event.power == D0, f"The device is in D{event.power} when importers are told."
+    if event.locks is not None:
+        assert set(WRITE_LOCKS) <= set(event.locks), f"The caller holds only {event.locks}."
+
+
+@requirement("IMP-09", "CONTRACT-05")
+@pytest.mark.parametrize("way", TAKE_AWAY)
+def test_each_importer_is_told_once_and_the_newest_first(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """A call that takes a DMABUF away tells each of its importers once, the newest first, under the lock."""
+    shared = Shared.of(c_owner, ram)
+    ours = [shared.mapped(importers(c_owner)) for _ in range(IMPORTERS)]
+    assert [one.counts().events["notified"] for one in ours] == [0] * IMPORTERS
+    TAKE_AWAY[way](shared)
+    told = [one.events("notified") for one in ours]
+    # A reset also ends the suspension, which may be told: see the scenarios of STATE-17.
+    allowed = ([1] * IMPORTERS, [2] * IMPORTERS) if way == "reset" else ([1] * IMPORTERS,)
+    assert [len(events) for events in told] in allowed
+    first = [events[0] for events in told]
+    assert sorted(first, key=lambda event: event.sequence) == first[::-1]
+    for one, event in zip(ours, first, strict=True):
+        require_careful(event)
+        assert not one.counts().mapped
+
+
+@requirement("STATE-17")
+@pytest.mark.parametrize("way", [*GIVE_BACK, "reset"])
+def test_importer_is_told_of_a_suspension_and_not_of_its_end(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """A suspension calls an importer's callback once when it begins, and not when it ends."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.attached(importers(c_owner))
+    TAKE_AWAY[way](shared)
+    assert one.counts().events["notified"] == 1
+    if way in GIVE_BACK:
+        GIVE_BACK[way](shared)
+    assert one.counts().events["notified"] == 1
+
+
+@requirement("CONTRACT-06")
+@pytest.mark.parametrize("way", GIVE_BACK)
+def test_end_of_a_suspension_is_recorded(
+    c_owner: Actor, ram: Function, importers: Importers, finding: Finding, way: str
+) -> None:
+    """The end of a suspension calls an importer's callback once, or not at all."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.attached(importers(c_owner))
+    one.plan(remap=True)
+    TAKE_AWAY[way](shared)
+    before = one.counts().events["notified"]
+    GIVE_BACK[way](shared)
+    maps = [event.errno for event in one.events("remapped")][before:]
+    finding(f"The end of {way} calls an importer's callback {len(maps)} times; maps in it: {maps or 'none'}.")
+    assert len(maps) <= 1
+
+
+@requirement("CONTRACT-07")
+@pytest.mark.parametrize("way", TAKE_AWAY)
+def test_map_in_the_callback_is_refused(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """An importer that tries to map in its callback gets ENODEV: the DMABUF is closed before it is told."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    one.plan(remap=True)
+    TAKE_AWAY[way](shared)
+    assert [event.errno for event in one.events("remapped")[:1]] == [ENODEV]
+
+
+@requirement("IMP-06", "CONTRACT-08")
+@pytest.mark.parametrize("way", [*GIVE_BACK, "reset"])
+def test_importer_maps_again_after_a_suspension(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """After a suspension an importer can map again, new ones can attach, and the addresses are the same."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    entries = one.entries()
+    TAKE_AWAY[way](shared)
+    assert not one.counts().mapped
+    if way in GIVE_BACK:
+        assert refusal(one.map) == "ENODEV"
+        GIVE_BACK[way](shared)
+    one.map()
+    assert one.entries() == entries
+    assert shared.mapped(importers(c_owner)).entries() == entries
+
+
+@requirement("IMP-16")
+def test_importers_of_other_buffers_are_not_told(c_owner: Actor, ram: Function, importers: Importers) -> None:
+    """A revoke tells no importer of another DMABUF, also not one over the same bytes."""
+    shared = Shared.of(c_owner, ram)
+    other = c_owner.export(shared.device, RAM_BAR, SPAN)
+    ours, theirs = shared.mapped(importers(c_owner)), shared.mapped(importers(c_owner), other)
+    entries = theirs.entries()
+    c_owner.revoke(shared.buffer)
+    assert ours.counts().events["notified"] == 1
+    assert theirs.counts().events["notified"] == 0
+    assert theirs.entries() == entries
+    theirs.unmap()
+    theirs.map()
+
+
+@requirement("REV-14")
+def test_second_revoke_tells_nobody(c_owner: Actor, ram: Function, importers: Importers) -> None:
+    """A second revoke is EBADFD and tells no importer once more, nor do a suspension and the close."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    c_owner.revoke(shared.buffer)
+    with pytest.raises(Refused, match="EBADFD"):
+        c_owner.revoke(shared.buffer)
+    shared.device.decode_memory(False)
+    shared.device.decode_memory(True)
+    shared.device.close()
+    assert one.counts().events["notified"] == 1

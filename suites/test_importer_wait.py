@@ -1,0 +1,122 @@
+"""IMP, CONTRACT: calls that take a DMABUF away return after its importers have let go of it.
+
+The verdict is the order of time stamps on one clock: that of the owner's return, and that
+of the importer's unmap or signal, each taken before the call that the owner waits for.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.actor.actor import Actor
+from harness.actor.importer import USAGES, Span
+from harness.actor.reply import refusal
+from harness.guest.guest import Guest
+from harness.guest.guest import PciFunction as Function
+from harness.plugin.markers import requirement
+from suites.support.fixtures import Finding, Importers
+from suites.support.importing import LATER, TAKE_AWAY, Shared, attachments, require_after
+
+CYCLES = 1000
+FENCES = [(usage, "memory off") for usage in USAGES]
+FENCES += [("bookkeep", way) for way in ("revoke", "reset", "close")]
+
+
+@requirement("CONTRACT-09")
+@pytest.mark.parametrize(("usage", "way"), FENCES)
+def test_call_returns_after_the_fences_of_importers(
+    c_owner: Actor, ram: Function, importers: Importers, usage: str, way: str
+) -> None:
+    """A call that takes a DMABUF away returns after a fence that an importer added when it was told."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    one.plan(fence=usage, signal=LATER)
+    TAKE_AWAY[way](shared)
+    span = Span.of_last(c_owner)
+    one.wait("signaled")
+    assert span.began < one.events("fenced")[0].time < span.ended
+    require_after(span, one.events("signaled")[:1], "signalled its fence")
+
+
+@requirement("CONTRACT-10")
+@pytest.mark.parametrize("way", TAKE_AWAY)
+def test_call_returns_after_the_unmap_of_importers(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """A call that takes a DMABUF away returns after an importer that unmaps later has done so."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    one.plan(unmap=LATER)
+    TAKE_AWAY[way](shared)
+    span = Span.of_last(c_owner)
+    one.wait("unmapped")
+    assert span.began < one.events("notified")[0].time < span.ended
+    require_after(span, one.events("unmapped"), "unmapped")
+
+
+@requirement("IMP-14", "CONTRACT-11")
+@pytest.mark.parametrize("way", ["revoke", "memory off"])
+@pytest.mark.parametrize("count", [0, 1, 10, 100])
+def test_call_ends_when_all_importers_have_let_go(
+    c_owner: Actor, ram: Function, importers: Importers, finding: Finding, count: int, way: str
+) -> None:
+    """A call that takes a DMABUF away from importers that let go at once ends, after the last has let go."""
+    shared = Shared.of(c_owner, ram)
+    ours = [shared.mapped(importers(c_owner)) for _ in range(count)]
+    TAKE_AWAY[way](shared)
+    span = Span.of_last(c_owner)
+    for one in ours:
+        (unmapped,) = one.events("unmapped")
+        assert span.began < unmapped.time < span.ended
+        assert not one.counts().mapped
+    finding(f"Importers: {count}. The call ({way}) takes {(span.ended - span.began) / 1e6:.1f} ms.")
+
+
+@requirement("CONTRACT-12")
+def test_a_thousand_suspensions_of_a_mapped_buffer(
+    c_owner: Actor, ram: Function, importers: Importers
+) -> None:
+    """A DMABUF is mapped, suspended and given back 1,000 times; it can then be mapped, and be closed."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.attached(importers(c_owner))
+    one.suspend_repeatedly(shared.device, CYCLES)
+    events = one.counts().events
+    assert (events["mapped"], events["unmapped"]) == (CYCLES, CYCLES)
+    assert events["notified"] in (CYCLES, 2 * CYCLES)
+    one.map()
+    shared.device.close()
+    assert not one.counts().mapped
+
+
+@requirement("CONTRACT-12")
+@pytest.mark.parametrize("first", ["memory off", "low power", "reset", "revoke"])
+def test_close_of_a_device_after_its_buffer_was_taken_away(
+    c_owner: Actor, ram: Function, importers: Importers, first: str
+) -> None:
+    """A device whose DMABUF was taken away while an importer had mapped it can be closed and opened."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    TAKE_AWAY[first](shared)
+    shared.device.close()
+    assert refusal(one.map) == "ENODEV"
+    shared = Shared.of(c_owner, ram)
+    shared.mapped(importers(c_owner))
+
+
+@requirement("CONTRACT-15")
+def test_nothing_is_left_of_detached_importers(
+    c_owner: Actor, ram: Function, guest: Guest, importers: Importers
+) -> None:
+    """When importers have detached, no attachment is listed, and they have no map, pin or fence."""
+    shared = Shared.of(c_owner, ram)
+    before = attachments(guest)
+    ours = [shared.mapped(importers(c_owner)) for _ in range(3)]
+    assert attachments(guest) == before + 3
+    ours[0].plan(fence="read", signal=LATER)
+    shared.device.decode_memory(False)
+    for one in ours:
+        one.detach()
+        counts = one.counts()
+        assert (counts.attached, counts.mapped, counts.pins, counts.fences) == (False, False, 0, 0)
+        assert counts.events["mapped"] == counts.events["unmapped"] == 1
+    assert attachments(guest) == before
