@@ -42,6 +42,16 @@ def test_similar_configurations_share_a_build_folder(tmp_path: Path) -> None:
     assert BuildDir(store, "6.19.6", options(*range(66))).build == BuildDir(store, "6.19.6", large).build
 
 
+def test_option_that_changes_every_object_has_its_own_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    usual = options(*range(50))
+    BuildDir(store, "6.19.6", usual).prepare()
+    other = BuildDir(store, "6.19.6", usual + "CONFIG_FAULT_INJECTION=y\n")
+    other.prepare()
+    assert other.build != BuildDir(store, "6.19.6", usual + "CONFIG_VFIO=y\n").build
+    assert BuildDir(store, "6.19.6", other.request + "CONFIG_VFIO=y\n").build == other.build
+
+
 def test_prepare_keeps_the_last_used_build_folders(tmp_path: Path) -> None:
     store = Store(tmp_path)
     versions = ["6.19.6", "7.2.6", "7.3.4"]

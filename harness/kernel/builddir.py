@@ -45,6 +45,8 @@ _HOLDS = ".patchproof-holds"  # the tree and the kernel that a source and a buil
 # Configurations that differ in at most this many options share a folder, where make compiles what depends
 # on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
+# Options that change nearly every object: a member of struct task_struct depends on them.
+_EVERYWHERE = ("CONFIG_FAULT_INJECTION=",)
 _FOLDERS = 6  # of configurations, of all releases together: 0.3 GB each, or 1.5 GB with a debugging kernel
 _RELEASES = 4  # kept, 1.5 GB of source each
 _RELEASE = re.compile(r"\d+\.\d+")
@@ -70,11 +72,17 @@ def _nearest(root: Path, request: str) -> str:
     """Return the name of the build folder for a configuration: the nearest one, or a new one."""
     wanted = set(request.splitlines())
     others = {
-        path.parent.name: len(wanted ^ set(path.read_text().splitlines()))
+        path.parent.name: _distance(wanted ^ set(path.read_text().splitlines()))
         for path in root.glob(f"build-*/{_FRAGMENT}")
     }
     name = min(others, key=others.__getitem__, default="")
     return name if name and others[name] <= _NEAR else f"build-{digest(request)[:8]}"
+
+
+def _distance(different: set[str]) -> int:
+    """Return how far two configurations are apart, by their ``different`` lines; see _NEAR and _EVERYWHERE."""
+    far = any(line.startswith(_EVERYWHERE) for line in different)
+    return len(different) + (_NEAR + 1 if far else 0)
 
 
 def _oldest(folders: Iterable[Path], current: Path, kept: int) -> list[Path]:
