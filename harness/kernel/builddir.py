@@ -80,7 +80,7 @@ def _nearest(root: Path, request: str) -> str:
 
 
 def _distance(different: set[str]) -> int:
-    """Return how far two configurations are apart, by their ``different`` lines; see _NEAR and _EVERYWHERE."""
+    """Return how far two configurations are apart, by their ``different`` lines (see _NEAR)."""
     far = any(line.startswith(_EVERYWHERE) for line in different)
     return len(different) + (_NEAR + 1 if far else 0)
 
