@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.importer import USAGES, Span
+from harness.actor.importer import USAGES, Span, unload
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
@@ -107,7 +107,7 @@ def test_close_of_a_device_after_its_buffer_was_taken_away(
 def test_nothing_is_left_of_detached_importers(
     c_owner: Actor, ram: Function, guest: Guest, importers: Importers
 ) -> None:
-    """When importers have detached, no attachment is listed, and they have no map, pin or fence."""
+    """When importers have detached, no attachment, map, pin or fence is left, and their module can go."""
     shared = Shared.of(c_owner, ram)
     before = attachments(guest)
     ours = [shared.mapped(importers(c_owner)) for _ in range(3)]
@@ -120,3 +120,8 @@ def test_nothing_is_left_of_detached_importers(
         assert (counts.attached, counts.mapped, counts.pins, counts.fences) == (False, False, 0, 0)
         assert counts.events["mapped"] == counts.events["unmapped"] == 1
     assert attachments(guest) == before
+    assert refusal(lambda: unload(c_owner)) == "EAGAIN"
+    for one in ours:
+        one.close()
+    shared.buffer.close()
+    unload(c_owner)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -18,8 +20,10 @@ from harness.kernel.tree import Tree
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.progress import Progress
 from harness.run import importer_module
+from harness.run import machines as machine_module
 from harness.run.error_to_verdict import NotApplicableError, observation_of
 from harness.run.importer_module import ImporterModule
+from harness.run.machines import Machines
 from harness.run.request import Request
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import Completed
@@ -187,7 +191,11 @@ class FakeConsole:
 
 
 class FakeMachine:
+    name = "machine-1"
     console = FakeConsole()
+
+    def close(self) -> None:
+        pass
 
     class accelerator:  # noqa: N801 - as the attribute of a machine
         time_scale = 0.01
@@ -237,9 +245,11 @@ class TestLoad:
         assert caught.value.tail == "patchproof_importer: version magic differs"
 
     def test_module_is_unloaded_by_its_name(self) -> None:
-        fake = FakeGuest("0")
+        fake, absent = FakeGuest("0"), FakeGuest("absent")
         load.unload(as_guest(fake), Path("actor"), KO)
+        load.unload(as_guest(absent), Path("actor"), KO)
         assert fake.lines == [b"unloadmodule patchproof_importer\n"]
+        assert absent.lines == []
 
     def test_files_of_an_ended_actor_are_waited_for(self) -> None:
         load.require_unused(as_guest(FakeGuest("2", "1", "0")), KO)
@@ -251,3 +261,53 @@ class TestLoad:
     def test_unreadable_reference_count_is_an_error(self) -> None:
         with pytest.raises(HarnessError, match="cannot be read: 'x'"):
             load.require_unused(as_guest(FakeGuest("x")), KO)
+
+
+class TestMachines:
+    """The module on a machine: loaded for its first user, and unloaded when the machine is given up."""
+
+    @pytest.fixture
+    def machines(self, tmp_path: Path) -> Machines:
+        results = ResultsFolder.create(tmp_path / "results", "x")
+        journal = results.journal()
+        journal.plan([])
+        made = Machines(Request(), results, journal)
+        self.results = results
+        software = SimpleNamespace(actor=Path("actor"), importer=SimpleNamespace(path=lambda: KO))
+        made.software = cast(machine_module.TestedSoftware, software)
+        return made
+
+    def ended(self, machines: Machines) -> tuple[str, str]:
+        """Give the machine up; return its verdict, if any, and the reason."""
+        machines.retire("all is well")
+        last = json.loads((self.results.dir / "events.jsonl").read_text().splitlines()[-1])
+        return str(last.get("verdict", "")), str(last["reason"])
+
+    def test_module_is_unloaded_at_the_end(self, machines: Machines) -> None:
+        fake = FakeGuest("absent", "0")
+        machines.guest = as_guest(fake)
+        assert machines.load_importer() == KO
+        assert self.ended(machines) == ("", "all is well")
+        assert fake.lines == [
+            b"loadmodule /run/patchproof_importer.ko\n",
+            b"unloadmodule patchproof_importer\n",
+        ]
+
+    def test_machine_without_the_module_unloads_nothing(self, machines: Machines) -> None:
+        fake = FakeGuest("0")
+        machines.guest = as_guest(fake)
+        assert self.ended(machines) == ("", "all is well")
+        assert fake.lines == []
+
+    def test_module_that_does_not_unload_is_an_error(self, machines: Machines) -> None:
+        fake = FakeGuest("absent", "1")
+        machines.guest = as_guest(fake)
+        machines.load_importer()
+        fake.answer = b"error EAGAIN unloadmodule: Resource temporarily unavailable\n"
+        verdict, reason = self.ended(machines)
+        assert verdict == "harness-error"
+        assert "could not be unloaded: error EAGAIN" in reason
+
+    def test_module_needs_a_machine(self, machines: Machines) -> None:
+        with pytest.raises(HarnessError, match="no machine runs"):
+            machines.load_importer()

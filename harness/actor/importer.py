@@ -8,6 +8,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping
 from harness.vm.hardware import PAGE
 
+MODULE = "patchproof_importer"
 NEVER = "never"  # until release(), at the latest after a minute
 USAGES = ("kernel", "write", "read", "bookkeep")  # of a fence, enum dma_resv_usage
 CLASSES = ("dynamic", "static", "nop2p", "nocallback")
@@ -228,6 +229,11 @@ class Importer:
     def close(self) -> None:
         """Close the importer: it releases, unmaps, unpins and detaches."""
         self.actor.say("close", self.name)
+
+
+def unload(actor: Actor) -> None:
+    """Unload the module of the importers.  Refused (EAGAIN) while one is open, or a buffer has its fence."""
+    actor.say("unloadmodule", MODULE)
 
 
 def prime(buffer: Buffer) -> None:

@@ -25,8 +25,9 @@ def load(guest: Guest, actor: Path, module: Path) -> None:
 
 
 def unload(guest: Guest, actor: Path, module: Path) -> None:
-    """Unload ``module``, which proves that the kernel holds nothing of it.  Raises as load() does."""
-    _ask(guest, actor, f"unloadmodule {module.stem}", "unloaded")
+    """Unload ``module``, if it is loaded, which proves that nothing of it is held.  Raises as load() does."""
+    if _users(guest, module.stem) is not None:
+        _ask(guest, actor, f"unloadmodule {module.stem}", "unloaded")
 
 
 def require_unused(guest: Guest, module: Path) -> None:

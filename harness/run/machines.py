@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.actor import load
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.journal.results_folder import CONTROL, LEAKS, QEMU, ResultsFolder
@@ -70,6 +71,7 @@ class Machines:
         self._journal = journal
         self._used = False  # by a scenario
         self._proof = positive_control.Proof(())  # of the running machine
+        self._importer: Path | None = None  # the test importer, once it was loaded into the running machine
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
 
     @property
@@ -97,6 +99,18 @@ class Machines:
         self._used = True
         return self.guest
 
+    def load_importer(self) -> Path:
+        """Load the test importer into the running machine, unless it is loaded; return its file.
+
+        retire() unloads it.  Raises the errors of ImporterModule.path() and load().
+        """
+        if self.guest is None:
+            raise HarnessError("The test importer was to be loaded, and no machine runs.")
+        module = self.ready.importer.path()
+        load.load(self.guest, self.ready.actor, module)
+        self._importer = module
+        return module
+
     def write_stacks(self, complaints: Iterable[Splat]) -> None:
         """Write each splat to ``stacks/FINGERPRINT.txt``, with source lines where they can be found."""
         for one in complaints:
@@ -116,6 +130,7 @@ class Machines:
             return
         guest, self.guest = self.guest, None
         self._used = False
+        self._importer = None
         guest.machine.close()
         if self._proof.complaint:
             reason = f"before its first scenario, {self._proof.complaint}; later, {reason}"
@@ -123,15 +138,25 @@ class Machines:
         self._journal.machine_ended(guest.machine.name, reason, verdict)
 
     def retire(self, reason: str, last: Callable[[], None] | None = None) -> None:
-        """End a machine with a healthy kernel, after a scan for leaks if the kernel has kmemleak.
+        """End a machine with a healthy kernel: unload the test importer, and scan a kernel with kmemleak.
 
-        A leak replaces the ``reason``.  ``last`` is called after the scan, while the machine
-        still runs.
+        A failure, or a leak, replaces the ``reason``.  ``last`` is called after the scan, while
+        the machine still runs.
         """
-        finding = self._scan_for_leaks()
+        finding = self._unload_importer() or self._scan_for_leaks()
         if last is not None:
             last()
         self.end(*(finding or (reason,)))
+
+    def _unload_importer(self) -> tuple[str, Verdict] | None:
+        """Unload the test importer, if it is loaded; return the reason and the verdict if that fails."""
+        if self.guest is None or self._importer is None:
+            return None
+        try:
+            load.unload(self.guest, self.ready.actor, self._importer)
+        except (HarnessError, SshLostError, SshTimeoutError) as error:
+            return error.message, Verdict.HARNESS_ERROR
+        return None
 
     def _scan_for_leaks(self) -> tuple[str, Verdict] | None:
         """Scan for leaks; return the reason and the verdict if there is one, or the scan fails.

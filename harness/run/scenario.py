@@ -117,18 +117,16 @@ class ScenarioRun:
 
     @contextmanager
     def test_importer(self) -> Iterator[None]:
-        """Load the test importer during the ``with`` block, which ends after the actors.
+        """Load the test importer before the ``with`` block, which ends after the actors.
 
         Raises the errors of ImporterModule.path() and guest(), and HarnessError if the module does
         not load, or is in use at the end.
         """
-        guest, software = self.guest(), self._machines.ready
-        module = software.importer.path()
-        load.load(guest, software.actor, module)
+        guest = self.guest()
+        module = self._machines.load_importer()
         yield
         if guest.machine.alive():
             load.require_unused(guest, module)
-            load.unload(guest, software.actor, module)
 
     def end_actors(self) -> None:
         """End the actors, before their devices are unbound and the kernel is examined."""
