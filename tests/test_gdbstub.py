@@ -130,6 +130,36 @@ def test_detaching_removes_the_breakpoints_first() -> None:
         assert server.unexpected == []
 
 
+def test_breakpoint_that_the_processor_lacks_is_an_instruction() -> None:
+    """KVM refuses Z1 once the processor's own breakpoints are in use."""
+    turns = [
+        *GREETING,
+        (packet("Z1,1000,1"), b"+" + packet("OK")),
+        (packet("Z1,2000,1"), b"+" + packet("E22")),
+        (packet("Z0,2000,1"), b"+" + packet("OK")),
+        (packet("z0,2000,1"), b"+" + packet("OK")),
+        (packet("z1,1000,1"), b"+" + packet("OK")),
+        GOODBYE,
+    ]
+    with qemu(*turns) as server:
+        with Debugger(server.port) as debugger:
+            debugger.insert(0x1000)
+            debugger.insert(0x2000)
+            debugger.remove(0x2000)
+        server.close()
+        assert server.unexpected == []
+
+
+def test_refused_breakpoint_is_a_harness_error() -> None:
+    refused = [(packet(f"Z{kind},1000,1"), b"+" + packet("E22")) for kind in (1, 0)]
+    with (
+        qemu(*GREETING, *refused, GOODBYE) as server,
+        pytest.raises(HarnessError, match=r"answered `Z0,1000,1` with b'E22'"),
+        Debugger(server.port) as debugger,
+    ):
+        debugger.insert(0x1000)
+
+
 def test_user_space_is_no_kernel() -> None:
     content = bytearray(560)
     content[16 * 8 : 17 * 8] = (0x401000).to_bytes(8, "little")
@@ -158,7 +188,6 @@ def test_bad_greeting_is_a_harness_error(turns: list[Turn], message: str) -> Non
 @pytest.mark.parametrize(
     ("request_", "answer", "message"),
     [
-        ("Z1,1000,1", "E22", r"answered `Z1,1000,1` with b'E22'"),
         ("m1000,8", "E14", "to a read of memory at 0x1000"),
         ("m1000,8", "00", "to a read of memory at 0x1000"),
     ],
@@ -169,7 +198,7 @@ def test_refused_request_is_a_harness_error(request_: str, answer: str, message:
         pytest.raises(HarnessError, match=message),
         Debugger(server.port) as debugger,
     ):
-        debugger.insert(0x1000) if request_.startswith("Z") else debugger.memory(0x1000, 8)
+        debugger.memory(0x1000, 8)
 
 
 @pytest.mark.parametrize("answer", ["", "zz", "00" * 100])

@@ -18,6 +18,7 @@ from harness.lib.errors import HarnessError
 SECONDS = 5.0  # for one answer of QEMU, before the accelerator's time scale
 
 _INTERRUPT = b"\x03"
+_SOFTWARE, _HARDWARE = 0, 1  # kinds of breakpoints
 _WORD = 8  # bytes of a register
 # The order of QEMU's `g` answer (gdb-xml/i386-64bit.xml, the feature org.gnu.gdb.i386.core).
 _RDI, _RSP, _RIP = 5, 7, 16
@@ -72,7 +73,7 @@ class Debugger:
     def __init__(self, port: int, time_scale: float = 1.0) -> None:
         self._seconds = SECONDS * time_scale
         self._buffer = b""
-        self._breakpoints: set[int] = set()
+        self._breakpoints: dict[int, int] = {}  # address to kind
         self._running = False
         try:
             self._socket = socket.create_connection(("127.0.0.1", port), self._seconds)
@@ -93,14 +94,21 @@ class Debugger:
             raise
 
     def insert(self, address: int) -> None:
-        """Insert a breakpoint at a kernel address, on every processor, without a change of memory."""
-        self._require_ok(f"Z1,{address:x},1")
-        self._breakpoints.add(address)
+        """Insert a breakpoint at a kernel address, on every processor.
+
+        An emulated processor takes any number of them without a change of memory.  KVM has four
+        of the processor's own; those beyond are int3 instructions.
+        """
+        kind = _HARDWARE
+        if self._ask(f"Z{kind},{address:x},1") != b"OK":
+            kind = _SOFTWARE
+            self._require_ok(f"Z{kind},{address:x},1")
+        self._breakpoints[address] = kind
 
     def remove(self, address: int) -> None:
         """Remove a breakpoint."""
-        self._require_ok(f"z1,{address:x},1")
-        self._breakpoints.discard(address)
+        self._require_ok(f"z{self._breakpoints[address]},{address:x},1")
+        del self._breakpoints[address]
 
     def resume(self, processors: Iterable[int] | None = None) -> None:
         """Let these processors go on, by default all; the others stay where they are."""
