@@ -9,15 +9,21 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.handles import Device
 from harness.actor.importer import USAGES, Span, unload
+from harness.actor.iommufd import AddressSpace
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
+from harness.vm.ram_bar import RamBar
+from suites.support.constants import IOVA
+from suites.support.dma import Engine, Faults, HostWord, Path
 from suites.support.fixtures import Finding, Importers
-from suites.support.importing import LATER, TAKE_AWAY, Shared, attachments, require_after
+from suites.support.importing import LATER, SPAN, TAKE_AWAY, Shared, attachments, require_after
 
 CYCLES = 1000
+AREAS = 100  # of iommufd, over one DMABUF
 FENCES = [(usage, "memory off") for usage in USAGES]
 FENCES += [("bookkeep", way) for way in ("revoke", "reset", "close")]
 
@@ -70,6 +76,37 @@ def test_call_ends_when_all_importers_have_let_go(
         assert span.began < unmapped.time < span.ended
         assert not one.counts().mapped
     finding(f"Importers: {count}. The call ({way}) takes {(span.ended - span.began) / 1e6:.1f} ms.")
+
+
+@requirement("IMP-14")
+@pytest.mark.parametrize("count", [1, AREAS])
+def test_revoke_ends_when_iommufd_has_unmapped_all_areas(
+    c_owner: Actor,
+    ram: Function,
+    ram_witness: RamBar,
+    importer: Device,
+    engine: Engine,
+    faults: Faults,
+    finding: Finding,
+    count: int,
+) -> None:
+    """A revoke of a DMABUF that iommufd has mapped once, or 100 times, ends, and DMA through it is lost."""
+    shared, space = Shared.of(c_owner, ram), AddressSpace.of(importer)
+    length = shared.buffer.size
+    for area in range(count):
+        space.map(shared.buffer, IOVA + area * length)
+    space.attach()
+    word = HostWord(ram_witness, SPAN[0].offset)
+    paths = [Path(engine, faults, word, IOVA + area * length) for area in sorted({0, count // 2, count - 1})]
+    paths[0].load()
+    for path in paths:
+        path.require_lands()
+    c_owner.revoke(shared.buffer)
+    span = Span.of_last(c_owner)
+    for path in paths:
+        path.require_lost("after the revoke")
+    assert space.unmap() == count * length
+    finding(f"Areas of iommufd: {count}. The revoke takes {(span.ended - span.began) / 1e6:.1f} ms.")
 
 
 @requirement("CONTRACT-12")
