@@ -61,6 +61,11 @@ def test_recorded_output_has_its_results(
     assert found.faults == faults
 
 
+def test_diagnostics_belong_to_the_result_after_them() -> None:
+    cases = report("1..2\n# why\nnot ok 1 a\nnot ok 2 b").cases
+    assert [one.reason for one in cases] == ["# why", "it printed no reason"]
+
+
 def test_nested_results_have_the_names_of_their_parents() -> None:
     assert report(NESTED) == Report(
         (

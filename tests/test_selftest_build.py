@@ -116,6 +116,11 @@ def test_makefile_that_names_no_tests_makes_the_program_itself(tests: Selftests)
     assert isinstance(built["a/three"], NoProgramError)
 
 
+def test_headers_of_the_tree_are_the_installed_ones(tests: Selftests) -> None:
+    makefile = "one: one.c\n\t$(CC) -I../../../../usr/include -o $@ $<\n"
+    assert isinstance(tests.build("a/one", Makefile=makefile)["a/one"], Path)
+
+
 def test_error_of_the_compiler_is_shown(tests: Selftests) -> None:
     text = tests.failure(one_c="int main(void) { return nothing; }\n")
     assert text.startswith("BuildError: The build of a/one failed with 1 error.")

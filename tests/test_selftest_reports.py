@@ -185,6 +185,7 @@ def test_junit_has_a_suite_of_programs_and_cases(journal: Journal) -> None:
 
 
 def test_run_cut_off_before_a_program_has_it_left(journal: Journal) -> None:
+    journal.writer.run_ended()
     journal.writer.unlock()
     earlier = EarlierRun.of(journal.results.dir)
     assert (earlier.left, earlier.selftests_left) == ((), (PROGRAM.id,))
