@@ -25,8 +25,9 @@ from suites.support.race import DATA, DONE, Sides, Sweep, require_dead, require_
 pytestmark = machine(hold=True)
 
 FAULT = "__do_fault"
-IOCTL = "vfio_device_fops_unl_ioctl"
 LAST_CLOSE = "__fput"
+REVOKES = {"ioctl": "dma_buf_ioctl"}  # the entry of the call that revokes, if it is not one of the device
+IOCTL = "vfio_device_fops_unl_ioctl"
 RELEASE = ("dma_buf_release", "dma_buf_file_release")
 SPAN = [Range(0, PAGE)]
 
@@ -60,7 +61,7 @@ def test_a_first_touch_at_any_lock_of_a_revoke_ends_with_it(
     """A client that touches a new page while a revoke is at any of its locks has no access afterwards."""
     ram_witness.stamp()
     sides = Sides.of(c_owner, ram, held="owner")
-    sweep = Sweep(hold, IOCTL)
+    sweep = Sweep(hold, REVOKES.get(c_owner.revoke_via or "", IOCTL))
     with sides.client.map(sides.shared):
         sweep.scout(sides.owner, sides.revoke)
     while not sweep.over():
@@ -82,7 +83,7 @@ def test_of_two_revokes_at_any_lock_one_is_ebadfd(
     ram_witness.stamp()
     sides = Sides.of(c_owner, ram, held="owner")
     lent = sides.lend()
-    sweep = Sweep(hold, IOCTL)
+    sweep = Sweep(hold, REVOKES.get(c_owner.revoke_via or "", IOCTL))
     with sides.client.map(sides.shared):
         sweep.scout(sides.owner, sides.revoke)
     while not sweep.over():
