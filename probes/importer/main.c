@@ -237,12 +237,19 @@ static int __init importer_init(void)
 	if (!importer_workqueue)
 		return -ENOMEM;
 	error = misc_register(&node);
-	if (error) {
-		destroy_workqueue(importer_workqueue);
-		return error;
-	}
+	if (error)
+		goto destroy;
 	/* Without a mask, mapping for this device would warn. */
-	return dma_coerce_mask_and_coherent(node.this_device, DMA_BIT_MASK(64));
+	error = dma_coerce_mask_and_coherent(node.this_device,
+					     DMA_BIT_MASK(64));
+	if (error)
+		goto deregister;
+	return 0;
+deregister:
+	misc_deregister(&node);
+destroy:
+	destroy_workqueue(importer_workqueue);
+	return error;
 }
 
 static void __exit importer_exit(void)
