@@ -20,7 +20,8 @@ from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import EDU_BAR, EDU_MAGIC
 from suites.support.fixtures import Finding
-from suites.support.race import DATA, DONE, Sides, Sweep, require_dead, require_result, with_memory
+from suites.support.race import DATA, DONE, Sides, require_dead, require_result, with_memory
+from suites.support.sweep import Sweep
 
 pytestmark = machine(hold=True)
 
