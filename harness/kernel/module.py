@@ -39,6 +39,11 @@ def _key(kernel: Kernel) -> str:
     return digest(_RECIPE, kernel.identity, *content)
 
 
+def is_built(store: Store, kernel: Kernel) -> bool:
+    """Return whether the cache has the module for ``kernel``."""
+    return store.path(KIND, _key(kernel)).is_dir()
+
+
 def build_module(
     store: Store, progress: Progress, tree: Tree, kernel: Kernel, fragments: Sequence[Path], log: Path
 ) -> Path:

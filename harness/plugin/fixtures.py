@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from contextlib import nullcontext
 
 import pytest
 
@@ -64,7 +65,12 @@ def ram_witness(request: pytest.FixtureRequest) -> Generator[RamBar, None, None]
 @pytest.fixture
 def importers(request: pytest.FixtureRequest) -> Generator[Callable[[Actor], Importer], None, None]:
     """Open importers of the test module: ``importers(actor)``.  They end with the actor."""
-    with _scenario(request).test_importer():
+    scenario = _scenario(request)
+    # The build reports its progress, and that it waits for another run.
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else nullcontext():
+        scenario.build_importer()
+    with scenario.test_importer():
         yield Importer.open
 
 

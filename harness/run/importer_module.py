@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.journal.results_folder import ResultsFolder
 from harness.kernel.build import Kernel, build_kernel
-from harness.kernel.module import build_module
+from harness.kernel.module import build_module, is_built
 from harness.kernel.tree import Tree, without_series
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, HarnessError, PatchproofError
@@ -64,7 +64,8 @@ class ImporterModule:
             return error
 
     def _build(self, tree: Tree, kernel: Kernel, log: str) -> Path:
-        self._progress.say("")  # pytest's line of dots is still open
+        if not is_built(self._store, kernel):
+            self._progress.say("")  # pytest's line of dots is still open
         fragments = self._request.fragments
         return build_module(self._store, self._progress, tree, kernel, fragments, self._results.log(log))
 

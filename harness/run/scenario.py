@@ -115,6 +115,10 @@ class ScenarioRun:
         actor.absent = software.kernel.absent
         return self._actors.enter_context(actor)
 
+    def build_importer(self) -> None:
+        """Build the test importer, if none has needed it yet.  Raises as ImporterModule.path() does."""
+        self._machines.ready.importer.path()
+
     @contextmanager
     def test_importer(self) -> Iterator[None]:
         """Load the test importer before the ``with`` block, which ends after the actors.
