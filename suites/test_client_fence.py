@@ -14,6 +14,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.call import Call
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
+from harness.actor.importer import NEVER
 from harness.actor.reply import ActorDiedError, Refused
 from harness.actor.timeline import is_ready
 from harness.guest.guest import PciFunction as Function
@@ -22,7 +23,7 @@ from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, needs_option, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from suites.support.constants import RAM_BAR
-from suites.support.fixtures import Finding
+from suites.support.fixtures import Finding, Importers
 from suites.support.in_flight import Fence, Party, waits_or_answers
 
 pytestmark = [needs_option("SW_SYNC", "STACKTRACE"), machine(taints=[TAINT_SOFT_LOCKUP])]
@@ -168,6 +169,34 @@ def test_an_owner_that_waits_for_a_fence_can_be_killed(party: Party, finding: Fi
         begun.result()
     if place is not None:
         finding("SIGKILL does not end an owner that waits for a fence; it ends when the fence is signalled")
+    assert place is None, f"After SIGKILL the owner still waits: {place}."
+
+
+@requirement("IMP-15")
+def test_an_owner_that_waits_for_an_unmap_can_be_killed(
+    party: Party, importers: Importers, finding: Finding
+) -> None:
+    """An owner whose reset waits for an importer that does not unmap ends by SIGKILL."""
+    importer = importers(party.guard)
+    importer.attach(party.guard.take(party.buffer), device=party.device.address)
+    importer.map()
+    importer.plan(unmap=NEVER)
+    begun = Call.begin(party.owner, party.device.reset)
+    importer.wait("notified")
+    importer.plan()
+    if begun.asleep() is None:
+        assert begun.outcome() == "success"
+        importer.release()
+        pytest.skip("this kernel does not wait until importers have unmapped")
+    party.guard.signal(party.owner, "kill")
+    place = begun.asleep()
+    importer.release()
+    with pytest.raises(ActorDiedError, match="signal=9"):
+        begun.result()
+    if place is not None:
+        finding(
+            "SIGKILL does not end an owner that waits for an unmap; it ends when the importer has unmapped"
+        )
     assert place is None, f"After SIGKILL the owner still waits: {place}."
 
 

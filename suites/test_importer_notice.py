@@ -11,7 +11,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
 from suites.support.constants import D0, RAM_BAR
 from suites.support.fixtures import Finding, Importers
-from suites.support.importing import GIVE_BACK, SPAN, TAKE_AWAY, Shared
+from suites.support.importing import GIVE_BACK, SPAN, TAKE_AWAY, Shared, ways
 
 IMPORTERS = 3
 ENODEV = 19
@@ -28,7 +28,7 @@ def require_careful(event: Event) -> None:
 
 
 @requirement("IMP-09", "CONTRACT-05")
-@pytest.mark.parametrize("way", TAKE_AWAY)
+@pytest.mark.parametrize("way", ways(*TAKE_AWAY))
 def test_each_importer_is_told_once_and_the_newest_first(
     c_owner: Actor, ram: Function, importers: Importers, way: str
 ) -> None:
@@ -81,7 +81,7 @@ def test_end_of_a_suspension_is_recorded(
 
 
 @requirement("CONTRACT-07")
-@pytest.mark.parametrize("way", TAKE_AWAY)
+@pytest.mark.parametrize("way", ways(*TAKE_AWAY))
 def test_map_in_the_callback_is_refused(
     c_owner: Actor, ram: Function, importers: Importers, way: str
 ) -> None:

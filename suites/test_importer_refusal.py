@@ -18,7 +18,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, needs_option, requirement
 from harness.vm.hardware import PAGE
 from suites.support.fixtures import Finding, Importers
-from suites.support.importing import TAKE_AWAY, Shared, attachments
+from suites.support.importing import TAKE_AWAY, Shared, attachments, ways
 
 STATES = ("live", "memory off", "revoke", "close")
 
@@ -37,7 +37,7 @@ def require_accepted_elsewhere(owner: Actor, attempt: Callable[[], object]) -> N
 
 
 @requirement("IMP-12", "CONTRACT-01")
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", ways(*STATES))
 @pytest.mark.parametrize("kind", ["static", "nop2p"])
 def test_importer_that_cannot_let_go_of_a_bar_is_refused(
     c_owner: Actor, ram: Function, guest: Guest, importers: Importers, kind: str, state: str
@@ -63,7 +63,7 @@ def test_importer_without_a_callback_is_refused(c_owner: Actor, ram: Function, i
 
 @requirement("IMP-12")
 @needs_option("DRM_VGEM")
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", ways(*STATES))
 def test_vgem_cannot_import(c_owner: Actor, ram: Function, guest: Guest, state: str) -> None:
     """A DRM driver that imports for good (vgem) gets EOPNOTSUPP in every state."""
     shared = in_state(c_owner, ram, state)
@@ -73,7 +73,7 @@ def test_vgem_cannot_import(c_owner: Actor, ram: Function, guest: Guest, state: 
 
 
 @requirement("IMP-06", "CONTRACT-03")
-@pytest.mark.parametrize("state", STATES[1:])
+@pytest.mark.parametrize("state", ways(*STATES[1:]))
 def test_nobody_can_attach_to_what_was_taken_away(
     c_owner: Actor, ram: Function, importers: Importers, state: str
 ) -> None:

@@ -15,21 +15,32 @@ from harness.actor.iommufd import AddressSpace
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.markers import requirement
+from harness.plugin.markers import on_dialect, requirement
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import IOVA
 from suites.support.dma import Engine, Faults, HostWord, Path
 from suites.support.fixtures import Finding, Importers
-from suites.support.importing import LATER, SPAN, TAKE_AWAY, Shared, attachments, require_after
+from suites.support.importing import (
+    LATER,
+    REVOKING,
+    SPAN,
+    TAKE_AWAY,
+    Shared,
+    attachments,
+    require_after,
+    ways,
+)
 
 CYCLES = 1000
 AREAS = 100  # of iommufd, over one DMABUF
 FENCES = [(usage, "memory off") for usage in USAGES]
-FENCES += [("bookkeep", way) for way in ("revoke", "reset", "close")]
+FENCES += [("bookkeep", way) for way in ("reset", "close")]
 
 
 @requirement("CONTRACT-09")
-@pytest.mark.parametrize(("usage", "way"), FENCES)
+@pytest.mark.parametrize(
+    ("usage", "way"), [*FENCES, pytest.param("bookkeep", "revoke", marks=on_dialect(*REVOKING))]
+)
 def test_call_returns_after_the_fences_of_importers(
     c_owner: Actor, ram: Function, importers: Importers, usage: str, way: str
 ) -> None:
@@ -45,7 +56,7 @@ def test_call_returns_after_the_fences_of_importers(
 
 
 @requirement("CONTRACT-10")
-@pytest.mark.parametrize("way", TAKE_AWAY)
+@pytest.mark.parametrize("way", ways(*TAKE_AWAY))
 def test_call_returns_after_the_unmap_of_importers(
     c_owner: Actor, ram: Function, importers: Importers, way: str
 ) -> None:
@@ -61,7 +72,7 @@ def test_call_returns_after_the_unmap_of_importers(
 
 
 @requirement("IMP-14", "CONTRACT-11")
-@pytest.mark.parametrize("way", ["revoke", "memory off"])
+@pytest.mark.parametrize("way", ways("revoke", "memory off"))
 @pytest.mark.parametrize("count", [0, 1, 10, 100])
 def test_call_ends_when_all_importers_have_let_go(
     c_owner: Actor, ram: Function, importers: Importers, finding: Finding, count: int, way: str
@@ -126,7 +137,7 @@ def test_a_thousand_suspensions_of_a_mapped_buffer(
 
 
 @requirement("CONTRACT-12")
-@pytest.mark.parametrize("first", ["memory off", "low power", "reset", "revoke"])
+@pytest.mark.parametrize("first", ways("memory off", "low power", "reset", "revoke"))
 def test_close_of_a_device_after_its_buffer_was_taken_away(
     c_owner: Actor, ram: Function, importers: Importers, first: str
 ) -> None:

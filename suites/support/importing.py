@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.importer import Event, Importer, Span
 from harness.guest.guest import Guest, PciFunction
 from harness.lib.errors import HarnessError
+from harness.plugin.markers import on_dialect
 from harness.vm.hardware import PAGE
 from suites.support.constants import RAM_BAR
 
@@ -54,6 +58,14 @@ TAKE_AWAY: Mapping[str, Callable[[Shared], None]] = {
     "reset": lambda shared: shared.device.reset(),
     "close": lambda shared: shared.device.close(),
 }
+REVOKING = ("feature", "device-ioctl", "ioctl")  # the dialects with a call that revokes
+
+
+def ways(*names: str) -> list[Any]:
+    """Return parameters for these calls of TAKE_AWAY; a revoke is for the dialects that have one."""
+    return [pytest.param(name, marks=on_dialect(*REVOKING)) if name == "revoke" else name for name in names]
+
+
 #: The ends of the suspensions among them.
 GIVE_BACK: Mapping[str, Callable[[Shared], None]] = {
     "memory off": lambda shared: shared.device.decode_memory(True),
