@@ -40,6 +40,7 @@ def report(text: str) -> Report:
     ("name", "passed", "failed", "skipped", "faults"),
     [
         ("dmabuf-heap-6.19", 11, 0, 0, ()),
+        ("iommufd-6.19", 8, 0, 0, ()),
         ("vfio_pci_device_test-7.1", 4, 0, 1, ()),
         ("vfio_pci_device_test-7.1-failed", 0, 5, 0, ()),
         ("vfio_dma_mapping_test-7.1", 20, 0, 10, ()),
