@@ -173,7 +173,9 @@ def test_public_revision_with_a_test_says_how_to_run_it(name: str) -> None:
 
 def test_example_series_brings_its_programs() -> None:
     found = load(Request(series=str(EXAMPLE))).selftests
-    assert [one.path for one in found] == ["example/example_test", "example/plain_test"]
+    names = ("endless", "broken", "crash", "deep", "example", "flood", "plain")  # the manifest's first
+    assert [one.path for one in found] == [f"example/{name}_test" for name in names]
+    assert [one.timeout for one in found] == [2, *[selftest.TIMEOUT] * 6]
     assert load(Request(series=str(EXAMPLE), selftests=NONE)).selftests == ()
 
 
