@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.handles import Range
 from harness.actor.importer import Event
 from harness.actor.reply import Refused, refusal
+from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.markers import requirement
-from suites.support.constants import D0, RAM_BAR
+from harness.plugin.markers import machine, requirement
+from harness.vm.hardware import PAGE
+from suites.support.constants import D0, D3HOT, RAM_BAR, VIRTIO_BAR
 from suites.support.fixtures import Finding, Importers
 from suites.support.importing import GIVE_BACK, SPAN, TAKE_AWAY, Shared, ways
 
@@ -46,6 +51,31 @@ def test_each_importer_is_told_once_and_the_newest_first(
     for one, event in zip(ours, first, strict=True):
         require_careful(event)
         assert not one.counts().mapped
+
+
+@pytest.fixture
+def sleeper(guest: Guest) -> Iterator[Function]:
+    """A device that can sleep."""
+    with guest.bind("rng") as device:
+        yield device
+
+
+@requirement("CONTRACT-05", "IMP-04")
+@machine(power=True)
+def test_importer_is_told_before_the_device_sleeps(
+    sleeper: Function, c_owner: Actor, importers: Importers
+) -> None:
+    """An importer is told of D3hot once, while the device is in D0, and can map again when that ends."""
+    device = c_owner.open(sleeper.address)
+    shared = Shared(c_owner, device, c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)]))
+    one = shared.mapped(importers(c_owner))
+    device.power(D3HOT)
+    (event,) = one.events("notified")
+    require_careful(event)
+    assert not one.counts().mapped
+    assert refusal(one.map) == "ENODEV"
+    device.power(D0)
+    one.map()
 
 
 @requirement("STATE-17")
