@@ -72,6 +72,21 @@ def test_call_returns_after_the_unmap_of_importers(
 
 
 @requirement("IMP-14", "CONTRACT-11")
+@pytest.mark.parametrize("way", ways("revoke", "memory off", "close"))
+def test_call_returns_after_the_callback_of_importers(
+    c_owner: Actor, ram: Function, importers: Importers, way: str
+) -> None:
+    """A call that takes a DMABUF away returns after the callback of an importer that takes its time there."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.mapped(importers(c_owner))
+    one.plan(stall=LATER)
+    TAKE_AWAY[way](shared)
+    span = Span.of_last(c_owner)
+    one.wait("unmapped")
+    require_after(span, one.events("unmapped"), "unmapped in its callback")
+
+
+@requirement("IMP-14", "CONTRACT-11")
 @pytest.mark.parametrize("way", ways("revoke", "memory off"))
 @pytest.mark.parametrize("count", [0, 1, 10, 100])
 def test_call_ends_when_all_importers_have_let_go(
