@@ -9,6 +9,7 @@ interrupted run can be continued.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import time
@@ -27,7 +28,7 @@ from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
 from harness.lib import command, files, paths
 from harness.lib.cache import Store
-from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.errors import BuildError, HarnessError, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.progress import Progress
 from harness.mutants.fate import Fate, judge
@@ -158,7 +159,12 @@ class Trials:
                 progress = Progress(self.store, output)
                 base = fetch_base(self.store, progress, job.whole.base or DEFAULT_BASE)
                 applied = apply.apply_series(self.store, progress, base, job.series, folder / "apply.log")
-                return build_kernel(self.store, progress, applied, job.fragments, folder / "build.log")
+                built = build_kernel(self.store, progress, applied, job.fragments, folder / "build.log")
+                # Now, because the build folder soon has the next kernel.  The trial itself judges an error.
+                with contextlib.suppress(BuildError, HarnessError):
+                    log = folder / "module.log"
+                    module.build_module(self.store, progress, applied, built, job.fragments, log)
+                return built
 
     # -- one run -------------------------------------------------------------------------
 
