@@ -19,11 +19,16 @@ from suites.support.race import (
     result_of,
 )
 
+NOT_HELD = "not held"
+MISSES = 4
+
 
 @dataclass
 class Sweep:
     """Hold an operation at its first lock, then at its second, and so on until it passes all of them.
 
+    An operation can take fewer locks than at first, as when a lock is free that was taken then.
+    It is not held in that case, and the point is tried again.
     ``inside`` is the function that the operation enters.  ``points`` are the names of functions
     at which it is held: sleeping locks, their releases, and ``others``.
     """
@@ -33,6 +38,7 @@ class Sweep:
     others: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     outcomes: list[str] = field(default_factory=list)
+    misses: int = 0
 
     def scout(self, actor: Actor, attempt: Callable[[], object]) -> None:
         """Learn the points by one operation that is not held.  HarnessError if there is none."""
@@ -56,20 +62,31 @@ class Sweep:
         number = len(self.outcomes) + 1
         with self.hold.at_point(self.inside, set(self.points), number, HELD) as held:
             one = begin_held(held, *first)
-            if held.passed:
-                raise HarnessError(f"The operation took fewer locks in {self.inside} than it did at first.")
             other = Call.begin(*second)
-            outcome = outcome_while_held(held, other)
-            if then is not None and outcome == "returned":
+            outcome = NOT_HELD if held.passed else outcome_while_held(held, other)
+            if then is not None and outcome in ("returned", NOT_HELD):
                 require_result(result_of(other), DONE)
                 other = Call.begin(second[0], then)
-                outcome, then = outcome_while_held(held, other), None
-        self.outcomes.append(outcome)
+                outcome, then = NOT_HELD if held.passed else outcome_while_held(held, other), None
+        self._count(outcome)
         result = result_of(one)
         if then is not None:
             require_result(result_of(other), DONE)
             other = Call.begin(second[0], then)
         return Meeting(outcome, result, result_of(other))
+
+    def _count(self, outcome: str) -> None:
+        """Go on to the next point, or try this one again.  HarnessError after MISSES misses in a row."""
+        if outcome != NOT_HELD:
+            self.outcomes.append(outcome)
+            self.misses = 0
+            return
+        self.misses += 1
+        if self.misses == MISSES:
+            raise HarnessError(
+                f"The operation was to be held at lock {len(self.outcomes) + 1} of {len(self.points)} in "
+                f"{self.inside}, and {MISSES} times it took fewer locks than at first."
+            )
 
     def over(self) -> bool:
         """Tell whether the operation was held at every point."""
