@@ -8,6 +8,7 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Range
+from harness.actor.importer import Counts
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
 from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
@@ -15,7 +16,7 @@ from harness.plugin.markers import machine, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import RAM_BAR
-from suites.support.fixtures import Finding
+from suites.support.fixtures import Finding, Importers
 from suites.support.race import (
     DATA,
     DONE,
@@ -89,6 +90,22 @@ def test_an_access_during_memory_off_leaves_no_page_behind(
     require_dead(mapping, ram_witness)
     on()
     require_alive(mapping)
+
+
+@requirement("IMP-04", "CONTRACT-05")
+def test_an_importer_is_told_before_a_reset_begins(
+    c_owner: Actor, ram: Function, hold: Hold, importers: Importers
+) -> None:
+    """An importer has been told, and has let go, when the reset of the device is about to begin."""
+    sides = Sides.of(c_owner, ram, held="owner")
+    one = importers(sides.client)
+    one.attach(sides.shared, device=ram.address, exporter=ram.address)
+    one.map()
+    met = meet(hold, RESET, (sides.owner, sides.device.reset), (sides.client, one.counts))
+    require_result(met.first, DONE)
+    counts = Counts.parse(met.second)
+    assert counts.events["notified"] == 1, "The reset was about to begin, and the importer had not been told."
+    assert not counts.mapped, "The reset was about to begin, and the importer still had the addresses."
 
 
 # -- a reset and a revoke --------------------------------------------------------------
