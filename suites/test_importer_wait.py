@@ -15,6 +15,7 @@ from harness.actor.iommufd import AddressSpace
 from harness.actor.reply import refusal
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
+from harness.guest.slabs import Slabs
 from harness.plugin.markers import on_dialect, requirement
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import IOVA
@@ -31,7 +32,7 @@ from suites.support.importing import (
     ways,
 )
 
-CYCLES = 1000
+CYCLES, WARM_UP = 1000, 100
 AREAS = 100  # of iommufd, over one DMABUF
 FENCES = [(usage, "memory off") for usage in USAGES]
 FENCES += [("bookkeep", way) for way in ("reset", "close")]
@@ -149,6 +150,23 @@ def test_a_thousand_suspensions_of_a_mapped_buffer(
     one.map()
     shared.device.close()
     assert not one.counts().mapped
+
+
+@requirement("CONTRACT-16")
+def test_maps_of_an_importer_leave_no_memory_behind(
+    c_owner: Actor, ram: Function, importers: Importers, guest: Guest, finding: Finding
+) -> None:
+    """No slab cache has more objects after 1,000 maps of a DMABUF that its importer has ended."""
+    shared = Shared.of(c_owner, ram)
+    one = shared.attached(importers(c_owner))
+    one.suspend_repeatedly(shared.device, WARM_UP)
+    before = Slabs.of(guest)
+    one.suspend_repeatedly(shared.device, CYCLES)
+    if grown := before.growth(guest, CYCLES // 2):
+        finding(f"Objects left by {CYCLES} maps and unmaps: {grown}.")
+        raise AssertionError(
+            f"{CYCLES} maps and unmaps left more than {CYCLES // 2} objects in {', '.join(sorted(grown))}."
+        )
 
 
 @requirement("CONTRACT-12")

@@ -85,7 +85,7 @@ def test_matrix_has_every_row() -> None:
         "ATTR": [6, 2, 1],
         "IMP": [16, 0, 3],
         "MP": [12, 0, 0],
-        "CONTRACT": [14, 0, 1],
+        "CONTRACT": [15, 0, 1],
         "RACE": [13, 1, 0],
         "ERR": [55, 1, 5],
         "FLAG": [15, 3, 3],
