@@ -89,11 +89,10 @@ def test_exec_keeps_only_descriptors_without_cloexec(client: Client) -> None:
     before = int(client.ask("fds").removeprefix("ok "))
     ask(client, "map buf1 length=16K", "dup buf1")
     assert client.ask("exec") == "ok vmas=0"
-    assert ask(client, "loadpages map1", "close buf2", "fds") == [
-        "error usage: loadpages: 'map1' does not name a mapping of this actor",
-        "error usage: close: 'buf2' does not name a device or a buffer of this actor",
-        f"ok {before - 1}",
-    ]
+    loaded, closed, left = ask(client, "loadpages map1", "close buf2", "fds")
+    assert loaded == "error usage: loadpages: 'map1' does not name a mapping of this actor"
+    assert closed.startswith("error usage: close: 'buf2' does not name a device or a buffer")
+    assert left == f"ok {before - 1}"
 
 
 @BOTH

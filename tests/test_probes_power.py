@@ -36,7 +36,7 @@ def test_lowpower_needs_a_device(client: Client) -> None:
         "hotreset buf1 by=buf1",
         "join buf1 0000:01:00.1",
         "resets buf1 count=1",
-        "import buf1 buf1 length=0x1000 iova=0x1000",
+        "ioas buf1",
     ],
 )
 def test_operation_without_a_device_names_the_object(client: Client, line: str) -> None:
