@@ -160,7 +160,7 @@ def test_maps_of_an_importer_leave_no_memory_behind(
     shared = Shared.of(c_owner, ram)
     one = shared.attached(importers(c_owner))
     one.suspend_repeatedly(shared.device, WARM_UP)
-    before = Slabs.of(guest)
+    before = Slabs.settled(guest)
     one.suspend_repeatedly(shared.device, CYCLES)
     if grown := before.growth(guest, CYCLES // 2):
         finding(f"Objects left by {CYCLES} maps and unmaps: {grown}.")
