@@ -200,6 +200,14 @@ class TestFingerprint:
         warnings = [one for one in self.of(name) if one in self.of("warning")]
         assert len(warnings) == 2
 
+    def test_place_ignores_who_called_the_innermost_three(self) -> None:
+        text = clean((DATA / "warning.log").read_bytes())
+        (warning,) = splat.extract(text)
+        (inner,) = splat.extract(text.replace(f" {warning.frames[2]}+", " another+"))
+        (outer,) = splat.extract(text.replace(f" {warning.frames[3]}+", " another+"))
+        assert outer.fingerprint != warning.fingerprint
+        assert (outer.place == warning.place, inner.place == warning.place) == (True, False)
+
     def test_frames_begin_at_the_fault(self) -> None:
         (warning,) = splat.extract(clean((DATA / "warning.log").read_bytes()))
         assert warning.frames[:3] == ("lkdtm_WARNING", "lkdtm_do_action", "direct_entry")

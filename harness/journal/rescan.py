@@ -62,4 +62,4 @@ def _console(result: Result, directory: Path) -> bytes | None:
 
 
 def _complaint(found: Splat) -> Complaint:
-    return Complaint(found.kind, found.title, found.fingerprint, found.text, found.fault)
+    return Complaint(found.kind, found.title, found.fingerprint, found.text, found.fault, found.place)

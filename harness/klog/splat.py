@@ -33,6 +33,8 @@ _LINES_WITHOUT_TRACE = 8
 _ONE_LINE = INFORMATIONAL | DETECTOR_LOST | {REBOOT}
 # Kinds whose first message comes just before a WARN of the same splat.
 _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objects"})
+# Functions of a call trace that are the place of a fault, whoever called them.
+PLACE_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ class Splat:
         and the numbers of lines, processes and processors are removed from the title.
         """
         return fingerprint(self.kind, self.title, self.frames)
+
+    @cached_property
+    def place(self) -> str:
+        """Twelve hex digits like the fingerprint, made of kind, title and the three innermost functions.
+
+        They are equal where a series puts functions of its own into the way to the same fault.
+        """
+        return fingerprint(self.kind, self.title, self.frames[:PLACE_FRAMES])
 
 
 def extract(text: str, *, up: bool = False) -> list[Splat]:

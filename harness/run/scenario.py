@@ -221,7 +221,7 @@ class ScenarioRun:
             self._worst.verdict,
             first_line(self._worst.reason),
             self._worst.failure,
-            tuple(dict.fromkeys(one.fingerprint for one in complaints if one.fault)),
+            tuple(dict.fromkeys(one.place for one in complaints if one.fault)),
             tuple(self._refused),
         )
         self._machines.write_stacks(complaints)

@@ -245,7 +245,7 @@ class Selftests:
             log = str(output.log.relative_to(self._results.dir))
             console = ConsoleRange(log, start.mark, output.mark())
             self._machines.write_stacks(complaints)
-            faults = tuple(dict.fromkeys(one.fingerprint for one in complaints if one.fault))
+            faults = tuple(dict.fromkeys(one.place for one in complaints if one.fault))
         transcript = self._results.transcript(entry.id)
         log_of_build = self._results.log("selftests")
         self._journal.ended(

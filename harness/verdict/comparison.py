@@ -29,7 +29,7 @@ class BaseAnswer:
 
     ``verdict`` is ``not-reached`` if the base was not asked, or gave no verdict, and
     ``reason`` then says why.  ``failure`` is as in Result, ``complaints`` are the
-    fingerprints of the kernel's faults.  ``refused`` are the operations of the series'
+    places of the kernel's faults (Splat.place).  ``refused`` are the operations of the series'
     interface that the base refused.
     """
 
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def compare(verdict: Verdict, failure: str, complaints: Iterable[str], base: BaseAnswer) -> Comparison:
-    """Return the origin of a violation with this ``verdict``, ``failure`` and fingerprints.
+    """Return the origin of a violation with this ``verdict``, ``failure`` and places of complaints.
 
     ``inherited`` needs proof in each respect.  A base that refuses an operation of the
     series' interface proves nothing: a series that adds nothing fails in the same way.

@@ -88,7 +88,8 @@ class Complaint:
     """A splat on the console of an entry; see ``harness.klog.splat.Splat`` for the members.
 
     The same splat in another run has the same ``fingerprint``.  ``fault`` is false if
-    the splat only reports a detector as disabled, or messages as lost.
+    the splat only reports a detector as disabled, or messages as lost.  ``place`` is empty
+    if it is that of the fingerprint.
     """
 
     kind: str
@@ -96,6 +97,7 @@ class Complaint:
     fingerprint: str
     text: str
     fault: bool = True
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,12 @@ class Result:
         """Return the origin of a violation, None for another result or if no base was to be asked."""
         if self.base is None or not self.violated:
             return None
-        faults = (one.fingerprint for one in self.complaints if one.fault)
+        known = self.base.complaints  # by their places; in earlier runs by their fingerprints
+        faults = (
+            one.fingerprint if one.fingerprint in known else one.place or one.fingerprint
+            for one in self.complaints
+            if one.fault
+        )
         return compare(self.verdict, self.failure, faults, self.base)
 
     @property
