@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from functools import partial
 
-import pytest
-
 from harness.actor.actor import Actor
 from harness.actor.call import Call
 from harness.guest.guest import PciFunction as Function
@@ -19,6 +17,7 @@ from suites.support.race import (
     DATA,
     DONE,
     HELD,
+    MOMENTS,
     PATIENCE,
     ZAP,
     Sides,
@@ -32,8 +31,6 @@ from suites.support.race import (
 )
 
 pytestmark = machine(hold=True)
-
-MOMENTS = pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
 
 
 @requirement("RACE-09")

@@ -21,6 +21,7 @@ from suites.support.race import (
     DATA,
     DONE,
     LENGTH,
+    MOMENTS,
     RESET,
     RESTORE,
     START,
@@ -37,7 +38,6 @@ from suites.support.race import (
 pytestmark = machine(hold=True)
 
 SPAN = [Range(START, LENGTH)]
-MOMENTS = pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
 SECOND = "buf2"  # the name of an actor's second DMABUF
 
 

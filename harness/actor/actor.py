@@ -237,9 +237,7 @@ class Actor(Session):
 
     def take(self, buffer: Buffer, device: Device | None = None) -> Buffer:
         """Receive a buffer's descriptor from a child over a UNIX socket; ``device`` is its exporter here."""
-        child = buffer.actor
-        child.say("send", buffer.name, "parent")
-        return replace(buffer, actor=self, name=self.say("recv", child.name), device=device)
+        return replace(buffer, actor=self, name=self.fetch(buffer.actor, buffer.name), device=device)
 
     def lend(self, device: Device, child: Actor) -> Device:
         """Send a device's descriptor, without its group or iommufd, to a child; return the child's handle."""
@@ -248,9 +246,12 @@ class Actor(Session):
 
     def borrow(self, device: Device) -> Device:
         """Receive a device's descriptor, without its group or iommufd, from a child."""
-        child = device.actor
-        child.say("send", device.name, "parent")
-        return replace(device, actor=self, name=self.say("recv", child.name))
+        return replace(device, actor=self, name=self.fetch(device.actor, device.name))
+
+    def fetch(self, child: Actor, name: str) -> str:
+        """Receive the descriptor that a child knows by ``name``; return its name here."""
+        child.say("send", name, "parent")
+        return self.say("recv", child.name)
 
     def cycle(
         self, device: Device, bar: int, length: int, count: int, *, revoke: bool = False, keep: bool = False

@@ -12,7 +12,6 @@ MODULE = "patchproof_importer"
 NEVER = "never"  # until release(), at the latest after a minute
 USAGES = ("kernel", "write", "read", "bookkeep")  # of a fence, enum dma_resv_usage
 CLASSES = ("dynamic", "static", "nop2p", "nocallback")
-D0 = 0
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,7 @@ class LatePage:
         mapping = child.map(file)
         mapping.store32(0, 0)
         faults = watch_faults(mapping, "minor")
-        child.say("send", faults.name, "parent")
-        taken = Buffer(parent, parent.say("recv", child.name), 0, None)
+        taken = Buffer(parent, parent.fetch(child, faults.name), 0, None)
         faults.close()
         return cls(file, mapping, taken)
 

@@ -1,4 +1,4 @@
-"""Show untrusted text, whose control characters become visible, and make file names of it."""
+"""Show untrusted text, whose control characters become visible, make file names of it, and count in words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def printable(text: str | bytes, limit: int = 200) -> str:
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, whose plural ends in "s"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def slug(text: str, limit: int = 80, empty: str = "series") -> str:

@@ -29,6 +29,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
+from harness.lib.text import counted
 from harness.run.machines import Machines
 from harness.run.request import Request, RunInput
 from harness.run.selftests import answer_key, entry_of
@@ -197,7 +198,7 @@ class BaseAlone:
         if missing:
             before()
             with self._progress.stage(FOLDER) as stage:
-                stage.update(f"{base.version} alone, {_number(len(missing), 'test program')}")
+                stage.update(f"{base.version} alone, {counted(len(missing), 'test program')}")
                 record = self._ask(base, (), missing)
         for name, program in asked.items():
             answer = cache.get(answer_key(program)) or self._unanswered(name, cache, record)
@@ -222,12 +223,12 @@ class BaseAlone:
         if names:
             self._progress.say("")  # pytest's line of dots is still open
         if answers:
-            self._progress.say(f"base: {_number(len(answers))} known of {base.version} alone")
+            self._progress.say(f"base: {counted(len(answers), 'scenario')} known of {base.version} alone")
         if missing:
             before()
             with self._progress.stage(FOLDER) as stage:
-                stage.note(f"asking {base.version} alone about {_number(len(missing))}")
-                stage.update(f"{base.version} alone, {_number(len(missing))}")
+                stage.note(f"asking {base.version} alone about {counted(len(missing), 'scenario')}")
+                stage.update(f"{base.version} alone, {counted(len(missing), 'scenario')}")
                 record = self._ask(base, missing)
             for name in missing:
                 answers[name] = cache.get(name) or self._unanswered(name, cache, record)
@@ -330,7 +331,3 @@ def _failed(stage: Result) -> str:
     if stage.verdict is Verdict.VIOLATES and stage.entry.id in verb:
         return f"{verb[stage.entry.id]}: {stage.reason}"
     return f"its stage {stage.entry.id} is {stage.verdict}: {stage.reason}"
-
-
-def _number(count: int, noun: str = "scenario") -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

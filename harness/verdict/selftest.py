@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.lib.text import printable
+from harness.lib.text import counted, printable
 from harness.verdict import ktap
 from harness.verdict.case import Case
 from harness.verdict.verdict import Verdict
@@ -57,7 +57,7 @@ def judge(output: bytes, status: int, *, limit: int, seconds: int, status_decide
     if status > SIGNALS:
         return violates(f"It was ended by {_signal(status - SIGNALS)}{_after(report.cases)}.")
     if failed:
-        return violates(f"{len(failed)} of {_number(len(report.cases))} failed: {_names(failed)}.")
+        return violates(f"{len(failed)} of {counted(len(report.cases), 'test')} failed: {_names(failed)}.")
     if status == SKIP:
         return Outcome(Verdict.NOT_APPLICABLE, _skipped(report, lines), report.cases)
     if report.faults:
@@ -69,7 +69,9 @@ def judge(output: bytes, status: int, *, limit: int, seconds: int, status_decide
     if not report.found:
         return _without_ktap(lines, status, status_decides)
     if status:
-        return violates(f"It exited with {status}, although none of {_number(len(report.cases))} failed.")
+        return violates(
+            f"It exited with {status}, although none of {counted(len(report.cases), 'test')} failed."
+        )
     return _passed(report.cases)
 
 
@@ -78,8 +80,12 @@ def _passed(cases: Sequence[Case]) -> Outcome:
     skipped = counts[Verdict.NOT_APPLICABLE]
     if not counts[Verdict.CONFORMS]:
         why = cases[0].reason if cases else "it ran none"
-        return Outcome(Verdict.NOT_APPLICABLE, f"None of {_number(len(cases))} ran: {why}.", tuple(cases))
-    reason = f"{_number(counts[Verdict.CONFORMS])} passed" + (f", {skipped} skipped" if skipped else "")
+        return Outcome(
+            Verdict.NOT_APPLICABLE, f"None of {counted(len(cases), 'test')} ran: {why}.", tuple(cases)
+        )
+    reason = f"{counted(counts[Verdict.CONFORMS], 'test')} passed" + (
+        f", {skipped} skipped" if skipped else ""
+    )
     return Outcome(Verdict.CONFORMS, f"{reason}.", tuple(cases))
 
 
@@ -99,7 +105,7 @@ def _without_ktap(lines: Sequence[str], status: int, status_decides: bool) -> Ou
 
 def _skipped(report: ktap.Report, lines: Sequence[str]) -> str:
     reasons = [one.reason for one in report.cases if one.reason]
-    after = f" after {_number(len(report.cases))}" if report.cases else ""
+    after = f" after {counted(len(report.cases), 'test')}" if report.cases else ""
     return f"It was skipped{after}: {report.skipped or next(iter(reasons), '') or _last(lines, 1)}"
 
 
@@ -123,7 +129,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _number(count: int) -> str:
-    return f"{count} test" if count == 1 else f"{count} tests"

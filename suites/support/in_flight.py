@@ -15,6 +15,7 @@ from harness.actor.timeline import Timeline, is_ready
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from suites.support.constants import RAM_BAR
+from suites.support.passing import pass_buffer, pass_device
 
 # A kernel that waits for the fences of a DMABUF: drivers/dma-buf/dma-resv.c, dma-fence.c.
 FENCE_WAIT = ("dma_resv_wait_timeout", "dma_fence_default_wait")
@@ -40,24 +41,15 @@ class Party:
         owner, client = guard.spawn("owner"), guard.spawn("client")
         device = owner.open(ram.address, via)
         buffer = owner.export(device, RAM_BAR, span)
-        passed = guard.take(buffer)
-        theirs = guard.give(passed, client)
-        passed.close()
-        return cls(guard, owner, client, device, buffer, theirs)
+        return cls(guard, owner, client, device, buffer, pass_buffer(guard, buffer, client))
 
     def give(self, buffer: Buffer, name: str) -> Buffer:
         """Give a DMABUF of the owner to a new client of this ``name``."""
-        passed = self.guard.take(buffer)
-        given = self.guard.give(passed, self.guard.spawn(name))
-        passed.close()
-        return given
+        return pass_buffer(self.guard, buffer, self.guard.spawn(name))
 
     def lend(self, name: str) -> Device:
         """Give the owner's device descriptor to a new process of this ``name``."""
-        borrowed = self.guard.borrow(self.device)
-        lent = self.guard.lend(borrowed, self.guard.spawn(name))
-        borrowed.close()
-        return lent
+        return pass_device(self.guard, self.device, self.guard.spawn(name))
 
 
 @dataclass(frozen=True)
@@ -75,8 +67,7 @@ class Fence:
     def of(cls, party: Party, usage: str = "write") -> Fence:
         """Make the fence."""
         timeline = Timeline.of(party.client)
-        party.client.say("send", timeline.name, "parent")
-        lifeline = Timeline(party.guard, party.guard.say("recv", party.client.name))
+        lifeline = Timeline(party.guard, party.guard.fetch(party.client, timeline.name))
         if not is_ready(party.theirs):
             raise HarnessError("A new DMABUF has fences that are not signalled.")
         timeline.attach(party.theirs, usage)

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import pytest
+
 from harness.actor.actor import Actor
 from harness.actor.call import Call
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
@@ -21,6 +23,7 @@ from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import MIB, RAM_BAR
+from suites.support.passing import pass_buffer, pass_device
 
 SYSTEM, HELD, OTHER = 0, 1, 2  # the processors of @machine(hold=True)
 PATIENCE = 4.0  # seconds for the other side to return or to be seen to wait
@@ -42,6 +45,8 @@ ZAP = ("unmap_mapping_range",)
 MMAP = ("dma_buf_mmap_internal",)
 RESTORE = ("pci_restore_state",)
 RESET = ("pci_try_reset_function",)
+#: The moment at which a process leaves.
+MOMENTS = pytest.mark.parametrize("leaving", [False, True], ids=["before the zap", "after the zap"])
 
 
 @dataclass(frozen=True)
@@ -81,17 +86,11 @@ class Sides:
 
     def share(self, buffer: Buffer) -> Buffer:
         """Give an owner's DMABUF to the client, too; return the client's handle."""
-        with self.director.take(buffer) as passed:
-            return self.director.give(passed, self.client)
+        return pass_buffer(self.director, buffer, self.client)
 
     def lend(self, device: Device | None = None) -> Device:
         """Give a descriptor of the owner's device to the client; return the client's handle."""
-        mine = device or self.device
-        self.owner.say("send", mine.name, "parent")
-        passed = replace(mine, actor=self.director, name=self.director.say("recv", self.owner.name))
-        lent = self.director.lend(passed, self.client)
-        passed.close()
-        return lent
+        return pass_device(self.director, device or self.device, self.client)
 
     def again(self, bar: int = RAM_BAR, start: int = START, length: int = LENGTH) -> Sides:
         """Make another DMABUF for the same processes, in place of the one that they have."""
