@@ -2,3 +2,7 @@
 
 pyproject.toml loads the pytest plugin, harness.plugin.hooks.
 """
+
+import pytest
+
+pytest.register_assert_rewrite("suites.support")  # its assertions say what they saw, too

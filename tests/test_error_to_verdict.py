@@ -48,7 +48,9 @@ def failed(reason: str) -> BaseException:
         (KeyError("bar"), Verdict.HARNESS_ERROR, "KeyError: 'bar'"),
     ],
 )
-def test_observation_of_an_error_has_its_verdict(error: BaseException, verdict: Verdict, reason: str) -> None:
-    seen = observation_of(pytest_report.error_of(error), "the evidence")
+def test_observation_of_an_error_has_its_verdict(
+    pytestconfig: pytest.Config, error: BaseException, verdict: Verdict, reason: str
+) -> None:
+    seen = observation_of(pytest_report.error_of(error, pytestconfig), "the evidence")
     assert (seen.verdict, seen.reason) == (verdict, reason)
     assert seen.details == ("" if verdict is Verdict.NOT_APPLICABLE else "the evidence")

@@ -15,7 +15,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.text import visible
-from harness.report import junit
+from harness.report import evidence, junit
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry, repetition_mark
 from harness.verdict.verdict import Kind, Verdict
@@ -200,7 +200,7 @@ def test_console_is_quoted_where_the_scenario_ran(results: ResultsFolder) -> Non
 
 def test_long_transcript_is_quoted_at_its_end(results: ResultsFolder) -> None:
     transcript = results.transcript(ONE.id)
-    transcript.write_text("begin" + "x" * junit.TAIL_BYTES + "end")
+    transcript.write_text("begin" + "x" * evidence.LIMIT + "end")
     said = text_of(run_one(results, Verdict.VIOLATES, transcript=transcript), "system-out")
     assert "(8 bytes left out)" in said
     assert said.endswith("xend")

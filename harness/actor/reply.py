@@ -46,13 +46,14 @@ class DeadlineError(PatchproofError):
     """An operation missed its deadline.
 
     ``answered`` is true if the actor itself reported that.  Otherwise the actor is
-    stuck in the kernel, and a further operation would wait in vain.
+    stuck in the kernel, and a further operation would wait in vain.  ``seconds`` is the deadline.
     """
 
     def __init__(self, operation: str, seconds: float, answered: bool) -> None:
         end = "the actor reported the timeout" if answered else "the actor did not answer"
         super().__init__(f"The operation `{operation}` did not end within {seconds:.0f} s; {end}.")
         self.answered = answered
+        self.seconds = seconds
 
 
 class ActorDiedError(PatchproofError):

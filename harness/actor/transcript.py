@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -35,6 +37,27 @@ class Channel(Protocol):
         """Close the channel."""
 
 
+@dataclass(frozen=True)
+class Operation:
+    """An operation in a transcript: its text without the prompt, and its line, from 1 (0: there is none)."""
+
+    text: str = ""
+    line: int = 0
+
+
+_LATEST: ContextVar[Operation] = ContextVar("_LATEST")
+
+
+def latest_operation() -> Operation:
+    """Return the latest operation of the scenario that runs."""
+    return _LATEST.get(Operation())
+
+
+def forget_operation() -> None:
+    """Begin a scenario, which has no operation yet."""
+    _LATEST.set(Operation())
+
+
 class Transcript:
     """The operations and replies of one actor, written line by line for ``actor --replay``.
 
@@ -46,6 +69,7 @@ class Transcript:
         self.path = path
         self.refused: dict[str, None] = {}
         self._stream = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+        self._lines = 0
         if title:
             self.comment(title)
 
@@ -55,7 +79,9 @@ class Transcript:
 
     def operation(self, line: str) -> None:
         """Write an operation."""
-        self._line("> " + re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line))
+        text = re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
+        self._line("> " + text)
+        _LATEST.set(Operation(text, self._lines))
 
     def reply(self, line: str) -> None:
         """Write a reply."""
@@ -67,4 +93,5 @@ class Transcript:
 
     def _line(self, text: str) -> None:
         self._stream.write(text + "\n")
+        self._lines += 1
         self._stream.flush()

@@ -15,6 +15,7 @@ from harness.lib.errors import HarnessError
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
+from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Strength, Verdict
 
@@ -205,6 +206,7 @@ class _Join:
                     without_console=Verdict(event["silent"]) if "silent" in event else None,
                     duration=float(event["duration"]),
                     failure=str(event.get("failure", "")),
+                    deviation=Deviation.read(event["deviation"]) if "deviation" in event else None,
                     ended=True,
                 )
             except (KeyError, TypeError, ValueError) as error:

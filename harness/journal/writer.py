@@ -13,7 +13,7 @@ event              further members
 ``ended``          ``id``, ``verdict``, ``reason``, ``details``, ``transcript``,
                    ``console`` (file, start, end), ``duration`` (seconds), and
                    ``silent``, the verdict without the console's evidence, if another;
-                   ``failure``, see Result, if there was one
+                   ``failure`` and ``deviation`` (its members), see Result, if there were any
 ``machine-started``  ``machine`` (its name), any facts
 ``machine-up``       ``machine``, ``seconds`` from its start to the first login
 ``detectors``        ``machine``, ``detectors``: name, state and words of each, in a list
@@ -50,6 +50,7 @@ from harness.lib.files import write_atomically
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector
+from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry, Record
 from harness.verdict.verdict import IN_GUEST, Verdict
 
@@ -182,13 +183,14 @@ class JournalWriter:
         transcript: Path | None = None,
         console: ConsoleRange | None = None,
         failure: str = "",
+        deviation: Deviation | None = None,
     ) -> Verdict:
         """Record the end of an entry; return its verdict, which is ``Entry.judge(observed)``.
 
         ``without_console`` is the observation without the console's evidence.  ``transcript`` is a
         file in the results folder; one elsewhere is not named in the journal.
-        ``console`` is the part of the console that was written meanwhile.  ``failure`` is
-        as in Result.
+        ``console`` is the part of the console that was written meanwhile.  ``failure`` and
+        ``deviation`` are as in Result.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
@@ -204,6 +206,8 @@ class JournalWriter:
             event["console"] = [console.file, console.start, console.end]
         if failure:
             event["failure"] = _shortened(failure)
+        if deviation is not None:
+            event["deviation"] = deviation.members()
         self._write("ended", **event)
         return verdict
 

@@ -18,6 +18,7 @@ from harness.journal.facts import Facts, read_facts
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.plugin import markers, pytest_report
+from harness.plugin.assertion import explain
 from harness.plugin.items import (
     RUN,
     RUN_INPUT,
@@ -169,7 +170,7 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
         names = [name for needed in item.iter_markers("needs_option") for name in needed.args]
         for reason in filter(None, map(item.config.stash[RUN].kernel.absent, names)):
             pytest.skip(reason)
-    with _examined(scenario):
+    with _examined(scenario, item.config):
         yield
 
 
@@ -177,11 +178,19 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Examine the kernel's health after the body of a scenario."""
     scenario = item.stash.get(SCENARIO, None)
-    with _examined(scenario):
+    with _examined(scenario, item.config):
         yield
     if scenario is not None:
         scenario.end_actors()
         scenario.examine()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_assertrepr_compare(
+    config: pytest.Config, op: str, left: object, right: object
+) -> list[str] | None:
+    """Say a comparison of a scenario that does not hold in words; leave other tests to pytest."""
+    return explain(config, op, left, right) if RUN in config.stash else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -190,7 +199,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
     scenario = item.stash.get(SCENARIO, None)
     if scenario is not None:
         scenario.end_actors()
-    with _examined(scenario):
+    with _examined(scenario, item.config):
         yield
     if scenario is not None:
         scenario.end_actors()  # of fixtures that start one in their clean-up
@@ -198,14 +207,14 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _examined(scenario: ScenarioRun | None) -> Iterator[None]:
+def _examined(scenario: ScenarioRun | None, config: pytest.Config) -> Iterator[None]:
     """Examine the kernel if the body fails, because the kernel may be the cause."""
     try:
         yield
     except (Exception, pytest.fail.Exception) as error:
         if scenario is not None:
             scenario.end_actors()
-            scenario.examine(pytest_report.error_of(error))
+            scenario.examine(pytest_report.error_of(error, config))
         raise
 
 

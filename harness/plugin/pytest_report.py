@@ -5,22 +5,24 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import NotOfferedError
+from harness.plugin.assertion import mismatch_of
 from harness.run.error_to_verdict import NotApplicableError, Observation, Phase, first_line
 from harness.run.scenario import ScenarioRun
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Verdict
 
 
-def error_of(error: BaseException) -> BaseException:
+def error_of(error: BaseException, config: pytest.Config) -> BaseException:
     """Return ``error``, with pytest's own outcomes replaced by errors that the run knows.
 
-    ``pytest.skip()`` becomes NotApplicableError, ``pytest.fail()`` AssertionError.
+    ``pytest.skip()`` becomes NotApplicableError, ``pytest.fail()`` AssertionError, and an
+    assertion of a comparison Mismatch.
     """
     if isinstance(error, pytest.skip.Exception):
         return NotApplicableError(str(error.msg))
     if isinstance(error, pytest.fail.Exception):
         return AssertionError(str(error)).with_traceback(error.__traceback__)
-    return error
+    return mismatch_of(config, error) if isinstance(error, AssertionError) else error
 
 
 def observe(
@@ -30,7 +32,7 @@ def observe(
 
     Raises PatchproofError if the phase cannot be recorded.
     """
-    error = error_of(call.excinfo.value) if call.excinfo is not None else None
+    error = error_of(call.excinfo.value, item.config) if call.excinfo is not None else None
     phase = Phase(call.when)
     details = report.longreprtext if error is not None else ""
     observation = scenario.observe(phase, error, details)

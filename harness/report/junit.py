@@ -10,9 +10,9 @@ from junit_xml import TestCase, TestSuite
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
-from harness.journal.results_folder import STACKS
 from harness.lib.files import write_atomically
 from harness.lib.text import visible
+from harness.report.evidence import excerpt, traces
 from harness.report.origins import origins
 from harness.report.repetitions import deviating, tally
 from harness.verdict.case import Case
@@ -21,7 +21,6 @@ from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Verdict
 
 JUNIT = "junit.xml"
-TAIL_BYTES = 16 * 1024  # of a transcript or console; the results folder has all of it
 
 _ERRORS = (Verdict.NOT_REACHED, Verdict.HARNESS_ERROR)
 
@@ -211,27 +210,10 @@ def _properties(pairs: Mapping[str, str]) -> ET.Element:
 
 def _evidence(result: Result, directory: Path) -> list[str]:
     """Return the call traces of a result's splats, and the ends of its transcript and console output."""
-    parts = []
-    for name in dict.fromkeys(f"{STACKS}/{one.fingerprint}.txt" for one in result.complaints):
-        if (directory / name).is_file():
-            parts.append((name, _excerpt(directory, name, 0, None)))
+    parts = list(traces(result, directory).items())
     if result.transcript:
-        parts.append((result.transcript, _excerpt(directory, result.transcript, 0, None)))
+        parts.append((result.transcript, excerpt(directory, result.transcript)))
     if result.console is not None:
         span = result.console
-        parts.append((span.file, _excerpt(directory, span.file, span.start, span.end)))
+        parts.append((span.file, excerpt(directory, span.file, span.start, span.end)))
     return [f"--- {visible(name)}\n{text}" for name, text in parts if text]
-
-
-def _excerpt(directory: Path, name: str, start: int, end: int | None) -> str:
-    """Return the last TAIL_BYTES of ``start`` to ``end`` of a file in the results folder, as plain text."""
-    path = (directory / name).resolve()
-    if not path.is_relative_to(directory.resolve()) or not path.is_file():
-        return "(there is no such file in the results folder)"
-    with path.open("rb") as stream:
-        size = path.stat().st_size
-        end = size if end is None else min(end, size)
-        first = max(0, start, end - TAIL_BYTES)
-        stream.seek(first)
-        text = visible(stream.read(max(0, end - first)).decode("utf-8", "surrogateescape"))
-    return text if first <= start else f"({first - start} bytes left out)\n{text}"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.actor.actor import NotOfferedError
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import DeadlineError, Refused
+from harness.actor.transcript import latest_operation
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.verdict.deviation import Deviation
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -79,7 +82,8 @@ class Observation:
 
     ``reason`` is a sentence, ``details`` a traceback.  ``without_console`` is the verdict without
     the console's evidence, None if that is the same.  ``on_console`` is true if the console
-    has a complaint of the kernel.  ``failure`` is that of failure_of().
+    has a complaint of the kernel.  ``failure`` is that of failure_of().  ``deviation`` is what
+    was expected and seen instead, None if the phase passed or the error does not tell.
     """
 
     verdict: Verdict
@@ -88,6 +92,7 @@ class Observation:
     without_console: Verdict | None = None
     on_console: bool = False
     failure: str = ""
+    deviation: Deviation | None = None
 
 
 # For a scenario of which only the fixtures ran.
@@ -114,6 +119,32 @@ def observation_of(error: BaseException, details: str) -> Observation:
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
+
+
+def deviation_of(error: BaseException) -> Deviation | None:
+    """Return what was expected and seen instead if ``error`` ended a phase; None if it does not tell."""
+    latest = latest_operation()
+
+    def unlike(expected: str, seen: str, wanted: str = "") -> Deviation:
+        return Deviation(expected, first_line(seen), latest.text, latest.line, wanted)
+
+    match error:
+        case Mismatch():
+            return error.deviation
+        case Refused():
+            found = unlike("success", error.errno, "ok")
+            if latest.text.endswith(error.operation):
+                return found
+            return replace(found, operation=error.operation, line=0)
+        case UnhealthyKernelError():
+            return unlike("no complaint of the kernel, and its state as before", str(error))
+        case KernelDiedError():
+            return unlike("a kernel that lives", str(error))
+        case DeadlineError():
+            return unlike(f"an answer within {error.seconds:.0f} s", "none")
+        case UnbindTimeoutError():
+            return unlike("an end of the unbinding", str(error))
+    return None
 
 
 def first_line(text: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from harness.actor import load
 from harness.actor.actor import Actor
 from harness.actor.start import PrestartedProbe, start_actor, start_python
-from harness.actor.transcript import Transcript
+from harness.actor.transcript import Transcript, forget_operation
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
 from harness.journal.results_folder import ResultsFolder
@@ -22,6 +22,7 @@ from harness.run.error_to_verdict import (
     SEVERITY,
     Observation,
     Phase,
+    deviation_of,
     first_line,
     observation_of,
 )
@@ -82,6 +83,7 @@ class ScenarioRun:
 
     def begin(self) -> None:
         """Write to the journal that the scenario has started.  Raises HarnessError."""
+        forget_operation()
         self._journal.started(self.entry.id)
 
     def guest(self) -> Guest:
@@ -171,7 +173,9 @@ class ScenarioRun:
         self._ran = self._ran or phase is Phase.CALL or error is not None
         if error is None:
             return None
-        new = replace(observation_of(error, details), failure=failure_of(error))
+        new = replace(
+            observation_of(error, details), failure=failure_of(error), deviation=deviation_of(error)
+        )
         if phase is Phase.TEARDOWN:
             self._machines.end(f"cleaning up failed: {first_line(new.reason)}")
             if new.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
@@ -185,7 +189,8 @@ class ScenarioRun:
         elif new.verdict is worst.verdict:
             reason = f"{first_line(worst.reason)}; after that, {new.reason}"
             details = f"{worst.details}\n\n{new.details}"
-            self._worst = Observation(new.verdict, reason, details, failure=both(worst.failure, new.failure))
+            failure = both(worst.failure, new.failure)
+            self._worst = replace(worst, reason=reason, details=details, failure=failure)
         return new
 
     def end(self) -> bool:
@@ -216,6 +221,7 @@ class ScenarioRun:
             transcript=self._transcript.path if self._transcript is not None else None,
             console=console,
             failure=self._worst.failure,
+            deviation=self._worst.deviation,
         )
         self.answer = BaseAnswer(
             self._worst.verdict,

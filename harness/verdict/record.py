@@ -9,6 +9,7 @@ from harness.lib.errors import ExitCode
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer, Comparison, Origin, compare
 from harness.verdict.detector import Detector
+from harness.verdict.deviation import Deviation
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
 
@@ -112,6 +113,7 @@ class Result:
     - ``noted`` holds the scenario's own findings.
     - ``complaints`` are the splats on the console.  ``without_console`` is the verdict without
       the console's evidence, and None if that is the same verdict.
+    - ``deviation`` is what it expected and saw instead; None if it conforms, or did not say.
     - ``failure`` is how it failed, as text that can be compared with another kernel's.
       ``base`` is the result on the base alone, and None if the base was not to be asked.
     - ``cases`` are the results that a test program of the kernel reported.
@@ -129,6 +131,7 @@ class Result:
     complaints: tuple[Complaint, ...] = ()
     without_console: Verdict | None = None
     failure: str = ""
+    deviation: Deviation | None = None
     base: BaseAnswer | None = None
     cases: tuple[Case, ...] = ()
 

@@ -1,0 +1,147 @@
+"""Group the violations of a run by their cause: one fault of a kernel violates many scenarios."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.verdict import requirements
+from harness.verdict.comparison import Origin
+from harness.verdict.record import Record, Result
+from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
+
+#: What differs between two answers of one cause: numbers, and the words for places.
+_NUMBERS = re.compile(r"\b(0x[0-9a-f]+|\d+)\b")
+_KINDS = re.compile(r"SIGBUS|SIGSEGV|E[A-Z0-9]{2,}|success|nothing|none")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Results with one cause, the one that says it best first.
+
+    ``requirement`` is the id of the requirement that the first result violates, or the id of
+    its stage; ``sentence`` is what it promises.  ``origin`` is None if no base was asked.
+    """
+
+    requirement: str
+    sentence: str
+    results: tuple[Result, ...]
+    origin: Origin | None
+
+    @property
+    def best(self) -> Result:
+        """The result that says best what is wrong."""
+        return self.results[0]
+
+    @property
+    def scenarios(self) -> int:
+        """The number of scenarios, of which each may have several variants."""
+        return len({result.entry.scenario.partition("[")[0] for result in self.results})
+
+    @property
+    def inherited(self) -> bool:
+        """Return whether the base does the same in every result."""
+        return self.origin is Origin.INHERITED
+
+    @property
+    def identity(self) -> str:
+        """A text that is the same for the same cause in another run of the same scenarios."""
+        return "; ".join(sorted(_links(self.best)))
+
+
+def causes(record: Record) -> tuple[Cause, ...]:
+    """Return the causes of a run's unexpected violations, the gravest first."""
+    return grouped(result for result in record.results if is_fault(result))
+
+
+def is_fault(result: Result) -> bool:
+    """Return whether a result is an unexpected fault of the kernel, or of the series' patches."""
+    return result.ended and result.verdict in SERIES_FAULTS and not result.as_expected
+
+
+def grouped(results: Iterable[Result]) -> tuple[Cause, ...]:
+    """Group results by cause: two are linked by a complaint of the kernel, or by the same wrong answer.
+
+    A wrong answer is that of one operation (``load32``) to one expectation.  Results of one
+    requirement are linked by the operation alone.
+    """
+    groups: list[tuple[set[str], list[Result]]] = []
+    for result in results:
+        links = _links(result)
+        members = [result]
+        rest = []
+        for known, others in groups:
+            if known & links:
+                links |= known
+                members = others + members
+            else:
+                rest.append((known, others))
+        groups = [*rest, (links, members)]
+    return tuple(sorted((_cause(members) for _, members in groups), key=_gravity))
+
+
+def _links(result: Result) -> set[str]:
+    """Return the texts by which a result is linked to others of the same cause."""
+    links = {f"complaint {one.fingerprint}" for one in result.complaints if one.fault}
+    if links:
+        return links
+    origin = result.comparison.origin if result.comparison is not None else ""
+    deviation = result.deviation
+    if deviation is None:
+        return {f"{result.verdict} {origin} {_kind(result.reason)}"}
+    verb = deviation.verb
+    asked = f"{verb}: {_kind(deviation.expected)}, {_kind(deviation.seen)}"
+    first = result.entry.requirements[0] if result.entry.requirements else result.entry.id
+    return {f"{origin} {asked}", f"{origin} {first} {verb}"}
+
+
+def _kind(text: str) -> str:
+    """Return the kind of an answer: its errno or signal, else its text without numbers."""
+    if found := _KINDS.search(text):
+        return found[0]
+    return _NUMBERS.sub("N", text)
+
+
+def _cause(members: Sequence[Result]) -> Cause:
+    """Return the cause of these results, with the clearest first."""
+    matrix = requirements.load()
+    named = Counter(name for result in members for name in result.entry.requirements[:1])
+
+    def rank(result: Result) -> tuple[object, ...]:
+        first = result.entry.requirements[0] if result.entry.requirements else ""
+        return (
+            result.verdict is not Verdict.KERNEL_DIED,
+            list(Strength).index(result.entry.strength),
+            result.deviation is None,
+            -named[first],
+            len(result.entry.id),
+        )
+
+    ordered = sorted(members, key=rank)
+    best = ordered[0].entry
+    first = best.requirements[0] if best.requirements else best.id
+    known = matrix.requirements.get(first)
+    origins: set[Origin | None] = {one.comparison.origin if one.comparison else None for one in members}
+    origin: Origin | None = next(
+        (one for one in (Origin.NEW, Origin.NOT_COMPARABLE, None) if one in origins), None
+    )
+    if origins == {Origin.INHERITED}:
+        origin = Origin.INHERITED
+    sentence = known.sentence if known is not None else best.title
+    return Cause(first, sentence, tuple(ordered), origin)
+
+
+def _gravity(cause: Cause) -> tuple[object, ...]:
+    """Return the key by which the gravest cause comes first."""
+    best = cause.best
+    return (
+        best.entry.kind is Kind.SCENARIO,
+        cause.inherited,
+        best.verdict is not Verdict.KERNEL_DIED,
+        not any(one.fault for result in cause.results for one in result.complaints),
+        list(Strength).index(best.entry.strength),
+        -len(cause.results),
+        cause.requirement,
+    )

@@ -1,0 +1,80 @@
+"""Read the evidence of a result from its results folder: transcript, console, call traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.journal.results_folder import STACKS
+from harness.lib.text import visible
+from harness.verdict.record import Result
+
+PROMPT = "> "
+LIMIT = 16 * 1024  # bytes of one file; the results folder has all of it
+
+
+def excerpt(directory: Path, name: str, start: int = 0, end: int | None = None, limit: int = LIMIT) -> str:
+    """Return the last ``limit`` bytes of ``start`` to ``end`` of a file in the results folder, as plain text.
+
+    The text says how many bytes are left out, or that there is no such file: ``name`` comes
+    from a journal, and may be hostile.
+    """
+    path = (directory / name).resolve()
+    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+        return "(there is no such file in the results folder)"
+    with path.open("rb") as stream:
+        size = path.stat().st_size
+        end = size if end is None else min(end, size)
+        first = max(0, start, end - limit)
+        stream.seek(first)
+        text = visible(stream.read(max(0, end - first)).decode("utf-8", "surrogateescape"))
+    return text if first <= start else f"({first - start} bytes left out)\n{text}"
+
+
+def traces(result: Result, directory: Path) -> dict[str, str]:
+    """Return the call traces of a result's complaints: text by the name of the file, once each."""
+    names = dict.fromkeys(f"{STACKS}/{one.fingerprint}.txt" for one in result.complaints)
+    return {name: excerpt(directory, name) for name in names if (directory / name).is_file()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A line of a transcript: its number from 1, its text, and whether its answer was the wrong one."""
+
+    number: int
+    text: str
+    decisive: bool = False
+
+    @property
+    def operation(self) -> bool:
+        """True for an operation, false for a reply or a comment."""
+        return self.text.startswith(PROMPT)
+
+
+def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ...]:
+    """Return the last lines of a result's transcript, at most ``limit`` bytes; empty if it has none.
+
+    The operation that decided, and its reply, are ``decisive``.
+    """
+    if not result.transcript:
+        return ()
+    path = (directory / result.transcript).resolve()
+    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+        return ()
+    raw = path.read_bytes()
+    first = max(0, len(raw) - limit)
+    first = raw.find(b"\n", first - 1) + 1 if first else 0
+    number = raw.count(b"\n", 0, first) + 1
+    decisive = result.deviation.line if result.deviation is not None else 0
+    lines = visible(raw[first:].decode("utf-8", "surrogateescape")).splitlines()
+    return tuple(
+        Step(number + place, line, bool(decisive) and decisive <= number + place <= decisive + 1)
+        for place, line in enumerate(lines)
+    )
+
+
+def last_steps(result: Result, directory: Path, count: int) -> tuple[Step, ...]:
+    """Return the ``count`` lines of the transcript that end with the reply to the decisive operation."""
+    found = steps(result, directory)
+    last = max((place for place, step in enumerate(found) if step.decisive), default=len(found) - 1)
+    return found[max(0, last + 1 - count) : last + 1]

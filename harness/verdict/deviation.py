@@ -1,0 +1,48 @@
+"""The difference between what a scenario expected and what it saw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """What a scenario expected, and what it saw instead; both are clauses in words.
+
+    - ``operation`` is the line of the transcript that was answered wrongly, without the
+      prompt; empty if no operation decided.
+    - ``line`` is its line number in the transcript, from 1; 0 if it is not known.
+    - ``wanted`` is the reply that would have conformed, in the protocol's words
+      (probes/PROTOCOL.md); empty if no single reply would.
+    """
+
+    expected: str
+    seen: str
+    operation: str = ""
+    line: int = 0
+    wanted: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Both clauses as one sentence."""
+        return f"Expected {self.expected}, but saw {self.seen}."
+
+    @property
+    def verb(self) -> str:
+        """The operation's name (``load32``), without the actor that carried it out; or empty."""
+        words = self.operation.split()
+        while words and words[0][:1] in ("@", "&"):
+            words = words[1:]
+        return words[0] if words else ""
+
+    def members(self) -> dict[str, Any]:
+        """Return the deviation as members of a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, members: Mapping[str, Any]) -> Deviation:
+        """Return the deviation of members(); raise KeyError, TypeError or ValueError for anything else."""
+        texts = {name: str(members[name]) for name in ("expected", "seen", "operation", "wanted")}
+        return cls(line=int(members["line"]), **texts)
