@@ -39,6 +39,7 @@ COMMANDS = (
     "image",
     "boot",
     "judge",
+    "report",
     "matrix",
     "clean",
 )

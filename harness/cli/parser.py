@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.cli import commands
+from harness.cli import commands, report
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
@@ -188,6 +188,14 @@ def parser() -> argparse.ArgumentParser:
         "judge results/latest",
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+
+    reporting = add(
+        "report",
+        report.report,
+        "make one report of a stored run, in the format of its reader",
+        "report junit results/latest -o junit.xml",
+    )
+    report.add_arguments(reporting)
 
     # Without a help text it is not in the list of commands: only a run starts it.
     asking = subparsers.add_parser(
