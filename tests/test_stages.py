@@ -13,7 +13,7 @@ from mails import mail, patch
 from small_kernel import bzimage, headers
 from small_run import CORE, make_checkout, make_series
 
-from harness.journal.facts import read_facts
+from harness.journal.facts import read_facts, read_mails
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
@@ -166,6 +166,7 @@ def test_stages_record_what_the_mails_state(checkout: Path, tmp_path: Path) -> N
     facts = read_facts(run.results.dir)
     assert (facts["message_id"], facts["revision"], facts["base_commit"]) == ("c@example.org", "RFC2", commit)
     assert (facts["previous"], facts["manifest"]) == (["https://example.org/1"], "")
+    assert [one["message_id"] for one in read_mails(facts)] == ["c@example.org", "p@example.org"]
     notes = run.record().notes
     assert "The mails are revision RFC2, Message-ID <c@example.org>." in notes
     assert any("Left out: the patch '[PATCH] vfio: more'" in note for note in notes)

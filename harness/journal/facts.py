@@ -21,6 +21,17 @@ IDENTITY = {
 }
 
 
+class MailFacts(TypedDict):
+    """A mail of the series: the cover letter (``number`` 0) or a patch (from 1); texts may be empty."""
+
+    number: int
+    subject: str  # decoded, with its tags
+    message_id: str  # without angle brackets
+    sender: str  # "Name <address>", decoded
+    recipients: list[str]  # of To and Cc, each like ``sender``
+    sha256: str  # of the mail as it stands in its file
+
+
 class Facts(TypedDict, total=False):
     """The members of ``run.json``: what exactly was tested, and with what.
 
@@ -38,6 +49,7 @@ class Facts(TypedDict, total=False):
     prerequisite_messages: list[str]  # message-ids that the mails name
     change_id: str  # the name that b4 gives to all revisions of the series
     previous: list[str]  # message-ids of, or links to, earlier revisions
+    mails: list[MailFacts]  # the cover letter, if there is one, and the patches
     manifest: str  # of a public revision, found by the message-id
     dialect: str
     interfaces: str  # those of the headers, each with its constant
@@ -83,3 +95,24 @@ def read_facts(directory: Path) -> Mapping[str, object]:
     if not isinstance(facts, dict):
         raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object.")
     return facts
+
+
+def read_mails(facts: Mapping[str, object]) -> list[MailFacts]:
+    """Return the mails of the series; those of a damaged ``run.json`` are left out."""
+    stored = facts.get("mails")
+    found = []
+    for one in stored if isinstance(stored, list) else []:
+        if not isinstance(one, dict):
+            continue
+        number, recipients = one.get("number"), one.get("recipients")
+        if isinstance(number, int) and isinstance(recipients, list):
+            mail = MailFacts(
+                number=number,
+                subject=str(one.get("subject", "")),
+                message_id=str(one.get("message_id", "")),
+                sender=str(one.get("sender", "")),
+                recipients=[str(who) for who in recipients],
+                sha256=str(one.get("sha256", "")),
+            )
+            found.append(mail)
+    return found

@@ -164,6 +164,7 @@ def _test_case(result: Result, directory: Path, deviation: str) -> TestCase:
 
 def _suite_properties(record: Record, facts: Mapping[str, object]) -> dict[str, str]:
     properties: dict[str, object] = {"run": record.run, **facts}
+    properties.pop("mails", None)  # a list of recipients is nothing for a CI system
     shown = {machine: found for machine, found in record.detectors.items() if found}
     properties |= {f"detector.{name}": words for name, words in sentences(shown).items()}
     if record.notes:

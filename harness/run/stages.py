@@ -31,6 +31,7 @@ from harness.lib.progress import Progress
 from harness.run.base_alone import BaseAlone
 from harness.run.importer_module import ImporterModule
 from harness.run.machines import Machines, TestedSoftware
+from harness.run.mail_facts import mail_facts
 from harness.run.request import FRAGMENTS, Request, RunInput
 from harness.series.posting import Posting
 from harness.verdict.record import Entry
@@ -151,6 +152,7 @@ class Stages:
             title=series.title, origin=series.origin, dialect=series.dialect, digest=series.digest
         )
         self._results.write_run(identity=series.identity)
+        self._results.write_run(mails=mail_facts(series))
         self._record_posting(series.posting)
         self._place = machines, layout
         tested, tree = self._kernel()

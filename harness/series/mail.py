@@ -65,7 +65,7 @@ class Mail:
     @cached_property
     def subject(self) -> str:
         """The subject on one line, decoded, safe for a terminal; empty if there is none."""
-        return _decoded(self.header("Subject"))
+        return decoded(self.header("Subject"))
 
     @cached_property
     def tag(self) -> Tag:
@@ -220,7 +220,7 @@ def _ids(header: str) -> list[str]:
     return [printable(one, 250) for one in found]
 
 
-def _decoded(line: str) -> str:
+def decoded(line: str) -> str:
     """Return a header with its encoded words decoded; a word that cannot be decoded stays as it is."""
 
     def decode(match: re.Match[str]) -> str:

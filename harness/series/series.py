@@ -50,7 +50,7 @@ class Series:
     place that the series was read from, for people.  ``prefixes`` are in ascending
     order of their limits.  ``posting`` has what the mails say of themselves.
     ``bases`` has the series as it is tested on other bases, where that differs.
-    ``selftest`` says how its own test programs are run.
+    ``selftest`` says how its own test programs are run.  ``cover`` is the cover letter, if there is one.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Series:
     posting: Posting = field(default_factory=Posting)
     bases: Mapping[str, Series] = field(default_factory=dict)
     selftest: selftest.Table = field(default_factory=selftest.Table)
+    cover: Mail | None = None
 
     @property
     def digest(self) -> str:
@@ -222,6 +223,7 @@ def of_mails(
         origin=origin,
         posting=_posting(chosen.cover, chosen.patches, known, (*notes, *chosen.notes)),
         selftest=known.selftest,
+        cover=chosen.cover,
     )
 
 
@@ -289,6 +291,7 @@ def _load_folder(path: Path, patches_dir: Path, revision: Revision | None) -> Se
         origin=str(path),
         posting=_posting(cover, patches, known, notes),
         selftest=manifest.selftest,
+        cover=cover,
     )
     bases = {
         release: _on_base(manifest, whole, release, patches_dir)
