@@ -37,6 +37,7 @@ from small_run import (
 )
 
 from harness.journal.facts import Facts
+from harness.journal.results_folder import newest_run
 from harness.lib import cache
 from harness.lib.errors import ExitCode
 
@@ -100,6 +101,21 @@ def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
     told = [event["event"] for event in events(small.results)]
     assert (told[0], told[-1]) == ("run-started", "run-ended")
     assert_locks_free(small.cache)
+
+
+def test_run_beside_a_folder_latest_goes_on(small: SmallRun) -> None:
+    """A CI system has unpacked the artifacts of an earlier run, with a copy in place of the link."""
+    (small.results / "latest").mkdir(parents=True)
+    (small.results / "latest" / "plan.json").write_text("kept")
+    series = make_series(small.folder / "series", "int nowhere;", "int line_0;")
+    code, output = small.run("--series", series)
+    assert code == ExitCode.SERIES, output
+    assert f"{small.results / 'latest'} is no link, so it was left as it is" in output
+    newest = newest_run(small.results)
+    assert newest is not None
+    assert str(newest) in output
+    assert (newest / "junit.xml").is_file()
+    assert [path.name for path in (small.results / "latest").iterdir()] == ["plan.json"]
 
 
 def test_run_of_a_broken_patch_names_the_line(small: SmallRun) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from harness import __version__
 from harness.journal.facts import read_facts
-from harness.journal.results_folder import ResultsFolder
+from harness.journal.results_folder import ResultsFolder, newest_run
 from harness.lib.errors import HarnessError
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
@@ -45,13 +45,50 @@ def test_relative_root_gives_an_absolute_folder(tmp_path: Path, monkeypatch: pyt
     assert ResultsFolder.create(Path("results"), "map", NOW).dir.is_absolute()
 
 
-@pytest.mark.parametrize("obstacle", ["a file in the place of the root", "a folder in the place of latest"])
-def test_root_that_cannot_be_used_is_an_error(tmp_path: Path, obstacle: str) -> None:
-    root = tmp_path / "results"
-    if "file" in obstacle:
-        root.write_text("")
+@pytest.mark.parametrize("obstacle", ["folder", "file"])
+def test_latest_that_is_no_link_stays(tmp_path: Path, obstacle: str) -> None:
+    latest = tmp_path / "latest"
+    if obstacle == "file":
+        latest.write_text("kept")
     else:
-        (root / "latest").mkdir(parents=True)
+        latest.mkdir()
+        (latest / "plan.json").write_text("kept")
+    before = [ResultsFolder.create(tmp_path, "map", NOW - timedelta(days=day)) for day in (2, 1)]
+    results = ResultsFolder.create(tmp_path, "map", NOW)
+    again = ResultsFolder.create(tmp_path, "map", NOW)
+    assert f"{latest} is no link, so it was left as it is" in results.note
+    assert str(results.dir) in results.note
+    assert not latest.is_symlink()
+    assert (latest if obstacle == "file" else latest / "plan.json").read_text() == "kept"
+    assert newest_run(tmp_path) == again.dir
+    assert again.dir not in (results.dir, *(one.dir for one in before))
+    assert not list(tmp_path.glob(".latest*"))
+
+
+@pytest.mark.parametrize("target", ["gone", "../elsewhere", "latest"])
+def test_latest_that_is_another_link_is_replaced(tmp_path: Path, target: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    root = tmp_path / "results"
+    root.mkdir()
+    (root / "latest").symlink_to(target)
+    results = ResultsFolder.create(root, "map", NOW)
+    assert (root / "latest").readlink() == Path(results.dir.name)
+    assert results.note == ""
+    assert newest_run(root) == results.dir
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("target", [None, "gone"])
+def test_root_without_a_run_has_no_newest(tmp_path: Path, target: str | None) -> None:
+    (tmp_path / "not-20260226T202211Z").write_text("")
+    if target is not None:
+        (tmp_path / "latest").symlink_to(target)
+    assert newest_run(tmp_path) is None
+
+
+def test_root_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    root.write_text("")
     with pytest.raises(HarnessError, match=r"results folder .* cannot be made.*--results DIR"):
         ResultsFolder.create(root, "map", NOW)
     assert not list(tmp_path.rglob(".latest*"))

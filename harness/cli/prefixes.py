@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.journal.reader import read
-from harness.journal.results_folder import LATEST
+from harness.journal.results_folder import newest_run
 from harness.kernel import apply, kconfig, static_checks, tree
 from harness.kernel.base import Base
 from harness.kernel.builddir import BuildDir
@@ -88,9 +88,10 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
         folder = request.results / f"prefix-{row.count}"
         options = replace(request, patches=row.count, results=folder).arguments()
         argv = [sys.executable, "-m", "harness", "run", *options, *pytest_options]
+        before = newest_run(folder)
         row.code = ExitCode(command.run_harness(argv))
-        latest = folder / LATEST
-        row.outcome = _outcome(latest) if latest.exists() else "the run did not begin"
+        newest = newest_run(folder)
+        row.outcome = "the run did not begin" if newest in (None, before) else _outcome(newest)
         if row.code is ExitCode.INTERRUPTED:
             return
 

@@ -15,7 +15,8 @@
 ``*.log``            one file per stage
 ===================  =========================================================
 
-``results/latest`` is a symbolic link to the newest folder.
+``results/latest`` is a symbolic link to the newest folder.  What is no link is left as it is:
+CI systems unpack artifacts with a copy of the folder in its place.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ QEMU = "qemu.txt"
 CONTROL = "control.txt"
 LEAKS = "leaks.txt"
 STACKS = "stacks"
+_TIME = re.compile(r"-(?P<time>\d{8}T\d{6}Z)(-(?P<number>\d+))?$")  # of a run, in its folder's name
 NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
 
 
@@ -50,18 +52,20 @@ class ResultsFolder:
 
     In a resumed run ``before`` are the facts of the earlier parts, and ``held`` those
     that have changed since; accept() writes them.  ``held`` is None in a new run and
-    after accept().
+    after accept().  ``note`` is a sentence for the report about how the folder was made, or empty.
     """
 
     dir: Path
     earlier_facts: Mapping[str, object] = field(default_factory=dict)
     changed_facts: dict[str, object] | None = None
+    note: str = ""
 
     @classmethod
     def create(cls, root: Path, series: str, now: datetime | None = None) -> ResultsFolder:
         """Make a new folder below ``root``, and make ``latest`` a link to it.
 
-        Two runs that start in the same second get two folders.
+        Two runs that start in the same second get two folders.  If ``latest`` is a file or a
+        folder, it stays, and ``note`` of the result says so.
 
         Raises HarnessError if the folder cannot be made.
         """
@@ -71,7 +75,14 @@ class ResultsFolder:
             root.mkdir(parents=True, exist_ok=True)
             results = cls(_new_folder(root.absolute(), name))
             (results.dir / "transcripts").mkdir()
-            _replace_link(results.dir.parent / LATEST, results.dir.name)
+            latest = results.dir.parent / LATEST
+            if latest.is_symlink() or not latest.exists():
+                _replace_link(latest, results.dir.name)
+            else:
+                results.note = (
+                    f"{root / LATEST} is no link, so it was left as it is: it is not this run, which is in "
+                    f"{root / results.dir.name}."
+                )
         except OSError as error:
             raise HarnessError(
                 f"The results folder {root / name} cannot be made: {error.filename}: {error.strerror}. "
@@ -154,6 +165,20 @@ class ResultsFolder:
         for file in (CONSOLE, QEMU):
             _replace_link(self.dir / file, f"{name}/{file}")
         return self.dir / name
+
+
+def newest_run(root: Path) -> Path | None:
+    """Return the folder of the newest run below ``root``; None if there is none.
+
+    It is the one that ``latest`` links to.  If ``latest`` is no link, it is the folder with the latest
+    time in its name.
+    """
+    latest = root / LATEST
+    if latest.is_symlink():
+        return latest.resolve() if latest.exists() else None
+    runs = {path: _TIME.search(path.name) for path in root.glob("*Z*") if path.is_dir()}
+    started = {path: (each["time"], int(each["number"] or 1)) for path, each in runs.items() if each}
+    return max(started, key=lambda path: started[path], default=None)
 
 
 def _replace_link(link: Path, target: str) -> None:

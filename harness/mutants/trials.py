@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
-from harness.journal.results_folder import LATEST
+from harness.journal.results_folder import newest_run
 from harness.kernel import apply, build, module
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
@@ -180,11 +180,11 @@ class Trials:
         argv = [sys.executable, "-m", "harness", "run", *asked, *scenarios]
         with (folder / OUTPUT).open("ab") as output:
             command.run_harness(argv, output)
-        if (folder / LATEST).exists():
-            tested = read_facts(folder / LATEST).get("digest", job.series.digest)
+        if (newest := newest_run(folder)) is not None:
+            tested = read_facts(newest).get("digest", job.series.digest)
             if tested != job.series.digest:
                 raise HarnessError(f"The patches of {job.series.name} were changed while it was tried.")
-            return read(folder / LATEST)
+            return read(newest)
         last_lines = (folder / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
         raise HarnessError("The run did not begin.", log=folder / OUTPUT, tail="\n".join(last_lines))
 

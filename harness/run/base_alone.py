@@ -19,7 +19,7 @@ from harness.actor.build import build_actor
 from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
-from harness.journal.results_folder import LATEST, ResultsFolder
+from harness.journal.results_folder import ResultsFolder, newest_run
 from harness.journal.writer import JournalWriter
 from harness.kernel.apply import apply_series
 from harness.kernel.base import Base
@@ -237,12 +237,12 @@ class BaseAlone:
     def _ask(self, base: Base, names: Sequence[str], programs: Sequence[Program] = ()) -> Record | None:
         """Run these scenarios or test programs on the base; return the record, None if that did not begin."""
         question = self._folder / QUESTION
-        latest = self._folder / LATEST
+        before = newest_run(self._folder)
         Question.of(base, self._request, self._folder, names, programs).write(question)
-        latest.unlink(missing_ok=True)
         with (self._folder / OUTPUT).open("ab") as output:
             command.run_harness([sys.executable, "-m", "harness", COMMAND, str(question)], output)
-        return read(latest) if latest.exists() else None
+        newest = newest_run(self._folder)
+        return read(newest) if newest is not None and newest != before else None
 
     def _unanswered(self, name: str, cache: BaseVerdicts, record: Record | None) -> BaseAnswer:
         """Return why the base gave no result for a scenario."""
@@ -255,7 +255,9 @@ class BaseAlone:
         for stage in record.results:
             if stage.entry.kind in STAGES and stage.verdict is not Verdict.CONFORMS:
                 return BaseAnswer(Verdict.NOT_REACHED, f"the base was not asked: {_failed(stage)}")
-        asked = BaseVerdicts(self._store, read_facts(self._folder / LATEST)).conditions
+        newest = newest_run(self._folder)
+        assert newest is not None  # its record was read
+        asked = BaseVerdicts(self._store, read_facts(newest)).conditions
         if changed := [key for key, value in cache.conditions.items() if asked[key] != value]:
             reason = f"the base was asked under other conditions ({', '.join(changed)})"
             return BaseAnswer(Verdict.NOT_REACHED, reason)

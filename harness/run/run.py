@@ -130,6 +130,8 @@ class Run:
                 self.machines.count = len(self.earlier.record.machines)
             if self.left or self._programs:
                 self.journal.run_started()
+                if self.results.note:
+                    self.journal.note(self.results.note)
                 layout = self._scenarios[self.left[0]][1].layout if self.left else USUAL
                 self._stages.prepare(self.machines, layout)
         except PatchproofError as error:
