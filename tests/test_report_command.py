@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.cli.report import FORMATS
 from harness.lib.errors import ExitCode
 from harness.report import junit
 
@@ -47,10 +48,68 @@ def test_report_writes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
-def test_report_refuses_an_unknown_format(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "There is no format 'pdf'; the formats are junit" in refused(capsys, "pdf", REPORTS / "mixed")
+def test_report_takes_its_options_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "report.xml"
+    for words in (["-o", path, "junit", REPORTS / "mixed"], ["junit", "-o", path, REPORTS / "mixed"]):
+        assert main.main(["report", *map(str, words)]) == ExitCode.OK
+        assert path.stat().st_size > 0
+        path.unlink()
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_report_refuses_no_or_two_folders(capsys: pytest.CaptureFixture[str], count: int) -> None:
-    assert f"not {count}" in refused(capsys, "junit", *[REPORTS / "mixed"] * count)
+def test_report_without_a_format_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Name the format of the report: one of junit, " in refused(capsys)
+
+
+@pytest.mark.parametrize("words", [["pdf", "x"], ["junit"], ["junit", "a", "b"]])
+def test_report_refuses_other_words(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["report", *words])
+    assert ended.value.code == ExitCode.HARNESS
+    assert "usage: python -m harness" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_refuses_what_is_no_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "plan.json").write_text('{"run": "x", "entries": [{"id": "y"}]}')
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "plan.json").write_text('{"run": "x", "entr')
+    (tmp_path / "facts").mkdir()
+    (tmp_path / "facts" / "plan.json").write_text('{"run": "x", "entries": []}')
+    (tmp_path / "facts" / "run.json").write_text('{"ser')
+    for folder, says in {
+        "missing": "is not a folder",
+        ".": "holds no plan.json",
+        "file": "is not a folder",
+        "old": "is not a plan that can be read",
+        "cut": "is not a plan that can be read",
+        "facts": "is not JSON",
+    }.items():
+        assert says in refused(capsys, name, tmp_path / folder), folder
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("run", ["mixed", "killed", "apply-failed"])
+def test_each_format_reports_a_recorded_run(
+    capfdbinary: pytest.CaptureFixture[bytes], name: str, run: str
+) -> None:
+    assert main.main(["report", name, str(REPORTS / run)]) == ExitCode.OK
+    said = capfdbinary.readouterr()
+    assert said.out.decode().strip()
+    assert b"\x1b" not in said.out
+    assert said.err == b""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_reports_a_run_that_was_cut_off(
+    capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, name: str
+) -> None:
+    for file in ("plan.json", "run.json"):
+        (tmp_path / file).write_bytes((REPORTS / "mixed" / file).read_bytes())
+    events = (REPORTS / "mixed" / "events.jsonl").read_bytes()
+    (tmp_path / "events.jsonl").write_bytes(events[: len(events) // 2])
+    assert main.main(["report", name, str(tmp_path)]) == ExitCode.OK
+    assert capfdbinary.readouterr().out.strip()

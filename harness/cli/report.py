@@ -11,43 +11,75 @@ from pathlib import Path
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
-from harness.report import junit
+from harness.lib.text import printable
+from harness.report import junit, kcidb
+
+Parser = argparse.ArgumentParser
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format: ``render`` makes the report of a results folder, ``text`` names its reader."""
+    """A format: ``text`` names its reader, ``render`` makes the report from the arguments.
 
-    render: Callable[[Path, argparse.Namespace], str | bytes]
+    ``options`` adds the options of this format alone.
+    """
+
     text: str
+    render: Callable[[argparse.Namespace], str | bytes]
+    options: Callable[[Parser], object] = lambda _parser: None
+
+
+def _kcidb_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--origin",
+        metavar="NAME",
+        default=kcidb.ORIGIN,
+        help="the name under which your CI system submits (default: %(default)s)",
+    )
 
 
 FORMATS: Mapping[str, Format] = {
-    "junit": Format(lambda folder, _args: junit.render(folder), "XML for a CI system"),
+    "junit": Format("XML for a CI system", lambda args: junit.render(args.folder)),
+    "kcidb": Format(
+        "JSON for the KCIDB of kernelci.org",
+        lambda args: kcidb.render(args.folder, args.origin),
+        _kcidb_options,
+    ),
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to its parser."""
-    parser.usage = "%(prog)s [-h] FORMAT RESULTS [-o FILE]"
-    names = "; ".join(f"{name}: {one.text}" for name, one in FORMATS.items())
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of the command to its parser: a command for each format, with its options."""
+    _add_output(parser, None)
+    formats = parser.add_subparsers(metavar="FORMAT", dest="format")
+    for name, one in FORMATS.items():
+        sub = formats.add_parser(
+            name, help=one.text, description=f"Make a report of a stored run: {one.text}.", allow_abbrev=False
+        )
+        sub.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+        _add_output(sub, argparse.SUPPRESS)  # the default of the command holds
+        one.options(sub)
+
+
+def _add_output(parser: Parser, default: str | None) -> None:
     parser.add_argument(
-        "words", metavar="FORMAT RESULTS", nargs="+", help=f"the format, and the folder of the run ({names})"
+        "-o", "--output", metavar="FILE", type=Path, default=default, help="write to FILE, not to the screen"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write to FILE, not to the screen")
 
 
 def report(args: argparse.Namespace) -> ExitCode:
     """Make the report of a stored run; the exit code says only whether it was made.
 
-    Raises UsageError for an unknown format, and HarnessError for a folder that holds no run.
+    Raises UsageError without a format or a folder, and HarnessError for a folder that holds no run.
     """
-    name, *folders = args.words
-    if name not in FORMATS:
-        raise UsageError(f"There is no format {name!r}; the formats are {', '.join(FORMATS)}.")
-    if len(folders) != 1:
-        raise UsageError(f"A report is of one run: give one results folder after {name}, not {len(folders)}.")
-    _write(FORMATS[name].render(Path(folders[0]), args), args.output)
+    if args.format is None:
+        raise UsageError(f"Name the format of the report: one of {', '.join(FORMATS)}.")
+    if not args.folder.is_dir():
+        raise UsageError(
+            f"{printable(str(args.folder))} is not a folder: give the results folder of a run, such as "
+            "results/latest."
+        )
+    _write(FORMATS[args.format].render(args), args.output)
     return ExitCode.OK
 
 
