@@ -53,7 +53,7 @@ def test_series_of_nothing_is_not_green(nothing: Path, tmp_path: Path) -> None:
         "test_export_claims_the_bar[c]": ("skipped", "inherited"),
         "test_a_dmabuf_reaches_the_memory[c]": ("failure", "not comparable"),
     }
-    assert "the base refuses what the series offers (map buf1 " in output
+    assert "the base refuses what the series offers (map buf1 " in " ".join(output.split())
     assert "1 failed, 1 inherited" in output.splitlines()[-1]
     assert facts(tmp_path / "results")["tree"] == facts(tmp_path / "results")["base_tree"]
 
@@ -65,7 +65,7 @@ def test_inherited_violation_alone_passes(nothing: Path, tmp_path: Path) -> None
         results = tmp_path / str(number)
         code, output = run("run", "--series", nothing, "--results", results, INHERITED, mark=tmp_path)
         assert code == ExitCode.OK, output
-        assert "= violates (inherited)" in output
+        assert ": inherited, 1 scenario" in output
         assert "1 inherited" in output.splitlines()[-1]
         assert "failed" not in output.splitlines()[-1]
     assert "base: 1 scenario known of 6.19.6 alone" in output

@@ -19,7 +19,7 @@ from harness.verdict.verdict import Kind, Strength, Verdict
 
 def shown(folder: Path) -> str:
     stream = io.StringIO()
-    terminal.show(folder, stream)
+    terminal.show(folder, stream, every=True)
     return stream.getvalue()
 
 

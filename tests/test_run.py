@@ -51,7 +51,7 @@ def test_information_scenarios_never_fail_a_run(tmp_path: Path) -> None:
     """Each has its verdict, the exit code is 0, and `judge` of the stored run reports the same."""
     results = tmp_path / "results"
     code, output = run(
-        "run", "--series", "baseline", "--results", results, SUITES / "findings.py", mark=tmp_path
+        "run", "-v", "--series", "baseline", "--results", results, SUITES / "findings.py", mark=tmp_path
     )
     assert code == ExitCode.OK, output
     findings = "Findings:\n  ATTR-04          The taint is 512.\n  ATTR-04          violates: The page table "
@@ -67,7 +67,7 @@ def test_information_scenarios_never_fail_a_run(tmp_path: Path) -> None:
     assert cases["test_binding_violated"].properties["strength"] == "must"
     assert cases["test_binding_violated"].properties["findings"] == "It said EINVAL."
     document = (results / "latest" / "junit.xml").read_text()
-    code, judged = run("judge", results / "latest", mark=tmp_path)
+    code, judged = run("judge", "-v", results / "latest", mark=tmp_path)
     assert code == ExitCode.OK
     assert (results / "latest" / "junit.xml").read_text() == document
     assert section(judged, "Findings:", "Results:") == section(output, "Findings:", "Results:")

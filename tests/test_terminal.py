@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from harness.journal.facts import Facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
-from harness.lib.errors import ExitCode
+from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
 from harness.lib.text import visible
-from harness.report import junit, terminal
+from harness.report import groups, junit, terminal
+from harness.verdict import requirements
 from harness.verdict.comparison import BaseAnswer
+from harness.verdict.deviation import Deviation
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind, Verdict
 
@@ -33,8 +35,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(directory: Path, stream: io.StringIO, width: int | None = None) -> str:
-    terminal.show(directory, stream, width)
+def shown(directory: Path, stream: io.StringIO, width: int | None = None, *, every: bool = True) -> str:
+    terminal.show(directory, stream, width, every=every)
     lines = stream.getvalue().splitlines()
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
@@ -49,13 +51,14 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["mixed", "apply-failed", "killed"])
-@pytest.mark.parametrize(("form", "width"), [("wide", 110), ("plain", None)])
-def test_table_equals_the_golden_file(
+@pytest.mark.parametrize(("form", "width"), [("wide", 110), ("plain", None), ("short", 80)])
+def test_report_equals_the_golden_file(
     name: str, form: str, width: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPORTS)
-    stream = Terminal() if form == "wide" else io.StringIO()
-    assert shown(Path(name), stream, width) == (REPORTS / name / f"{form}.txt").read_text()
+    stream = io.StringIO() if form == "plain" else Terminal()
+    output = shown(Path(name), stream, width, every=form != "short")
+    assert output == (REPORTS / name / f"{form}.txt").read_text()
 
 
 @pytest.mark.parametrize("show", [terminal.show, lambda _, stream: Progress(stream=stream).say("apply")])
@@ -68,7 +71,9 @@ def test_output_to_a_reader_that_has_gone_ends_nothing(show: Callable[[Path, Tex
 
 
 def test_table_on_a_narrow_terminal_is_lines() -> None:
-    assert shown(REPORTS / "mixed", Terminal(), 60) == shown(REPORTS / "mixed", io.StringIO())
+    narrow, plain = (shown(REPORTS / "mixed", stream, 60) for stream in (Terminal(), io.StringIO()))
+    assert narrow == plain
+    assert "! violates               MAP-01, MAP-13  A DMABUF" in narrow
 
 
 def test_table_has_colours_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,8 +259,102 @@ def test_violations_show_their_origin(tmp_path: Path) -> None:
             journal.compared(name, answer)
     journal.run_ended()
     output = shown(results.dir, io.StringIO())
-    rows = [line.split("MAP-01")[0].strip() for line in output.splitlines() if "MAP-01" in line]
+    rows = [line.split("MAP-01")[0].strip() for line in output.splitlines() if "  MAP-01" in line]
     assert rows == ["= violates (inherited)", "! violates (new)", "! violates"]
     assert "the base does the same" in output
+    headings = [line for line in output.splitlines() if ". MAP-01: " in line]
+    assert headings == [
+        "1. MAP-01: new, 1 scenario",
+        "2. MAP-01: 1 scenario",
+        "3. MAP-01: inherited, 1 scenario",
+    ]
     assert "3 violates; 2 not as expected, 1 inherited from the base." in output
     assert "compared with the base alone: 1 new, 1 inherited. An inherited one fails no run." in output
+
+
+def conforming(root: Path, number: int) -> Path:
+    """Record a run of ``number`` scenarios of each group, of which a few do not apply."""
+    results = ResultsFolder.create(root, "example")
+    journal = results.journal()
+    names = [f"{group}-{n:02}" for group in requirements.load().groups for n in range(number)]
+    journal.plan([Entry(f"test_{name}", Kind.SCENARIO, f"about {name}", (name,)) for name in names])
+    journal.run_started()
+    for name in names:
+        journal.started(f"test_{name}")
+        applies = not name.endswith("3")
+        verdict = Verdict.CONFORMS if applies else Verdict.NOT_APPLICABLE
+        journal.ended(f"test_{name}", verdict, reason="" if applies else f"the kernel lacks {name}")
+    journal.run_ended()
+    return results.dir
+
+
+def test_report_of_a_conforming_run_has_few_lines(tmp_path: Path) -> None:
+    output = shown(conforming(tmp_path, 20), Terminal(), 80, every=False)
+    assert len(output.splitlines()) <= 30
+    assert f"for {15 * 2 - groups.REASONS} other reasons; -v shows them" in output
+
+
+def fail_stage(root: Path) -> Path:
+    """Record a run whose build failed, so that no scenario was reached."""
+    results = ResultsFolder.create(root, "example")
+    journal = results.journal()
+    scenarios = [Entry(f"test_{n}", Kind.SCENARIO, "", ("MAP-01",)) for n in range(3)]
+    journal.plan([Entry("build", Kind.STAGE, "the kernel builds"), *scenarios])
+    journal.run_started()
+    log = results.dir / "build.log"
+    log.write_text("all of it")
+    error = BuildError("The kernel does not build: x.c:1: error.", log=log, tail="last line")
+    with pytest.raises(BuildError), journal.stage("build"):
+        raise error
+    journal.run_ended()
+    return results.dir
+
+
+def test_report_of_a_failed_stage_is_its_reason(tmp_path: Path) -> None:
+    directory = fail_stage(tmp_path)
+    assert shown(directory, io.StringIO()).splitlines()[:-2] == [
+        "build: violates",
+        "  The kernel does not build: x.c:1: error.",
+        "    last line",
+        f"  The whole log: {directory}/build.log",
+    ]
+
+
+def violated(root: Path, **seen: tuple[str, Deviation]) -> Path:
+    """Record a run whose scenarios, by name, violate a requirement with this deviation."""
+    results = ResultsFolder.create(root, "example")
+    journal = results.journal()
+    journal.plan([Entry(name, Kind.SCENARIO, f"about {name}", (one[0],)) for name, one in seen.items()])
+    journal.run_started()
+    for name, (_, deviation) in seen.items():
+        journal.started(name)
+        journal.ended(name, Verdict.VIOLATES, reason=deviation.sentence, deviation=deviation)
+    journal.run_ended()
+    return results.dir
+
+
+def test_report_joins_scenarios_with_one_wrong_answer(tmp_path: Path) -> None:
+    refused = Deviation("success", "EINVAL", "map buf1 length=0x1000", 7, "ok")
+    other = Deviation("SIGBUS at 0x0", "0x10", "load32 map1 0x0", 9)
+    directory = violated(
+        tmp_path, a=("MAP-01", refused), b=("HUGE-01", refused), c=("REV-01", other), d=("MAP-02", refused)
+    )
+    output = shown(directory, io.StringIO(), every=False)
+    assert "Not as promised: 4 of 4 applicable scenarios, by 2 causes, the gravest first." in output
+    assert [line for line in output.splitlines() if line[:2] in ("1.", "2.")] == [
+        "1. MAP-01: 3 scenarios",
+        "2. REV-01: 1 scenario",
+    ]
+    assert "    expected   success\n    seen       EINVAL\n" in output
+    assert "    also       HUGE-01 (1), MAP-02 (1)\n" in output
+
+
+def test_report_marks_the_wrong_answer(tmp_path: Path) -> None:
+    found = Deviation("SIGBUS at 0x0", "0x10", "load32 map1 0x0", 3)
+    directory = violated(tmp_path, a=("REV-01", found))
+    transcript = directory / "transcripts" / "a.txt"
+    transcript.parent.mkdir(exist_ok=True)
+    transcript.write_text("> revoke dev1 buf1\nok\n> load32 map1 0x0\nok 0x10\n> unmap map1\nok\n")
+    events = directory / "events.jsonl"
+    events.write_text(events.read_text().replace('"reason"', '"transcript": "transcripts/a.txt", "reason"'))
+    assert "-> ok 0x10\n    the rest   transcripts/a.txt\n" in shown(directory, io.StringIO())

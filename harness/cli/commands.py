@@ -240,7 +240,7 @@ def judge(args: argparse.Namespace) -> ExitCode:
     """Make the reports of a stored run again, without a machine."""
     code = read(args.folder).exit_code
     print(f"JUnit: {junit.write(args.folder)}")
-    terminal.show(args.folder, sys.stdout)
+    terminal.show(args.folder, sys.stdout, every=args.every)
     return code
 
 

@@ -188,6 +188,12 @@ def parser() -> argparse.ArgumentParser:
         "judge results/latest",
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+    judge.add_argument(
+        "-v",
+        dest="every",
+        action="store_true",
+        help="show a row for each scenario, and the findings, as `run -v` does",
+    )
 
     reporting = add(
         "report",

@@ -12,12 +12,22 @@ def printable(text: str | bytes, limit: int = 200) -> str:
     """
     decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return shortened(shown, limit)
 
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, whose plural ends in "s"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, so that a guest cannot forge a line of a report."""
+    return " ".join(text.split())
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return ``text``, or if it has more than ``limit`` characters its start and an ellipsis."""
+    return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
 def slug(text: str, limit: int = 80, empty: str = "series") -> str:

@@ -15,6 +15,7 @@ from functools import partial
 import pytest
 
 from harness.journal.facts import Facts, read_facts
+from harness.journal.reader import read
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.plugin import markers, pytest_report
@@ -34,6 +35,7 @@ from harness.report import terminal
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
+from harness.verdict.verdict import STAGES
 
 pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
 
@@ -256,12 +258,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     terminalreporter.section("patchproof")
     sys.stdout.flush()
+    told: set[str] = set()  # the reasons of stages, which the report has
     try:
         with host_errors(run.results.dir):
             if run.refusal is None:
-                terminal.show(run.results.dir, sys.stdout)
+                terminal.show(run.results.dir, sys.stdout, every=config.get_verbosity() >= 0)
+                told = {one.reason for one in read(run.results.dir).results if one.entry.kind in STAGES}
     except PatchproofError as error:
         run.failures.append(error)
     for failure in run.failures:
+        if failure.message in told:
+            continue
         terminalreporter.line("")
         terminalreporter.line(str(failure))

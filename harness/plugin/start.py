@@ -14,12 +14,15 @@ from harness.run.request import RunInput
 #: The project's configuration, whatever the user's folder holds.  It loads harness.plugin.hooks.
 CONFIGURATION = (f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}")
 
+#: Nothing of pytest but its progress: the report at the end has all verdicts with their reasons.
+QUIET = ("-q", "-rN", "--no-header", "--tb=no")
+
 
 def start(run_input: RunInput, options: Sequence[str]) -> ExitCode:
     """Run the scenarios; return the exit code.  ``options`` are for pytest, and may name files."""
     suites = _Suites(run_input)
-    # -rN: no summary of pytest, as the table at the end lists all verdicts with their reasons.
-    code = pytest.main([*CONFIGURATION, "-rN", *options], plugins=[suites])
+    listing = {"--collect-only", "--co"} & set(options)  # where -q has another meaning
+    code = pytest.main([*CONFIGURATION, *(() if listing else QUIET), *options], plugins=[suites])
     if suites.interrupted:
         return ExitCode.INTERRUPTED
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:

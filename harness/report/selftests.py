@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from harness.lib.text import one_line
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Verdict
 
@@ -22,11 +23,11 @@ def lines(record: Record) -> Iterator[str]:
     width = max(len(_word(one)) for one in record.selftests)
     for result in record.selftests:
         mark = " " if result.as_expected else INHERITED if result.inherited else MARK
-        yield f"{mark} {_word(result):{width}}  {_one_line(result.entry.id)}"
+        yield f"{mark} {_word(result):{width}}  {one_line(result.entry.id)}"
         if result.verdict is not Verdict.NOT_REACHED:
             yield from (f"      {line}" for line in _first_lines(result.reason))
         if (comparison := result.comparison) is not None:
-            yield f"      {_one_line(comparison.reason)}"
+            yield f"      {one_line(comparison.reason)}"
         yield from (f"      {line}" for line in _cases(result))
     yield ""
 
@@ -51,15 +52,11 @@ def _cases(result: Result) -> Iterator[str]:
     cases = sorted(result.cases, key=lambda one: one.verdict is not Verdict.VIOLATES)
     for one in cases[:CASES_SHOWN]:
         reason = f": {' / '.join(_first_lines(one.reason))}" if one.reason else ""
-        yield f"{one.verdict:14}  {_one_line(one.name)}{reason}"
+        yield f"{one.verdict:14}  {one_line(one.name)}{reason}"
     if len(cases) > CASES_SHOWN:
         yield f"and {len(cases) - CASES_SHOWN} more, which junit.xml lists"
 
 
 def _first_lines(text: str) -> list[str]:
-    found = [_one_line(line) for line in text.splitlines() if line.strip()]
+    found = [one_line(line) for line in text.splitlines() if line.strip()]
     return found[:REASON_LINES] + (["..."] if len(found) > REASON_LINES else [])
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -1,56 +1,44 @@
-"""Print the report of a run on the screen: verdicts, findings, splats, detectors, and what was tested.
+"""Print the report of a run on the screen: what conforms in short, then what does not, by cause.
 
-On a wide terminal the verdicts are a table, elsewhere one line per scenario, for
-grep.  Control characters of a guest or a patch are escaped.
+The violations come last, next to the prompt, with the gravest cause first.  If a stage failed,
+its reason is the report.  Control characters of a guest or a patch are escaped.
 """
 
 from __future__ import annotations
 
-import re
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.console import Console
-from harness.lib.text import visible
-from harness.report import selftests
+from harness.lib.text import counted, one_line, shortened, visible
+from harness.report import cause_text, rows, selftests
+from harness.report.causes import Cause, causes
+from harness.report.groups import COLUMNS, CONFORM, Group, groups, not_applicable, unknown
 from harness.report.origins import origins_sentence, summary
-from harness.report.repetitions import tally
-from harness.verdict.detector import sentences
+from harness.verdict.detector import State, by_name, sentences
 from harness.verdict.record import Record, Result
-from harness.verdict.verdict import Kind, Verdict
+from harness.verdict.verdict import SERIES_FAULTS, STAGES, Verdict
 
-NARROW = 90  # columns; on a narrower terminal a table would fold every cell
-_WIDEST = 40  # columns of a cell that are kept free in every line
-REASON_LINES = 4
-MARK = "!"  # before a result that is not as expected
-INHERITED = "="  # before a violation that the base has, too
-
-_STYLES = {
-    Verdict.CONFORMS: "green",
-    Verdict.VIOLATES: "red",
-    Verdict.UNEXPECTEDLY_CONFORMS: "red",
-    Verdict.KERNEL_DIED: "red",
-    Verdict.NOT_APPLICABLE: "cyan",
-    Verdict.NOT_REACHED: "yellow",
-    Verdict.HARNESS_ERROR: "magenta",
-}
+TABLE_COLUMNS = 90  # with -v; on a narrower terminal a table would fold every cell
+PLAIN_COLUMNS = 100  # of a stream that is no terminal
+CAUSES = 12  # that are shown in full
+_COUNT = 10  # columns of a number of scenarios
 
 
-def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
+def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bool = False) -> None:
     """Print the report of the results folder ``directory`` to ``stream``.
 
-    ``width`` is in columns, by default the terminal's.  Raises HarnessError if
-    the folder holds no plan.
+    ``width`` is in columns, by default the terminal's.  With ``every``, each scenario has a
+    row, and findings and complaints are listed.  Raises HarnessError if the folder holds no
+    plan.
     """
     record = read(directory)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -59,153 +47,112 @@ def show(directory: Path, stream: TextIO, width: int | None = None) -> None:
     def plain(text: str) -> str:
         return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
-    # Rows are equal for one scenario with several parameters, or in several repetitions.
-    repeated = any(result.entry.repetition > 1 for result in record.results)
-    rows = _merged((_row(result, plain) for result in _ordered(record)), "runs" if repeated else "variants")
-    if console.is_terminal and console.width >= NARROW:
-        console.print(_table(rows))
+    def say(line: str, style: str = "") -> None:
+        console.print(Text(plain(line), style=style), soft_wrap=True)
+
+    columns = width or (console.width if console.is_terminal else PLAIN_COLUMNS)
+    facts = read_facts(directory)
+    if (failed := _failed_stage(record)) is not None:
+        for line in _stage(failed, directory, columns):
+            say(line, "red" if failed.verdict in SERIES_FAULTS else "")
+        for line in _closing(record, facts, directory, stopped=True):
+            say(line)
+        return
+    if every:
+        _print_rows(record, console, plain)
+        for line in (*rows.finding_lines(record), *_complaints(record, directory), *_detectors(record)):
+            say(line)
+    for text in _groups(groups(record), columns, plain):
+        console.print(text, soft_wrap=True)
+    for line in (*not_applicable(record), *unknown(record), *_folded(_short(record, every), columns)):
+        say(line)
+    say("")
+    for line in (*selftests.lines(record), *rows.differing(record)):
+        say(line)
+    for line in _closing(record, facts, directory):
+        say(line)
+    found = causes(record)
+    if not found:
+        return
+    say("")
+    say(_answer(record, found), "red" if not all(one.inherited for one in found) else "")
+    for number, cause in enumerate(found, 1):
+        say(f"{number}. {cause_text.heading(cause)}", "" if cause.inherited else "red")
+        if number <= CAUSES:
+            for line in cause_text.block(cause, directory, columns):
+                say(line)
+
+
+def _failed_stage(record: Record) -> Result | None:
+    """Return the stage that failed, after which no scenario was run; None if there is none."""
+    if any(result.ended for result in record.scenarios):
+        return None
+    stages = (one for one in record.results if one.entry.kind in STAGES)
+    return next((one for one in stages if one.verdict not in (Verdict.CONFORMS, Verdict.NOT_REACHED)), None)
+
+
+def _stage(failed: Result, directory: Path, width: int) -> Iterator[str]:
+    """Yield the reason of a stage that failed, the last lines of its log, and where the log is."""
+    origin = f", {failed.comparison.origin}" if failed.comparison is not None else ""
+    yield f"{one_line(failed.entry.id)}: {failed.verdict}{origin}"
+    for line in failed.reason.splitlines() or ["The stage did not end."]:
+        yield from textwrap.wrap(line, width, initial_indent="  ", subsequent_indent="  ")
+    if failed.comparison is not None:
+        yield from textwrap.wrap(f"Base: {failed.comparison.reason}.", width, initial_indent="  ")
+    yield from (f"    {line}" for line in failed.details.splitlines())
+    if failed.transcript:
+        yield f"  The whole log: {directory / failed.transcript}"
+
+
+def _print_rows(record: Record, console: Console, plain: Callable[[str], str]) -> None:
+    """Print a row for each scenario: as a table on a wide terminal, elsewhere as lines for grep."""
+    found = rows.rows(record, plain)
+    if console.is_terminal and console.width >= TABLE_COLUMNS:
+        console.print(rows.table(found))
     else:
-        for line in _lines(rows):
+        for line in rows.lines(found):
             console.print(line, soft_wrap=True)
     console.print()
-    for line in selftests.lines(record):
-        console.print(plain(line), soft_wrap=True)
-    for line in _differing(record):
-        console.print(plain(line), soft_wrap=True)
-    for line in _findings(record):
-        console.print(plain(line), soft_wrap=True)
-    for line in _complaints(record, directory):
-        console.print(plain(line), soft_wrap=True)
-    for line in _detectors(record):
-        console.print(plain(line), soft_wrap=True)
-    for sentence in _closing(record, read_facts(directory), directory):
-        console.print(plain(sentence), soft_wrap=True)
 
 
-def _ordered(record: Record) -> list[Result]:
-    """Return the results in the order of the report: stages, then scenarios, but no test programs.
-
-    Scenarios are ordered by their first requirement: by its group in the order of the
-    plan, then by its number.
-    """
-    groups: dict[str, int] = {}
-
-    def key(result: Result) -> tuple[int, int, int]:
-        if result.entry.kind is not Kind.SCENARIO:
-            return (-1, 0, 0)
-        first = result.entry.requirements[0] if result.entry.requirements else ""
-        group, _, number = first.partition("-")
-        digits = re.match(r"\d{1,9}", number)
-        return (0, groups.setdefault(group, len(groups)), int(digits[0]) if digits else 0)
-
-    results = (one for one in record.results if one.entry.kind is not Kind.SELFTEST)
-    return sorted(results, key=key)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of the report, without control characters; ``subject`` is a stage or the requirement ids."""
-
-    mark: str
-    verdict: str
-    style: str
-    subject: str
-    name: str
-    remarks: tuple[str, ...]
-
-
-def _row(result: Result, plain: Callable[[str], str]) -> _Row:
-    entry, verdict = result.entry, result.verdict
-    scenario = entry.kind is Kind.SCENARIO
-    word = str(verdict)
-    remarks: list[str] = []
-    if result.is_finding:
-        word += " (finding)"  # the list of findings has its text
-    elif result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
-        word += " (expected)"
-        remarks = _first_lines(result.reason)
-    elif verdict is Verdict.NOT_APPLICABLE:
-        remarks = _first_lines(result.reason)
-    elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
-        # All entries that were not reached have one reason, which stands at the stage that failed.
-        remarks = [_one_line(entry.id)] if scenario and entry.title else []
-        if entry.expected is not Verdict.CONFORMS:
-            remarks.append(f"expected: {entry.expected}")
-        remarks += _first_lines(result.reason)
-        if (comparison := result.comparison) is not None:
-            word += f" ({comparison.origin})"
-            remarks += _first_lines(comparison.reason)
-    return _Row(
-        mark=" " if result.as_expected else INHERITED if result.inherited else MARK,
-        verdict=word,
-        style=_STYLES[verdict],
-        subject=plain(_one_line(", ".join(entry.requirements) if scenario else entry.id)),
-        name=plain(_one_line(entry.title or entry.id)),
-        remarks=tuple(plain(remark) for remark in remarks),
-    )
-
-
-def _merged(rows: Iterable[_Row], noun: str) -> list[_Row]:
-    """Return the rows with equal ones merged into one, which has their number and ``noun``."""
-    counted = Counter(rows)  # a dict, so it keeps the order of the rows
-    return [row if n == 1 else replace(row, name=f"{row.name} ({n} {noun})") for row, n in counted.items()]
-
-
-def _first_lines(text: str) -> list[str]:
-    lines = text.splitlines()
-    return lines[:REASON_LINES] + (["..."] if len(lines) > REASON_LINES else [])
-
-
-def _table(rows: Sequence[_Row]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="")
-    table.add_column("")
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("stage or requirement", overflow="fold")
-    table.add_column("scenario", overflow="fold")
-    for row in rows:
-        name = Text(row.name)
-        for remark in row.remarks:
-            name.append(f"\n{remark}", style=row.style)
-        table.add_row(Text(row.mark), Text(row.verdict, style=row.style), Text(row.subject), name)
-    return table
-
-
-def _lines(rows: Sequence[_Row]) -> Iterator[str]:
-    widths = [
-        min(max((len(cell) for cell in column), default=0), _WIDEST)
-        for column in ([row.verdict for row in rows], [row.subject for row in rows])
-    ]
-    for row in rows:
-        yield f"{row.mark} {row.verdict:{widths[0]}}  {row.subject:{widths[1]}}  {row.name}"
-        yield from (f"      {remark}" for remark in row.remarks)
-
-
-def _differing(record: Record) -> Iterator[str]:
-    """Yield the scenarios whose repetitions differ, with the tally of their verdicts."""
-    if record.differing:
-        yield "Verdicts that differ between repetitions:"
-    for results in record.differing.values():
-        entry = results[0].entry
-        yield f"{MARK} {_one_line(', '.join(entry.requirements))}  {_one_line(entry.scenario)}"
-        yield f"      {tally(results)}"
-    if record.differing:
-        yield ""
-
-
-def _findings(record: Record) -> Iterator[str]:
-    """Yield the findings, one line each; equal ones of several scenarios are one line with their number."""
-    counted = Counter(
-        (_one_line(", ".join(result.entry.requirements)), _one_line(text))
-        for result in _ordered(record)
-        for text in result.findings
-    )
-    if not counted:
+def _groups(found: Sequence[Group], width: int, plain: Callable[[str], str]) -> Iterator[Text]:
+    """Yield a heading, and a line for each group; a column that is zero everywhere is left out."""
+    if not found:
         return
-    yield "Findings:"
-    width = max(len(subject) for subject, _ in counted)
-    for (subject, text), count in counted.items():
-        yield f"  {subject:{width}}  {text}" + (f" ({count} times)" if count > 1 else "")
-    yield ""
+    columns = [one for one in COLUMNS if one is CONFORM or any(group.counts[one] for group in found)]
+    yield Text(f"{'':10}" + "".join(f"{one.heading:>{_COUNT}}" for one in columns))
+    room = max(0, width - 10 - _COUNT * len(columns) - 2)
+    for group in found:
+        line = Text(plain(f"{group.name[:9]:10}"))
+        for one in columns:
+            number = group.counts[one]
+            line.append(f"{number or '.':>{_COUNT}}", style=one.style if number else "")
+        line.append(plain(f"  {shortened(group.title, room)}"))
+        yield line
+
+
+def _short(record: Record, every: bool) -> Iterator[str]:
+    """Yield a sentence about the findings, the complaints, and each state of the detectors."""
+    found = rows.findings(record)
+    if found and not every:
+        yield f"{counted(found.total(), 'finding')}, which fail no run; -v lists them."
+    shown = {machine: those for machine, those in record.detectors.items() if those}
+    if shown:
+        states: dict[State, list[str]] = {}
+        for name, variants in by_name(shown).items():
+            for one in variants:
+                states.setdefault(one.state, []).append(one_line(name))
+        for state, names in states.items():
+            yield f"Detectors {state} on {counted(len(shown), 'machine')}: {', '.join(dict.fromkeys(names))}."
+    if missing := [machine for machine in record.detectors if machine not in shown]:
+        machines = ", ".join(map(one_line, missing))
+        yield f"No detector was shown a fault on {machines}, so silence proves nothing there."
+
+
+def _folded(sentences: Iterator[str], width: int) -> Iterator[str]:
+    """Yield the sentences folded to the width."""
+    for sentence in sentences:
+        yield from textwrap.wrap(sentence, max(20, width), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _complaints(record: Record, directory: Path) -> Iterator[str]:
@@ -220,59 +167,72 @@ def _complaints(record: Record, directory: Path) -> Iterator[str]:
     for name, one in complaints.items():
         trace = f"{STACKS}/{name}.txt"
         file = f"; {trace}" if (directory / trace).is_file() else ""
-        yield f"  {name}  {_one_line(one.title)} ({_number(counts[name], 'scenario')}{file})"
+        yield f"  {name}  {one_line(one.title)} ({counted(counts[name], 'scenario')}{file})"
     yield ""
 
 
 def _detectors(record: Record) -> Iterator[str]:
-    """Yield the state of each detector, and the machines on which none had its positive control."""
-    shown = {machine: found for machine, found in record.detectors.items() if found}
-    if shown:
-        machines = _number(len(shown), "machine")
-        yield f"Detectors, each shown a fault on {machines} before the first scenario:"
-    lines = sentences(shown)
+    """Yield a line for each detector, with the evidence for its state."""
+    lines = sentences({machine: found for machine, found in record.detectors.items() if found})
     width = max(map(len, lines), default=0)
-    for name, text in lines.items():
-        yield f"  {_one_line(name):{width}}  {_one_line(text)}"
-    if missing := [machine for machine in record.detectors if machine not in shown]:
-        machines = ", ".join(map(_one_line, missing))
-        yield f"No detector was shown a fault on {machines}, so silence proves nothing there."
-    if record.detectors:
+    if lines:
+        yield "Detectors:"
+        yield from (f"  {one_line(name):{width}}  {one_line(text)}" for name, text in lines.items())
         yield ""
 
 
-def _closing(record: Record, facts: Mapping[str, object], directory: Path) -> Iterator[str]:
-    """Yield the counts of verdicts, notes and warnings, the results folder, and what was tested."""
+def _answer(record: Record, found: Sequence[Cause]) -> str:
+    """Return the sentence above the causes."""
+    results = sum(len(cause.results) for cause in found)
+    scenarios = sum(one.ended and one.verdict is not Verdict.NOT_APPLICABLE for one in record.scenarios)
+    of = f"{results} of {counted(scenarios, 'applicable scenario')}"
+    order = ", the gravest first" if len(found) > 1 else ""
+    return f"Not as promised: {of}, by {counted(len(found), 'cause')}{order}."
+
+
+def _closing(
+    record: Record, facts: Mapping[str, object], directory: Path, *, stopped: bool = False
+) -> Iterator[str]:
+    """Yield the counts of verdicts, notes and warnings, the results folder, and what was tested.
+
+    ``stopped`` means that a stage failed: then only the last two are said.
+    """
+    if not stopped:
+        yield from _counts(record)
+        if record.interrupted:
+            yield f"The run was interrupted ({record.interrupted})."
+        elif not record.complete:
+            yield "The run did not come to its own end: the harness was killed."
+        if record.resumed:
+            starts = ", ".join(one_line(start.partition(".")[0]) for start in record.resumed)
+            yield f"The run was resumed at {starts} (UTC)."
+        for note in record.notes:
+            yield f"Note: {one_line(note)}"
+        warnings = facts.get("warnings")
+        if isinstance(warnings, list) and warnings:
+            yield f"The series adds {counted(len(warnings), 'compile warning')} (run.json lists them)."
+        if interfaces := facts.get("interfaces"):
+            yield one_line(f"Dialect {facts.get('dialect', 'unknown')}; {interfaces}.")
+    yield f"Results: {directory}"
+    yield one_line(_tested(facts))
+
+
+def _counts(record: Record) -> Iterator[str]:
+    """Yield the counts of the verdicts, of the test programs, and of the origins."""
     scenarios = record.scenarios
     counts = Counter(result.verdict for result in scenarios)
     parts = [f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict]]
     outcome = summary(record)
     if record.differing:
-        outcome += f", {_number(len(record.differing), 'scenario')} with more than one verdict"
+        outcome += f", {counted(len(record.differing), 'scenario')} with more than one verdict"
     times = max((result.entry.repetition for result in scenarios), default=1)
-    number = _number(len({result.entry.scenario for result in scenarios}), "scenario")
+    number = counted(len({result.entry.scenario for result in scenarios}), "scenario")
     repeated = f", {times} times each" if times > 1 else ""
     yield f"{number}{repeated}: {', '.join(parts) or 'none ran'}; {outcome}."
     if sentence := selftests.summary(record):
         yield sentence
     if sentence := origins_sentence(record):
         yield sentence
-    if record.interrupted:
-        yield f"The run was interrupted ({record.interrupted})."
-    elif not record.complete:
-        yield "The run did not come to its own end: the harness was killed."
-    if record.resumed:
-        starts = ", ".join(_one_line(start.partition(".")[0]) for start in record.resumed)
-        yield f"The run was resumed at {starts} (UTC)."
-    for note in record.notes:
-        yield f"Note: {_one_line(note)}"
-    warnings = facts.get("warnings")
-    if isinstance(warnings, list) and warnings:
-        yield f"The series adds {_number(len(warnings), 'compile warning')} (run.json lists them)."
-    if interfaces := facts.get("interfaces"):
-        yield _one_line(f"Dialect {facts.get('dialect', 'unknown')}; {interfaces}.")
-    yield f"Results: {directory}"
-    yield _one_line(_tested(facts))
 
 
 def _tested(facts: Mapping[str, object]) -> str:
@@ -300,12 +260,3 @@ def _source(facts: Mapping[str, object]) -> str:
         return f"{tree} of {name}"
     series = f"series {name} {identity[:12]}".rstrip()
     return f"{series}, {tree}" if tree else series
-
-
-def _one_line(text: str) -> str:
-    """Return ``text`` on one line, so that a guest cannot forge a line of the report."""
-    return " ".join(text.split())
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
