@@ -21,6 +21,8 @@ from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.files import write_atomically
 
+ANNOUNCED_SECONDS = 10  # a stage that took longer last time is announced when it begins
+
 
 class Stage:
     """One stage in progress.
@@ -77,8 +79,9 @@ class Progress:
         if self._console.is_terminal:
             live = Live(stage, console=self._console, transient=True, refresh_per_second=8)
         else:
-            expected = f" (last time {estimate:.0f} s)" if estimate else ""
-            stage.note(f"started{expected}")
+            if estimate is None or estimate > ANNOUNCED_SECONDS:
+                expected = f" (last time {estimate:.0f} s)" if estimate else ""
+                stage.note(f"started{expected}")
         with live:
             yield stage
         stage.note(f"done in {stage.elapsed:.1f} s")

@@ -138,15 +138,17 @@ def _short(record: Record, every: bool) -> Iterator[str]:
         yield f"{counted(found.total(), 'finding')}, which fail no run; -v lists them."
     shown = {machine: those for machine, those in record.detectors.items() if those}
     if shown:
-        states: dict[State, list[str]] = {}
+        states: dict[tuple[State, int], list[str]] = {}
         for name, variants in by_name(shown).items():
-            for one in variants:
-                states.setdefault(one.state, []).append(one_line(name))
-        for state, names in states.items():
-            yield f"Detectors {state} on {counted(len(shown), 'machine')}: {', '.join(dict.fromkeys(names))}."
+            for one, machines in variants.items():
+                states.setdefault((one.state, len(machines)), []).append(one_line(name))
+        for (state, number), names in states.items():
+            some = f"{number} of " if number < len(shown) else ""
+            where = f"{some}{counted(len(shown), 'machine')}"
+            yield f"Detectors {state} on {where}: {', '.join(dict.fromkeys(names))}."
     if missing := [machine for machine in record.detectors if machine not in shown]:
-        machines = ", ".join(map(one_line, missing))
-        yield f"No detector was shown a fault on {machines}, so silence proves nothing there."
+        names = ", ".join(map(one_line, missing))
+        yield f"No detector was shown a fault on {names}, so silence proves nothing there."
 
 
 def _folded(sentences: Iterator[str], width: int) -> Iterator[str]:
