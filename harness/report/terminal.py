@@ -147,8 +147,8 @@ def _short(record: Record, every: bool) -> Iterator[str]:
             where = f"{some}{counted(len(shown), 'machine')}"
             yield f"Detectors {state} on {where}: {', '.join(dict.fromkeys(names))}."
     if missing := [machine for machine in record.detectors if machine not in shown]:
-        names = ", ".join(map(one_line, missing))
-        yield f"No detector was shown a fault on {names}, so silence proves nothing there."
+        unproven = ", ".join(map(one_line, missing))
+        yield f"No detector was shown a fault on {unproven}, so silence proves nothing there."
 
 
 def _folded(sentences: Iterator[str], width: int) -> Iterator[str]:
