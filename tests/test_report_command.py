@@ -77,18 +77,23 @@ def test_each_format_refuses_what_is_no_run(
     (tmp_path / "old" / "plan.json").write_text('{"run": "x", "entries": [{"id": "y"}]}')
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "plan.json").write_text('{"run": "x", "entr')
-    (tmp_path / "facts").mkdir()
-    (tmp_path / "facts" / "plan.json").write_text('{"run": "x", "entries": []}')
-    (tmp_path / "facts" / "run.json").write_text('{"ser')
     for folder, says in {
         "missing": "is not a folder",
         ".": "holds no plan.json",
         "file": "is not a folder",
         "old": "is not a plan that can be read",
         "cut": "is not a plan that can be read",
-        "facts": "is not JSON",
     }.items():
         assert says in refused(capsys, name, tmp_path / folder), folder
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "ktap"])  # which tells no facts
+def test_each_format_refuses_damaged_facts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "plan.json").write_text('{"run": "x", "entries": []}')
+    (tmp_path / "run.json").write_text('{"ser')
+    assert "is not JSON" in refused(capsys, name, tmp_path)
 
 
 @pytest.mark.parametrize("name", FORMATS)

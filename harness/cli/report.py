@@ -12,7 +12,7 @@ from harness.lib.errors import ExitCode, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
 from harness.lib.text import printable
-from harness.report import junit, kcidb
+from harness.report import junit, kcidb, ktap
 
 Parser = argparse.ArgumentParser
 
@@ -45,6 +45,7 @@ FORMATS: Mapping[str, Format] = {
         lambda args: kcidb.render(args.folder, args.origin),
         _kcidb_options,
     ),
+    "ktap": Format("KTAP, as a kernel's own tests print it", lambda args: ktap.render(args.folder)),
 }
 
 
