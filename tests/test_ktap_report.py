@@ -209,3 +209,9 @@ def test_group_that_was_not_reached_is_one_line() -> None:
     assert [line for line in lines if " MAP" in line] == [
         "not ok 2 MAP # ERROR not-reached: The run did not get past the stage apply (violates)."
     ]
+
+
+def test_finding_has_no_directive(results: ResultsFolder) -> None:
+    record(results, finding=(scenario("finding", strength="info"), "violates"))
+    lines = [line.strip() for line in ktap.render(results.dir).splitlines()]
+    assert lines[lines.index("ok 1 test_map.finding") - 1].startswith("# finding: violates: about finding")
