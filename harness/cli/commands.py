@@ -25,6 +25,7 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
+from harness.lib.shard import Shard
 from harness.mutants import report as score
 from harness.mutants import selection
 from harness.mutants.ledger import Score
@@ -96,6 +97,8 @@ def request_of(args: argparse.Namespace) -> Request:
     options["requirement"] = tuple(
         word for words in options.get("requirement", ()) for word in words.replace(",", " ").split()
     )
+    if "shard" in options:
+        options["shard"] = Shard.parse(options["shard"])
     if not {"series", "kernel", "tree"} & options.keys():
         options["series"] = DEFAULT_SERIES
     for fragment in options["kconfig"]:

@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "run --series reference-feature -k map",
         passes_on=True,
     )
-    for group in (_add_source, _add_kernel, _add_machine, _add_run, _add_resume):
+    for group in (_add_source, _add_kernel, _add_machine, _add_run, _add_shard, _add_resume):
         group(run)
     dry(run)
 
@@ -394,6 +394,16 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=_seed,
         help="shuffle the scenarios, but keep those with the same machine together; the same SEED, a number, "
         "gives the same order (without SEED: a random one, which the last line of the report shows)",
+    )
+
+
+def _add_shard(parser: argparse.ArgumentParser) -> None:
+    """Add the option that runs a part of the selection."""
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="run only the I-th of N parts of the selected scenarios, e.g. 2/4; the kernel's own test "
+        "programs are in the first part; `report --merge` puts the parts together",
     )
 
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.journal import plan_file
 from harness.journal.rescan import rescan
-from harness.journal.writer import EVENTS, PLAN
+from harness.journal.writer import EVENTS
 from harness.lib import jsonl
-from harness.lib.errors import HarnessError
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
-from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Strength, Verdict
+from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Verdict
 
 
 def read(directory: Path) -> Record:
@@ -35,8 +35,8 @@ def read(directory: Path) -> Record:
 
     Raises HarnessError if there is no readable plan.
     """
-    run, planned = _read_plan(directory)
-    joined = _Join(planned)
+    planned = plan_file.read(directory)
+    joined = _Join(planned.own)
     for number, raw in enumerate(jsonl.whole_lines(directory / EVENTS), 1):
         try:
             event = json.loads(raw)
@@ -47,35 +47,7 @@ def read(directory: Path) -> Record:
         else:
             joined.fault(EVENTS, f"line {number} is not a JSON object")
     joined.results = {name: rescan(result, directory) for name, result in joined.results.items()}
-    return joined.record(run)
-
-
-def _read_plan(directory: Path) -> tuple[str, tuple[Entry, ...]]:
-    """Return the name of the run and the entries of its plan."""
-    path = directory / PLAN
-    try:
-        content = json.loads(path.read_bytes())
-        entries = tuple(
-            Entry(
-                id=str(entry["id"]),
-                kind=Kind(entry["kind"]),
-                title=str(entry["title"]),
-                requirements=tuple(str(requirement) for requirement in entry["requirements"]),
-                expected=Verdict(entry["expected"]),
-                strength=Strength(entry["strength"]),
-                repetition=int(entry.get("repetition", 1)),
-                alone=entry.get("alone") is True,
-            )
-            for entry in content["entries"]
-        )
-        return str(content["run"]), entries
-    except FileNotFoundError as error:
-        raise HarnessError(
-            f"{directory} holds no {PLAN}: it is not the results folder of a run, or the run was ended "
-            "before its plan was made."
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise HarnessError(f"{path} is not a plan that can be read ({error!r}).") from error
+    return joined.record(planned.run)
 
 
 class _Join:

@@ -32,7 +32,8 @@ from typing import Unpack
 
 from harness import __version__
 from harness.journal.facts import IDENTITY, RUN, Facts, read_facts
-from harness.journal.writer import PLAN, JournalWriter
+from harness.journal.plan_file import PLAN
+from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 

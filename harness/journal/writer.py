@@ -36,7 +36,6 @@ is ``harness-error``, because only the harness's own death leaves a stage open.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 import weakref
@@ -44,9 +43,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.journal import plan_file
+from harness.journal.plan_file import PLAN
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError, PatchproofError, SeriesError
-from harness.lib.files import write_atomically
+from harness.lib.shard import Shard
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector
@@ -54,7 +55,6 @@ from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry, Record
 from harness.verdict.verdict import IN_GUEST, Verdict
 
-PLAN = "plan.json"
 EVENTS = "events.jsonl"
 #: Characters of one text in an event; endless output of a guest must not fill the journal.
 EVIDENCE_LIMIT = 64 * 1024
@@ -73,8 +73,11 @@ class JournalWriter:
         self._unwritten = False  # resumed, and no event has been written since
         self._lock: weakref.finalize[..., JournalWriter] | None = None
 
-    def plan(self, entries: Iterable[Entry]) -> None:
+    def plan(self, entries: Iterable[Entry], shard: Shard | None = None) -> None:
         """Write the plan, all entries ``not-reached``, and take the lock.
+
+        A run of a ``shard`` writes the whole plan, so that each shard has the same, and names
+        its own number: merge() can check that the shards are those of one selection.
 
         Raises HarnessError if the folder has a plan already, or two entries share an id.
         """
@@ -85,25 +88,8 @@ class JournalWriter:
             raise HarnessError(f"The plan has more than one entry of this name: {', '.join(twice)}.")
         if (self.directory / PLAN).exists():
             raise HarnessError(f"{self.directory / PLAN} exists; a plan is written once. Start a new run.")
-        content = {
-            "run": self.directory.name,
-            "entries": [
-                {
-                    "id": entry.id,
-                    "kind": entry.kind,
-                    "title": entry.title,
-                    "requirements": entry.requirements,
-                    "expected": entry.expected,
-                    "strength": entry.strength,
-                    "repetition": entry.repetition,
-                    "alone": entry.alone,
-                    "verdict": Verdict.NOT_REACHED,
-                }
-                for entry in planned
-            ],
-        }
         self.lock()
-        write_atomically(self.directory / PLAN, json.dumps(content, indent=1) + "\n")
+        plan_file.write(self.directory, planned, shard)
 
     def lock(self) -> None:
         """Keep other processes from writing this journal until this process ends.

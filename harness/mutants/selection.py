@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from typing import Protocol
 
 from harness.lib import paths
 from harness.lib.errors import UsageError
+from harness.lib.shard import Shard
 from harness.series import mutant
 from harness.series.mutant import Mutant
 from harness.verdict.requirements import Matrix
@@ -37,12 +36,8 @@ def load(rules: Matrix, only: str | None, matches: Matcher | None, shard: str | 
         found = [one for one in found if matches(f"{one.id} {one.subject}")]
         if not found:
             raise UsageError(f"No mutant has a name or subject that fits -k {matches.text!r}.")
-    return found if shard is None else _part(found, shard)
-
-
-def _part(mutants: Sequence[Mutant], shard: str) -> list[Mutant]:
-    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", shard)
-    number, total = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not 1 <= number <= total:
-        raise UsageError(f"--shard {shard!r} is no part: write 2/4 for the second of four.")
-    return list(mutants[number - 1 :: total])
+    if shard is None:
+        return found
+    part = Shard.parse(shard)
+    # Every N-th: neighbours are faults of the same code, and take about the same time.
+    return found[part.number - 1 :: part.total]

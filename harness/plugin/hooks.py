@@ -18,7 +18,8 @@ from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
-from harness.plugin import markers, pytest_report
+from harness.lib.text import counted
+from harness.plugin import durations, markers, pytest_report
 from harness.plugin.assertion import explain
 from harness.plugin.items import (
     RUN,
@@ -31,11 +32,12 @@ from harness.plugin.items import (
 )
 from harness.plugin.order import first, in_order, repeated, seed_of
 from harness.plugin.selection import ids_of, one_of_each, split
+from harness.plugin.shards import assign, of_shard
 from harness.report import terminal
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
-from harness.verdict.verdict import STAGES
+from harness.verdict.verdict import STAGES, Kind
 
 pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
 
@@ -83,7 +85,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         request = run_input.request
         seed = seed_of(request.random_order) if request.resume is None else ""
         order = partial(first, ids=run_input.caught_by)
-        session.items[:] = repeated(session.items, request.repeat, seed, order)
+        if request.shard is not None:
+            assign(session.items, request.shard.total, durations.load())
+        whole = repeated(session.items, request.repeat, seed, order)
+        session.items[:], elsewhere = of_shard(whole, request.shard)
+        config.hook.pytest_deselected(items=elsewhere)
         if config.option.collectonly:
             return
         selection = Facts(
@@ -94,7 +100,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         )
         scenarios = {item.nodeid: item for item in session.items if requirement_ids(item)}
         others = [item for item in session.items if not requirement_ids(item)]
-        planned = [(entry_of(item, run_input.series), needs_of(item)) for item in scenarios.values()]
+        selected = [item for item in whole if requirement_ids(item)]
+        planned = [(entry_of(item, run_input.series), needs_of(item)) for item in selected]
         with host_errors(request.results):
             run = config.stash[RUN] = Run(run_input, planned, selection)
     session.items[:] = [*(scenarios[name] for name in run.left), *others]
@@ -109,6 +116,9 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     if run is None:
         return []
     lines = []
+    if (shard := run.request.shard) is not None:
+        count = sum(entry.kind is Kind.SCENARIO for entry in run.planned)
+        lines.append(f"shard {shard}: {counted(count, 'scenario') if count else 'no scenarios'}")
     if run.earlier is not None:
         lines.append(f"resuming {run.results.dir}: {len(run.left) or 'no'} scenarios are left to run")
     if seed := read_facts(run.results.dir).get("random_order"):

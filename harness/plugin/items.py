@@ -23,6 +23,7 @@ RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
 RUN = pytest.StashKey[Run]()  # of the config, once the plan is written
 SCENARIO = pytest.StashKey[ScenarioRun]()  # of an item that runs
 REPETITION = pytest.StashKey[int]()  # of an item that repeats another one, from 2
+SHARD = pytest.StashKey[int]()  # of an item: the number of the shard that runs it, from 1
 
 #: The dialects that a kernel can have; ``auto`` is resolved by the kernel's headers.
 KERNEL_DIALECTS = tuple(dialect for dialect in DIALECTS if dialect != "auto")
@@ -102,4 +103,5 @@ def entry_of(item: pytest.Item, series: Series) -> Entry:
         strength=requirements.load().strength(ids),
         repetition=number,
         alone=needs_of(item).alone,
+        shard=item.stash.get(SHARD, 0),
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from harness.lib.files import digest
-from harness.plugin.items import REPETITION, needs_of, requirement_ids
+from harness.plugin.items import REPETITION, SHARD, needs_of, requirement_ids
 from harness.plugin.selection import split
 from harness.run.needs import USUAL, Needs
 from harness.run.request import ANY_SEED
@@ -100,6 +100,7 @@ def _again(item: pytest.Item, number: int) -> pytest.Item:
         again.callspec = item.callspec
         again.own_markers.extend(item.callspec.marks)
     again.stash[REPETITION] = number
+    again.stash[SHARD] = item.stash.get(SHARD, 0)
     return again
 
 

@@ -14,6 +14,7 @@ from harness.kernel.checkout import kernel_version
 from harness.lib import paths
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.paths import KCONFIG
+from harness.lib.shard import Shard
 from harness.run import sources
 from harness.series import mutant, selftest, series
 from harness.series.selftest import Program
@@ -49,6 +50,7 @@ class Request:
     resume: Path | None = None
     repeat: int = 1
     random_order: str = ""
+    shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"
     until_violated: bool = False
@@ -74,6 +76,11 @@ class Request:
             raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
             raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
+        if self.shard is not None and self.random_order == ANY_SEED:
+            raise UsageError(
+                "All shards of a selection need one order: give --random-order the same SEED, a number, in "
+                "each."
+            )
         if self.base is not None and self.tree is not None:
             raise UsageError(
                 "--tree gives the source itself, so there is no release to choose: leave --base out."

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from harness.actor.start import PrestartedProbe
 from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import Facts, read_facts
+from harness.journal.plan_file import own_entries
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
@@ -17,6 +19,7 @@ from harness.lib import paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
+from harness.lib.shard import FIRST
 from harness.report import junit
 from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
@@ -27,6 +30,7 @@ from harness.run.scenario import ScenarioRun
 from harness.run.selftests import Selftests, entry_of
 from harness.run.stages import Stages, stages_of
 from harness.verdict.record import Entry
+from harness.verdict.verdict import Kind
 
 # Facts of run.json that may change when a run is resumed; the journal notes each change.
 MUTABLE_FACTS = {
@@ -40,8 +44,10 @@ MUTABLE_FACTS = {
 class Run:
     """A run: its results folder, its journal, its machines.
 
-    ``scenarios`` are all selected ones, with their needs, in order.  ``selection`` are the
-    facts of the command line, for run.json.
+    ``scenarios`` are all selected ones, with their needs, in order; a shard runs only its own.
+    ``selection`` are the facts of the command line, for run.json.
+
+    ``planned`` are the entries of this run.
 
     ``left`` are the ids of the scenarios that this process runs: all, or those that an
     ``earlier`` run, which is resumed, never reached.  ``failures`` are the errors that
@@ -57,18 +63,21 @@ class Run:
         self.request = run_input.request
         series = run_input.series
         self.earlier = EarlierRun.of(self.request.resume) if self.request.resume is not None else None
-        programs = run_input.selftests
-        entries = [
+        programs, shard = run_input.selftests, self.request.shard
+        whole = (
             *stages_of(self.request),
             *(entry for entry, _ in scenarios),
-            *map(entry_of, programs),
-        ]
+            *(replace(entry_of(one), shard=0 if shard is None else FIRST) for one in programs),
+        )
+        self.planned = own_entries(whole, shard)
+        if shard is not None and shard.number != FIRST:
+            programs = ()
         if self.earlier is not None:
             self.results, self.journal = self.earlier.results, self.earlier.journal
             if self.request.tree is None and self.request.kernel is None:
                 self.results.require(series=series.name, base_wanted=series.base)
             self.results.require(series=series.name, digest=series.digest)
-            self.earlier.check(entries)
+            self.earlier.check(self.planned)
             self.left = list(self.earlier.left)
             programs = tuple(one for one in programs if entry_of(one).id in self.earlier.selftests_left)
         else:
@@ -76,8 +85,8 @@ class Run:
             self.results.write_run(**selection)
             self.results.write_run(digest=series.digest, resumed=[])
             self.journal = self.results.journal()
-            self.journal.plan(entries)
-            self.left = [entry.id for entry, _ in scenarios]
+            self.journal.plan(whole, shard)
+            self.left = [entry.id for entry in self.planned if entry.kind is Kind.SCENARIO]
         self.results.write_run(program=paths.program_digest())
         self.failures: list[PatchproofError] = []
         self.refusal: PatchproofError | None = None

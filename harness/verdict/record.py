@@ -25,7 +25,8 @@ class Entry:
     ``strength`` is that of the most binding requirement.  ``repetition`` counts from
     1; the id of every repetition but the first ends with it: ``test_x[c] #2``.
     ``alone`` means that no other scenario runs on its machine, because this one may
-    break the kernel.
+    break the kernel.  ``shard`` is the number of the shard that runs it, from 1; it is 0 for a
+    stage, which every shard runs, and in a run that is not split.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Entry:
     strength: Strength = Strength.MUST
     repetition: int = 1
     alone: bool = False
+    shard: int = 0
 
     @property
     def scenario(self) -> str:
