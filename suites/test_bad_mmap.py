@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_data
 from harness.actor.handles import Device, Range
 from harness.actor.mm import open_mapped_file
 from harness.actor.reply import outcome
@@ -142,7 +143,7 @@ def test_a_malformed_mmap_from_python_is_refused(start: Start, ram: Function) ->
 def test_a_read_only_descriptor_cannot_be_mapped(owner: Actor, ram: Function, finding: Finding) -> None:
     """mmap() with PROT_READ of an O_RDONLY descriptor is EINVAL, and of an O_RDWR one succeeds."""
     device = owner.open(ram.address)
-    assert owner.map(owner.export(device, RAM_BAR, SPAN), prot="r").load32(0) is not None
+    require_data(owner.map(owner.export(device, RAM_BAR, SPAN), prot="r"))
     buffer = owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
     with nothing_left(owner):
         answer = outcome(lambda: owner.map(buffer, prot="r"))
@@ -161,7 +162,7 @@ def test_opening_a_device_fd_mapping_gives_no_dmabuf(owner: Actor, ram: Function
     before = holder.descriptors()
     with nothing_left(owner):
         assert outcome(lambda: open_mapped_file(mapping)) in ("ENXIO", "EPERM", "EACCES")
-    assert holder.descriptors() == before
+    assert holder.descriptors() == before, "the number of open descriptors has changed"
 
 
 # -- import ----------------------------------------------------------------------------

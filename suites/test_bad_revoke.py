@@ -13,6 +13,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_data, require_pages
 from harness.actor.handles import Buffer, Range
 from harness.actor.ioctl import (
     BAD_POINTERS,
@@ -128,14 +129,15 @@ ROWS_OF = {
 }
 
 
-def revocation_deviations(live: LiveBuffer, targets: Iterable[Row]) -> list[str]:
-    """List what differs from the rows; a refused revoke must also leave the live DMABUF as it was."""
+def require_rows(live: LiveBuffer, targets: Iterable[Row]) -> None:
+    """Raise Mismatch if a revoke differs from its row, or changes the live DMABUF."""
     wrong = []
     for one in targets:
         target = one.make(live)
         errno = one.by_device if live.by_device else one.by_dmabuf
         wrong += deviations(live.owner, {one.what: partial(live.revoke, target)}, [errno])
-    return [*wrong, *([] if live.alive() else ["the live DMABUF has changed"])]
+    require_none(wrong)
+    live.require_alive()
 
 
 @requirement("ERR-00")
@@ -143,7 +145,7 @@ def revocation_deviations(live: LiveBuffer, targets: Iterable[Row]) -> list[str]
 @pytest.mark.parametrize("name", [pytest.param(name, marks=requirement(name)) for name in ROWS_OF])
 def test_a_revoke_of_no_live_dmabuf_is_refused(c_live: LiveBuffer, name: str) -> None:
     """A revoke of anything but a live DMABUF of the device gets its row's errno and leaves nothing behind."""
-    require_none(revocation_deviations(c_live, ROWS_OF[name]))
+    require_rows(c_live, ROWS_OF[name])
 
 
 @requirement("ERR-00", *ROWS_OF)
@@ -152,7 +154,7 @@ def test_a_revoke_from_python_of_no_live_dmabuf_is_refused(start: Start, ram: Fu
     """Every row of the table holds for the Python probe."""
     owner = start("python")
     live = LiveBuffer(owner, owner.open(ram.address, "cdev"))
-    require_none(revocation_deviations(live, TARGETS))
+    require_rows(live, TARGETS)
 
 
 # -- other devices, and other states of the device -------------------------------------
@@ -166,7 +168,7 @@ def test_a_revoke_by_another_device_is_enodev(live: LiveBuffer, second_ram: Func
     mapping = live.owner.map(other)
     assert mapping.stamp(seed=0x60) is None
     require_refused(live.owner, {"revoke": lambda: live.revoke(other)}, "ENODEV")
-    assert mapping.pages() == live.owner.map(other).pages() == list(range(0x60, 0x60 + PAGES))
+    require_pages(range(0x60, 0x60 + PAGES), mapping, live.owner.map(other))
     live.require_alive()
 
 
@@ -245,7 +247,7 @@ def test_a_revoke_in_d3hot_succeeds(owner: Actor, rng: Function) -> None:
     device = owner.open(rng.address)
     buffer = owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
     mapping = owner.map(buffer)
-    assert isinstance(mapping.load32(0), int)
+    require_data(mapping)
     with nothing_left(owner):
         device.power(D3HOT)
         owner.revoke(buffer)
@@ -371,7 +373,7 @@ def test_a_revoke_by_another_revisions_call_is_enotty(
             name: outcome(attempt) for kind, (name, attempt) in attempts.items() if kind not in offered
         }
     finding(f"interfaces of other revisions: {answers}")
-    assert set(answers.values()) == {"ENOTTY"}
+    assert answers == dict.fromkeys(answers, "ENOTTY")
     live.require_alive()
 
 

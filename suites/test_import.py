@@ -11,7 +11,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Device, Range
 from harness.actor.ioctl import Anchor, Argument, call
 from harness.actor.iommufd import AddressSpace
-from harness.actor.reply import refusal
+from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
@@ -279,4 +279,4 @@ def test_the_end_of_an_importer_does_not_affect_the_owner(
     c_owner.revoke(buffer)
     path.require_lost("after the revoke")
     again.close()
-    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: c_owner.revoke(buffer)) == "EBADFD"

@@ -12,7 +12,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping
 from harness.actor.ioctl import Anchor, Argument, Part, call
 from harness.actor.iommufd import AddressSpace, Container
-from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
@@ -77,7 +77,7 @@ def test_a_malformed_import_is_refused(c_owner: Actor, ram: Function, importer: 
     for errno, calls in MALFORMED.items():
         require_refused(c_owner, {one: partial(one.make, space, file) for one in calls}, errno)
     MapFile().make(space, file)
-    assert refusal(lambda: MapFile().make(space, file)) == "EEXIST"
+    assert outcome(lambda: MapFile().make(space, file)) == "EEXIST"
     assert space.unmap(IOVA, LENGTH) == LENGTH
     MapFile(start=PAGE, length=LENGTH - PAGE).make(space, file)
     assert space.unmap() == LENGTH - PAGE
@@ -98,10 +98,10 @@ def test_iommufd_imports_no_dmabuf_by_address(c_owner: Actor, ram: Function, imp
     attached, later = AddressSpace.of(importer), AddressSpace.of(importer)
     attached.attach()
     for mapping in mappings:
-        assert refusal(partial(attached.map, mapping, IOVA)) == "EFAULT"
+        assert outcome(partial(attached.map, mapping, IOVA)) == "EFAULT"
     # iommufd looks up pages only when there is a page table.
     later.map(mappings[0], IOVA)
-    assert refusal(later.attach) == "EFAULT"
+    assert outcome(later.attach) == "EFAULT"
     later.unmap()
     memory = c_owner.map(c_owner.make("memfd", LENGTH))
     for space in (attached, later):
@@ -115,7 +115,7 @@ def test_iommufd_as_a_container_takes_no_dmabuf(c_owner: Actor, ram: Function, r
     mappings = dmabuf_mappings(c_owner, ram)
     container = Container(c_owner.open(registers.address, "compat"))
     for mapping in mappings:
-        assert refusal(partial(container.map, mapping, IOVA)) == "EFAULT"
+        assert outcome(partial(container.map, mapping, IOVA)) == "EFAULT"
     container.map(c_owner.map(c_owner.make("memfd", LENGTH)), IOVA)
 
 

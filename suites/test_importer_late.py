@@ -11,7 +11,7 @@ from harness.actor.actor import Actor
 from harness.actor.call import Call
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY
 from harness.actor.importer import NEVER, Importer
-from harness.actor.reply import refusal
+from harness.actor.reply import outcome
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import requirement
@@ -92,4 +92,4 @@ def test_map_while_the_owner_is_held_is_refused(c_owner: Actor, importers: Impor
         attempt = Call.begin(late, importer.map)
     assert attempt.outcome() == "ENODEV"
     assert call.outcome() == "success"
-    assert refusal(importer.map) == "ENODEV"
+    assert outcome(importer.map) == "ENODEV"

@@ -9,7 +9,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Range
 from harness.actor.importer import Entry
-from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
@@ -71,7 +71,7 @@ def test_kernel_mapping_for_an_importer_is_refused(
 ) -> None:
     """An importer that wants the DMABUF in the kernel's address space (vmap) gets EINVAL."""
     one, other = Shared.of(c_owner, ram).attached(importers(c_owner)), importers(c_owner)
-    assert refusal(one.vmap) == "EINVAL"
+    assert outcome(one.vmap) == "EINVAL"
     other.attach(c_owner.make("heap", PAGE))
     other.vmap()
 
@@ -100,7 +100,7 @@ def test_mapping_through_an_importer_ends_as_any_other(
     assert c_owner.page_table(touched).is_empty()
     assert (touched.pages(), untouched.pages()) == (gone, gone)
     assert touched.store32(0, 0xBAD) == gone[0]
-    assert refusal(lambda: one.mmap(shared.buffer.size)) == "ENODEV"
+    assert outcome(lambda: one.mmap(shared.buffer.size)) == "ENODEV"
     assert ram_witness.pages(3 * PAGE, 2 * PAGE) == words
     if way in GIVE_BACK:
         GIVE_BACK[way](shared)

@@ -9,7 +9,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Range
 from harness.actor.importer import Event
-from harness.actor.reply import Refused, refusal
+from harness.actor.reply import Refused, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
@@ -73,7 +73,7 @@ def test_importer_is_told_before_the_device_sleeps(
     (event,) = one.events("notified")
     require_careful(event)
     assert not one.counts().mapped
-    assert refusal(one.map) == "ENODEV"
+    assert outcome(one.map) == "ENODEV"
     device.power(D0)
     one.map()
 
@@ -135,7 +135,7 @@ def test_importer_maps_again_after_a_suspension(
     TAKE_AWAY[way](shared)
     assert not one.counts().mapped
     if way in GIVE_BACK:
-        assert refusal(one.map) == "ENODEV"
+        assert outcome(one.map) == "ENODEV"
         GIVE_BACK[way](shared)
     one.map()
     assert one.entries() == entries

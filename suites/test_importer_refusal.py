@@ -12,7 +12,7 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.importer import Importer, prime
-from harness.actor.reply import outcome, refusal
+from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, needs_option, requirement
@@ -46,7 +46,7 @@ def test_importer_that_cannot_let_go_of_a_bar_is_refused(
     shared, one = in_state(c_owner, ram, state), importers(c_owner)
     other = importers(c_owner)
     before = attachments(guest)
-    assert refusal(lambda: one.attach(shared.buffer, kind, device=ram.address)) == "EOPNOTSUPP"
+    assert outcome(lambda: one.attach(shared.buffer, kind, device=ram.address)) == "EOPNOTSUPP"
     assert attachments(guest) == before
     require_accepted_elsewhere(c_owner, lambda: other.attach(c_owner.make("udmabuf", PAGE), kind))
     assert attachments(guest) == before + 1
@@ -57,7 +57,7 @@ def test_importer_that_cannot_let_go_of_a_bar_is_refused(
 def test_importer_without_a_callback_is_refused(c_owner: Actor, ram: Function, importers: Importers) -> None:
     """An importer without a callback gets EOPNOTSUPP, and the kernel does not complain."""
     shared, one = Shared.of(c_owner, ram), importers(c_owner)
-    assert refusal(lambda: one.attach(shared.buffer, "nocallback", device=ram.address)) == "EOPNOTSUPP"
+    assert outcome(lambda: one.attach(shared.buffer, "nocallback", device=ram.address)) == "EOPNOTSUPP"
     require_accepted_elsewhere(c_owner, lambda: one.attach(c_owner.make("udmabuf", PAGE), "nocallback"))
 
 
@@ -67,7 +67,7 @@ def test_importer_without_a_callback_is_refused(c_owner: Actor, ram: Function, i
 def test_vgem_cannot_import(c_owner: Actor, ram: Function, guest: Guest, state: str) -> None:
     """A DRM driver that imports for good (vgem) gets EOPNOTSUPP in every state."""
     shared = in_state(c_owner, ram, state)
-    assert refusal(lambda: prime(shared.buffer)) == "EOPNOTSUPP"
+    assert outcome(lambda: prime(shared.buffer)) == "EOPNOTSUPP"
     assert attachments(guest) == 0
     require_accepted_elsewhere(c_owner, lambda: prime(c_owner.make("udmabuf", PAGE)))
 
@@ -82,8 +82,8 @@ def test_nobody_can_attach_to_what_was_taken_away(
     early = shared.mapped(importers(c_owner))
     TAKE_AWAY[state](shared)
     late = importers(c_owner)
-    assert refusal(lambda: late.attach(shared.buffer, device=ram.address)) == "ENODEV"
-    assert refusal(early.map) == "ENODEV"
+    assert outcome(lambda: late.attach(shared.buffer, device=ram.address)) == "ENODEV"
+    assert outcome(early.map) == "ENODEV"
     assert early.counts().events["unmapped"] == 1
 
 
@@ -120,6 +120,6 @@ def require_loses_what_it_pinned(shared: Shared, one: Importer) -> None:
     shared.device.decode_memory(False)
     counts = one.counts()
     assert (counts.pins, counts.mapped, counts.events["notified"]) == (2, False, 1)
-    assert refusal(one.map) == "ENODEV"
+    assert outcome(one.map) == "ENODEV"
     one.unpin()
     one.detach()

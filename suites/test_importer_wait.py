@@ -12,7 +12,7 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Device
 from harness.actor.importer import USAGES, Span, unload
 from harness.actor.iommufd import AddressSpace
-from harness.actor.reply import refusal
+from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.slabs import Slabs
@@ -179,7 +179,7 @@ def test_close_of_a_device_after_its_buffer_was_taken_away(
     one = shared.mapped(importers(c_owner))
     TAKE_AWAY[first](shared)
     shared.device.close()
-    assert refusal(one.map) == "ENODEV"
+    assert outcome(one.map) == "ENODEV"
     shared = Shared.of(c_owner, ram)
     shared.mapped(importers(c_owner))
 
@@ -201,7 +201,7 @@ def test_nothing_is_left_of_detached_importers(
         assert (counts.attached, counts.mapped, counts.pins, counts.fences) == (False, False, 0, 0)
         assert counts.events["mapped"] == counts.events["unmapped"] == 1
     assert attachments(guest) == before
-    assert refusal(lambda: unload(c_owner)) == "EAGAIN"
+    assert outcome(lambda: unload(c_owner)) == "EAGAIN"
     for one in ours:
         one.close()
     shared.buffer.close()

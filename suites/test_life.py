@@ -16,7 +16,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Mapping, Range
-from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
@@ -52,7 +52,7 @@ def test_closing_the_device_ends_all_access(
     for mapping in (touched, untouched):
         assert mapping.pages() == GONE
         assert mapping.store32(PAGE, 0xBAD) == GONE[1]
-    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+    assert outcome(lambda: owner.map(buffer)) == "ENODEV"
     assert ram_witness.pages(0, LENGTH) == list(range(PAGES))
     owner.open(ram.address, via).close()
 
@@ -84,7 +84,7 @@ def test_a_device_fd_mapping_keeps_the_device_open(owner: Actor, memory: MemoryD
     assert mapping.pages() == owner.map(buffer).pages() == list(range(0x200, 0x200 + PAGES))
     view.unmap()
     assert mapping.pages() == GONE
-    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+    assert outcome(lambda: owner.map(buffer)) == "ENODEV"
 
 
 @requirement("LIFE-03")
@@ -97,7 +97,7 @@ def test_a_client_does_not_block_the_unbind(owner: Actor, ram: Function, guest: 
     device.close()
     guest.unbind(ram)
     assert mapping.pages() == GONE
-    assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+    assert outcome(lambda: owner.map(buffer)) == "ENODEV"
     guest.rebind(ram)
     fresh = owner.open(ram.address, via)
     assert owner.map(owner.export(fresh, RAM_BAR, SPAN)).stamp(seed=0x300) is None
@@ -119,7 +119,7 @@ def test_a_client_does_not_block_the_removal(c_owner: Actor, ram: Function, gues
     fresh = c_owner.open(ram.address, via)
     assert c_owner.map(c_owner.export(fresh, RAM_BAR, SPAN)).stamp(seed=0x300) is None
     assert client_mapping.pages() == GONE
-    assert refusal(lambda: client.map(buffer)) == "ENODEV"
+    assert outcome(lambda: client.map(buffer)) == "ENODEV"
 
 
 @requirement("LIFE-04", "LIFE-14")
@@ -159,7 +159,7 @@ def test_reopening_the_device_revives_no_dmabuf(owner: Actor, ram: Function, via
     for _ in range(2):
         assert view.stamp(seed=0x400) is None
         assert old.pages() == GONE
-        assert refusal(lambda: owner.map(buffer)) == "ENODEV"
+        assert outcome(lambda: owner.map(buffer)) == "ENODEV"
         again.decode_memory(False)
         again.decode_memory(True)
     assert owner.map(owner.export(again, RAM_BAR, SPAN)).pages() == view.pages()
@@ -175,7 +175,7 @@ def test_a_reset_after_reopening_revives_no_dmabuf(c_owner: Actor, ram: Function
     again = c_owner.open(ram.address)
     again.reset()
     assert old.pages() == GONE
-    assert refusal(lambda: c_owner.map(buffer)) == "ENODEV"
+    assert outcome(lambda: c_owner.map(buffer)) == "ENODEV"
 
 
 @requirement("LIFE-05")
@@ -189,7 +189,7 @@ def test_a_reopened_device_cannot_revoke_old_dmabufs(owner: Actor, ram: Function
     first.close()
     again = owner.open(ram.address)
     for buffer in (live, revoked):
-        assert refusal(partial(owner.revoke, buffer, device=again)) == "ENODEV"
+        assert outcome(partial(owner.revoke, buffer, device=again)) == "ENODEV"
     assert mapping.pages() == GONE
 
 
@@ -207,7 +207,7 @@ def test_killing_the_owner_ends_all_access(c_owner: Actor, ram: Function, guest:
     c_owner.signal(owner, "kill")
     assert c_owner.reap(owner) == "signal=9"
     assert touched.pages() == untouched.pages() == GONE
-    assert refusal(lambda: client.map(buffer)) == "ENODEV"
+    assert outcome(lambda: client.map(buffer)) == "ENODEV"
     guest.unbind(ram)
     assert touched.pages() == GONE
 
@@ -425,7 +425,7 @@ def failing_exports(owner: Actor, device: Device, kind: str) -> dict[str, int]:
     """Export for about a second; count the answers by errno."""
     if kind == "c":
         return owner.attempts(device, RAM_BAR, LENGTH, 1000)
-    return dict(Counter(refusal(lambda: owner.export(device, RAM_BAR, SPAN)) for _ in range(100)))
+    return dict(Counter(outcome(lambda: owner.export(device, RAM_BAR, SPAN)) for _ in range(100)))
 
 
 @requirement("LIFE-11", "ERR-28")
@@ -462,7 +462,7 @@ def test_an_o_path_descriptor_may_outlive_the_file(c_owner: Actor, ram: Function
     device.reset()
     device.decode_memory(False)
     device.decode_memory(True)
-    assert refusal(lambda: c_owner.map(path)) == "EBADF"
+    assert outcome(lambda: c_owner.map(path)) == "EBADF"
     assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).stamp() is None
     device.close()
     path.close()

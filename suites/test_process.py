@@ -14,7 +14,7 @@ from harness.actor.handles import Buffer, Range
 from harness.actor.ioctl import call
 from harness.actor.mm import open_mapped_file, shared_files
 from harness.actor.processes import leave, orphan, receive, seized, send
-from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
@@ -56,7 +56,7 @@ def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram
     assert client.map(client_buffer).pages() == [40, 41, 7, 0]
     assert client.map(client_buffer, PAGE, 3 * PAGE).pages() == [0]
     for length, offset in ((5 * PAGE, 0), (PAGE, 4 * PAGE), (2 * PAGE, 3 * PAGE), (PAGE, ram.bars[RAM_BAR])):
-        assert refusal(partial(client.map, client_buffer, length, offset)) == "EINVAL"
+        assert outcome(partial(client.map, client_buffer, length, offset)) == "EINVAL"
     of_the_system = shared_files(client, lambda name: name.startswith("/usr/"))
     assert of_the_system == {"/dmabuf:": 5 * PAGE}
 
@@ -78,7 +78,7 @@ def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function)
     owner.revoke(buffer)
     assert [mapping.pages() for mapping in mappings] == [GONE] * len(mappings)
     for one in held:
-        assert refusal(partial(one.actor.map, one)) == "ENODEV"
+        assert outcome(partial(one.actor.map, one)) == "ENODEV"
 
 
 # -- fork() ----------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_a_revoked_mapping_is_inherited_revoked(owner: Actor, ram: Function) -> 
     below = child.fork("below")
     assert below.adopt(mapping).pages() == GONE
     inherited = replace(buffer, actor=below)
-    assert refusal(lambda: below.map(inherited)) == "ENODEV"
+    assert outcome(lambda: below.map(inherited)) == "ENODEV"
 
 
 @requirement("MP-05")
@@ -214,7 +214,7 @@ def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
     assert mapping.pages() == stamped(3)
     owner.revoke(kept)
     assert mapping.pages() == GONE
-    assert refusal(lambda: child.map(survivors.buffers[0])) == "ENODEV"
+    assert outcome(lambda: child.map(survivors.buffers[0])) == "ENODEV"
 
 
 # -- clients that hang -----------------------------------------------------------------
@@ -338,12 +338,12 @@ def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function
     assert client_mapping.stamp(seed=0x21) is None
     assert owner.map(buffer).pages() == client_mapping.pages() == stamped(0x21)
     answers = {
-        number: refusal(partial(call, inside, client_buffer, number))
+        number: outcome(partial(call, inside, client_buffer, number))
         for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)
     }
     assert set(answers.values()) == {"ENOTTY"}, answers
     for via in ("group", "cdev"):
-        assert refusal(partial(inside.open, ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
+        assert outcome(partial(inside.open, ram.address, via)) in ("EACCES", "EPERM", "EBUSY")
     assert client_mapping.pages() == stamped(0x21)
     owner.revoke(buffer)
     assert client_mapping.pages() == GONE
@@ -372,7 +372,7 @@ def test_a_dmabuf_in_a_socket_queue_arrives_revoked(start: Start, ram: Function,
     late = receive(client, buffer)
     assert late.seek() == LENGTH
     for one in (early, late):
-        assert refusal(partial(client.map, one)) == "ENODEV"
+        assert outcome(partial(client.map, one)) == "ENODEV"
     assert mapping.pages() == GONE
 
 
@@ -433,7 +433,7 @@ def gained(attempt: Callable[[], Buffer]) -> str:
     except Refused as refused:
         return refused.errno
     for prot in ("w", "rw"):
-        assert refusal(partial(got.actor.map, got, prot=prot)) == "EACCES"
+        assert outcome(partial(got.actor.map, got, prot=prot)) == "EACCES"
     return "a descriptor"
 
 
@@ -447,4 +447,4 @@ def test_opening_a_mapping_gives_no_descriptor(owner: Actor, ram: Function) -> N
         mapping = holder.map(client_buffer)
         client_buffer.close()
         assert mapping.stamp() is None
-        assert refusal(partial(open_mapped_file, mapping)) in ("ENXIO", "EPERM", "EACCES")
+        assert outcome(partial(open_mapped_file, mapping)) in ("ENXIO", "EPERM", "EACCES")

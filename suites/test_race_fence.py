@@ -19,7 +19,7 @@ from harness.actor.call import Call
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
 from harness.actor.ioctl import SET, VFIO_DEVICE_FEATURE, Abi, Argument, feature
 from harness.actor.late_page import HELD_IN, LatePage
-from harness.actor.reply import BUS_ADRERR, ActorDiedError, Fault, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, ActorDiedError, Fault, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import TAINT_SOFT_LOCKUP
@@ -159,7 +159,7 @@ def require_revoked(party: Party, mapping: Mapping) -> None:
         assert mapping.pages() == GONE
         event()
     assert mapping.pages() == GONE
-    assert refusal(lambda: party.client.map(party.theirs)) == "ENODEV"
+    assert outcome(lambda: party.client.map(party.theirs)) == "ENODEV"
 
 
 @requirement("RACE-06")
@@ -236,7 +236,7 @@ def test_a_held_revoke_outlives_the_close_of_all_others(
     page.release()
     assert call.outcome() == ("EBADFD" if revoked_meanwhile else "success")
     assert mapping.pages() == GONE
-    assert refusal(lambda: second.actor.revoke(given[0], device=second)) == "EBADFD"
+    assert outcome(lambda: second.actor.revoke(given[0], device=second)) == "EBADFD"
     second.close()
     guest.unbind(ram)
 

@@ -15,7 +15,7 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.ioctl import VFIO_DEVICE_FEATURE
-from harness.actor.reply import BUS_ADRERR, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, on_dialect, requirement
@@ -190,8 +190,8 @@ def test_system_calls_on_a_revoked_mapping_are_efault(
     assert view.store32(place, OURS) is None
     kept = view.load32(place)
     for mapping in (touched, untouched):
-        assert refusal(partial(mapping.copy_out, place)) == "EFAULT"
-        assert refusal(partial(mapping.copy_in, place, THEIRS)) == "EFAULT"
+        assert outcome(partial(mapping.copy_out, place)) == "EFAULT"
+        assert outcome(partial(mapping.copy_in, place, THEIRS)) == "EFAULT"
     assert view.load32(place) == kept
 
 
@@ -326,8 +326,8 @@ def test_mmap_and_revoke_of_a_revoked_dmabuf_are_refused(
     assert mapping.stamp(seed=5) is None
     owner.revoke(buffer)
     for _ in range(2):
-        assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
-    errnos = {refusal(partial(owner.map, buffer, PAGE, *part)) for part in PARTS}
+        assert outcome(lambda: owner.revoke(buffer)) == "EBADFD"
+    errnos = {outcome(partial(owner.map, buffer, PAGE, *part)) for part in PARTS}
     finding(f"mmap() of a revoked DMABUF is {' or '.join(sorted(errnos))}.")
     assert mapping.load32(0) == GONE[0]
     assert kept.pages() == list(range(5, 5 + PAGES))
@@ -343,7 +343,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
     c_owner.revoke(buffer)
     late = c_owner.give(buffer, c_owner.spawn("late", uid=NOBODY))
     for held in (client_buffer, late):
-        refusal(partial(mapped, held))
+        outcome(partial(mapped, held))
 
 
 @requirement("RACE-02", "REV-04")
@@ -369,9 +369,9 @@ def test_a_revoke_by_any_descriptor_ends_all_mappings(c_owner: Actor, ram: Funct
     c_owner.revoke(copy)
     assert [mapping.pages() for mapping in mappings] == [GONE] * 3
     for held in (buffer, copy):
-        assert refusal(partial(c_owner.revoke, held)) == "EBADFD"
+        assert outcome(partial(c_owner.revoke, held)) == "EBADFD"
     for held in (buffer, copy, client_buffer):
-        refusal(partial(mapped, held))
+        outcome(partial(mapped, held))
 
 
 @requirement("REV-06")
@@ -384,7 +384,7 @@ def test_a_duplicate_revokes_what_the_first_mapped(owner: Actor, memory: MemoryD
     assert mapping.load32(PAGE) == 1
     owner.revoke(copy)
     assert mapping.load32(PAGE) == GONE[1]
-    refusal(lambda: mapped(copy))
+    outcome(lambda: mapped(copy))
 
 
 @requirement("REV-07")
@@ -397,8 +397,8 @@ def test_an_unused_dmabuf_can_be_revoked(owner: Actor, memory: MemoryDevice) -> 
     mapping.unmap()
     for buffer in (unmapped, fresh):
         owner.revoke(buffer)
-        refusal(partial(mapped, buffer))
-        assert refusal(partial(owner.revoke, buffer)) == "EBADFD"
+        outcome(partial(mapped, buffer))
+        assert outcome(partial(owner.revoke, buffer)) == "EBADFD"
 
 
 @requirement("REV-17")
@@ -407,7 +407,7 @@ def test_an_imported_dmabuf_can_be_revoked(c_owner: Actor, ram: Function, import
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
     importer.import_buffer(buffer, IOVA)
     c_owner.revoke(buffer)
-    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
 @requirement("REV-08", "REV-05")
@@ -420,11 +420,11 @@ def test_a_revoke_while_memory_is_off_is_permanent(owner: Actor, ram: Function) 
     with memory_off(device):
         assert control.load32(0) == mapping.load32(0) == GONE[0]
         owner.revoke(buffer)
-        assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
+        assert outcome(lambda: owner.revoke(buffer)) == "EBADFD"
     assert control.pages() == list(range(9, 9 + PAGES))
     assert mapping.load32(PAGE) == GONE[1]
-    refusal(lambda: mapped(buffer))
-    assert refusal(lambda: owner.revoke(buffer)) == "EBADFD"
+    outcome(lambda: mapped(buffer))
+    assert outcome(lambda: owner.revoke(buffer)) == "EBADFD"
 
 
 @contextmanager
@@ -459,8 +459,8 @@ def check_stays_revoked(
     assert control.pages() == pages
     assert mapping.pages() == GONE[: len(pages)]
     assert mapping.store32(0, 0) == GONE[0]
-    refusal(lambda: mapped(revoked))
-    assert refusal(lambda: owner.revoke(revoked)) == "EBADFD"
+    outcome(lambda: mapped(revoked))
+    assert outcome(lambda: owner.revoke(revoked)) == "EBADFD"
 
 
 @requirement("REV-05")
@@ -525,7 +525,7 @@ def test_a_client_cannot_revoke(c_owner: Actor, ram: Function) -> None:
     assert mapping.stamp(seed=3) is None
     for held in (client_buffer, buffer):
         for request in (DMA_BUF_IOCTL_REVOKE, VFIO_DEVICE_FEATURE, VFIO_DEVICE_PCI_DMABUF_REVOKE):
-            assert refusal(partial(held.ioctl, request)) == "ENOTTY"
+            assert outcome(partial(held.ioctl, request)) == "ENOTTY"
     assert (
         client_mapping.pages()
         == mapping.pages()
@@ -547,7 +547,7 @@ def test_any_holder_can_revoke(c_owner: Actor, ram: Function) -> None:
     assert client_mapping.pages() == list(range(3, 3 + PAGES))
     client_buffer.ioctl(DMA_BUF_IOCTL_REVOKE)
     assert client_mapping.pages() == mapping.pages() == GONE
-    assert refusal(lambda: c_owner.revoke(buffer)) == "EBADFD"
+    assert outcome(lambda: c_owner.revoke(buffer)) == "EBADFD"
 
 
 @requirement("REV-11")
@@ -558,7 +558,7 @@ def test_a_revoke_ioctl_of_another_exporter_is_einval(c_owner: Actor, kind: str)
     buffer = c_owner.make(kind, LENGTH)
     mapping = mapped(buffer)
     assert mapping.stamp(seed=1) is None
-    assert refusal(lambda: buffer.ioctl(DMA_BUF_IOCTL_REVOKE)) == "EINVAL"
+    assert outcome(lambda: buffer.ioctl(DMA_BUF_IOCTL_REVOKE)) == "EINVAL"
     assert mapping.pages() == mapped(buffer).pages() == list(range(1, 1 + PAGES))
 
 
@@ -570,7 +570,7 @@ def test_a_device_revokes_only_what_it_exported(owner: Actor, ram: Function, sec
     buffer, foreign = owner.export(device, RAM_BAR, SPAN), owner.export(other, RAM_BAR, SPAN)
     mapping, untouched = mapped(foreign), mapped(foreign)
     assert mapping.stamp(seed=2) is None
-    assert refusal(lambda: owner.revoke(foreign, device=device)) == "ENODEV"
+    assert outcome(lambda: owner.revoke(foreign, device=device)) == "ENODEV"
     assert mapping.pages() == untouched.pages() == mapped(foreign).pages() == list(range(2, 2 + PAGES))
     assert isinstance(mapped(buffer).load32(0), int)
     owner.revoke(foreign, device=other)
@@ -588,7 +588,7 @@ def test_a_revoke_of_another_exporters_dmabuf_is_enodev(c_owner: Actor, ram: Fun
     buffer = c_owner.make(kind, LENGTH)
     mapping = mapped(buffer)
     assert mapping.stamp(seed=1) is None
-    assert refusal(lambda: c_owner.revoke(buffer, device=device)) == "ENODEV"
+    assert outcome(lambda: c_owner.revoke(buffer, device=device)) == "ENODEV"
     assert mapping.pages() == mapped(buffer).pages() == list(range(1, 1 + PAGES))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.handles import PCI_COMMAND, Device, Range
-from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, refusal
+from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
@@ -141,7 +141,7 @@ def test_an_export_while_memory_is_off_maps_when_it_is_on(
     device.decode_memory(False)
     buffers = [owner.export(device, RAM_BAR, [Range(first * PAGE, 2 * PAGE)]) for first in (0, 4)]
     for buffer in buffers:
-        refusal(partial(owner.map, buffer))
+        outcome(partial(owner.map, buffer))
     device.decode_memory(True)
     assert [owner.map(buffer).pages() for buffer in buffers] == [[0, 1], [4, 5]]
     assert before.pages() == SHOWN
@@ -161,7 +161,7 @@ def test_a_revoke_while_memory_is_off_keeps_the_others(owner: Actor, ram: Functi
     device.decode_memory(True)
     first, middle, last = (mapping.pages() for mapping in mappings)
     assert (first, middle, last) == ([*range(PAGES)], GONE, [*range(0x200, 0x200 + PAGES)])
-    refusal(lambda: owner.map(buffers[1]))
+    outcome(lambda: owner.map(buffers[1]))
     assert [owner.map(buffers[number]).load32(0) for number in (0, 2)] == [0, 0x200]
 
 
@@ -177,13 +177,13 @@ def test_d3hot_ends_all_access_until_d0_with_memory_on(c_owner: Actor, rng: Func
     device.power(D3HOT)
     reach.require_gone()
     buffer = c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)])
-    refusal(lambda: c_owner.map(buffer))
+    outcome(lambda: c_owner.map(buffer))
     for memory in (True, False):
         device.decode_memory(memory)
         reach.require_gone()
     device.power(D0)
     reach.require_gone()
-    refusal(lambda: c_owner.map(buffer))
+    outcome(lambda: c_owner.map(buffer))
     device.decode_memory(True)
     reach.require_back()
     assert c_owner.map(buffer).load32(0) == reach.words[0]
@@ -203,7 +203,7 @@ def test_low_power_ends_all_access_until_its_exit(c_owner: Actor, function: Func
     reach.require_gone()
     guest.await_suspend(function)
     reach.require_gone()
-    assert refusal(device.enter_low_power) == "EINVAL"
+    assert outcome(device.enter_low_power) == "EINVAL"
     reach.require_gone()
     device.exit_low_power()
     reach.require_back()
@@ -268,7 +268,7 @@ def test_a_wakeup_does_not_turn_memory_on(
         assert device.wakeups() == 1
         if not memory:
             reach.require_gone()
-            assert refusal(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
+            assert outcome(lambda: importer.import_buffer(reach.buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
     reach.require_back()
 
@@ -322,7 +322,7 @@ def test_an_export_in_low_power_maps_after_its_exit(
     else:
         finding("A DMABUF exported in low power can be mapped.")
         assert early.pages() == GONE
-    assert refusal(lambda: importer.import_buffer(buffer, IOVA)) == "ENODEV"
+    assert outcome(lambda: importer.import_buffer(buffer, IOVA)) == "ENODEV"
     device.exit_low_power()
     assert c_owner.map(buffer).pages() == SHOWN
 
@@ -450,7 +450,7 @@ def test_a_hot_reset_without_proof_of_ownership_is_einval(
     other, foreign = c_owner.join(device, second.address), c_owner.open(ram.address)
     reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
     for one in (device, other):
-        assert refusal(partial(one.hot_reset, by=foreign)) == "EINVAL"
+        assert outcome(partial(one.hot_reset, by=foreign)) == "EINVAL"
         for reach in reaches:
             reach.require_present()
         for reach in reaches:
@@ -474,7 +474,7 @@ def test_a_failed_hot_reset_restores_all_access(
     reaches = [Reach.of(device, RAM_BAR, SPAN), Reach.of(other, VIRTIO_BAR, [Range(0, PAGE)])]
     guest.begin_unbind(second)
     for one in (device, other):
-        assert refusal(one.hot_reset) == "EAGAIN"
+        assert outcome(one.hot_reset) == "EAGAIN"
         for reach in reaches:
             reach.require_zapped()
         for reach in reaches:
@@ -526,11 +526,11 @@ def test_a_failed_reset_restores_all_access(
     assert reach.words == SHOWN
     guest.begin_unbind(ram)
     for _ in range(2):
-        assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
+        assert outcome(lambda: RESETS[how](device)) == "EAGAIN"
         reach.require_zapped()
         reach.require_back()
     device.decode_memory(False)
-    assert refusal(lambda: RESETS[how](device)) == "EAGAIN"
+    assert outcome(lambda: RESETS[how](device)) == "EAGAIN"
     reach.require_gone()
     device.decode_memory(True)
     reach.require_back()
@@ -542,7 +542,7 @@ def test_a_device_without_a_reset_keeps_all_access(c_owner: Actor, pair: tuple[F
     """The reset of a device without a reset of its own is EINVAL, and its DMABUFs stay accessible."""
     device = c_owner.open(pair[0].address)
     reach = Reach.of(device, RAM_BAR, SPAN)
-    assert refusal(device.reset) == "EINVAL"
+    assert outcome(device.reset) == "EINVAL"
     reach.require_back()
 
 

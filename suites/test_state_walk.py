@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer, Device, Range
-from harness.actor.reply import refusal
+from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
@@ -170,7 +170,7 @@ class Walk:
             case ["low-power-exit"]:
                 self.device.exit_low_power()
             case ["revoke", number] if int(number) in model.revoked:
-                assert refusal(lambda: owner.revoke(buffers[int(number)])) == "EBADFD"
+                assert outcome(lambda: owner.revoke(buffers[int(number)])) == "EBADFD"
             case ["revoke", number]:
                 owner.revoke(buffers[int(number)])
             case _:
@@ -187,7 +187,7 @@ class Walk:
         if model.accessible and number not in model.revoked:
             owner.map(buffers[number]).unmap()
         elif not model.low_power:
-            refusal(lambda: owner.map(buffers[number]))
+            outcome(lambda: owner.map(buffers[number]))
 
     def _make_accessible(self) -> None:
         self.device.exit_low_power()

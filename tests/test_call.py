@@ -11,7 +11,7 @@ from actors import PAGE, Client
 from harness.actor.actor import Actor, NotOfferedError
 from harness.actor.call import Call, Place
 from harness.actor.handles import Buffer
-from harness.actor.reply import ActorDiedError, DeadlineError, Refused, Sigbus, refusal
+from harness.actor.reply import ActorDiedError, DeadlineError, Refused, Sigbus, outcome
 from harness.actor.session import Wire
 from harness.actor.timeline import Timeline
 from harness.actor.transcript import Transcript
@@ -190,7 +190,7 @@ class TestLines:
 class TestTimeline:
     def test_file_that_is_no_timeline_is_refused(self, buffer: Buffer) -> None:
         timeline = Timeline(buffer.actor, buffer.name)
-        assert refusal(timeline.advance) == refusal(lambda: timeline.attach(buffer)) == "ENOTTY"
+        assert outcome(timeline.advance) == outcome(lambda: timeline.attach(buffer)) == "ENOTTY"
 
     def test_kernel_without_sw_sync_offers_no_timeline(self, owner: Actor) -> None:
         owner.absent = lambda option: f"needs CONFIG_{option}" if option == "SW_SYNC" else ""

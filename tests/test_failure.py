@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import DeadlineError
 from harness.lib.paths import SUITES
 from harness.run.error_to_verdict import KernelDiedError, UnhealthyKernelError
@@ -63,6 +64,21 @@ def test_failure_has_the_case_of_a_search() -> None:
     error = AssertionError("assert False")
     error.add_note("The smallest case that fails: Creation(bar=2)")
     assert "Creation(bar=2)" in failure_of(raised(error))
+
+
+def test_failure_of_a_mismatch_has_what_was_seen() -> None:
+    one, other = (Mismatch("a page was left", expected="none", seen=seen) for seen in ("0x10", "0x11"))
+    assert failure_of(one) == "Mismatch\nA page was left.\nExpected none, but saw 0x10."
+    assert failure_of(one) != failure_of(other)
+
+
+def test_failure_of_a_mismatch_omits_what_it_does_not_compare() -> None:
+    """The number of accesses of a hammer differs from run to run."""
+    made = (
+        Mismatch(f"{count} stores landed", expected="none", seen=f"{count}", compared="stores landed")
+        for count in (37, 41)
+    )
+    assert {failure_of(one) for one in made} == {"Mismatch\nstores landed"}
 
 
 def test_complaint_leaves_the_failure_before_it() -> None:

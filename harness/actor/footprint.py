@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from harness.actor.actor import Actor
 from harness.lib.errors import HarnessError
+from harness.lib.text import counted
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,12 @@ class Footprint:
     descriptors: int
     dmabufs: int
     log: int
+
+    def __str__(self) -> str:
+        return (
+            f"{counted(self.descriptors, 'descriptor')}, {counted(self.dmabufs, 'DMABUF')} and "
+            f"{counted(self.log, 'record')} in the kernel log"
+        )
 
     @classmethod
     def of(cls, actor: Actor) -> Footprint:
@@ -31,11 +38,11 @@ class Footprint:
     def until(self, now: Footprint) -> str:
         """Return the differences to ``now`` as a phrase (``2 DMABUFs``); empty if there are none."""
         phrases = [
-            f"{count} {name}"
-            for count, name in (
-                (now.descriptors - self.descriptors, "descriptors"),
-                (now.dmabufs - self.dmabufs, "DMABUFs"),
-                (now.log - self.log, "records in the kernel log"),
+            counted(count, name) + where
+            for count, name, where in (
+                (now.descriptors - self.descriptors, "descriptor", ""),
+                (now.dmabufs - self.dmabufs, "DMABUF", ""),
+                (now.log - self.log, "record", " in the kernel log"),
             )
             if count
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from harness.actor.session import Session
+from harness.lib.text import counted
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,12 @@ class Counts:
     sigbus: int
     sigsegv: int
     other: int
+
+    def __str__(self) -> str:
+        return (
+            f"{counted(self.stored, 'store')} and {counted(self.loaded, 'load')} that landed, {self.sigbus} "
+            f"SIGBUS at the address, {self.sigsegv} SIGSEGV and {self.other} other SIGBUS on CPU {self.cpu}"
+        )
 
     @property
     def landed(self) -> int:

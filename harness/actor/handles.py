@@ -31,6 +31,9 @@ class Range:
     offset: int
     length: int
 
+    def __str__(self) -> str:
+        return f"{self.length:#x} bytes at {self.offset:#x}"
+
 
 @dataclass(frozen=True)
 class Region:
@@ -49,6 +52,9 @@ class Device:
     name: str
     address: str
     bars: dict[int, int]
+
+    def __str__(self) -> str:
+        return self.name
 
     def region(self, index: int) -> Region:
         """Call VFIO_DEVICE_GET_REGION_INFO."""
@@ -151,6 +157,9 @@ class Buffer:
     size: int
     device: Device | None
 
+    def __str__(self) -> str:
+        return self.name
+
     def seek(self, whence: str = "end", offset: int = 0) -> int:
         """lseek() and return the new position; by default the size."""
         return self.actor.read(hex_number, "seek", self.name, whence=whence, offset=offset or None)
@@ -196,6 +205,9 @@ class Mapping:
     actor: Actor
     name: str
     length: int
+
+    def __str__(self) -> str:
+        return self.name
 
     def load(self, bits: int, offset: int) -> int | Fault:
         """Load 8, 16, 32 or 64 bits; return the value, or the fault."""

@@ -38,6 +38,9 @@ class Event:
     mmap_lock: bool
     locks: tuple[str, ...] | None
 
+    def __str__(self) -> str:
+        return f"{self.what} with errno {self.errno}" if self.errno else self.what
+
     @classmethod
     def parse(cls, word: str) -> Event:
         """Parse a word of an ``imprecords`` reply.  Raises ValueError."""
@@ -62,6 +65,9 @@ class Entry:
 
     address: int
     length: int
+
+    def __str__(self) -> str:
+        return f"{self.length:#x} bytes at {self.address:#x}"
 
     @classmethod
     def parse(cls, word: str) -> Entry:

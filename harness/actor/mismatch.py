@@ -9,24 +9,47 @@ from harness.verdict.deviation import Deviation
 class Mismatch(AssertionError):  # noqa: N818 - the kernel's fault, not an error of the harness
     """A scenario saw something other than it expected.
 
-    ``sentence`` says what is wrong, in words that need no source code: ``After revoke returned, 37
-    pages of the client's mapping could still be written.``  ``expected`` and ``seen`` are
-    clauses.  ``wanted`` is as in Deviation.  The operation that decided is the latest one in the
-    transcript.
+    ``clause`` says what is wrong, in words that need no source code: ``37 of 64 pages of the
+    client's mapping could still be written``.  The sentence begins with the ``moment``, by
+    default the latest event of the transcript: ``After revoke returned``; with none if it is
+    empty.  ``expected`` and ``seen`` are clauses.  ``wanted`` is as in Deviation.  The
+    operation that decided is the latest one in the transcript.
+
+    ``compared`` is what another kernel has to do as well to fail in the same way.  By default
+    it is all of the above; a helper whose counts differ from run to run leaves them out.
     """
 
-    def __init__(self, sentence: str, *, expected: str, seen: str, wanted: str = "") -> None:
-        super().__init__(sentence)
+    def __init__(
+        self,
+        clause: str,
+        *,
+        expected: str,
+        seen: str,
+        wanted: str = "",
+        moment: str | None = None,
+        compared: str = "",
+    ) -> None:
         latest = latest_operation()
+        when = latest.since if moment is None else moment
+        text = f"{when}, {clause}." if when else f"{_capital(clause)}."
+        super().__init__(text)
         self.deviation = Deviation(expected, seen, latest.text, latest.line, wanted)
+        self.compared = compared or f"{text}\n{self.deviation.sentence}"
 
     @classmethod
-    def of(cls, sentence: str, deviation: Deviation, error: AssertionError) -> Mismatch:
-        """Return the mismatch that ``error`` reports, with its traceback and notes."""
-        made = cls(sentence, expected=deviation.expected, seen=deviation.seen).with_traceback(
-            error.__traceback__
-        )
+    def of(cls, clause: str, moment: str, deviation: Deviation) -> Mismatch:
+        """Return a mismatch of a deviation that is known already."""
+        made = cls(clause, expected=deviation.expected, seen=deviation.seen, moment=moment)
         made.deviation = deviation
-        for note in getattr(error, "__notes__", ()):
-            made.add_note(note)
         return made
+
+    def in_place_of(self, error: AssertionError) -> Mismatch:
+        """Return this with the traceback and the notes of ``error``."""
+        for note in getattr(error, "__notes__", ()):
+            self.add_note(note)
+        return self.with_traceback(error.__traceback__)
+
+
+def _capital(clause: str) -> str:
+    """Return a clause as the begin of a sentence; the name of a function stays as it is."""
+    return clause if "(" in clause.partition(" ")[0] else clause[:1].upper() + clause[1:]

@@ -22,6 +22,9 @@ class PageSpan:
     level: str
     flags: frozenset[str]
 
+    def __str__(self) -> str:
+        return f"{self.start:#x} to {self.end:#x} by {self.level} ({' '.join(sorted(self.flags))})"
+
     @property
     def huge(self) -> bool:
         """True if an entry maps more than a page (``PSE``; 2 MiB at ``pmd``, 1 GiB at ``pud``)."""
@@ -38,6 +41,9 @@ class PageTable:
     """The present entries of a process's page table for one mapping."""
 
     spans: tuple[PageSpan, ...]
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.spans)) or "no entry"
 
     @classmethod
     def parse(cls, words: str) -> PageTable:

@@ -58,6 +58,9 @@ class Segment:
     memory: int
     file: int
 
+    def __str__(self) -> str:
+        return f"{self.memory:#x} bytes of memory with {self.file:#x} in the file"
+
 
 def dump(guest: Guest, child: Actor) -> list[Segment]:
     """End an actor by SIGABRT with a coredump_filter of 0x7f; return the segments of its core dump.

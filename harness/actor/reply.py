@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.text import counted
 
 BUS_ADRERR = "adrerr"
 SEGV_MAPERR = "maperr"
@@ -33,13 +34,6 @@ def outcome(attempt: Callable[[], object]) -> str:
     except Refused as refused:
         return refused.errno
     return "success"
-
-
-def refusal(attempt: Callable[[], object]) -> str:
-    """Return the errno by which the kernel refuses.  Raises AssertionError if it does not refuse."""
-    errno = outcome(attempt)
-    assert errno != "success", "The kernel did not refuse."
-    return errno
 
 
 class DeadlineError(PatchproofError):
@@ -88,6 +82,12 @@ class Vma:
     file_offset: int
     name: str
     flags: frozenset[str]
+
+    def __str__(self) -> str:
+        return (
+            f"a VMA of {self.name} {self.permissions} from {self.start:#x} to {self.end:#x} "
+            f"at file offset {self.file_offset:#x} with the flags {' '.join(sorted(self.flags))}"
+        )
 
     @classmethod
     def parse(cls, word: str) -> Vma:
@@ -149,6 +149,13 @@ class Watched:
     sigsegv: int
     values: frozenset[int]
     more: bool
+
+    def __str__(self) -> str:
+        values = ", ".join(map(hex, sorted(self.values))) + (", and more" if self.more else "")
+        return (
+            f"{counted(self.loads, 'load')} of {values or 'nothing'}, {self.sigbus} SIGBUS, "
+            f"{self.sigsegv} SIGSEGV"
+        )
 
     @classmethod
     def parse(cls, reply: str) -> Watched:

@@ -112,6 +112,9 @@ class Session:
         self.absent: Callable[[str], str] = lambda _: ""
         self.instead: Callable[[str, int], str] | None = None
 
+    def __str__(self) -> str:
+        return self.name or "the first process"
+
     def raw(self, line: str, seconds: int = DEADLINE) -> str:
         """Send any line and return the unparsed reply; ``seconds`` is the deadline that the line sets."""
         if self.instead is not None:

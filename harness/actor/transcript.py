@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from harness.actor.scene import Operation, Scene
 
 MARGIN = 10.0  # seconds after the actor's own deadline until it counts as stuck
 LIMIT = 1 << 24  # maximum bytes of one reply: a word for each page of a 1 GiB BAR
@@ -37,14 +38,6 @@ class Channel(Protocol):
         """Close the channel."""
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An operation in a transcript: its text without the prompt, and its line, from 1 (0: there is none)."""
-
-    text: str = ""
-    line: int = 0
-
-
 _LATEST: ContextVar[Operation] = ContextVar("_LATEST")
 
 
@@ -70,6 +63,7 @@ class Transcript:
         self.refused: dict[str, None] = {}
         self._stream = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
         self._lines = 0
+        self._scene = Scene()
         if title:
             self.comment(title)
 
@@ -81,11 +75,13 @@ class Transcript:
         """Write an operation."""
         text = re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
         self._line("> " + text)
-        _LATEST.set(Operation(text, self._lines))
+        _LATEST.set(self._scene.begin(text, self._lines))
 
     def reply(self, line: str) -> None:
         """Write a reply."""
-        self._line(re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line))
+        text = re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
+        self._line(text)
+        _LATEST.set(self._scene.end(text))
 
     def close(self) -> None:
         """Close the file."""

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import pytest
 
+from harness.actor.expect import Comparison
 from harness.actor.mismatch import Mismatch
-from harness.actor.transcript import latest_operation
-from harness.actor.words import comparison, reply_of
-from harness.verdict.deviation import Deviation
 
-COMPARED = pytest.StashKey[Deviation]()  # of the config: the latest comparison that did not hold
+COMPARED = pytest.StashKey[Comparison]()  # of the config: the latest comparison that did not hold
 
 
 def explain(config: pytest.Config, operator: str, left: object, right: object) -> list[str]:
     """Remember a comparison that does not hold; return the sentence that stands in its message."""
-    expected, seen = comparison(operator, left, right)
-    latest = latest_operation()
-    wanted = reply_of(right) if operator in ("==", "is") else ""
-    found = config.stash[COMPARED] = Deviation(expected, seen, latest.text, latest.line, wanted)
-    return [found.sentence]
+    found = config.stash[COMPARED] = Comparison.of(operator, left, right)
+    return [found.deviation.sentence]
 
 
 def mismatch_of(config: pytest.Config, error: AssertionError) -> AssertionError:
-    """Return ``error`` as a Mismatch, if it is that of the comparison that explain() remembers."""
+    """Return ``error`` as a Mismatch, if it is that of the comparison that explain() remembers.
+
+    Its sentence is the assertion's own message; without one, what is wrong with the answer to
+    the latest operation, or else what was expected and seen.
+    """
     found = config.stash.get(COMPARED, None)
-    text = str(error)
-    if isinstance(error, Mismatch) or found is None or found.sentence not in text:
+    if isinstance(error, Mismatch) or found is None:
         return error
     # pytest's message is that of the assertion, if it has one, and then the comparison.
-    said = text.partition(f"assert {found.sentence}")[0].strip().rstrip(".:")
-    return Mismatch.of(f"{said}: {found.sentence}" if said else found.sentence, found, error)
+    said, mark, _ = str(error).partition(f"assert {found.deviation.sentence}")
+    return found.mismatch(" ".join(said.split()).rstrip(".:")).in_place_of(error) if mark else error

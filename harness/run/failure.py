@@ -6,6 +6,7 @@ import re
 import traceback
 from pathlib import Path
 
+from harness.actor.mismatch import Mismatch
 from harness.lib import paths
 from harness.run.error_to_verdict import LOST, KernelDiedError, UnhealthyKernelError
 
@@ -23,7 +24,8 @@ _VARYING = (
 def failure_of(error: BaseException) -> str:
     """Return how a phase of a scenario failed, without addresses, times and process ids.
 
-    The text has the error's type, message, notes, and lines of the suites.  Complaints on the
+    The text has the error's type, message, notes, and lines of the suites; of a Mismatch what
+    it compares, instead of its message.  Complaints on the
     console are not part of it: they are compared by their fingerprints.  The text is empty
     for a missed deadline, because a busy host may be the cause on one kernel or on both.
     """
@@ -35,7 +37,8 @@ def failure_of(error: BaseException) -> str:
         return "\n".join([*parts, *map(without_varying, error.changes)])[:LIMIT]
     if isinstance(error, LOST):
         return ""
-    parts = [type(error).__name__, str(error), *getattr(error, "__notes__", ()), *_places(error)]
+    said = error.compared if isinstance(error, Mismatch) else str(error)
+    parts = [type(error).__name__, said, *getattr(error, "__notes__", ()), *_places(error)]
     return "\n".join(without_varying(part) for part in parts)[:LIMIT]
 
 

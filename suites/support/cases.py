@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_equal, require_pages
 from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.ioctl import (
@@ -29,7 +30,9 @@ from harness.actor.ioctl import (
     creation,
     feature,
 )
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import outcome
+from harness.actor.words import words
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.vm.hardware import PAGE
@@ -61,27 +64,32 @@ def deviations(
     for what, attempt in attempts.items():
         answer = outcome(attempt)
         if answer not in errnos:
-            found.append(f"{what}: {answer} instead of {' or '.join(errnos)}")
+            found.append(f"{words(what)}: {answer} instead of {' or '.join(errnos)}")
         if left := leftovers.look():
-            found.append(f"{what}: {left} left behind")
+            found.append(f"{words(what)}: {left} left behind")
     return found
 
 
 def require_none(found: Sequence[str]) -> None:
-    """Raise AssertionError with the deviations, if there are any."""
+    """Raise Mismatch with the deviations, if there are any."""
     if found:
-        raise AssertionError("; ".join(found))
+        more = f", and {len(found) - 1} more" if found[1:] else ""
+        raise Mismatch(
+            f"a malformed call was not refused as it should be: {found[0]}{more}",
+            expected="a refusal of each call that leaves nothing behind",
+            seen="; ".join(found),
+        )
 
 
 def require_refused(owner: Actor, attempts: Mapping[Any, Callable[[], object]], *errnos: str) -> None:
-    """Raise AssertionError unless each attempt gets one of ``errnos`` and leaves nothing behind."""
+    """Raise Mismatch unless each attempt gets one of ``errnos`` and leaves nothing behind."""
     require_none(deviations(owner, attempts, errnos))
 
 
 def require_nothing_left(leftovers: FootprintChanges) -> None:
-    """Raise AssertionError if something was left behind since the last look."""
+    """Raise Mismatch if something was left behind since the last look."""
     if left := leftovers.look():
-        raise AssertionError(f"Expected nothing to be left behind, but there are {left} more than before.")
+        raise Mismatch(f"{left} more than before", expected="nothing left behind", seen=f"{left} more")
 
 
 @contextmanager
@@ -155,21 +163,12 @@ class LiveBuffer:
         self.owner, self.device = owner, device
         self.buffer = owner.export(device, RAM_BAR, SPAN)
         self.mapping = owner.map(self.buffer)
-        if fault := self.mapping.stamp(seed=0x40):
-            raise AssertionError(f"Expected stores to a new mapping to succeed, but one is {fault}.")
-
-    def alive(self) -> bool:
-        """Tell whether the mapping, and a new one, show what was written at first."""
-        with self.owner.map(self.buffer) as again:
-            return self.mapping.pages() == again.pages() == list(range(0x40, 0x40 + PAGES))
+        require_equal(self.mapping.stamp(seed=0x40), None)
 
     def require_alive(self) -> None:
-        """Raise AssertionError unless the mapping, and a new one, show what was written at first."""
-        if not self.alive():
-            raise AssertionError(
-                "Expected the DMABUF to stay mapped with its content, but its pages are "
-                f"{self.mapping.pages()}."
-            )
+        """Raise Mismatch unless the mapping, and a new one, show what was written at first."""
+        with self.owner.map(self.buffer) as again:
+            require_pages(range(0x40, 0x40 + PAGES), self.mapping, again)
 
     @cached_property
     def by_device(self) -> bool:
@@ -231,8 +230,7 @@ class BuffersByKind:
         self._device = owner.open(ram.address)
         self._buffers: dict[str, Buffer] = {}
         self._mapping = owner.map(self["rdwr"])
-        if fault := self._mapping.stamp(seed=0x20):
-            raise AssertionError(f"Expected stores to a new mapping to succeed, but one is {fault}.")
+        require_equal(self._mapping.stamp(seed=0x20), None)
 
     def __getitem__(self, kind: str) -> Buffer:
         if kind not in self._buffers:
@@ -253,10 +251,5 @@ class BuffersByKind:
         return buffer
 
     def require_alive(self) -> None:
-        """Raise AssertionError unless mappings of ``rdwr``, old and new, show what was written at first."""
-        expected = list(range(0x20, 0x20 + PAGES))
-        old, new = self._mapping.pages(), self._owner.map(self["rdwr"]).pages()
-        if not old == new == expected:
-            raise AssertionError(
-                f"Expected the pages {expected}, but they are {old}, in a new mapping {new}."
-            )
+        """Raise Mismatch unless mappings of ``rdwr``, old and new, show what was written at first."""
+        require_pages(range(0x20, 0x20 + PAGES), self._mapping, self._owner.map(self["rdwr"]))

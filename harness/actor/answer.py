@@ -1,0 +1,192 @@
+"""Say what is wrong with the answer to one operation, in a sentence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeGuard
+
+from harness.actor.reply import Fault, Sigbus, word_or_fault
+from harness.actor.scene import Operation
+
+_LOAD = re.compile(r"load(8|16|32|64) \S+ (\S+)")
+_STORE = re.compile(r"store(8|16|32|64) \S+ (\S+)")
+_PAGES = re.compile(r"(loadpages|loadlist) ")
+_STORES = {
+    "stamp": "a store to every page of {}",
+    "fill": "a store to every word of {}",
+    "reclaim": "the owner's store to every word of {}",
+}
+#: Operations that the kernel refuses or does not, as a reader knows them.
+_CALLS = {
+    "map": "mmap()",
+    "mapat": "mmap()",
+    "mapover": "mmap() with MAP_FIXED",
+    "unmap": "munmap()",
+    "mprotect": "mprotect()",
+    "madvise": "madvise()",
+    "mremap": "mremap()",
+    "export": "the export of a DMABUF",
+    "revoke": "revoke",
+    "memattr": "the change of the memory attribute",
+    "reset": "the reset",
+    "hotreset": "the hot reset",
+    "impattach": "the importer's attach",
+    "impmap": "the importer's map",
+    "iomap": "IOMMU_IOAS_MAP_FILE",
+    "open": "the open of the device",
+    "ioctl": "the ioctl",
+}
+
+
+def statement(latest: Operation, operator: str, seen: object, expected: object) -> str:
+    """Return what is wrong as a clause, without a moment or a period.
+
+    ``seen`` is compared with ``expected``.  The text is empty unless ``seen`` is the answer to
+    the ``latest`` operation, and there is more to say than both values.
+    """
+    if operator in ("==", "is") and (pages := _PAGES.match(latest.call)):
+        return _of_pages(latest, pages[1], seen, expected)
+    if operator in ("==", "is", "in") and (found := _LOAD.match(latest.call)):
+        if seen == _loaded(latest.reply):
+            return _of_load(f"{found[2]} of {latest.subject}", seen, expected, operator)
+        return ""
+    if operator in ("==", "is") and (what := _stored(latest)) and _answer(latest.reply) == _said(seen):
+        return f"{what} {_succeeded(seen)}"
+    if isinstance(seen, str) and seen == _errno(latest.reply):
+        return _of_refusal(latest.call, operator, seen, expected)
+    return ""
+
+
+def wanted(latest: Operation, expected: object) -> str:
+    """Return the reply to the ``latest`` operation that has this value; empty if none of its kind has."""
+    if found := _LOAD.match(latest.call):
+        if isinstance(expected, int):
+            return f"ok {expected:#0{int(found[1]) // 4 + 2}x}"
+        return _reply_of_fault(expected)
+    if _PAGES.match(latest.call) and _is_list(expected):
+        words = [_word_of(one) for one in expected]
+        return " ".join(["ok", *words]) if all(words) else ""
+    if _STORE.match(latest.call):
+        return "ok" if expected is None else _reply_of_fault(expected)
+    if isinstance(expected, str) and _errno(latest.reply):
+        if re.fullmatch(r"E[A-Z0-9]+", expected):
+            return f"error {expected}"
+        return "ok" if expected == "success" else ""
+    return ""
+
+
+def call_of(latest: Operation) -> str:
+    """Return the name of the latest operation, as a reader knows it: ``mmap()``."""
+    verb = latest.call.partition(" ")[0]
+    return _CALLS.get(verb, f"the operation `{verb}`" if verb else "the operation")
+
+
+def _of_pages(latest: Operation, verb: str, seen: object, expected: object) -> str:
+    if not _is_list(seen) or not _is_list(expected):
+        return ""
+    if len(seen) != len(expected) or list(seen) != _words_of(latest.reply):
+        return ""
+    pairs = [pair for pair in zip(seen, expected, strict=True) if pair[0] != pair[1]]
+    if not pairs:
+        return ""
+    unit = "page" if verb == "loadpages" else "place"
+    what = f"{len(pairs)} of {len(seen)} {unit}s of {latest.subject}"
+    if len(seen) == 1:
+        what = f"the only {unit} of {latest.subject}"
+    if all(isinstance(one, int) and isinstance(other, Fault) for one, other in pairs):
+        return f"{what} could still be read" if latest.moment else f"{what} could be read"
+    if all(isinstance(one, Fault) and isinstance(other, int) for one, other in pairs):
+        return f"{what} could not be read"
+    if all(isinstance(one, int) and isinstance(other, int) for one, other in pairs):
+        return f"{what} had the wrong content"
+    return f"{what} raised the wrong signal" if _are_faults(pairs) else f"{what} gave the wrong answers"
+
+
+def _are_faults(pairs: Sequence[tuple[object, object]]) -> bool:
+    return all(isinstance(one, Fault) for pair in pairs for one in pair)
+
+
+def _of_load(place: str, seen: object, expected: object, operator: str) -> str:
+    what = f"a load at {place}"
+    if isinstance(seen, Fault):
+        return f"{what} ended in {_signal(seen)}"
+    if isinstance(expected, Fault) and operator != "in":
+        return f"{what} succeeded"
+    return f"{what} gave the wrong value"
+
+
+def _stored(latest: Operation) -> str:
+    """Return the latest operation as a noun if it stores to a mapping; empty if it does not."""
+    if found := _STORE.match(latest.call):
+        return f"a store at {found[2]} of {latest.subject}"
+    return _STORES.get(latest.call.partition(" ")[0], "").format(latest.subject)
+
+
+def _succeeded(seen: object) -> str:
+    return f"ended in {_signal(seen)}" if isinstance(seen, Fault) else "succeeded"
+
+
+def _of_refusal(call: str, operator: str, seen: str, expected: object) -> str:
+    what = call_of(Operation(call=call))
+    if seen == "success":
+        return f"{what} was not refused"
+    if operator in ("==", "is") and expected == "success":
+        return f"{what} was refused"
+    return f"{what} was refused with {seen}" if operator in ("==", "is", "in") else ""
+
+
+def _signal(fault: Fault) -> str:
+    return "SIGBUS" if isinstance(fault, Sigbus) else "SIGSEGV"
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _words_of(reply: str) -> list[int | Fault] | None:
+    status, _, rest = reply.partition(" ")
+    try:
+        return [word_or_fault(word) for word in rest.split()] if status == "ok" else None
+    except ValueError:
+        return None
+
+
+def _loaded(reply: str) -> object:
+    """Return the answer of a reply to a load."""
+    if (words := _words_of(reply)) and len(words) == 1:
+        return words[0]
+    return _answer(reply)
+
+
+def _answer(reply: str) -> object:
+    """Return the fault of a reply; ``ok`` if it is a success, None if it is neither."""
+    if found := re.fullmatch(r"(sigbus|sigsegv) code=(\w+) offset=(\w+)", reply):
+        return word_or_fault(":".join(found.groups()))
+    return "ok" if reply.partition(" ")[0] == "ok" else None
+
+
+def _said(seen: object) -> object:
+    return "ok" if seen is None else seen
+
+
+def _errno(reply: str) -> str:
+    """Return the errno of a reply; ``success`` without one, empty for a fault or none."""
+    if found := re.match(r"error (E[A-Z0-9]+) ", reply):
+        return found[1]
+    return "success" if reply.partition(" ")[0] == "ok" else ""
+
+
+def _word_of(value: object) -> str:
+    if isinstance(value, int):
+        return f"{value:#010x}"
+    if isinstance(value, Fault) and value.offset is not None:
+        return f"{_signal(value).lower()}:{value.code}:{value.offset:#x}"
+    return ""
+
+
+def _reply_of_fault(value: object) -> str:
+    word = _word_of(value) if isinstance(value, Fault) else ""
+    kind, _, rest = word.partition(":")
+    code, _, offset = rest.partition(":")
+    return f"{kind} code={code} offset={offset}" if word else ""

@@ -1,0 +1,94 @@
+"""Compare what a scenario sees with what it expects, and say in words what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from harness.actor.answer import call_of, statement, wanted
+from harness.actor.handles import Mapping
+from harness.actor.mismatch import Mismatch
+from harness.actor.reply import BUS_ADRERR, Fault, Sigbus, outcome
+from harness.actor.transcript import latest_operation
+from harness.actor.words import comparison
+from harness.lib.text import counted
+from harness.verdict.deviation import Deviation
+from harness.vm.hardware import PAGE
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison that does not hold; ``clause`` and ``moment`` are as in Mismatch.
+
+    The clause is empty if there is no more to say than both values.
+    """
+
+    deviation: Deviation
+    clause: str
+    moment: str
+
+    @classmethod
+    def of(cls, operator: str, seen: object, expected: object) -> Comparison:
+        """Compare what was ``seen`` last with what was ``expected``, with an operator of Python."""
+        clauses = comparison(operator, seen, expected)
+        latest = latest_operation()
+        clause = statement(latest, operator, seen, expected)
+        reply = wanted(latest, expected) if clause and operator in ("==", "is") else ""
+        deviation = Deviation(*clauses, latest.text, latest.line, reply)
+        return cls(deviation, clause, latest.moment if clause else latest.since)
+
+    def mismatch(self, clause: str = "") -> Mismatch:
+        """Return the error, with this ``clause`` in place of its own."""
+        found = self.deviation
+        said = clause or self.clause or f"expected {found.expected}, but saw {found.seen}"
+        return Mismatch.of(said, self.moment, found)
+
+
+def require_equal(seen: object, expected: object, clause: str = "") -> None:
+    """Raise Mismatch, with this ``clause`` if any, unless what was ``seen`` last is as ``expected``."""
+    if seen != expected:
+        raise Comparison.of("==", seen, expected).mismatch(clause)
+
+
+def require_pages(expected: Sequence[int | Fault], *mappings: Mapping) -> None:
+    """Raise Mismatch unless a load from each page of each mapping has its ``expected`` answer."""
+    for mapping in mappings:
+        require_equal(mapping.pages(), list(expected))
+
+
+def require_gone(*mappings: Mapping) -> None:
+    """Raise Mismatch unless a load from each page of each mapping is SIGBUS at its address."""
+    for mapping in mappings:
+        require_pages([Sigbus(BUS_ADRERR, at) for at in range(0, mapping.length, PAGE)], mapping)
+
+
+def require_data(mapping: Mapping, offset: int = 0) -> None:
+    """Raise Mismatch if a load of 32 bits from a mapping faults."""
+    word = mapping.load32(offset)
+    if isinstance(word, Fault):
+        raise Comparison.of("==", word, "data").mismatch()
+
+
+def require_no_page(*mappings: Mapping) -> None:
+    """Raise Mismatch if the page table of its process has a page of one of these mappings."""
+    for mapping in mappings:
+        table = mapping.page_table()
+        if not table.is_empty():
+            latest = latest_operation()
+            left, pages = table.mapped() // PAGE, counted(mapping.length // PAGE, "page")
+            raise Mismatch(
+                f"the page table still had {left} of {pages} of {latest.subject}",
+                expected="no page table entry",
+                seen=str(table),
+                wanted="ok",
+            )
+
+
+def require_refusal(attempt: Callable[[], object]) -> str:
+    """Return the errno by which the kernel refuses; raise Mismatch if it does not refuse."""
+    errno = outcome(attempt)
+    if errno == "success":
+        latest = latest_operation()
+        clause = f"{call_of(latest)} was not refused"
+        raise Mismatch(clause, expected="a refusal", seen="success", moment=latest.moment)
+    return errno
