@@ -138,7 +138,9 @@ def test_patchset_hash_is_that_of_sha256sum(results: ResultsFolder, tmp_path: Pa
         path.write_bytes(b"patch %d\n" % number)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         mails.append(
-            MailFacts(number=number, subject="", message_id="", sender="", recipients=[], sha256=digest)
+            MailFacts(
+                number=number, subject="", message_id="", sender="", recipients=[], sha256=digest, patch_id=""
+            )
         )
     results.write_run(base="6.19.6", mails=mails)
     results.journal().plan([ONE])

@@ -28,6 +28,16 @@ def test_mail_facts_hash_the_patch_file(tmp_path: Path) -> None:
     assert fact["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def test_mail_facts_have_patch_ids(tmp_path: Path) -> None:
+    facts = mail_facts(load(tmp_path, posting("[PATCH v4 {}]")))
+    (tmp_path / "2").mkdir()
+    other = mail_facts(load(tmp_path / "2", posting("[PATCH v5 {}]")))
+    ids = [one["patch_id"] for one in facts]
+    assert ids == [one["patch_id"] for one in other]
+    assert [len(one) for one in ids] == [0, 40, 40]
+    assert ids[1] != ids[2]
+
+
 def test_mail_facts_of_the_base_alone_are_empty() -> None:
     assert mail_facts(series.load("baseline", PATCHES)) == []
 

@@ -30,6 +30,7 @@ class MailFacts(TypedDict):
     sender: str  # "Name <address>", decoded
     recipients: list[str]  # of To and Cc, each like ``sender``
     sha256: str  # of the mail as it stands in its file
+    patch_id: str  # git patch-id --stable of its diff; empty for the cover letter
 
 
 class Facts(TypedDict, total=False):
@@ -113,6 +114,7 @@ def read_mails(facts: Mapping[str, object]) -> list[MailFacts]:
                 sender=str(one.get("sender", "")),
                 recipients=[str(who) for who in recipients],
                 sha256=str(one.get("sha256", "")),
+                patch_id=str(one.get("patch_id", "")),
             )
             found.append(mail)
     return found

@@ -7,6 +7,7 @@ import hashlib
 import re
 
 from harness.journal.facts import MailFacts
+from harness.series import identity
 from harness.series.mail import Mail, decoded
 from harness.series.series import Series
 
@@ -20,11 +21,15 @@ _UNSAFE = re.compile(r'[<>"(),:;@\[\]\\\s]+')  # in a name, where a mail program
 
 def mail_facts(series: Series) -> list[MailFacts]:
     """Return the facts of the cover letter, if there is one, and of the patches in their order."""
-    mails = [] if series.cover is None else [_facts(0, series.cover)]
-    return mails + [_facts(number, Mail(patch.content)) for number, patch in enumerate(series.patches, 1)]
+    mails = [] if series.cover is None else [_facts(0, series.cover, "")]
+    ids = identity.patch_ids(tuple((patch.name, patch.content) for patch in series.patches))
+    return mails + [
+        _facts(number, Mail(patch.content), ids[number - 1] if ids else "")
+        for number, patch in enumerate(series.patches, 1)
+    ]
 
 
-def _facts(number: int, mail: Mail) -> MailFacts:
+def _facts(number: int, mail: Mail, patch_id: str) -> MailFacts:
     # A list that puts its own address into From leaves the sender's in Reply-To.
     sender = _addresses(mail, "Reply-To" if mail.is_from_list else "From")
     return MailFacts(
@@ -34,6 +39,7 @@ def _facts(number: int, mail: Mail) -> MailFacts:
         sender=next(iter(sender), ""),
         recipients=[address for name in ("To", "Cc") for address in _addresses(mail, name)],
         sha256=hashlib.sha256(mail.content).hexdigest(),
+        patch_id=patch_id,
     )
 
 

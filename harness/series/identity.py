@@ -13,22 +13,32 @@ from harness.series import mailinfo
 _DIFF = re.compile(rb"^(?:diff --git |--- .*\n\+\+\+ )", re.MULTILINE)
 
 
-@lru_cache(maxsize=16)
 def of(mails: Sequence[tuple[str, bytes]]) -> str:
     """Return the identity, 64 hex digits, of the patches ``mails``, pairs of name and content, in order.
 
-    It is a digest over the output of ``git patch-id --stable`` for each decoded diff.  So
-    neither the encoding of a mail, nor its headers and message, nor the footer of a list
-    affects it, nor line numbers and blanks in the diff.  Without patches, or if git cannot
-    decode one, the identity is empty.
+    It is a digest over patch_ids().  Without patches, or if git cannot decode one, the
+    identity is empty.
+    """
+    ids = patch_ids(tuple(mails))
+    return files.digest(*ids) if ids else ""
+
+
+@lru_cache(maxsize=16)
+def patch_ids(mails: Sequence[tuple[str, bytes]]) -> tuple[str, ...]:
+    """Return the output of ``git patch-id --stable`` for the decoded diff of each mail, in order.
+
+    Neither the encoding of a mail, nor its headers and message, nor the footer of a list
+    affects it, nor line numbers and blanks in the diff.  A mail with several diffs has their
+    ids one after the other; one whose diff git gives no id has a digest of the diff.  If git cannot
+    decode a mail, there are no ids at all.
     """
     if not mails:
-        return ""
+        return ()
     mailinfo.decode_ahead(content for _, content in mails)
     try:
         diffs = [_diff(mailinfo.decode(name, content).patch) for name, content in mails]
     except ApplyError:
-        return ""
+        return ()
     ids: dict[str, list[str]] = {}
     for line in git.query(
         ["patch-id", "--stable"],
@@ -38,8 +48,8 @@ def of(mails: Sequence[tuple[str, bytes]]) -> str:
         patch_id, _, label = line.decode().partition(" ")
         ids.setdefault(label, []).append(patch_id)
     # git gives no id to a diff without its own header lines.
-    return files.digest(
-        *("".join(ids.get(f"{number:040x}", ())) or diff for number, diff in enumerate(diffs, 1))
+    return tuple(
+        "".join(ids.get(f"{number:040x}", ())) or files.digest(diff) for number, diff in enumerate(diffs, 1)
     )
 
 
