@@ -40,6 +40,7 @@ COMMANDS = (
     "boot",
     "judge",
     "report",
+    "compare",
     "matrix",
     "clean",
 )

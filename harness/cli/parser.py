@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.cli import commands, report
+from harness.cli import commands, compare, report
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
@@ -202,6 +202,14 @@ def parser() -> argparse.ArgumentParser:
         "report junit results/latest -o junit.xml",
     )
     report.add_arguments(reporting)
+
+    comparing = add(
+        "compare",
+        compare.compare,
+        "tell what differs between two stored runs, and whether the second breaks what the first does",
+        "compare results/v3-20261101T101500Z results/latest",
+    )
+    compare.add_arguments(comparing)
 
     # Without a help text it is not in the list of commands: only a run starts it.
     asking = subparsers.add_parser(

@@ -80,11 +80,11 @@ def report(args: argparse.Namespace) -> ExitCode:
             f"{printable(str(args.folder))} is not a folder: give the results folder of a run, such as "
             "results/latest."
         )
-    _write(FORMATS[args.format].render(args), args.output)
+    write_report(FORMATS[args.format].render(args), args.output)
     return ExitCode.OK
 
 
-def _write(content: str | bytes, path: Path | None) -> None:
+def write_report(content: str | bytes, path: Path | None) -> None:
     """Write a report to a file, or else to standard output; it is UTF-8 whatever the locale is."""
     data = content.encode() if isinstance(content, str) else content
     if path is None:

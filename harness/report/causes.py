@@ -14,7 +14,7 @@ from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
 #: What differs between two answers of one cause: numbers, and the words for places.
 _NUMBERS = re.compile(r"\b(0x[0-9a-f]+|\d+)\b")
-_KINDS = re.compile(r"SIGBUS|SIGSEGV|E[A-Z0-9]{2,}|success|nothing|none")
+_KINDS = re.compile(r"\b(?:SIGBUS|SIGSEGV|E[A-Z0-9]{2,}|success|nothing|none)\b")
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ class Cause:
         """Return whether the base does the same in every result."""
         return self.origin is Origin.INHERITED
 
-    @property
-    def identity(self) -> str:
-        """A text that is the same for the same cause in another run of the same scenarios."""
-        return "; ".join(sorted(_links(self.best)))
-
 
 def causes(record: Record) -> tuple[Cause, ...]:
     """Return the causes of a run's unexpected violations, the gravest first."""
@@ -59,6 +54,31 @@ def causes(record: Record) -> tuple[Cause, ...]:
 def is_fault(result: Result) -> bool:
     """Return whether a result is an unexpected fault of the kernel, or of the series' patches."""
     return result.ended and result.verdict in SERIES_FAULTS and not result.as_expected
+
+
+def same_cause(one: Result, other: Result) -> bool:
+    """Return whether two violations of one scenario, in two runs, have the same cause.
+
+    Complaints of the kernel are the same if one of them is at the same place.  Otherwise the
+    same operation was answered with the same kind of answer: an errno, a signal, a text
+    without its numbers.  The origin of a violation is no part of its cause.
+    """
+    places, others = fault_places(one), fault_places(other)
+    if places or others:
+        return bool(places & others)
+    return _answer(one) == _answer(other)
+
+
+def fault_places(result: Result) -> set[str]:
+    """Return the places of the kernel's faults on the console, by which they are the same in another run."""
+    return {complaint.place or complaint.fingerprint for complaint in result.complaints if complaint.fault}
+
+
+def _answer(result: Result) -> tuple[str, str]:
+    """Return the name of the operation that decided, and the kind of its answer."""
+    if result.deviation is None:
+        return "", f"{result.verdict} {_kind(result.reason)}"
+    return result.deviation.verb, _kind(result.deviation.seen)
 
 
 def grouped(results: Iterable[Result]) -> tuple[Cause, ...]:

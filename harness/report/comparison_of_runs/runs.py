@@ -1,0 +1,114 @@
+"""Read the two runs of a comparison, name them for a reader, and say why they cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.journal.facts import read_facts
+from harness.journal.reader import read
+from harness.lib.errors import HarnessError
+from harness.lib.text import one_line, printable
+from harness.verdict.record import Record
+
+LABEL_LIMIT = 40  # characters of the name of a run
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its results folder, record and facts, and the ``label`` that names it beside the other."""
+
+    directory: Path
+    record: Record
+    facts: Mapping[str, object]
+    label: str
+
+    def fact(self, name: str) -> str:
+        """Return a fact as text on one line; empty if the run did not record it."""
+        value = self.facts.get(name)
+        return "" if value is None else one_line(str(value))
+
+
+def read_both(first: Path, second: Path) -> tuple[Run, Run]:
+    """Read two results folders.
+
+    Raises HarnessError if one of them holds no run, or cannot be read.
+    """
+    folders = first, second
+    records = [_read(folder) for folder in folders]
+    facts = [read_facts(folder) for folder in folders]
+    labels = _labels(folders, facts)
+    before, after = (
+        Run(folder, record, known, label)
+        for folder, record, known, label in zip(folders, records, facts, labels, strict=True)
+    )
+    return before, after
+
+
+def obstacles(before: Run, after: Run) -> tuple[str, ...]:
+    """Return why the runs cannot be compared, a sentence each; empty if they can be."""
+    return (*_program(before, after), *_cut_off(before), *_cut_off(after))
+
+
+def damage(run: Run) -> str:
+    """Return what is wrong with the journal of a run as a sentence; empty if nothing is."""
+    if not run.record.damage:
+        return ""
+    return (
+        f"The journal of {run.label} has entries that this program does not understand: a newer program "
+        f"wrote it, or it is damaged ({printable(one_line(run.record.damage))})."
+    )
+
+
+def _read(folder: Path) -> Record:
+    try:
+        return read(folder)
+    except OSError as error:
+        raise HarnessError(f"The run in {folder} cannot be read ({error.strerror or error}).") from error
+
+
+def _labels(folders: tuple[Path, Path], facts: list[Mapping[str, object]]) -> tuple[str, str]:
+    """Return short names of the runs that differ: their revisions, series or folders, else A and B."""
+
+    def fact(name: str) -> tuple[str, str]:
+        first, second = (_label(known.get(name)) for known in facts)
+        return first, second
+
+    revisions = fact("revision")
+    first, second = (f"v{one}" if one.isdecimal() else one for one in revisions)
+    names = _label(folders[0].resolve().name), _label(folders[1].resolve().name)
+    for pair in ((first, second), fact("series"), names):
+        if all(pair) and pair[0] != pair[1]:
+            return pair
+    return "A", "B"
+
+
+def _label(value: object) -> str:
+    return printable(one_line(str(value)), LABEL_LIMIT) if value else ""
+
+
+def _program(before: Run, after: Run) -> Iterator[str]:
+    """Yield a sentence if the scenarios of the two runs may not be the same programs."""
+    unknown = [run for run in (before, after) if not run.fact("program")]
+    for run in unknown:
+        yield (
+            f"The run {run.label} in {run.directory} is of an older version of this program, which did not "
+            "record its digest: its scenarios may check something else."
+        )
+    if not unknown and before.fact("program") != after.fact("program"):
+        yield (
+            f"The two runs are of different programs: {before.label} of {before.fact('program')[:12]}, "
+            f"{after.label} of {after.fact('program')[:12]}. A scenario of the same name may check something "
+            "else. Run both with one program."
+        )
+
+
+def _cut_off(run: Run) -> Iterator[str]:
+    """Yield a sentence if a run did not come to its own end."""
+    if run.record.interrupted or not run.record.complete:
+        how = f"interrupted ({one_line(run.record.interrupted)})" if run.record.interrupted else "cut off"
+        yield (
+            f"The run {run.label} in {run.directory} was {how}: what it lacks cannot be said to conform. "
+            f"Resume it: run --resume {run.directory}."
+        )

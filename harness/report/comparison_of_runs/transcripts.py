@@ -1,0 +1,147 @@
+"""Align two transcripts of a scenario by operation, and find the first reply of another kind.
+
+A reply's kind is its errno, its signal, or that it succeeded.  What an operation measures is
+no part of the kind: counts of a hammer, page faults, footprints, times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+
+from harness.lib.text import one_line, visible
+from harness.report.evidence import PROMPT
+from harness.verdict.record import Result
+
+LIMIT = 8 << 20  # bytes of a transcript that are read
+_WINDOW = 200  # operations after a difference in which the transcripts are aligned again
+_RUN = 2  # operations in a row that have to be equal there
+
+# What differs between two series, or two runs, in one operation: addresses, and the call that revokes.
+_VARYING = re.compile(r"\b0x[0-9a-f]{10,}\b| via=(?:feature|device-ioctl|ioctl)\b")
+_LISTS = ("loadpages", "loadlist", "loadeach")  # whose reply has a word for each access
+_FAULT = re.compile(r"\b(sigbus|sigsegv):")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation of a transcript with its reply; ``line`` is its line number, from 1."""
+
+    text: str
+    reply: str
+    line: int
+
+    @property
+    def key(self) -> str:
+        """The text by which it is found in the other transcript."""
+        return _VARYING.sub("", self.text)
+
+    @property
+    def verb(self) -> str:
+        """The operation's name, without the actor that carried it out; or empty."""
+        return next((word for word in self.text.split() if word[0] not in "@&"), "")
+
+
+@dataclass(frozen=True)
+class ReplyChange:
+    """The first operation of two transcripts whose replies differ in kind."""
+
+    before: Operation
+    after: Operation
+
+    @property
+    def kinds(self) -> tuple[str, str]:
+        """The kinds of the two replies: ``ENOMEM``, ``SIGBUS``, ``ok``."""
+        return kind(self.before), kind(self.after)
+
+    def sentence(self) -> str:
+        """Return ``ENOMEM → EINVAL at `map buf1 ...```, as plain text on one line."""
+        first, second = self.kinds
+        return one_line(visible(f"{first} → {second} at `{self.after.text}`"))
+
+
+def first_change(before: tuple[Path, Result], after: tuple[Path, Result]) -> ReplyChange | None:
+    """Return the first reply of another kind in the transcripts of two results; None without one.
+
+    Each result comes with its results folder.  A transcript that is missing has no operations.
+    """
+    first, second = _content(*before), _content(*after)
+    if first == second or not first or not second:
+        return None
+    return first_difference(operations(first), operations(second))
+
+
+def operations(content: bytes) -> list[Operation]:
+    """Return the operations of a transcript; the reply of one that was not answered is empty."""
+    found: list[Operation] = []
+    waiting = ""
+    line = 0
+    for number, text in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
+        if text.startswith(PROMPT):
+            if waiting:
+                found.append(Operation(waiting, "", line))
+            waiting, line = text.removeprefix(PROMPT), number
+        elif waiting and text and not text.startswith("#"):
+            found.append(Operation(waiting, text, line))
+            waiting = ""
+    return [*found, Operation(waiting, "", line)] if waiting else found
+
+
+def first_difference(before: Sequence[Operation], after: Sequence[Operation]) -> ReplyChange | None:
+    """Return the first pair of aligned operations whose replies differ in kind; None without one."""
+    i = j = 0
+    while i < len(before) and j < len(after):
+        if before[i].key == after[j].key:
+            if kind(before[i]) != kind(after[j]):
+                return ReplyChange(before[i], after[j])
+            i, j = i + 1, j + 1
+            continue
+        here, there = before[i : i + _WINDOW], after[j : j + _WINDOW]
+        matcher = SequenceMatcher(None, [one.key for one in here], [one.key for one in there], autojunk=False)
+        found = next((block for block in matcher.get_matching_blocks() if block.size >= _RUN), None)
+        if found is None:
+            return None
+        i, j = i + found.a, j + found.b
+    return None
+
+
+def kind(operation: Operation) -> str:
+    """Return the kind of an operation's reply, in the words of a report."""
+    first, _, rest = operation.reply.partition(" ")
+    match first:
+        case "ok":
+            return _kind_of_success(operation, rest)
+        case "error":
+            return rest.partition(" ")[0].rstrip(":") or "error"
+        case "sigbus" | "sigsegv":
+            found = re.match(r"code=(\w+)", rest)
+            code = found[1] if found else ""
+            return first.upper() if code in ("", "adrerr", "maperr") else f"{first.upper()} ({code})"
+        case "":
+            return "no reply"
+        case "timeout" | "died":
+            return first
+    return "another reply"
+
+
+def _kind_of_success(operation: Operation, rest: str) -> str:
+    if operation.verb in _LISTS:
+        faults = sorted(set(_FAULT.findall(rest)))
+        return f"ok with {' and '.join(fault.upper() for fault in faults)}" if faults else "ok"
+    if operation.verb == "compare":
+        return f"ok: {rest.partition(' ')[0]}"
+    return "ok"
+
+
+def _content(directory: Path, result: Result) -> bytes:
+    """Return the bytes of a result's transcript, whose path comes from a journal and may be hostile."""
+    if not result.transcript or "\0" in result.transcript:
+        return b""
+    path = (directory / result.transcript).resolve()
+    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+        return b""
+    with path.open("rb") as stream:
+        return stream.read(LIMIT)
