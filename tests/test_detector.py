@@ -50,7 +50,7 @@ def shown(folder: Path) -> str:
 def test_table_has_a_line_for_each_detector(tmp_path: Path) -> None:
     folder = ran(tmp_path, (SEEN, WITHOUT), (SEEN, WITHOUT))
     text = shown(folder)
-    assert "Detectors proven on 2 machines: console.\nDetectors not built on 2 machines: kmemleak.\n" in text
+    assert "Detectors on 2 machines proven: console; not built: kmemleak.\n" in text
     assert "  console   proven: a WARN was seen\n  kmemleak  not built: the kernel lacks it\n" in text
     assert read(folder).exit_code is ExitCode.OK
 
@@ -60,7 +60,7 @@ def test_table_names_machines_that_differ(tmp_path: Path) -> None:
     text = shown(ran(tmp_path, (SEEN,), (unproven,)))
     variants = "proven: a WARN was seen (machine-0); not proven: there is no lkdtm (machine-1)"
     assert f"  console  {variants}\n" in text
-    assert "Detectors proven on 1 of 2 machines: console.\n" in text
+    assert "Detectors on 2 machines proven on 1 of them: console; not proven on 1 of them: console.\n" in text
 
 
 def test_junit_has_a_property_for_each_detector(tmp_path: Path) -> None:

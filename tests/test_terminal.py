@@ -18,7 +18,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
 from harness.lib.text import visible
-from harness.report import groups, junit, terminal
+from harness.report import junit, terminal
 from harness.verdict import requirements
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.deviation import Deviation
@@ -72,7 +72,7 @@ def test_output_to_a_reader_that_has_gone_ends_nothing(show: Callable[[Path, Tex
 
 def test_table_on_a_narrow_terminal_is_lines() -> None:
     narrow, plain = (shown(REPORTS / "mixed", stream, 60) for stream in (Terminal(), io.StringIO()))
-    assert narrow == plain
+    assert narrow.partition("Findings:")[0] == plain.partition("Findings:")[0]
     assert "! violates               MAP-01, MAP-13  A DMABUF" in narrow
 
 
@@ -290,8 +290,8 @@ def conforming(root: Path, number: int) -> Path:
 
 def test_report_of_a_conforming_run_has_few_lines(tmp_path: Path) -> None:
     output = shown(conforming(tmp_path, 20), Terminal(), 80, every=False)
-    assert len(output.splitlines()) <= 30
-    assert f"for {15 * 2 - groups.REASONS} other reasons; -v shows them" in output
+    assert len(output.splitlines()) <= 24
+    assert "Not applicable, so not looked at: 30 scenarios, of 30 reasons (-v shows all)\n" in output
 
 
 def fail_stage(root: Path) -> Path:

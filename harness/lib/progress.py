@@ -21,7 +21,7 @@ from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.files import write_atomically
 
-ANNOUNCED_SECONDS = 10  # a stage that took longer last time is announced when it begins
+BRIEF_SECONDS = 10  # a stage that is over sooner has no line, unless it is the first of its kind
 
 
 class Stage:
@@ -76,15 +76,16 @@ class Progress:
         estimate = self._durations().get(remembered)
         stage = Stage(name, estimate, self.stream)
         live: AbstractContextManager[object] = nullcontext()
+        announced = False
         if self._console.is_terminal:
             live = Live(stage, console=self._console, transient=True, refresh_per_second=8)
-        else:
-            if estimate is None or estimate > ANNOUNCED_SECONDS:
-                expected = f" (last time {estimate:.0f} s)" if estimate else ""
-                stage.note(f"started{expected}")
+        elif announced := estimate is None or estimate > BRIEF_SECONDS:
+            expected = f" (last time {estimate:.0f} s)" if estimate else ""
+            stage.note(f"started{expected}")
         with live:
             yield stage
-        stage.note(f"done in {stage.elapsed:.1f} s")
+        if announced or stage.elapsed > BRIEF_SECONDS:
+            stage.note(f"done in {stage.elapsed:.1f} s")
         self._remember(remembered, stage.elapsed)
 
     def say(self, line: str) -> None:

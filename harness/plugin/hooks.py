@@ -39,6 +39,9 @@ from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
 from harness.verdict.verdict import STAGES, Kind
 
+PASSED = pytest.StashKey[int]()  # of the config: how many scenarios have conformed
+SCENARIOS_PER_DOT = 10
+
 pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
 
 
@@ -195,6 +198,23 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     if scenario is not None:
         scenario.end_actors()
         scenario.examine()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
+    """Show a dot for every tenth scenario that conforms, and a letter for one that fails.
+
+    With -v pytest shows each.
+    """
+    run = config.stash.get(RUN, None)
+    if run is None or config.get_verbosity() >= 0 or not isinstance(report, pytest.TestReport):
+        return None
+    if report.skipped and not hasattr(report, "wasxfail"):
+        return "skipped", "", "SKIPPED"
+    if report.passed and report.when == "call":
+        config.stash[PASSED] = config.stash.get(PASSED, 0) + 1
+        return "passed", "" if config.stash[PASSED] % SCENARIOS_PER_DOT else ".", "PASSED"
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,7 +11,7 @@ from harness.verdict import requirements
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Verdict
 
-REASONS = 4  # why scenarios were not applicable, that are shown
+REASONS = 2  # why scenarios were not applicable or unknown, that are shown
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,10 @@ def not_applicable(record: Record) -> Iterator[str]:
     )
     if not reasons:
         return
-    yield f"Not applicable, so not looked at: {counted(reasons.total(), 'scenario')}"
+    others = f", of {len(reasons)} reasons (-v shows all)" if len(reasons) > REASONS else ""
+    yield f"Not applicable, so not looked at: {counted(reasons.total(), 'scenario')}{others}"
     for reason, number in reasons.most_common(REASONS):
         yield f"  {number:4}  {reason or 'no reason was given'}"
-    if others := reasons.total() - sum(number for _, number in reasons.most_common(REASONS)):
-        yield f"  {others:4}  for {counted(len(reasons) - REASONS, 'other reason')}; -v shows them"
 
 
 def unknown(record: Record) -> Iterator[str]:
@@ -82,14 +81,12 @@ def unknown(record: Record) -> Iterator[str]:
     left = [one for one in record.scenarios if outcome_of(one) is UNKNOWN]
     if not left:
         return
-    yield f"Unknown, as the harness did not get an answer: {counted(len(left), 'scenario')}"
     reasons: dict[str, list[Result]] = {}
     for one in left:
         reasons.setdefault(one_line(one.reason) or str(one.verdict), []).append(one)
+    others = f", of {len(reasons)} reasons (-v shows all)" if len(reasons) > REASONS else ""
+    yield f"Unknown, as there is no answer of the kernel: {counted(len(left), 'scenario')}{others}"
     for reason, those in list(reasons.items())[:REASONS]:
-        example = one_line(those[0].entry.id)
         yield f"  {len(those):4}  {reason}"
         if those[0].verdict is not Verdict.NOT_REACHED:
-            yield f"        {example}"
-    if len(reasons) > REASONS:
-        yield f"        and {counted(len(reasons) - REASONS, 'other reason')}; -v shows them"
+            yield f"        {one_line(those[0].entry.id)}"

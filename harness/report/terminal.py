@@ -55,7 +55,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bo
     if (failed := _failed_stage(record)) is not None:
         for line in _stage(failed, directory, columns):
             say(line, "red" if failed.verdict in SERIES_FAULTS else "")
-        for line in _closing(record, facts, directory, stopped=True):
+        for line in _identity(facts, directory):
             say(line)
         return
     if every:
@@ -64,12 +64,16 @@ def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bo
             say(line)
     for text in _groups(groups(record), columns, plain):
         console.print(text, soft_wrap=True)
-    for line in (*not_applicable(record), *unknown(record), *_folded(_short(record, every), columns)):
+    for line in (*not_applicable(record), *unknown(record)):
+        say(line if every else shortened(line, columns))
+    fold = columns if console.is_terminal else None
+    for line in _folded(_short(record, every), fold):
         say(line)
-    say("")
     for line in (*selftests.lines(record), *rows.differing(record)):
         say(line)
-    for line in _closing(record, facts, directory):
+    for line in _folded(_closing(record, facts), fold):
+        say(line)
+    for line in _identity(facts, directory):
         say(line)
     found = causes(record)
     if not found:
@@ -142,19 +146,25 @@ def _short(record: Record, every: bool) -> Iterator[str]:
         for name, variants in by_name(shown).items():
             for one, machines in variants.items():
                 states.setdefault((one.state, len(machines)), []).append(one_line(name))
+        clauses = []
         for (state, number), names in states.items():
-            some = f"{number} of " if number < len(shown) else ""
-            where = f"{some}{counted(len(shown), 'machine')}"
-            yield f"Detectors {state} on {where}: {', '.join(dict.fromkeys(names))}."
+            if state is State.NOT_BUILT and not every:
+                continue
+            some = f" on {number} of them" if number < len(shown) else ""
+            clauses.append(f"{state}{some}: {', '.join(dict.fromkeys(names))}")
+        yield f"Detectors on {counted(len(shown), 'machine')} {'; '.join(clauses)}."
     if missing := [machine for machine in record.detectors if machine not in shown]:
         unproven = ", ".join(map(one_line, missing))
         yield f"No detector was shown a fault on {unproven}, so silence proves nothing there."
 
 
-def _folded(sentences: Iterator[str], width: int) -> Iterator[str]:
-    """Yield the sentences folded to the width."""
+def _folded(sentences: Iterator[str], width: int | None) -> Iterator[str]:
+    """Yield the sentences folded to ``width`` columns; in a log (None) each is one line, for grep."""
     for sentence in sentences:
-        yield from textwrap.wrap(sentence, max(20, width), subsequent_indent="  ", break_on_hyphens=False)
+        if width is None:
+            yield sentence
+        else:
+            yield from textwrap.wrap(sentence, max(20, width), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _complaints(record: Record, directory: Path) -> Iterator[str]:
@@ -192,29 +202,27 @@ def _answer(record: Record, found: Sequence[Cause]) -> str:
     return f"Not as promised: {of}, by {counted(len(found), 'cause')}{order}."
 
 
-def _closing(
-    record: Record, facts: Mapping[str, object], directory: Path, *, stopped: bool = False
-) -> Iterator[str]:
-    """Yield the counts of verdicts, notes and warnings, the results folder, and what was tested.
+def _closing(record: Record, facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield the counts of verdicts, what ended or resumed the run, notes and warnings."""
+    yield from _counts(record)
+    if record.interrupted:
+        yield f"The run was interrupted ({record.interrupted})."
+    elif not record.complete:
+        yield "The run did not come to its own end: the harness was killed."
+    if record.resumed:
+        starts = ", ".join(one_line(start.partition(".")[0]) for start in record.resumed)
+        yield f"The run was resumed at {starts} (UTC)."
+    for note in record.notes:
+        yield f"Note: {one_line(note)}"
+    warnings = facts.get("warnings")
+    if isinstance(warnings, list) and warnings:
+        yield f"The series adds {counted(len(warnings), 'compile warning')} (run.json lists them)."
+    if interfaces := facts.get("interfaces"):
+        yield one_line(f"Dialect {facts.get('dialect', 'unknown')}; {interfaces}.")
 
-    ``stopped`` means that a stage failed: then only the last two are said.
-    """
-    if not stopped:
-        yield from _counts(record)
-        if record.interrupted:
-            yield f"The run was interrupted ({record.interrupted})."
-        elif not record.complete:
-            yield "The run did not come to its own end: the harness was killed."
-        if record.resumed:
-            starts = ", ".join(one_line(start.partition(".")[0]) for start in record.resumed)
-            yield f"The run was resumed at {starts} (UTC)."
-        for note in record.notes:
-            yield f"Note: {one_line(note)}"
-        warnings = facts.get("warnings")
-        if isinstance(warnings, list) and warnings:
-            yield f"The series adds {counted(len(warnings), 'compile warning')} (run.json lists them)."
-        if interfaces := facts.get("interfaces"):
-            yield one_line(f"Dialect {facts.get('dialect', 'unknown')}; {interfaces}.")
+
+def _identity(facts: Mapping[str, object], directory: Path) -> Iterator[str]:
+    """Yield the results folder, and what was tested."""
     yield f"Results: {directory}"
     yield one_line(_tested(facts))
 
