@@ -57,7 +57,9 @@ static bool take_line(struct progress *p, char *line)
 		p->asked_line = p->line;
 		return true;
 	}
-	if (!*line || *line == '#')
+	/* Steps beside the actor, and what was expected. */
+	if (!*line || *line == '#' || !strncmp(line, "! ", 2) ||
+	    !strncmp(line, "= ", 2))
 		return true;
 	if (!p->asked) {
 		fprintf(stderr,

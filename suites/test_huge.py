@@ -309,7 +309,7 @@ def test_a_split_pud_keeps_its_other_pages(
     The base has an oops for a PUD that is split inside 2 MiB (docs/findings.md).
     """
     # mm/debug.c has dump_vma() only with CONFIG_DEBUG_VM.
-    if guest.run(["grep", "-qw", "dump_vma", "/proc/kallsyms"]).status == 0:
+    if guest.symbols.has("dump_vma"):
         pytest.skip("with CONFIG_DEBUG_VM a split of a PUD is a BUG of the base (docs/findings.md)")
     mapping = placed_for_pud(gibibyte.actor.export(gibibyte, RAM_BAR))
     assert mapping.touch(None, 0, PAGE) == 1

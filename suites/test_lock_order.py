@@ -125,7 +125,7 @@ def test_faulting_reads_during_resets_end(c_owner: Actor, ram: Function) -> None
 
 def has_ats(guest: Guest, function: Function) -> bool:
     """Tell whether a device has the extended capability of address translation."""
-    space = guest.run(["cat", f"/sys/bus/pci/devices/{function.address}/config"]).stdout
+    space = guest.read_bytes(f"/sys/bus/pci/devices/{function.address}/config")
     at = PCI_EXT_CAP_START
     while PCI_EXT_CAP_START <= at <= len(space) - 4:
         header = int.from_bytes(space[at : at + 4], "little")

@@ -196,7 +196,8 @@ class TestTranscript:
         mapping = owner.map(buffer)
         mapping.store32(PAGE, 0x10000)
         assert transcript.path.read_text() == (
-            "# a title\n> map buf1 length=0x4000 prot=rw\nok map1\n> store32 map1 0x1000 0x10000\nok\n"
+            "# transcript 2\n# a title\n! actor 1 c\n"
+            "> map buf1 length=0x4000 prot=rw\nok map1\n> store32 map1 0x1000 0x10000\nok\n"
         )
 
     def test_transcript_can_be_replayed(self, tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ class TestTranscript:
     def test_transcript_escapes_control_characters(self, tmp_path: Path) -> None:
         transcript = Transcript(tmp_path / "t.txt")
         transcript.reply("ok\r> reset dev1\x1b[2J\x85\udc80")
-        assert transcript.path.read_bytes() == b"ok?> reset dev1?[2J\xc2\x85\\udc80\n"
+        assert transcript.path.read_bytes() == b"# transcript 2\nok?> reset dev1?[2J\xc2\x85\\udc80\n"
 
 
 def test_deadline_on_a_slow_kernel_is_scaled(owner: Actor, transcript: Transcript) -> None:

@@ -12,9 +12,10 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import PCI_COMMAND, Buffer, Device
 from harness.actor.iommufd import AddressSpace, Container
+from harness.guest import iommu_faults
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
-from suites.support import dma
+from harness.vm.recorder import NoRecord
 from suites.support.constants import EDU_BAR, PCI_COMMAND_MASTER
 from suites.support.dma import ENGINES, OWNERS, Engine, Faults, Path
 
@@ -78,19 +79,21 @@ class TestFaults:
 
     @pytest.mark.parametrize("above", ["-1", "36", "37"])
     def test_count_adds_up_those_of_the_iommu(self, interrupts: File, above: str) -> None:
-        script = dma._FAULTS.replace("/sys/kernel/irq", str(interrupts))
+        script = iommu_faults._FAULTS.replace("/sys/kernel/irq", str(interrupts))
         done = subprocess.run(["sh", "-c", script, "sh", above], capture_output=True, text=True, timeout=30)
         assert (done.stdout, done.stderr) == ("37\n", "")
 
     def test_count_without_an_iommu_prints_nothing(self, interrupts: File) -> None:
         for number in (1, 4):
             (interrupts / str(number) / "actions").write_text("other\n")
-        script = dma._FAULTS.replace("/sys/kernel/irq", str(interrupts))
+        script = iommu_faults._FAULTS.replace("/sys/kernel/irq", str(interrupts))
         done = subprocess.run(["sh", "-c", script, "sh", "-1"], capture_output=True, text=True, timeout=30)
         assert (done.stdout, done.stderr) == ("", "")
 
     def test_answer_that_is_no_number_is_a_harness_error(self) -> None:
         class Silent:
+            recorder = NoRecord()
+
             def script(self, text: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
                 return subprocess.CompletedProcess([], 1, b"", b"")
 

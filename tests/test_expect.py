@@ -74,7 +74,7 @@ REVOKED = "revoke dev1 buf1|ok"
             "stamp map1|sigbus code=adrerr offset=0x1000",
             *("is", Sigbus("adrerr", 0x1000), None),
             "A store to every page of the owner's mapping ended in SIGBUS.",
-            "",
+            "ok *",
         ),
         (
             f"{REVOKED}\nmap buf1 length=0x4000|ok map2",
@@ -92,7 +92,7 @@ REVOKED = "revoke dev1 buf1|ok"
             "&owner revoke dev1 buf1|ok\nfinish owner|error EIO revoke: x",
             *("==", "EIO", "success"),
             "Revoke was refused.",
-            "ok",
+            "ok *",
         ),
         (
             f"{REVOKED}\nload32 map1 0|ok 0x00000001",
@@ -104,7 +104,7 @@ REVOKED = "revoke dev1 buf1|ok"
             "wakeups dev1|ok 0",
             *("==", 0, 1),
             "Expected 1, but saw 0.",
-            "",
+            "ok 1",
         ),
     ],
 )

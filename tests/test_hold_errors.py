@@ -17,6 +17,7 @@ from harness.guest.symbols import Symbols
 from harness.lib.errors import HarnessError
 from harness.vm.accelerator import Accelerator
 from harness.vm.pci_devices import Layout
+from harness.vm.recorder import NoRecord, Recorder
 
 ADDRESS = 0x1000
 INSERT = (packet("Z1,1000,1"), b"+" + packet("OK"))
@@ -42,6 +43,7 @@ class HeldGuest:
 
     machine: Machine
     symbols: Symbols = field(default_factory=lambda: Symbols([("a_function", ADDRESS)]))
+    recorder: Recorder = field(default_factory=NoRecord)
 
     def hold(self) -> Hold:
         return Hold(cast(Guest, cast(Any, self)))

@@ -21,9 +21,10 @@ send buf1 client|ok
 def played(folder: Path, *parts: str) -> Operation:
     """Write ``OPERATION|REPLY`` lines to a transcript; return the latest operation."""
     transcript = Transcript(folder / "transcript.txt")
+    actor = transcript.actor("c")
     for line in "\n".join(parts).splitlines():
         operation, _, reply = line.partition("|")
-        transcript.operation(operation)
+        transcript.operation(operation, actor, "c")
         if reply:
             transcript.reply(reply)
     transcript.close()
@@ -107,4 +108,4 @@ def test_operation_in_flight_is_answered_by_its_finish(tmp_path: Path) -> None:
     begun = f"{OWNER}\n{CLIENT}\n@client &below load32 map1 0|ok"
     asked = played(tmp_path, begun, "@client finish below|sigbus code=adrerr offset=0x0")
     assert (asked.call, asked.text) == ("load32 map1 0", "@client finish below")
-    assert (asked.reply, asked.line) == ("sigbus code=adrerr offset=0x0", 17)
+    assert (asked.reply, asked.line) == ("sigbus code=adrerr offset=0x0", 19)

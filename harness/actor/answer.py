@@ -58,24 +58,6 @@ def statement(latest: Operation, operator: str, seen: object, expected: object) 
     return ""
 
 
-def wanted(latest: Operation, expected: object) -> str:
-    """Return the reply to the ``latest`` operation that has this value; empty if none of its kind has."""
-    if found := _LOAD.match(latest.call):
-        if isinstance(expected, int):
-            return f"ok {expected:#0{int(found[1]) // 4 + 2}x}"
-        return _reply_of_fault(expected)
-    if _PAGES.match(latest.call) and _is_list(expected):
-        words = [_word_of(one) for one in expected]
-        return " ".join(["ok", *words]) if all(words) else ""
-    if _STORE.match(latest.call):
-        return "ok" if expected is None else _reply_of_fault(expected)
-    if isinstance(expected, str) and _errno(latest.reply):
-        if re.fullmatch(r"E[A-Z0-9]+", expected):
-            return f"error {expected}"
-        return "ok" if expected == "success" else ""
-    return ""
-
-
 def call_of(latest: Operation) -> str:
     """Return the name of the latest operation, as a reader knows it: ``mmap()``."""
     verb = latest.call.partition(" ")[0]
@@ -175,18 +157,3 @@ def _errno(reply: str) -> str:
     if found := re.match(r"error (E[A-Z0-9]+) ", reply):
         return found[1]
     return "success" if reply.partition(" ")[0] == "ok" else ""
-
-
-def _word_of(value: object) -> str:
-    if isinstance(value, int):
-        return f"{value:#010x}"
-    if isinstance(value, Fault) and value.offset is not None:
-        return f"{_signal(value).lower()}:{value.code}:{value.offset:#x}"
-    return ""
-
-
-def _reply_of_fault(value: object) -> str:
-    word = _word_of(value) if isinstance(value, Fault) else ""
-    kind, _, rest = word.partition(":")
-    code, _, offset = rest.partition(":")
-    return f"{kind} code={code} offset={offset}" if word else ""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.actor.answer import call_of, statement, wanted
+from harness.actor.answer import call_of, statement
 from harness.actor.handles import Mapping
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import BUS_ADRERR, Fault, Sigbus, outcome
 from harness.actor.transcript import latest_operation
+from harness.actor.wanted import wanted_reply
 from harness.actor.words import comparison
 from harness.lib.text import counted
 from harness.verdict.deviation import Deviation
@@ -33,7 +34,7 @@ class Comparison:
         clauses = comparison(operator, seen, expected)
         latest = latest_operation()
         clause = statement(latest, operator, seen, expected)
-        reply = wanted(latest, expected) if clause and operator in ("==", "is") else ""
+        reply = wanted_reply(operator, seen, expected, latest)
         deviation = Deviation(*clauses, latest.text, latest.line, reply)
         return cls(deviation, clause, latest.moment if clause else latest.since)
 
@@ -90,5 +91,5 @@ def require_refusal(attempt: Callable[[], object]) -> str:
     if errno == "success":
         latest = latest_operation()
         clause = f"{call_of(latest)} was not refused"
-        raise Mismatch(clause, expected="a refusal", seen="success", moment=latest.moment)
+        raise Mismatch(clause, expected="a refusal", seen="success", wanted="not ok *", moment=latest.moment)
     return errno

@@ -68,7 +68,7 @@ def dump(guest: Guest, child: Actor) -> list[Segment]:
     Raises HarnessError if the actor does not end, or there is no dump.
     """
     before = guest.read(CORE_PATTERN).strip()
-    _write(guest, CORE_PATTERN, _CORE)
+    guest.write(CORE_PATTERN, _CORE)
     try:
         child.say("abort")
     except ActorDiedError:
@@ -76,7 +76,7 @@ def dump(guest: Guest, child: Actor) -> list[Segment]:
     else:
         raise HarnessError(f"The actor {child.name} was to end by SIGABRT, and did not.")
     finally:
-        _write(guest, CORE_PATTERN, before)
+        guest.write(CORE_PATTERN, before)
         guest.script('rm -f "$1"', _CORE)
     return segments(content)
 
@@ -97,11 +97,3 @@ def segments(core: bytes) -> list[Segment]:
 # include/uapi/linux/elf.h: e_phoff, e_phentsize, e_phnum
 _FIELDS = (("<Q", 32), ("<H", 54), ("<H", 56))
 _ET_CORE, _PT_LOAD = 4, 1
-
-
-def _write(guest: Guest, path: str, text: str) -> None:
-    done = guest.script('printf "%s\\n" "$1" >"$2"', text, path)
-    if done.status != 0:
-        raise HarnessError(
-            f"The guest's file {path} cannot be written: {done.stderr.decode(errors='replace')}"
-        )

@@ -39,7 +39,7 @@ _INTO_LOW_POWER = ("the device was put into low power", "the entry into low powe
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation in a transcript: its text without the prompt, and its line, from 1 (0: there is none).
+    """An operation or step in a transcript: its text without the mark, its line, from 1 (0: there is none).
 
     - ``call`` is the operation that ``reply`` answers, without the names of processes: of a
       ``finish`` the one that ends, else this one.

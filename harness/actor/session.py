@@ -18,10 +18,14 @@ T = TypeVar("T")
 
 
 class Wire:
-    """The channel of a top-level actor, shared with all its descendants."""
+    """The channel of a top-level actor and all its descendants; ``kind`` is that of Transcript.actor()."""
 
-    def __init__(self, channel: Channel, transcript: Transcript, margin: float = MARGIN) -> None:
+    def __init__(
+        self, channel: Channel, transcript: Transcript, margin: float = MARGIN, kind: str = "c"
+    ) -> None:
         self._channel = channel
+        self._kind = kind
+        self._number = transcript.actor(kind)
         self._transcript = transcript
         self._margin = margin
         self._lost: PatchproofError | None = None
@@ -37,7 +41,7 @@ class Wire:
         """
         if self._lost is not None:
             raise self._lost
-        self._transcript.operation(line)
+        self._transcript.operation(line, self._number, self._kind)
         try:
             self._channel.write(line.encode(errors="surrogateescape") + b"\n", self._margin)
             raw = self._channel.read_line(seconds + self._margin, LIMIT)
@@ -67,6 +71,7 @@ class Wire:
 
     def close(self) -> None:
         """Close the actor's input and wait for its end, after which all its resources are released."""
+        self._transcript.end(self._number)
         try:
             if self._lost is None:
                 self._channel.end_input()

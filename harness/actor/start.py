@@ -46,7 +46,7 @@ def start_python(
     ``features`` are the numbers of features that the probe is told, by their names in the
     operation ``abi``.  Raises SshLostError, SshTimeoutError.
     """
-    actor = Actor(Wire(stream or python_stream(guest), transcript, guest.deadline))
+    actor = Actor(Wire(stream or python_stream(guest), transcript, guest.deadline, "python"))
     if features:
         actor.say("abi", **features)
     return actor

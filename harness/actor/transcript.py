@@ -1,16 +1,19 @@
-"""The channel to an actor, and the transcript of its operations, which can be replayed."""
+"""The channel to an actor, and the transcript of a scenario, which can be replayed."""
 
 from __future__ import annotations
 
 import re
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from harness.actor.scene import Operation, Scene
+from harness.lib.files import write_atomically
 
 MARGIN = 10.0  # seconds after the actor's own deadline until it counts as stuck
 LIMIT = 1 << 24  # maximum bytes of one reply: a word for each page of a 1 GiB BAR
+FIRST = "# transcript 2"  # the first line of a transcript
+MARKS = ("> ", "! ", "= ", "# ")  # of lines that are no replies
 
 
 class Channel(Protocol):
@@ -42,7 +45,7 @@ _LATEST: ContextVar[Operation] = ContextVar("_LATEST")
 
 
 def latest_operation() -> Operation:
-    """Return the latest operation of the scenario that runs."""
+    """Return the latest operation, or step, of the scenario that runs."""
     return _LATEST.get(Operation())
 
 
@@ -52,42 +55,123 @@ def forget_operation() -> None:
 
 
 class Transcript:
-    """The operations and replies of one actor, written line by line for ``actor --replay``.
+    """The steps of a scenario and their replies, written line by line (probes/PROTOCOL.md, "Transcripts").
 
-    ``refused`` are the operations of the series' interface that the kernel refused, in order.
+    The file is made by the first step.  ``refused`` are the operations of the series' interface
+    that the kernel refused, in order.
     """
 
     def __init__(self, path: Path, title: str = "") -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.refused: dict[str, None] = {}
-        self._stream = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+        self._stream: TextIO | None = None
         self._lines = 0
         self._scene = Scene()
-        if title:
-            self.comment(title)
+        self._actors = 0
+        self._current = 0  # the actor that the next operation goes to, unless a line says another
+        self._roles: set[str] = set()
+        self._head = [FIRST, *([_comment(title)] if title else [])]  # all before the first actor
+        self._waiting = list(self._head)
+
+    @property
+    def written(self) -> bool:
+        """True once there is a file."""
+        return self._lines > 0
+
+    def machine(self, words: str) -> None:
+        """Write down the layout of the machine, before any step; without a step, nothing is written."""
+        self._head.append(f"! machine {words}")
+        self._waiting.append(self._head[-1])
+
+    def device(self, role: str, address: str) -> None:
+        """Write down the address of a device, before the first step with it."""
+        if role not in self._roles:
+            self._roles.add(role)
+            self._line(f"! device {role} {address}")
+
+    def actor(self, kind: str) -> int:
+        """Begin a top-level actor of this ``kind``, ``c`` or ``python``; return its number, from 1."""
+        self._actors += 1
+        self._current = self._actors
+        self._line(f"! actor {self._current} {kind}")
+        return self._current
+
+    def end(self, actor: int) -> None:
+        """Write down that a top-level actor is asked to end."""
+        self._line(f"! end {actor}")
+        self._current = 0
+
+    def step(self, text: str) -> None:
+        """Write a step of the host, or of the guest beside the actors, before it is done."""
+        self._begin("! ", text)
 
     def comment(self, text: str) -> None:
         """Write a comment, which a replay ignores."""
-        self._line("# " + re.sub(r"[\x00-\x1f\x7f]", " ", text))
+        self._line(_comment(text))
 
-    def operation(self, line: str) -> None:
-        """Write an operation."""
-        text = re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
-        self._line("> " + text)
-        _LATEST.set(self._scene.begin(text, self._lines))
+    def operation(self, line: str, actor: int, kind: str) -> None:
+        """Write an operation of a top-level actor."""
+        if actor != self._current:
+            self._line(f"! actor {actor} {kind}")
+            self._current = actor
+        self._begin("> ", line)
 
     def reply(self, line: str) -> None:
-        """Write a reply."""
-        text = re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
+        """Write the reply to the latest operation or step."""
+        text = _plain(line)
+        if text[:2] in MARKS:  # of a program that is no actor
+            text = f"?{text}"
         self._line(text)
         _LATEST.set(self._scene.end(text))
 
+    def begin_anew(self) -> None:
+        """Set the file aside as ``NAME-before``, and begin a new one from before the first actor."""
+        self.close()
+        self.path.rename(self.path.with_stem(f"{self.path.stem}-before"))
+        self._stream = None
+        self._scene = Scene()
+        self._lines = self._actors = self._current = 0
+        self._waiting = list(self._head)
+
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        if self._stream is not None:
+            self._stream.close()
+
+    def expect(self, operation: Operation, wanted: str) -> None:
+        """Insert, after the reply to an operation of this closed transcript, the reply that was expected.
+
+        ``wanted`` is a pattern; without the operation at its line nothing is inserted.
+        """
+        lines = self.path.read_text(encoding="utf-8").split("\n") if self.written else []
+        place = operation.line  # the line after the operation, from 0
+        if not wanted or not 0 < place < len(lines) or lines[place - 1][2:] != operation.text:
+            return
+        place += lines[place][:2] not in MARKS and lines[place] != ""
+        lines.insert(place, f"= {_plain(wanted)}")
+        write_atomically(self.path, "\n".join(lines))
+
+    def _begin(self, mark: str, line: str) -> None:
+        text = _plain(line)
+        self._line(mark + text)
+        _LATEST.set(self._scene.begin(text, self._lines))
 
     def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
-        self._lines += 1
+        if self._stream is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        if not self._actors:
+            self._head.append(text)
+        for line in (*self._waiting, text):
+            self._stream.write(line + "\n")
+            self._lines += 1
+        self._waiting.clear()
         self._stream.flush()
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"[\x00-\x08\x0a-\x1f\x7f]", "?", line)
+
+
+def _comment(text: str) -> str:
+    return "# " + re.sub(r"[\x00-\x1f\x7f]", " ", text)

@@ -10,81 +10,23 @@ from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
+from harness.guest import scripts
 from harness.guest.shell import Shell
 from harness.guest.symbols import KALLSYMS, Symbols
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
 from harness.vm.machine import Machine
 from harness.vm.pci_devices import MEMORY_BARS, SLOTS
+from harness.vm.recorder import NoRecord, Recorder
 from harness.vm.ssh import Completed, SshTimeoutError
 
 VFIO_DRIVER = "vfio-pci"
 SECONDS = 10.0  # for one small command, before the accelerator's time scale
 
-# One line per device below a root port: port, address, vendor, device, driver, driver_override,
-# then start,end,flags of each resource.  One process lists all: each costs tens of milliseconds here.
-_LIST = r"""
-cd /sys/bus/pci/devices || exit
-for port in "$@"; do
-    for dir in "$port"/0000:*:??.?; do
-        [ -e "$dir/vendor" ] || continue
-        driver=-; [ -e "$dir/driver" ] && driver=$(readlink "$dir/driver")
-        group=-; [ -e "$dir/iommu_group" ] && group=$(readlink "$dir/iommu_group")
-        read -r vendor <"$dir/vendor"; read -r device <"$dir/device"
-        read -r override <"$dir/driver_override"
-        printf "%s " "$port" "${dir##*/}" "$vendor" "$device" "${group##*/}" "${driver##*/}" "$override"
-        while read -r start end flags; do printf " %s,%s,%s" "$start" "$end" "$flags"; done <"$dir/resource"
-        echo
-    done
-done
-"""
-
-# Bind the device $1 to the driver $2 with the driver_override $3; "-" means none.
-# Shell builtins only: starting one program takes longer than the whole script.
-_BIND = r"""
-dir=/sys/bus/pci/devices/$1
-set -e
-if [ -e "$dir/driver" ]; then echo "$1" >"$dir/driver/unbind"; fi
-case $3 in -) echo >"$dir/driver_override";; *) echo "$3" >"$dir/driver_override";; esac
-case $2 in
--) [ ! -e "$dir/driver" ];;
-*) echo "$1" >"/sys/bus/pci/drivers/$2/bind"; [ -e "/sys/bus/pci/drivers/$2/$1" ];;
-esac
-"""
-
-_REPLUG = r"""
-dir=/sys/bus/pci/devices/$1
-echo 1 >"$dir/remove" && echo 1 >/sys/bus/pci/rescan && [ -e "$dir" ]
-"""
-
-# Wait until the kernel has runtime-suspended the device $1.
-_AWAIT_SUSPEND = r"""
-tries=0
-until read -r state <"/sys/bus/pci/devices/$1/power/runtime_status" && [ "$state" = suspended ]; do
-    tries=$((tries + 1))
-    if [ $tries -gt 50000 ]; then echo "its runtime status is still $state" >&2; exit 1; fi
-done
-"""
-
-# Start to unbind $1 while it is open, and return once the driver waits for the last close.
-_BEGIN_UNBIND = r"""
-dir=/sys/bus/pci/devices/$1
-(echo "$1" >"$dir/driver/unbind") >/dev/null 2>&1 &
-tries=0
-while [ -e "$dir/vfio-dev" ]; do
-    tries=$((tries + 1))
-    if [ $tries -gt 50000 ]; then echo "its driver does not begin to" >&2; exit 1; fi
-done
-"""
-
-# Wait until that unbind is complete.
-_AWAIT_UNBOUND = r"""
-while [ -e "/sys/bus/pci/devices/$1/driver" ]; do :; done
-"""
-
 _IOMEM = re.compile(r"(?P<indent> *)(?P<start>[0-9a-f]+)-[0-9a-f]+ : (?P<name>.*)")
 IORESOURCE_MEM = 0x200  # include/linux/ioport.h
 PCI_BARS = 6
+LONGEST_REPLY = 200  # characters of a file's content that a transcript has whole
 
 
 class UnbindTimeoutError(PatchproofError):
@@ -116,10 +58,15 @@ class PciFunction:
 
 
 class Guest:
-    """The operations that a scenario may use on a running machine."""
+    """The operations that a scenario may use on a running machine.
+
+    Those that act on the kernel under test, and read(), are told to ``recorder``; run() and
+    script() are not.
+    """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
+        self.recorder: Recorder = NoRecord()
         self._pushed: dict[str, str] = {}
         self._unbinding: set[str] = set()  # addresses that begin_unbind() was called for
         self._shell = Shell(machine.ssh)
@@ -127,7 +74,7 @@ class Guest:
     @cached_property
     def symbols(self) -> Symbols:
         """The functions of the running kernel.  Raises HarnessError, SshTimeoutError, SshLostError."""
-        return Symbols.parse(self.read(KALLSYMS))
+        return Symbols.parse(self._content(KALLSYMS).decode(errors="replace"))
 
     @property
     def deadline(self) -> float:
@@ -147,12 +94,33 @@ class Guest:
 
     def read(self, path: str) -> str:
         """Return the content of a text file in the guest.  Raises HarnessError if it cannot be read."""
+        return self.read_bytes(path).decode(errors="replace")
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the content of a file in the guest.  Raises HarnessError if it cannot be read."""
+        self.recorder.step(f"guest read {path}")
+        content = self._content(path)
+        text = content.decode(errors="replace").strip()
+        whole = len(text) <= LONGEST_REPLY and text.isprintable()
+        self.recorder.reply(f"ok {text}".rstrip() if whole else f"ok bytes={len(content)}")
+        return content
+
+    def write(self, path: str, text: str) -> None:
+        """Write ``text`` and a newline to a file in the guest.  Raises HarnessError if that fails."""
+        self.recorder.step(f"guest write {path} {text}")
+        done = self.script(scripts.WRITE, text, path)
+        if done.status != 0:
+            raise HarnessError(
+                f"The guest's file {path} cannot be written: {done.stderr.decode(errors='replace')}"
+            )
+
+    def _content(self, path: str) -> bytes:
         done = self.script('cat "$1"', path)
         if done.status != 0:
             raise HarnessError(
                 f"The guest's file {path} cannot be read: {done.stderr.decode(errors='replace').strip()}"
             )
-        return done.stdout.decode(errors="replace")
+        return done.stdout
 
     def push(self, local: Path, remote: str, mode: int = 0o755) -> str:
         """Copy a file into the guest, unless its content was pushed there before; return ``remote``."""
@@ -166,7 +134,7 @@ class Guest:
     def devices(self) -> dict[str, PciFunction]:
         """The devices of the layout by role, as found at the first use of this property."""
         ports = {f"0000:00:{number:02x}.0": role for role, number in SLOTS.items()}
-        done = self.script(_LIST, *ports)
+        done = self.script(scripts.LIST_DEVICES, *ports)
         found = (_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines())
         return {device.role: device for device in found}
 
@@ -205,15 +173,19 @@ class Guest:
                 f"The machine has no device {role!r}; it has {', '.join(self.devices) or 'none'}."
             )
         device = self.devices[role]
+        self.recorder.device(role, device.address)
         try:
+            self.recorder.step(f"guest bind {device.address} {driver}")
             self._bind(device, driver, driver)
             yield device
         finally:
             if self.machine.alive():
+                self.recorder.step(f"guest restore {device.address} {device.driver or '-'}")
                 self._bind(device, device.driver, device.override)
 
     def unbind(self, device: PciFunction) -> None:
         """Unbind a device from its driver, within bind().  Raises UnbindTimeoutError."""
+        self.recorder.step(f"guest unbind {device.address}")
         self._bind(device, "", VFIO_DRIVER)
 
     def begin_unbind(self, device: PciFunction) -> None:
@@ -222,7 +194,8 @@ class Guest:
         The driver waits for the close of the last descriptor, with the device's lock
         held (drivers/vfio/vfio_main.c, vfio_unregister_group_dev()).
         """
-        self._run_on(_BEGIN_UNBIND, device, "begin to be unbound")
+        self.recorder.step(f"guest begin-unbind {device.address}")
+        self._run_on(scripts.BEGIN_UNBIND, device, "begin to be unbound")
         self._unbinding.add(device.address)
 
     def await_suspend(self, device: PciFunction) -> None:
@@ -230,7 +203,8 @@ class Guest:
 
         Raises HarnessError if the device does not suspend.
         """
-        self._run_on(_AWAIT_SUSPEND, device, "be suspended")
+        self.recorder.step(f"guest await-suspend {device.address}")
+        self._run_on(scripts.AWAIT_SUSPEND, device, "be suspended")
 
     def _run_on(self, script: str, device: PciFunction, purpose: str) -> None:
         done = self.script(script, device.address)
@@ -242,6 +216,7 @@ class Guest:
 
     def rebind(self, device: PciFunction) -> None:
         """Bind a device to vfio-pci again after unbind()."""
+        self.recorder.step(f"guest bind {device.address} {VFIO_DRIVER}")
         self._bind(device, VFIO_DRIVER, VFIO_DRIVER)
 
     def replug(self, device: PciFunction) -> None:
@@ -249,8 +224,9 @@ class Guest:
 
         Raises UnbindTimeoutError if the driver does not release it, HarnessError if it does not come back.
         """
+        self.recorder.step(f"guest replug {device.address}")
         with self._timeout_as_held(device):
-            done = self.script(_REPLUG, device.address)
+            done = self.script(scripts.REPLUG, device.address)
         if done.status != 0:
             raise HarnessError(
                 f"The device {device.address} ({device.role}) did not come back: "
@@ -270,9 +246,9 @@ class Guest:
     def _bind(self, device: PciFunction, driver: str, override: str) -> None:
         with self._timeout_as_held(device):
             if device.address in self._unbinding:
-                self.script(_AWAIT_UNBOUND, device.address)
+                self.script(scripts.AWAIT_UNBOUND, device.address)
                 self._unbinding.discard(device.address)
-            done = self.script(_BIND, device.address, driver or "-", override or "-")
+            done = self.script(scripts.BIND, device.address, driver or "-", override or "-")
         if done.status != 0:
             raise HarnessError(
                 f"The device {device.address} ({device.role}) could not be given to {driver or 'no driver'}: "

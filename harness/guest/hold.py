@@ -65,6 +65,8 @@ class Hold:
                 "The machine has no debugger's port, so none of its processors can be held; the scenario "
                 "needs @machine(hold=True)."
             )
+        place = self._guest.symbols.function_at(way.start)
+        self._guest.recorder.step(f"other a debugger holds processor {cpu} in {place}")
         try:
             with Debugger(machine.gdb_port, machine.accelerator.time_scale) as debugger:
                 held = Held(self._guest, debugger, cpu, way)

@@ -10,6 +10,7 @@ from harness.lib.text import visible
 from harness.verdict.record import Result
 
 PROMPT = "> "
+STEP = "! "  # a step beside the actors
 LIMIT = 16 * 1024  # bytes of one file; the results folder has all of it
 
 
@@ -47,8 +48,8 @@ class Step:
 
     @property
     def operation(self) -> bool:
-        """True for an operation, false for a reply or a comment."""
-        return self.text.startswith(PROMPT)
+        """True for an operation or another step, false for a reply, what was expected, or a comment."""
+        return self.text.startswith((PROMPT, STEP))
 
 
 def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ...]:

@@ -132,7 +132,7 @@ def deviation_of(error: BaseException) -> Deviation | None:
         case Mismatch():
             return error.deviation
         case Refused():
-            found = unlike("success", error.errno, "ok")
+            found = unlike("success", error.errno, "ok *")
             if latest.text.endswith(error.operation):
                 return found
             return replace(found, operation=error.operation, line=0)

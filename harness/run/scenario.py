@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from harness.actor import load
 from harness.actor.actor import Actor
+from harness.actor.scene import Operation
 from harness.actor.start import PrestartedProbe, start_actor, start_python
 from harness.actor.transcript import Transcript, forget_operation
 from harness.guest.guest import Guest
@@ -34,6 +35,8 @@ from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Verdict
 from harness.vm.ram_bar import RamBar
+from harness.vm.recorded_ram import RecordedRam
+from harness.vm.recorder import NoRecord
 
 
 def revoke_via(dialect: str) -> str | None:
@@ -77,8 +80,7 @@ class ScenarioRun:
         self._without_console = Verdict.CONFORMS
         self._start: MachineState | None = None
         self._latest: KernelHealth | None = None
-        self._transcript: Transcript | None = None
-        self._refused: dict[str, None] = {}  # in transcripts that were set aside
+        self._transcript = Transcript(results.transcript(entry.id), entry.id)
         self._actors = ExitStack()
 
     def begin(self) -> None:
@@ -95,6 +97,8 @@ class ScenarioRun:
             self._start = self._examiner.begin(self._needs)
             if self._start.health is None:
                 self._start = replace(self._start, health=KernelHealth.of(self._start.guest))
+            self._transcript.machine(self._start.guest.machine.layout.words())
+            self._start.guest.recorder = self._transcript
         return self._start.guest
 
     def actor(self, kind: str) -> Actor:
@@ -103,8 +107,6 @@ class ScenarioRun:
         Raises SshLostError, SshTimeoutError, and the errors of guest().
         """
         guest, software = self.guest(), self._machines.ready
-        if self._transcript is None:
-            self._transcript = Transcript(self._results.transcript(self.entry.id), self.entry.id)
         if kind == "python":
             actor = start_python(
                 guest, self._transcript, software.interfaces.numbers, self._spare.take(guest)
@@ -129,6 +131,7 @@ class ScenarioRun:
         not load, or is in use at the end.
         """
         guest = self.guest()
+        self._transcript.step("guest load-importer")
         module = self._machines.load_importer()
         yield
         if guest.machine.alive():
@@ -139,18 +142,15 @@ class ScenarioRun:
         self._actors.close()
 
     def begin_anew(self) -> None:
-        """End the actors and set their transcript aside; the next actor begins a new one."""
+        """End the actors and set their transcript aside; a new one continues from before the first actor."""
         self.end_actors()
-        if self._transcript is not None:
-            self._transcript.close()
-            self._refused |= self._transcript.refused
-            path = self._transcript.path
-            path.rename(path.with_stem(f"{path.stem}-before"))
-            self._transcript = None
+        self._transcript.begin_anew()
 
     def ram(self, role: str) -> RamBar:
         """Return the host's view of the RAM BAR of the device ``role``."""
-        return RamBar(self.guest().machine.ram_bars[role])
+        guest = self.guest()
+        self._transcript.device(role, guest.devices[role].address)
+        return RecordedRam(guest.machine.ram_bars[role], role, self._transcript)
 
     def finding(self, text: str) -> None:
         """Record a sentence for the report; no verdict depends on it."""
@@ -200,12 +200,14 @@ class ScenarioRun:
         """
         if not self._ran:
             self._worst, self._without_console = NOT_RUN, NOT_RUN.verdict
-        if self._transcript is not None:
-            self._transcript.close()
-            self._refused |= self._transcript.refused
+        self._transcript.close()
+        if (deviation := self._worst.deviation) is not None:
+            operation = Operation(deviation.operation, deviation.line)
+            self._transcript.expect(operation, deviation.wanted)
         console: ConsoleRange | None = None
         complaints: list[Splat] = []
         if self._start is not None:
+            self._start.guest.recorder = NoRecord()
             output = self._start.guest.machine.console
             state = MachineState(self._start.guest, output.mark(), self._latest)
             self._examiner.remember(state)
@@ -218,7 +220,7 @@ class ScenarioRun:
             without_console=self._without_console,
             reason=first_line(self._worst.reason),
             details=self._worst.details,
-            transcript=self._transcript.path if self._transcript is not None else None,
+            transcript=self._transcript.path if self._transcript.written else None,
             console=console,
             failure=self._worst.failure,
             deviation=self._worst.deviation,
@@ -228,7 +230,7 @@ class ScenarioRun:
             first_line(self._worst.reason),
             self._worst.failure,
             tuple(dict.fromkeys(one.place for one in complaints if one.fault)),
-            tuple(self._refused),
+            tuple(self._transcript.refused),
         )
         self._machines.write_stacks(complaints)
         if self._start is not None and self._needs.alone:

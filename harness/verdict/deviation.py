@@ -14,8 +14,8 @@ class Deviation:
     - ``operation`` is the line of the transcript that was answered wrongly, without the
       prompt; empty if no operation decided.
     - ``line`` is its line number in the transcript, from 1; 0 if it is not known.
-    - ``wanted`` is the reply that would have conformed, in the protocol's words
-      (probes/PROTOCOL.md); empty if no single reply would.
+    - ``wanted`` is the pattern of the replies that would have conformed (probes/PROTOCOL.md,
+      "Transcripts"); empty if no single reply decided.
     """
 
     expected: str
@@ -31,8 +31,10 @@ class Deviation:
 
     @property
     def verb(self) -> str:
-        """The operation's name (``load32``), without the actor that carried it out; or empty."""
+        """The operation's name (``load32``, ``host word``), without the actor that did it; or empty."""
         words = self.operation.split()
+        if words[:1] in (["host"], ["guest"]):
+            return " ".join(words[:2])
         while words and words[0][:1] in ("@", "&"):
             words = words[1:]
         return words[0] if words else ""

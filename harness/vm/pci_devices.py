@@ -167,6 +167,34 @@ class Layout:
         ]
         return " ".join(different) or "usual"
 
+    def words(self) -> str:
+        """Return the layout for a transcript: ``ram=0x4000000 cpus=0x2``, a word ``argument=`` for each one.
+
+        What is 0, false or empty is left out.
+        """
+        pairs = [(one.name, getattr(self, one.name)) for one in fields(self) if one.name != "arguments"]
+        numbers = [f"{name}={int(value):#x}" for name, value in pairs if value]
+        return " ".join([*numbers, *(f"argument={one}" for one in self.arguments)])
+
+    @classmethod
+    def parse(cls, words: str) -> Layout:
+        """Return the layout of words(); raise ValueError for anything else."""
+        usual = cls()
+        given: dict[str, int | bool] = {
+            one.name: type(value)(0)
+            for one in fields(cls)
+            if isinstance(value := getattr(usual, one.name), int)
+        }
+        arguments = []
+        for name, _, value in (word.partition("=") for word in words.split()):
+            if name == "argument" and value:
+                arguments.append(value)
+            elif name in given:
+                given[name] = type(given[name])(int(value, 16))
+            else:
+                raise ValueError(f"a layout has no {name[:80]}")
+        return replace(usual, arguments=tuple(arguments), **given)  # type: ignore[arg-type]
+
     def slots(self, memory: Mapping[str, Path]) -> list[Slot]:
         """Return the devices in slot order, with the files in ``memory`` (by role) behind the RAM BARs."""
         contents: dict[str, Contents] = {"edu": Edu(), "edu2": Edu()}

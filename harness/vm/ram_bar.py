@@ -28,22 +28,20 @@ class RamBar:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return ``length`` bytes from ``offset``."""
-        self._check(offset, length)
-        return self._memory[offset : offset + length]
+        return self._get(offset, length)
 
     def write(self, offset: int, data: bytes) -> None:
         """Write ``data`` at ``offset``."""
-        self._check(offset, len(data))
-        self._memory[offset : offset + len(data)] = data
+        self._put(offset, data)
 
     def word(self, offset: int) -> int:
         """Return the 32-bit word at ``offset``, little-endian."""
-        return int(struct.unpack("<I", self.read(offset, 4))[0])
+        return int(struct.unpack("<I", self._get(offset, 4))[0])
 
     def words(self, offset: int = 0, length: int | None = None, stride: int = 4) -> list[int]:
         """Return the 32-bit words of a part of the BAR, one every ``stride`` bytes (a multiple of 4)."""
         size = self.size - offset if length is None else length
-        return memoryview(self.read(offset, size)).cast("I")[:: stride // 4].tolist()
+        return memoryview(self._get(offset, size)).cast("I")[:: stride // 4].tolist()
 
     def pages(self, offset: int = 0, length: int | None = None) -> list[int]:
         """Return the first 32-bit word of every page of a part, as ``Mapping.pages()`` does."""
@@ -52,12 +50,12 @@ class RamBar:
     def stamp(self, seed: int = 0) -> None:
         """Write page number + ``seed`` in the first 32-bit word of every page."""
         for page in range(self.size // PAGE):
-            self.write(page * PAGE, struct.pack("<I", (page + seed) & 0xFFFFFFFF))
+            self._put(page * PAGE, struct.pack("<I", (page + seed) & 0xFFFFFFFF))
 
     def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
         """Set every byte of a part to ``byte``."""
         size = self.size - offset if length is None else length
-        self.write(offset, bytes([byte]) * size)
+        self._put(offset, bytes([byte]) * size)
 
     def close(self) -> None:
         """Unmap the memory; the file stays."""
@@ -70,6 +68,14 @@ class RamBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _get(self, offset: int, length: int) -> bytes:
+        self._check(offset, length)
+        return self._memory[offset : offset + length]
+
+    def _put(self, offset: int, data: bytes) -> None:
+        self._check(offset, len(data))
+        self._memory[offset : offset + len(data)] = data
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.size:

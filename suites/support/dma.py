@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.actor.handles import PCI_COMMAND, Device
-from harness.guest.guest import Guest
+from harness.guest.iommu_faults import IommuFaults
 from harness.lib.errors import HarnessError
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import EDU_BAR, PCI_COMMAND_MASTER
@@ -27,25 +27,6 @@ MOST = 4095  # bytes of one transfer: QEMU 7.2 ends if offset + count reaches th
 
 ENGINES = 0x0DA7A001  # what the engine writes
 OWNERS = 0x00000A11  # what the owner has written there
-
-# Print the total of the interrupts by which the IOMMUs report faults, once it is above $1.
-# Print nothing if there is no such interrupt.
-_FAULTS = r"""
-tries=0
-while :; do
-    total=
-    for irq in /sys/kernel/irq/*; do
-        read -r name <"$irq/actions" || continue
-        case $name in dmar*) ;; *) continue;; esac
-        read -r counts <"$irq/per_cpu_count"
-        rest=$counts,
-        while [ "$rest" ]; do total=$((${total:-0} + ${rest%%,*})); rest=${rest#*,}; done
-    done
-    tries=$((tries + 1))
-    [ "$total" ] || exit
-    if [ "$total" -gt "$1" ] || [ $tries -gt 50 ]; then echo "$total"; exit; fi
-done
-"""
 
 
 class Engine:
@@ -85,34 +66,21 @@ class Engine:
         self.finish()
 
 
-class Faults:
+class Faults(IommuFaults):
     """The faults that the guest's IOMMUs report, counted by their interrupts.
 
     The kernel logs only about three faults in five seconds (drivers/iommu/intel/dmar.c,
     dmar_fault()), so a missing line proves nothing.
     """
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-
-    def count(self, above: int = -1) -> int:
-        """Return the number so far; wait a moment until it is more than ``above``."""
-        answer = self._guest.script(_FAULTS, str(above)).stdout.decode(errors="replace").strip()
-        if not answer.isdecimal():
-            raise HarnessError(
-                "The faults of the guest's IOMMU cannot be counted: the total of the interrupts named dmar "
-                f"in /sys/kernel/irq is {answer[:80]!r}."
-            )
-        return int(answer)
-
     def logged(self, device: Device, address: int, mark: int) -> bool:
         """Tell whether the console has the line of a write fault since ``mark``; wait for it a moment."""
         # Releases before 7.2 print no domain (dmar_fault_do_one()).
         domain, function = device.address.split(":", 1)
         line = rf"DMAR: \[DMA Write NO_PASID\] Request device \[({domain}:)?{re.escape(function)}\] "
-        console = self._guest.machine.console
+        console = self.guest.machine.console
         pattern = rf"{line}fault addr {address:#x} "
-        return console.wait_for(pattern, self._guest.deadline, mark) is not None
+        return console.wait_for(pattern, self.guest.deadline, mark) is not None
 
 
 class Word(Protocol):
