@@ -11,6 +11,7 @@ import pytest
 
 from harness.cli import main
 from harness.cli.report import FORMATS
+from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode
 from harness.report import junit
 
@@ -39,6 +40,25 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
 def test_report_writes_to_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main.main(["report", "junit", str(REPORTS / "mixed")]) == ExitCode.OK
     assert capfdbinary.readouterr().out == junit.render(REPORTS / "mixed")
+
+
+def test_report_keeps_paths_of_the_host_if_asked(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    results = ResultsFolder.create(tmp_path, "example")
+    results.write_run(directory="/home/dev/tree", origin="/home/dev/mails/x.mbox")
+    results.write_run(qemu_command=["qemu", "-kernel", str(results.dir / "bzImage")])
+    results.journal().plan([])
+    paths = (b"/home/dev", str(tmp_path).encode())
+    assert main.main(["report", "junit", str(results.dir)]) == ExitCode.OK
+    shown = capfdbinary.readouterr().out
+    assert not any(path in shown for path in paths)
+    assert b'name="origin" value=".../x.mbox"' in shown
+    assert b"&#10;bzImage" in shown
+    assert main.main(["report", "junit", str(results.dir), "--host-paths"]) == ExitCode.OK
+    shown = capfdbinary.readouterr().out
+    assert all(path in shown for path in paths)
+    assert b'name="directory" value="/home/dev/tree"' in shown
 
 
 def test_report_writes_to_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

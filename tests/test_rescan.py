@@ -150,7 +150,7 @@ class TestJudgedAgain:
         assert "The kernel's complaints, by fingerprint:\n" in text
         assert f"  {complaint.fingerprint}  WARNING: drivers/vfio/x.c:1 at f+0x1/0x2" in text
         assert f"(1 scenario; stacks/{complaint.fingerprint}.txt)" in text
-        (case,) = ET.fromstring(junit.render(folder)).iterfind("testsuite/testcase")
+        _, case = ET.fromstring(junit.render(folder)).iterfind("testsuite/testcase")
         found = {one.get("name"): one.get("value") for one in case.iterfind("properties/property")}
         assert (found["complaints"] or "").startswith(f"{complaint.fingerprint} warning WARNING: ")
-        assert "f (drivers/vfio/x.c:1)" in (case.findtext("system-out") or "")
+        assert "f (drivers/vfio/x.c:1)" in (case.findtext("failure") or "")

@@ -38,8 +38,20 @@ def _kcidb_options(parser: Parser) -> None:
     )
 
 
+def _junit_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--host-paths",
+        action="store_true",
+        help="keep the paths of this host, of which else only the last part is left",
+    )
+
+
 FORMATS: Mapping[str, Format] = {
-    "junit": Format("XML for a CI system", lambda args: junit.render(args.folder)),
+    "junit": Format(
+        "XML for a CI system",
+        lambda args: junit.render(args.folder, host_paths=args.host_paths),
+        _junit_options,
+    ),
     "kcidb": Format(
         "JSON for the KCIDB of kernelci.org",
         lambda args: kcidb.render(args.folder, args.origin),
