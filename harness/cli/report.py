@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.cli import merging
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
@@ -64,6 +65,7 @@ FORMATS: Mapping[str, Format] = {
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of the command to its parser: a command for each format, with its options."""
     _add_output(parser, None)
+    merging.add_arguments(parser)
     formats = parser.add_subparsers(metavar="FORMAT", dest="format")
     for name, one in FORMATS.items():
         sub = formats.add_parser(
@@ -85,6 +87,8 @@ def report(args: argparse.Namespace) -> ExitCode:
 
     Raises UsageError without a format or a folder, and HarnessError for a folder that holds no run.
     """
+    if args.merge is not None:
+        return merging.merge_shards(args)
     if args.format is None:
         raise UsageError(f"Name the format of the report: one of {', '.join(FORMATS)}.")
     if not args.folder.is_dir():

@@ -81,6 +81,7 @@ class Facts(TypedDict, total=False):
     directory: str  # the working directory, to which paths in ``selection`` are relative
     repeat: int  # the number of repetitions of each scenario
     random_order: str  # the seed; empty if the scenarios run in the order of the suites
+    shards: list[str]  # names of the runs that were put together
     resumed: list[str]  # UTC times at which the run was resumed
 
 

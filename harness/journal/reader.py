@@ -95,6 +95,10 @@ class _Join:
                 self.interrupted = str(event.get("reason", "")) or "interrupted"
             case "run-ended":
                 self.complete = True
+            case "not-reached":
+                self._not_reached(event)
+            case "shard-ended":
+                self._shard_ended()
             case "machine-up":
                 self.detectors.setdefault(str(event.get("machine")), ())
             case "detectors":
@@ -149,6 +153,16 @@ class _Join:
         """Return whether it is a stage that failed in an earlier part through no fault of the series."""
         stage = result.entry.kind in STAGES
         return stage and result.entry.id not in self.started_now and result.verdict is Verdict.HARNESS_ERROR
+
+    def _not_reached(self, event: dict[str, Any]) -> None:
+        entry_id = self._entry_id(event)
+        self.results[entry_id] = replace(self.results[entry_id], reason=str(event.get("reason", "")))
+
+    def _shard_ended(self) -> None:
+        """End a part of the run that another machine ran; its interruption is not that of the whole."""
+        self._close_open()
+        self.started_now.clear()
+        self.interrupted = ""
 
     def _resumed(self, time: str) -> None:
         """Begin another part of the run; the entries that the last one left open do not end any more."""
@@ -262,7 +276,9 @@ class _Join:
         return Record(
             run=run,
             results=tuple(
-                replace(result, reason=not_reached) if result.verdict is Verdict.NOT_REACHED else result
+                replace(result, reason=result.reason or not_reached)
+                if result.verdict is Verdict.NOT_REACHED
+                else result
                 for result in self.results.values()
             ),
             notes=tuple(self.notes),

@@ -25,6 +25,8 @@ event              further members
 ``compared``       ``id``, ``base``: the members of a BaseAnswer, the result on the base alone
 ``note``           ``text``
 ``interrupted``    ``reason``
+``not-reached``    ``id``, ``reason``: why merge() has no verdict of an entry
+``shard-ended``    ``shard`` (``2/4``), ``run`` (its name): merge() ends each shard's events with it
 ``run-ended``
 =================  ===========================================================
 

@@ -15,7 +15,7 @@ def assign(items: Sequence[pytest.Item], total: int, seconds: Mapping[str, float
 
     The scenarios are in the order of their machines, and each shard is one piece of that order.
     So scenarios of one layout stay together, and at most ``total`` - 1 more machines are
-    started.  ``seconds`` has the durations by function, as suites/durations.toml; a
+    started.  ``seconds`` has the durations by function, as suites/durations.json; a
     scenario that it does not have takes as long as the mean of the others.
     """
     scenarios = [item for item in items if requirement_ids(item)]
