@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.actor.page_table import PageSpan, PageTable
+from harness.lib.page_table import PageSpan, PageTable
 from harness.vm.hardware import PAGE
 
 MIB = 1 << 20

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from harness.actor.handles import Buffer, Mapping
-from harness.actor.page_table import PageSpan, PageTable
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
+from harness.lib.page_table import PageSpan, PageTable
 from harness.vm.hardware import PAGE
 from suites.support.reach import Reach, View, look
 

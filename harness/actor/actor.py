@@ -12,7 +12,6 @@ from itertools import groupby
 
 from harness.actor.hammer import Hammer
 from harness.actor.handles import Buffer, Device, Mapping, Range
-from harness.actor.page_table import PageTable
 from harness.actor.reply import (
     Fault,
     Vma,
@@ -22,6 +21,7 @@ from harness.actor.reply import (
 )
 from harness.actor.session import Session
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.page_table import PageTable
 from harness.vm.hardware import PAGE
 
 

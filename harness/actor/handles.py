@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.actor.hammer import Hammer
-from harness.actor.page_table import PageTable
 from harness.actor.reply import Fault, hex_number, word_or_fault
 from harness.lib.errors import HarnessError
+from harness.lib.page_table import PageTable
 
 if TYPE_CHECKING:
     from harness.actor.actor import Actor
