@@ -31,6 +31,12 @@ def test_packages_are_listed_once_with_their_program() -> None:
     assert len(names) == len(set(names))
 
 
+def test_packages_for_tests_are_not_needed_by_a_run() -> None:
+    ours = packages.packages(packages.FOR_TESTS)
+    assert Package("chromium", "chromium") in ours
+    assert set(ours).isdisjoint(packages.packages())
+
+
 def test_packages_are_read_without_comments(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("# why\n\nbc  bc  # for the timer\nlibelf-dev  -\n")
     assert packages.packages(tmp_path / "list") == [Package("bc", "bc"), Package("libelf-dev", "-")]
@@ -53,7 +59,7 @@ def test_missing_without_dpkg_looks_for_programs(tmp_path: Path, monkeypatch: py
 def lacking_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A host whose list names a package that no archive has."""
     (tmp_path / "list").write_text("bc bc\npatchproof-no-such-package patchproof-no-such-program\n")
-    monkeypatch.setattr(packages.packages, "__defaults__", (tmp_path / "list",))
+    monkeypatch.setattr(packages, "PACKAGES", tmp_path / "list")
     return Store(tmp_path / "cache")
 
 
@@ -80,7 +86,7 @@ def test_ensure_tells_other_distributions_the_names(
 
 def test_ensure_with_nothing_missing_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list").write_text("# nothing\n")
-    monkeypatch.setattr(packages.packages, "__defaults__", (tmp_path / "list",))
+    monkeypatch.setattr(packages, "PACKAGES", tmp_path / "list")
     said = io.StringIO()
     packages.ensure(Store(tmp_path / "cache"), Progress(None, said))
     assert said.getvalue() == ""

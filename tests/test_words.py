@@ -13,10 +13,10 @@ from harness.actor import importer
 from harness.actor.footprint import Footprint
 from harness.actor.hammer import Counts
 from harness.actor.handles import Buffer, Range
-from harness.actor.page_table import PageTable
 from harness.actor.processes import Segment
 from harness.actor.reply import Sigbus, Sigsegv, Vma, Watched
 from harness.actor.words import LONGEST, comparison, words
+from harness.lib.page_table import PageTable
 
 GONE = [Sigbus("adrerr", page * 0x1000) for page in range(4)]
 TABLE = "0x0-0x2000:pte:USR,RW,PCD,NX 0x200000-0x400000:pmd:USR,RW,PCD,PSE,NX"

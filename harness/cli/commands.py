@@ -33,7 +33,7 @@ from harness.mutants.trials import Trials, locked
 from harness.plugin import scenario_list
 from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
-from harness.report import coverage, junit, terminal
+from harness.report import coverage, html, junit, terminal
 from harness.run import request as requests
 from harness.run import stages
 from harness.run.base_alone import Question
@@ -125,8 +125,9 @@ def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
 def doctor(args: argparse.Namespace) -> ExitCode:
     """Show what the host has, or install what is missing."""
     store = Store()
-    if args.install:
-        packages.ensure(store, Progress(store))
+    if args.install or args.for_tests:
+        lists = (packages.PACKAGES, packages.FOR_TESTS) if args.for_tests else ()
+        packages.ensure(store, Progress(store), *lists)
         return ExitCode.OK
     return host.doctor(store, args.qemu, sys.stdout)
 
@@ -243,6 +244,7 @@ def judge(args: argparse.Namespace) -> ExitCode:
     """Make the reports of a stored run again, without a machine."""
     code = read(args.folder).exit_code
     print(f"JUnit: {junit.write(args.folder)}")
+    print(f"HTML: {html.write(args.folder)}")
     terminal.show(args.folder, sys.stdout, every=args.every)
     return code
 

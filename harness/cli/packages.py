@@ -13,10 +13,11 @@ from pathlib import Path
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
-from harness.lib.paths import VMIMAGE
+from harness.lib.paths import PROJECT, VMIMAGE
 from harness.lib.progress import Progress
 
 PACKAGES = VMIMAGE / "host-packages.txt"
+FOR_TESTS = PROJECT / "tests" / "host-packages.txt"  # those that only the project's own tests need
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Package:
     program: str
 
 
-def packages(listed: Path = PACKAGES) -> list[Package]:
-    """Return the packages in the list ``listed``, in its order."""
-    lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
+def packages(*listed: Path) -> list[Package]:
+    """Return the packages in the files ``listed``, by default PACKAGES, in their order."""
+    texts = [path.read_text() for path in listed or (PACKAGES,)]
+    lines = (line.split("#")[0].split() for text in texts for line in text.splitlines())
     return [Package(words[0], words[1]) for words in lines if words]
 
 
@@ -62,12 +64,13 @@ def install_argv(names: Sequence[str]) -> list[str]:
     return ["apt-get", "install", "--yes", "--no-install-recommends", *names]
 
 
-def ensure(store: Store, progress: Progress) -> None:
+def ensure(store: Store, progress: Progress, *listed: Path) -> None:
     """Install the missing packages, as root on Debian; else raise HarnessError with the command to run.
 
-    Needs no network if nothing is missing.
+    ``listed`` are as for packages().  Needs no network if nothing is missing.
     """
-    lacking = missing(packages())
+    needed = packages(*listed)
+    lacking = missing(needed)
     if not lacking:
         return
     if not _has_dpkg() or os.geteuid() != 0:
@@ -79,7 +82,7 @@ def ensure(store: Store, progress: Progress) -> None:
         stage.note("installing " + " ".join(lacking))
         for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
             command.run(argv, log=log, env=quiet, line=stage.update)
-    if still := missing(packages()):
+    if still := missing(needed):
         raise HarnessError(
             f"apt-get installed the missing packages, but these are still missing: {' '.join(still)}.",
             log=log,

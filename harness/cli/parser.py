@@ -99,6 +99,11 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--install", action="store_true", help="install the missing packages (as root on Debian)"
     )
+    doctor.add_argument(
+        "--for-tests",
+        action="store_true",
+        help="install those that the project's own tests need as well, a browser among them",
+    )
 
     fetch = add("fetch", commands.fetch, "get the base source", "fetch --base 7.2")
     _add_base(fetch)

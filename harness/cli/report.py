@@ -13,7 +13,7 @@ from harness.lib.errors import ExitCode, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
 from harness.lib.text import printable
-from harness.report import junit, kcidb, ktap
+from harness.report import html, junit, kcidb, ktap
 
 Parser = argparse.ArgumentParser
 
@@ -53,6 +53,7 @@ FORMATS: Mapping[str, Format] = {
         lambda args: junit.render(args.folder, host_paths=args.host_paths),
         _junit_options,
     ),
+    "html": Format("a page for people, one file without a script", lambda args: html.render(args.folder)),
     "kcidb": Format(
         "JSON for the KCIDB of kernelci.org",
         lambda args: kcidb.render(args.folder, args.origin),

@@ -5,6 +5,7 @@
 ``events.jsonl``     the events, see ``harness.journal.writer``
 ``run.json``         digests and versions, see ``Facts``
 ``junit.xml``        the report for a CI system, made from the files above
+``report.html``      the report for people, made from the same files
 ``transcripts/``     one file per scenario: every operation of every actor
 ``machine-N/``       each machine: its console from power-on, QEMU's command line
                      (``qemu.txt``, one option per line) and messages; the leaks

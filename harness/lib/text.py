@@ -44,7 +44,7 @@ def visible(text: str) -> str:
     appears as ``\xff``.
     """
     plain = text.replace("\r\n", "\n")
-    if plain.isascii() and plain.isprintable():
+    if plain.replace("\n", "").replace("\t", "").isprintable():
         return plain
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(ord(c)) for c in plain)
 

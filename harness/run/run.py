@@ -20,7 +20,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
 from harness.lib.shard import FIRST
-from harness.report import junit
+from harness.report import html, junit
 from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
 from harness.run.machines import Machines, hold
@@ -217,8 +217,19 @@ class Run:
         if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)
+            self._write_page()
         self.journal.unlock()
         return self.refusal.exit_code if self.refusal else read(self.results.dir).exit_code
+
+    def _write_page(self) -> None:
+        """Write report.html; a fault of the page hides no verdict, so it is only told."""
+        try:
+            html.write(self.results.dir)
+        except Exception as error:  # noqa: BLE001
+            self._progress.say(
+                f"{html.REPORT} was not written ({error!r}). The verdicts do not depend on it; "
+                f"`python -m harness judge {self.results.dir}` tries again."
+            )
 
     @property
     def unchanged(self) -> bool:

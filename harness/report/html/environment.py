@@ -1,0 +1,36 @@
+"""The template engine: every value is escaped, and made visible before."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.lib.text import visible
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@cache
+def environment() -> Environment:
+    """Return the engine of all pages.
+
+    Each value in a template becomes text: control characters are shown as escapes, and markup is
+    escaped.  A template's own markup (the result of a macro) stays as it is.
+    """
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _text(value: Any) -> Any:
+    """Return a value as it is shown: a text without control characters."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value

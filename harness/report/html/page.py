@@ -1,0 +1,160 @@
+"""Put the page of a run together, and write it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.journal.facts import read_facts
+from harness.journal.reader import read
+from harness.lib.files import write_atomically
+from harness.report import selftests
+from harness.report.causes import Cause, causes, grouped, is_fault
+from harness.report.html import matrix_map, tested
+from harness.report.html.answer import answer
+from harness.report.html.environment import environment
+from harness.report.html.marks import EXPECTED, Mark, mark
+from harness.report.html.violation import Budget, Evidence, File, Violation, link
+from harness.report.origins import origins_sentence
+from harness.report.repetitions import tally
+from harness.verdict.detector import sentences
+from harness.verdict.record import Record, Result
+from harness.verdict.verdict import Kind, Verdict
+
+REPORT = "report.html"
+QUOTED = 800_000  # characters of transcripts, stacks and consoles on the page
+BLOCKS = 150  # results whose evidence stands on the page; the others have a link to their files
+PER_CAUSE = 8
+FILES = (
+    "junit.xml",
+    "run.json",
+    "events.jsonl",
+    ".config",
+    "apply.log",
+    "build.log",
+    "console.log",
+    "qemu.txt",
+)
+
+
+def write(directory: Path) -> Path:
+    """Write ``report.html`` in the results folder ``directory`` and return its path.
+
+    An older one is replaced.  Raises HarnessError if the folder holds no plan.
+    """
+    path = directory / REPORT
+    write_atomically(path, render(directory))
+    return path
+
+
+def render(directory: Path) -> str:
+    """Return the page of the results folder ``directory``: one HTML document without a script.
+
+    Links to files are relative to the results folder.  Raises HarnessError if the folder holds no plan.
+    """
+    record, facts = read(directory), read_facts(directory)
+    evidence = Evidence(directory, facts, Budget(QUOTED))
+    anchors = _Anchors(evidence)
+    found = causes(record)
+    sections = [anchors.section(one, f"c{number}") for number, one in enumerate(found, 1)]
+    unjudged = anchors.section_of([one for one in record.results if _unjudged(one)], "unjudged")
+    known = [one for one in record.scenarios if mark(one) is EXPECTED]
+    expected = [anchors.section(one, f"k{number}") for number, one in enumerate(grouped(known), 1)]
+    applicable = [one for one in record.scenarios if one.verdict is Verdict.NOT_APPLICABLE]
+    shown = {machine: detectors for machine, detectors in record.detectors.items() if detectors}
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            title=str(facts.get("title") or facts.get("series") or record.run),
+            answer=answer(record, found),
+            first=tested.first_rows(facts, record),
+            patches=tested.patches(facts),
+            detectors=tested.detectors(record),
+            causes=sections,
+            unjudged=unjudged,
+            expected=expected,
+            groups=matrix_map.groups(record, directory, anchors.by_entry),
+            findings=_findings(record.results),
+            not_applicable=matrix_map.by_reason(applicable),
+            not_reached=matrix_map.by_reason(_not_reached(record)),
+            differing=[(one[0].entry, tally(one)) for one in record.differing.values()],
+            origins=origins_sentence(record),
+            stages=_stages(record, evidence),
+            selftests=[(mark(one), one) for one in record.selftests],
+            selftests_sentence=selftests.summary(record),
+            detector_sentences=sentences(shown),
+            environment=tested.environment(facts),
+            lists=tested.lists(facts, "warnings", "missing_options"),
+            files=[file for name in FILES if (file := link(directory, name))],
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Section:
+    """A cause with its evidence: that of the first results; ``others`` have none on the page."""
+
+    anchor: str
+    cause: Cause | None
+    results: tuple[Violation, ...]
+    others: tuple[Result, ...]
+
+    @property
+    def variants(self) -> int:
+        """The number of results."""
+        return len(self.results) + len(self.others)
+
+
+class _Anchors:
+    """The evidence on the page, and the id of each element, by the id of the entry."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.by_entry: dict[str, str] = {}
+        self._evidence = evidence
+
+    def section(self, cause: Cause, anchor: str) -> Section:
+        """Return the section of a cause."""
+        return self._section(cause.results, anchor, cause)
+
+    def section_of(self, results: Sequence[Result], anchor: str) -> Section:
+        """Return the section of results that have no cause in common."""
+        return self._section(results, anchor, None)
+
+    def _section(self, results: Sequence[Result], anchor: str, cause: Cause | None) -> Section:
+        room = min(PER_CAUSE, BLOCKS - len(self.by_entry))
+        blocks = []
+        for place, result in enumerate(results[:room]):
+            name = f"e{len(self.by_entry) + 1}"
+            self.by_entry[result.entry.id] = name
+            blocks.append(self._evidence.of(result, name, brief=place > 0))
+        return Section(anchor, cause, tuple(blocks), tuple(results[len(blocks) :]))
+
+
+def _findings(results: Iterable[Result]) -> list[tuple[str, str, int]]:
+    """Return the findings: requirement ids, text, and how many scenarios have it."""
+    counted = Counter(
+        (", ".join(result.entry.requirements), " ".join(text.split()))
+        for result in results
+        for text in result.findings
+    )
+    return [(subject, text, count) for (subject, text), count in counted.items()]
+
+
+def _unjudged(result: Result) -> bool:
+    """Return whether an entry began, and says nothing about the kernel."""
+    began = result.verdict is not Verdict.NOT_REACHED and result.entry.kind is not Kind.SELFTEST
+    return began and not result.as_expected and not is_fault(result)
+
+
+def _not_reached(record: Record) -> list[Result]:
+    return [one for one in record.scenarios if one.verdict is Verdict.NOT_REACHED]
+
+
+def _stages(record: Record, evidence: Evidence) -> list[tuple[Mark, Result, tuple[File, ...]]]:
+    """Return the stages and the machines that have an entry of their own."""
+    kinds = (Kind.HARNESS, Kind.STAGE, Kind.MACHINE)
+    return [(mark(one), one, evidence.files(one)) for one in record.results if one.entry.kind in kinds]

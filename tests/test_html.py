@@ -1,0 +1,384 @@
+"""report.html: the answer, the evidence, the links, and hostile text, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from browser import Document, measure, open_page
+
+from harness.journal.results_folder import ResultsFolder
+from harness.journal.writer import JournalWriter
+from harness.lib.errors import HarnessError
+from harness.lib.text import visible
+from harness.report import html
+from harness.verdict.comparison import BaseAnswer
+from harness.verdict.detector import Detector, State
+from harness.verdict.deviation import Deviation
+from harness.verdict.record import ConsoleRange, Entry
+from harness.verdict.verdict import Kind, Strength, Verdict
+
+REPORTS = Path(__file__).parent / "data" / "reports"
+CONSOLES = Path(__file__).parent / "data" / "consoles"
+MARKUP = "</pre></style><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7919*7907 }}"
+HOSTILE = f"{MARKUP}\"'\u202e\x00\x1b[31m\udcff"
+LENGTH = 0x400000
+
+ZAP = f"""# transcript 2
+> map buf1 length={LENGTH:#x} prot=rw
+ok map1
+> pagetable map1
+ok 0x0-0x200000:pmd:USR,RW,PSE,NX 0x200000-0x201000:pte:USR,RW,NX
+> revoke dev1 buf1
+ok
+! host word ram 0x0
+ok 0x5a5a5a5a
+> pagetable map1
+ok 0x200000-0x201000:pte:USR,RW,NX
+= ok
+> close buf1
+ok
+"""
+SEEN = "4 KiB of the mapping in its page table"
+
+
+class Run:
+    """A results folder that a test fills, with scenarios of the requirements REV-01, MAP-01 and ATTR-04."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self.results = ResultsFolder(folder)
+        self.journal = JournalWriter(folder)
+        self.boot = Entry("boot", Kind.STAGE, "The kernel boots to a shell")
+        self.revoke = Entry(
+            "suites/test_revoke.py::test_zap[c]", Kind.SCENARIO, "A revoke zaps.", ("REV-01",)
+        )
+        self.map = Entry("suites/test_map.py::test_map[c]", Kind.SCENARIO, "A DMABUF is mapped.", ("MAP-01",))
+        self.told = Entry(
+            "suites/test_attr.py::test_told",
+            Kind.SCENARIO,
+            "The attribute.",
+            ("ATTR-04",),
+            strength=Strength.INFO,
+        )
+
+    def begin(self, *more: Entry) -> None:
+        """Write the plan and the stages."""
+        self.journal.plan([self.boot, self.revoke, self.map, self.told, *more])
+        self.journal.run_started()
+        with self.journal.stage("boot"):
+            pass
+
+    def end(self, entry: Entry, verdict: Verdict, transcript: str = "", **members: object) -> None:
+        """Run one scenario; ``members`` are those of JournalWriter.ended()."""
+        path = self.results.transcript(entry.id)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(transcript, errors="surrogateescape")
+        self.journal.started(entry.id)
+        self.journal.ended(entry.id, verdict, transcript=path, **members)  # type: ignore[arg-type]
+
+    def finish(self) -> Path:
+        """End the run, write its page and return that."""
+        self.journal.run_ended()
+        return html.write(self.folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "example-20260226T202211Z")
+
+
+def conforming(run: Run) -> Path:
+    run.begin()
+    for entry in (run.revoke, run.map, run.told):
+        run.end(entry, Verdict.CONFORMS)
+    return run.finish()
+
+
+def violating(run: Run, **members: object) -> Path:
+    """Write a run in which the revoke leaves a page, as its transcript ZAP shows."""
+    run.begin()
+    line = 1 + ZAP.splitlines().index("> pagetable map1", 5)
+    deviation = Deviation("an empty page table", SEEN, "pagetable map1", line, "ok")
+    run.end(run.revoke, Verdict.VIOLATES, ZAP, reason="It left a page.", deviation=deviation, **members)
+    for entry in (run.map, run.told):
+        run.end(entry, Verdict.CONFORMS)
+    return run.finish()
+
+
+def tone(page: Path) -> str:
+    """Return the class of the answer: good, bad or open."""
+    found = [one.split() for one in Document.of(page.read_text()).values("class")]
+    (answer,) = (one for one in found if one[0] == "answer")
+    return answer[1]
+
+
+def text_of(page: Path) -> str:
+    return Document.of(page.read_text()).text
+
+
+# The answer
+
+
+def test_page_of_a_conforming_run_is_good(run: Run) -> None:
+    page = conforming(run)
+    assert tone(page) == "good"
+    assert "Conforms. All 3 selected and applicable scenarios" in text_of(page)
+
+
+def test_page_says_what_was_not_looked_at(run: Run) -> None:
+    assert "Not looked at: 245 of 248 requirements (" in text_of(conforming(run))
+
+
+def test_page_of_a_violation_is_bad(run: Run) -> None:
+    page = violating(run)
+    assert tone(page) == "bad"
+    assert "1 scenario violates what the series promises." in text_of(page)
+
+
+def test_page_of_an_inherited_violation_is_good(run: Run) -> None:
+    run.begin()
+    run.end(run.revoke, Verdict.VIOLATES, reason="It left a page.", failure="a page")
+    run.journal.compared(run.revoke.id, BaseAnswer(Verdict.VIOLATES, "It left a page.", "a page"))
+    run.end(run.map, Verdict.CONFORMS)
+    run.end(run.told, Verdict.CONFORMS)
+    page = run.finish()
+    assert tone(page) == "good"
+    assert "Conforms, but for 1 violation that the base has, too." in text_of(page)
+
+
+def test_page_of_an_unfinished_run_is_open(run: Run) -> None:
+    run.begin()
+    run.end(run.revoke, Verdict.CONFORMS)
+    page = html.write(run.folder)
+    assert tone(page) == "open"
+    assert "Never reached: 2 of 3 scenarios." in text_of(page)
+
+
+def test_page_of_a_harness_error_is_open(run: Run) -> None:
+    run.begin()
+    run.end(run.revoke, Verdict.HARNESS_ERROR, reason="The connection was lost.")
+    run.end(run.map, Verdict.CONFORMS)
+    run.end(run.told, Verdict.CONFORMS)
+    page = run.finish()
+    assert tone(page) == "open"
+    assert "1 fault of the harness or the machine" in text_of(page)
+
+
+def test_page_of_a_run_without_verdict_is_open(run: Run) -> None:
+    run.begin()
+    for entry in (run.revoke, run.map, run.told):
+        run.end(entry, Verdict.NOT_APPLICABLE, reason="another interface")
+    page = run.finish()
+    assert tone(page) == "open"
+    assert "Nothing was tested" in text_of(page)
+
+
+def test_page_of_a_failed_stage_shows_its_reason() -> None:
+    page = html.render(REPORTS / "apply-failed")
+    text = Document.of(page).text
+    assert "The series does not apply." in text
+    assert "error: patch failed: drivers/vfio/pci/vfio_pci_dmabuf.c:40" in text
+
+
+# The evidence
+
+
+def test_wrong_answer_is_marked(run: Run) -> None:
+    page = Document.of(violating(run).read_text())
+    wrong = [one for one in page.values("class") if one.split()[-1] == "wrong"]
+    assert wrong == ["ask wrong", "reply wrong"]
+    assert f"expected an empty page table saw {SEEN} asked pagetable map1" in page.text
+
+
+def test_host_has_its_own_view(run: Run) -> None:
+    page = Document.of(violating(run).read_text())
+    assert page.values("class").count("host") == 2
+    assert "The host's view of the BAR 8 ! host word ram 0x0 9 ok 0x5a5a5a5a" in page.text
+
+
+def test_expected_reply_is_told_apart(run: Run) -> None:
+    assert "= ok ← what was expected" in text_of(violating(run))
+
+
+def test_page_table_is_shown_before_and_after(run: Run) -> None:
+    page = Document.of(violating(run).read_text())
+    labels = [one for one in page.values("aria-label") if one.startswith(("pte", "pmd"))]
+    assert labels == ["pte 4 KiB, pmd 2 MiB, nothing 2044 KiB", "pte 4 KiB, nothing 4092 KiB"]
+    bars = [one.attributes for one in page.elements if one.tag == "rect" and "x" in one.attributes]
+    assert [(one["x"], one["width"], one["class"]) for one in bars] == [
+        ("0.0", "300.0", "pmd"),
+        ("300.0", "1.0", "pte"),
+        ("300.0", "1.0", "pte"),
+    ]
+
+
+def test_complaint_is_shown_with_its_stack(run: Run) -> None:
+    splat = (CONSOLES / "bug.log").read_bytes()
+    (run.folder / "machine-1").mkdir()
+    (run.folder / "machine-1" / "console.log").write_bytes(splat)
+    page = violating(run, console=ConsoleRange("machine-1/console.log", 0, len(splat)))
+    assert "The kernel said" in text_of(page)
+    assert "Call Trace" in text_of(page)
+
+
+def test_page_names_the_commands_that_show_it_again(run: Run) -> None:
+    run.results.write_run(selection=["--series", "v4.mbox", "--results", "/home/me/out", "-k", "REV"])
+    text = text_of(violating(run))
+    assert "python -m harness reproduce results/example-20260226T202211Z 'suites/test_revoke.py" in text
+    assert "tox -e vm -- --series v4.mbox 'suites/test_revoke.py::test_zap[c]'" in text
+    assert "/home/me" not in text
+
+
+def test_page_lists_the_patches_without_tags(run: Run) -> None:
+    facts = {"mails": [_mail(0, "[PATCH 0/1] all"), _mail(1, "[list] [PATCH 1/1] vfio: mmap() [x]")]}
+    (run.folder / "run.json").write_text(json.dumps(facts))
+    assert "1 patch vfio: mmap() [x] Detectors" in text_of(conforming(run))
+
+
+def test_not_applicable_is_grouped_by_reason(run: Run) -> None:
+    run.begin()
+    for entry in (run.revoke, run.map):
+        run.end(entry, Verdict.NOT_APPLICABLE, reason="another interface")
+    run.end(run.told, Verdict.CONFORMS)
+    assert "another interface 2 scenarios" in text_of(run.finish())
+
+
+def test_many_violations_stay_below_the_limit(run: Run) -> None:
+    entries = [
+        Entry(f"suites/test_map.py::test_map[{n}]", Kind.SCENARIO, "Mapped.", ("MAP-01",)) for n in range(749)
+    ]
+    run.begin(*entries)
+    transcript = run.results.transcript("any")
+    transcript.parent.mkdir()
+    transcript.write_text("> x\n" + "ok 0x123456789\n" * 4000)
+    events: list[dict[str, object]] = []
+    for number, entry in enumerate(entries):  # written at once: the journal's writer syncs each event
+        deviation = Deviation(f"{number}", "nothing", f"verb{number} map1", 1)
+        events.append({"event": "started", "id": entry.id, "verdict": "kernel-died"})
+        where = str(transcript.relative_to(run.folder))
+        ended = {"id": entry.id, "verdict": "violates", "duration": 1.0, "transcript": where}
+        events.append({"event": "ended", **ended, "deviation": deviation.members()})
+    with (run.folder / "events.jsonl").open("a") as stream:
+        stream.writelines(json.dumps(event) + "\n" for event in events)
+    page = run.finish()
+    assert "749 scenarios violate" in text_of(page)
+    assert page.stat().st_size < 2_000_000
+
+
+def test_page_needs_a_plan(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="holds no plan"):
+        html.render(tmp_path)
+
+
+# In a browser
+
+
+@pytest.fixture
+def hostile(run: Run) -> Path:
+    """The page of a run whose every text is HOSTILE."""
+    entry = Entry(f"suites/test_map.py::test_x[{HOSTILE}]", Kind.SCENARIO, HOSTILE, ("MAP-02",))
+    died = Entry(f"suites/test_map.py::test_y[{HOSTILE}]", Kind.SCENARIO, HOSTILE, ("MAP-03", HOSTILE))
+    facts = dict.fromkeys(("title", "series", "kernel_release", "accelerator", "interfaces", "odd"), HOSTILE)
+    lists = {"warnings": [HOSTILE], "selection": ["--series", HOSTILE], "mails": [_mail(1, HOSTILE)]}
+    (run.folder / "run.json").write_text(json.dumps({**facts, **lists}))
+    (run.folder / "machine-1").mkdir()
+    console = b"[    1.0] BUG: </pre><script>alert(3)</script>\xff\x00\n[    1.0] Oops: 0000 [#1] <b>\n"
+    (run.folder / "machine-1" / "console.log").write_bytes(console)
+    run.begin(entry, died)
+    run.journal.note(HOSTILE)
+    run.journal.machine_up("machine-1", 1.0)
+    run.journal.detectors("machine-1", [Detector(HOSTILE, State.PROVEN, HOSTILE)])
+    transcript = f"> map {HOSTILE}\nerrno {HOSTILE}\n> pagetable {HOSTILE}\nok 0x0-0x1000:{HOSTILE}:RW\n"
+    deviation = Deviation(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE)
+    span = ConsoleRange("machine-1/console.log", 0, len(console))
+    members = {"reason": HOSTILE, "details": HOSTILE, "deviation": deviation, "console": span}
+    run.end(entry, Verdict.VIOLATES, transcript.replace("\x00", ""), **members)
+    run.end(died, Verdict.KERNEL_DIED, transcript.replace("\x00", ""), reason=HOSTILE, console=span)
+    run.journal.started(run.told.id)
+    run.journal.finding(run.told.id, HOSTILE)
+    run.journal.ended(run.told.id, Verdict.NOT_APPLICABLE, reason=HOSTILE)
+    return run.finish()
+
+
+def test_hostile_text_stays_text(hostile: Path, tmp_path: Path) -> None:
+    shown = open_page(hostile, tmp_path / "profile")
+    page = Document.of(shown.document)
+    assert shown.console == ()
+    assert {one.tag for one in page.elements} & {"script", "img", "iframe", "object", "form", "base"} == set()
+    assert [name for one in page.elements for name in one.attributes if name.startswith("on")] == []
+    assert page.text.count(" ".join(visible(HOSTILE).split())) > 20
+    assert "62615533" not in page.text
+    assert not any((ord(c) < 32 and c not in "\n\t") or c in "\u202e\udcff" for c in "".join(page.texts))
+
+
+def test_page_forbids_scripts_and_loads_nothing(hostile: Path) -> None:
+    page = Document.of(hostile.read_text())
+    (policy,) = (one.attributes["content"] for one in page.elements if "http-equiv" in one.attributes)
+    assert policy.startswith("default-src 'none'")
+    assert page.values("src") == []
+    assert [one.tag for one in page.elements if one.tag in ("link", "script")] == ["link"]
+
+
+def test_script_in_a_page_would_be_seen(run: Run, tmp_path: Path) -> None:
+    page = conforming(run)
+    page.write_text(page.read_text().replace("<h1>", "<script>alert(1)</script><h1>"))
+    shown = open_page(page, tmp_path / "profile")
+    assert "script" in {one.tag for one in Document.of(shown.document).elements}
+    assert "Content Security Policy" in shown.console[0]
+
+
+@pytest.mark.parametrize("made", [conforming, violating])
+def test_links_resolve(run: Run, made: Callable[[Run], Path]) -> None:
+    assert_links(made(run))
+
+
+@pytest.mark.parametrize("name", ["mixed", "killed", "apply-failed"])
+def test_links_of_recorded_runs_resolve(tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(REPORTS / name, tmp_path / name)
+    assert_links(html.write(folder))
+
+
+def test_links_of_hostile_names_resolve(hostile: Path) -> None:
+    assert_links(hostile)
+
+
+def assert_links(page: Path) -> None:
+    """Each link leads to an element of the page, or to a file beside it; each id is there once."""
+    document = Document.of(page.read_text())
+    ids = document.values("id")
+    assert len(ids) == len(set(ids))
+    links = [one.attributes["href"] for one in document.elements if one.tag == "a"]
+    assert [one for one in links if one.startswith("#") and one[1:] not in ids] == []
+    files = [unquote(one, errors="surrogateescape") for one in links if not one.startswith("#")]
+    assert [one for one in files if one.startswith("/") or not (page.parent / one).is_file()] == []
+    assert len(links) > len(files)
+
+
+def test_page_fits_a_phone(hostile: Path, tmp_path: Path) -> None:
+    width = measure(hostile, tmp_path / "profile", 375, "frame.documentElement.scrollWidth")
+    assert 300 < int(width) <= 375
+
+
+def test_first_screen_has_answer_and_causes(run: Run, tmp_path: Path) -> None:
+    page = violating(run)
+    bottom = "frame.querySelector('.causes li').getBoundingClientRect().bottom"
+    assert float(measure(page, tmp_path / "profile", 1280, bottom)) < 1000
+    color = "getComputedStyle(frame.querySelector('.answer .sentence')).color"
+    assert measure(page, tmp_path / "again", 1280, color) == "rgb(180, 35, 24)"
+
+
+def _mail(number: int, subject: str) -> dict[str, object]:
+    return {
+        "number": number,
+        "subject": subject,
+        "message_id": "",
+        "sender": "",
+        "recipients": [],
+        "sha256": "",
+    }
