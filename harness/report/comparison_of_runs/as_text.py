@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from harness.lib.text import one_line, visible
+from harness.lib.text import one_line, shortened, visible
 from harness.report.comparison_of_runs import details
 from harness.report.comparison_of_runs.comparison import RunComparison
 from harness.report.comparison_of_runs.differences import describe
@@ -14,6 +14,7 @@ from harness.report.comparison_of_runs.sections import Item, sections
 WIDTH = 80
 COMPLAINTS = 12  # lines of complaints
 _INDENT = " " * 4
+LONGEST = 400  # characters of one text
 _LABEL = 10  # columns of a label
 
 
@@ -55,14 +56,21 @@ def _item(item: Item, comparison: RunComparison) -> Iterator[str]:
     yield from _folded(f"  {details.heading(item)}", _INDENT)
     yield from _folded(f"{_INDENT}{details.numbers(item, comparison)}", _INDENT)
     for label, text in details.rows(item, comparison):
-        yield from _folded(f"{_INDENT}{label:{_LABEL}}{one_line(text)}", _INDENT + " " * _LABEL)
+        yield from _labelled(label, text)
     label = "led to it"
     for step in details.operations(item, comparison):
         mark = "->" if step.decisive and not step.operation else "  "
-        room = WIDTH - len(_INDENT) - _LABEL - 3
-        text = one_line(step.text)
-        yield f"{_INDENT}{label:{_LABEL}}{mark} {text if len(text) <= room else text[: room - 1] + '…'}"
+        room = WIDTH - len(_INDENT) - _LABEL - len(mark) - 1
+        yield f"{_INDENT}{label:{_LABEL}}{mark} {shortened(visible(one_line(step.text)), room)}"
         label = ""
+
+
+def _labelled(label: str, text: str) -> Iterator[str]:
+    """Yield a text behind its label; only a word, such as an id that a reader copies, is longer than a line."""
+    first = f"{_INDENT}{label:{_LABEL}}"
+    for line in _folded(shortened(visible(one_line(text)), LONGEST), width=WIDTH - len(first)):
+        yield first + line
+        first = " " * len(first)
 
 
 def _complaints(comparison: RunComparison) -> Iterator[str]:
@@ -80,8 +88,8 @@ def _complaints(comparison: RunComparison) -> Iterator[str]:
     yield ""
 
 
-def _folded(text: str, indent: str = "") -> Iterator[str]:
+def _folded(text: str, indent: str = "", width: int = WIDTH) -> Iterator[str]:
     """Yield the lines of ``text``, all but the first behind ``indent``; a long word is not cut."""
     yield from textwrap.wrap(
-        visible(text), WIDTH, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+        visible(text), width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
     ) or [""]

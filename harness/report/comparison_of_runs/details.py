@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from harness.journal.results_folder import STACKS
@@ -16,7 +17,7 @@ from harness.verdict.verdict import STAGES, Kind
 
 STEPS = 6  # lines of a transcript that end with the wrong answer
 SHOWN = 3  # ids, findings and requirements of one item
-NAMES = 6  # requirements of an item that has no sentence of its own
+NAMES = 6  # requirements of an item without a sentence; of more, only their groups are named
 
 _WHERE = {"new": "only in {after}", "gone": "only in {before}", "moved": "other callers", "both": "in both"}
 
@@ -29,7 +30,10 @@ def heading(item: Item) -> str:
     if not _without_sentence(item.best):
         return f"{one_line(item.requirement)}: {one_line(item.sentence)}"
     names = list(dict.fromkeys(one_line(pair.requirement) for pair in item.pairs))
-    return ", ".join(names[:NAMES]) + _more(names, NAMES)
+    if len(names) <= NAMES:
+        return ", ".join(names)
+    groups = Counter(one_line(pair.requirement).partition("-")[0] for pair in item.pairs)
+    return ", ".join(f"{group} {number}" for group, number in sorted(groups.items()))
 
 
 def numbers(item: Item, comparison: RunComparison) -> str:
@@ -45,8 +49,9 @@ def rows(item: Item, comparison: RunComparison) -> Iterator[Row]:
     pair = item.best
     sides = (comparison.before, pair.before), (comparison.after, pair.after)
     for run, answer in sides:
-        if answer.state in (State.UNKNOWN, State.NOT_APPLICABLE) and answer.reason:
-            yield f"in {run.label}", answer.reason
+        only_one_run = pair.category in (Category.NEW, Category.VANISHED)
+        if answer.state in (State.UNKNOWN, State.NOT_APPLICABLE) and answer.reason and not only_one_run:
+            yield "because", f"{answer.reason} ({run.label})"
     for run, answer in _violating(pair, comparison):
         yield from _violation(run, answer, f" ({run.label})" if not pair.same_cause else "")
     if pair.reply is not None:

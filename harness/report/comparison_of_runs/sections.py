@@ -10,7 +10,6 @@ from harness.report.causes import grouped
 from harness.report.comparison_of_runs.comparison import RunComparison
 from harness.report.comparison_of_runs.pairs import Answer, Category, Pair, State
 from harness.verdict import requirements
-from harness.verdict.verdict import Kind
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,8 @@ def _item(found: Sequence[Pair]) -> Item:
 
 
 def _states(pair: Pair) -> Hashable:
-    """Return what pairs of one item share, if only one run has them: the verdict and the group."""
-    scenario = pair.shown.entry.kind is Kind.SCENARIO
-    group = pair.requirement.partition("-")[0] if scenario else pair.requirement
-    return pair.before.words, pair.after.words, group
+    """Return what pairs of one item share, if only one run has them: the kind of entry and the verdict."""
+    return pair.shown.entry.kind, pair.before.words, pair.after.words
 
 
 def _reasons(pair: Pair) -> Hashable:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from harness.lib.text import one_line, visible
+from harness.lib.text import one_line, shortened, visible
 from harness.report.evidence import PROMPT
 from harness.verdict.record import Result
 
 LIMIT = 8 << 20  # bytes of a transcript that are read
+SHOWN = 100  # characters of an operation in a sentence
 _WINDOW = 200  # operations after a difference in which the transcripts are aligned again
 _RUN = 2  # operations in a row that have to be equal there
 
@@ -60,7 +61,7 @@ class ReplyChange:
     def sentence(self) -> str:
         """Return ``ENOMEM → EINVAL at `map buf1 ...```, as plain text on one line."""
         first, second = self.kinds
-        return one_line(visible(f"{first} → {second} at `{self.after.text}`"))
+        return one_line(visible(f"{first} → {second} at `{shortened(self.after.text, SHOWN)}`"))
 
 
 def first_change(before: tuple[Path, Result], after: tuple[Path, Result]) -> ReplyChange | None:
