@@ -66,7 +66,7 @@ def _item(item: Item, comparison: RunComparison) -> Iterator[str]:
 
 
 def _labelled(label: str, text: str) -> Iterator[str]:
-    """Yield a text behind its label; only a word, such as an id that a reader copies, is longer than a line."""
+    """Yield a text behind its label; only one word, such as an id, may be longer than a line."""
     first = f"{_INDENT}{label:{_LABEL}}"
     for line in _folded(shortened(visible(one_line(text)), LONGEST), width=WIDTH - len(first)):
         yield first + line

@@ -70,9 +70,9 @@ def differences(before: Run, after: Run) -> tuple[Difference, ...]:
 
 
 def _differences(before: Run, after: Run) -> Iterator[Difference]:
-    series = _series(before), _series(after)
-    if series[0] != series[1]:
-        yield Difference("series", *series)
+    names = series(before), series(after)
+    if names[0] != names[1]:
+        yield Difference("series", *names)
     for name, facts in _FACTS:
         for fact in facts:
             values = [_value(run, fact) for run in (before, after)]
@@ -106,12 +106,12 @@ def describe(run: Run) -> str:
     """Return what a run tested, on one line: series, base, accelerator, number of scenarios."""
     base = run.fact("base") or run.fact("base_wanted") or "unknown"
     return (
-        f"{_series(run)}, base {base}, {run.fact('accelerator') or 'no accelerator'}, "
+        f"{series(run)}, base {base}, {run.fact('accelerator') or 'no accelerator'}, "
         f"{counted(len(run.record.scenarios), 'scenario')}"
     )
 
 
-def _series(run: Run) -> str:
+def series(run: Run) -> str:
     """Return the name of what was tested, with the identity of its patches, of its checkout, or of both."""
     name = run.fact("series") or "an unknown series"
     identity = run.fact("identity") or ("" if run.fact("checkout") else run.fact("digest"))

@@ -110,5 +110,5 @@ def _cut_off(run: Run) -> Iterator[str]:
         how = f"interrupted ({one_line(run.record.interrupted)})" if run.record.interrupted else "cut off"
         yield (
             f"The run {run.label} in {run.directory} was {how}: what it lacks cannot be said to conform. "
-            f"Resume it: run --resume {run.directory}."
+            f"Resume it: python -m harness run --resume {run.directory}."
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 
 from harness.lib.text import one_line, shortened, visible
@@ -19,7 +18,6 @@ from harness.verdict.record import Result
 LIMIT = 8 << 20  # bytes of a transcript that are read
 SHOWN = 100  # characters of an operation in a sentence
 _WINDOW = 200  # operations after a difference in which the transcripts are aligned again
-_RUN = 2  # operations in a row that have to be equal there
 
 # What differs between two series, or two runs, in one operation: addresses, and the call that revokes.
 _VARYING = re.compile(r"\b0x[0-9a-f]{10,}\b| via=(?:feature|device-ioctl|ioctl)\b")
@@ -93,20 +91,35 @@ def operations(content: bytes) -> list[Operation]:
 
 def first_difference(before: Sequence[Operation], after: Sequence[Operation]) -> ReplyChange | None:
     """Return the first pair of aligned operations whose replies differ in kind; None without one."""
+    keys, others = [one.key for one in before], [one.key for one in after]
     i = j = 0
     while i < len(before) and j < len(after):
-        if before[i].key == after[j].key:
-            if kind(before[i]) != kind(after[j]):
-                return ReplyChange(before[i], after[j])
-            i, j = i + 1, j + 1
-            continue
-        here, there = before[i : i + _WINDOW], after[j : j + _WINDOW]
-        matcher = SequenceMatcher(None, [one.key for one in here], [one.key for one in there], autojunk=False)
-        found = next((block for block in matcher.get_matching_blocks() if block.size >= _RUN), None)
-        if found is None:
-            return None
-        i, j = i + found.a, j + found.b
+        if keys[i] != others[j]:
+            skipped = _aligned(keys[i : i + _WINDOW], others[j : j + _WINDOW])
+            if skipped is None:
+                return None
+            i, j = i + skipped[0], j + skipped[1]
+        if kind(before[i]) != kind(after[j]):
+            return ReplyChange(before[i], after[j])
+        i, j = i + 1, j + 1
     return None
+
+
+def _aligned(keys: Sequence[str], others: Sequence[str]) -> tuple[int, int] | None:
+    """Return how many operations to skip on each side until two in a row are equal; the fewest together.
+
+    The last operation may be equal alone.  None if no operations are.
+    """
+    firsts: list[dict[tuple[str, ...], int]] = [{}, {}]
+    for found, names in zip(firsts, (keys, others), strict=True):
+        for place in range(len(names)):
+            found.setdefault(tuple(names[place : place + 2]), place)
+    # Of equally many, the order of the texts decides: so it is the same if the sides are exchanged.
+    common = [(firsts[0][pair] + firsts[1][pair], pair) for pair in firsts[0].keys() & firsts[1].keys()]
+    if not common:
+        return None
+    _, pair = min(common)
+    return firsts[0][pair], firsts[1][pair]
 
 
 def kind(operation: Operation) -> str:
