@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lib.text import one_line, shortened, visible
-from harness.report.evidence import PROMPT
+from harness.report.evidence import PROMPT, STEP
 from harness.verdict.record import Result
 
 LIMIT = 8 << 20  # bytes of a transcript that are read
+WANTED = "= "  # before a reply that was expected
 SHOWN = 100  # characters of an operation in a sentence
 _WINDOW = 200  # operations after a difference in which the transcripts are aligned again
 
@@ -27,7 +28,7 @@ _FAULT = re.compile(r"\b(sigbus|sigsegv):")
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of a transcript with its reply; ``line`` is its line number, from 1."""
+    """An operation, or a step beside the actors, with its reply; ``line`` is its line number, from 1."""
 
     text: str
     reply: str
@@ -74,16 +75,16 @@ def first_change(before: tuple[Path, Result], after: tuple[Path, Result]) -> Rep
 
 
 def operations(content: bytes) -> list[Operation]:
-    """Return the operations of a transcript; the reply of one that was not answered is empty."""
+    """Return the operations and other steps of a transcript; the reply of one without an answer is empty."""
     found: list[Operation] = []
     waiting = ""
     line = 0
     for number, text in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
-        if text.startswith(PROMPT):
+        if text.startswith((PROMPT, STEP)):
             if waiting:
                 found.append(Operation(waiting, "", line))
-            waiting, line = text.removeprefix(PROMPT), number
-        elif waiting and text and not text.startswith("#"):
+            waiting, line = text[len(PROMPT) :], number
+        elif waiting and text and not text.startswith(("#", WANTED)):
             found.append(Operation(waiting, text, line))
             waiting = ""
     return [*found, Operation(waiting, "", line)] if waiting else found
