@@ -8,11 +8,12 @@ from pathlib import Path
 
 from harness.cli.report import write_report
 from harness.lib.errors import ExitCode
-from harness.report.comparison_of_runs import as_json, as_text
+from harness.report.comparison_of_runs import as_html, as_json, as_text
 from harness.report.comparison_of_runs.comparison import RunComparison, compare_runs
 
 FORMATS: Mapping[str, Callable[[RunComparison], str]] = {
     "text": as_text.render,
+    "html": as_html.render,
     "json": as_json.render,
 }
 
