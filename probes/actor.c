@@ -26,8 +26,10 @@ static void help(void)
 	     "10 by default. Numbers are decimal or 0x hexadecimal and may\n"
 	     "end in K, M or G.\n\n"
 	     "  --replay FILE  carry out a transcript ('> operation', then its\n"
-	     "                 reply) and show the replies that differ; exit\n"
-	     "                 1 if any does, 2 if FILE is no transcript\n\n"
+	     "                 reply) up to the reply that was expected to be\n"
+	     "                 another one; exit 0 if it is the expected one\n"
+	     "                 now, or no reply differs, 1 if it is the\n"
+	     "                 recorded one, 2 if it is neither\n\n"
 	     "operations:");
 	for (i = 0; i < operations_count; i++)
 		printf("  %s\n      %s\n", operations[i].usage,

@@ -502,56 +502,6 @@ class TestActorAlone:
             assert client.ask("revoke dev1 buf1").startswith("error ENOTTY revoke: the number")
 
 
-class TestReplay:
-    def replay(self, tmp_path: Path, text: str | bytes) -> subprocess.CompletedProcess[str]:
-        file = tmp_path / "transcript.txt"
-        file.write_bytes(text.encode() if isinstance(text, str) else text)
-        return subprocess.run([actor(), "--replay", file], capture_output=True, text=True, errors="replace")
-
-    def test_replay_reports_each_reply_that_differs(self, tmp_path: Path) -> None:
-        fine = "# title\n> spawn c1\nok\n\n> @c1 fds\nok 4\n> fds\nok 6\n> reap nobody\n"
-        said = "error usage: reap: there is no actor 'nobody' here\n"
-        done = self.replay(tmp_path, fine + said)
-        # stdin, stdout, stderr, 3, the transcript itself, the child's two sockets
-        assert (
-            done.stdout
-            == "line 7: > fds\n  recorded: ok 6\n  now:      ok 7\n4 operations, 1 replies differ\n"
-        )
-        assert done.returncode == 1
-        assert self.replay(tmp_path, (fine + said).replace("ok 6", "ok 7")).returncode == 0
-
-    def test_replay_of_an_unanswered_operation_succeeds(self, tmp_path: Path) -> None:
-        done = self.replay(tmp_path, "> version\n> exit\n")
-        assert "recorded: nothing" in done.stdout
-        assert done.returncode == 0
-
-    @pytest.mark.parametrize("text", ["ok\n", "hello\n> version\n", b"\x7fELF\x02\x01\x00\n", b"\xff\xfe\n"])
-    def test_replay_of_no_transcript_is_refused(self, tmp_path: Path, text: str | bytes) -> None:
-        done = self.replay(tmp_path, text)
-        assert done.returncode == 2
-        assert "line 1: a reply without an operation" in done.stderr
-
-    def test_replay_stops_after_exit(self, tmp_path: Path) -> None:
-        assert (
-            self.replay(tmp_path, "> exit\nok\n> version\nok\n").stdout == "1 operations, 0 replies differ\n"
-        )
-
-    def test_replay_of_an_empty_file_does_nothing(self, tmp_path: Path) -> None:
-        assert self.replay(tmp_path, "").stdout == "0 operations, 0 replies differ\n"
-
-    def test_replay_without_a_file_is_refused(self, tmp_path: Path) -> None:
-        done = subprocess.run([actor(), "--replay", tmp_path / "none"], capture_output=True, text=True)
-        assert done.returncode == 2
-        assert "No such file" in done.stderr
-
-    def test_replay_of_a_forked_child_agrees(self, tmp_path: Path) -> None:
-        done = self.replay(tmp_path, "> fork f1\nok\n> @f1 version\n" + self.version() + "> @f1 exit\nok\n")
-        assert done.stdout == "3 operations, 0 replies differ\n"
-
-    def version(self) -> str:
-        return subprocess.run([actor()], input="version\n", capture_output=True, text=True, check=True).stdout
-
-
 WORDS = st.sampled_from(
     [usage.split()[0] for usage in operations(argv("actor"))]
     + [
