@@ -159,7 +159,7 @@ def _caveats(record: Record, marks: Counter[Mark]) -> Iterator[str]:
     if number := len(known.keys() - {name for one in looked for name in one.entry.requirements}):
         left_out = len(not_selected(record))
         why = f" ({left_out} were not selected)" if left_out else ""
-        yield f"Not looked at: {number} of {len(known)} requirements{why}. The map below shows which."
+        yield f"Not looked at: {number} of {len(known)} requirements{why}."
 
 
 def _unproven(record: Record) -> Iterator[str]:

@@ -89,7 +89,7 @@ def _first_rows(facts: Mapping[str, object], record: Record) -> Iterator[Row]:
     yield Row("started", record.started[: len("2026-02-26T20:22")].replace("T", " ") + " UTC", machines)
     warnings = facts.get("warnings")
     if isinstance(warnings, list) and warnings:
-        yield Row("compiler", f"{counted(len(warnings), 'new warning')}", "listed under environment")
+        yield Row("compiler", f"{counted(len(warnings), 'warning')} that the base does not have")
 
 
 def environment(facts: Mapping[str, object]) -> tuple[Row, ...]:
