@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.journal.results_folder import STACKS
 from harness.lib.text import visible
-from harness.verdict.record import Result
+from harness.verdict.record import Complaint, Result
 
 PROMPT = "> "
 STEP = "! "  # a step beside the actors
@@ -36,6 +36,12 @@ def traces(result: Result, directory: Path) -> dict[str, str]:
     """Return the call traces of a result's complaints: text by the name of the file, once each."""
     names = dict.fromkeys(f"{STACKS}/{one.fingerprint}.txt" for one in result.complaints)
     return {name: excerpt(directory, name) for name in names if (directory / name).is_file()}
+
+
+def splat(complaint: Complaint, directory: Path) -> str:
+    """Return a complaint with its call trace: its file with source lines, or the console's text."""
+    path = directory / STACKS / f"{complaint.fingerprint}.txt"
+    return excerpt(directory, f"{STACKS}/{path.name}") if path.is_file() else visible(complaint.text)
 
 
 @dataclass(frozen=True)
