@@ -13,7 +13,7 @@ from harness.lib.errors import ExitCode, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
 from harness.lib.text import printable
-from harness.report import html, junit, kcidb, ktap
+from harness.report import b4, html, junit, kcidb, ktap, mail, markdown, patchwork
 
 Parser = argparse.ArgumentParser
 
@@ -47,6 +47,30 @@ def _junit_options(parser: Parser) -> None:
     )
 
 
+def _mail_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--patch",
+        metavar="N",
+        type=int,
+        help="reply to patch N (default: the patch that brings the faults, if runs of `prefixes` beside this "
+        "one name it, else the cover letter)",
+    )
+
+
+def _patchwork_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--context",
+        metavar="NAME",
+        default=patchwork.CONTEXT,
+        help="the name of the check (default: %(default)s)",
+    )
+    _url_option(parser)
+
+
+def _url_option(parser: Parser) -> None:
+    parser.add_argument("--url", metavar="URL", default="", help="where a reader finds more")
+
+
 FORMATS: Mapping[str, Format] = {
     "junit": Format(
         "XML for a CI system",
@@ -59,6 +83,22 @@ FORMATS: Mapping[str, Format] = {
         lambda args: kcidb.render(args.folder, args.origin),
         _kcidb_options,
     ),
+    "markdown": Format("Markdown for the summary of a CI job", lambda args: markdown.render(args.folder)),
+    "mail": Format(
+        "a mail to reply with; it is not sent",
+        lambda args: mail.render(args.folder, args.patch),
+        _mail_options,
+    ),
+    "patchwork": Format(
+        "JSON of a check for patchwork",
+        lambda args: patchwork.render(args.folder, args.context, args.url),
+        _patchwork_options,
+    ),
+    "b4": Format(
+        "JSON for the check command of b4 review",
+        lambda args: b4.render(args.folder, sys.stdin.buffer, args.url),
+        _url_option,
+    ),
     "ktap": Format("KTAP, as a kernel's own tests print it", lambda args: ktap.render(args.folder)),
 }
 
@@ -67,6 +107,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the arguments of the command to its parser: a command for each format, with its options."""
     _add_output(parser, None)
     merging.add_arguments(parser)
+    parser.add_argument("--mail", metavar="RESULTS", type=Path, help="the same as: mail RESULTS")
     formats = parser.add_subparsers(metavar="FORMAT", dest="format")
     for name, one in FORMATS.items():
         sub = formats.add_parser(
@@ -90,6 +131,8 @@ def report(args: argparse.Namespace) -> ExitCode:
     """
     if args.merge is not None:
         return merging.merge_shards(args)
+    if args.mail is not None and args.format is None:
+        args.format, args.folder, args.patch = "mail", args.mail, None
     if args.format is None:
         raise UsageError(f"Name the format of the report: one of {', '.join(FORMATS)}.")
     if not args.folder.is_dir():
