@@ -42,12 +42,15 @@ def block(cause: Cause, directory: Path, width: int) -> Iterator[str]:
         yield from _labelled("tested", best.entry.title, width)
     deviation = best.deviation
     if deviation is not None:
+        moment = best.reason.partition(f", expected {deviation.expected}, but saw {deviation.seen}")
+        if moment[1]:
+            yield from _labelled("when", moment[0], width)
         yield from _labelled("expected", deviation.expected, width)
         yield from _labelled("seen", deviation.seen, width)
     elif best.verdict is Verdict.UNEXPECTEDLY_CONFORMS:
         yield from _labelled("expected", f"{best.entry.expected}, by the manifest of the series", width)
         yield from _labelled("seen", "it conforms", width)
-    if best.reason and (deviation is None or deviation.sentence != best.reason):
+    if best.reason and (deviation is None or not best.reason.endswith(deviation.sentence[1:])):
         yield from _labelled("in words", best.reason, width)
     if cause.origin in (Origin.NEW, Origin.NOT_COMPARABLE) and best.comparison is not None:
         yield from _labelled("base", best.comparison.reason, width)

@@ -14,7 +14,16 @@ from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
 #: What differs between two answers of one cause: numbers, and the words for places.
 _NUMBERS = re.compile(r"\b(0x[0-9a-f]+|\d+)\b")
-_KINDS = re.compile(r"\b(?:SIGBUS|SIGSEGV|E[A-Z0-9]{2,}|success|nothing|none)\b")
+_ERRNO = re.compile(r"\bE[A-Z0-9]{2,}\b")
+_SIGNAL = re.compile(r"SIGBUS|SIGSEGV")
+_SUCCESS = re.compile(r"\b(success|succeeded|data)\b")
+#: A value that was loaded, or the first and the last of several.
+_VALUE = re.compile(r"(^|; |, |\[)(0x[0-9a-f]+|\d+)( to (0x[0-9a-f]+|\d+))?(?= in|,|;|\]|$)")
+
+ACCESS = "access"  # in place of an operation that loads or stores
+FAULT = "fault"  # a signal, or EFAULT where the kernel accesses a mapping
+DONE = "done"  # success, or a value
+_FAULTS = {"EFAULT"}
 
 
 @dataclass(frozen=True)
@@ -75,10 +84,17 @@ def fault_places(result: Result) -> set[str]:
 
 
 def _answer(result: Result) -> tuple[str, str]:
-    """Return the name of the operation that decided, and the kind of its answer."""
-    if result.deviation is None:
-        return "", f"{result.verdict} {_kind(result.reason)}"
-    return result.deviation.verb, _kind(result.deviation.seen)
+    """Return the name of the operation that decided, and the kinds of answer expected and seen.
+
+    Accesses that were to fault and did not are of one kind, whichever operation made them.
+    """
+    deviation = result.deviation
+    if deviation is None:
+        return "", f"{result.verdict} {_NUMBERS.sub('N', result.reason)}"
+    expected, seen = _kinds(deviation.expected), _kinds(deviation.seen)
+    wanted, got = expected - seen or expected, seen - expected or seen
+    operation = ACCESS if wanted | got == {FAULT, DONE} else deviation.verb
+    return operation, f"{' '.join(sorted(wanted))}, {' '.join(sorted(got))}"
 
 
 def grouped(results: Iterable[Result]) -> tuple[Cause, ...]:
@@ -108,20 +124,21 @@ def _links(result: Result) -> set[str]:
     if links:
         return links
     origin = result.comparison.origin if result.comparison is not None else ""
-    deviation = result.deviation
-    if deviation is None:
-        return {f"{result.verdict} {origin} {_kind(result.reason)}"}
-    verb = deviation.verb
-    asked = f"{verb}: {_kind(deviation.expected)}, {_kind(deviation.seen)}"
+    operation, answer = _answer(result)
+    if result.deviation is None:
+        return {f"{origin} {answer}"}
     first = result.entry.requirements[0] if result.entry.requirements else result.entry.id
-    return {f"{origin} {asked}", f"{origin} {first} {verb}"}
+    return {f"{origin} {operation}: {answer}", f"{origin} {first} {operation}"}
 
 
-def _kind(text: str) -> str:
-    """Return the kind of an answer: its errno or signal, else its text without numbers."""
-    if found := _KINDS.search(text):
-        return found[0]
-    return _NUMBERS.sub("N", text)
+def _kinds(text: str) -> frozenset[str]:
+    """Return the kinds of an answer: errnos, FAULT, DONE; without any, its text without numbers."""
+    kinds = {FAULT if name in _FAULTS else name for name in _ERRNO.findall(text)}
+    if _SIGNAL.search(text):
+        kinds.add(FAULT)
+    if _SUCCESS.search(text) or _VALUE.search(text):
+        kinds.add(DONE)
+    return frozenset(kinds or {_NUMBERS.sub("N", text)})
 
 
 def _cause(members: Sequence[Result]) -> Cause:
@@ -136,6 +153,7 @@ def _cause(members: Sequence[Result]) -> Cause:
             list(Strength).index(result.entry.strength),
             result.deviation is None,
             -named[first],
+            result.deviation.line if result.deviation is not None else 0,  # the shortest way to it
             len(result.entry.id),
         )
 

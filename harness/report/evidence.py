@@ -10,6 +10,7 @@ from harness.lib.text import visible
 from harness.verdict.record import Complaint, Result
 
 PROMPT = "> "
+BESIDE = ("#", "!", "=")  # begin a line that is neither operation nor reply
 STEP = "! "  # a step beside the actors
 LIMIT = 16 * 1024  # bytes of one file; the results folder has all of it
 
@@ -81,7 +82,12 @@ def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ..
 
 
 def last_steps(result: Result, directory: Path, count: int) -> tuple[Step, ...]:
-    """Return the ``count`` lines of the transcript that end with the reply to the decisive operation."""
+    """Return the ``count`` lines of the transcript that end with the reply to the decisive operation.
+
+    Without one they end with the last reply of an actor.
+    """
     found = steps(result, directory)
-    last = max((place for place, step in enumerate(found) if step.decisive), default=len(found) - 1)
+    decisive = [place for place, step in enumerate(found) if step.decisive]
+    answered = [place for place, step in enumerate(found) if step.text[:1] not in BESIDE]
+    last = max(decisive or answered or [len(found) - 1])
     return found[max(0, last + 1 - count) : last + 1]

@@ -1,0 +1,75 @@
+"""Violations with one cause are told as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.report.causes import grouped
+from harness.verdict.deviation import Deviation
+from harness.verdict.record import Complaint, Entry, Result
+from harness.verdict.verdict import Kind, Verdict
+
+
+def violation(name: str, requirement: str, expected: str, seen: str, operation: str) -> Result:
+    return Result(
+        Entry(f"suites/test_x.py::{name}", Kind.SCENARIO, name, (requirement,)),
+        Verdict.VIOLATES,
+        reason=f"Expected {expected}, but saw {seen}.",
+        ended=True,
+        deviation=Deviation(expected, seen, operation, 7),
+    )
+
+
+# What one fault handler that does not look at the state of a DMABUF leads to.
+STILL_MAPPED = [
+    ("SIGBUS at its address in all 4 pages", "0x10, 0x11, 0x12, 0x13", "loadpages map1"),
+    ("SIGBUS at 0x0", "0x10000ed", "load32 map1 0"),
+    ("SIGBUS at 0x57f8", "0x40", "load8 map1 0x57f8"),
+    ("SIGBUS at its address in all 16 pages", "9 to 0x18 in all 16 pages", "loadpages map1"),
+    ("SIGBUS at its address in all 16 pages", "0x10 in page 0; 0 to 7 in pages 8 to 15", "@c loadpages map1"),
+    ("SIGBUS at 0x1000", "success", "store32 map1 0x1000 0"),
+    ("EFAULT", "success", "syscopy map2 out offset=4 bytes=4"),
+    ("revoked: SIGBUS", "revoked: data", "close buf6"),
+]
+
+
+def test_accesses_that_do_not_fault_have_one_cause() -> None:
+    results = [violation(f"test_{n}", f"REV-{n:02}", *answer) for n, answer in enumerate(STILL_MAPPED, 1)]
+    (cause,) = grouped(results)
+    assert len(cause.results) == len(STILL_MAPPED)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("success", "EINVAL", "map buf1 length=0x1000"),
+        ("0x10", "SIGBUS at 0x0", "load32 map1 0"),
+        ("0x10", "0x11", "load32 map1 0"),
+        ("an answer within 10 s", "none", "load32 map1 0"),
+    ],
+)
+def test_another_wrong_answer_has_another_cause(other: tuple[str, str, str]) -> None:
+    results = [violation("test_a", "REV-01", *STILL_MAPPED[1]), violation("test_b", "MAP-01", *other)]
+    assert len(grouped(results)) == 2
+
+
+def test_results_with_one_complaint_have_one_cause() -> None:
+    splat = Complaint("WARNING", "WARNING: x.c:1", "f00dfacecafe", "text")
+    results = [
+        replace(violation(f"test_{n}", f"MAP-{n:02}", *answer), complaints=(splat,))
+        for n, answer in enumerate([STILL_MAPPED[0], ("success", "EINVAL", "map buf1 length=0x1000")])
+    ]
+    assert [len(one.results) for one in grouped(results)] == [2]
+
+
+def test_cause_links_results_through_a_third() -> None:
+    """The first two share a requirement and the operation, the last two the wrong answer."""
+    results = [
+        violation("test_a", "MAP-01", "success", "EINVAL", "map buf1 length=0x1000"),
+        violation("test_b", "MAP-01", "success", "ENOMEM", "map buf1 length=0x2000"),
+        violation("test_c", "HUGE-01", "success", "ENOMEM", "map buf1 length=0x200000"),
+    ]
+    assert [len(one.results) for one in grouped(results)] == [3]
+    assert [len(one.results) for one in grouped(results[::2])] == [1, 1]
