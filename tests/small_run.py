@@ -216,7 +216,12 @@ class Case:
 
 def junit(results: Path) -> dict[str, Case]:
     """Read junit.xml of the newest run, name of the test case to its content."""
-    root = ET.parse(results / "latest" / "junit.xml").getroot()
+    return cases_of(results / "latest" / "junit.xml")
+
+
+def cases_of(report: Path) -> dict[str, Case]:
+    """Read a report, name of the test case to its content."""
+    root = ET.parse(report).getroot()
     return {str(element.get("name")): Case(element) for element in root.iter("testcase")}
 
 

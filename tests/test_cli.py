@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind, Verdict
 from harness.vm.hardware import MIB
 
+REPORTS = Path(__file__).parent / "data" / "reports"
 COMMANDS = (
     "run",
     "doctor",
@@ -233,6 +235,27 @@ def test_cache_that_is_a_file_is_refused(
 
 def test_judge_of_no_run_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert f"{tmp_path} holds no plan.json" in refused(capsys, "judge", tmp_path)
+
+
+@pytest.mark.parametrize("command", [("run", "--series", "baseline"), ("judge", "results/latest")])
+def test_junit_at_a_bad_place_is_refused_first(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cache: Path, command: tuple[str, ...]
+) -> None:
+    assert f"{tmp_path} (--junit) is not an ordinary file" in refused(capsys, *command, "--junit", tmp_path)
+    assert not cache.exists()
+
+
+def test_prefixes_refuses_a_junit_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "prefixes", "--series", "reference-feature", "--junit", tmp_path / "junit.xml")
+    assert "each prefix is a run of its own" in said
+
+
+def test_judge_writes_the_junit_file_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    stored, copy = tmp_path / "stored", tmp_path / "junit.xml"
+    shutil.copytree(REPORTS / "killed", stored)
+    assert main.main(["judge", str(stored), "--junit", str(copy)]) == ExitCode.HARNESS
+    assert copy.read_bytes() == (stored / "junit.xml").read_bytes()
+    capsys.readouterr()
 
 
 def test_run_without_scenarios_has_its_exit_code(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from small_run import (
     Case,
     Invocation,
     assert_locks_free,
+    cases_of,
     events,
     facts,
     is_open,
@@ -66,6 +67,7 @@ class SmallRun:
         self.checkout = folder / "linux"
         self.cache = folder / "cache"
         self.results = folder / "results"
+        self.report = folder / "reports" / "junit.xml"  # the copy of --junit
 
     def arguments(self, *more: str | Path) -> list[str | Path]:
         return ["run", "--tree", self.checkout, "--results", self.results, "-k", SELECTION, *more]
@@ -85,8 +87,9 @@ def small(tmp_path: Path) -> SmallRun:
 
 def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
     series = make_series(small.folder / "series", "int nowhere;", "int line_0;")
-    code, output = small.run("--series", series)
+    code, output = small.run("--series", series, "--junit", small.report)
     assert code == ExitCode.SERIES
+    assert small.report.read_bytes() == (small.results / "latest" / "junit.xml").read_bytes()
     cases = junit(small.results)
     assert outcomes(cases) == {
         "fetch": "passed",
@@ -143,6 +146,15 @@ def test_run_with_a_qemu_without_edu_is_refused(small: SmallRun) -> None:
     assert code == ExitCode.HARNESS
     assert f"{qemu} (QEMU " in output
     assert "does not have the device edu." in output
+    assert not small.results.exists()
+
+
+def test_run_that_is_refused_leaves_no_old_report(small: SmallRun) -> None:
+    small.report.parent.mkdir()
+    small.report.write_text("of an earlier run")
+    code, _ = small.run("--series", small.folder / "nothing", "--junit", small.report)
+    assert code == ExitCode.HARNESS
+    assert not small.report.exists()
     assert not small.results.exists()
 
 
@@ -212,7 +224,10 @@ def building(tmp_path: Path) -> Iterator[Invocation]:
     small = SmallRun(tmp_path)
     (tmp_path / "held").touch()
     make_checkout(small.checkout, hold=str(tmp_path / "held"))
-    with Invocation(*small.arguments(), mark=tmp_path, cache=small.cache) as invocation:
+    small.report.parent.mkdir()
+    small.report.write_text("of an earlier run")
+    asked = small.arguments("--junit", small.report)
+    with Invocation(*asked, mark=tmp_path, cache=small.cache) as invocation:
         until(lambda: is_open(small.results, "build"), "the stage build")
         until(lambda: any("-e hold" in command for command in invocation.children().values()), "make")
         yield invocation
@@ -241,7 +256,10 @@ def assert_interrupted_in_the_build(building: Invocation) -> None:
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
     assert "interrupted" in cases["build"].text
+    assert "The run was interrupted" in cases["run"].text
     assert_not_reached(cases, "interface", "image", "probes", "boot")
+    assert small.report.read_bytes() == (small.results / "latest" / "junit.xml").read_bytes()
+    assert [path.name for path in small.report.parent.iterdir()] == ["junit.xml"]
     assert [event["event"] for event in events(small.results)][-2:] == ["interrupted", "run-ended"]
     assert not leftovers(small.cache, *CACHE_KINDS)
     assert not list((small.cache / "kernel").iterdir())
@@ -254,11 +272,17 @@ def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
     assert building.end() == -signal.SIGKILL
     until(lambda: not building.children(), "the end of make")
     assert_locks_free(small.cache)
-    code, output = run("judge", small.results / "latest", mark=small.folder)
+    left = {name: case.outcome for name, case in cases_of(small.report).items()}
+    assert left.pop("run") == "error"
+    assert set(left.values()) == {"skipped"}
+    asked = (small.results / "latest", "--junit", small.report)
+    code, output = run("judge", *asked, mark=small.folder)
+    assert cases_of(small.report)["build"].outcome == "error"
     assert code == ExitCode.HARNESS
     assert "The run did not come to its own end" in output
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
+    assert "The run did not come to its own end" in cases["run"].text
     assert_not_reached(cases, "interface", "image", "probes", "boot")
     # The next build succeeds and removes the leftovers.
     (small.folder / "held").unlink()

@@ -21,7 +21,7 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
-from harness.lib import paths
+from harness.lib import output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
@@ -58,6 +58,8 @@ KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Take a series through all stages to its verdicts."""
+    if args.junit is not None and not args.dry_run:
+        args.junit = output.prepare(args.junit, "--junit")
     run_input = requests.load(request_of(args), args.typed)
     store = Store()
     if args.dry_run:
@@ -174,6 +176,11 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
         raise UsageError("Only a series has prefixes: name one with --series.")
     if request.mutant is not None:
         raise UsageError("A mutant changes the whole of a series, so it has no prefixes: leave --mutant out.")
+    if any(option.partition("=")[0] == "--junit" for option in args.pytest_options):
+        raise UsageError(
+            "--junit names one file, and each prefix is a run of its own: leave it out. The results folder "
+            "of each run has its junit.xml."
+        )
     run_input = requests.load(request)
     request = run_input.request
     count = len(run_input.series.patches)
@@ -242,9 +249,13 @@ def boot(args: argparse.Namespace) -> ExitCode:
 
 def judge(args: argparse.Namespace) -> ExitCode:
     """Make the reports of a stored run again, without a machine."""
+    if args.junit is not None:
+        args.junit = output.prepare(args.junit, "--junit")
     code = read(args.folder).exit_code
     print(f"JUnit: {junit.write(args.folder)}")
     print(f"HTML: {html.write(args.folder)}")
+    if args.junit is not None:
+        output.write(args.junit, junit.render(args.folder))
     terminal.show(args.folder, sys.stdout, every=args.every)
     return code
 

@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         "run --series reference-feature -k map",
         passes_on=True,
     )
-    for group in (_add_source, _add_kernel, _add_machine, _add_run, _add_shard, _add_resume):
+    for group in (_add_source, _add_kernel, _add_machine, _add_run, _add_shard, _add_resume, _add_junit):
         group(run)
     dry(run)
 
@@ -193,6 +193,7 @@ def parser() -> argparse.ArgumentParser:
         "judge results/latest",
     )
     judge.add_argument("folder", metavar="RESULTS", type=Path, help="the folder of the run")
+    _add_junit(judge)
     judge.add_argument(
         "-v",
         dest="every",
@@ -407,6 +408,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=_seed,
         help="shuffle the scenarios, but keep those with the same machine together; the same SEED, a number, "
         "gives the same order (without SEED: a random one, which the last line of the report shows)",
+    )
+
+
+def _add_junit(parser: argparse.ArgumentParser) -> None:
+    """Add the option that writes the report for a CI system to a fixed place."""
+    parser.add_argument(
+        "--junit",
+        metavar="FILE",
+        type=Path,
+        help="write a copy of junit.xml to FILE, also if the run fails, is interrupted or killed; an older "
+        "FILE is removed first",
     )
 
 

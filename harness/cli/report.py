@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli import merging
+from harness.lib import output
 from harness.lib.errors import ExitCode, UsageError
-from harness.lib.files import write_atomically
-from harness.lib.host import host_errors
 from harness.lib.text import printable
 from harness.report import b4, html, junit, kcidb, ktap, mail, markdown, patchwork
 
@@ -152,5 +151,4 @@ def write_report(content: str | bytes, path: Path | None) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    with host_errors(path.parent):
-        write_atomically(path, data)
+    output.write(path, data)

@@ -46,6 +46,7 @@ class Request:
     accel: str = "auto"
     qemu: str = "qemu-system-x86_64"
     results: Path = Path("results")
+    junit: Path | None = None
     keep_vm: bool = False
     resume: Path | None = None
     repeat: int = 1

@@ -15,7 +15,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
 from harness.kernel.build import Kernel
 from harness.kernel.dialect import missing
-from harness.lib import paths
+from harness.lib import output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
@@ -88,6 +88,7 @@ class Run:
             self.journal.plan(whole, shard)
             self.left = [entry.id for entry in self.planned if entry.kind is Kind.SCENARIO]
         self.results.write_run(program=paths.program_digest())
+        self._copy_report()  # a run that is killed leaves a report in which nothing was reached
         self.failures: list[PatchproofError] = []
         self.refusal: PatchproofError | None = None
         self.violated = False
@@ -204,7 +205,18 @@ class Run:
             self.machines.retire("all scenarios have run")
 
     def finish(self, *, interrupted: bool) -> ExitCode:
-        """End the machine, write the reports, and return the exit code."""
+        """End the machine, write the reports, and return the exit code.
+
+        Raises HarnessError if the copy of the report that was asked for cannot be written.
+        """
+        try:
+            self._end(interrupted=interrupted)
+        finally:
+            self._copy_report()  # also of a journal that could not be written to its end
+        return self.refusal.exit_code if self.refusal else read(self.results.dir).exit_code
+
+    def _end(self, *, interrupted: bool) -> None:
+        """End the machine and the journal, and write the report of the results folder."""
         try:
             if interrupted:
                 self.journal.interrupted("SIGINT")
@@ -219,7 +231,11 @@ class Run:
             junit.write(self.results.dir)
             self._write_page()
         self.journal.unlock()
-        return self.refusal.exit_code if self.refusal else read(self.results.dir).exit_code
+
+    def _copy_report(self) -> None:
+        """Write the copy of junit.xml that was asked for (--junit)."""
+        if self.request.junit is not None:
+            output.write(self.request.junit, junit.render(self.results.dir))
 
     def _write_page(self) -> None:
         """Write report.html; a fault of the page hides no verdict, so it is only told."""
