@@ -31,13 +31,8 @@ class Deviation:
 
     @property
     def verb(self) -> str:
-        """The operation's name (``load32``, ``host word``), without the actor that did it; or empty."""
-        words = self.operation.split()
-        if words[:1] in (["host"], ["guest"]):
-            return " ".join(words[:2])
-        while words and words[0][:1] in ("@", "&"):
-            words = words[1:]
-        return words[0] if words else ""
+        """The name of the operation that decided, see verb_of()."""
+        return verb_of(self.operation)
 
     def members(self) -> dict[str, Any]:
         """Return the deviation as members of a JSON object."""
@@ -48,3 +43,13 @@ class Deviation:
         """Return the deviation of members(); raise KeyError, TypeError or ValueError for anything else."""
         texts = {name: str(members[name]) for name in ("expected", "seen", "operation", "wanted")}
         return cls(line=int(members["line"]), **texts)
+
+
+def verb_of(operation: str) -> str:
+    """Return an operation's name (``load32``, ``host word``), without the actor that did it; or empty."""
+    words = operation.split()
+    if words[:1] in (["host"], ["guest"]):
+        return " ".join(words[:2])
+    while words and words[0][:1] in ("@", "&"):
+        words = words[1:]
+    return words[0] if words else ""

@@ -10,6 +10,7 @@ from harness.report.causes import grouped
 from harness.report.comparison_of_runs.comparison import RunComparison
 from harness.report.comparison_of_runs.pairs import Answer, Category, Pair, State
 from harness.verdict import requirements
+from harness.verdict.deviation import verb_of
 
 
 @dataclass(frozen=True)
@@ -145,5 +146,5 @@ def _reason(pair: Pair) -> Iterator[str]:
 
 def _answers(pair: Pair) -> Hashable:
     """Return what pairs of one item share: the requirement, the change of the reply, the findings."""
-    reply = (pair.reply.after.verb, *pair.reply.kinds) if pair.reply else ()
+    reply = (verb_of(pair.reply.after.text), *pair.reply.kinds) if pair.reply else ()
     return pair.requirement, reply, pair.gone, pair.new

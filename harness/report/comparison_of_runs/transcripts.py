@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.lib.text import one_line, shortened, visible
 from harness.report.evidence import PROMPT, STEP
+from harness.verdict.deviation import verb_of
 from harness.verdict.record import Result
 
 LIMIT = 8 << 20  # bytes of a transcript that are read
@@ -38,11 +39,6 @@ class Operation:
     def key(self) -> str:
         """The text by which it is found in the other transcript."""
         return _VARYING.sub("", self.text)
-
-    @property
-    def verb(self) -> str:
-        """The operation's name, without the actor that carried it out; or empty."""
-        return next((word for word in self.text.split() if word[0] not in "@&"), "")
 
 
 @dataclass(frozen=True)
@@ -143,10 +139,10 @@ def kind(operation: Operation) -> str:
 
 
 def _kind_of_success(operation: Operation, rest: str) -> str:
-    if operation.verb in _LISTS:
+    if verb_of(operation.text) in _LISTS:
         faults = sorted(set(_FAULT.findall(rest)))
         return f"ok with {' and '.join(fault.upper() for fault in faults)}" if faults else "ok"
-    if operation.verb == "compare":
+    if verb_of(operation.text) == "compare":
         return f"ok: {rest.partition(' ')[0]}"
     return "ok"
 
