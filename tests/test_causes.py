@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.report.causes import grouped
+from harness.report.causes import grouped, same_cause
+from harness.verdict.comparison import BaseAnswer
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import Complaint, Entry, Result
 from harness.verdict.verdict import Kind, Verdict
@@ -73,3 +74,40 @@ def test_cause_links_results_through_a_third() -> None:
     ]
     assert [len(one.results) for one in grouped(results)] == [3]
     assert [len(one.results) for one in grouped(results[::2])] == [1, 1]
+
+
+@pytest.mark.parametrize(("place", "number"), [("p1ace", 1), ("0ther", 2)])
+def test_complaints_at_one_place_have_one_cause(place: str, number: int) -> None:
+    first = Complaint("bug", "BUG: use-after-free", "111111111111", "text", place="p1ace")
+    results = [
+        replace(violation(f"test_{one.fingerprint}", "MAP-01", *STILL_MAPPED[0]), complaints=(one,))
+        for one in (first, replace(first, fingerprint="222222222222", place=place))
+    ]
+    assert len(grouped(results)) == number
+
+
+def test_numbers_without_an_operation_have_no_common_cause() -> None:
+    results = [
+        violation("test_a", "LIFE-05", "at most 3", "7", ""),
+        violation("test_b", "REV-19", "at most 0", "20", ""),
+        violation("test_c", "REV-19", "at most 0", "12", ""),
+    ]
+    assert sorted(len(one.results) for one in grouped(results)) == [1, 2]
+
+
+def test_inherited_violations_are_a_cause_of_their_own() -> None:
+    mine, theirs = (violation(name, "MAP-01", *STILL_MAPPED[0]) for name in "ab")
+    base = BaseAnswer(Verdict.VIOLATES, failure="same")
+    results = [
+        replace(mine, base=BaseAnswer(Verdict.CONFORMS)),
+        replace(theirs, failure="same", base=base),
+    ]
+    assert [one.inherited for one in grouped(results)] == [False, True]
+
+
+def test_cause_in_another_run_ignores_the_origin() -> None:
+    mine = violation("test_a", "MAP-01", "success", "EINVAL", "map buf1")
+    splat = Complaint("bug", "BUG: use-after-free", "111111111111", "text")
+    assert same_cause(mine, replace(mine, base=BaseAnswer(Verdict.CONFORMS)))
+    assert not same_cause(mine, violation("test_a", "MAP-01", "success", "ENODEV", "map buf1"))
+    assert not same_cause(mine, replace(mine, complaints=(splat,)))

@@ -120,14 +120,15 @@ def grouped(results: Iterable[Result]) -> tuple[Cause, ...]:
 
 def _links(result: Result) -> set[str]:
     """Return the texts by which a result is linked to others of the same cause."""
-    links = {f"complaint {one.fingerprint}" for one in result.complaints if one.fault}
-    if links:
-        return links
+    if places := fault_places(result):
+        return {f"complaint {place}" for place in places}
     origin = result.comparison.origin if result.comparison is not None else ""
     operation, answer = _answer(result)
     if result.deviation is None:
         return {f"{origin} {answer}"}
     first = result.entry.requirements[0] if result.entry.requirements else result.entry.id
+    if not operation:  # numbers say nothing without what was counted
+        return {f"{origin} {first} {answer}"}
     return {f"{origin} {operation}: {answer}", f"{origin} {first} {operation}"}
 
 
