@@ -7,6 +7,7 @@ A tree is built in a build folder, and the result is copied to a cache entry for
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 import struct
@@ -115,7 +116,16 @@ def build_kernel(
             }
             write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
 
-    entry = store.entry("kernel", key, make)
+    return _kernel_of(store.entry("kernel", key, make), key)
+
+
+def kernel_in_cache(store: Store, identity: str) -> Kernel | None:
+    """Return the kernel that was built here under this ``identity``; None if the cache does not have it."""
+    found = re.fullmatch(r"[0-9a-f]{64}", identity) is not None and store.path("kernel", identity)
+    return _kernel_of(found, identity) if found and found.is_dir() else None
+
+
+def _kernel_of(entry: Path, key: str) -> Kernel:
     meta = json.loads((entry / "meta.json").read_text())
     return Kernel(
         bzimage=entry / "bzImage",

@@ -41,7 +41,13 @@ def _key(kernel: Kernel) -> str:
 
 def is_built(store: Store, kernel: Kernel) -> bool:
     """Return whether the cache has the module for ``kernel``."""
-    return store.path(KIND, _key(kernel)).is_dir()
+    return module_in_cache(store, kernel) is not None
+
+
+def module_in_cache(store: Store, kernel: Kernel) -> Path | None:
+    """Return the module for ``kernel`` if the cache has it."""
+    path = store.path(KIND, _key(kernel)) / f"{NAME}.ko"
+    return path if path.is_file() else None
 
 
 def build_module(

@@ -50,3 +50,10 @@ def fingerprint(kind: str, title: str, frames: Sequence[str]) -> str:
         title = pattern.sub(replacement, title)
     content = "\n".join([kind, title.strip(), *frames])
     return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:12]
+
+
+def constant_parts(title: str) -> tuple[str, ...]:
+    """Return the parts of a title that are equal in another run, in order; numbers stand between them."""
+    for pattern, _ in _VARYING:
+        title = pattern.sub("\0", title)
+    return tuple(part for part in title.split("\0") if part.strip())

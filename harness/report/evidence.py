@@ -15,14 +15,20 @@ STEP = "! "  # a step beside the actors
 LIMIT = 16 * 1024  # bytes of one file; the results folder has all of it
 
 
+def located(directory: Path, name: str) -> Path | None:
+    """Return the file ``name`` of a results folder; None if there is none, or it lies elsewhere."""
+    path = (directory / name).resolve()
+    return path if path.is_relative_to(directory.resolve()) and path.is_file() else None
+
+
 def excerpt(directory: Path, name: str, start: int = 0, end: int | None = None, limit: int = LIMIT) -> str:
     """Return the last ``limit`` bytes of ``start`` to ``end`` of a file in the results folder, as plain text.
 
     The text says how many bytes are left out, or that there is no such file: ``name`` comes
     from a journal, and may be hostile.
     """
-    path = (directory / name).resolve()
-    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+    path = located(directory, name)
+    if path is None:
         return "(there is no such file in the results folder)"
     with path.open("rb") as stream:
         size = path.stat().st_size
@@ -64,10 +70,8 @@ def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ..
 
     The operation that decided, and its reply, are ``decisive``.
     """
-    if not result.transcript:
-        return ()
-    path = (directory / result.transcript).resolve()
-    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+    path = located(directory, result.transcript)
+    if path is None:
         return ()
     raw = path.read_bytes()
     first = max(0, len(raw) - limit)

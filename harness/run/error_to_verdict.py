@@ -72,6 +72,9 @@ class BlindConsoleError(HarnessError):
 LOST = (SshLostError, SshTimeoutError, DeadlineError, UnbindTimeoutError)
 # The kernel's fault in every phase, even in the clean-up.
 KERNELS_FAULT = (UnbindTimeoutError, UnhealthyKernelError)
+# What was expected, where the kernel complained or died.
+NO_COMPLAINT = "no complaint of the kernel, and its state as before"
+ALIVE = "a kernel that lives"
 # A violation that the scenario itself found.
 VIOLATION = (AssertionError, Refused)
 
@@ -137,9 +140,9 @@ def deviation_of(error: BaseException) -> Deviation | None:
                 return found
             return replace(found, operation=error.operation, line=0)
         case UnhealthyKernelError():
-            return unlike("no complaint of the kernel, and its state as before", str(error))
+            return unlike(NO_COMPLAINT, str(error))
         case KernelDiedError():
-            return unlike("a kernel that lives", str(error))
+            return unlike(ALIVE, str(error))
         case DeadlineError():
             return unlike(f"an answer within {error.seconds:.0f} s", "none")
         case UnbindTimeoutError():
