@@ -77,6 +77,7 @@ class OneShard:
         """Run all entries; they conform, but for ``verdicts`` by id or last letter."""
         if self.own:
             self.journal.run_started()
+            self.journal.note("The base is 7.1: the mails name it.")
         for result in self.own:
             entry = result.entry
             verdict = (verdicts or {}).get(entry.id.rpartition("::")[2], Verdict.CONFORMS)
@@ -154,6 +155,7 @@ def test_merge_of_two_shards_is_the_whole_run(tmp_path: Path) -> None:
     assert [one.title for one in later.complaints]
     assert (folder / later.transcript).read_text() == f"> {later.entry.id}\n"
     assert "machine-4: it was started again." in record.notes
+    assert len(set(record.notes)) == len(record.notes)
     assert (folder / "console.log").readlink() == Path("machine-5/console.log")
     assert (folder / "stacks" / "abc.txt").read_text() == "the same splat\n"
     assert (folder / "build.log").read_text() == "build of shard 1/2\n"
