@@ -24,13 +24,13 @@ from suites.support.race import (
     LENGTH,
     MMAP,
     ZAP,
+    Result,
     Sides,
     begin_held,
     meet,
     require_alive,
     require_dead,
     require_result,
-    result_of,
     told,
 )
 
@@ -103,7 +103,7 @@ def test_a_first_touch_held_without_a_revoke_has_its_page(
     with hold.at(*(INSERT_HUGE if huge else INSERT), cpu=HELD) as held:
         touch = begin_held(held, sides.client, partial(mapping.load32, 0))
         assert not touch.ended()
-    require_result(result_of(touch), DATA)
+    require_result(Result.of(touch), DATA)
     require_alive(mapping)
     assert mapping.page_table().mapped("pmd" if huge else "pte") == mapping.length
 

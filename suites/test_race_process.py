@@ -20,6 +20,7 @@ from suites.support.race import (
     MOMENTS,
     PATIENCE,
     ZAP,
+    Result,
     Sides,
     begin_held,
     meet,
@@ -27,7 +28,6 @@ from suites.support.race import (
     require_alive,
     require_dead,
     require_result,
-    result_of,
 )
 
 pytestmark = machine(hold=True)
@@ -50,16 +50,16 @@ def test_a_child_born_during_a_revoke_is_dead_after_it(
         fork = Call.begin(sides.client, partial(sides.client.fork, child.name))
         outcome = outcome_while_held(held, fork)
         if outcome == "returned":
-            require_result(result_of(fork), DONE)
+            require_result(Result.of(fork), DONE)
             touch = Call.begin(child, partial(child.adopt(mapping).load32, 0))
             looked = outcome_while_held(held, touch)
             finding(f"The touch of a forked child {looked} {'after' if leaving else 'before'} the zap.")
     finding(f"A fork() {outcome} {'after' if leaving else 'before'} the zap of a revoke.")
-    require_result(result_of(revoke), DONE)
+    require_result(Result.of(revoke), DONE)
     if touch is None:
-        require_result(result_of(fork), DONE)
+        require_result(Result.of(fork), DONE)
     else:
-        require_result(result_of(touch), DATA, "SIGBUS")
+        require_result(Result.of(touch), DATA, "SIGBUS")
     require_dead(mapping, ram_witness)
     require_dead(child.adopt(mapping), ram_witness)
 
@@ -99,7 +99,7 @@ def test_a_client_that_ends_during_a_revoke_leaves_nothing(
         sides.client.signal(other, "kill")
         end = await_end(sides.client, other)
     finding(f"A client {end} {'after' if leaving else 'before'} the zap of a revoke.")
-    require_result(result_of(revoke), DONE)
+    require_result(Result.of(revoke), DONE)
     assert sides.client.reap(other) == "signal=9"
     require_dead(mapping, ram_witness)
 

@@ -17,7 +17,7 @@ from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.vm.recorder import NoRecord
 from suites.support.constants import EDU_BAR, PCI_COMMAND_MASTER
-from suites.support.dma import ENGINES, OWNERS, Engine, Faults, Path
+from suites.support.dma import ENGINES, Engine, Faults, Path
 
 
 @dataclass
@@ -143,19 +143,19 @@ class TestPath:
     def test_permitted_dma_lands_and_is_not_lost(self) -> None:
         path = Machine().path()
         path.require_lands()
-        with pytest.raises(AssertionError, match=f"now has landed: {ENGINES:#x}"):
+        with pytest.raises(AssertionError, match="A DMA to 0x100000 now landed"):
             path.require_lost("now")
-        with pytest.raises(AssertionError, match="refuse a DMA to 0x100000 now, but it reported no fault"):
+        with pytest.raises(AssertionError, match="did not refuse a DMA to 0x100000 now"):
             path.require_refused("now")
 
     def test_refused_dma_is_lost_and_does_not_land(self) -> None:
         path = Machine(permits=False).path()
         path.require_lost("now")
-        with pytest.raises(AssertionError, match=f"the word is {OWNERS:#x}"):
+        with pytest.raises(AssertionError, match="A DMA to 0x100000 did not land"):
             path.require_lands()
 
     def test_dma_that_vanishes_without_a_fault_is_not_refused(self) -> None:
-        with pytest.raises(AssertionError, match="after it, but it reported no fault"):
+        with pytest.raises(AssertionError, match="did not refuse a DMA to 0x100000 after it"):
             Machine(permits=False, reports=False).path().require_lost("after it")
 
     @pytest.mark.parametrize("lands", [True, False])
@@ -165,7 +165,7 @@ class TestPath:
                 self.word, self.faults = ENGINES, self.faults + 1
 
         path = Both().path()
-        with pytest.raises(AssertionError, match="reported 1 faults" if lands else "now has landed"):
+        with pytest.raises(AssertionError, match="reported faults of a DMA" if lands else "now landed"):
             path.require_lands() if lands else path.require_lost("now")
 
 

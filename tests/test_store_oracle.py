@@ -10,6 +10,7 @@ from actors import PAGE, Client
 
 from harness.actor.actor import Actor
 from harness.actor.handles import Buffer
+from harness.actor.mismatch import Mismatch
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
@@ -37,26 +38,30 @@ class TestOracle:
             yield bar
 
     @pytest.mark.parametrize(
-        ("stride", "told"),
+        ("stride", "count", "seen"),
         [
-            (4, "the owner sees offset=0x1000 value=0xbad0beef"),
-            (PAGE, "the owner sees 0xbad0beef at offset 0x1000 instead of 0x600d0a3e"),
+            (4, "1 of 2048 words", "the owner sees offset=0x1000 value=0xbad0beef"),
+            (PAGE, "1 of 2 pages", "the owner sees 0xbad0beef at offset 0x1000 instead of 0x600d0a3e"),
         ],
     )
     def test_oracle_sees_a_store_that_arrives(
-        self, owner: Actor, host: RamBar, stride: int, told: str
+        self, owner: Actor, host: RamBar, stride: int, count: str, seen: str
     ) -> None:
         buffer = Buffer(owner, "buf1", 4 * PAGE, None)
         lent = owner.map(buffer, 2 * PAGE, PAGE)
         oracle = Oracle(owner.map(buffer, 2 * PAGE, PAGE), host, PAGE, stride)
         hammer = lent.hammer(THEIRS, stride=stride)
         oracle.require_reach(hammer)
-        assert oracle.disturbed() != ""
+        with pytest.raises(Mismatch, match=r"of the range could still be written by the client\.$"):
+            oracle.require_undisturbed()
         hammer.stop()
         assert oracle.view.fill(OURS) is None
-        assert oracle.disturbed() == ""
+        oracle.require_undisturbed()
         host.write(2 * PAGE, THEIRS.to_bytes(4, "little"))
-        assert oracle.disturbed() == told
+        with pytest.raises(Mismatch) as raised:
+            oracle.require_undisturbed()
+        assert str(raised.value) == f"{count} of the range could still be written by the client."
+        assert raised.value.deviation.seen == seen
 
     def test_oracle_without_a_store_to_see_is_an_error(self, owner: Actor, host: RamBar) -> None:
         oracle = Oracle(owner.map(Buffer(owner, "buf1", 4 * PAGE, None)), host, 0)
@@ -67,4 +72,6 @@ class TestOracle:
     def test_oracle_reports_a_word_only_the_host_sees(self, owner: Actor, host: RamBar) -> None:
         view = owner.map(owner.make("memfd", 4 * PAGE))
         assert view.fill(OURS) is None
-        assert Oracle(view, host, 0).disturbed().startswith("the host sees 0x00000000 at offset 0x0 ")
+        with pytest.raises(Mismatch, match="did not keep what the owner wrote") as raised:
+            Oracle(view, host, 0).require_undisturbed()
+        assert raised.value.deviation.seen.startswith("the host sees 0x00000000 at offset 0x0 ")

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from harness.actor.call import Call, Place
+from harness.actor.mismatch import Mismatch
 from harness.guest.held import Held
 from harness.lib.errors import HarnessError
 from suites.support import race
@@ -80,10 +81,19 @@ def test_other_side_that_is_not_inside_is_an_error(
         outcome([place], function)
 
 
+def result(words: str) -> race.Result:
+    made = race.Result(words)
+    made.line = "revoke dev1 buf1"
+    return made
+
+
 def test_result_must_be_one_of_those_allowed() -> None:
-    race.require_result("", race.DONE)
-    with pytest.raises(AssertionError, match="end in success or SIGBUS, but it ended in EBADFD"):
-        race.require_result("EBADFD", race.DONE, "SIGBUS")
+    race.require_result(result(""), race.DONE)
+    with pytest.raises(Mismatch) as raised:
+        race.require_result(result("EBADFD"), race.DONE, "SIGBUS")
+    assert str(raised.value) == "Revoke, with another operation inside at once, ended in EBADFD."
+    found = raised.value.deviation
+    assert (found.expected, found.seen) == ("success or SIGBUS", "EBADFD")
 
 
 def test_result_is_told_as_a_clause() -> None:

@@ -45,6 +45,12 @@ class Comparison:
         return Mismatch.of(said, self.moment, found)
 
 
+def require(holds: bool, clause: str, *, expected: str, seen: str) -> None:
+    """Raise Mismatch with these words, which are as in Mismatch, unless something holds."""
+    if not holds:
+        raise Mismatch(clause, expected=expected, seen=seen)
+
+
 def require_equal(seen: object, expected: object, clause: str = "") -> None:
     """Raise Mismatch, with this ``clause`` if any, unless what was ``seen`` last is as ``expected``."""
     if seen != expected:
@@ -78,7 +84,7 @@ def require_no_page(*mappings: Mapping) -> None:
             latest = latest_operation()
             left, pages = table.mapped() // PAGE, counted(mapping.length // PAGE, "page")
             raise Mismatch(
-                f"the page table still had {left} of {pages} of {latest.subject}",
+                f"the page table still had {left} of {pages} of {latest.subject or 'the mapping'}",
                 expected="no page table entry",
                 seen=str(table),
                 wanted="ok",

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from harness.actor.expect import require_equal
 from harness.actor.handles import PCI_COMMAND, Device
+from harness.actor.mismatch import Mismatch
 from harness.guest.iommu_faults import IommuFaults
 from harness.lib.errors import HarnessError
 from harness.vm.ram_bar import RamBar
@@ -72,6 +73,12 @@ class Faults(IommuFaults):
     The kernel logs only about three faults in five seconds (drivers/iommu/intel/dmar.c,
     dmar_fault()), so a missing line proves nothing.
     """
+
+    def require_more(self, before: int, what: str) -> None:
+        """Raise Mismatch unless the IOMMU has reported a fault since the count was ``before``."""
+        if self.count(above=before) <= before:
+            clause = f"the IOMMU did not refuse {what}"
+            raise Mismatch(clause, expected="a fault that the IOMMU reports", seen="none")
 
     def logged(self, device: Device, address: int, mark: int) -> bool:
         """Tell whether the console has the line of a write fault since ``mark``; wait for it a moment."""
@@ -143,28 +150,24 @@ class Path:
         self.engine.read(self.iova)
 
     def require_lands(self) -> None:
-        """Raise AssertionError unless the engine's write changes the target, without a fault."""
+        """Raise Mismatch unless the engine's write changes the target, without a fault."""
         before = self.faults.count()
         self.target.write(OWNERS)
         self.engine.write(self.iova)
-        seen = self.target.read()
-        assert seen == ENGINES, f"Expected a DMA to {self.iova:#x} to land, but the word is {seen:#x}."
+        require_equal(self.target.read(), ENGINES, f"a DMA to {self.iova:#x} did not land")
         faults = self.faults.count() - before
-        assert faults == 0, f"A DMA to {self.iova:#x} landed, but the IOMMU reported {faults} faults."
+        require_equal(faults, 0, f"the IOMMU reported faults of a DMA to {self.iova:#x} that landed")
 
     def require_refused(self, when: str) -> None:
-        """Raise AssertionError unless the IOMMU refuses the engine's write; the target is not looked at."""
-        self._try(when, landed=lambda: False)
-
-    def require_lost(self, when: str) -> None:
-        """Raise AssertionError unless the IOMMU refuses the engine's write, and the target is unchanged."""
-        self.target.write(OWNERS)
-        self._try(when, landed=lambda: self.target.read() != OWNERS)
-
-    def _try(self, when: str, landed: Callable[[], bool]) -> None:
+        """Raise Mismatch unless the IOMMU refuses the engine's write; the target is not looked at."""
         before = self.faults.count()
         self.engine.write(self.iova)
-        assert not landed(), f"A DMA to {self.iova:#x} {when} has landed: {self.target.read():#x}."
-        assert self.faults.count(above=before) > before, (
-            f"Expected the IOMMU to refuse a DMA to {self.iova:#x} {when}, but it reported no fault."
-        )
+        self.faults.require_more(before, f"a DMA to {self.iova:#x} {when}")
+
+    def require_lost(self, when: str) -> None:
+        """Raise Mismatch unless the IOMMU refuses the engine's write, and the target is unchanged."""
+        self.target.write(OWNERS)
+        before = self.faults.count()
+        self.engine.write(self.iova)
+        require_equal(self.target.read(), OWNERS, f"a DMA to {self.iova:#x} {when} landed")
+        self.faults.require_more(before, f"a DMA to {self.iova:#x} {when}")

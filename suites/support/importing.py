@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.importer import Event, Importer, Span
 from harness.guest.guest import Guest, PciFunction
@@ -88,8 +89,13 @@ def attachments(guest: Guest) -> int:
 
 
 def require_after(span: Span, events: Sequence[Event], what: str) -> None:
-    """Raise AssertionError unless the operation returned after each event; HarnessError if there is none."""
+    """Raise Mismatch unless the operation returned after each event; HarnessError if there is none."""
     if not events:
         raise HarnessError(f"There was nothing to wait for: the importer was never {what}.")
-    early = events[-1].time - span.ended
-    assert early <= 0, f"The owner's call returned {early / 1e6:.1f} ms before the importer had {what}."
+    early = (events[-1].time - span.ended) / 1e6
+    require(
+        early <= 0,
+        f"the owner's call returned {early:.1f} ms before the importer had {what}",
+        expected=f"a return after the importer had {what}",
+        seen=f"a return {early:.1f} ms earlier",
+    )

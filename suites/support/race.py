@@ -13,9 +13,13 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.answer import call_of
 from harness.actor.call import Call
+from harness.actor.expect import require_equal, require_no_page
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
+from harness.actor.scene import Operation
 from harness.guest.guest import PciFunction
 from harness.guest.held import Held, NeverHeldError
 from harness.guest.hold import Hold
@@ -110,17 +114,36 @@ class Sides:
         return mapping
 
 
+class Result(str):
+    """The result of an operation: the words after ``ok``, the errno of a refusal, or ``SIGBUS``.
+
+    ``line`` is the operation.
+    """
+
+    line: str
+
+    @classmethod
+    def of(cls, call: Call) -> Result:
+        """Wait for the end of an operation; return its result."""
+        try:
+            result = call.result()
+        except Refused as refused:
+            result = refused.errno
+        made = cls(type(result).__name__.upper() if isinstance(result, Fault) else result)
+        made.line = call.line
+        return made
+
+
 @dataclass(frozen=True)
 class Meeting:
-    """Two operations that were inside at once, both ended since.
+    """Two operations that were inside at once, both ended since, and their results.
 
-    ``outcome`` is that of the second while the first was held: ``returned`` or ``blocked``.  ``first``
-    and ``second`` are their results: the words after ``ok``, the errno of a refusal, or ``SIGBUS``.
+    ``outcome`` is that of the second while the first was held: ``returned`` or ``blocked``.
     """
 
     outcome: str
-    first: str
-    second: str
+    first: Result
+    second: Result
 
 
 def meet(
@@ -139,7 +162,7 @@ def meet(
         one = begin_held(held, *first)
         other = Call.begin(*second)
         outcome = outcome_while_held(held, other)
-    return Meeting(outcome, result_of(one), result_of(other))
+    return Meeting(outcome, Result.of(one), Result.of(other))
 
 
 def begin_held(held: Held, actor: Actor, attempt: Callable[[], object]) -> Call:
@@ -155,15 +178,6 @@ def begin_held(held: Held, actor: Actor, attempt: Callable[[], object]) -> Call:
             call.result()
         raise
     return call
-
-
-def result_of(call: Call) -> str:
-    """Wait for the end of an operation; return its result as Meeting has it."""
-    try:
-        result = call.result()
-    except Refused as refused:
-        return refused.errno
-    return type(result).__name__.upper() if isinstance(result, Fault) else result
 
 
 def with_memory(device: Device, on: bool) -> Callable[[], None]:
@@ -205,39 +219,32 @@ def outcome_while_held(held: Held, other: Call) -> str:
     )
 
 
-def require_result(result: str, *allowed: str) -> None:
-    """Raise AssertionError unless an operation ended with one of the ``allowed`` results."""
+def require_result(result: Result, *allowed: str) -> None:
+    """Raise Mismatch unless an operation ended with one of the ``allowed`` results."""
     if result not in allowed:
-        expected = " or ".join(one or "success" for one in allowed)
-        raise AssertionError(f"Expected the operation to end in {expected}, but it ended in {result}.")
+        name = call_of(Operation(call=result.line))
+        raise Mismatch(
+            f"{name}, with another operation inside at once, ended in {result or 'success'}",
+            expected=" or ".join(one or "success" for one in allowed),
+            seen=result or "success",
+        )
 
 
 def require_dead(mapping: Mapping, witness: RamBar, offset: int = START) -> None:
-    """Raise AssertionError unless a mapping of the RAM BAR from ``offset`` on is without access.
+    """Raise Mismatch unless a mapping of the RAM BAR from ``offset`` on is without access.
 
     Every load is SIGBUS, its page table is empty, and a store does not reach the host's bytes.
     """
-    spans = mapping.page_table()
-    if not spans.is_empty():
-        raise AssertionError(
-            "Expected the page table to be empty afterwards, but it has "
-            f"{spans.mapped():#x} bytes of the mapping."
-        )
+    require_no_page(mapping)
     before = witness.pages(offset, mapping.length)
     places = range(0, min(mapping.length, LENGTH), PAGE)
     for at in places:
-        if (store := mapping.store32(at, 0xBAD)) != Sigbus(BUS_ADRERR, at):
-            raise AssertionError(f"Expected a store at {at:#x} to be SIGBUS afterwards, but it is {store}.")
-    gone = [Sigbus(BUS_ADRERR, at) for at in places]
-    if (words := mapping.at(places)) != gone:
-        raise AssertionError(f"Expected every load to be SIGBUS afterwards, but they are {words}.")
-    if witness.pages(offset, mapping.length) != before:
-        raise AssertionError("Expected no store to arrive afterwards, but the host sees one.")
+        require_equal(mapping.store32(at, 0xBAD), Sigbus(BUS_ADRERR, at))
+    require_equal(mapping.at(places), [Sigbus(BUS_ADRERR, at) for at in places])
+    require_equal(witness.pages(offset, mapping.length), before, "a store still reached the device's memory")
 
 
 def require_alive(mapping: Mapping) -> None:
-    """Raise AssertionError unless the pages of a mapping of the DMABUF have the host's words."""
+    """Raise Mismatch unless the pages of a mapping of the DMABUF have the host's words."""
     places = range(0, min(mapping.length, LENGTH), PAGE)
-    expected = [FIRST_WORD + at // PAGE for at in places]
-    if (words := mapping.at(places)) != expected:
-        raise AssertionError(f"Expected the mapping to show {expected}, but it shows {words}.")
+    require_equal(mapping.at(places), [FIRST_WORD + at // PAGE for at in places])

@@ -10,8 +10,18 @@ from collections.abc import Mapping as Map
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.actor.expect import (
+    require,
+    require_equal,
+    require_gone,
+    require_no_page,
+    require_pages,
+    require_refusal,
+)
 from harness.actor.handles import Buffer, Device, Mapping, Range
-from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus
+from harness.actor.reply import BUS_ADRERR, Fault, Sigbus
+from harness.actor.words import words
+from harness.lib.text import counted
 from harness.vm.hardware import PAGE
 
 VFIO_REGION_INFO_FLAG_MMAP = 4  # include/uapi/linux/vfio.h; a BAR of I/O ports lacks it
@@ -38,7 +48,7 @@ class View:
         """Say what seen() says, of a word that was loaded elsewhere."""
         if word == Sigbus(BUS_ADRERR, self.place):
             return "SIGBUS"
-        return "data" if word == self.word else f"{word} instead of {self.word}"
+        return "data" if word == self.word else f"{words(word)} instead of {words(self.word)}"
 
 
 def look(views: Map[str, View]) -> dict[str, str]:
@@ -80,63 +90,43 @@ class Reach:
         touched, untouched = owner.map(buffer), owner.map(buffer)
         return cls(buffer, touched, untouched, views_of(device), touched.pages())
 
-    def left(self) -> str:
-        """Say which access is not SIGBUS at its address, or that mmap() succeeds; empty if there is none."""
-        owner = self.buffer.actor
-        if not owner.page_table(self.touched).is_empty():
-            return "the page table has pages of the touched mapping"
-        for name, mapping in (("touched", self.touched), ("untouched", self.untouched)):
-            gone = [Sigbus(BUS_ADRERR, at) for at in range(0, mapping.length, PAGE)]
-            if (pages := mapping.pages()) != gone:
-                return f"loads from the {name} mapping are {pages}"
-            if (store := mapping.store32(8, 0xBAD)) != Sigbus(BUS_ADRERR, 8):
-                return f"a store to the {name} mapping is {store}"
-        for name, view in self.views.items():
-            if (seen := view.seen()) != "SIGBUS":
-                return f"the device-fd mapping of {name} gives {seen}"
-        try:
-            owner.map(self.buffer)
-        except Refused:
-            return ""
-        return "the DMABUF can be mapped"
-
-    def missing(self) -> str:
-        """Say which mapping, or new mapping, does not show its old content; empty if all do."""
-        with self.buffer.actor.map(self.buffer) as fresh:
-            for name, mapping in (("touched", self.touched), ("untouched", self.untouched), ("new", fresh)):
-                if (pages := mapping.pages()) != self.words:
-                    return f"the {name} mapping shows {pages} instead of {self.words}"
-        for name, view in self.views.items():
-            if (seen := view.seen()) != "data":
-                return f"the device-fd mapping of {name} gives {seen}"
-        return ""
-
     def present(self) -> bool:
         """Tell whether the page table still has every page of the touched mapping."""
         return self.touched.page_table().mapped() == self.touched.length
 
     def require_gone(self) -> None:
-        """Raise AssertionError unless every access is SIGBUS at its address and mmap() is refused."""
-        if left := self.left():
-            raise AssertionError(f"Expected every access to be SIGBUS and mmap() to be refused, but {left}.")
+        """Raise Mismatch unless every access is SIGBUS at its address and mmap() is refused."""
+        require_no_page(self.touched)
+        for mapping in (self.touched, self.untouched):
+            require_gone(mapping)
+            require_equal(mapping.store32(8, 0xBAD), Sigbus(BUS_ADRERR, 8))
+        for name, view in self.views.items():
+            require_equal(view.seen(), "SIGBUS", f"the device-fd mapping of {name} could still be read")
+        require_refusal(lambda: self.buffer.actor.map(self.buffer))
 
     def require_back(self) -> None:
-        """Raise AssertionError unless every mapping, and a new one, shows its old content."""
-        if missing := self.missing():
-            raise AssertionError(f"Expected every mapping to show its old content, but {missing}.")
+        """Raise Mismatch unless every mapping, and a new one, shows its old content."""
+        with self.buffer.actor.map(self.buffer) as fresh:
+            require_pages(self.words, self.touched, self.untouched, fresh)
+        for name, view in self.views.items():
+            require_equal(
+                view.seen(), "data", f"the device-fd mapping of {name} did not show its old content"
+            )
 
     def require_present(self) -> None:
-        """Raise AssertionError unless the page table still has every page of the touched mapping."""
-        if not self.present():
-            raise AssertionError(
-                "Expected the page table to keep every page of the touched mapping, but it has "
-                f"{self.touched.page_table().mapped():#x} of {self.touched.length:#x} bytes."
-            )
+        """Raise Mismatch unless the page table still has every page of the touched mapping."""
+        require_equal(
+            self.touched.page_table().mapped() // PAGE,
+            self.touched.length // PAGE,
+            "the page table did not keep every page of the touched mapping",
+        )
 
     def require_zapped(self) -> None:
-        """Raise AssertionError if the page table still has every page of the touched mapping."""
-        if self.present():
-            raise AssertionError(
-                "Expected the page table to lose pages of the touched mapping, but it has all "
-                f"{self.touched.length:#x} bytes."
-            )
+        """Raise Mismatch if the page table still has every page of the touched mapping."""
+        pages = counted(self.touched.length // PAGE, "page")
+        require(
+            not self.present(),
+            f"the page table still had all {pages} of the touched mapping",
+            expected=f"less than {pages}",
+            seen=pages,
+        )

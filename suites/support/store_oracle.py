@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.actor.expect import require_equal
 from harness.actor.hammer import Counts, Hammer
 from harness.actor.handles import Mapping
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Fault
 from harness.lib.errors import HarnessError
+from harness.lib.text import counted
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -29,12 +32,34 @@ def landed(blows: Sequence[Counts]) -> int:
 
 
 def require_none_landed(before: Sequence[Counts], after: Sequence[Counts]) -> None:
-    """Raise AssertionError if an access reached the device between these two counts."""
-    if landed(after) != landed(before):
-        raise AssertionError(
-            "Expected no access of the client to reach the device, but "
-            f"{landed(after) - landed(before)} did: {after} after {before}."
+    """Raise Mismatch if an access reached the device between these two counts."""
+    count = landed(after) - landed(before)
+    tries = sum(map(_tries, after)) - sum(map(_tries, before))
+    if count:
+        raise Mismatch(
+            f"{count} of {_accesses(tries)} still reached the device",
+            expected="SIGBUS for every access",
+            seen=f"{_accesses(count)} that landed",
+            compared="accesses still reached the device",
         )
+
+
+def require_sigbus_alone(*blows: Counts) -> None:
+    """Raise Mismatch if an access of a thread ended in another signal than SIGBUS at its address."""
+    for one in blows:
+        require_equal(
+            {"SIGSEGV": one.sigsegv, "other SIGBUS": one.other},
+            {"SIGSEGV": 0, "other SIGBUS": 0},
+            "accesses ended in a signal other than SIGBUS at their address",
+        )
+
+
+def _accesses(count: int) -> str:
+    return "1 access" if count == 1 else f"{count} accesses"
+
+
+def _tries(one: Counts) -> int:
+    return one.landed + one.sigbus + one.sigsegv + one.other
 
 
 @dataclass(frozen=True)
@@ -62,16 +87,25 @@ class Oracle:
         if missing:
             raise HarnessError(f"The client was to reach all of the range before the revoke, but {missing}.")
 
-    def disturbed(self) -> str:
-        """Say where the owner or the host sees another word than ``OURS``; empty if nowhere."""
-        return self._owner_sees(OURS) or self._host_sees(OURS)
-
     def require_undisturbed(self) -> None:
-        """Raise AssertionError if the owner or the host sees another word than the owner wrote."""
-        if seen := self.disturbed():
-            raise AssertionError(
-                f"Expected the range to keep what its owner wrote after the revoke, but {seen}."
-            )
+        """Raise Mismatch if the owner or the host sees another word than the owner wrote."""
+        owner, words = self._owner_sees(OURS), self._host_words()
+        others = [word for word in words if word != OURS]
+        if not owner and not others:
+            return
+        what = counted(len(words), "page" if self.stride == PAGE else "word")
+        clause = f"{len(others)} of {what} of the range did not keep what the owner wrote"
+        if THEIRS in others:
+            clause = f"{len(others)} of {what} of the range could still be written by the client"
+        raise Mismatch(
+            clause,
+            expected=f"{OURS:#010x}, which the owner wrote, in every word",
+            seen=owner or self._host_sees(OURS),
+            compared="the range did not keep what the owner wrote",
+        )
+
+    def _host_words(self) -> Sequence[int]:
+        return self.host.words(self.offset, self.view.length, self.stride)
 
     def _owner_sees(self, value: int) -> str:
         if self.stride == PAGE:
@@ -80,8 +114,7 @@ class Oracle:
         return f"the owner sees {differs}" if differs else ""
 
     def _host_sees(self, value: int) -> str:
-        words = self.host.words(self.offset, self.view.length, self.stride)
-        return _first_other("the host", words, value, self.stride)
+        return _first_other("the host", self._host_words(), value, self.stride)
 
 
 def _first_other(who: str, words: Sequence[int | Fault], value: int, stride: int) -> str:

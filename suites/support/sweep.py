@@ -13,10 +13,10 @@ from suites.support.race import (
     DONE,
     HELD,
     Meeting,
+    Result,
     begin_held,
     outcome_while_held,
     require_result,
-    result_of,
 )
 
 NOT_HELD = "not held"
@@ -43,7 +43,7 @@ class Sweep:
     def scout(self, actor: Actor, attempt: Callable[[], object]) -> None:
         """Learn the points by one operation that is not held.  HarnessError if there is none."""
         with self.hold.at_point(self.inside, (*LOCKS, *self.others), None, HELD) as held:
-            result_of(begin_held(held, actor, attempt))
+            Result.of(begin_held(held, actor, attempt))
             self.points = held.points
         if not self.points:
             raise HarnessError(f"The operation takes no lock in {self.inside}, so it cannot be held at one.")
@@ -65,15 +65,15 @@ class Sweep:
             other = Call.begin(*second)
             outcome = NOT_HELD if held.passed else outcome_while_held(held, other)
             if then is not None and outcome in ("returned", NOT_HELD):
-                require_result(result_of(other), DONE)
+                require_result(Result.of(other), DONE)
                 other = Call.begin(second[0], then)
                 outcome, then = NOT_HELD if held.passed else outcome_while_held(held, other), None
         self._count(outcome)
-        result = result_of(one)
+        result = Result.of(one)
         if then is not None:
-            require_result(result_of(other), DONE)
+            require_result(Result.of(other), DONE)
             other = Call.begin(second[0], then)
-        return Meeting(outcome, result, result_of(other))
+        return Meeting(outcome, result, Result.of(other))
 
     def _count(self, outcome: str) -> None:
         """Go on to the next point, or try this one again.  HarnessError after MISSES misses in a row."""
