@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_data, require_no_page, require_pages
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.mm import (
     Debugger,
@@ -138,7 +139,7 @@ def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buff
 def check_protections(mapping: Mapping, last: int) -> None:
     """Check loads and stores in the first page and at ``last`` under each protection in turn."""
     for place in (0, last):
-        assert mapping.load32(place) is not None
+        require_data(mapping, place)
         assert mapping.store32(place + 8, 1) == Sigsegv(SEGV_ACCERR, place + 8)
     mapping.protect("rw")
     for place in (0, last):
@@ -346,7 +347,7 @@ def test_madv_dontfork_keeps_a_mapping_from_the_child(
     child = c_owner.fork("child")
     assert shared_files(child) == {}
     assert child.adopt(alone).load32(0) == Sigsegv(SEGV_MAPERR, 0)
-    assert child.map(buffer).pages() == mapping.pages() == alone.pages() == SHOWN
+    require_pages(SHOWN, child.map(buffer), mapping, alone)
     assert outcome(lambda: alone.advise("dofork")) == "EINVAL"
     assert c_owner.fork("other").adopt(alone).load32(PAGE) == Sigsegv(SEGV_MAPERR, PAGE)
 
@@ -490,7 +491,7 @@ def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
     lock_all(c_owner, "current,future")
     mappings.append(c_owner.map(buffer))
     for mapping in mappings:
-        assert mapping.page_table().is_empty()
+        require_no_page(mapping)
     now = Memory.of(c_owner)
     lock_all(c_owner, "none")
     assert c_owner.minor_faults() - faults < pages
@@ -561,7 +562,7 @@ def test_async_write_protection_does_not_stop_a_revoke(
         assert mapping.store32(PAGE + 8, 0x14) is None
         assert ram_witness.word(4 * MIB + PAGE + 8) == 0x14
     c_owner.revoke(buffer)
-    assert mapping.page_table().is_empty()
+    require_no_page(mapping)
     assert mapping.pages() == [Sigbus(BUS_ADRERR, place) for place in range(0, length, PAGE)]
     assert mapping.store32(2 * PAGE, 0) == Sigbus(BUS_ADRERR, 2 * PAGE)
 

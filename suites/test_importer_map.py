@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_no_page
 from harness.actor.handles import Range
 from harness.actor.importer import Entry
 from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
@@ -97,7 +98,7 @@ def test_mapping_through_an_importer_ends_as_any_other(
     assert touched.pages() == words
     TAKE_AWAY[way](shared)
     gone = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(len(words))]
-    assert c_owner.page_table(touched).is_empty()
+    require_no_page(touched)
     assert (touched.pages(), untouched.pages()) == (gone, gone)
     assert touched.store32(0, 0xBAD) == gone[0]
     assert outcome(lambda: one.mmap(shared.buffer.size)) == "ENODEV"

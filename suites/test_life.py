@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_gone, require_no_page, require_pages
 from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
@@ -48,7 +49,7 @@ def test_closing_the_device_ends_all_access(
     ram_witness.stamp()
     assert touched.pages() == list(range(PAGES))
     device.close()
-    assert owner.page_table(touched).is_empty()
+    require_no_page(touched)
     for mapping in (touched, untouched):
         assert mapping.pages() == GONE
         assert mapping.store32(PAGE, 0xBAD) == GONE[1]
@@ -67,7 +68,7 @@ def test_access_ends_with_the_last_device_descriptor(c_owner: Actor, memory: Mem
     other_device = c_owner.lend(device, other)
     device.close()
     assert mapping.stamp(seed=0x100) is None
-    assert mapping.pages() == c_owner.map(buffer).pages() == list(range(0x100, 0x100 + PAGES))
+    require_pages(list(range(0x100, 0x100 + PAGES)), mapping, c_owner.map(buffer))
     other_device.close()
     assert mapping.pages() == GONE
 
@@ -81,7 +82,7 @@ def test_a_device_fd_mapping_keeps_the_device_open(owner: Actor, memory: MemoryD
     mapping = owner.map(buffer)
     device.close()
     assert view.stamp(seed=0x200) is None
-    assert mapping.pages() == owner.map(buffer).pages() == list(range(0x200, 0x200 + PAGES))
+    require_pages(list(range(0x200, 0x200 + PAGES)), mapping, owner.map(buffer))
     view.unmap()
     assert mapping.pages() == GONE
     assert outcome(lambda: owner.map(buffer)) == "ENODEV"
@@ -206,7 +207,7 @@ def test_killing_the_owner_ends_all_access(c_owner: Actor, ram: Function, guest:
     assert len(touched.pages()) == PAGES
     c_owner.signal(owner, "kill")
     assert c_owner.reap(owner) == "signal=9"
-    assert touched.pages() == untouched.pages() == GONE
+    require_gone(touched, untouched)
     assert outcome(lambda: client.map(buffer)) == "ENODEV"
     guest.unbind(ram)
     assert touched.pages() == GONE
@@ -301,10 +302,10 @@ def test_a_closed_dmabuf_is_off_the_devices_list(c_owner: Actor, ram: Function, 
     buffers[1].close()
     middle.unmap()
     device.decode_memory(False)
-    assert first.pages() == last.pages() == GONE
+    require_gone(first, last)
     device.decode_memory(True)
     device.reset()
-    assert first.pages() == last.pages() == list(range(PAGES))
+    require_pages(list(range(PAGES)), first, last)
     buffers[0].close()
     first.unmap()
     device.reset()

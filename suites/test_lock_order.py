@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_data
 from harness.actor.handles import PCI_COMMAND, Buffer, Device, Range
 from harness.actor.late_page import FreshPages, copy_region
 from harness.actor.reply import Refused, outcome
@@ -37,13 +38,13 @@ def touch(device: Device, bar: int, buffer: Buffer) -> None:
     """Fault in a page of the BAR through the device, and one through the DMABUF where it can be mapped."""
     owner = device.actor
     with owner.map(device, PAGE, bar=bar) as view:
-        assert isinstance(view.load32(0), int)
+        require_data(view)
     try:
         mapping = owner.map(buffer)
     except Refused:
         return  # a base without mmap()
     with mapping:
-        assert isinstance(mapping.load32(0), int)
+        require_data(mapping)
 
 
 def read_into_fresh_pages(device: Device, bar: int) -> None:

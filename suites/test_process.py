@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_gone, require_no_page, require_pages
 from harness.actor.handles import Buffer, Range
 from harness.actor.ioctl import call
 from harness.actor.mm import open_mapped_file, shared_files
@@ -76,7 +77,7 @@ def test_a_revoke_ends_the_mappings_of_every_holder(owner: Actor, ram: Function)
     for mapping in mappings:
         assert mapping.stamp(seed=0x30) is None
     owner.revoke(buffer)
-    assert [mapping.pages() for mapping in mappings] == [GONE] * len(mappings)
+    require_gone(*mappings)
     for one in held:
         assert outcome(partial(one.actor.map, one)) == "ENODEV"
 
@@ -111,8 +112,8 @@ def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Fu
     assert inherited.page_table().mapped("pte") == LENGTH
     assert inherited.touch() == 0
     c_owner.revoke(buffer)
-    assert inherited.page_table().is_empty()
-    assert mapping.page_table().is_empty()
+    require_no_page(inherited)
+    require_no_page(mapping)
     assert inherited.pages() == GONE
 
 
@@ -132,7 +133,7 @@ def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram
     assert inherited.pages() == expected
     c_owner.revoke(buffer)
     for one in (mapping, inherited):
-        assert one.page_table().is_empty()
+        require_no_page(one)
         assert one.at([0, 2 * MIB, 4 * MIB - PAGE]) == [
             Sigbus(BUS_ADRERR, place) for place in (0, 2 * MIB, 4 * MIB - PAGE)
         ]
@@ -295,7 +296,7 @@ def test_a_killed_client_leaves_no_dmabuf(
     assert owner.reap(client) == "signal=9"
     assert count_dmabufs(guest) == before
     assert view.stamp(seed=0x70) is None
-    assert other.pages() == owner.map(owner.export(device, RAM_BAR, SPAN)).pages() == stamped(0x70)
+    require_pages(stamped(0x70), other, owner.map(owner.export(device, RAM_BAR, SPAN)))
 
 
 @requirement("MP-09")
@@ -336,7 +337,7 @@ def test_a_client_in_its_own_namespaces_can_only_map(owner: Actor, ram: Function
     client_buffer = client.give(owner.give(buffer, client), inside)
     client_mapping = inside.map(client_buffer)
     assert client_mapping.stamp(seed=0x21) is None
-    assert owner.map(buffer).pages() == client_mapping.pages() == stamped(0x21)
+    require_pages(stamped(0x21), owner.map(buffer), client_mapping)
     answers = {
         number: outcome(partial(call, inside, client_buffer, number))
         for number in (*VFIO_IOCTLS, *IOMMUFD_IOCTLS)

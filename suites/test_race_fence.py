@@ -16,6 +16,7 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.call import Call
+from harness.actor.expect import require_pages
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
 from harness.actor.ioctl import SET, VFIO_DEVICE_FEATURE, Abi, Argument, feature
 from harness.actor.late_page import HELD_IN, LatePage
@@ -131,7 +132,7 @@ def test_loads_inside_a_reset_are_data_or_sigbus(party: Party, holder: Holder, f
     early, late = during(party, holder, party.device.reset)
     finding(f"Loads while the owner's reset is held: {described(early, late)}.")
     assert set(late.values()) <= {"0x00000001", Sigbus(BUS_ADRERR, PAGE)}
-    assert mapping.pages() == party.client.map(party.theirs).pages() == SHOWN
+    require_pages(SHOWN, mapping, party.client.map(party.theirs))
 
 
 @requirement("RACE-05")
@@ -146,7 +147,7 @@ def test_loads_inside_memory_off_are_data_or_sigbus(party: Party, holder: Holder
         assert late[name] in expected
     assert mapping.pages() == GONE
     with_memory(party.device, on=True)()
-    assert mapping.pages() == party.client.map(party.theirs).pages() == SHOWN
+    require_pages(SHOWN, mapping, party.client.map(party.theirs))
 
 
 def require_revoked(party: Party, mapping: Mapping) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_refusal
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.reply import outcome
 from harness.guest.guest import Guest
@@ -187,7 +188,7 @@ class Walk:
         if model.accessible and number not in model.revoked:
             owner.map(buffers[number]).unmap()
         elif not model.low_power:
-            outcome(lambda: owner.map(buffers[number]))
+            require_refusal(lambda: owner.map(buffers[number]))
 
     def _make_accessible(self) -> None:
         self.device.exit_low_power()
