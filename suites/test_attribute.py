@@ -15,7 +15,14 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.expect import require_data, require_no_page, require_pages
+from harness.actor.expect import (
+    require,
+    require_data,
+    require_mapped,
+    require_no_page,
+    require_pages,
+    require_refusal,
+)
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.ioctl import (
     GET,
@@ -29,7 +36,8 @@ from harness.actor.ioctl import (
     feature,
 )
 from harness.actor.mm import remap
-from harness.actor.reply import outcome
+from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
+from harness.actor.words import words
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.pat import of_bar
@@ -90,9 +98,7 @@ def placed(level: str, source: Buffer | Device, bar: int | None = None) -> Mappi
 
 def caching(mapping: Mapping, level: str | None = None) -> str:
     """Return the caching of a mapping, all of whose pages the page table has (at this level)."""
-    table = mapping.page_table()
-    assert table.mapped(level) == mapping.length
-    (mode,) = table.caching()
+    (mode,) = require_mapped(mapping, level).caching()
     return mode
 
 
@@ -144,7 +150,7 @@ def test_export_flags_choose_the_attribute(owner: Actor, ram: Function, ram_witn
             assert owner.map(buffer).pages() == [0, 1]
     for flags in others:
         errno = outcome(partial(owner.export, device, RAM_BAR, [Range(0, PAGE)], flags=flags))
-        assert errno == "EINVAL", f"flags={flags:#x}"
+        assert errno == "EINVAL", f"the export with the flags {flags:#x} was not refused with EINVAL"
 
 
 @requirement("ATTR-03")
@@ -156,13 +162,15 @@ def test_setting_the_attribute_keeps_existing_mappings(
     buffer, other = (uncached(device, [Range(0, 4 * PAGE)]) for _ in range(2))
     mappings = [c_owner.map(buffer), c_owner.map(other)]
     for attribute in ("wc", "wc", "nc", NC, WC):
-        words = [mapping.pages() for mapping in mappings]
+        require_pages([0, 1, 2, 3], *mappings)
         faults = c_owner.minor_faults()
         c_owner.set_attribute(buffer, attribute)
-        assert [mapping.pages() for mapping in mappings] == words == [[0, 1, 2, 3]] * len(mappings)
-        assert c_owner.minor_faults() - faults < 4
+        require_pages([0, 1, 2, 3], *mappings)
+        assert c_owner.minor_faults() - faults < 4, "existing mappings lost pages"
         mappings += [c_owner.map(buffer), c_owner.map(other)]
-    assert {caching(mapping) for mapping in mappings if mapping.pages()} == {control(device, "pte")}
+    for mapping in mappings:
+        mapping.touch()
+        assert caching(mapping) == control(device, "pte")
     assert of_bar(guest, ram, RAM_BAR) == {"uncached-minus"}
 
 
@@ -174,10 +182,10 @@ def test_an_unknown_attribute_is_refused(c_owner: Actor, device: Device, finding
     mapping = c_owner.map(buffer)
     errnos = set()
     for attribute in (2, 3, 0x100, 1 << 28, 1 << 31, 0xFFFFFFFF):
-        errnos.add(outcome(partial(c_owner.set_attribute, buffer, attribute)))
+        errnos.add(require_refusal(partial(c_owner.set_attribute, buffer, attribute)))
         require_pages([0], mapping, c_owner.map(buffer))
     c_owner.set_attribute(buffer, "wc")
-    errnos.add(outcome(lambda: c_owner.set_attribute(buffer, 2)))
+    errnos.add(require_refusal(lambda: c_owner.set_attribute(buffer, 2)))
     assert c_owner.map(buffer).pages() == [0]
     finding(f"an unknown attribute is {', '.join(sorted(errnos))}")
     (errno,) = errnos
@@ -215,7 +223,7 @@ def test_the_attribute_of_a_wrong_descriptor_is_refused(
     ):
         argument = feature(way | number, *setting(target))
         said = outcome(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
-        assert said == errno, f"{target}: {said} instead of {errno}"
+        assert said == errno, f"the attribute of {words(target)} was not refused as it should be"
     assert mapping.load32(0) == word
     assert c_owner.map(foreign).load32(0) == word
     call(c_owner, other, VFIO_DEVICE_FEATURE, feature(way | number, *setting(foreign)))
@@ -248,7 +256,7 @@ def test_the_attribute_feature_takes_its_ways_only(c_owner: Actor, device: Devic
     ):
         argument = feature(flags | number, *payload, argsz=argsz)
         said = outcome(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
-        assert said == errno, f"flags={flags:#x} argsz={argsz}"
+        assert said == errno, f"the feature with the flags {flags:#x} and argsz {argsz} answered otherwise"
 
 
 @requirement("ATTR-06")
@@ -272,7 +280,7 @@ def test_the_attribute_that_was_set_is_read(c_owner: Actor, device: Device) -> N
         for before in (NC, WC, 7):
             assert read(buffer, before) == (fds[buffer.name], attribute)
             assert read(other, before) == (fds[other.name], NC)
-    assert outcome(lambda: c_owner.set_attribute(buffer, 2)) != "success"
+    require_refusal(lambda: c_owner.set_attribute(buffer, 2))
     assert read(buffer, NC) == (fds[buffer.name], WC)
     for present in (0, 8, 12, 15):
         argument = feature(GET | number, *setting(buffer)).cut(present)
@@ -288,7 +296,7 @@ def test_unknown_export_flags_are_einval(owner: Actor, ram: Function) -> None:
     require_data(owner.map(owner.export(device, RAM_BAR, span)))
     for flags in (WC_FLAG, 2 << 28, 0xF << 28, 1, 1 << 27, 0xFFFFFFFF):
         errno = outcome(partial(owner.export, device, RAM_BAR, span, flags=flags))
-        assert errno == "EINVAL", f"flags={flags:#x}"
+        assert errno == "EINVAL", f"the export with the flags {flags:#x} was not refused with EINVAL"
 
 
 @requirement("ATTR-08")
@@ -303,7 +311,7 @@ def test_a_missing_attribute_feature_is_enotty(
     for flags in (SET, GET, SET | PROBE, GET | PROBE):
         argument = feature(flags | number, *payload)
         errno = outcome(partial(call, c_owner, device, VFIO_DEVICE_FEATURE, argument))
-        assert errno == "ENOTTY", f"flags={flags:#x}"
+        assert errno == "ENOTTY", f"the feature with the flags {flags:#x} is known"
 
 
 # -- the page table --------------------------------------------------------------------
@@ -341,11 +349,16 @@ def test_wc_and_default_mappings_are_cached_alike(
         seen["device fd"] = control(device, level)
         told = ", ".join(f"{name} {mode}" for name, mode in seen.items())
         finding(f"{'With' if pat else 'Without'} PAT, at {level} level: {told}.")
-        assert len(set(seen.values())) == 1
+        assert seen == dict.fromkeys(seen, seen["device fd"])
     if pat:
         types = of_bar(guest, ram, RAM_BAR)
         finding(f"The BAR is reserved as {', '.join(sorted(types))}.")
-        assert "write-combining" not in types
+        require(
+            "write-combining" not in types,
+            "the BAR is reserved as write-combining",
+            expected="uncached",
+            seen=words(types),
+        )
 
 
 @requirement("ATTR-04")
@@ -360,7 +373,7 @@ def test_the_first_reservation_decides_the_caching(
         seen = caching(mapping, level)
         finding(f"After a mapping of resource2_wc, at {level} level: default {seen}.")
         assert seen == control(device, level)
-    assert len(of_bar(guest, second_ram, RAM_BAR)) == 1
+    assert len(of_bar(guest, second_ram, RAM_BAR)) == 1, "the BAR is reserved as more than one type"
 
 
 # -- revocation, and changes of a mapping ----------------------------------------------
@@ -377,19 +390,19 @@ def test_wc_stores_reach_the_device_until_a_revoke(
     assert mapping.pages() == STAMPS
     assert mapping.fill(THEIRS) is None
     c_owner.fence()
-    assert set(ram_witness.words(0, PMD_SIZE)) == {THEIRS}
+    assert set(ram_witness.words(0, PMD_SIZE)) == {THEIRS}, "stores did not reach the device's memory"
     ram_witness.fill(0x5A, 0, PMD_SIZE)
     assert mapping.differs(0x5A5A5A5A) == ""
     device.decode_memory(False)
     require_no_page(mapping)
-    assert mapping.touch(value=0) is not None
+    assert mapping.touch(value=0) == Sigbus(BUS_ADRERR, 0)
     device.decode_memory(True)
     assert mapping.differs(0x5A5A5A5A) == ""
-    assert mapping.page_table().mapped() == PMD_SIZE
+    require_mapped(mapping)
     c_owner.revoke(buffer)
     require_no_page(mapping)
-    assert outcome(lambda: c_owner.map(buffer)) != "success"
-    assert set(ram_witness.read(0, PMD_SIZE)) == {0x5A}
+    require_refusal(lambda: c_owner.map(buffer))
+    assert set(ram_witness.read(0, PMD_SIZE)) == {0x5A}, "a store still reached the device's memory"
 
 
 @requirement("ATTR-07")
@@ -443,5 +456,4 @@ def test_the_caching_survives_changes_of_a_mapping(
     moved.protect("r", 7 * PAGE, PAGE)
     moved.unmap(9 * PAGE, PAGE)
     assert moved.pages(0, 9 * PAGE) + moved.pages(10 * PAGE) == STAMPS[:9] + STAMPS[10:]
-    assert moved.page_table().mapped() == PMD_SIZE - PAGE
-    assert moved.page_table().caching() == {mode}
+    assert require_mapped(moved, length=PMD_SIZE - PAGE).caching() == {mode}

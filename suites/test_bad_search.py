@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require, require_equal
 from harness.actor.footprint import FootprintChanges
 from harness.actor.handles import Buffer, Device
+from harness.actor.handles import Mapping as Live
 from harness.actor.ioctl import BAD_POINTERS, GET, PROBE, SET, VFIO_DEVICE_FEATURE, call, feature, hold
 from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
+from harness.actor.words import words
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import on_attribute, on_dialect, requirement
@@ -30,6 +33,7 @@ from suites.support.cases import (
     CREATION_RANGE,
     EVERY,
     EXPORT,
+    FEATURE_SIZE,
     IOCTL_SIZE,
     LENGTH,
     OPEN_MODES,
@@ -99,6 +103,21 @@ def ranges_of_the_bar(draw: st.DrawFn) -> tuple[int, int]:
     """Draw a range of the RAM BAR, (offset, length) in bytes."""
     first = draw(st.integers(0, RAM_BAR_SIZE // PAGE - 1))
     return first * PAGE, draw(st.integers(1, RAM_BAR_SIZE // PAGE - first)) * PAGE
+
+
+def require_malformed(may: bool, case: object) -> None:
+    """Raise Mismatch for a call that has succeeded unless it ``may``."""
+    require(may, f"a malformed call succeeded: {words(case)}", expected="a refusal", seen="success")
+
+
+def require_revoked(mapping: Live, done: bool) -> None:
+    """Raise Mismatch unless a mapping is without access if its revoke is ``done``, and else has it."""
+    word = mapping.load32(0)
+    gone = Sigbus(BUS_ADRERR, 0)
+    if done:
+        require_equal(word, gone)
+    else:
+        require(word != gone, "a revoke that was refused ended the access", expected="data", seen=words(word))
 
 
 def creations() -> st.SearchStrategy[Creation]:
@@ -172,9 +191,10 @@ def test_any_creation_makes_what_was_asked_or_nothing(ram: Function, search: Sea
         require_nothing_left(leftovers)
         if size is not None:
             flags = (0, WC_FLAG) if device.actor.attribute_via == "flags" else (0,)
-            assert may_succeed(case, flags), f"{case} makes a DMABUF"
+            require_malformed(may_succeed(case, flags), case)
             count = len(case.ranges) if case.nr_ranges is None else case.nr_ranges
-            assert size == sum(length for _, length in case.ranges[:count])
+            asked = sum(length for _, length in case.ranges[:count])
+            assert size == asked, "the DMABUF has another size than its ranges"
             made += 1
 
     search(creations(), prepare, check, examples=120)
@@ -193,6 +213,15 @@ class RevokeCall:
     argsz: int | None
     present: int | None
     target: int | None
+
+    def may_succeed(self) -> bool:
+        """Tell whether all fields are correct."""
+        return (
+            self.way == SET
+            and self.target is None
+            and (self.argsz is None or self.argsz >= FEATURE_SIZE)
+            and (self.present is None or self.present >= FEATURE_SIZE)
+        )
 
 
 def revocations() -> st.SearchStrategy[RevokeCall]:
@@ -221,12 +250,9 @@ def test_any_revoke_takes_the_named_dmabuf_or_none(ram: Function, search: Search
             answer = outcome(lambda: live.ask(case.way, target, case.argsz, case.present))
             done = answer == "success" and not case.way & PROBE
             if done:
-                assert case.way == SET
-                assert case.target is None
-                assert case.argsz is None or case.argsz >= 12
-                assert case.present is None or case.present >= 12
+                require_malformed(case.may_succeed(), case)
                 gone += 1
-            assert (mapping.load32(0) == Sigbus(BUS_ADRERR, 0)) == done
+            require_revoked(mapping, done)
         assert live.mapping.load32(0) == 0x40
         require_nothing_left(leftovers)
 
@@ -245,6 +271,14 @@ class RevokeIoctl:
     argsz: int
     present: int | None
     target: int | None
+
+    def may_succeed(self) -> bool:
+        """Tell whether all fields are correct."""
+        return (
+            self.target is None
+            and self.argsz >= IOCTL_SIZE
+            and (self.present is None or self.present >= IOCTL_SIZE)
+        )
 
 
 def ioctl_revocations() -> st.SearchStrategy[RevokeIoctl]:
@@ -271,11 +305,9 @@ def test_any_revoke_ioctl_takes_the_named_dmabuf_or_none(ram: Function, search: 
             target = buffer if case.target is None else case.target
             done = outcome(lambda: live.ask_ioctl(target, case.argsz, case.present)) == "success"
             if done:
-                assert case.target is None
-                assert case.argsz >= IOCTL_SIZE
-                assert case.present is None or case.present >= IOCTL_SIZE
+                require_malformed(case.may_succeed(), case)
                 gone += 1
-            assert (mapping.load32(0) == Sigbus(BUS_ADRERR, 0)) == done
+            require_revoked(mapping, done)
         assert live.mapping.load32(0) == 0x40
         require_nothing_left(leftovers)
 
@@ -342,7 +374,7 @@ def test_any_attribute_call_is_correct_or_refused(ram: Function, search: Search)
         live, leftovers, number = subject
         done = outcome(lambda: case.make(number, live.device, live.buffer)) == "success"
         if done and not case.way & PROBE:
-            assert case.may_succeed(live.owner.attribute_via), f"{case} is taken"
+            require_malformed(case.may_succeed(live.owner.attribute_via), case)
             taken += 1
         live.require_alive()
         require_nothing_left(leftovers)
@@ -366,6 +398,17 @@ def windows(draw: st.DrawFn) -> Mmap:
     return Mmap(length * PAGE, first * PAGE, draw(st.sampled_from(PROTECTIONS)), 1)
 
 
+def may_map(case: Mmap) -> bool:
+    """Tell whether an mmap() may succeed."""
+    return (
+        case.of == "rdwr"
+        and isinstance(case.flags, int)
+        and case.flags & TYPE_BITS != MAP_PRIVATE
+        and not case.offset % PAGE
+        and 0 < case.length <= LENGTH - case.offset
+    )
+
+
 def mmaps() -> st.SearchStrategy[Mmap]:
     """Draw nearly right mmap() calls."""
     numbers = st.integers(0, (1 << 64) - 1)
@@ -386,7 +429,7 @@ def test_any_mmap_shows_the_dmabufs_pages_or_fails(ram: Function, search: Search
     def prepare(owner: Actor) -> tuple[BuffersByKind, FootprintChanges]:
         kinds = BuffersByKind(owner, ram)
         for kind in OPEN_MODES:
-            assert kinds[kind].size == LENGTH
+            assert kinds[kind].size == LENGTH, "the DMABUF has another size than its range"
         return kinds, FootprintChanges(owner)
 
     def check(subject: tuple[BuffersByKind, FootprintChanges], case: Mmap) -> None:
@@ -399,11 +442,7 @@ def test_any_mmap_shows_the_dmabufs_pages_or_fails(ram: Function, search: Search
             require_nothing_left(leftovers)
             return
         with mapping:
-            assert case.of == "rdwr"
-            assert isinstance(case.flags, int)
-            assert case.flags & TYPE_BITS != MAP_PRIVATE
-            assert not case.offset % PAGE
-            assert 0 < case.length <= LENGTH - case.offset
+            require_malformed(may_map(case), case)
             if "r" in case.prot:
                 first = 0x20 + case.offset // PAGE
                 assert mapping.pages() == list(range(first, first + mapping.length // PAGE))

@@ -13,9 +13,11 @@ import pytest
 
 from harness.actor.actor import Actor
 from harness.actor.call import Call
+from harness.actor.expect import require
 from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Mapping, Range
 from harness.actor.importer import NEVER
-from harness.actor.reply import ActorDiedError, Refused
+from harness.actor.mismatch import Mismatch
+from harness.actor.reply import Refused
 from harness.actor.timeline import is_ready
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import TAINT_SOFT_LOCKUP
@@ -24,7 +26,7 @@ from harness.plugin.markers import machine, needs_option, on_dialect, requiremen
 from harness.vm.hardware import PAGE
 from suites.support.constants import RAM_BAR
 from suites.support.fixtures import Finding, Importers
-from suites.support.in_flight import Fence, Party, waits_or_answers
+from suites.support.in_flight import Fence, Party, require_killed, waits_or_answers
 
 pytestmark = [needs_option("SW_SYNC", "STACKTRACE"), machine(taints=[TAINT_SOFT_LOCKUP])]
 
@@ -153,8 +155,12 @@ def test_a_clients_fence_does_not_block_the_owner(
         f"{call}: waits in {place.functions[0]}(), also when the client is killed, until nobody has the "
         f"timeline any more; {sentence(seen)}"
     )
-    assert end == "success", f"once the fence was signalled, the owner's {call} ended in {end}"
-    raise AssertionError(f"The owner's {call} waits for the client's fence without a timeout.")
+    assert end == "success", f"the owner's {call} was refused once the fence was signalled"
+    raise Mismatch(
+        f"the owner's {call} waits for the client's fence without a timeout",
+        expected="an end of the call although the fence is not signalled",
+        seen=str(place),
+    )
 
 
 @requirement("IMP-15")
@@ -165,11 +171,15 @@ def test_an_owner_that_waits_for_a_fence_can_be_killed(party: Party, finding: Fi
     party.guard.signal(party.owner, "kill")
     place = fence.held(begun)
     fence.release()
-    with pytest.raises(ActorDiedError, match="signal=9"):
-        begun.result()
+    require_killed(begun)
     if place is not None:
         finding("SIGKILL does not end an owner that waits for a fence; it ends when the fence is signalled")
-    assert place is None, f"After SIGKILL the owner still waits: {place}."
+    require(
+        place is None,
+        "the owner still waited after SIGKILL",
+        expected="the end of the owner",
+        seen=f"the owner {place}",
+    )
 
 
 @requirement("IMP-15")
@@ -191,13 +201,17 @@ def test_an_owner_that_waits_for_an_unmap_can_be_killed(
     party.guard.signal(party.owner, "kill")
     place = begun.asleep()
     importer.release()
-    with pytest.raises(ActorDiedError, match="signal=9"):
-        begun.result()
+    require_killed(begun)
     if place is not None:
         finding(
             "SIGKILL does not end an owner that waits for an unmap; it ends when the importer has unmapped"
         )
-    assert place is None, f"After SIGKILL the owner still waits: {place}."
+    require(
+        place is None,
+        "the owner still waited after SIGKILL",
+        expected="the end of the owner",
+        seen=f"the owner {place}",
+    )
 
 
 @requirement("IMP-15")
@@ -215,10 +229,11 @@ def test_a_client_behind_its_own_fence_can_be_killed(party: Party, finding: Find
     assert begun.outcome() == "success"
     if still is None:
         return
-    with pytest.raises(ActorDiedError, match="signal=9"):
-        load.result()
+    require_killed(load)
     finding(
         "a client whose load waits behind its own fence is not ended by SIGKILL, so its end does not signal "
         "the fence: only another holder of the timeline can free client and owner"
     )
-    raise AssertionError(f"After SIGKILL the client still waits: {still}.")
+    raise Mismatch(
+        "the client still waited after SIGKILL", expected="the end of the client", seen=f"the client {still}"
+    )

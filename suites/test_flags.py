@@ -10,7 +10,13 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
-from harness.actor.expect import require_data, require_no_page, require_pages
+from harness.actor.expect import (
+    require_answers,
+    require_data,
+    require_mapped,
+    require_no_page,
+    require_pages,
+)
 from harness.actor.handles import Buffer, Device, Mapping, Range
 from harness.actor.mm import (
     Debugger,
@@ -100,7 +106,9 @@ def test_a_private_mapping_is_refused(c_owner: Actor, buffer: Buffer, mapping: M
     for flags in ("private", "private,populate", "private,locked"):
         for prot in ("none", "r", "w", "rw"):
             attempt = outcome(partial(c_owner.map, buffer, prot=prot, flags=flags))
-            assert attempt == "EINVAL", (prot, flags)
+            assert attempt == "EINVAL", (
+                f"mmap() with the flags {flags} and the protection {prot} is not EINVAL"
+            )
     assert mapping.pages() == SHOWN
 
 
@@ -124,7 +132,7 @@ def test_prot_exec_is_answered_as_for_udmabuf(
 def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buffer, mapping: Mapping) -> None:
     """An O_RDONLY descriptor cannot be mapped, or its mapping not be made writable by mprotect()."""
     device = buffer.device
-    assert device is not None
+    assert device is not None, "the buffer came from another process"
     reading = c_owner.export(device, RAM_BAR, SPAN, open_flags="rdonly,cloexec")
     for prot in ("none", "r"):
         try:
@@ -132,7 +140,7 @@ def test_a_read_only_mapping_cannot_become_writable(c_owner: Actor, buffer: Buff
         except Refused:
             continue
         assert outcome(partial(got.protect, "rw")) == "EACCES"
-        assert isinstance(got.store32(0, 0), Sigsegv)
+        assert got.store32(0, 0) == Sigsegv(SEGV_ACCERR, 0)
     assert mapping.pages() == SHOWN
 
 
@@ -181,7 +189,7 @@ def test_protections_of_huge_pages_are_kept_and_changed(
     mapping = c_owner.map(buffer, prot="r", align=2 * MIB, congruent=0)
     mapping.advise("hugepage")
     assert mapping.at([0, 2 * MIB]) == [4 * MIB // PAGE, 6 * MIB // PAGE]
-    assert mapping.page_table().mapped("pmd") == 4 * MIB
+    require_mapped(mapping, "pmd", 4 * MIB)
     check_protections(mapping, 4 * MIB - PAGE)
     mapping.protect("r", MIB, PAGE)
     assert mapping.store32(MIB + 8, 1) == Sigsegv(SEGV_ACCERR, MIB + 8)
@@ -269,9 +277,12 @@ def test_adjacent_mappings_show_their_pages(c_owner: Actor, buffer: Buffer, mapp
     assert mapping.pages() == GONE
 
 
-def is_unchanged_or_unmapped(view: Mapping, offset: int, was: int | Fault) -> bool:
-    """Tell whether the word is ``was``, or unmapped: remap_file_pages() may unmap it before it is refused."""
-    return view.load32(offset) in (was, Sigsegv(SEGV_MAPERR, offset))
+def require_unchanged_or_unmapped(view: Mapping, offset: int, was: int | Fault) -> None:
+    """Raise Mismatch unless the word is ``was``, or unmapped.
+
+    remap_file_pages() may unmap it before it is refused.
+    """
+    assert view.load32(offset) in (was, Sigsegv(SEGV_MAPERR, offset))
 
 
 @requirement("FLAG-16")
@@ -285,9 +296,9 @@ def test_remap_file_pages_of_a_dmabuf_shows_that_page(
     for page in (PAGES - 1, PAGES, 1 << 20, 1 << 40, (1 << 52) - 1):
         with c_owner.map(buffer) as fresh:
             refused = outcome(partial(remap_file_page, fresh, page, PAGE, 2 * PAGE))
-            assert refused in ("EINVAL", "EOVERFLOW"), page
+            assert refused in ("EINVAL", "EOVERFLOW"), f"remap_file_pages() to page {page:#x} was not refused"
             for place in (PAGE, 2 * PAGE):
-                assert is_unchanged_or_unmapped(fresh, place, SHOWN[place // PAGE])
+                require_unchanged_or_unmapped(fresh, place, SHOWN[place // PAGE])
             assert fresh.at([0, 3 * PAGE]) == [SHOWN[0], SHOWN[3]]
     c_owner.revoke(buffer)
     assert mapping.pages() == GONE
@@ -312,11 +323,11 @@ def check_another_page(device: Device, first: int, page: int) -> None:
                 expected.append(device.read(region, place * PAGE, 4))
             assert view.load32(PAGE) in expected
         else:
-            assert is_unchanged_or_unmapped(view, PAGE, shown[1])
+            require_unchanged_or_unmapped(view, PAGE, shown[1])
         assert view.at([0, 2 * PAGE, 3 * PAGE]) == [shown[0], shown[2], shown[3]]
         device.decode_memory(False)
         assert view.load32(0) == GONE[0]
-        assert is_unchanged_or_unmapped(view, PAGE, GONE[1])
+        require_unchanged_or_unmapped(view, PAGE, GONE[1])
         device.decode_memory(True)
 
 
@@ -372,15 +383,15 @@ def test_madvise_changes_no_mapped_page(
         with c_owner.map(buffer) as fresh:
             assert fresh.pages(0, 8 * PAGE) == SHOWN[:8]
             answers[advice] = outcome(partial(fresh.advise, advice))
-            assert fresh.pages() == SHOWN, advice
+            assert fresh.pages() == SHOWN, f"madvise() with {advice} changed the pages"
             assert fresh.store32(8 * PAGE + 8, 0x51) is None
             assert mapping.load32(8 * PAGE + 8) == 0x51
     finding(f"madvise(): {answers}")
     accepted = {advice for advice in REFUSED if answers[advice] == "success"}
-    assert accepted == set()
-    assert {answers[advice] for advice in ("dontneed", "free", "cold", "pageout")} == {"EINVAL"}
-    assert {answers[advice] for advice in ("dodump", "wipeonfork", "guard_install")} == {"EINVAL"}
-    assert {answers[advice] for advice in ACCEPTED} == {"success"}
+    assert accepted == set(), "madvise() was not refused with each advice that it must refuse"
+    require_answers(answers, "EINVAL", "dontneed", "free", "cold", "pageout")
+    require_answers(answers, "EINVAL", "dodump", "wipeonfork", "guard_install")
+    require_answers(answers, "success", *ACCEPTED)
 
 
 # -- core dumps and debuggers ----------------------------------------------------------
@@ -467,9 +478,10 @@ def test_process_madvise_changes_no_mapped_page(c_owner: Actor, mapping: Mapping
     for name, advice in ADVICES.items():
         for target in (child, None):
             answers[name] = outcome(partial(advise_process, mapping, target, advice))
-            assert mapping.pages() == inherited.pages() == SHOWN, name
+            require_pages(SHOWN, mapping, inherited)
     finding(f"process_madvise(): {answers}")
-    assert {answers[name] for name in ("cold", "pageout", "collapse")} <= {"EFAULT", "EINVAL"}
+    refusals = {answers[name] for name in ("cold", "pageout", "collapse")}
+    assert refusals <= {"EFAULT", "EINVAL"}, "process_madvise() was not refused as it should be"
 
 
 # -- locks, msync(), userfaultfd, seals ------------------------------------------------
@@ -494,12 +506,13 @@ def test_populate_and_mlock_map_no_page(c_owner: Actor, ram: Function) -> None:
         require_no_page(mapping)
     now = Memory.of(c_owner)
     lock_all(c_owner, "none")
-    assert c_owner.minor_faults() - faults < pages
-    assert now.resident - before.resident < pages * PAGE // 1024
+    assert c_owner.minor_faults() - faults < pages, "pages were populated"
+    assert now.resident - before.resident < pages * PAGE // 1024, "pages are accounted as resident, in KiB"
     # mlockall() locks the actor's own memory too: some hundred KiB.
-    assert now.locked < pages * PAGE // 1024
+    assert now.locked < pages * PAGE // 1024, "pages are accounted as locked, in KiB"
     assert mappings[0].touch() == pages
-    assert Memory.of(c_owner).resident - before.resident < pages * PAGE // 1024
+    resident = Memory.of(c_owner).resident - before.resident
+    assert resident < pages * PAGE // 1024, "touched pages are accounted as resident, in KiB"
 
 
 @requirement("FLAG-13")
@@ -518,7 +531,8 @@ def test_userfaultfd_cannot_register_the_mapping(mapping: Mapping, ordinary: Map
     for mode in ("missing", "wp", "minor"):
         if (control := outcome(partial(watch_and_close, ordinary, mode))) != "success":
             raise HarnessError(f"Ordinary memory was to be registered for {mode}, and is {control}.")
-        assert outcome(partial(watch_faults, mapping, mode)) == "EINVAL", mode
+        answer = outcome(partial(watch_faults, mapping, mode))
+        assert answer == "EINVAL", f"a userfaultfd can be registered for {mode} faults"
     assert mapping.pages() == SHOWN
 
 
@@ -553,7 +567,7 @@ def test_async_write_protection_does_not_stop_a_revoke(
     for one in (view, mapping):
         one.advise("hugepage")
         assert one.touch() == (1 if level == "pmd" else PAGES)
-        assert one.page_table().mapped(level) == length
+        require_mapped(one, level)
     ours, theirs = (load_of_write_protected(one, PAGE) for one in (mapping, view))
     finding(f"userfaultfd, asynchronous write protection of a {level}, then a load: {ours}")
     assert ours == theirs
@@ -610,8 +624,9 @@ def test_file_io_on_the_descriptor_is_refused(
         c_owner.revoke(buffer)
     answers = {how: outcome(partial(c_owner.say, "fdio", buffer.name, how)) for how in CALLS}
     finding(f"a DMABUF's descriptor, {end}: {answers}")
-    assert "success" not in answers.values()
-    assert (answers["read"], answers["write"]) == ("EINVAL", "EINVAL")
+    allowed = {how for how, answer in answers.items() if answer == "success"}
+    assert allowed == set(), "bytes can be moved through the descriptor"
+    require_answers(answers, "EINVAL", "read", "write")
     assert outcome(lambda: buffer.seek("cur")) == "EINVAL"
     assert outcome(lambda: buffer.seek("set", PAGE)) == "EINVAL"
     assert buffer.seek("end") == LENGTH

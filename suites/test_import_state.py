@@ -97,7 +97,7 @@ class Importer:
         match step:
             case "unmap":
                 unmapped = self.space.unmap(IOVA, self.buffer.size)
-                assert unmapped == self.buffer.size, f"IOMMU_IOAS_UNMAP reports {unmapped:#x} bytes."
+                assert unmapped == self.buffer.size, "IOMMU_IOAS_UNMAP unmapped another length"
             case "attach anew":
                 self._table = self.space.page_table()
                 self._table.attach()

@@ -9,9 +9,11 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_answers
 from harness.actor.handles import Device
 from harness.actor.importer import USAGES, Span, unload
 from harness.actor.iommufd import AddressSpace
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
@@ -29,6 +31,9 @@ from suites.support.importing import (
     Shared,
     attachments,
     require_after,
+    require_during,
+    require_let_go,
+    require_told,
     ways,
 )
 
@@ -52,7 +57,7 @@ def test_call_returns_after_the_fences_of_importers(
     TAKE_AWAY[way](shared)
     span = Span.of_last(c_owner)
     one.wait("signaled")
-    assert span.began < one.events("fenced")[0].time < span.ended
+    require_during(span, one.events("fenced")[0])
     require_after(span, one.events("signaled")[:1], "signalled its fence")
 
 
@@ -68,7 +73,7 @@ def test_call_returns_after_the_unmap_of_importers(
     TAKE_AWAY[way](shared)
     span = Span.of_last(c_owner)
     one.wait("unmapped")
-    assert span.began < one.events("notified")[0].time < span.ended
+    require_during(span, one.events("notified")[0])
     require_after(span, one.events("unmapped"), "unmapped")
 
 
@@ -100,8 +105,8 @@ def test_call_ends_when_all_importers_have_let_go(
     span = Span.of_last(c_owner)
     for one in ours:
         (unmapped,) = one.events("unmapped")
-        assert span.began < unmapped.time < span.ended
-        assert not one.counts().mapped
+        require_during(span, unmapped)
+        require_let_go(one)
     finding(f"Importers: {count}. The call ({way}) takes {(span.ended - span.began) / 1e6:.1f} ms.")
 
 
@@ -145,11 +150,11 @@ def test_a_thousand_suspensions_of_a_mapped_buffer(
     one = shared.attached(importers(c_owner))
     one.suspend_repeatedly(shared.device, CYCLES)
     events = one.counts().events
-    assert (events["mapped"], events["unmapped"]) == (CYCLES, CYCLES)
-    assert events["notified"] in (CYCLES, 2 * CYCLES)
+    require_answers(events, CYCLES, "mapped", "unmapped")
+    require_told(one, CYCLES, 2 * CYCLES)
     one.map()
     shared.device.close()
-    assert not one.counts().mapped
+    require_let_go(one)
 
 
 @requirement("CONTRACT-16")
@@ -164,8 +169,10 @@ def test_maps_of_an_importer_leave_no_memory_behind(
     one.suspend_repeatedly(shared.device, CYCLES)
     if grown := before.growth(guest, CYCLES // 2):
         finding(f"Objects left by {CYCLES} maps and unmaps: {grown}.")
-        raise AssertionError(
-            f"{CYCLES} maps and unmaps left more than {CYCLES // 2} objects in {', '.join(sorted(grown))}."
+        raise Mismatch(
+            f"{CYCLES} maps and unmaps left objects in {', '.join(sorted(grown))}",
+            expected=f"at most {CYCLES // 2} more objects in each slab cache",
+            seen=f"more in {', '.join(sorted(grown))}",
         )
 
 
@@ -192,16 +199,17 @@ def test_nothing_is_left_of_detached_importers(
     shared = Shared.of(c_owner, ram)
     before = attachments(guest)
     ours = [shared.mapped(importers(c_owner)) for _ in range(3)]
-    assert attachments(guest) == before + 3
+    assert attachments(guest) == before + 3, "the kernel lists another number of attachments"
     ours[0].plan(fence="read", signal=LATER)
     shared.device.decode_memory(False)
     for one in ours:
         one.detach()
         counts = one.counts()
-        assert (counts.attached, counts.mapped, counts.pins, counts.fences) == (False, False, 0, 0)
-        assert counts.events["mapped"] == 1
-        assert counts.events["unmapped"] == 1
-    assert attachments(guest) == before
+        left = {"attached": counts.attached, "mapped": counts.mapped, "pins": counts.pins}
+        expected = {"attached": False, "mapped": False, "pins": 0, "fences": 0}
+        assert {**left, "fences": counts.fences} == expected, "a detached importer left something behind"
+        require_answers(counts.events, 1, "mapped", "unmapped")
+    assert attachments(guest) == before, "the kernel still lists attachments"
     assert outcome(lambda: unload(c_owner)) == "EAGAIN"
     for one in ours:
         one.close()

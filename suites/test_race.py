@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require, require_mapped, require_refusal
 from harness.actor.handles import Mapping
-from harness.actor.reply import Refused
 from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
@@ -102,10 +102,10 @@ def test_a_first_touch_held_without_a_revoke_has_its_page(
     mapping = untouched(sides, huge)
     with hold.at(*(INSERT_HUGE if huge else INSERT), cpu=HELD) as held:
         touch = begin_held(held, sides.client, partial(mapping.load32, 0))
-        assert not touch.ended()
+        require(not touch.ended(), "the client did not wait", expected="a load that is held", seen="its end")
     require_result(Result.of(touch), DATA)
     require_alive(mapping)
-    assert mapping.page_table().mapped("pmd" if huge else "pte") == mapping.length
+    require_mapped(mapping, "pmd" if huge else "pte")
 
 
 # -- mmap() ----------------------------------------------------------------------------
@@ -150,5 +150,4 @@ def test_an_mmap_while_the_revoke_is_held_is_dead(
     require_dead(before, ram_witness)
     if met.second.startswith("map"):
         require_dead(Mapping(sides.client, "map2", LENGTH), ram_witness)
-    with pytest.raises(Refused):
-        sides.client.map(sides.shared)
+    require_refusal(lambda: sides.client.map(sides.shared))

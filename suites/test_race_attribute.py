@@ -46,5 +46,6 @@ def test_a_mapping_made_while_the_attribute_is_set_has_one_mode(
     mapping = Mapping(sides.client, "map2", LENGTH)
     require_alive(mapping)
     modes = [one.page_table().caching() for one in (before, mapping)]
-    assert all(len(mode) == 1 for mode in modes), f"The mappings have the modes {modes}, not one each."
-    assert not any("write-back" in mode for mode in modes), f"A mapping of a device is cached: {modes}."
+    for mode in modes:
+        assert len(mode) == 1, "a mapping has pages of several cache modes"
+        assert mode - {"write-back"} == mode, "a mapping of a device is cached"

@@ -7,13 +7,13 @@ from functools import partial
 import pytest
 
 from harness.actor.actor import Actor
+from harness.actor.expect import require_gone
 from harness.actor.handles import Buffer, Range
 from harness.actor.importer import Counts
-from harness.actor.reply import BUS_ADRERR, Refused, Sigbus
+from harness.actor.reply import Refused, outcome
 from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
-from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import RAM_BAR
 from suites.support.fixtures import Finding, Importers
@@ -104,8 +104,9 @@ def test_an_importer_is_told_before_a_reset_begins(
     met = meet(hold, RESET, (sides.owner, sides.device.reset), (sides.client, one.counts))
     require_result(met.first, DONE)
     counts = Counts.parse(met.second)
-    assert counts.events["notified"] == 1, "The reset was about to begin, and the importer had not been told."
-    assert not counts.mapped, "The reset was about to begin, and the importer still had the addresses."
+    seen = {"told": counts.events["notified"], "has the addresses": counts.mapped}
+    expected = {"told": 1, "has the addresses": False}
+    assert seen == expected, "the reset was about to begin before the importer had let go"
 
 
 # -- a reset and a revoke --------------------------------------------------------------
@@ -129,8 +130,7 @@ def test_a_revoke_during_a_reset_is_permanent(
     sides.device.decode_memory(False)
     sides.device.decode_memory(True)
     require_dead(mapping, ram_witness)
-    with pytest.raises(Refused, match="EBADFD"):
-        sides.revoke()
+    assert outcome(sides.revoke) == "EBADFD"
 
 
 @requirement("RACE-06", "REV-05")
@@ -148,8 +148,7 @@ def test_a_reset_during_a_revoke_gives_nothing_back(
     require_result(met.first, DONE)
     require_result(met.second, DONE)
     require_dead(mapping, ram_witness)
-    with pytest.raises(Refused, match="EBADFD"):
-        sides.revoke()
+    assert outcome(sides.revoke) == "EBADFD"
 
 
 # -- an export and a change of state ---------------------------------------------------
@@ -175,7 +174,7 @@ def test_an_export_during_a_change_of_state_has_the_right_state(
     met = meet(hold, (at,), (sides.owner, export), (sides.client, disable))
     finding(f"{event.capitalize()} {met.outcome} during an export at {at}, {told(met.first)}.")
     require_result(met.second, DONE)
-    assert met.first.startswith(SECOND), f"Expected the export to succeed, but it ended in {met.first}."
+    assert met.first.split()[:1] == [SECOND], "the export was refused"
     exported = Buffer(sides.owner, SECOND, LENGTH, sides.device)
     if event != "reset":
         require_suspended(sides.owner, exported)
@@ -202,19 +201,18 @@ def test_an_export_during_the_end_of_a_suspension_is_accessible(
     met = meet(hold, (at,), (sides.owner, export), (sides.client, enable))
     finding(f"{event.capitalize()} {met.outcome} during an export at {at}, {told(met.first)}.")
     require_result(met.second, DONE)
-    assert met.first.startswith(SECOND), f"Expected the export to succeed, but it ended in {met.first}."
+    assert met.first.split()[:1] == [SECOND], "the export was refused"
     exported = Buffer(sides.owner, SECOND, LENGTH, sides.device)
     mapping = sides.owner.map(exported)
     require_alive(mapping)
     disable()
-    assert mapping.pages() == [Sigbus(BUS_ADRERR, at) for at in range(0, LENGTH, PAGE)]
+    require_gone(mapping)
 
 
 def require_suspended(owner: Actor, buffer: Buffer) -> None:
-    """Raise AssertionError unless a DMABUF cannot be mapped, or its mapping is SIGBUS."""
+    """Raise Mismatch unless a DMABUF cannot be mapped, or its mapping is SIGBUS."""
     try:
         mapping = owner.map(buffer)
     except Refused:
         return
-    if (seen := mapping.pages()) != [Sigbus(BUS_ADRERR, at) for at in range(0, LENGTH, PAGE)]:
-        raise AssertionError(f"Expected a new DMABUF of a disabled device to be SIGBUS, but it shows {seen}.")
+    require_gone(mapping)

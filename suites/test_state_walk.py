@@ -151,7 +151,7 @@ class Walk:
                     continue
                 self._do(step, buffers, model)
                 model.take(step)
-                assert look(views) == self._expected(model), f"after {step!r}"
+                assert look(views) == self._expected(model), f"a mapping is in the wrong state after {step}"
                 self._map(buffers, count % len(buffers), model)
 
     def _export(self, number: int) -> Buffer:

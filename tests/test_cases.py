@@ -11,10 +11,16 @@ from harness.actor.actor import Actor
 from harness.actor.hammer import Counts
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Refused
+from harness.actor.transcript import forget_operation
 from suites.support.cases import nothing_left, require_none, require_refused
 from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
 
 WORDS = 4
+
+
+@pytest.fixture(autouse=True)
+def _no_operation() -> None:
+    forget_operation()
 
 
 def blows(stored: int, loaded: int = 0) -> Counts:

@@ -39,11 +39,24 @@ _CALLS = {
 }
 
 
-def statement(latest: Operation, operator: str, seen: object, expected: object) -> str:
+#: Other operations and steps of which only the value can be wrong.
+_VALUES = {
+    "host": "the device's memory, as the host sees it, had the wrong content",
+    "read": "a read through the device fd gave the wrong value",
+    "compare": "a word of {} had the wrong content",
+    "vmas": "the VMAs of {} were not as expected",
+    "seek": "lseek() of the descriptor gave the wrong position",
+}
+
+
+def statement(
+    latest: Operation, operator: str, seen: object, expected: object, *, answered: bool = False
+) -> str:
     """Return what is wrong as a clause, without a moment or a period.
 
     ``seen`` is compared with ``expected``.  The text is empty unless ``seen`` is the answer to
-    the ``latest`` operation, and there is more to say than both values.
+    the ``latest`` operation, and there is more to say than both values.  ``answered`` is true
+    if it is known to be the answer.
     """
     if operator in ("==", "is") and (pages := _PAGES.match(latest.call)):
         return _of_pages(latest, pages[1], seen, expected)
@@ -55,7 +68,10 @@ def statement(latest: Operation, operator: str, seen: object, expected: object) 
         return f"{what} {_succeeded(seen)}"
     if isinstance(seen, str) and seen == _errno(latest.reply):
         return _of_refusal(latest.call, operator, seen, expected)
-    return ""
+    verb = latest.call.partition(" ")[0]
+    if verb == "touch" and operator == "==" and latest.reply.endswith(f" faults={seen}"):
+        return f"touching {latest.subject} took the wrong number of page faults"
+    return _VALUES.get(verb, "").format(latest.subject) if answered else ""
 
 
 def call_of(latest: Operation) -> str:

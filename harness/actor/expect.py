@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Mapping as Map
 from dataclasses import dataclass
 
 from harness.actor.answer import call_of, statement
@@ -11,7 +12,8 @@ from harness.actor.mismatch import Mismatch
 from harness.actor.reply import BUS_ADRERR, Fault, Sigbus, outcome
 from harness.actor.transcript import latest_operation
 from harness.actor.wanted import wanted_reply
-from harness.actor.words import comparison
+from harness.actor.words import comparison, words
+from harness.lib.page_table import PageTable
 from harness.lib.text import counted
 from harness.verdict.deviation import Deviation
 from harness.vm.hardware import PAGE
@@ -33,8 +35,8 @@ class Comparison:
         """Compare what was ``seen`` last with what was ``expected``, with an operator of Python."""
         clauses = comparison(operator, seen, expected)
         latest = latest_operation()
-        clause = statement(latest, operator, seen, expected)
         reply = wanted_reply(operator, seen, expected, latest)
+        clause = statement(latest, operator, seen, expected, answered=bool(reply))
         deviation = Deviation(*clauses, latest.text, latest.line, reply)
         return cls(deviation, clause, latest.moment if clause else latest.since)
 
@@ -57,6 +59,11 @@ def require_equal(seen: object, expected: object, clause: str = "") -> None:
         raise Comparison.of("==", seen, expected).mismatch(clause)
 
 
+def require_answers(answers: Map[str, object], expected: object, *names: str) -> None:
+    """Raise Mismatch unless each of the calls with these ``names`` has the ``expected`` answer."""
+    require_equal({name: answers[name] for name in names}, dict.fromkeys(names, expected))
+
+
 def require_pages(expected: Sequence[int | Fault], *mappings: Mapping) -> None:
     """Raise Mismatch unless a load from each page of each mapping has its ``expected`` answer."""
     for mapping in mappings:
@@ -76,6 +83,17 @@ def require_data(mapping: Mapping, offset: int = 0) -> None:
         raise Comparison.of("==", word, "data").mismatch()
 
 
+def require_readable(*mappings: Mapping) -> None:
+    """Raise Mismatch if a load from a page of one of these mappings faults."""
+    for mapping in mappings:
+        pages = mapping.pages()
+        lost = sum(isinstance(page, Fault) for page in pages)
+        if lost:
+            latest = latest_operation()
+            clause = f"{lost} of {counted(len(pages), 'page')} of {latest.subject} could not be read"
+            raise Mismatch(clause, expected="data in every page", seen=words(pages))
+
+
 def require_no_page(*mappings: Mapping) -> None:
     """Raise Mismatch if the page table of its process has a page of one of these mappings."""
     for mapping in mappings:
@@ -89,6 +107,25 @@ def require_no_page(*mappings: Mapping) -> None:
                 seen=str(table),
                 wanted="ok",
             )
+
+
+def require_mapped(mapping: Mapping, level: str | None = None, length: int | None = None) -> PageTable:
+    """Return the page table of a mapping; raise Mismatch unless it has ``length`` bytes, by default all.
+
+    With ``level`` only the pages count that are mapped at it.
+    """
+    table = mapping.page_table()
+    seen, expected = (bytes_ // PAGE for bytes_ in (table.mapped(level), length or mapping.length))
+    if seen != expected:
+        latest = latest_operation()
+        at = f" at {level} level" if level else ""
+        pages = counted(expected, "page")
+        raise Mismatch(
+            f"the page table had {seen} of {pages} of {latest.subject or 'the mapping'}{at}",
+            expected=f"{pages}{at}",
+            seen=str(table),
+        )
+    return table
 
 
 def require_refusal(attempt: Callable[[], object]) -> str:

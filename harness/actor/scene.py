@@ -32,6 +32,13 @@ _EVENTS = {
     "detach": ("the importing device was detached", "the detaching of the importing device"),
     "advance": ("the fence was signalled", "the signal of the fence"),
 }
+#: Steps in the guest beside the actors.
+_BESIDE = {
+    "unbind": ("the device was unbound", "the unbinding of the device"),
+    "begin-unbind": ("the unbinding of the device began", "the begin of the unbinding"),
+    "replug": ("the device was removed", "the removal of the device"),
+    "await-suspend": ("the device was suspended", "the suspension of the device"),
+}
 _CLOSED = {"dev": "the device", "buf": "a descriptor", "imp": "the importer"}
 _LOW_POWER = {"exit": ("the device left low power", "the exit from low power")}
 _INTO_LOW_POWER = ("the device was put into low power", "the entry into low power")
@@ -146,6 +153,8 @@ class Scene:
             return f"{what} was closed", f"the close of {what}"
         if verb == "write" and second == "config":
             return _configured(words[3], words[5])
+        if verb == "guest":
+            return _BESIDE.get(first)
         if verb == "reap":
             return f"{_name(first)} ended", f"the end of {_name(first)}"
         return _EVENTS.get(verb)

@@ -78,7 +78,8 @@ class Faults(IommuFaults):
         """Raise Mismatch unless the IOMMU has reported a fault since the count was ``before``."""
         if self.count(above=before) <= before:
             clause = f"the IOMMU did not refuse {what}"
-            raise Mismatch(clause, expected="a fault that the IOMMU reports", seen="none")
+            expected = "a fault that the IOMMU reports"
+            raise Mismatch(clause, expected=expected, seen="none", wanted=f"not ok {before}")
 
     def logged(self, device: Device, address: int, mark: int) -> bool:
         """Tell whether the console has the line of a write fault since ``mark``; wait for it a moment."""

@@ -15,6 +15,7 @@ from harness.actor.handles import Buffer, Device, Range
 from harness.actor.importer import Event, Importer, Span
 from harness.guest.guest import Guest, PciFunction
 from harness.lib.errors import HarnessError
+from harness.lib.text import counted
 from harness.plugin.markers import on_dialect
 from harness.vm.hardware import PAGE
 from suites.support.constants import RAM_BAR
@@ -86,6 +87,37 @@ def attachments(guest: Guest) -> int:
     if "Total " not in text:
         raise HarnessError(f"The guest's list of DMABUFs cannot be understood: {text[:200]!r}.")
     return sum(map(int, _DEVICES.findall(text)))
+
+
+def require_let_go(importer: Importer) -> None:
+    """Raise Mismatch if an importer still has the addresses of a DMABUF."""
+    require(
+        not importer.counts().mapped,
+        "the importer still had the addresses of the DMABUF",
+        expected="no map",
+        seen="a map",
+    )
+
+
+def require_told(importer: Importer, *times: int) -> None:
+    """Raise Mismatch unless an importer was told that its DMABUF is taken away so many ``times``."""
+    seen = importer.counts().events["notified"]
+    require(
+        seen in times,
+        f"the importer was told {counted(seen, 'time')} that the DMABUF is taken away",
+        expected=" or ".join(counted(one, "time") for one in times),
+        seen=counted(seen, "time"),
+    )
+
+
+def require_during(span: Span, event: Event) -> None:
+    """Raise Mismatch unless an importer's event came within the owner's call."""
+    require(
+        span.began < event.time < span.ended,
+        f"the event {event} of the importer did not come within the owner's call",
+        expected="the event within the call",
+        seen="before the call" if event.time <= span.began else "after the call",
+    )
 
 
 def require_after(span: Span, events: Sequence[Event], what: str) -> None:

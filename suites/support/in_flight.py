@@ -11,6 +11,8 @@ from harness.actor.actor import Actor
 from harness.actor.call import Call, Place
 from harness.actor.handles import Buffer, Device, Range
 from harness.actor.importer import NEVER, Importer
+from harness.actor.mismatch import Mismatch
+from harness.actor.reply import ActorDiedError
 from harness.actor.timeline import Timeline, is_ready
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
@@ -129,6 +131,21 @@ class Stall:
         """Let the callback return; later ones do not stall."""
         self.importer.plan()
         self.importer.release()
+
+
+def require_killed(call: Call) -> None:
+    """Raise Mismatch unless SIGKILL ends the actor of a call before the call returns."""
+    try:
+        result = call.outcome()
+    except ActorDiedError as died:
+        if "signal=9" in str(died):
+            return
+        raise
+    raise Mismatch(
+        "SIGKILL did not end the process before its call returned",
+        expected="the end of the process",
+        seen=f"the end of the call: {result}",
+    )
 
 
 Holder = Fence | Stall
