@@ -48,11 +48,12 @@ def rows(item: Item, comparison: RunComparison) -> Iterator[Row]:
     """Yield what explains a change: reasons, expected and seen, the reply, findings; then the ids."""
     pair = item.best
     sides = (comparison.before, pair.before), (comparison.after, pair.after)
+    merged = _without_sentence(pair) and len(item.pairs) > 1
     for run, answer in sides:
         only_one_run = pair.category in (Category.NEW, Category.VANISHED)
         if answer.state in (State.UNKNOWN, State.NOT_APPLICABLE) and answer.reason and not only_one_run:
             yield "because", f"{answer.reason} ({run.label})"
-    for run, answer in _violating(pair, comparison):
+    for run, answer in _violating(pair, comparison) if not merged else ():
         yield from _violation(run, answer, f" ({run.label})" if not pair.same_cause else "")
     if pair.reply is not None:
         yield "reply", pair.reply.sentence()
@@ -61,7 +62,7 @@ def rows(item: Item, comparison: RunComparison) -> Iterator[Row]:
             yield "finding", f"{text} ({run.label})"
         if len(texts) > SHOWN:
             yield "", f"and {len(texts) - SHOWN} more"
-    if pair.shown.entry.kind is Kind.SCENARIO and not (_without_sentence(pair) and len(item.pairs) > 1):
+    if pair.shown.entry.kind is Kind.SCENARIO and not merged:
         ids = list(dict.fromkeys(one_line(one.id.partition("[")[0]) for one in item.pairs))
         label = "scenario"
         for one in [pair.id] if len(item.pairs) == 1 else ids[:SHOWN]:

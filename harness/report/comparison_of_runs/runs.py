@@ -70,22 +70,22 @@ def _read(folder: Path) -> Record:
 
 def _labels(folders: tuple[Path, Path], facts: list[Mapping[str, object]]) -> tuple[str, str]:
     """Return short names of the runs that differ: their revisions, series or folders, else A and B."""
-
-    def fact(name: str) -> tuple[str, str]:
-        first, second = (_label(known.get(name)) for known in facts)
-        return first, second
-
-    revisions = fact("revision")
-    first, second = (f"v{one}" if one.isdecimal() else one for one in revisions)
-    names = _label(folders[0].resolve().name), _label(folders[1].resolve().name)
-    for pair in ((first, second), fact("series"), names):
-        if all(pair) and pair[0] != pair[1]:
-            return pair
+    revisions, series = (
+        [one_line(str(known.get(name) or "")) for known in facts] for name in ("revision", "series")
+    )
+    numbers = [f"v{one}" if one.isdecimal() else one for one in revisions]
+    names = [one_line(folder.resolve().name) for folder in folders]
+    for one, other in (numbers, series, names):
+        if one and other and one != other:
+            labels = _label(one, other), _label(other, one)
+            if labels[0] != labels[1]:
+                return labels
     return "A", "B"
 
 
-def _label(value: object) -> str:
-    return printable(one_line(str(value)), LABEL_LIMIT) if value else ""
+def _label(name: str, other: str) -> str:
+    """Return a name for a reader; that of a series with a mutant, ``SERIES+MUTANT``, without ``other``."""
+    return printable(name.removeprefix(f"{other}+") or name, LABEL_LIMIT)
 
 
 def _program(before: Run, after: Run) -> Iterator[str]:
