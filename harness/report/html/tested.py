@@ -41,19 +41,19 @@ class Row:
 
 @dataclass(frozen=True)
 class DetectorRow:
-    """A detector on all machines: its worst state, with the evidence and the number of machines."""
+    """The detectors of one state, which is the worst that they have on any machine."""
 
-    name: str
     state: str
     style: str
-    words: str
+    names: tuple[str, ...]
 
 
+#: The classes of the states, the worst state first.
 _STYLES = {
-    State.PROVEN: "ok",
-    State.NOT_PROVEN: "warn",
-    State.NOT_BUILT: "na",
     State.BLIND: "bad",
+    State.NOT_PROVEN: "warn",
+    State.PROVEN: "ok",
+    State.NOT_BUILT: "na",
 }
 
 
@@ -78,7 +78,7 @@ def _first_rows(facts: Mapping[str, object], record: Record) -> Iterator[Row]:
     wanted, used = _text(facts, "base_wanted"), _text(facts, "base")
     instead = f"{used} instead of {wanted}" if used and wanted and used != wanted else used or wanted
     yield Row("base", instead or "unknown", _text(facts, "base_reason"))
-    yield Row("kernel", _text(facts, "kernel_release") or "none was built", _text(facts, "compiler"))
+    yield Row("kernel", _text(facts, "kernel_release") or "none was built")
     yield Row("interfaces", _text(facts, "dialect"), _text(facts, "interfaces"))
     yield Row(
         "accelerator",
@@ -144,15 +144,13 @@ def patches(facts: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def detectors(record: Record) -> tuple[DetectorRow, ...]:
-    """Return a row for each detector, those that are worth least first."""
-    order = (State.BLIND, State.NOT_PROVEN, State.PROVEN, State.NOT_BUILT)
-    rows = []
+    """Return a row for each state, that of the detectors which are worth least first."""
+    found: dict[State, list[str]] = {state: [] for state in _STYLES}
     for name, variants in by_name(record.detectors).items():
-        worst = min(variants, key=lambda one: order.index(one.state))
-        machines = sum(len(names) for one, names in variants.items() if one.state is worst.state)
-        words = f"{worst.words} ({counted(machines, 'machine')})"
-        rows.append((worst.state, DetectorRow(name, str(worst.state), _STYLES[worst.state], words)))
-    return tuple(row for _, row in sorted(rows, key=lambda pair: order.index(pair[0])))
+        found[min((one.state for one in variants), key=list(_STYLES).index)].append(name)
+    return tuple(
+        DetectorRow(str(state), _STYLES[state], tuple(names)) for state, names in found.items() if names
+    )
 
 
 def _text(facts: Mapping[str, object], name: str) -> str:
