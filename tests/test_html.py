@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from browser import Document, measure, open_page
+from results import Run
 
-from harness.journal.results_folder import ResultsFolder
-from harness.journal.writer import JournalWriter
 from harness.lib.errors import HarnessError
+from harness.lib.shard import Shard
 from harness.lib.text import visible
 from harness.report import html
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry
-from harness.verdict.verdict import Kind, Strength, Verdict
+from harness.verdict.verdict import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 CONSOLES = Path(__file__).parent / "data" / "consoles"
@@ -44,48 +45,6 @@ ok 0x200000-0x201000:pte:USR,RW,NX
 ok
 """
 SEEN = "4 KiB of the mapping in its page table"
-
-
-class Run:
-    """A results folder that a test fills, with scenarios of the requirements REV-01, MAP-01 and ATTR-04."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        self.results = ResultsFolder(folder)
-        self.journal = JournalWriter(folder)
-        self.boot = Entry("boot", Kind.STAGE, "The kernel boots to a shell")
-        self.revoke = Entry(
-            "suites/test_revoke.py::test_zap[c]", Kind.SCENARIO, "A revoke zaps.", ("REV-01",)
-        )
-        self.map = Entry("suites/test_map.py::test_map[c]", Kind.SCENARIO, "A DMABUF is mapped.", ("MAP-01",))
-        self.told = Entry(
-            "suites/test_attr.py::test_told",
-            Kind.SCENARIO,
-            "The attribute.",
-            ("ATTR-04",),
-            strength=Strength.INFO,
-        )
-
-    def begin(self, *more: Entry) -> None:
-        """Write the plan and the stages."""
-        self.journal.plan([self.boot, self.revoke, self.map, self.told, *more])
-        self.journal.run_started()
-        with self.journal.stage("boot"):
-            pass
-
-    def end(self, entry: Entry, verdict: Verdict, transcript: str = "", **members: object) -> None:
-        """Run one scenario; ``members`` are those of JournalWriter.ended()."""
-        path = self.results.transcript(entry.id)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(transcript, errors="surrogateescape")
-        self.journal.started(entry.id)
-        self.journal.ended(entry.id, verdict, transcript=path, **members)  # type: ignore[arg-type]
-
-    def finish(self) -> Path:
-        """End the run, write its page and return that."""
-        self.journal.run_ended()
-        return html.write(self.folder)
 
 
 @pytest.fixture
@@ -235,10 +194,27 @@ def test_page_names_the_commands_that_show_it_again(run: Run) -> None:
     assert "/home/me" not in text
 
 
+def test_paths_of_the_host_are_left_out(run: Run) -> None:
+    run.results.write_run(origin="/home/me/v4.mbox", directory="/home/me")
+    run.journal.plan([run.boot])
+    run.journal.run_started()
+    run.journal.started("boot")
+    run.journal.ended("boot", Verdict.HARNESS_ERROR, reason="/var/tmp/kernel/log is full", details="/a/b/c")
+    text = text_of(run.finish())
+    assert ".../log is full" in text
+    assert "/home" not in text
+    assert "/a/b" not in text
+
+
+def test_page_of_a_shard_says_so(run: Run) -> None:
+    run.journal.plan([run.boot, replace(run.map, shard=2)], Shard(2, 4))
+    assert "This is part 2 of 4 of a run" in text_of(html.write(run.folder))
+
+
 def test_page_lists_the_patches_without_tags(run: Run) -> None:
     facts = {"mails": [_mail(0, "[PATCH 0/1] all"), _mail(1, "[list] [PATCH 1/1] vfio: mmap() [x]")]}
     (run.folder / "run.json").write_text(json.dumps(facts))
-    assert "1 patch vfio: mmap() [x] Detectors" in text_of(conforming(run))
+    assert "1 patch vfio: mmap() [x]" in text_of(conforming(run))
 
 
 def test_not_applicable_is_grouped_by_reason(run: Run) -> None:

@@ -189,6 +189,7 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     rows = _checked(run_input, args.first)
     suites_request = replace(request, variants=args.variants or "one")
     every_prefix.run(rows, suites_request, args.pytest_options)
+    every_prefix.store(rows, run_input.series, suites_request.results)
     return _show(rows)
 
 

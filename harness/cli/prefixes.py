@@ -19,7 +19,9 @@ from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
+from harness.report import html
 from harness.report.origins import summary
+from harness.report.prefixes import Prefixes, PrefixRow, compared, write
 from harness.run.request import Request
 from harness.series import mbox
 from harness.series.series import Series
@@ -30,7 +32,7 @@ class PrefixResult:
     """The result of one prefix: ``count`` patches, the last of which has ``subject``.
 
     ``findings`` are lines by the name of the tool.  ``outcome`` and ``code`` describe the
-    run of the suites; ``outcome`` is empty if there was none.
+    run of the suites; ``outcome`` is empty if there was none.  ``folder`` is its results folder.
     """
 
     count: int
@@ -38,6 +40,7 @@ class PrefixResult:
     findings: dict[str, list[str]] = field(default_factory=dict)
     outcome: str = ""
     code: ExitCode = ExitCode.OK
+    folder: Path | None = None
 
     @property
     def good(self) -> bool:
@@ -82,7 +85,7 @@ def _new_warnings(
 def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence[str]) -> None:
     """Run the suites on each prefix by ``request``, each in a process of its own.
 
-    Sets ``code`` and ``outcome`` of each row.  An interrupted run is the last one.
+    Sets ``code``, ``outcome`` and ``folder`` of each row.  An interrupted run is the last one.
     """
     for row in rows:
         folder = request.results / f"prefix-{row.count}"
@@ -91,9 +94,36 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
         before = newest_run(folder)
         row.code = ExitCode(command.run_harness(argv))
         newest = newest_run(folder)
-        row.outcome = "the run did not begin" if newest in (None, before) else _outcome(newest)
+        if newest is None or newest == before:
+            row.outcome = "the run did not begin"
+        else:
+            row.folder, row.outcome = newest.resolve(), _outcome(newest)
         if row.code is ExitCode.INTERRUPTED:
             return
+
+
+def store(rows: Sequence[PrefixResult], tested: Series, root: Path) -> None:
+    """Write what each patch brought and broke into the folder ``root``: ``prefixes.json``, ``report.html``.
+
+    The pages of the runs are written again, as they tell which patch broke what.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    told = (
+        PrefixRow(
+            row.count,
+            row.subject,
+            row.findings,
+            row.outcome,
+            str(row.folder.relative_to(root.resolve())) if row.folder else "",
+        )
+        for row in rows
+    )
+    found = Prefixes(tested.name, tested.title, tested.identity, compared(told, root))
+    write(root, found)
+    for row in rows:
+        if row.folder:
+            html.write(row.folder)
+    print(f"Patch by patch: {html.write(root)}")
 
 
 def _outcome(folder: Path) -> str:

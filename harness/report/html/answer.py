@@ -40,15 +40,18 @@ class Answer:
     counts: tuple[tuple[Mark, int], ...]
 
 
-def answer(record: Record, found: Sequence[Cause]) -> Answer:
-    """Return the answer of a run, of which ``found`` are the causes.
+def answer(record: Record, found: Sequence[Cause], part: str = "") -> Answer:
+    """Return the answer of a run, of which ``found`` are the causes; ``part`` names a part of a whole run.
 
     Only a run that came to its end, and saw something, is ``good``.
     """
     marks = Counter(map(mark, record.scenarios))
     counts = tuple((one, marks[one]) for one in MARKS if marks[one])
     tone, sentence, reason = _sentence(record, found, marks)
-    return Answer(tone, sentence, reason, tuple(_caveats(record, marks)), counts)
+    caveats = list(_caveats(record, marks))
+    if part:
+        caveats.insert(0, f"This is {part} of a run: the other parts have reports of their own.")
+    return Answer(tone, sentence, reason, tuple(caveats), counts)
 
 
 def _sentence(record: Record, found: Sequence[Cause], marks: Counter[Mark]) -> tuple[str, str, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,22 @@ def environment() -> Environment:
     )
 
 
+_HIDE: ContextVar[Callable[[str], str] | None] = ContextVar("_HIDE", default=None)
+
+
+@contextmanager
+def hiding(hide: Callable[[str], str]) -> Iterator[None]:
+    """Pass each value of the pages that are rendered meanwhile through ``hide``."""
+    token = _HIDE.set(hide)
+    try:
+        yield
+    finally:
+        _HIDE.reset(token)
+
+
 def _text(value: Any) -> Any:
-    """Return a value as it is shown: a text without control characters."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Return a value as it is shown: a text without control characters, and without what is hidden."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    hide = _HIDE.get()
+    return visible(value if hide is None else hide(value))

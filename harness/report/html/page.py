@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.journal import plan_file
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.report import selftests
 from harness.report.causes import Cause, causes, grouped, is_fault
-from harness.report.html import matrix_map, tested
+from harness.report.host_paths import hider
+from harness.report.html import matrix_map, prefix_page, tested
 from harness.report.html.answer import answer
-from harness.report.html.environment import environment
+from harness.report.html.environment import environment, hiding
 from harness.report.html.marks import EXPECTED, Mark, mark
 from harness.report.html.violation import Budget, Evidence, File, Violation, link
 from harness.report.origins import origins_sentence
+from harness.report.prefixes import load, of_run
 from harness.report.repetitions import tally
 from harness.verdict.detector import sentences
 from harness.verdict.record import Record, Result
@@ -52,12 +55,22 @@ def write(directory: Path) -> Path:
 def render(directory: Path) -> str:
     """Return the page of the results folder ``directory``: one HTML document without a script.
 
+    A folder of the command ``prefixes``, which holds a results folder for each prefix, has a page, too.
     Links to files are relative to the results folder.  Raises HarnessError if the folder holds no plan.
     """
+    if (found := load(directory)) is not None and not (directory / plan_file.PLAN).exists():
+        return prefix_page.render(directory, found)
     record, facts = read(directory), read_facts(directory)
-    evidence = Evidence(directory, facts, Budget(QUOTED))
+    with hiding(hider(record, facts)):
+        return _render(directory, record, facts)
+
+
+def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str:
+    prefixes = of_run(directory, str(facts.get("identity", "")))
+    evidence = Evidence(directory, facts, Budget(QUOTED), prefixes)
     anchors = _Anchors(evidence)
     found = causes(record)
+    shard = plan_file.read(directory).shard
     sections = [anchors.section(one, f"c{number}") for number, one in enumerate(found, 1)]
     unjudged = anchors.section_of([one for one in record.results if _unjudged(one)], "unjudged")
     known = [one for one in record.scenarios if mark(one) is EXPECTED]
@@ -70,7 +83,7 @@ def render(directory: Path) -> str:
         .render(
             record=record,
             title=str(facts.get("title") or facts.get("series") or record.run),
-            answer=answer(record, found),
+            answer=answer(record, found, f"part {shard.number} of {shard.total}" if shard else ""),
             first=tested.first_rows(facts, record),
             patches=tested.patches(facts),
             detectors=tested.detectors(record),
@@ -82,6 +95,7 @@ def render(directory: Path) -> str:
             not_applicable=matrix_map.by_reason(applicable),
             not_reached=matrix_map.by_reason(_not_reached(record)),
             differing=[(one[0].entry, tally(one)) for one in record.differing.values()],
+            prefixes=prefixes,
             origins=origins_sentence(record),
             stages=_stages(record, evidence),
             selftests=[(mark(one), one) for one in record.selftests],

@@ -12,6 +12,7 @@ from harness.report.evidence import Step, excerpt, steps, traces
 from harness.report.html.marks import Mark, mark
 from harness.report.html.page_tables import Picture, picture
 from harness.report.html.tested import source_options
+from harness.report.prefixes import Prefixes, PrefixRow
 from harness.verdict import requirements
 from harness.verdict.record import Result
 from harness.verdict.requirements import Requirement
@@ -94,6 +95,7 @@ class Violation:
     splats: tuple[Splat, ...]
     console: str
     files: tuple[File, ...]
+    since: PrefixRow | None
     again: tuple[str, ...]
     left_out: bool = False
     details: str = ""
@@ -106,6 +108,7 @@ class Evidence:
     directory: Path
     facts: Mapping[str, object]
     budget: Budget
+    prefixes: Prefixes | None = None
     _told: set[str] = field(default_factory=set)  # fingerprints whose stack the page has already
 
     def of(self, result: Result, anchor: str, *, brief: bool = False) -> Violation:
@@ -136,6 +139,7 @@ class Evidence:
             splats=tuple(self._splats(result)),
             console=self._console(result),
             files=self.files(result),
+            since=self.prefixes.since(result.entry.id) if self.prefixes else None,
             again=self._again(result),
             left_out=left_out,
             details=result.details if stage and self.budget.take(result.details) else "",
