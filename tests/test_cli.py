@@ -357,6 +357,7 @@ def test_judge_reports_a_stored_run(capsys: pytest.CaptureFixture[str], tmp_path
     said = capsys.readouterr().out
     assert "It does not." in said
     assert "It does not." in (tmp_path / "junit.xml").read_text()
+    assert "It does not." in (tmp_path / "report.html").read_text()
 
 
 # --- clean

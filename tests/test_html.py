@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -13,10 +14,13 @@ import pytest
 from browser import Document, measure, open_page
 from results import Run
 
+from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
+from harness.lib.progress import Progress
 from harness.lib.shard import Shard
 from harness.lib.text import visible
 from harness.report import html
+from harness.run.run import write_page
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State
 from harness.verdict.deviation import Deviation
@@ -245,6 +249,14 @@ def test_many_violations_stay_below_the_limit(run: Run) -> None:
     page = run.finish()
     assert "749 scenarios violate" in text_of(page)
     assert page.stat().st_size < 2_000_000
+
+
+def test_page_that_cannot_be_written_is_only_told(run: Run, tmp_path: Path) -> None:
+    run.begin()
+    (run.folder / "report.html").mkdir()
+    said = io.StringIO()
+    write_page(run.folder, Progress(Store(tmp_path / "cache"), said))
+    assert "report.html was not written (IsADirectoryError" in said.getvalue()
 
 
 def test_page_needs_a_plan(tmp_path: Path) -> None:

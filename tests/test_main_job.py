@@ -119,6 +119,7 @@ def test_run_beside_a_folder_latest_goes_on(small: SmallRun) -> None:
     assert newest is not None
     assert str(newest) in output
     assert (newest / "junit.xml").is_file()
+    assert "The series does not apply." in (newest / "report.html").read_text()
     assert [path.name for path in (small.results / "latest").iterdir()] == ["plan.json"]
 
 

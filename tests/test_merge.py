@@ -187,6 +187,7 @@ def test_report_merge_has_the_exit_code_of_the_whole(
     assert main(["report", "--merge", *names, "-o", str(whole)]) == code
     assert str(whole) in capfd.readouterr().out
     assert (whole / "junit.xml").is_file()
+    assert (whole / "report.html").is_file()
     assert main(["judge", str(whole)]) == code
 
 

@@ -10,7 +10,7 @@ from harness.journal.merge import merge
 from harness.journal.reader import read
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.host import host_errors
-from harness.report import junit, terminal
+from harness.report import html, junit, terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,5 +43,6 @@ def merge_shards(args: argparse.Namespace) -> ExitCode:
     with host_errors(output if output is not None and output.is_dir() else Path()):
         folder = merge(args.merge, output, incomplete=args.incomplete)
         junit.write(folder)
+        html.write(folder)
     terminal.show(folder, sys.stdout)
     return read(folder).exit_code

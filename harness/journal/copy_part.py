@@ -18,7 +18,7 @@ from harness.journal.writer import EVENTS
 
 SHARED = ("transcripts", STACKS)  # their files are named by scenario and by fingerprint
 #: Files that are written anew.
-WRITTEN = (PLAN, EVENTS, RUN, "junit.xml")
+WRITTEN = (PLAN, EVENTS, RUN, "junit.xml", "report.html")
 _MACHINE = re.compile(r"\bmachine-(\d{1,6})\b")
 
 

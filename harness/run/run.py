@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 from harness.actor.start import PrestartedProbe
 from harness.journal.base_verdicts import BaseVerdicts
@@ -229,23 +230,13 @@ class Run:
         if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)
-            self._write_page()
+            write_page(self.results.dir, self._progress)
         self.journal.unlock()
 
     def _copy_report(self) -> None:
         """Write the copy of junit.xml that was asked for (--junit)."""
         if self.request.junit is not None:
             output.write(self.request.junit, junit.render(self.results.dir))
-
-    def _write_page(self) -> None:
-        """Write report.html; a fault of the page hides no verdict, so it is only told."""
-        try:
-            html.write(self.results.dir)
-        except Exception as error:  # noqa: BLE001
-            self._progress.say(
-                f"{html.REPORT} was not written ({error!r}). The verdicts do not depend on it; "
-                f"`python -m harness judge {self.results.dir}` tries again."
-            )
 
     @property
     def unchanged(self) -> bool:
@@ -271,6 +262,17 @@ class Run:
             then, now = earlier.facts.get(name), facts.get(name)
             if then is not None and then != now:
                 self.journal.note(f"Since the run was resumed, {words} is {now} instead of {then}.")
+
+
+def write_page(directory: Path, progress: Progress) -> None:
+    """Write report.html; whatever is wrong with the page hides no verdict, so it is only told."""
+    try:
+        html.write(directory)
+    except Exception as error:  # noqa: BLE001
+        progress.say(
+            f"{html.REPORT} was not written ({error!r}). The verdicts do not depend on it; "
+            f"`python -m harness judge {directory}` tries again."
+        )
 
 
 def run_without_scenarios(run_input: RunInput) -> ExitCode:
