@@ -86,7 +86,7 @@ def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str
             answer=answer(record, found, f"part {shard.number} of {shard.total}" if shard else ""),
             first=tested.first_rows(facts, record),
             patches=tested.patches(facts),
-            detectors=tested.detectors(record),
+            detectors=tested.detector_states(record),
             causes=sections,
             unjudged=unjudged,
             expected=expected,

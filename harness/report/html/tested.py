@@ -41,6 +41,15 @@ class Row:
 
 @dataclass(frozen=True)
 class DetectorRow:
+    """A detector on all machines: its worst state, with the evidence and the number of machines."""
+
+    name: str
+    state: State
+    words: str
+
+
+@dataclass(frozen=True)
+class StateRow:
     """The detectors of one state, which is the worst that they have on any machine."""
 
     state: str
@@ -144,13 +153,22 @@ def patches(facts: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def detectors(record: Record) -> tuple[DetectorRow, ...]:
-    """Return a row for each state, that of the detectors which are worth least first."""
-    found: dict[State, list[str]] = {state: [] for state in _STYLES}
+    """Return a row for each detector, those that are worth least first."""
+    order = list(_STYLES)
+    rows = []
     for name, variants in by_name(record.detectors).items():
-        found[min((one.state for one in variants), key=list(_STYLES).index)].append(name)
-    return tuple(
-        DetectorRow(str(state), _STYLES[state], tuple(names)) for state, names in found.items() if names
-    )
+        worst = min(variants, key=lambda one: order.index(one.state))
+        machines = sum(len(names) for one, names in variants.items() if one.state is worst.state)
+        rows.append(DetectorRow(name, worst.state, f"{worst.words} ({counted(machines, 'machine')})"))
+    return tuple(sorted(rows, key=lambda row: order.index(row.state)))
+
+
+def detector_states(record: Record) -> tuple[StateRow, ...]:
+    """Return a row for each state that a detector has, the worst first."""
+    found: dict[State, list[str]] = {}
+    for row in detectors(record):
+        found.setdefault(row.state, []).append(row.name)
+    return tuple(StateRow(str(state), _STYLES[state], tuple(names)) for state, names in found.items())
 
 
 def _text(facts: Mapping[str, object], name: str) -> str:
