@@ -56,7 +56,21 @@ def played(folder: Path, *parts: str) -> Operation:
         ("spawn client|ok\nsignal client kill|ok\nreap client|ok signal=9", "After the client ended"),
         ("fork other|ok\nreap other|ok exit=0", "After process other ended"),
         ("fork child|ok", "After fork() returned"),
-        ("revoke dev1 buf1|ok\nfork child|ok", "After fork() returned"),
+        ("revoke dev1 buf1|ok\nfork child|ok", "After revoke returned and fork() returned"),
+        (
+            "close buf1|ok\nrevoke dev1 buf1|ok\nclose buf1|ok",
+            "After revoke returned and a descriptor was closed",
+        ),
+        ("revoke dev1 buf1|ok\nunmap map1|ok\nreset dev1|ok", "After the reset returned"),
+        (
+            "revoke dev1 buf1|ok\nrevoke dev1 buf1|error EBADFD revoke: x",
+            "After revoke returned and revoke was refused with EBADFD",
+        ),
+        ("guest unbind 0000:01:00.0|ok", "After the device was unbound"),
+        (
+            "lowpower dev1 enter|ok\nguest await-suspend 0000:01:00.0|ok",
+            "After the device was put into low power and the device was suspended",
+        ),
         ("spawn owner|ok\n&owner revoke dev1 buf1|ok", "During revoke"),
         ("&owner revoke dev1 buf1|ok\nreset dev2|ok", "During revoke"),
         ("&owner revoke dev1 buf1|ok\nended owner|ok no\nfinish owner|timeout", "During revoke"),

@@ -39,6 +39,13 @@ _BESIDE = {
     "replug": ("the device was removed", "the removal of the device"),
     "await-suspend": ("the device was suspended", "the suspension of the device"),
 }
+#: Events that do not change the state of the device or of a DMABUF; they are told beside one that does.
+_MINOR = frozenset(
+    [
+        *("unmap", "mprotect", "madvise", "mremap", "mapover", "remapfile", "fork", "exec", "memattr"),
+        *("iounmap", "detach", "advance", "reap"),
+    ]
+)
 _CLOSED = {"dev": "the device", "buf": "a descriptor", "imp": "the importer"}
 _LOW_POWER = {"exit": ("the device left low power", "the exit from low power")}
 _INTO_LOW_POWER = ("the device was put into low power", "the entry into low power")
@@ -75,7 +82,8 @@ class Scene:
         self._sources: dict[tuple[tuple[str, ...], str], str] = {}
         self._exports = 0
         self._under_way: dict[tuple[str, ...], str] = {}
-        self._event = ""
+        self._event = ""  # the latest one that is not minor
+        self._then = ""  # the latest minor one after it
 
     def begin(self, text: str, line: int) -> Operation:
         """Return the operation whose reply is still to come."""
@@ -112,7 +120,8 @@ class Scene:
         calls = (call for path, call in self._under_way.items() if path != besides)
         during = [event[1] for call in calls if (event := self._event_of(call))]
         if not during:
-            return f"After {self._event}" if self._event else ""
+            told = " and ".join(filter(None, (self._event, self._then)))
+            return f"After {told}" if told else ""
         return f"During {during[-1]}"
 
     def _learn(self, call: str, reply: str) -> None:
@@ -129,10 +138,12 @@ class Scene:
             elif words[0] == "reap" and words[1:]:
                 self._under_way.pop((*self._path, words[1]), None)
         if event := self._event_of(call):
-            if status == "ok":
-                self._event = event[0]
-            elif status == "error" and rest.startswith("E"):
-                self._event = f"{event[1]} was refused with {rest.split()[0]}"
+            if status == "error" and rest.startswith("E"):
+                self._then = f"{event[1]} was refused with {rest.split()[0]}"
+            elif status == "ok" and _is_minor(words):
+                self._then = event[0]
+            elif status == "ok":
+                self._event, self._then = event[0], ""
 
     def _source(self, words: list[str]) -> str:
         if words[0] == "mremap":
@@ -181,6 +192,13 @@ class Scene:
     def _first(self) -> str:
         """Return a word for the first process: the owner if it opened a device."""
         return "the owner" if () in self._openers or not self._openers else "the first process"
+
+
+def _is_minor(words: list[str]) -> bool:
+    closes_device = words[:1] == ["close"] and words[1:] and words[1].startswith("dev")
+    return (
+        words[0] in _MINOR or (words[0] == "close" and not closes_device) or words[1:2] == ["await-suspend"]
+    )
 
 
 def _name(name: str) -> str:
