@@ -47,7 +47,7 @@ def test_no_access_that_lands_passes() -> None:
 
 @pytest.mark.parametrize("after", [[blows(4, 4), blows(1)], [blows(3, 4), blows(1, 1)]])
 def test_one_access_that_lands_is_counted(after: list[Counts]) -> None:
-    with pytest.raises(Mismatch, match=r"^1 of 1 access still reached the device\.$"):
+    with pytest.raises(Mismatch, match=r"^All 1 access to the mapping still reached the device\.$"):
         require_none_landed([blows(3, 4), blows(1)], after)
 
 

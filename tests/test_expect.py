@@ -67,7 +67,7 @@ REVOKED = "revoke dev1 buf1|ok"
         (
             f"{REVOKED}\nstore32 map1 0 0xbad|ok",
             *("==", None, Sigbus("adrerr", 0)),
-            "After revoke returned, a store at 0 of the owner's mapping succeeded.",
+            "After revoke returned, a store at 0x0 of the owner's mapping succeeded.",
             "sigbus code=adrerr offset=0x0",
         ),
         (
@@ -157,7 +157,7 @@ def test_require_gone_refuses_another_signal(client: Client, mapping: Mapping) -
 
 def test_require_gone_accepts_sigbus_alone(client: Client, mapping: Mapping) -> None:
     wrong = partial(require_gone, mapping)
-    assert sentence_of(wrong) == "4 of 4 pages of the owner's mapping could be read"
+    assert sentence_of(wrong) == "All 4 pages of the owner's mapping could be read"
     client.shrink(1)
     assert sentence_of(wrong) == "1 of 4 pages of the owner's mapping could be read"
     client.shrink(0)
@@ -178,7 +178,9 @@ def test_require_pages_looks_at_each_mapping(mapping: Mapping) -> None:
 def test_require_data_refuses_a_fault(client: Client, mapping: Mapping) -> None:
     require_data(mapping)
     client.shrink(0)
-    assert sentence_of(partial(require_data, mapping)) == "A load at 0 of the owner's mapping ended in SIGBUS"
+    assert (
+        sentence_of(partial(require_data, mapping)) == "A load at 0x0 of the owner's mapping ended in SIGBUS"
+    )
 
 
 def test_require_refusal_returns_the_errno(mapping: Mapping) -> None:

@@ -95,7 +95,7 @@ def test_reach_of_a_page_is_either_left_or_missing() -> None:
     ways = reach(device)
     ways.require_back()
     ways.require_present()
-    assert sentence_of(ways.require_gone) == "The page table still had 2 of 2 pages of the mapping."
+    assert sentence_of(ways.require_gone) == "The page table still had all 2 pages of the mapping."
     lose(device)
     ways.require_gone()
     ways.require_zapped()
@@ -112,7 +112,7 @@ def sentence_of(attempt: Callable[[], object]) -> str:
 @pytest.mark.parametrize(
     ("what", "value", "said"),
     [
-        ("table", PRESENT, "The page table still had 2 of 2 pages of the mapping."),
+        ("table", PRESENT, "The page table still had all 2 pages of the mapping."),
         (
             "lost",
             False,

@@ -106,6 +106,7 @@ def test_moment_before_an_event_is_that_before_it(tmp_path: Path) -> None:
             "@owner fill map1 0",
             "the owner's device-fd mapping",
         ),
+        (f"{CLIENT}\n@client hammer map1 value=1|ok ham1\n@client hammered ham1", "the client's mapping"),
         ("ready buf1", ""),
     ],
 )

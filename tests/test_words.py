@@ -138,7 +138,7 @@ def test_pages_are_said_in_runs(pages: list[object], said: str) -> None:
         ("==", [1], [1, 2], "2 pages: 1, 2", "1 page: 1"),
         ("==", ["x"], [], "0 pages: nothing", "1 in number: x"),
         ("==", {"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}, "b: 3, c: 4", "b: 2, c: nothing"),
-        ("==", list(range(9)), [0] * 9, "0 in pages 1 to 8", "1 to 8 in pages 1 to 8"),
+        ("==", list(range(9)), [0] * 9, "0 in pages 1 to 8", "0x1 to 0x8 in pages 1 to 8"),
     ],
 )
 def test_comparison_says_what_differs(

@@ -8,6 +8,7 @@ from typing import TypeGuard
 
 from harness.actor.reply import Fault, Sigbus, word_or_fault
 from harness.actor.scene import Operation
+from harness.lib.text import part_of
 
 _LOAD = re.compile(r"load(8|16|32|64) \S+ (\S+)")
 _STORE = re.compile(r"store(8|16|32|64) \S+ (\S+)")
@@ -62,7 +63,7 @@ def statement(
         return _of_pages(latest, pages[1], seen, expected)
     if operator in ("==", "is", "in") and (found := _LOAD.match(latest.call)):
         if seen == _loaded(latest.reply):
-            return _of_load(f"{found[2]} of {latest.subject}", seen, expected, operator)
+            return _of_load(f"{_hexadecimal(found[2])} of {latest.subject}", seen, expected, operator)
         return ""
     if operator in ("==", "is") and (what := _stored(latest)) and _answer(latest.reply) == _said(seen):
         return f"{what} {_succeeded(seen)}"
@@ -80,6 +81,11 @@ def call_of(latest: Operation) -> str:
     return _CALLS.get(verb, f"the operation `{verb}`" if verb else "the operation")
 
 
+def _hexadecimal(word: str) -> str:
+    """Return a number of a line as a fault has it."""
+    return f"{int(word, 0):#x}"
+
+
 def _of_pages(latest: Operation, verb: str, seen: object, expected: object) -> str:
     if not _is_list(seen) or not _is_list(expected):
         return ""
@@ -89,9 +95,7 @@ def _of_pages(latest: Operation, verb: str, seen: object, expected: object) -> s
     if not pairs:
         return ""
     unit = "page" if verb == "loadpages" else "place"
-    what = f"{len(pairs)} of {len(seen)} {unit}s of {latest.subject}"
-    if len(seen) == 1:
-        what = f"the only {unit} of {latest.subject}"
+    what = f"{part_of(len(pairs), len(seen), unit)} of {latest.subject}"
     if all(isinstance(one, int) and isinstance(other, Fault) for one, other in pairs):
         return f"{what} could still be read" if latest.moment else f"{what} could be read"
     if all(isinstance(one, Fault) and isinstance(other, int) for one, other in pairs):
@@ -117,7 +121,7 @@ def _of_load(place: str, seen: object, expected: object, operator: str) -> str:
 def _stored(latest: Operation) -> str:
     """Return the latest operation as a noun if it stores to a mapping; empty if it does not."""
     if found := _STORE.match(latest.call):
-        return f"a store at {found[2]} of {latest.subject}"
+        return f"a store at {_hexadecimal(found[2])} of {latest.subject}"
     return _STORES.get(latest.call.partition(" ")[0], "").format(latest.subject)
 
 

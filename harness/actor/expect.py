@@ -14,7 +14,7 @@ from harness.actor.transcript import latest_operation
 from harness.actor.wanted import wanted_reply
 from harness.actor.words import comparison, words
 from harness.lib.page_table import PageTable
-from harness.lib.text import counted
+from harness.lib.text import counted, part_of
 from harness.verdict.deviation import Deviation
 from harness.vm.hardware import PAGE
 
@@ -90,7 +90,7 @@ def require_readable(*mappings: Mapping) -> None:
         lost = sum(isinstance(page, Fault) for page in pages)
         if lost:
             latest = latest_operation()
-            clause = f"{lost} of {counted(len(pages), 'page')} of {latest.subject} could not be read"
+            clause = f"{part_of(lost, len(pages), 'page')} of {latest.subject} could not be read"
             raise Mismatch(clause, expected="data in every page", seen=words(pages))
 
 
@@ -100,12 +100,14 @@ def require_no_page(*mappings: Mapping) -> None:
         table = mapping.page_table()
         if not table.is_empty():
             latest = latest_operation()
-            left, pages = table.mapped() // PAGE, counted(mapping.length // PAGE, "page")
+            what = part_of(table.mapped() // PAGE, mapping.length // PAGE, "page")
+            subject = latest.subject or "the mapping"
             raise Mismatch(
-                f"the page table still had {left} of {pages} of {latest.subject or 'the mapping'}",
+                f"the page table still had {what} of {subject}",
                 expected="no page table entry",
                 seen=str(table),
                 wanted="ok",
+                compared=f"the page table still had pages of {subject}",
             )
 
 

@@ -80,6 +80,7 @@ class Scene:
         self._path: tuple[str, ...] = ()
         self._openers: set[tuple[str, ...]] = set()
         self._sources: dict[tuple[tuple[str, ...], str], str] = {}
+        self._hammered: dict[tuple[tuple[str, ...], str], str] = {}
         self._exports = 0
         self._under_way: dict[tuple[str, ...], str] = {}
         self._event = ""  # the latest one that is not minor
@@ -133,6 +134,8 @@ class Scene:
                 self._openers.add(self._path)
             elif words[0] == "export":
                 self._exports += 1
+            elif words[0] == "hammer" and words[1:] and rest:
+                self._hammered[self._path, rest.split()[0]] = words[1]
             elif words[0] in ("map", "mapat", "mremap") and rest:
                 self._sources[self._path, rest.split()[0]] = self._source(words)
             elif words[0] == "reap" and words[1:]:
@@ -171,11 +174,11 @@ class Scene:
         return _EVENTS.get(verb)
 
     def _subject(self, call: str) -> str:
-        """Return the mapping that an operation names first, in words; empty if it names none."""
-        found = re.search(r" (map\d+)\b", call)
+        """Return the mapping that an operation, or its hammer, is of, in words; empty if there is none."""
+        found = re.search(r" ((map|ham)\d+)\b", call)
         if found is None:
             return ""
-        name = found[1]
+        name = self._hammered.get((self._path, found[1]), found[1])
         kind = _KINDS.get(self._known(name), "mapping")
         alike = {one for (path, one) in self._sources if path == self._path[: len(path)]}
         said = f"{kind} {name}" if len(alike) > 1 else kind

@@ -192,7 +192,9 @@ class _Run:
 
     def told(self) -> str:
         """Return the words of its entries."""
-        return f"{self.kind} to {_words(self.value)}" if self.step else self.kind
+        if self.step and _is_number(self.value):
+            return f"{self.value - self.last + self.first:#x} to {self.value:#x}"
+        return self.kind
 
 
 def _is_number(value: object) -> TypeGuard[int]:

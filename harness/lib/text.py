@@ -30,6 +30,13 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
 
 
+def part_of(count: int, total: int, noun: str) -> str:
+    """Return a part of a number of things: ``3 of 4 pages``, ``all 4 pages``, ``the only page``."""
+    if count < total:
+        return f"{count} of {counted(total, noun)}"
+    return f"the only {noun}" if total == 1 else f"all {counted(total, noun)}"
+
+
 def slug(text: str, limit: int = 80, empty: str = "series") -> str:
     """Return ``text`` as a part of a file name, at most ``limit`` characters; ``empty`` if none is left."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:limit] or empty

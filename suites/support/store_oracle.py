@@ -15,8 +15,9 @@ from harness.actor.hammer import Counts, Hammer
 from harness.actor.handles import Mapping
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Fault
+from harness.actor.transcript import latest_operation
 from harness.lib.errors import HarnessError
-from harness.lib.text import counted
+from harness.lib.text import part_of
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 
@@ -35,8 +36,9 @@ def require_none_landed(before: Sequence[Counts], after: Sequence[Counts]) -> No
     count = landed(after) - landed(before)
     tries = sum(map(_tries, after)) - sum(map(_tries, before))
     if count:
+        part = f"{'all' if count == tries else f'{count} of'} {_accesses(tries)}"
         raise Mismatch(
-            f"{count} of {_accesses(tries)} still reached the device",
+            f"{part} to {latest_operation().subject or 'the mapping'} still reached the device",
             expected="SIGBUS for every access",
             seen=f"{_accesses(count)} that landed",
             compared="accesses still reached the device",
@@ -94,10 +96,10 @@ class Oracle:
         others = [word for word in words if word != OURS]
         if not owner and not others:
             return
-        what = counted(len(words), "page" if self.stride == PAGE else "word")
-        clause = f"{len(others)} of {what} of the range did not keep what the owner wrote"
+        what = part_of(len(others), len(words), "page" if self.stride == PAGE else "word")
+        clause = f"{what} of the range did not keep what the owner wrote"
         if THEIRS in others:
-            clause = f"{len(others)} of {what} of the range could still be written by the client"
+            clause = f"{what} of the range could still be written by the client"
         raise Mismatch(
             clause,
             expected=f"{OURS:#010x}, which the owner wrote, in every word",
