@@ -63,11 +63,12 @@ def record(
     *,
     entry: Entry = BAD,
     base: BaseAnswer | None = NEW,
+    second: Verdict = Verdict.CONFORMS,
     console: str = "",
     transcript: str = "> open dev1\nok\n> map buf1\nerrno EINVAL\n",
     **evidence: Any,
 ) -> Path:
-    """Record a run in which one scenario has this verdict, another conforms, and one is inherited.
+    """Record a run in which one scenario has this verdict, another has ``second``, and one is inherited.
 
     ``console`` is the name of a console in tests/data/consoles, of which the splat is the scenario's.
     """
@@ -90,7 +91,9 @@ def record(
         if base is not None:
             journal.compared(entry.id, base)
     journal.started(GOOD.id)
-    journal.ended(GOOD.id, Verdict.CONFORMS)
+    journal.ended(GOOD.id, second, failure="second", deviation=Deviation("the device's words", "SIGBUS"))
+    if second is not Verdict.CONFORMS:
+        journal.compared(GOOD.id, NEW)
     journal.started(OLD.id)
     journal.ended(OLD.id, Verdict.VIOLATES, reason="It does not count.", failure="old")
     journal.compared(OLD.id, BaseAnswer(Verdict.VIOLATES, failure="old"))

@@ -153,18 +153,19 @@ def test_summary_of_many_faults_is_small_enough(tmp_path: Path) -> None:
     results = posted(tmp_path)
     journal = results.journal()
     entries = [
-        Entry(f"suites/test_a.py::test_{n}", Kind.SCENARIO, "x" * 200, (f"A-{n}",)) for n in range(400)
+        Entry(f"suites/test_a.py::test_{n}", Kind.SCENARIO, "&" * 900, (f"A-{n}",)) for n in range(400)
     ]
     journal.plan([*entries, OLD])
     journal.run_started()
     for number, entry in enumerate(entries):
         path = results.transcript(entry.id)
-        path.write_text("> map buf1\n" + "&" * 20000 + "\n")
+        path.write_text(f"> map {'&' * 400}\n{'&' * 400}\n" * markdown.STEPS)
         journal.started(entry.id)
-        deviation = Deviation("&" * 2000, f"kind{'x' * number}", f"verb{number}", 1)
+        deviation = Deviation("&" * 2000, f"kind{'x' * number}", f"verb{number}", 2 * markdown.STEPS - 1)
         journal.ended(entry.id, Verdict.VIOLATES, transcript=path, deviation=deviation)
     journal.run_ended()
     text = markdown.render(results.dir)
     assert text.count("| A&#45;") == markdown.ROWS
     assert "and 360 other causes" in text
+    assert 0 < text.count("<pre>") < markdown.CAUSES
     assert len(text.encode()) < MAX_SUMMARY

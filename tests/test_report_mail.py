@@ -172,7 +172,7 @@ def test_mail_about_a_stage_has_the_end_of_its_log() -> None:
     assert "To see it again" not in text
 
 
-@pytest.mark.parametrize("text", [f"x\n{TAG}\ny", f"{'word ' * 12}{TAG} {'word ' * 12}{TAG}", TAG])
+@pytest.mark.parametrize("text", [f"x\n{TAG}\ny", f"{'x' * 57} {TAG} {'y' * 57} {TAG}", TAG])
 def test_b4_takes_no_tag_from_the_mail(tmp_path: Path, text: str) -> None:
     entry = Entry(BAD.id, Kind.SCENARIO, text, ("MAP-01",))
     directory = record(
@@ -252,6 +252,15 @@ def test_prefix_of_something_else_names_no_patch(tmp_path: Path, facts: dict[str
     content = mail.render(whole(tmp_path))
     assert parsed(content)["In-Reply-To"] == "<0@example.org>"
     assert "since" not in text_of(content)
+
+
+def test_mail_about_faults_of_two_patches_replies_to_neither(runs: Path) -> None:
+    content = mail.render(whole(runs.parent, second=Verdict.VIOLATES))
+    assert parsed(content)["In-Reply-To"] == "<0@example.org>"
+    for number in (2, 3):
+        assert f"  since        patch {number}: [PATCH v4 {number}/3] vfio: part {number}\n" in text_of(
+            content
+        )
 
 
 def test_prefixes_with_a_gap_name_a_range(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from harness.verdict.verdict import STAGES, Verdict
 ROWS = 40  # causes in the table
 CAUSES = 15  # with details to open
 DETAILS = 256 << 10  # bytes of all details; GitHub takes 1 MiB for the whole
-STEPS = 12  # lines of a transcript
+STEPS = 16  # lines of a transcript
 SPLAT_LINES = 40
 FINDINGS = 40
 MAX_CELL = 300  # characters of a cell
