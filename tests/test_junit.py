@@ -12,13 +12,14 @@ from typing import Any
 import junitparser
 import pytest
 import xmlschema
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from junit2htmlreport import runner as junit2html
 
+from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
-from harness.lib.errors import HarnessError
+from harness.lib.errors import ExitCode, HarnessError
 from harness.report import junit
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry, repetition_mark
@@ -119,7 +120,7 @@ def test_document_equals_the_golden_file(name: str) -> None:
     [
         (Verdict.CONFORMS, "conforms", "conforms", None),
         (Verdict.VIOLATES, "conforms", "violates", "failure"),
-        (Verdict.VIOLATES, "violates", "violates", "failure"),
+        (Verdict.VIOLATES, "violates", "violates", "skipped"),
         (Verdict.CONFORMS, "violates", "unexpectedly-conforms", "failure"),
         (Verdict.NOT_APPLICABLE, "conforms", "not-applicable", "skipped"),
         (Verdict.NOT_REACHED, "conforms", "not-reached", "skipped"),
@@ -146,7 +147,8 @@ def test_case_has_the_element_of_its_verdict(
 
 def test_expected_violation_says_so(results: ResultsFolder) -> None:
     case = run_one(results, Verdict.VIOLATES, "violates", reason="mmap() failed")
-    assert child(case, "failure").get("message") == "MAP-01 MAP-13: one. mmap() failed (as expected)"
+    assert child(case, "skipped").get("message") == "as expected: MAP-01 MAP-13: one. mmap() failed"
+    assert text_of(case, "skipped").startswith("MAP-01 MAP-13: one. mmap() failed")
 
 
 def test_folder_without_a_plan_has_no_report(tmp_path: Path) -> None:
@@ -259,6 +261,61 @@ def test_unfinished_run_is_never_green(results: ResultsFolder, end: str, message
     assert [outcome(case) for case in scenarios(root)] == [None, "skipped"]
 
 
+SAME = BaseAnswer(Verdict.VIOLATES, "it", "it")
+FINE = (Verdict.CONFORMS, "conforms", Strength.MUST, True, None)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    entries=st.lists(
+        st.tuples(
+            st.sampled_from(Verdict),  # not-reached: it is not started
+            st.sampled_from(["conforms", "violates", "kernel-died", "not-applicable"]),
+            st.sampled_from(Strength),
+            st.booleans(),  # whether it ends
+            st.sampled_from([None, SAME, BaseAnswer(Verdict.CONFORMS)]),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    repeated=st.booleans(),
+    end=st.sampled_from(["run_ended", "interrupted", "killed"]),
+)
+@example([FINE, FINE, (Verdict.VIOLATES, "conforms", Strength.MUST, True, SAME)], True, "run_ended")
+def test_report_is_red_exactly_if_the_run_fails(
+    tmp_path_factory: pytest.TempPathFactory,
+    entries: list[tuple[Verdict, str, Strength, bool, BaseAnswer | None]],
+    repeated: bool,
+    end: str,
+) -> None:
+    journal = JournalWriter(tmp_path_factory.mktemp("run"))
+    ids = [
+        f"{ONE.id}{repetition_mark(n)}" if repeated else f"{ONE.id}{n}" for n in range(1, len(entries) + 1)
+    ]
+    journal.plan(
+        replace(
+            ONE, id=name, expected=Verdict(expected), strength=strength, repetition=number if repeated else 1
+        )
+        for number, (name, (_, expected, strength, _, _)) in enumerate(zip(ids, entries, strict=True), 1)
+    )
+    journal.run_started()
+    for name, (observed, _, _, ends, base) in zip(ids, entries, strict=True):
+        if observed is Verdict.NOT_REACHED:
+            continue
+        journal.started(name)
+        if ends and observed is not Verdict.UNEXPECTEDLY_CONFORMS:
+            journal.ended(name, observed, failure="it")
+            if base is not None:
+                journal.compared(name, base)
+    if end == "interrupted":
+        journal.interrupted("SIGINT")
+    if end != "killed":
+        journal.run_ended()
+    root = load(junit.render(journal.directory))
+    red = any(outcome(case) in ("failure", "error") for case in root.iter("testcase"))
+    assert red is (read(journal.directory).exit_code not in (ExitCode.OK, ExitCode.NOTHING_APPLICABLE))
+
+
 def test_finding_is_passed(results: ResultsFolder) -> None:
     journal = results.journal()
     journal.plan([replace(ONE, strength=Strength.INFO)])
@@ -276,7 +333,7 @@ def test_finding_is_passed(results: ResultsFolder) -> None:
 
 def test_junitparser_reads_names_and_outcomes(tmp_path: Path) -> None:
     document = junitparser.JUnitXml.fromfile(str(junit_of("mixed", tmp_path)))
-    assert (document.tests, document.failures, document.errors) == (17, 5, 1)
+    assert (document.tests, document.failures, document.errors) == (17, 4, 1)
     cases = {case.name: (suite.name, case) for suite in document for case in suite}
     suite, case = cases["test_mmap_succeeds[ram-c]"]
     assert (suite, case.classname) == ("patchproof.MAP", "patchproof.MAP.test_map")

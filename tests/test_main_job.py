@@ -514,5 +514,5 @@ def test_run_of_the_base_violates(tmp_path: Path) -> None:
         for wanted in ("MAP-01", "MAP-02")
     }
     assert {case.verdict for case in by_requirement["MAP-02"]} == {"conforms"}
-    assert {(case.verdict, case.outcome) for case in by_requirement["MAP-01"]} == {("violates", "failure")}
+    assert {(case.verdict, case.outcome) for case in by_requirement["MAP-01"]} == {("violates", "skipped")}
     assert all("EINVAL" in case.text for case in by_requirement["MAP-01"])

@@ -21,8 +21,10 @@ ignores or understands: that schema gives a test case neither ``properties`` nor
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from junit_xml import TestCase, TestSuite
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
@@ -39,9 +41,11 @@ from harness.verdict.verdict import SERIES_FAULTS, STAGES, Kind, Verdict
 
 JUNIT = "junit.xml"
 PROGRAM = "patchproof"
+STAGES_SUITE = "stages"
 RUN = "run"  # the test case that says whether the run came to its own end
 
 _Words = Callable[[str], str]
+_Properties = Mapping[str, str]
 
 
 def write(directory: Path) -> Path:
@@ -57,12 +61,14 @@ def write(directory: Path) -> Path:
 def render(directory: Path, *, host_paths: bool = False) -> bytes:
     """Return the XML document in UTF-8; it is valid whatever characters the guest printed.
 
-    - A violation is a failure even if it was expected: the file reports what the kernel does.
-    - A violation that the base has, too, is skipped: it fails no run, and its message says so.
+    The document has a failure or an error exactly if the exit code of the run is 1, 2 or 130.
+
+    - A violation is a failure.  One that the manifest expects, or that the base has, too, fails no run: it is
+      skipped, and its message says so.
     - A finding is passed.
     - What was not reached is skipped, with one short line.  It was not tested, so it neither failed nor
-      went wrong, and hundreds of errors would hide the stage that is one.  The document is not green
-      for that: the stage is a failure or an error, or else the test case ``run`` is an error.
+      went wrong, and hundreds of errors would hide the stage that is one.  If no stage failed, the
+      test case ``run`` is an error.
     - The kernel's own test programs are a suite of their own: each program, and each result that
       it reported, is a test case.
     - If repetitions of a scenario differ, those with the less frequent verdicts are
@@ -78,22 +84,23 @@ def render(directory: Path, *, host_paths: bool = False) -> bytes:
     facts = read_facts(directory)
     hide = (lambda text: text) if host_paths else hider(record, facts)
     document = _Document(record, directory, lambda text: hide(visible(text)))
-    document.add_properties(suite_properties(record, facts, host_paths=host_paths))
-    xml: bytes = ET.tostring(document.finish(), encoding="utf-8", xml_declaration=True)
+    root = document.root(suite_properties(record, facts, host_paths=host_paths))
+    ET.indent(root)
+    xml: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return xml + b"\n"
 
 
 class _Document:
-    """The document of a run; ``words`` makes any text fit for it."""
+    """The test cases of a run, by suite; ``words`` makes any text fit for the document."""
 
     def __init__(self, record: Record, directory: Path, words: _Words) -> None:
         self._record = record
         self._directory = directory
         self._words = words
-        self._suites: dict[str, ET.Element] = {}
         self._titles = requirements.load().groups
-        for name in ("stages", *self._titles):
-            self._suite(name)
+        self._suites: dict[str, list[tuple[TestCase, _Properties]]] = {
+            name: [] for name in (STAGES_SUITE, *self._titles)
+        }
         differing = record.differing.values()
         self._differs = {one.entry.id: tally(each) for each in differing for one in each}
         self._outliers = {one.entry.id for each in differing for one in deviating(each)}
@@ -101,132 +108,129 @@ class _Document:
             self._add(result)
         self._add_run()
 
-    def add_properties(self, properties: dict[str, str]) -> None:
-        """Add the properties of the run, to the first suite."""
-        self._suites["stages"].insert(0, self._properties(properties))
-
-    def finish(self) -> ET.Element:
-        """Return the root, with the counts of each suite that has a test case."""
+    def root(self, properties: _Properties) -> ET.Element:
+        """Return the root element; the suite of the stages has the ``properties`` of the run."""
         root = ET.Element("testsuites", {"name": PROGRAM})
-        root.extend(suite for suite in self._suites.values() if suite.find("testcase") is not None)
-        for suite in root:
-            suite.attrib |= _counts(suite)
-            # The schema of Jenkins has this number for a suite, and not for all together.
-            suite.set("skipped", str(len(suite.findall("testcase/skipped"))))
-            if self._record.started:
-                suite.set("timestamp", self._words(self._record.started[: len("2026-02-26T20:22:11")]))
-        root.attrib |= _counts(root)
-        ET.indent(root)
+        for name, cases in self._suites.items():
+            if cases:
+                title = {"title": self._titles[name]} if name in self._titles else {}
+                root.append(self._suite(name, cases, properties if name == STAGES_SUITE else title))
+        for count in ("tests", "failures", "errors"):
+            root.set(count, str(sum(int(suite.attrib[count]) for suite in root)))
+        root.set("time", f"{sum(float(suite.attrib['time']) for suite in root):.3f}")
         return root
 
-    def _suite(self, name: str) -> ET.Element:
-        if name not in self._suites:
-            suite = self._suites[name] = ET.Element("testsuite", {"name": f"{PROGRAM}.{self._words(name)}"})
-            if name in self._titles:
-                suite.append(self._properties({"title": self._titles[name]}))
-        return self._suites[name]
+    def _suite(
+        self, name: str, cases: list[tuple[TestCase, _Properties]], properties: _Properties
+    ) -> ET.Element:
+        suite = TestSuite(
+            f"{PROGRAM}.{self._words(name)}",
+            [case for case, _ in cases],
+            timestamp=self._words(self._record.started[: len("2026-02-26T20:22:11")]),
+            properties={self._words(each): self._words(value) for each, value in properties.items()},
+        )
+        element: ET.Element = suite.build_xml_doc()
+        # The schema of Jenkins has no number of disabled tests, and at most milliseconds.
+        del element.attrib["disabled"]
+        element.set("time", f"{float(element.attrib['time']):.3f}")
+        for case, (_, pairs) in zip(element.iter("testcase"), cases, strict=True):
+            # junit_xml has no properties of a test case.  They come first, as pytest writes them.
+            told = ET.Element("properties")
+            for each, value in pairs.items():
+                ET.SubElement(told, "property", {"name": each, "value": self._words(value)})
+            case.insert(0, told)
+        return element
 
     def _add(self, result: Result) -> None:
         """Add the test case of a result, and those of the results that a test program reported."""
         entry = result.entry
-        case = self._case(*_place(result))
-        if entry.kind is Kind.SCENARIO:
-            case.set("file", self._words(entry.id.partition("::")[0]))
-        if result.duration is not None:
-            case.set("time", f"{result.duration:.3f}")
+        suite, classname, name = _place(result)
         differs = self._differs.get(entry.id, "")
-        case.append(self._properties(case_properties(result, differs)))
+        case = self._case(suite, classname, name, case_properties(result, differs))
+        case.elapsed_sec = result.duration
+        if entry.kind is Kind.SCENARIO:
+            case.file = self._words(entry.id.partition("::")[0])
         self._judge(case, result, differs if entry.id in self._outliers else "")
         for one in result.cases:
             self._add_reported(result, one)
 
-    def _judge(self, case: ET.Element, result: Result, deviation: str) -> None:
+    def _judge(self, case: TestCase, result: Result, deviation: str) -> None:
         """Add the outcome of a result, unless it is passed.
 
         ``deviation`` is the tally of its repetitions if their most frequent verdict is another one.
         """
         verdict, said = result.verdict, headline(result)
-        if result.as_expected and verdict is result.entry.expected:
-            said += " (as expected)"
-        if result.inherited:
-            self._outcome(case, "skipped", verdict, f"inherited, as the base does the same: {said}", result)
-        elif verdict is Verdict.NOT_REACHED:
-            self._outcome(case, "skipped", verdict, f"not reached: {result.reason}")
-        elif verdict in SERIES_FAULTS and not result.is_finding:
-            self._outcome(case, "failure", verdict, said, result)
+        faulty = verdict in SERIES_FAULTS and not result.is_finding
+        if faulty and not result.as_expected and not result.inherited:
+            self._tell(case.add_failure_info, said, self._text(result), verdict)
         elif verdict is Verdict.HARNESS_ERROR and not result.is_finding:
-            self._outcome(case, "error", verdict, said, result)
+            self._tell(case.add_error_info, said, self._text(result), verdict)
         elif deviation:
             said = f"Most repetitions have another verdict: {deviation}"
-            self._outcome(case, "error", "differs", said, result)
+            self._tell(case.add_error_info, said, self._text(result), "differs")
+        elif faulty:
+            why = "inherited, as the base does the same" if result.inherited else "as expected"
+            self._tell(case.add_skipped_info, f"{why}: {said}", self._text(result))
+        elif verdict is Verdict.NOT_REACHED:
+            self._tell(case.add_skipped_info, f"not reached: {result.reason}")
         elif verdict is Verdict.NOT_APPLICABLE:
-            self._outcome(case, "skipped", verdict, result.reason)
+            self._tell(case.add_skipped_info, result.reason.strip() or verdict)
 
     def _add_reported(self, result: Result, reported: Case) -> None:
         """Add the test case of a result that a program reported; it shares the program's origin."""
         program = result.entry.id.removeprefix("selftests/").replace("/", ".")
-        case = self._case("selftests", f"selftests.{program}", reported.name)
-        case.append(self._properties({"verdict": reported.verdict}))
-        message = reported.reason.partition("\n")[0] or str(reported.verdict)
+        properties = {"verdict": reported.verdict}
+        case = self._case("selftests", f"selftests.{program}", reported.name, properties)
+        message = reported.reason.strip().partition("\n")[0] or str(reported.verdict)
+        text = f"{result.entry.id}: {reported.name}\n{reported.reason}"
         if reported.verdict is Verdict.NOT_APPLICABLE:
-            self._outcome(case, "skipped", reported.verdict, message)
+            self._tell(case.add_skipped_info, message)
+        elif reported.verdict is Verdict.VIOLATES and result.inherited:
+            self._tell(case.add_skipped_info, f"inherited, as the base does the same: {message}", text)
         elif reported.verdict is Verdict.VIOLATES:
-            tag = "skipped" if result.inherited else "failure"
-            prefix = "inherited, as the base does the same: " if result.inherited else ""
-            text = f"{result.entry.id}: {reported.name}\n{reported.reason}"
-            self._outcome(case, tag, reported.verdict, f"{prefix}{message}", text=text)
+            self._tell(case.add_failure_info, message, text, reported.verdict)
 
     def _add_run(self) -> None:
         """Add the test case of the run itself: an error if it was cut off, or nothing else shows it."""
         record = self._record
         left = sum(one.verdict is Verdict.NOT_REACHED for one in record.results)
-        red = any(
-            case.find(tag) is not None
-            for suite in self._suites.values()
-            for case in suite.iter("testcase")
-            for tag in ("failure", "error")
-        )
-        case = self._case("stages", "stages", RUN)
+        cases = (case for suite in self._suites.values() for case, _ in suite)
         if record.interrupted:
             message = f"The run was interrupted ({record.interrupted})."
         elif not record.complete:
             message = "The run did not come to its own end: it goes on, was killed, or its disk is full."
-        elif left and not red:
+        elif left and not any(case.is_failure() or case.is_error() for case in cases):
             message = "The run ended before everything was tested."
         else:
             message = ""
         verdict = Verdict.HARNESS_ERROR if message else Verdict.CONFORMS
-        case.append(self._properties({"verdict": verdict, "expected": Verdict.CONFORMS}))
+        properties = {"verdict": verdict, "expected": Verdict.CONFORMS}
+        case = self._case(STAGES_SUITE, STAGES_SUITE, RUN, properties)
+        if message and left:
+            message += f" Not reached: {left} of {counted(len(record.results), 'test')}."
         if message:
-            if left:
-                message += f" Not reached: {left} of {counted(len(record.results), 'test')}."
-            self._outcome(case, "error", verdict, message)
+            self._tell(case.add_error_info, message, "", verdict)
 
-    def _case(self, suite: str, classname: str, name: str) -> ET.Element:
-        attributes = {"classname": f"{PROGRAM}.{self._words(classname)}", "name": self._words(name)}
-        return ET.SubElement(self._suite(suite), "testcase", attributes)
+    def _case(self, suite: str, classname: str, name: str, properties: _Properties) -> TestCase:
+        """Add a test case to a suite, without an outcome."""
+        case = TestCase(self._words(name), f"{PROGRAM}.{self._words(classname)}")
+        self._suites.setdefault(suite, []).append((case, properties))
+        return case
 
-    def _outcome(
-        self, case: ET.Element, tag: str, kind: str, message: str, of: Result | None = None, text: str = ""
-    ) -> None:
-        """Add an outcome: a message of one line, and the text of a result, or else this one."""
+    def _text(self, result: Result) -> str:
+        return failure_text(result, self._directory)
+
+    def _tell(self, add: Callable[..., object], message: str, text: str = "", *kind: str) -> None:
+        """Add an outcome by a method of TestCase: a message of one line, and the text, or that line again."""
         line = " ".join(self._words(message).split())
-        element = ET.SubElement(case, tag, {"type": kind, "message": line})
-        told = failure_text(of, self._directory) if of is not None else text
-        element.text = self._words(told) or line
-
-    def _properties(self, pairs: dict[str, str]) -> ET.Element:
-        element = ET.Element("properties")
-        for name, value in pairs.items():
-            ET.SubElement(element, "property", {"name": self._words(name), "value": self._words(value)})
-        return element
+        add(line, self._words(text) or line, *kind)
 
 
 def _place(result: Result) -> tuple[str, str, str]:
     """Return the suite of a result, and the classname and name of its test case."""
     entry = result.entry
     if entry.kind in STAGES and "::" not in entry.id:
-        return "stages", "stages", entry.id
+        return STAGES_SUITE, STAGES_SUITE, entry.id
     if entry.kind is Kind.MACHINE:
         return "machines", "machines", entry.id
     if entry.kind is Kind.SELFTEST:
@@ -235,16 +239,3 @@ def _place(result: Result) -> tuple[str, str, str]:
     file, _, name = entry.id.rpartition("::")
     module = file.removeprefix("suites/").removesuffix(".py").replace("/", ".").replace("::", ".")
     return group, f"{group}.{module}" if module else group, name
-
-
-def _counts(element: ET.Element) -> dict[str, str]:
-    """Return the counts and the time of a suite, or of all."""
-    cases = list(element.iter("testcase"))
-    found = {tag: sum(case.find(tag) is not None for case in cases) for tag in ("failure", "error")}
-    seconds = sum(float(case.get("time", 0)) for case in cases)
-    return {
-        "tests": str(len(cases)),
-        "failures": str(found["failure"]),
-        "errors": str(found["error"]),
-        "time": f"{seconds:.3f}",
-    }
