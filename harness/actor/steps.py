@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.lib.errors import UsageError
@@ -80,9 +80,18 @@ class Step:
             return f"{self.text} ".startswith(_MEASURED_STEPS)
         return self.verb in MEASURED
 
+    @property
+    def polled(self) -> bool:
+        """True if a scenario may have repeated the operation until this reply."""
+        return bool(self.actor) and self.verb in POLLED and not self.wanted and not self.measured
+
     def conforms(self, reply: str) -> bool:
-        """Return whether a reply matches ``wanted``."""
-        return matches(self.wanted, reply)
+        """Return whether a reply matches ``wanted``; never without a pattern."""
+        return bool(self.wanted) and matches(self.wanted, reply)
+
+    def repeats(self, reply: str) -> bool:
+        """Return whether a reply is the recorded answer; of an error only the errno counts."""
+        return self.reply is not None and _same(self.reply.split(), reply.split())
 
 
 @dataclass(frozen=True)
@@ -119,8 +128,12 @@ def _matches(one: str, reply: str) -> bool:
     wanted, words = one.split(), reply.split()
     if wanted[-1:] == ["*"]:
         words[len(wanted) - 1 :] = ["*"]
-    elif wanted[:1] == ["error"]:
-        words[2:] = wanted[2:]
+    return _same(wanted, words)
+
+
+def _same(wanted: Sequence[str], words: Sequence[str]) -> bool:
+    if wanted[:1] == ["error"]:
+        wanted, words = wanted[:2], words[:2]
     return len(wanted) == len(words) and all(map(_equal, wanted, words))
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.cli import commands, compare, report
+from harness.cli import commands, compare, report, reproduce
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
@@ -208,6 +208,16 @@ def parser() -> argparse.ArgumentParser:
         "report junit results/latest -o junit.xml",
     )
     report.add_arguments(reporting)
+
+    again = add(
+        "reproduce",
+        reproduce.reproduce,
+        "do a scenario of a stored run again by its transcript, and tell whether it shows the same; exit "
+        "code 0 if it conforms now, 1 if it shows again, 2 if that could not be said",
+        "reproduce results/latest test_mmap_after_a_revoke",
+    )
+    reproduce.add_arguments(again)
+    _add_qemu(again)
 
     comparing = add(
         "compare",

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.actor import steps
-from harness.actor.steps import POLLED, Recording, Step
+from harness.actor.steps import Recording, Step
 from harness.klog.fingerprint import constant_parts
 from harness.lib.errors import UsageError
 from harness.report.evidence import located
@@ -70,14 +70,9 @@ class Claim:
             if step.measured:
                 yield f"measured {step.line}"
         for step, following in pairwise(self.needed):
-            if _waits(step) and following.line != self.line:
+            if step.polled and following.line != self.line:
                 same = (step.actor, step.text) == (following.actor, following.text)
                 yield f"left-out {step.line}" if same else f"polled {step.line}"
-
-
-def _waits(step: Step) -> bool:
-    """Return whether a scenario may have repeated a step until this reply."""
-    return bool(step.actor) and step.verb in POLLED and not step.wanted and not step.measured
 
 
 def claim_of(result: Result, directory: Path) -> Claim:

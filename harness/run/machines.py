@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from harness.actor import load
 from harness.guest import kmemleak
@@ -22,7 +23,6 @@ from harness.lib.errors import BootTimeoutError, HarnessError
 from harness.lib.files import write_atomically
 from harness.lib.progress import Progress
 from harness.run import positive_control
-from harness.run.importer_module import ImporterModule
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.verdict import detector
@@ -32,6 +32,13 @@ from harness.vm.accelerator import Accelerator
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
 from harness.vm.ssh import SshLostError, SshTimeoutError
+
+
+class ModuleSource(Protocol):
+    """Where the test importer comes from; harness.run.importer_module.ImporterModule builds it."""
+
+    def path(self) -> Path:
+        """Return the file of the module.  Raises PatchproofError if there is none."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class TestedSoftware:
     dialect: str
     interfaces: Interfaces
     accelerator: Accelerator
-    importer: ImporterModule
+    importer: ModuleSource
     tree: Tree | None = None
 
 
