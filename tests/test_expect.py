@@ -101,6 +101,24 @@ REVOKED = "revoke dev1 buf1|ok"
             "",
         ),
         (
+            "pagetable map1|ok 0x0-0x2000:pte:USR",
+            *("==", ((0, 0x2000),), ((0, 0x4000),)),
+            "The page table of the owner's mapping was not as expected.",
+            "",
+        ),
+        (
+            "touch map1|ok pages=4 faults=4",
+            *("==", 4, 1),
+            "Touching the owner's mapping took the wrong number of page faults.",
+            "",
+        ),
+        (
+            "host word ram 0x10|ok 0x00000007",
+            *("==", 7, 8),
+            "The device's memory, as the host sees it, had the wrong content.",
+            "ok 0x00000008",
+        ),
+        (
             "wakeups dev1|ok 0",
             *("==", 0, 1),
             "Expected 1, but saw 0.",

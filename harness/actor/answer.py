@@ -72,7 +72,16 @@ def statement(
     verb = latest.call.partition(" ")[0]
     if verb == "touch" and operator == "==" and latest.reply.endswith(f" faults={seen}"):
         return f"touching {latest.subject} took the wrong number of page faults"
+    if verb == "pagetable" and operator == "==" and _is_of_a_page_table(seen):
+        return f"the page table of {latest.subject} was not as expected"
     return _VALUES.get(verb, "").format(latest.subject) if answered else ""
+
+
+def _is_of_a_page_table(value: object) -> bool:
+    """Return whether a value is what PageTable.where() or PageTable.caching() returns."""
+    if isinstance(value, tuple):
+        return all(isinstance(one, tuple) for one in value)
+    return isinstance(value, frozenset) and all(isinstance(one, str) for one in value)
 
 
 def call_of(latest: Operation) -> str:
