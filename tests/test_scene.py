@@ -124,3 +124,20 @@ def test_operation_in_flight_is_answered_by_its_finish(tmp_path: Path) -> None:
     asked = played(tmp_path, begun, "@client finish below|sigbus code=adrerr offset=0x0")
     assert (asked.call, asked.text) == ("load32 map1 0", "@client finish below")
     assert (asked.reply, asked.line) == ("sigbus code=adrerr offset=0x0", 19)
+
+
+def test_top_level_actors_have_mappings_of_their_own(tmp_path: Path) -> None:
+    transcript = Transcript(tmp_path / "transcript.txt")
+    one, other = transcript.actor("c"), transcript.actor("python")
+    for actor, line, reply in (
+        (one, "open vfio 0000:02:00.0", "ok dev1 bars=2:0x4000000"),
+        (one, "map dev1 bar=2 length=0x1000", "ok map1"),
+        (other, "map buf1 length=0x1000", "ok map1"),
+    ):
+        transcript.operation(line, actor, "c" if actor == one else "python")
+        transcript.reply(reply)
+    transcript.operation("load32 map1 0", one, "c")
+    assert latest_operation().subject == "the owner's device-fd mapping"
+    transcript.operation("load32 map1 0", other, "python")
+    assert latest_operation().subject == "the other process's mapping"
+    transcript.close()

@@ -51,6 +51,10 @@ _LOW_POWER = {"exit": ("the device left low power", "the exit from low power")}
 _INTO_LOW_POWER = ("the device was put into low power", "the entry into low power")
 
 
+#: A process: the number of its top-level actor, and the names of the children down to it.
+Path = tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Operation:
     """An operation or step in a transcript: its text without the mark, its line, from 1 (0: there is none).
@@ -77,19 +81,19 @@ class Scene:
 
     def __init__(self) -> None:
         self._latest = Operation()
-        self._path: tuple[str, ...] = ()
-        self._openers: set[tuple[str, ...]] = set()
-        self._sources: dict[tuple[tuple[str, ...], str], str] = {}
-        self._hammered: dict[tuple[tuple[str, ...], str], str] = {}
+        self._path: Path = ()
+        self._openers: set[Path] = set()
+        self._sources: dict[tuple[Path, str], str] = {}
+        self._hammered: dict[tuple[Path, str], str] = {}
         self._exports = 0
-        self._under_way: dict[tuple[str, ...], str] = {}
+        self._under_way: dict[Path, str] = {}
         self._event = ""  # the latest one that is not minor
         self._then = ""  # the latest minor one after it
 
-    def begin(self, text: str, line: int) -> Operation:
-        """Return the operation whose reply is still to come."""
+    def begin(self, text: str, line: int, actor: int = 1) -> Operation:
+        """Return the operation of a top-level ``actor``, or of its children, whose reply is still to come."""
         words = text.split()
-        path = []
+        path = [str(actor)]
         begins = False
         while words and words[0][:1] in ("@", "&"):
             begins |= words[0][0] == "&"
@@ -109,14 +113,14 @@ class Scene:
         """Return the latest operation with its reply."""
         latest = self._latest
         words = latest.text.split()
-        if not any(word[:1] == "&" for word in words[: len(self._path)]):
+        if not any(word[:1] == "&" for word in words[: len(self._path) - 1]):
             if "finish" in words and not reply.startswith("timeout"):
                 self._under_way.pop(self._path, None)
             self._learn(latest.call, reply)
         self._latest = replace(latest, reply=reply, since=self._moment())
         return self._latest
 
-    def _moment(self, besides: tuple[str, ...] | None = None) -> str:
+    def _moment(self, besides: Path | None = None) -> str:
         """Return the clause for now; a call of the process ``besides`` is not under way."""
         calls = (call for path, call in self._under_way.items() if path != besides)
         during = [event[1] for call in calls if (event := self._event_of(call))]
@@ -182,7 +186,7 @@ class Scene:
         kind = _KINDS.get(self._known(name), "mapping")
         alike = {one for (path, one) in self._sources if path == self._path[: len(path)]}
         said = f"{kind} {name}" if len(alike) > 1 else kind
-        who = _name(self._path[-1]) if self._path else self._first()
+        who = _name(self._path[-1]) if self._path[1:] else self._first()
         return f"{who}'s {said}" if who.startswith("the ") else f"the {said} of {who}"
 
     def _known(self, name: str) -> str:
@@ -193,8 +197,10 @@ class Scene:
         return ""
 
     def _first(self) -> str:
-        """Return a word for the first process: the owner if it opened a device."""
-        return "the owner" if () in self._openers or not self._openers else "the first process"
+        """Return a word for a top-level process: the owner if it opened a device."""
+        if self._path in self._openers or not self._openers:
+            return "the owner"
+        return "the first process" if self._path == ("1",) else "the other process"
 
 
 def _is_minor(words: list[str]) -> bool:

@@ -114,7 +114,7 @@ class Transcript:
         if actor != self._current:
             self._line(f"! actor {actor} {kind}")
             self._current = actor
-        self._begin("> ", line)
+        self._begin("> ", line, actor)
 
     def reply(self, line: str) -> None:
         """Write the reply to the latest operation or step."""
@@ -151,10 +151,10 @@ class Transcript:
         lines.insert(place, f"= {_plain(wanted)}")
         write_atomically(self.path, "\n".join(lines))
 
-    def _begin(self, mark: str, line: str) -> None:
+    def _begin(self, mark: str, line: str, actor: int = 0) -> None:
         text = _plain(line)
         self._line(mark + text)
-        _LATEST.set(self._scene.begin(text, self._lines))
+        _LATEST.set(self._scene.begin(text, self._lines, actor))
 
     def _line(self, text: str) -> None:
         if self._stream is None:
