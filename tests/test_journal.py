@@ -81,7 +81,9 @@ def test_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"run": "x", "entries": [{"id": "x"}]}'])
 def test_damaged_plan_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "plan.json").write_text(content)
-    with pytest.raises(HarnessError, match=r"plan\.json is not a plan that can be read"):
+    with pytest.raises(
+        HarnessError, match=r"plan\.json is (damaged, or cut off|not a plan that this version)"
+    ):
         read(tmp_path)
 
 

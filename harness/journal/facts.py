@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from harness.lib.errors import HarnessError
+from harness.lib.text import printable
 
 RUN = "run.json"
+_WITHOUT = "Remove the file to have reports without them."
 #: The facts that stay equal in all parts of a resumed run, and their descriptions for a message.
 IDENTITY = {
     "series": "the name of the series",
@@ -92,10 +94,14 @@ def read_facts(directory: Path) -> Mapping[str, object]:
         facts = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise HarnessError(f"The facts of the run cannot be read: {path} is not JSON ({error}).") from error
+    except OSError as error:
+        raise HarnessError(f"The facts of the run cannot be read: {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise HarnessError(
+            f"The facts of the run cannot be read: {path} is not JSON ({printable(str(error))}). {_WITHOUT}"
+        ) from error
     if not isinstance(facts, dict):
-        raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object.")
+        raise HarnessError(f"The facts of the run cannot be read: {path} holds no JSON object. {_WITHOUT}")
     return facts
 
 

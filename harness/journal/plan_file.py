@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.shard import Shard
+from harness.lib.text import printable
 from harness.verdict.record import Entry
 from harness.verdict.verdict import IN_GUEST, Kind, Strength, Verdict
 
@@ -73,8 +75,8 @@ def read(directory: Path) -> Plan:
     Raises HarnessError if there is none, or it cannot be read.
     """
     path = directory / PLAN
+    content = _content(directory, path)
     try:
-        content = json.loads(path.read_bytes())
         entries = tuple(
             Entry(
                 id=str(entry["id"]),
@@ -92,10 +94,31 @@ def read(directory: Path) -> Plan:
         part = content.get("shard")
         shard = None if part is None else Shard(int(part["number"]), int(part["total"]))
         return Plan(str(content["run"]), entries, shard, "" if part is None else str(part["selection"]))
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        missing = f"there is no member {error}" if isinstance(error, KeyError) else str(error)
+        raise HarnessError(
+            f"{path} is not a plan that this version of the program can read: {printable(missing)}. Another "
+            "version wrote it, or it is damaged. Use that version, or start a new run."
+        ) from error
+
+
+def _content(directory: Path, path: Path) -> Any:
+    """Return what the file of the plan holds; raise HarnessError if that is no JSON."""
+    try:
+        return json.loads(path.read_bytes())
     except FileNotFoundError as error:
+        if not directory.exists():
+            raise HarnessError(f"There is no folder {directory}.") from error
         raise HarnessError(
             f"{directory} holds no {PLAN}: it is not the results folder of a run, or the run was ended "
             "before its plan was made."
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise HarnessError(f"{path} is not a plan that can be read ({error!r}).") from error
+    except OSError as error:
+        raise HarnessError(
+            f"{directory} cannot be read as the results folder of a run: {path}: {error.strerror}."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise HarnessError(
+            f"{path} is damaged, or cut off: it is not JSON ({printable(str(error))}). Without it "
+            "nothing can be told of the run; start a new one."
+        ) from error

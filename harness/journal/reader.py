@@ -33,14 +33,14 @@ def read(directory: Path) -> Record:
 
     The consoles are searched for splats again, with the present table (see rescan()).
 
-    Raises HarnessError if there is no readable plan.
+    Raises HarnessError if there is no readable plan, or the events cannot be read.
     """
     planned = plan_file.read(directory)
     joined = _Join(planned.own)
     for number, raw in enumerate(jsonl.whole_lines(directory / EVENTS), 1):
         try:
             event = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             event = None
         if isinstance(event, dict):
             joined.add(event, number)

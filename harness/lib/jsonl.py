@@ -28,12 +28,15 @@ def append(path: Path, event: str, **members: object) -> None:
 def whole_lines(path: Path) -> list[bytes]:
     """Return the lines of the file that end with a newline; an empty list if there is no file.
 
-    An unfinished last line, which a killed writer leaves, is not among them.
+    An unfinished last line, which a killed writer leaves, is not among them.  Raises HarnessError
+    if the file cannot be read.
     """
     try:
         return path.read_bytes().split(b"\n")[:-1]
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise HarnessError(f"The events in {path} cannot be read: {error.strerror}.") from error
 
 
 def remove_unfinished_line(path: Path) -> None:
