@@ -264,7 +264,7 @@ def end_in_every_order(owner: Actor, ram: Function, guest: Guest, via: str, happ
         else:
             assert mapping.load32(0) == GONE[0]
         end(order, buffer, mapping, device)
-    assert count_dmabufs(guest) == before
+    assert count_dmabufs(guest) == before, "the kernel has another number of DMABUFs"
     guest.unbind(ram)
 
 
@@ -337,7 +337,7 @@ def test_the_last_mapping_may_end_after_the_device(
     buffer.close()
     device.close()
     guest.unbind(ram)
-    assert count_dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1, "the kernel has another number of DMABUFs"
     assert client_mapping.pages() == GONE
     end_by: dict[str, Callable[[], None]] = {
         "unmap": client_mapping.unmap,
@@ -347,7 +347,7 @@ def test_the_last_mapping_may_end_after_the_device(
     end_by[how]()
     if how != "unmap":
         c_owner.reap(client)
-    assert count_dmabufs(guest) == before
+    assert count_dmabufs(guest) == before, "the kernel has another number of DMABUFs"
 
 
 @requirement("LIFE-10")
@@ -414,7 +414,8 @@ def test_dmabufs_that_outlive_their_device_leave_no_memory(
     def outlived(devices: int) -> None:
         for number in range(devices):
             device = c_owner.open(ram.address, ("group", "cdev")[number % 2])
-            assert c_owner.close_device_first(device, RAM_BAR, RANGES, AT_ONCE) == AT_ONCE
+            faults = c_owner.close_device_first(device, RAM_BAR, RANGES, AT_ONCE)
+            assert faults == AT_ONCE, "loads after the close did not all end in SIGBUS"
 
     outlived(2)
     before = Slabs.of(guest)
@@ -481,4 +482,4 @@ def test_an_o_path_descriptor_may_outlive_the_file(c_owner: Actor, ram: Function
     device.close()
     path.close()
     guest.unbind(ram)
-    assert count_dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1, "the kernel has another number of DMABUFs"

@@ -287,12 +287,12 @@ def test_a_killed_client_leaves_no_dmabuf(
     client_mapping = client.map(owner.give(buffer, client))
     buffer.close()
     assert client_mapping.stamp(seed=0x6F) is None
-    assert count_dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1, "the kernel has another number of DMABUFs"
     if busy:
         client_mapping.hammer(THEIRS, threads=2).counts(more=PAGES)
     owner.signal(client, "kill")
     assert owner.reap(client) == "signal=9"
-    assert count_dmabufs(guest) == before
+    assert count_dmabufs(guest) == before, "the kernel has another number of DMABUFs"
     assert view.stamp(seed=0x70) is None
     require_pages(stamped(0x70), other, owner.map(owner.export(device, RAM_BAR, SPAN)))
 
@@ -387,10 +387,10 @@ def test_a_dmabuf_queued_to_a_killed_client_is_freed(owner: Actor, ram: Function
     other = owner.export(device, RAM_BAR, SPAN)
     send(other, client)
     other.close()
-    assert count_dmabufs(guest) == before + 2
+    assert count_dmabufs(guest) == before + 2, "the kernel has another number of DMABUFs"
     owner.signal(client, "kill")
     owner.reap(client)
-    assert count_dmabufs(guest) == before + 1
+    assert count_dmabufs(guest) == before + 1, "the kernel has another number of DMABUFs"
 
 
 # -- write access ----------------------------------------------------------------------

@@ -121,8 +121,14 @@ REVOKED = "revoke dev1 buf1|ok"
         (
             "wakeups dev1|ok 0",
             *("==", 0, 1),
-            "Expected 1, but saw 0.",
+            "The number of wakeups of the device was wrong.",
             "ok 1",
+        ),
+        (
+            "fds|ok 5",
+            *("==", 5, 4),
+            "Expected 4, but saw 5.",
+            "ok 4",
         ),
     ],
 )

@@ -47,6 +47,14 @@ _VALUES = {
     "compare": "a word of {} had the wrong content",
     "vmas": "the VMAs of {} were not as expected",
     "seek": "lseek() of the descriptor gave the wrong position",
+    "iomap": "IOMMU_IOAS_MAP_FILE gave the wrong address",
+    "iounmap": "IOMMU_IOAS_UNMAP unmapped the wrong number of bytes",
+    "type1unmap": "VFIO_IOMMU_UNMAP_DMA unmapped the wrong number of bytes",
+    "regioncopy": "the system call copied the wrong number of bytes",
+    "lockcopy": "the system call copied the wrong number of bytes",
+    "syscopy": "the system call copied the wrong number of bytes",
+    "wakeups": "the number of wakeups of the device was wrong",
+    "reap": "the process ended in the wrong way",
 }
 
 
