@@ -60,6 +60,17 @@ def test_rows_say_what_a_patch_brought_and_broke(rows: list[PrefixResult], tmp_p
     assert found.since(revoke) is None
 
 
+def test_patch_after_a_prefix_without_a_verdict_broke_nothing(tmp_path: Path) -> None:
+    made = []
+    for count, verdict in ((1, C), (2, Verdict.HARNESS_ERROR), (3, V)):
+        folder = run_of(tmp_path / f"prefix-{count}" / f"mine-{count}", verdict, C)
+        made.append(PrefixResult(count, "vfio", {"gcc": []}, "told", folder=folder.resolve()))
+    command.store(made, SERIES, tmp_path)
+    found = prefixes.load(tmp_path)
+    assert found is not None
+    assert found.since("suites/test_revoke.py::test_zap[c]") is None
+
+
 def test_page_of_prefixes_names_the_patch_that_breaks(rows: list[PrefixResult], tmp_path: Path) -> None:
     command.store(rows, SERIES, tmp_path)
     page = Document.of((tmp_path / "report.html").read_text())

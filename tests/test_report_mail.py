@@ -11,11 +11,12 @@ from typing import Any
 
 import b4
 import pytest
-from reported_run import BAD, mails, posted, record
+from reported_run import BAD, GOOD, OLD, mails, posted, record
 
 from harness.cli import main
 from harness.lib.errors import ExitCode, UsageError
-from harness.report import mail, mail_text
+from harness.report import mail, mail_text, prefixes
+from harness.report.prefixes import Prefixes, PrefixRow
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import Entry
@@ -211,90 +212,49 @@ def test_mail_spells_hostile_text_out(tmp_path: Path) -> None:
 # --- the patch that brings a fault
 
 
-def prefix(root: Path, number: int, verdict: Verdict, **facts: Any) -> None:
-    """Record a run on the first ``number`` patches."""
-    folder = root / f"prefix-{number}"
-    record(posted(folder, **({"mails": mails(3)[: number + 1]} | facts)), verdict)
+def tell(root: Path, **broke: int) -> None:
+    """Write what `prefixes` found: each of these scenarios was broken by the patch of this number."""
+    ids = {"bad": BAD.id, "good": GOOD.id, "old": OLD.id}
+    rows = [
+        PrefixRow(
+            number,
+            f"vfio: part {number}",
+            broke=tuple(ids[name] for name, by in broke.items() if by == number),
+        )
+        for number in (1, 2, 3)
+    ]
+    prefixes.write(root, Prefixes("example", "vfio: all", "ab" * 32, tuple(rows)))
 
 
-def whole(root: Path, **evidence: Any) -> Path:
-    return record(posted(root / "runs"), **evidence)
+def test_mail_replies_to_the_patch_that_brings_the_fault(tmp_path: Path) -> None:
+    tell(tmp_path, bad=2, old=3)
+    content = mail.render(record(posted(tmp_path)))
+    found = parsed(content)
+    assert (found["In-Reply-To"], found["Subject"]) == ("<2@example.org>", "Re: [PATCH v4 2/3] vfio: part 2")
+    assert "  since        patch 2, vfio: part 2\n" in text_of(content)
+    assert "patch 3" not in text_of(content)  # inherited
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
-    """The folder in which runs and prefixes are; the fault is in patch 2."""
-    root = tmp_path / "runs"
-    root.mkdir()
-    prefix(root, 1, Verdict.CONFORMS)
-    prefix(root, 2, Verdict.VIOLATES)
-    return root
-
-
-def test_mail_names_the_patch_that_brings_the_fault(runs: Path) -> None:
-    content = mail.render(whole(runs.parent))
-    assert parsed(content)["In-Reply-To"] == "<2@example.org>"
-    assert "  since        patch 2: [PATCH v4 2/3] vfio: part 2\n" in text_of(content)
-
-
-def test_mail_from_the_last_prefix_names_the_patch(runs: Path) -> None:
-    directory = record(posted(runs / "prefix-3"))
-    assert parsed(mail.render(directory))["In-Reply-To"] == "<2@example.org>"
-
-
-@pytest.mark.parametrize(
-    "facts",
-    [{"base": "7.2"}, {"mails": [*mails(2)[:1], mails(9)[9]]}],
-    ids=["another base", "another series"],
-)
-def test_prefix_of_something_else_names_no_patch(tmp_path: Path, facts: dict[str, Any]) -> None:
-    prefix(tmp_path / "runs", 1, Verdict.CONFORMS, **facts)
-    content = mail.render(whole(tmp_path))
-    assert parsed(content)["In-Reply-To"] == "<0@example.org>"
-    assert "since" not in text_of(content)
-
-
-def test_mail_about_faults_of_two_patches_replies_to_neither(runs: Path) -> None:
-    content = mail.render(whole(runs.parent, second=Verdict.VIOLATES))
+def test_mail_about_faults_of_two_patches_replies_to_neither(tmp_path: Path) -> None:
+    tell(tmp_path, bad=2, good=3)
+    content = mail.render(record(posted(tmp_path), second=Verdict.VIOLATES))
     assert parsed(content)["In-Reply-To"] == "<0@example.org>"
     for number in (2, 3):
-        assert f"  since        patch {number}: [PATCH v4 {number}/3] vfio: part {number}\n" in text_of(
-            content
-        )
+        assert f"  since        patch {number}, vfio: part {number}\n" in text_of(content)
 
 
-def test_prefixes_with_a_gap_name_a_range(tmp_path: Path) -> None:
-    prefix(tmp_path / "runs", 1, Verdict.CONFORMS)
-    content = mail.render(whole(tmp_path))
+@pytest.mark.parametrize("broke", [{}, {"bad": 2}], ids=["no patch", "one fault of two"])
+def test_mail_about_a_fault_of_no_patch_replies_to_all(tmp_path: Path, broke: dict[str, int]) -> None:
+    tell(tmp_path, **broke)
+    content = mail.render(record(posted(tmp_path), second=Verdict.VIOLATES))
     assert parsed(content)["In-Reply-To"] == "<0@example.org>"
-    assert "since        one of the patches 2 to 3;" in text_of(content)
 
 
-def test_fault_in_every_prefix_is_of_patch_one(tmp_path: Path) -> None:
-    prefix(tmp_path / "runs", 1, Verdict.VIOLATES)
-    prefix(tmp_path / "runs", 2, Verdict.VIOLATES)
-    content = mail.render(whole(tmp_path))
-    assert parsed(content)["In-Reply-To"] == "<1@example.org>"
-
-
-def test_fault_in_every_prefix_may_be_of_the_base(tmp_path: Path) -> None:
-    prefix(tmp_path / "runs", 1, Verdict.VIOLATES)
-    directory = whole(tmp_path, base=BaseAnswer(Verdict.NOT_REACHED, "the base does not boot"))
-    assert parsed(mail.render(directory))["In-Reply-To"] == "<0@example.org>"
-
-
-def test_prefix_with_another_fault_does_not_show_this_one(tmp_path: Path) -> None:
-    root = tmp_path / "runs"
-    other = posted(root / "prefix-2", mails=mails(3)[:3])
-    record(other, deviation=Deviation("success", "SIGBUS", "load32 map1 0", 3))
-    content = mail.render(whole(tmp_path))
-    assert parsed(content)["In-Reply-To"] == "<3@example.org>"
-
-
-def test_prefix_that_cannot_be_read_is_left_out(runs: Path) -> None:
-    (folder,) = (one for one in (runs / "prefix-1").iterdir() if not one.is_symlink())
-    (folder / "plan.json").write_text("{")
-    assert parsed(mail.render(whole(runs.parent)))["In-Reply-To"] == "<0@example.org>"
+def test_prefixes_of_another_series_name_no_patch(tmp_path: Path) -> None:
+    tell(tmp_path, bad=2)
+    content = mail.render(record(posted(tmp_path, identity="cd" * 32)))
+    assert parsed(content)["In-Reply-To"] == "<0@example.org>"
+    assert "since" not in text_of(content)
 
 
 def test_option_mail_is_the_format_mail(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

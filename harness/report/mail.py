@@ -17,9 +17,9 @@ from harness.journal.facts import MailFacts, read_facts, read_mails
 from harness.journal.reader import read
 from harness.lib.errors import UsageError
 from harness.lib.text import one_line, visible
-from harness.report import mail_text, prefix_runs
+from harness.report import mail_text, prefixes
 from harness.report.causes import Cause, causes
-from harness.report.prefix_runs import PrefixRuns
+from harness.report.prefixes import Prefixes
 
 MAX_HEADER = 400  # characters of a subject
 _MESSAGE_ID = re.compile(r"[!-;=?-~]{1,200}@[!-;=?-~]{1,200}")
@@ -30,7 +30,7 @@ def render(directory: Path, patch: int | None = None) -> bytes:
     """Return the mail, headers and text, in UTF-8.
 
     It answers patch number ``patch``, from 1.  With None it answers the patch that brings all
-    the faults, if runs of ``prefixes`` beside this one name it, else the cover letter or the first patch.
+    the faults, if ``prefixes`` has run beside this run, else the cover letter or the first patch.
     Raises UsageError for a patch that the series does not have, HarnessError if
     ``directory`` holds no run.
     """
@@ -39,18 +39,20 @@ def render(directory: Path, patch: int | None = None) -> bytes:
     if patch is not None and patch not in mails.keys() - {0}:
         raise UsageError(f"The run knows no patch {patch}: it has {max(mails, default=0)} patches (--patch).")
     found = causes(record)
-    runs = prefix_runs.find(directory, record) if found else PrefixRuns({}, {})
-    to = patch if patch is not None else _brought_by(found, runs)
+    series = prefixes.of_run(directory, str(facts.get("identity", "")))
+    to = patch if patch is not None else _broken_by(found, series)
     target = mails.get(to) or mails.get(0) or mails.get(1)
     lines = list(_headers(facts, target, mails.get(0)))
-    text = mail_text.text(directory, record, facts, runs)
+    text = mail_text.text(directory, record, facts, series)
     return ("\n".join(lines) + "\n\n" + text).encode()
 
 
-def _brought_by(found: Sequence[Cause], runs: PrefixRuns) -> int:
+def _broken_by(found: Sequence[Cause], series: Prefixes | None) -> int:
     """Return the one patch that brings all new faults; 0 if there is no such patch."""
-    brought = [runs.bringer(cause.best) for cause in found if not cause.inherited]
-    numbers = {one.last if one is not None and one.first == one.last else 0 for one in brought}
+    if series is None:
+        return 0
+    rows = [series.since(cause.best.entry.id) for cause in found if not cause.inherited]
+    numbers = {row.count if row is not None else 0 for row in rows}
     return numbers.pop() if len(numbers) == 1 else 0
 
 

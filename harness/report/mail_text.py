@@ -21,7 +21,7 @@ from harness.report.causes import Cause, causes
 from harness.report.evidence import last_steps, splat
 from harness.report.html import answer as answers
 from harness.report.html import tested
-from harness.report.prefix_runs import PrefixRuns
+from harness.report.prefixes import Prefixes
 from harness.verdict.record import Complaint, Record, Result
 from harness.verdict.verdict import STAGES, Kind, Verdict
 
@@ -35,7 +35,7 @@ _LABEL = 13
 _TRAILER = re.compile(r"^(\s*\w\S*):(?=\s)")
 
 
-def text(directory: Path, record: Record, facts: Mapping[str, object], runs: PrefixRuns) -> str:
+def text(directory: Path, record: Record, facts: Mapping[str, object], series: Prefixes | None) -> str:
     """Return the text of the mail."""
     found = causes(record)
     said = answers.answer(record, found)
@@ -47,7 +47,7 @@ def text(directory: Path, record: Record, facts: Mapping[str, object], runs: Pre
     paragraphs += [_stage(one) for one in failed if not any(one in cause.results for cause in found)]
     told = [cause for cause in found if not cause.inherited]
     for number, cause in enumerate(told[:CAUSES], 1):
-        paragraphs += _cause(number, cause, directory, facts, runs)
+        paragraphs += _cause(number, cause, directory, facts, series)
     if others := [*told[CAUSES:], *(cause for cause in found if cause.inherited)]:
         paragraphs.append(_others(others))
     paragraphs.append(_for_a_tag(facts, said))
@@ -88,13 +88,13 @@ def _tested(record: Record, facts: Mapping[str, object]) -> list[str]:
 
 
 def _cause(
-    number: int, cause: Cause, directory: Path, facts: Mapping[str, object], runs: PrefixRuns
+    number: int, cause: Cause, directory: Path, facts: Mapping[str, object], series: Prefixes | None
 ) -> Iterator[list[str]]:
     """Yield the paragraphs about a cause."""
     best = cause.best
     yield _folded(f"{number}. {cause_text.heading(cause)}")
     yield [
-        line for label, value in _facts(cause, runs) for line in (_labelled(label, value) if value else ())
+        line for label, value in _facts(cause, series) for line in (_labelled(label, value) if value else ())
     ]
     if best.entry.kind in STAGES:
         yield _quoted(best.details.splitlines()[:DETAIL_LINES])
@@ -110,7 +110,7 @@ def _cause(
         yield _quoted([_command(facts, best)])
 
 
-def _facts(cause: Cause, runs: PrefixRuns) -> Iterator[tuple[str, str]]:
+def _facts(cause: Cause, series: Prefixes | None) -> Iterator[tuple[str, str]]:
     best = cause.best
     if best.entry.kind is Kind.SCENARIO:
         yield "promised", cause.sentence
@@ -125,11 +125,8 @@ def _facts(cause: Cause, runs: PrefixRuns) -> Iterator[tuple[str, str]]:
         yield "seen", best.reason or str(best.verdict)
     if best.comparison is not None:
         yield "base", best.comparison.reason
-    brought = runs.bringer(best)
-    if brought is not None and brought.first == brought.last:
-        yield "since", f"patch {brought.last}: {brought.mail['subject']}"
-    elif brought is not None:
-        yield "since", f"one of the patches {brought.first} to {brought.last}; those between were not run"
+    if series is not None and not cause.inherited and (row := series.since(best.entry.id)) is not None:
+        yield "since", f"patch {row.count}, {row.subject}"
 
 
 def _complaints(cause: Cause, directory: Path) -> Iterator[list[str]]:

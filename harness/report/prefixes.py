@@ -17,6 +17,7 @@ from harness.verdict.verdict import Verdict
 
 PREFIXES = "prefixes.json"
 _BROKEN = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
+_WHOLE = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def _with_run(row: PrefixRow, before: Record | None, record: Record | None) -> P
                 one for one in conforms if then.get(one, Verdict.NOT_APPLICABLE) is Verdict.NOT_APPLICABLE
             )
             members["broke"] = tuple(
-                name for name, verdict in now.items() if verdict in _BROKEN and then.get(name) not in _BROKEN
+                name for name, verdict in now.items() if verdict in _BROKEN and then.get(name) in _WHOLE
             )
     return PrefixRow(**members)
 
