@@ -56,6 +56,7 @@ def test_plan_of_an_empty_shard_has_no_stages() -> None:
 def test_recorded_durations_are_those_of_scenarios() -> None:
     known = {one.id for one in scenario_list.scenarios()}
     recorded = durations.load()
+    assert recorded
     assert set(recorded) <= known
     assert all(seconds > 0 for seconds in recorded.values())
 
