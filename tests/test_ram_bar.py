@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ def bar(tmp_path: Path) -> RamBar:
     path = tmp_path / "bar"
     path.write_bytes(bytes(4 * PAGE))
     return RamBar(path)
+
+
+def grown(name: str) -> Path:
+    Path(name).write_bytes(b"x" * 4 * PAGE)
+    return Path(name)
 
 
 class TestRamBar:
@@ -43,6 +49,13 @@ class TestRamBar:
         assert bar.word(PAGE + 4) == 0
         bar.fill(1)
         assert bar.read(0, bar.size) == b"\x01" * bar.size
+
+    def test_clear_sets_all_bytes_of_the_file_to_0(self, tmp_path: Path) -> None:
+        for folder in (tmp_path, Path("/dev/shm")):
+            with tempfile.NamedTemporaryFile(dir=folder) as file, RamBar(grown(file.name)) as bar:
+                bar.fill(0xA5)
+                bar.clear()
+                assert bar.read(0, bar.size) == bytes(bar.size) == Path(file.name).read_bytes()
 
     @pytest.mark.parametrize(("offset", "length"), [(-1, 4), (0, -1), (4 * PAGE - 3, 4), (5 * PAGE, 0)])
     def test_read_outside_the_bar_is_refused(self, bar: RamBar, offset: int, length: int) -> None:

@@ -63,7 +63,13 @@ def _forms(latest: Operation) -> Sequence[Callable[[object], str]]:
     def answer(value: object) -> str:
         return ("ok" if reply == "ok" else "ok *") if value is None else _answer(value)
 
-    return (answer, number, plain_hexadecimal, _pages, _runs, _bytes, _tally, _words)
+    def named_number(value: object) -> str:
+        """Say a count as ``outlive`` does: ``sigbus=250``."""
+        name = re.fullmatch(r"ok ([a-z]+)=\d+", reply)
+        is_count = isinstance(value, int) and not isinstance(value, bool)
+        return f"ok {name[1]}={value}" if name and is_count else ""
+
+    return (answer, number, named_number, plain_hexadecimal, _pages, _runs, _bytes, _tally, _words)
 
 
 def _answer(value: object) -> str:

@@ -13,6 +13,7 @@ from harness.actor.steps import Step
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import HarnessError, PatchproofError, UsageError
+from harness.report.comparison_of_runs.transcripts import Operation, kind
 from harness.run.claim import LEFTOVER, Claim, Kind
 from harness.run.error_to_verdict import Phase
 from harness.run.examine_kernel import Examiner
@@ -51,6 +52,13 @@ class Played:
             and not self.step.measured
             and (self.now is None or not self.step.repeats(self.now))
         )
+
+    @property
+    def differs_in_kind(self) -> bool:
+        """True if the reply also has another errno or signal, or succeeds where the other did not."""
+        replies = (self.step.reply or "", self.now or "")
+        first, second = (kind(Operation(self.step.text, reply, self.step.line)) for reply in replies)
+        return self.differs and first != second
 
 
 @dataclass(frozen=True)
@@ -205,11 +213,13 @@ def _decide_reply(
     step, now = last.step, last.now
     if step.conforms(now):
         return Outcome.CONFORMS, "The reply is the expected one."
+    if step.wanted and step.repeats(now):
+        return Outcome.SHOWN, "The reply is that of the run."
+    earlier = next((one for one in played[:-1] if one.differs_in_kind), None)
+    if earlier is not None:
+        return Outcome.UNSAID, f"Line {earlier.step.line} was already answered in another way."
     if step.repeats(now):
         return Outcome.SHOWN, "The reply is that of the run."
-    earlier = [one for one in played[:-1] if one.differs]
-    if earlier:
-        return Outcome.UNSAID, f"Line {earlier[0].step.line} was already answered in another way."
     if step.wanted:
         return Outcome.SHOWN, "The reply is neither the expected one nor that of the run."
     return Outcome.UNSAID, "The reply is another one than in the run."

@@ -97,9 +97,17 @@ class ScenarioRun:
             self._start = self._examiner.begin(self._needs)
             if self._start.health is None:
                 self._start = replace(self._start, health=KernelHealth.of(self._start.guest))
+            self._clear_memories(self._start.guest)
             self._transcript.machine(self._start.guest.machine.layout.words())
             self._start.guest.recorder = self._transcript
         return self._start.guest
+
+    @staticmethod
+    def _clear_memories(guest: Guest) -> None:
+        """Clear all RAM BARs, so that what a scenario finds there is in its transcript."""
+        for path in guest.machine.ram_bars.values():
+            with RamBar(path) as bar:
+                bar.clear()
 
     def actor(self, kind: str) -> Actor:
         """Start an actor of this ``kind``, ``c`` or ``python``; it shares the scenario's transcript.

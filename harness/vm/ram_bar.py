@@ -57,6 +57,13 @@ class RamBar:
         size = self.size - offset if length is None else length
         self._put(offset, bytes([byte]) * size)
 
+    def clear(self) -> None:
+        """Set every byte to 0, and give the memory back to the host."""
+        try:
+            self._memory.madvise(mmap.MADV_REMOVE)
+        except OSError:  # a file system without holes
+            self.fill(0)
+
     def close(self) -> None:
         """Unmap the memory; the file stays."""
         self._memory.close()
