@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -12,8 +12,9 @@ from harness.actor.hammer import Counts
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Refused
 from harness.actor.transcript import forget_operation
+from harness.run.failure import failure_of
 from suites.support.cases import nothing_left, require_none, require_refused
-from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed
+from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed, require_sigbus_alone
 
 WORDS = 4
 
@@ -49,6 +50,27 @@ def test_no_access_that_lands_passes() -> None:
 def test_one_access_that_lands_is_counted(after: list[Counts]) -> None:
     with pytest.raises(Mismatch, match=r"^All 1 access to the mapping still reached the device\.$"):
         require_none_landed([blows(3, 4), blows(1)], after)
+
+
+def failure(before: list[Counts], after: list[Counts]) -> str:
+    with pytest.raises(Mismatch) as raised:
+        require_none_landed(before, after)
+    return failure_of(raised.value)
+
+
+def test_counts_of_a_hammer_are_not_compared_with_the_base() -> None:
+    one, other = failure([blows(1)], [blows(38)]), failure([blows(2)], [blows(512)])
+    assert one.splitlines()[1] == "accesses still reached the device"
+    # The rest are the lines of the suites that raised.
+    assert one == other
+
+
+def test_thread_with_another_signal_than_sigbus_is_named() -> None:
+    require_sigbus_alone([blows(0)], tries=6)
+    with pytest.raises(Mismatch, match="the thread on CPU 0 ended in SIGBUS"):
+        require_sigbus_alone([blows(0)], tries=7)
+    with pytest.raises(Mismatch, match="the thread on CPU 0 ended in SIGBUS"):
+        require_sigbus_alone([replace(blows(0), sigsegv=1)], tries=6)
 
 
 def test_an_undisturbed_range_passes_and_another_word_raises() -> None:
