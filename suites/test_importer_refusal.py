@@ -32,8 +32,8 @@ def in_state(owner: Actor, ram: Function, state: str) -> Shared:
 
 
 def require_accepted_elsewhere(owner: Actor, attempt: Callable[[], object]) -> None:
-    """Raise AssertionError unless a DMABUF of udmabuf accepts what a DMABUF of VFIO has refused."""
-    assert outcome(attempt) == "success", "A DMABUF of udmabuf refuses the importer as well."
+    """Raise Mismatch unless a DMABUF of udmabuf accepts what a DMABUF of VFIO has refused."""
+    assert outcome(attempt) == "success", "a DMABUF of udmabuf refuses the importer as well"
 
 
 @requirement("IMP-12", "CONTRACT-01")

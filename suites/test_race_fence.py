@@ -152,7 +152,7 @@ def test_loads_inside_memory_off_are_data_or_sigbus(party: Party, holder: Holder
 
 
 def require_revoked(party: Party, mapping: Mapping) -> None:
-    """Raise AssertionError unless the DMABUF is revoked for good, also after a reset, memory off and on."""
+    """Raise Mismatch unless the DMABUF is revoked for good, also after a reset, memory off and on."""
     for event in (
         party.device.reset,
         with_memory(party.device, on=False),

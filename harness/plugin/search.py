@@ -16,7 +16,9 @@ from hypothesis import Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from harness.actor.actor import Actor
+from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Refused
+from harness.lib.text import one_line
 
 SHRINK_SECONDS = 20.0  # after the first failure; then only cases that were tried before are tried
 DISPROOFS = (AssertionError, Refused)
@@ -105,10 +107,14 @@ class Search:
         except DISPROOFS as error:
             error.add_note(f"The smallest case that fails: {failure.case}")
             raise
-        raise AssertionError(
-            f"This case failed after others, but not alone: {failure.case}. All cases are in the transcript "
-            f"that was set aside, beside this one. The error was: {failure.error}"
-        ) from failure.error
+        mismatch = Mismatch(
+            f"this case failed after others, but not alone: {failure.case}",
+            expected="no failure",
+            seen=one_line(str(failure.error)),
+            moment="",
+        )
+        mismatch.add_note("All cases are in the transcript that was set aside, beside this one.")
+        raise mismatch from failure.error
 
 
 @dataclass(frozen=True)
