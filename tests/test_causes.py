@@ -33,6 +33,7 @@ STILL_MAPPED = [
     ("SIGBUS at 0x1000", "success", "store32 map1 0x1000 0"),
     ("EFAULT", "success", "syscopy map2 out offset=4 bytes=4"),
     ("revoked: SIGBUS", "revoked: data", "close buf6"),
+    ("SIGBUS for every access", "262914 accesses that landed", "@client hammered ham1 more=1"),
 ]
 
 

@@ -16,7 +16,7 @@ from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 _NUMBERS = re.compile(r"\b(0x[0-9a-f]+|\d+)\b")
 _ERRNO = re.compile(r"\bE[A-Z0-9]{2,}\b")
 _SIGNAL = re.compile(r"SIGBUS|SIGSEGV")
-_SUCCESS = re.compile(r"\b(success|succeeded|data)\b")
+_SUCCESS = re.compile(r"\b(success|succeeded|landed|data)\b")
 #: A value that was loaded, or the first and the last of several.
 _VALUE = re.compile(r"(^|; |, |\[)(0x[0-9a-f]+|\d+)( to (0x[0-9a-f]+|\d+))?(?= in|,|;|\]|$)")
 
@@ -86,14 +86,15 @@ def fault_places(result: Result) -> set[str]:
 def _answer(result: Result) -> tuple[str, str]:
     """Return the name of the operation that decided, and the kinds of answer expected and seen.
 
-    Accesses that were to fault and did not are of one kind, whichever operation made them.
+    Accesses that were to fault and did not, that faulted, or that had a wrong value are of one kind
+    each, whichever operation made them.
     """
     deviation = result.deviation
     if deviation is None:
         return "", f"{result.verdict} {_NUMBERS.sub('N', result.reason)}"
     expected, seen = _kinds(deviation.expected), _kinds(deviation.seen)
     wanted, got = expected - seen or expected, seen - expected or seen
-    operation = ACCESS if wanted | got == {FAULT, DONE} else deviation.verb
+    operation = ACCESS if wanted | got <= {FAULT, DONE} else deviation.verb
     return operation, f"{' '.join(sorted(wanted))}, {' '.join(sorted(got))}"
 
 

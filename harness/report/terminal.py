@@ -22,6 +22,7 @@ from harness.lib.text import counted, one_line, shortened, visible
 from harness.report import cause_text, rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.groups import COLUMNS, CONFORM, Group, groups, not_applicable, unknown
+from harness.report.html import REPORT
 from harness.report.origins import origins_sentence, summary
 from harness.verdict.detector import State, by_name, sentences
 from harness.verdict.record import Record, Result
@@ -223,7 +224,8 @@ def _closing(record: Record, facts: Mapping[str, object]) -> Iterator[str]:
 
 def _identity(facts: Mapping[str, object], directory: Path) -> Iterator[str]:
     """Yield the results folder, and what was tested."""
-    yield f"Results: {directory}"
+    page = directory / REPORT
+    yield f"Results: {directory}" + (f"; for a browser: {page.name}" if page.is_file() else "")
     yield one_line(_tested(facts))
 
 
