@@ -180,7 +180,7 @@ def test_b4_warns_of_a_mail_without_a_message_id(tmp_path: Path) -> None:
 def test_b4_is_told_of_a_folder_that_is_missing(tmp_path: Path) -> None:
     found = reviewed(tmp_path / "missing")
     assert (found["status"], found["summary"]) == ("fail", "exited with error code 2")
-    assert "is not a folder" in found["details"]
+    assert "There is no folder" in found["details"]
 
 
 def newest(root: Path, message: str = "0@example.org") -> str:

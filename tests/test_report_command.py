@@ -99,11 +99,11 @@ def test_each_format_refuses_what_is_no_run(
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "plan.json").write_text('{"run": "x", "entr')
     for folder, says in {
-        "missing": "is not a folder",
+        "missing": "There is no folder",
         "empty": "holds no plan.json",
-        "file": "is not a folder",
-        "old": "is not a plan that can be read",
-        "cut": "is not a plan that can be read",
+        "file": "cannot be read as the results folder",
+        "old": "is not a plan that",
+        "cut": "is not a plan that",
     }.items():
         assert says in refused(capsys, name, tmp_path / folder), folder
 

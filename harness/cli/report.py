@@ -11,7 +11,6 @@ from pathlib import Path
 from harness.cli import merging
 from harness.lib import output
 from harness.lib.errors import ExitCode, UsageError
-from harness.lib.text import printable
 from harness.report import b4, html, junit, kcidb, ktap, mail, markdown, patchwork
 
 Parser = argparse.ArgumentParser
@@ -126,7 +125,7 @@ def _add_output(parser: Parser, default: str | None) -> None:
 def report(args: argparse.Namespace) -> ExitCode:
     """Make the report of a stored run; the exit code says only whether it was made.
 
-    Raises UsageError without a format or a folder, and HarnessError for a folder that holds no run.
+    Raises UsageError without a format, and HarnessError for a folder that holds no run.
     """
     if args.merge is not None:
         return merging.merge_shards(args)
@@ -134,11 +133,6 @@ def report(args: argparse.Namespace) -> ExitCode:
         args.format, args.folder, args.patch = "mail", args.mail, None
     if args.format is None:
         raise UsageError(f"Name the format of the report: one of {', '.join(FORMATS)}.")
-    if not args.folder.is_dir():
-        raise UsageError(
-            f"{printable(str(args.folder))} is not a folder: give the results folder of a run, such as "
-            "results/latest."
-        )
     write_report(FORMATS[args.format].render(args), args.output)
     return ExitCode.OK
 

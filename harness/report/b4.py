@@ -40,15 +40,9 @@ def render(directory: Path, cover: BinaryIO, url: str = "") -> str:
     malformed ``url``, HarnessError for a run that cannot be read and a folder without any run.
     """
     check_url(url)
-    if (directory / PLAN).is_file():
-        found: Path | None = directory
-        message = ""
-    else:
-        if not any(directory.glob(f"*/{PLAN}")):
-            raise HarnessError(
-                f"{printable(str(directory))} holds no {PLAN}, and no folder in it does: it is neither the "
-                "results folder of a run nor one of many runs."
-            )
+    message = ""
+    found: Path | None = directory
+    if any(directory.glob(f"*/{PLAN}")) and not (directory / PLAN).is_file():
         message = message_id(cover)
         found = newest_run(directory, message) if message else None
     if found is None:

@@ -111,7 +111,7 @@ def load(root: Path) -> Prefixes | None:
             str(content["identity"]),
             tuple(_row(row) for row in content["rows"]),
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HarnessError(
