@@ -20,6 +20,7 @@ from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
 from harness.lib.text import counted, one_line, shortened, visible
 from harness.run.claim import Claim, claim_of
+from harness.run.kit import write_kit
 from harness.run.machines import TestedSoftware
 from harness.run.reproduce import Attempt, CachedModule, Outcome, Reproducer
 from harness.run.request import Request
@@ -47,6 +48,8 @@ def reproduce(args: argparse.Namespace) -> ExitCode:
     store = Store()
     progress = Progress(store)
     facts = read_facts(args.folder)
+    if args.kit is not None:
+        return _pack(store, result, claim, facts, args.kit)
     request = Request(accel=args.accel, qemu=args.qemu)
     software = _software(store, progress, facts, request)
     qemu_program.probe(request.qemu).require()
@@ -59,6 +62,14 @@ def reproduce(args: argparse.Namespace) -> ExitCode:
     worst = worst or next((one for one in attempts if one.outcome is Outcome.UNSAID), attempts[-1])
     print(_tail(claim, result, worst, len(attempts)))
     return _CODES[worst.outcome]
+
+
+def _pack(store: Store, result: Result, claim: Claim, facts: Mapping[str, object], path: Path) -> ExitCode:
+    """Write a kit instead of doing the scenario again."""
+    write_kit(store, result, claim, _kernel(store, facts), facts, path)
+    size = path.stat().st_size / (1 << 20)
+    print(f"{path} ({size:.1f} MiB): `sh {shlex.quote(str(path))}` boots it, where there is a QEMU.")
+    return ExitCode.OK
 
 
 def _times(text: str) -> int:
@@ -106,6 +117,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_times,
         default=1,
         help="try up to N times, each on a new machine, until it shows again: for a race (default: 1)",
+    )
+    parser.add_argument(
+        "--kit",
+        metavar="FILE",
+        type=Path,
+        help="boot nothing, and write a kit to FILE instead: one file that does it again with QEMU alone",
     )
 
 

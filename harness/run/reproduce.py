@@ -190,6 +190,9 @@ def decide(
                 return Outcome.SHOWN, "DMABUFs are left over, as in the run."
             if error is None and now.verdict is Verdict.CONFORMS:
                 return Outcome.CONFORMS, "No DMABUF is left over."
+        case Kind.ANSWERS:
+            if error is None and not any(one.differs for one in played):
+                return Outcome.SHOWN, "All replies are those of the run."
         case Kind.CONFORMS:
             different = [one for one in played if one.differs]
             if error is None and not different and now.verdict is Verdict.CONFORMS:

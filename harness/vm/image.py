@@ -53,7 +53,7 @@ _PACK = (
 )
 # The settings of apt depend on the host's mirror.
 _LEFT_OUT = ("etc/apt",)
-_CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
+CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
         _write_digest(folder / "rootfs")
 
     def make_init(folder: Path) -> None:
-        command.run(["gcc", *_CFLAGS, "-o", str(folder / "init"), str(VMIMAGE / "init.c")], log=log)
+        command.run(["gcc", *CFLAGS, "-o", str(folder / "init"), str(VMIMAGE / "init.c")], log=log)
         _write_digest(folder / "init")
 
     rootfs = store.entry("image", rootfs_recipe(), make_rootfs)
@@ -94,7 +94,7 @@ def rootfs_recipe() -> str:
 
 def init_recipe() -> str:
     """Return the digest of all inputs of the guest's init."""
-    return digest(*_CFLAGS, (VMIMAGE / "init.c").read_bytes())
+    return digest(*CFLAGS, (VMIMAGE / "init.c").read_bytes())
 
 
 def _write_digest(path: Path) -> None:
