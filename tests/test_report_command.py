@@ -103,7 +103,7 @@ def test_each_format_refuses_what_is_no_run(
         "empty": "holds no plan.json",
         "file": "cannot be read as the results folder",
         "old": "is not a plan that",
-        "cut": "is not a plan that",
+        "cut": "is damaged, or cut off",
     }.items():
         assert says in refused(capsys, name, tmp_path / folder), folder
 
