@@ -20,6 +20,7 @@ from harness.lib.progress import Progress
 from harness.lib.shard import Shard
 from harness.lib.text import visible
 from harness.report import html
+from harness.report.html.violation import File, link
 from harness.run.run import write_page
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State
@@ -334,6 +335,15 @@ def test_links_of_recorded_runs_resolve(tmp_path: Path, name: str) -> None:
 
 def test_links_of_hostile_names_resolve(hostile: Path) -> None:
     assert_links(hostile)
+
+
+def test_link_to_a_file_is_quoted_and_stays_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (tmp_path / "outside").write_text("")
+    (folder / "a #?%41:.txt").write_text("")
+    assert link(folder, "a #?%41:.txt") == File("a%20%23%3F%2541%3A.txt", "a #?%41:.txt")
+    assert [link(folder, name) for name in ("../outside", "/etc/passwd", "", "\0", "none", ".")] == [None] * 6
 
 
 def assert_links(page: Path) -> None:

@@ -35,7 +35,7 @@ def run_of(folder: Path, revoke: Verdict, mapped: Verdict, told: Verdict = C) ->
 def rows(tmp_path: Path) -> list[PrefixResult]:
     """Three prefixes: the second brings MAP-01, the third breaks it and fixes REV-01."""
     made = []
-    for count, verdicts in ((1, (V, N)), (2, (V, C)), (3, (C, V))):
+    for count, verdicts in ((1, (V, N, N)), (2, (V, C, N)), (3, (C, V, N))):
         folder = run_of(tmp_path / f"prefix-{count}" / f"mine-{count}", *verdicts)
         made.append(PrefixResult(count, f"vfio: patch {count}", {"gcc": []}, "told", folder=folder.resolve()))
     return made
@@ -55,7 +55,7 @@ def test_rows_say_what_a_patch_brought_and_broke(rows: list[PrefixResult], tmp_p
         (True, (mapped,), (), ()),
         (True, (), (revoke,), (mapped,)),
     ]
-    assert found.rows[1].verdicts == {"violates": 1, "conforms": 2}
+    assert found.rows[1].verdicts == {"violates": 1, "conforms": 1, "not-applicable": 1}
     assert found.since(mapped) == found.rows[2]
     assert found.since(revoke) is None
 
@@ -69,6 +69,18 @@ def test_patch_after_a_prefix_without_a_verdict_broke_nothing(tmp_path: Path) ->
     found = prefixes.load(tmp_path)
     assert found is not None
     assert found.since("suites/test_revoke.py::test_zap[c]") is None
+
+
+def test_patch_that_brings_a_violation_breaks_nothing(tmp_path: Path) -> None:
+    folders = [
+        run_of(tmp_path / f"prefix-{n}" / "run", *verdicts) for n, verdicts in ((1, (N, C)), (2, (V, C)))
+    ]
+    rows = [PrefixResult(n, "vfio: it", folder=folder.resolve()) for n, folder in enumerate(folders, 1)]
+    command.store(rows, SERIES, tmp_path)
+    found = prefixes.load(tmp_path)
+    assert found is not None
+    assert (found.rows[1].faulty, found.rows[1].broke) == (("suites/test_revoke.py::test_zap[c]",), ())
+    assert "What patch 2 brings violates requirements" in text_of(tmp_path / "report.html")
 
 
 def test_page_of_prefixes_names_the_patch_that_breaks(rows: list[PrefixResult], tmp_path: Path) -> None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.journal.reader import read
 from harness.lib.errors import HarnessError
 from harness.lib.files import write_atomically
-from harness.verdict.record import Record
+from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Verdict
 
 PREFIXES = "prefixes.json"
-_BROKEN = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
-_WHOLE = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE)
+_VIOLATED = (Verdict.VIOLATES, Verdict.KERNEL_DIED)
+_CONFORMED = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS)
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class PrefixRow:
     - ``warnings`` are new lines of checkpatch and compilers, by the name of the tool.
     - ``folder`` is its results folder, relative to the file; empty without a run.
     - ``verdicts`` are the numbers of scenarios by verdict.
-    - ``brought``, ``fixed`` and ``broke`` are scenarios that do otherwise than on the prefix before:
-      those that conform and could not run there, that conform and violated there, and that violate and
-      did not there.  ``compared`` is false if that prefix has no run.
+    - ``compared`` is false if the prefix before has no run.  The others are scenarios that do otherwise
+      than there: ``brought`` conform and could not run, ``faulty`` violate unexpectedly and could not
+      run, ``fixed`` conform and violated, ``broke`` violate and conformed.
     """
 
     count: int
@@ -40,6 +40,7 @@ class PrefixRow:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     compared: bool = False
     brought: tuple[str, ...] = ()
+    faulty: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     broke: tuple[str, ...] = ()
 
@@ -54,8 +55,8 @@ class Prefixes:
     rows: tuple[PrefixRow, ...]
 
     def since(self, scenario: str) -> PrefixRow | None:
-        """Return the latest prefix that broke a scenario; None if none is known to."""
-        return next((row for row in reversed(self.rows) if scenario in row.broke), None)
+        """Return the latest prefix since which a scenario violates; None if none is known to."""
+        return next((row for row in reversed(self.rows) if scenario in (*row.broke, *row.faulty)), None)
 
 
 def compared(rows: Iterable[PrefixRow], root: Path) -> tuple[PrefixRow, ...]:
@@ -70,27 +71,36 @@ def compared(rows: Iterable[PrefixRow], root: Path) -> tuple[PrefixRow, ...]:
 
 
 def _with_run(row: PrefixRow, before: Record | None, record: Record | None) -> PrefixRow:
-    members = {**vars(row)}
-    if record is not None:
-        now = _verdicts(record)
-        members["verdicts"] = dict(Counter(str(verdict) for verdict in now.values()))
-        if before is not None:
-            then = _verdicts(before)
-            conforms = [name for name, verdict in now.items() if verdict is Verdict.CONFORMS]
-            members["compared"] = True
-            members["fixed"] = tuple(one for one in conforms if then.get(one) in _BROKEN)
-            members["brought"] = tuple(
-                one for one in conforms if then.get(one, Verdict.NOT_APPLICABLE) is Verdict.NOT_APPLICABLE
-            )
-            members["broke"] = tuple(
-                name for name, verdict in now.items() if verdict in _BROKEN and then.get(name) in _WHOLE
-            )
-    return PrefixRow(**members)
+    if record is None:
+        return row
+    ended = [one for one in record.scenarios if one.ended]
+    verdicts = dict(Counter(str(one.verdict) for one in ended))
+    if before is None:
+        return replace(row, verdicts=verdicts)
+    # A scenario that did not end there says nothing; one that is not in the plan could not run.
+    then = {one.entry.id: one.verdict if one.ended else None for one in before.scenarios}
+
+    def changed(former: Sequence[Verdict], now: Sequence[Verdict]) -> list[Result]:
+        return [
+            one
+            for one in ended
+            if one.verdict in now and then.get(one.entry.id, Verdict.NOT_APPLICABLE) in former
+        ]
+
+    new_faults = changed([Verdict.NOT_APPLICABLE], _VIOLATED)
+    return replace(
+        row,
+        verdicts=verdicts,
+        compared=True,
+        brought=_ids(changed([Verdict.NOT_APPLICABLE], _CONFORMED)),
+        faulty=_ids(one for one in new_faults if not one.as_expected),
+        fixed=_ids(changed(_VIOLATED, _CONFORMED)),
+        broke=_ids(changed(_CONFORMED, _VIOLATED)),
+    )
 
 
-def _verdicts(record: Record) -> dict[str, Verdict]:
-    """Return the verdict of each scenario that ended, by its id."""
-    return {one.entry.id: one.verdict for one in record.scenarios if one.ended}
+def _ids(results: Iterable[Result]) -> tuple[str, ...]:
+    return tuple(one.entry.id for one in results)
 
 
 def write(root: Path, prefixes: Prefixes) -> Path:
@@ -129,6 +139,7 @@ def _row(members: Mapping[str, Any]) -> PrefixRow:
         verdicts={str(word): int(number) for word, number in members["verdicts"].items()},
         compared=bool(members["compared"]),
         brought=tuple(map(str, members["brought"])),
+        faulty=tuple(map(str, members["faulty"])),
         fixed=tuple(map(str, members["fixed"])),
         broke=tuple(map(str, members["broke"])),
     )

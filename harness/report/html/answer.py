@@ -48,7 +48,7 @@ def answer(record: Record, found: Sequence[Cause], part: str = "") -> Answer:
     marks = Counter(map(mark, record.scenarios))
     counts = tuple((one, marks[one]) for one in MARKS if marks[one])
     tone, sentence, reason = _sentence(record, found, marks)
-    caveats = list(_caveats(record, marks))
+    caveats = list(_caveats(record, marks, tone))
     if part:
         caveats.insert(0, f"This is {part} of a run: the other parts have reports of their own.")
     return Answer(tone, sentence, reason, tuple(caveats), counts)
@@ -141,7 +141,7 @@ def _progress(record: Record) -> str:
     return f"{_looked_at(record)} of {total} gave a verdict on the kernel."
 
 
-def _caveats(record: Record, marks: Counter[Mark]) -> Iterator[str]:
+def _caveats(record: Record, marks: Counter[Mark], tone: str) -> Iterator[str]:
     """Yield a sentence for each thing that the answer does not cover."""
     total = len(record.scenarios)
     if number := marks[NOT_REACHED]:
@@ -150,7 +150,9 @@ def _caveats(record: Record, marks: Counter[Mark]) -> Iterator[str]:
         yield f"Began and never ended: {counted(number, 'scenario')}. The kernel died, or the harness did."
     if number := marks[HARNESS]:
         yield f"Ended in a fault of the harness: {counted(number, 'scenario')}. That is no verdict."
-    if record.interrupted:
+    if tone != "bad":
+        pass  # the answer itself says whether the run is complete
+    elif record.interrupted:
         yield f"The run was interrupted ({record.interrupted})."
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."

@@ -115,10 +115,7 @@ def _end(table: PageTable) -> int:
 
 
 def _bar(reading: _Reading, size: int, decisive: int) -> Bar:
-    if reading.line == decisive:
-        when = f"in line {reading.line}, the answer that decided"
-    else:
-        when = f"{'before' if reading.line < decisive else 'after'}, in line {reading.line}"
+    when = f"{'before' if reading.line < decisive else 'after'}, line {reading.line}"
     parts = []
     rest = size
     for level in dict.fromkeys((*LEVELS, *(one.level for one in reading.table.spans))):

@@ -32,6 +32,7 @@ def _answer(prefixes: Prefixes) -> tuple[str, str]:
     """Return the tone and the sentence of the page."""
     rows = prefixes.rows
     broke = [row for row in rows if row.broke]
+    faulty = [row for row in rows if row.faulty]
     warned = [row for row in rows if any(row.warnings.values())]
     unrun = [row for row in rows if not row.verdicts]
     if broke:
@@ -39,6 +40,9 @@ def _answer(prefixes: Prefixes) -> tuple[str, str]:
         noun = "Patch" if len(broke) == 1 else "Patches"
         verb = "breaks" if len(broke) == 1 else "break"
         return "bad", f"{noun} {names} {verb} what worked before."
+    if faulty:
+        names = ", ".join(str(row.count) for row in faulty)
+        return "bad", f"What patch {names} brings violates requirements; no patch breaks what worked before."
     if warned:
         names = ", ".join(str(row.count) for row in warned)
         noun = "patch" if len(warned) == 1 else "patches"
