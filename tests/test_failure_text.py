@@ -42,7 +42,10 @@ def violation(reason: str = "mmap() failed with EINVAL", **more: object) -> Resu
 
 def test_text_begins_with_ids_title_reason_and_seen(tmp_path: Path) -> None:
     deviation = Deviation("success", "EINVAL", "map buf1 length=0x1000 prot=rw", 3, "ok")
-    result = violation(deviation=deviation, details=TRACEBACK, base=BaseAnswer(Verdict.CONFORMS))
+    failure = "Mismatch\nmmap() failed\nactor.py:9\ntest_map.py:38\ntest_map.py:12"
+    result = violation(
+        deviation=deviation, failure=failure, details=TRACEBACK, base=BaseAnswer(Verdict.CONFORMS)
+    )
     lines = failure_text(result, tmp_path).splitlines()
     assert lines[:5] == [
         "MAP-01 MAP-13: A DMABUF of a BAR can be mapped. mmap() failed with EINVAL",
@@ -66,11 +69,9 @@ def test_transcript_ends_with_the_marked_answer(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n".join(lines) + "\n")
     deviation = Deviation("0x1", "0x0", "load32 map1 0x4f", 159)
     text = failure_text(violation(deviation=deviation, transcript="t.txt"), tmp_path)
-    assert (
-        f"transcript (t.txt, lines {161 - TRANSCRIPT_LINES} to 160, the wrong answer marked with !):" in text
-    )
+    assert f"transcript (t.txt, lines {161 - TRANSCRIPT_LINES} to 160; --> is the wrong answer):" in text
     part = text.partition("transcript (")[2].partition("\n\n")[0].splitlines()
-    assert part[-2:] == ["  ! > load32 map1 0x4f", "  ! ok 0x0"]
+    assert part[-2:] == ["    > load32 map1 0x4f", "--> ok 0x0"]
     assert len(part) == TRANSCRIPT_LINES + 1
     assert text.endswith("\n\nMore in the results folder: t.txt")
 
@@ -177,5 +178,5 @@ def test_control_characters_are_escaped(tmp_path: Path) -> None:
     text = failure_text(violation("\x1b]0;x\x07", deviation=deviation, transcript="t.txt"), tmp_path)
     assert r"\x1b]0;x\x07" in text
     assert r"seen: a b\x00" in text
-    assert r"  ! \x1b[2J\xff" in text
+    assert r"--> \x1b[2J\xff" in text
     assert all(character.isprintable() or character == "\n" for character in text)

@@ -79,10 +79,9 @@ def _said(result: Result) -> Iterator[str]:
 def _place(result: Result) -> str:
     """Return the line of the scenario that failed, ``suites/test_map.py:38``; or nothing."""
     file = result.entry.id.partition("::")[0]
-    if result.entry.kind is not Kind.SCENARIO or not file:
-        return ""
-    found = re.search(rf"^({re.escape(file)}:\d+): ", result.details, re.MULTILINE)
-    return visible(found[1]) if found else ""
+    name = re.escape(file.rpartition("/")[2])
+    found = re.search(rf"^{name}(:\d+)$", result.failure, re.MULTILINE) if name else None
+    return visible(file + found[1]) if found else ""
 
 
 def _evidence(result: Result, directory: Path) -> Iterator[list[str]]:
@@ -110,9 +109,11 @@ def _transcript(result: Result, directory: Path) -> list[str]:
     if not found:
         return []
     where = f"{visible(result.transcript)}, lines {found[0].number} to {found[-1].number}"
-    marked = ", the wrong answer marked with !" if any(step.decisive for step in found) else ""
-    steps = (f"{'  ! ' if step.decisive else '    '}{step.text}" for step in found)
-    return [f"transcript ({where}{marked}):", *steps]
+    wrong = found[-1].decisive
+    steps = [f"    {step.text}" for step in found[: -1 if wrong else None]]
+    if wrong:
+        steps.append(f"--> {found[-1].text}")
+    return [f"transcript ({where}{'; --> is the wrong answer' if wrong else ''}):", *steps]
 
 
 def _complaints(result: Result, directory: Path) -> list[list[str]]:
