@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import real
 
-from harness.actor.steps import matches
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
 from harness.run import kit
@@ -225,41 +224,6 @@ def test_script_has_no_fault_that_shellcheck_knows() -> None:
 
 
 # -- the program of the guest ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def compare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A program that answers "pattern TAB reply" with y or n, as the guest's init compares."""
-    folder = tmp_path_factory.mktemp("compare")
-    source = folder / "main.c"
-    source.write_text(
-        '#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include "kit.h"\n'
-        "void *must(void *pointer) { return pointer ? pointer : (exit(1), NULL); }\n"
-        "int main(void) { static char line[4096]; while (fgets(line, sizeof(line), stdin)) {\n"
-        'char *reply = strchr(line, 9); *reply++ = 0; reply[strcspn(reply, "\\n")] = 0;\n'
-        'puts(reply_matches(line, reply) ? "y" : "n"); } return 0; }\n'
-    )
-    program = folder / "compare"
-    sources = [source, kit_init.SOURCES / "compare.c"]
-    subprocess.run(["gcc", f"-I{kit_init.SOURCES}", "-o", program, *sources], check=True)
-    return program
-
-
-def test_guest_compares_as_the_harness_does(compare: Path) -> None:
-    patterns = [
-        *("ok", "ok *", "ok 0x7", "ok 0x00000007 8", "error EINVAL", "error EINVAL map: x", "not ok *"),
-        *("not error EINVAL | error EPERM", "error EINVAL | ok", "ok * 1", "sigbus code=adrerr offset=0x0"),
-        *("ok 0x0", "ok 7", "ok 0x", "ok 0x00000000000000000007"),
-    ]
-    replies = [
-        *("ok", "ok 0x07", "ok 7", "ok 0x7 8", "error EINVAL map: Invalid", "error EPERM map: x", "ok * 1"),
-        *("sigbus code=adrerr offset=0x0", "timeout", "", "ok 0x0", "ok 0x000", "ok 0x", "ok 0x8", "error"),
-    ]
-    pairs = [(pattern, reply) for pattern in patterns for reply in replies]
-    text = "".join(f"{pattern}\t{reply}\n" for pattern, reply in pairs)
-    done = subprocess.run([compare], input=text, capture_output=True, text=True, check=True)
-    answers = dict(zip(pairs, (line == "y" for line in done.stdout.split()), strict=True))
-    assert answers == {pair: matches(*pair) for pair in pairs}
 
 
 def test_init_started_by_a_user_explains_itself(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from harness.actor.start import PrestartedProbe
 from harness.actor.steps import Step
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
-from harness.lib.errors import HarnessError, PatchproofError, UsageError
+from harness.lib.errors import BootError, HarnessError, PatchproofError, UsageError
 from harness.report.comparison_of_runs.transcripts import Operation, kind
 from harness.run.claim import LEFTOVER, Claim, Kind
 from harness.run.error_to_verdict import Phase
@@ -95,7 +95,7 @@ class Reproducer:
         self._needs = needs_of(claim, result)
 
     def attempt(self) -> Attempt:
-        """Boot a machine, do the steps, and decide.  Raises BootError, HarnessError."""
+        """Boot a machine, do the steps, and decide.  Raises HarnessError."""
         results = ResultsFolder.create(self._root, self._result.entry.id.rpartition("::")[2])
         journal = results.journal()
         machines = Machines(self._request, results, journal)
@@ -115,7 +115,10 @@ class Reproducer:
                 journal=journal,
             )
             scenario.begin()
-            scenario.guest()
+            try:
+                scenario.guest()
+            except BootError as fault:  # the kernel's fault in a run, and no answer to this claim
+                raise HarnessError(f"The kernel did not come up this time: {fault.message}") from fault
             played, error = self._play(scenario)
             scenario.end()
             journal.run_ended()

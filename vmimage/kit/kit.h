@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "pattern.h" /* probes/: reply_matches(), reply_alike() */
+
 /* ---- main.c ---- */
 
 /* Write to the log, which is the second serial port. */
@@ -87,12 +89,6 @@ char *memory_step(char **words, unsigned int count);
 void memory_add(const char *role, const char *address, size_t size);
 /* Return the number of DMABUFs that exist, -1 if it is not known. */
 int count_dmabufs(void);
-
-/* ---- compare.c ---- */
-
-bool reply_matches(const char *pattern, const char *reply);
-/* Whether two replies are the same answer; of an error only the errno counts. */
-bool reply_alike(const char *one, const char *other);
 
 /* ---- claim.c ---- */
 
