@@ -31,6 +31,7 @@ def render(directory: Path, patch: int | None = None) -> bytes:
 
     It answers patch number ``patch``, from 1.  With None it answers the patch that brings all
     the faults, if ``prefixes`` has run beside this run, else the cover letter or the first patch.
+    Patches that were never posted cannot be answered: the mail begins a thread of its own.
     Raises UsageError for a patch that the series does not have, HarnessError if
     ``directory`` holds no run.
     """
@@ -41,8 +42,8 @@ def render(directory: Path, patch: int | None = None) -> bytes:
     found = causes(record)
     series = prefixes.of_run(directory, str(facts.get("identity", "")))
     to = patch if patch is not None else _broken_by(found, series)
-    target = mails.get(to) or mails.get(0) or mails.get(1)
-    lines = list(_headers(facts, target, mails.get(0)))
+    posted = {number: one for number, one in mails.items() if _id(one)}
+    lines = list(_headers(facts, posted.get(to) or posted.get(0) or posted.get(1), posted.get(0)))
     text = mail_text.text(directory, record, facts, series)
     return ("\n".join(lines) + "\n\n" + text).encode()
 
@@ -57,22 +58,22 @@ def _broken_by(found: Sequence[Cause], series: Prefixes | None) -> int:
 
 
 def _headers(facts: Mapping[str, object], target: MailFacts | None, cover: MailFacts | None) -> Iterable[str]:
-    """Yield the header lines; there are only those that the run knows."""
-    subject = target["subject"] if target is not None else str(facts.get("title", "a kernel"))
-    subject = _plain(subject)[:MAX_HEADER]
-    answer = "" if re.match(r"re:", subject, re.IGNORECASE) else "Re: "
+    """Yield the header lines of a reply to ``target``, which has a Message-ID, or of a new mail if None."""
+    title = str(facts.get("title") or "A test of a kernel")
+    subject = _plain(title if target is None else target["subject"])[:MAX_HEADER]
+    if target is not None and not subject.lower().startswith("re:"):
+        subject = f"Re: {subject}"
     charset = "us-ascii" if subject.isascii() else _utf8()
-    header = email.header.Header(answer + subject, charset, header_name="Subject")
+    header = email.header.Header(subject, charset, header_name="Subject")
     yield f"Subject: {header.encode()}"
     if target is not None:
         sender = _address(target["sender"])
         others = [_address(one) for one in target["recipients"]]
         yield from _recipients("To", [sender])
         yield from _recipients("Cc", [one for one in others if one and one[1] != (sender or ("", ""))[1]])
-        ids = [_id(one) for one in (cover, target) if one is not None and _id(one)]
-        if _id(target):
-            yield f"In-Reply-To: <{_id(target)}>"
-            yield "References: " + "\n ".join(f"<{one}>" for one in dict.fromkeys(ids))
+        ids = [_id(one) for one in (cover, target) if one is not None]
+        yield f"In-Reply-To: <{_id(target)}>"
+        yield "References: " + "\n ".join(f"<{one}>" for one in dict.fromkeys(ids))
     yield "MIME-Version: 1.0"
     yield 'Content-Type: text/plain; charset="utf-8"'
     yield "Content-Transfer-Encoding: 8bit"

@@ -171,6 +171,7 @@ def _for_a_tag(facts: Mapping[str, object], said: answers.Answer) -> list[str]:
         f"Whoever gives a tag for this: it would stand for {kernel} on x86_64 in a virtual machine "
         f"(QEMU, {accelerator}), with no real device. This mail is made by a program, and gives none."
     )
+    lines += [""] if said.caveats else []
     for caveat in said.caveats:
         lines += _folded(f"- {caveat}", "  ")
     return lines
