@@ -15,6 +15,7 @@ import xmlschema
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from junit2htmlreport import runner as junit2html
+from reported_run import posted, record
 
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
@@ -203,6 +204,12 @@ def test_suite_of_stages_says_what_was_tested(results: ResultsFolder) -> None:
 
 
 # Suites, keys, and what was not reached
+
+
+def test_addresses_of_the_mails_are_left_out(tmp_path: Path) -> None:
+    document = junit.render(record(posted(tmp_path)), host_paths=True).decode()
+    assert "0@example.org" in document  # the Message-ID
+    assert "bob@example.org" not in document
 
 
 def test_keys_are_the_same_in_every_run(tmp_path: Path) -> None:

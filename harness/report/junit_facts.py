@@ -13,7 +13,8 @@ from harness.verdict.verdict import Kind
 
 def suite_properties(record: Record, facts: Mapping[str, object], *, host_paths: bool) -> dict[str, str]:
     """Return what was tested and with what, by name; of the host alone only if asked."""
-    told = {name: value for name, value in facts.items() if host_paths or name not in HOST_FACTS}
+    left_out = ("mails", *(() if host_paths else HOST_FACTS))  # a CI system has no use for addresses
+    told = {name: value for name, value in facts.items() if name not in left_out}
     properties: dict[str, object] = {"run": record.run, **told}
     shown = {machine: found for machine, found in record.detectors.items() if found}
     properties |= {f"detector.{name}": words for name, words in sentences(shown).items()}
