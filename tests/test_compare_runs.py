@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from two_runs import Told, make_run
 
 from harness.cli.parser import parse
-from harness.journal.writer import EVENTS
+from harness.journal.results_folder import ResultsFolder
+from harness.journal.writer import EVENTS, JournalWriter
 from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.report.comparison_of_runs import as_html, as_json, as_text
 from harness.report.comparison_of_runs.comparison import RunComparison, compare_runs
+from harness.report.comparison_of_runs.complaints import complaint_changes
 from harness.report.comparison_of_runs.pairs import Category
+from harness.report.comparison_of_runs.runs import Run
 from harness.report.comparison_of_runs.sections import sections
 from harness.verdict.comparison import BaseAnswer
-from harness.verdict.verdict import Strength, Verdict
+from harness.verdict.record import Complaint, Entry, Record, Result
+from harness.verdict.verdict import Kind, Strength, Verdict
 
 X = "suites/test_x.py::test_x[c]"
 GOOD = Told()
@@ -349,3 +353,60 @@ def test_compare_command_writes_to_a_file(tmp_path: Path) -> None:
     args = parse(["compare", str(first), str(second), "--format", "json", "-o", str(output)])
     assert args.command(args) == ExitCode.SERIES
     assert json.loads(output.read_bytes())["exit_code"] == 1
+
+
+def test_complaints_are_new_gone_moved_or_in_both(tmp_path: Path) -> None:
+    def run(label: str, *complaints: Complaint) -> Run:
+        entry = Entry("x", Kind.SCENARIO, "")
+        return Run(tmp_path, Record("r", (Result(entry, complaints=complaints),)), {}, label)
+
+    kept, gone, came, before, after = (
+        Complaint("bug", "BUG", name, "", place=place)
+        for name, place in (("kept", "1"), ("gone", "2"), ("came", "3"), ("before", "4"), ("after", "4"))
+    )
+    changes = complaint_changes(run("A", kept, gone, before), run("B", kept, came, after))
+    assert {
+        (one.complaint.fingerprint, one.where, one.before, one.after, one.earlier) for one in changes
+    } == {
+        ("kept", "both", 1, 1, ""),
+        ("came", "new", 0, 1, ""),
+        ("after", "moved", 1, 1, "before"),
+        ("gone", "gone", 1, 0, ""),
+    }
+
+
+def test_fault_of_a_machine_is_compared_by_what_is_wrong(tmp_path: Path) -> None:
+    def run(name: str, fault: str) -> Path:
+        folder = make_run(tmp_path / name, {"x": GOOD}, complete=False)
+        journal = JournalWriter(folder)
+        journal.machine_started("machine-7")
+        journal.machine_ended("machine-7", fault, Verdict.VIOLATES if fault else None)
+        journal.run_ended()
+        return folder
+
+    well, leak, other = run("a", ""), run("b", "It left 3 objects."), run("c", "It left 9 objects.")
+    assert compare_runs(well, leak).exit_code == ExitCode.SERIES
+    assert compare_runs(leak, other).exit_code == ExitCode.OK
+    assert "It left 3 objects." in as_text.render(compare_runs(well, leak))
+    assert compare_runs(leak, well).exit_code == ExitCode.OK
+
+
+def test_stage_that_fails_is_a_regression(tmp_path: Path) -> None:
+    def run(name: str, verdict: Verdict) -> Path:
+        results = ResultsFolder.create(tmp_path / name, "series")
+        results.write_run(program="ab")
+        journal = results.journal()
+        journal.plan([Entry("build", Kind.STAGE, "The kernel builds"), Entry("x", Kind.SCENARIO, "")])
+        journal.run_started()
+        journal.started("build")
+        journal.ended("build", verdict, reason="core.c:1: error")
+        if verdict is Verdict.CONFORMS:
+            journal.started("x")
+            journal.ended("x", Verdict.CONFORMS)
+        journal.run_ended()
+        return results.dir
+
+    comparison = compare_runs(run("a", Verdict.CONFORMS), run("b", Verdict.VIOLATES))
+    assert [pair.id for pair in comparison.regressions] == ["build"]
+    assert comparison.exit_code == ExitCode.SERIES
+    assert "core.c:1: error" in as_text.render(comparison)
