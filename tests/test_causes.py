@@ -8,7 +8,7 @@ import pytest
 
 from harness.report.causes import grouped, same_cause
 from harness.verdict.comparison import BaseAnswer
-from harness.verdict.deviation import Deviation
+from harness.verdict.deviation import NO_COMPLAINT, Deviation
 from harness.verdict.record import Complaint, Entry, Result
 from harness.verdict.verdict import Kind, Verdict
 
@@ -112,3 +112,25 @@ def test_cause_in_another_run_ignores_the_origin() -> None:
     assert same_cause(mine, replace(mine, base=BaseAnswer(Verdict.CONFORMS)))
     assert not same_cause(mine, violation("test_a", "MAP-01", "success", "ENODEV", "map buf1"))
     assert not same_cause(mine, replace(mine, complaints=(splat,)))
+
+
+def test_health_of_the_kernel_is_no_matter_of_an_operation() -> None:
+    """Whatever a scenario asked last, the same is left over."""
+    left = "The scenario passed, but {} DMABUFs are left over"
+    results = [
+        violation("test_a", "REV-01", NO_COMPLAINT, left.format(1), "load32 map1 0"),
+        violation("test_b", "IMP-02", NO_COMPLAINT, left.format(5000), "together dev1 revoke"),
+        violation(
+            "test_c", "REV-01", NO_COMPLAINT, "The scenario passed, but 1 module is left", "load32 map1 0"
+        ),
+    ]
+    assert sorted(len(one.results) for one in grouped(results)) == [1, 2]
+
+
+def test_spans_of_pages_have_one_cause_whatever_their_number() -> None:
+    spans = ("0x0 to 0x4000 by pte (RW)", "0x0 to 0x8b000 by pte (RW); 0x555000 to 0x6df000 by pte (RW)")
+    results = [
+        violation(f"test_{n}", f"REV-{n:02}", "no page table entry", seen, "pagetable map1")
+        for n, seen in enumerate(spans, 1)
+    ]
+    assert len(grouped(results)) == 1

@@ -11,8 +11,7 @@ import pytest
 from harness.klog.fingerprint import constant_parts
 from harness.lib.errors import UsageError
 from harness.run.claim import Kind, claim_of
-from harness.run.error_to_verdict import NO_COMPLAINT
-from harness.verdict.deviation import Deviation
+from harness.verdict.deviation import NO_COMPLAINT, Deviation
 from harness.verdict.record import Complaint, Entry, Result
 from harness.verdict.verdict import Kind as EntryKind
 from harness.verdict.verdict import Verdict

@@ -21,6 +21,7 @@ from harness.report.comparison_of_runs.complaints import complaint_changes
 from harness.report.comparison_of_runs.pairs import Category
 from harness.report.comparison_of_runs.runs import Run
 from harness.report.comparison_of_runs.sections import sections
+from harness.report.evidence import located
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import Complaint, Entry, Record, Result
 from harness.verdict.verdict import Kind, Strength, Verdict
@@ -142,6 +143,13 @@ def test_repetitions_that_agree_are_one_scenario(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", {"x": GOOD})
     second = make_run(tmp_path / "b", {"x": BAD, "x#2": Told(Verdict.VIOLATES, seen="1", repetition=2)})
     assert [pair.category for pair in compare_runs(first, second).pairs] == [Category.BROKEN]
+
+
+def test_violation_holds_although_a_repetition_was_lost(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "a", {"x": GOOD})
+    lost = Told(Verdict.HARNESS_ERROR, reason="lost", repetition=2)
+    comparison = compare_runs(first, make_run(tmp_path / "b", {"x": BAD, "x#2": lost}))
+    assert [pair.category for pair in comparison.pairs] == [Category.BROKEN]
 
 
 def test_runs_without_a_common_scenario_say_nothing(tmp_path: Path) -> None:
@@ -410,3 +418,8 @@ def test_stage_that_fails_is_a_regression(tmp_path: Path) -> None:
     assert [pair.id for pair in comparison.regressions] == ["build"]
     assert comparison.exit_code == ExitCode.SERIES
     assert "core.c:1: error" in as_text.render(comparison)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "/etc/passwd", "../../b", "transcripts", "\udcff"])
+def test_transcript_elsewhere_is_not_read(tmp_path: Path, name: str) -> None:
+    assert located(tmp_path, name) is None

@@ -91,7 +91,9 @@ def _answer(result: Result) -> tuple[str, str]:
     """
     deviation = result.deviation
     if deviation is None:
-        return "", f"{result.verdict} {_NUMBERS.sub('N', result.reason)}"
+        return "", f"{result.verdict} {_masked(result.reason)}"
+    if deviation.of_kernel:
+        return "", _masked(deviation.seen)
     expected, seen = _kinds(deviation.expected), _kinds(deviation.seen)
     wanted, got = expected - seen or expected, seen - expected or seen
     operation = ACCESS if wanted | got <= {FAULT, DONE} else deviation.verb
@@ -128,8 +130,10 @@ def _links(result: Result) -> set[str]:
     if result.deviation is None:
         return {f"{origin} {answer}"}
     first = result.entry.requirements[0] if result.entry.requirements else result.entry.id
-    if not operation:  # numbers say nothing without what was counted
+    if not operation and not result.deviation.of_kernel:  # numbers say nothing without what was counted
         return {f"{origin} {first} {answer}"}
+    if not operation:
+        return {f"{origin} {answer}"}
     return {f"{origin} {operation}: {answer}", f"{origin} {first} {operation}"}
 
 
@@ -140,7 +144,12 @@ def _kinds(text: str) -> frozenset[str]:
         kinds.add(FAULT)
     if _SUCCESS.search(text) or _VALUE.search(text):
         kinds.add(DONE)
-    return frozenset(kinds or {_NUMBERS.sub("N", text)})
+    return frozenset(kinds or {_masked(text)})
+
+
+def _masked(text: str) -> str:
+    """Return a text without numbers; of parts that are then equal, such as spans of pages, one stays."""
+    return "; ".join(dict.fromkeys(_NUMBERS.sub("N", text).split("; ")))
 
 
 def _cause(members: Sequence[Result]) -> Cause:

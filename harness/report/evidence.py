@@ -17,8 +17,11 @@ LIMIT = 16 * 1024  # bytes of one file; the results folder has all of it
 
 def located(directory: Path, name: str) -> Path | None:
     """Return the file ``name`` of a results folder; None if there is none, or it lies elsewhere."""
-    path = (directory / name).resolve()
-    return path if path.is_relative_to(directory.resolve()) and path.is_file() else None
+    try:
+        path = (directory / name).resolve()
+        return path if path.is_relative_to(directory.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # too long a name, or a NUL in it
+        return None
 
 
 def excerpt(directory: Path, name: str, start: int = 0, end: int | None = None, limit: int = LIMIT) -> str:
@@ -68,7 +71,7 @@ class Step:
 def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ...]:
     """Return the last lines of a result's transcript, at most ``limit`` bytes; empty if it has none.
 
-    The operation that decided, and its reply, are ``decisive``.
+    The operation that decided, and its reply, are ``decisive``; where the kernel complained, none is.
     """
     path = located(directory, result.transcript)
     if path is None:
@@ -77,7 +80,8 @@ def steps(result: Result, directory: Path, limit: int = LIMIT) -> tuple[Step, ..
     first = max(0, len(raw) - limit)
     first = raw.find(b"\n", first - 1) + 1 if first else 0
     number = raw.count(b"\n", 0, first) + 1
-    decisive = result.deviation.line if result.deviation is not None else 0
+    deviation = result.deviation
+    decisive = 0 if deviation is None or deviation.of_kernel else deviation.line
     lines = visible(raw[first:].decode("utf-8", "surrogateescape")).splitlines()
     return tuple(
         Step(number + place, line, bool(decisive) and decisive <= number + place <= decisive + 1)

@@ -14,7 +14,6 @@ from harness.actor.steps import Recording, Step
 from harness.klog.fingerprint import constant_parts
 from harness.lib.errors import UsageError
 from harness.report.evidence import located
-from harness.run.error_to_verdict import ALIVE, NO_COMPLAINT
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import Result
 from harness.verdict.verdict import Verdict
@@ -102,7 +101,7 @@ def _claim(result: Result, text: str, recording: Recording) -> Claim:
     if result.verdict is not Verdict.VIOLATES:
         return Claim(Kind.CONFORMS, text, recording)
     deviation = result.deviation
-    of_kernel = deviation is None or deviation.expected in (NO_COMPLAINT, ALIVE)
+    of_kernel = deviation is None or deviation.of_kernel
     if faults and of_kernel:
         return Claim(Kind.COMPLAINT, text, recording, complaints=faults)
     if LEFTOVER in result.reason and of_kernel:

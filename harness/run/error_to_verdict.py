@@ -12,7 +12,7 @@ from harness.actor.reply import DeadlineError, Refused
 from harness.actor.transcript import latest_operation
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
-from harness.verdict.deviation import Deviation
+from harness.verdict.deviation import ALIVE, NO_COMPLAINT, Deviation
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -72,9 +72,6 @@ class BlindConsoleError(HarnessError):
 LOST = (SshLostError, SshTimeoutError, DeadlineError, UnbindTimeoutError)
 # The kernel's fault in every phase, even in the clean-up.
 KERNELS_FAULT = (UnbindTimeoutError, UnhealthyKernelError)
-# What was expected, where the kernel complained or died.
-NO_COMPLAINT = "no complaint of the kernel, and its state as before"
-ALIVE = "a kernel that lives"
 # A violation that the scenario itself found.
 VIOLATION = (AssertionError, Refused)
 

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# What was expected, where the kernel complained or died: no operation decided.
+NO_COMPLAINT = "no complaint of the kernel, and its state as before"
+ALIVE = "a kernel that lives"
+
 
 @dataclass(frozen=True)
 class Deviation:
@@ -33,6 +37,11 @@ class Deviation:
     def verb(self) -> str:
         """The name of the operation that decided, see verb_of()."""
         return verb_of(self.operation)
+
+    @property
+    def of_kernel(self) -> bool:
+        """Return whether the kernel complained or died, so that ``operation`` is only the latest one."""
+        return self.expected in (NO_COMPLAINT, ALIVE)
 
     def members(self) -> dict[str, Any]:
         """Return the deviation as members of a JSON object."""

@@ -12,7 +12,7 @@ from harness.lib.errors import HarnessError
 from harness.lib.text import one_line, printable
 from harness.verdict.record import Record
 
-LABEL_LIMIT = 40  # characters of the name of a run
+LABEL_LIMIT = 48  # characters of the name of a run
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lib.text import one_line, shortened, visible
-from harness.report.evidence import PROMPT, STEP
+from harness.report.evidence import PROMPT, STEP, located
 from harness.verdict.deviation import verb_of
 from harness.verdict.record import Result
 
@@ -149,10 +149,8 @@ def _kind_of_success(operation: Operation, rest: str) -> str:
 
 def _content(directory: Path, result: Result) -> bytes:
     """Return the bytes of a result's transcript, whose path comes from a journal and may be hostile."""
-    if not result.transcript or "\0" in result.transcript:
-        return b""
-    path = (directory / result.transcript).resolve()
-    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+    path = located(directory, result.transcript)
+    if path is None:
         return b""
     with path.open("rb") as stream:
         return stream.read(LIMIT)
