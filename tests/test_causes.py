@@ -134,3 +134,15 @@ def test_spans_of_pages_have_one_cause_whatever_their_number() -> None:
         for n, seen in enumerate(spans, 1)
     ]
     assert len(grouped(results)) == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "number"),
+    [("load32 map1 0", "host word ram 0x0", 1), ("load32 map1 0", "seek buf1", 2)],
+)
+def test_wrong_value_has_one_cause_and_a_wrong_count_another(first: str, second: str, number: int) -> None:
+    results = [
+        violation(f"test_{n}", f"MAP-{n:02}", "0x10", "0x11", operation)
+        for n, operation in enumerate((first, second), 1)
+    ]
+    assert len(grouped(results)) == number

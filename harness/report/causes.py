@@ -24,6 +24,14 @@ ACCESS = "access"  # in place of an operation that loads or stores
 FAULT = "fault"  # a signal, or EFAULT where the kernel accesses a mapping
 DONE = "done"  # success, or a value
 _FAULTS = {"EFAULT"}
+#: Operations that access memory; other ones answer with a number that is no value of a page.
+_ACCESSES = frozenset(
+    (
+        *(f"{access}{width}" for access in ("load", "store") for width in (8, 16, 32, 64)),
+        *("loadpages", "loadlist", "loadeach", "compare", "syscopy", "regioncopy", "peek", "poke"),
+        *("read", "write", "watched", "host word", "host words", "host read"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,9 @@ def _answer(result: Result) -> tuple[str, str]:
         return "", _masked(deviation.seen)
     expected, seen = _kinds(deviation.expected), _kinds(deviation.seen)
     wanted, got = expected - seen or expected, seen - expected or seen
-    operation = ACCESS if wanted | got <= {FAULT, DONE} else deviation.verb
+    kinds = wanted | got
+    access = kinds == {FAULT, DONE} or (kinds <= {FAULT, DONE} and deviation.verb in _ACCESSES)
+    operation = ACCESS if access else deviation.verb
     return operation, f"{' '.join(sorted(wanted))}, {' '.join(sorted(got))}"
 
 
