@@ -11,7 +11,7 @@ from harness.actor.reply import BUS_ADRERR, Sigbus
 from harness.actor.scene import Operation
 from harness.actor.steps import MEASURED, Recording, Step, matches, parse
 from harness.actor.transcript import Transcript, forget_operation, latest_operation
-from harness.actor.wanted import wanted_reply
+from harness.actor.wanted import wanted_reply, wrong_part
 from harness.lib.errors import UsageError
 from harness.lib.paths import PROBES
 from harness.vm.hardware import PAGE
@@ -236,6 +236,34 @@ def test_wanted_reply_is_that_of_the_expected_value(
     assert wanted_reply(operator, left, right, Operation(reply=reply)) == wanted
     if wanted:
         assert not matches(wanted, reply)
+
+
+class TestWrongPart:
+    READ = tuple(Operation(call=f"loadpages map{one}", reply=f"ok 0x0000000{one}") for one in (1, 2, 2))
+
+    def test_first_wrong_part_has_its_own_operation(self) -> None:
+        assert wrong_part(([2], [2]), ([2], [3]), self.READ) == (self.READ[2], [2], [3])
+        assert wrong_part([[1], [2], [2]], [[1], [5], [6]], self.READ) == (self.READ[1], [2], [5])
+        assert wrong_part({"a": [2], "b": [2]}, {"a": GONE, "b": GONE}, self.READ) == (
+            self.READ[1],
+            [2],
+            GONE,
+        )
+
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [
+            (([1], [2]), ([2], [3])),  # the latest replies are 2 and 2
+            (([2], [2]), ([2], [2], [2])),
+            (([2], [2], [2], [2]), ([3], [2], [2], [2])),
+            (([2],), ([3],)),
+            ({"a": [2], "b": [2]}, {"b": [2], "a": [3]}),
+            ("22", "23"),
+            (([2], [2]), ([2], [2])),
+        ],
+    )
+    def test_parts_of_other_replies_are_left_alone(self, left: object, right: object) -> None:
+        assert wrong_part(left, right, self.READ) is None
 
 
 def test_layout_survives_a_transcript() -> None:

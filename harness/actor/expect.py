@@ -10,8 +10,8 @@ from harness.actor.answer import call_of, statement
 from harness.actor.handles import Mapping
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import BUS_ADRERR, Fault, Sigbus, outcome
-from harness.actor.transcript import latest_operation
-from harness.actor.wanted import wanted_reply
+from harness.actor.transcript import latest_operation, recent_operations
+from harness.actor.wanted import wanted_reply, wrong_part
 from harness.actor.words import comparison, words
 from harness.lib.page_table import PageTable
 from harness.lib.text import counted, part_of
@@ -36,6 +36,9 @@ class Comparison:
         clauses = comparison(operator, seen, expected)
         latest = latest_operation()
         reply = wanted_reply(operator, seen, expected, latest)
+        if not reply and operator == "==" and (part := wrong_part(seen, expected, recent_operations())):
+            latest, seen, expected = part
+            reply = wanted_reply(operator, seen, expected, latest)
         clause = statement(latest, operator, seen, expected, answered=bool(reply))
         deviation = Deviation(*clauses, latest.text, latest.line, reply)
         return cls(deviation, clause, latest.moment if clause else latest.since)

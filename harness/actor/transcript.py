@@ -44,6 +44,15 @@ class Channel(Protocol):
 _LATEST: ContextVar[Operation] = ContextVar("_LATEST")
 
 
+_RECENT: ContextVar[tuple[Operation, ...]] = ContextVar("_RECENT")
+_KEPT = 64  # answered operations
+
+
+def recent_operations() -> tuple[Operation, ...]:
+    """Return the latest operations and steps of the scenario that runs that have a reply, in order."""
+    return _RECENT.get(())
+
+
 def latest_operation() -> Operation:
     """Return the latest operation, or step, of the scenario that runs."""
     return _LATEST.get(Operation())
@@ -52,6 +61,7 @@ def latest_operation() -> Operation:
 def forget_operation() -> None:
     """Begin a scenario, which has no operation yet."""
     _LATEST.set(Operation())
+    _RECENT.set(())
 
 
 class Transcript:
@@ -123,6 +133,7 @@ class Transcript:
             text = f"?{text}"
         self._line(text)
         _LATEST.set(self._scene.end(text))
+        _RECENT.set((*recent_operations()[1 - _KEPT :], latest_operation()))
 
     def begin_anew(self) -> None:
         """Set the file aside as ``NAME-before``, and begin a new one from before the first actor."""

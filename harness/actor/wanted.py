@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
+from typing import TypeGuard
 
 from harness.actor.reply import Fault, Sigbus
 from harness.actor.scene import Operation
@@ -17,7 +18,7 @@ def wanted_reply(operator: str, left: object, right: object, latest: Operation) 
     expected, the result is empty.
     """
     forms = _forms(latest)
-    fitting = [form for form in forms if (seen := form(left)) and _same(seen, latest.reply)]
+    fitting = _fitting(left, latest)
     if not fitting:
         return ""
 
@@ -32,6 +33,33 @@ def wanted_reply(operator: str, left: object, right: object, latest: Operation) 
         either = " | ".join(sorted(filter(None, map(told, right))))
         return f"not {either}" if either and operator == "not in" else either
     return ""
+
+
+def wrong_part(
+    left: object, right: object, recent: Sequence[Operation]
+) -> tuple[Operation, object, object] | None:
+    """Return the operation of the first part of ``left`` that is not as in ``right``, and both parts.
+
+    The parts have to be the values of the latest replies, one each and in order; if they are
+    not, the result is None.
+    """
+    if isinstance(left, Mapping) and isinstance(right, Mapping) and list(left) == list(right):
+        left, right = list(left.values()), list(right.values())
+    if not _is_list(left) or not _is_list(right) or not 1 < len(left) == len(right) <= len(recent):
+        return None
+    parts = list(zip(recent[len(recent) - len(left) :], left, right, strict=True))
+    if not all(_fitting(one, operation) for operation, one, _ in parts):
+        return None
+    return next((part for part in parts if part[1] != part[2]), None)
+
+
+def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _fitting(value: object, operation: Operation) -> list[Callable[[object], str]]:
+    """Return the ways in which the reply to an operation says this value."""
+    return [form for form in _forms(operation) if (seen := form(value)) and _same(seen, operation.reply)]
 
 
 def _same(seen: str, reply: str) -> bool:
@@ -86,7 +114,7 @@ def _answer(value: object) -> str:
 
 def _pages(value: object) -> str:
     """Say a list of words and faults as ``loadpages`` does."""
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+    if not _is_list(value):
         return ""
     said = ["ok"]
     for one in value:
@@ -101,7 +129,7 @@ def _pages(value: object) -> str:
 
 def _runs(value: object) -> str:
     """Say a list of words as the host's steps do."""
-    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+    if not _is_list(value):
         return ""
     words = [one for one in value if isinstance(one, int) and 0 <= one < 1 << 32]
     return f"ok {told_words(words)}" if words and len(words) == len(value) else ""
