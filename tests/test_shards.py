@@ -10,6 +10,7 @@ import pytest
 from small_run import make_checkout, run
 
 from harness.journal.plan_file import Plan, read
+from harness.journal.reader import read as read_record
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.shard import Shard, cut
 from harness.plugin import durations, scenario_list
@@ -80,7 +81,7 @@ def test_shards_of_the_suites_are_whole_and_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.build
 def test_run_of_a_shard_plans_its_part_of_the_whole(tmp_path: Path) -> None:
-    """One third of two scenarios is empty: it builds nothing, and its exit code is 3."""
+    """One third of two scenarios is empty and builds nothing: exit code 3.  Each can be resumed."""
     checkout, cache = make_checkout(tmp_path / "linux"), tmp_path / "cache"
     cache.mkdir()
     (cache / "image").touch()  # a file where a folder belongs: no run gets past the stage
@@ -102,3 +103,9 @@ def test_run_of_a_shard_plans_its_part_of_the_whole(tmp_path: Path) -> None:
     assert set(expected) == {ExitCode.HARNESS, ExitCode.NOTHING_APPLICABLE}
     facts: dict[str, Any] = json.loads((tmp_path / "3" / "latest" / "run.json").read_text())
     assert "--shard" in facts["selection"]
+    for number, plan in enumerate(plans, 1):
+        code, output = run("run", "--resume", tmp_path / str(number) / "latest", mark=tmp_path, cache=cache)
+        count = sum(one.kind is Kind.SCENARIO for one in plan.own)
+        assert f"{count or 'no'} scenarios are left to run" in output
+        assert code == expected[number - 1]
+        assert len(read_record(tmp_path / str(number) / "latest").resumed) == (1 if plan.own else 0)
