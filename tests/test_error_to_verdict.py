@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
+from harness.actor.transcript import Transcript, forget_operation
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, HarnessError
 from harness.plugin import pytest_report
 from harness.run.error_to_verdict import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
+
+
+@pytest.fixture(autouse=True)
+def _no_operation() -> None:
+    forget_operation()
 
 
 def skipped(reason: str) -> BaseException:
@@ -54,3 +62,21 @@ def test_observation_of_an_error_has_its_verdict(
     seen = observation_of(pytest_report.error_of(error, pytestconfig), "the evidence")
     assert (seen.verdict, seen.reason) == (verdict, reason)
     assert seen.details == ("" if verdict is Verdict.NOT_APPLICABLE else "the evidence")
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        ("map buf1 length=0x1000", "After revoke returned, mmap() was refused with EINVAL."),
+        ("map buf2 length=0x1000", "map buf2 length=0x1000: EINVAL (Invalid argument)"),
+    ],
+)
+def test_refusal_is_told_with_its_moment(tmp_path: Path, operation: str, reason: str) -> None:
+    """The latest operation is another one if the clean-up of the scenario did one."""
+    transcript = Transcript(tmp_path / "transcript.txt")
+    actor = transcript.actor("c")
+    for line, reply in (("revoke dev1 buf1", "ok"), ("map buf1 length=0x1000", "error EINVAL map: x")):
+        transcript.operation(line, actor, "c")
+        transcript.reply(reply)
+    transcript.close()
+    assert observation_of(Refused("EINVAL", operation, "Invalid argument"), "").reason == reason

@@ -37,6 +37,23 @@ _CALLS = {
     "iomap": "IOMMU_IOAS_MAP_FILE",
     "open": "the open of the device",
     "ioctl": "the ioctl",
+    "imppin": "the importer's pin",
+    "impunmap": "the importer's unmap",
+    "impvmap": "the importer's vmap",
+    "iounmap": "IOMMU_IOAS_UNMAP",
+    "attach": "the attach of the importing device",
+    "lowpower": "the change of the power state",
+    "fork": "fork()",
+    "msync": "msync()",
+    "mlock": "mlock()",
+    "seek": "lseek()",
+    "userfault": "the registration with a userfaultfd",
+    "pinpages": "pinning the pages",
+    "remapfile": "remap_file_pages()",
+    "type1map": "VFIO_IOMMU_MAP_DMA",
+    "syscopy": "the system call that copies",
+    "attachfence": "adding a fence",
+    "prime": "the import into vgem",
 }
 
 

@@ -30,8 +30,7 @@ class Mismatch(AssertionError):  # noqa: N818 - the kernel's fault, not an error
         compared: str = "",
     ) -> None:
         latest = latest_operation()
-        when = latest.since if moment is None else moment
-        text = f"{when}, {clause}." if when else f"{_capital(clause)}."
+        text = sentence(latest.since if moment is None else moment, clause)
         super().__init__(text)
         self.deviation = Deviation(expected, seen, latest.text, latest.line, wanted)
         self.compared = compared or f"{text}\n{self.deviation.sentence}"
@@ -50,6 +49,9 @@ class Mismatch(AssertionError):  # noqa: N818 - the kernel's fault, not an error
         return self.with_traceback(error.__traceback__)
 
 
-def _capital(clause: str) -> str:
-    """Return a clause as the begin of a sentence; the name of a function stays as it is."""
-    return clause if "(" in clause.partition(" ")[0] else clause[:1].upper() + clause[1:]
+def sentence(moment: str, clause: str) -> str:
+    """Return a clause as a sentence that begins with the moment, if there is one."""
+    if moment:
+        return f"{moment}, {clause}."
+    # The name of a function stays as it is.
+    return f"{clause}." if "(" in clause.partition(" ")[0] else f"{clause[:1].upper()}{clause[1:]}."

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.actor.actor import NotOfferedError
-from harness.actor.mismatch import Mismatch
+from harness.actor.answer import call_of
+from harness.actor.mismatch import Mismatch, sentence
 from harness.actor.reply import DeadlineError, Refused
 from harness.actor.transcript import latest_operation
 from harness.guest.guest import UnbindTimeoutError
@@ -107,6 +108,8 @@ def observation_of(error: BaseException, details: str) -> Observation:
     if isinstance(error, (NotApplicableError, NotOfferedError)):
         return Observation(Verdict.NOT_APPLICABLE, error.message)
     reason = error.message if isinstance(error, PatchproofError) else str(error)
+    if isinstance(error, Refused):
+        reason = _refusal(error)
     if isinstance(error, (KernelDiedError, BootError)):
         return Observation(Verdict.KERNEL_DIED, reason, details)
     if isinstance(error, UnhealthyKernelError):
@@ -119,6 +122,14 @@ def observation_of(error: BaseException, details: str) -> Observation:
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
+
+
+def _refusal(error: Refused) -> str:
+    """Return the sentence of a refusal that the scenario did not expect."""
+    latest = latest_operation()
+    if latest.call != error.operation:
+        return str(error)
+    return sentence(latest.moment, f"{call_of(latest)} was refused with {error.errno}")
 
 
 def deviation_of(error: BaseException) -> Deviation | None:
