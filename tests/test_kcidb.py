@@ -16,6 +16,7 @@ from harness.journal.facts import MailFacts
 from harness.journal.results_folder import ResultsFolder
 from harness.lib.errors import ExitCode, UsageError
 from harness.report import kcidb
+from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import Entry
@@ -215,3 +216,25 @@ def test_origin_is_that_of_the_ci_system(capfdbinary: pytest.CaptureFixture[byte
 def test_malformed_origin_is_refused(origin: str) -> None:
     with pytest.raises(UsageError, match="is not one that KCIDB takes"):
         kcidb.render(REPORTS / "mixed", origin)
+
+
+def test_fault_between_scenarios_is_of_the_machine(results: ResultsFolder) -> None:
+    journal = results.journal()
+    journal.plan([])
+    journal.run_started()
+    journal.machine_started("machine-1")
+    journal.machine_ended("machine-1", "A WARN after the last scenario.", Verdict.VIOLATES)
+    (test,) = load(results.dir)["tests"]
+    assert (test["path"], test["status"]) == ("patchproof.machine.machine-1", "FAIL")
+
+
+def test_program_of_the_kernel_has_its_cases(results: ResultsFolder) -> None:
+    program = Entry("selftests/vfio/a_test", Kind.SELFTEST, "a test of the tree")
+    journal = results.journal()
+    journal.plan([program])
+    journal.started(program.id)
+    journal.cases(program.id, [Case("one", Verdict.CONFORMS), Case("two", Verdict.VIOLATES, "x != y")])
+    journal.ended(program.id, Verdict.VIOLATES)
+    found = {test["path"]: test["status"] for test in load(results.dir)["tests"]}
+    name = "patchproof.selftest.selftests_vfio_a_test"
+    assert found == {name: "FAIL", f"{name}.one": "PASS", f"{name}.two": "FAIL"}

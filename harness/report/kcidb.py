@@ -31,8 +31,8 @@ from harness.journal.reader import read
 from harness.lib.errors import UsageError
 from harness.lib.files import digest
 from harness.lib.text import printable, visible
+from harness.report.entry_path import path_of, word
 from harness.report.evidence import excerpt, traces
-from harness.report.test_path import path_of, word
 from harness.verdict import requirements
 from harness.verdict.case import Case
 from harness.verdict.record import Record, Result

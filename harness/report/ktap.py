@@ -15,8 +15,8 @@ from pathlib import Path
 
 from harness.journal.reader import read
 from harness.lib.text import visible
+from harness.report.entry_path import path_of, word
 from harness.report.repetitions import tally
-from harness.report.test_path import path_of, word
 from harness.verdict import requirements
 from harness.verdict.case import Case
 from harness.verdict.record import Record, Result
