@@ -1,6 +1,7 @@
-"""Real runs compared: the reference series, and the same with a fault that its page faults ignore a revoke.
+"""Real runs compared: the base, the reference series, and the series with a fault of its own.
 
-data/compare/ has eight scenarios of each run: plan, events, transcripts and the facts that are compared.
+data/compare/ has some scenarios of each run: plan, events, transcripts, the facts that are compared, and
+the console of ``close-twice``, whose kernel complains.  The page faults of ``mutant`` ignore a revoke.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from harness.report.comparison_of_runs.pairs import Category
 from harness.report.comparison_of_runs.sections import sections
 
 RUNS = Path(__file__).parent / "data" / "compare"
-REFERENCE, MUTANT = RUNS / "reference", RUNS / "mutant"
+REFERENCE, MUTANT, BASE = RUNS / "reference", RUNS / "mutant", RUNS / "base"
 
 
 def categories(comparison: RunComparison) -> dict[str, Category]:
@@ -52,13 +53,40 @@ def test_mutant_compared_with_the_reference_is_the_mirror_image() -> None:
     assert kinds == {pair.id: pair.reply.kinds[::-1] for pair in backward.pairs if pair.reply}
 
 
-@pytest.mark.parametrize("run", [REFERENCE, MUTANT])
+@pytest.mark.parametrize("run", [REFERENCE, MUTANT, BASE, RUNS / "close", RUNS / "close-twice"])
 def test_real_run_compared_with_itself_has_no_difference(run: Path) -> None:
     comparison = compare_runs(run, run)
     assert set(categories(comparison).values()) <= {Category.SAME, Category.STILL}
     assert not comparison.differences
     assert comparison.exit_code == ExitCode.OK
     assert as_text.render(comparison).count("The same answer in both runs") == 1
+
+
+def test_series_fixes_what_its_base_refuses() -> None:
+    comparison = compare_runs(BASE, REFERENCE)
+    (item,) = sections(comparison)[-1].items
+    assert len(comparison.of(Category.FIXED)) == len(item.pairs) == 4
+    assert {pair.reply.kinds for pair in item.pairs if pair.reply} == {("EINVAL", "ok")}
+    assert {one.name for one in comparison.differences} == {"series", "dialect"}
+    assert comparison.exit_code == ExitCode.OK
+
+
+def test_base_and_mutant_violate_by_other_causes() -> None:
+    comparison = compare_runs(BASE, MUTANT)
+    assert [pair.same_cause for pair in comparison.of(Category.STILL)] == [False] * 4
+    assert comparison.exit_code == ExitCode.OK
+    text = as_text.render(comparison)
+    assert "EINVAL (base-6.19.6)" in text
+    assert "0x10000ed (reference-feature+fault-ignores-the-state)" in text
+
+
+def test_complaint_of_a_mutant_is_new_and_one_cause() -> None:
+    comparison = compare_runs(RUNS / "close", RUNS / "close-twice")
+    (complaint,) = comparison.complaints
+    assert (complaint.where, complaint.after) == ("new", 3)
+    assert "refcount_t: underflow" in complaint.complaint.title
+    (section,) = sections(comparison)
+    assert [len(item.pairs) for item in section.items] == [3]
 
 
 @pytest.mark.parametrize(("lines", "scenarios"), [(1, 0), (2, 1), (6, 2)])

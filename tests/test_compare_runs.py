@@ -102,6 +102,7 @@ def test_inherited_violation_is_no_regression(tmp_path: Path) -> None:
     comparison = compared(tmp_path, GOOD, after)
     assert comparison.exit_code == ExitCode.OK
     assert comparison.summary == "B fixes 0, breaks 0, inherits 1, keeps 0 of A's violations."
+    assert [section.title for section in sections(comparison)] == ["Inherited from the base"]
 
 
 @pytest.mark.parametrize(
@@ -170,8 +171,9 @@ def test_other_program_is_refused_with_both_digests(tmp_path: Path) -> None:
 
 def test_run_of_an_older_program_is_refused(tmp_path: Path) -> None:
     first = make_run(tmp_path / "a", {"x": GOOD}, program="")
-    with pytest.raises(UsageError, match="of an older version of this program"):
+    with pytest.raises(UsageError, match="of an older version of this program") as refused:
         compare_runs(first, make_run(tmp_path / "b", {"x": GOOD}))
+    assert "different programs" not in refused.value.message
 
 
 def test_run_that_was_cut_off_is_refused(tmp_path: Path) -> None:
