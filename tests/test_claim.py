@@ -40,6 +40,7 @@ ok 0x00000007
 ! end 1
 """
 LOAD, HAMMERED = 17, 15
+EXPECTED = TRANSCRIPT.replace("load32 map1 0\nok 0x00000007\n", "load32 map1 0\nok 0x00000007\n= sigbus *\n")
 
 
 def result(verdict: Verdict = Verdict.VIOLATES, line: int = 0, expected: str = "SIGBUS") -> Result:
@@ -53,7 +54,7 @@ def folder(path: Path, text: str = TRANSCRIPT) -> Path:
 
 
 def test_wrong_reply_is_the_claim_at_its_line(tmp_path: Path) -> None:
-    claim = claim_of(result(line=LOAD), folder(tmp_path))
+    claim = claim_of(result(line=LOAD), folder(tmp_path, EXPECTED))
     assert (claim.kind, claim.line) == (Kind.REPLY, LOAD)
     assert claim.witnessed() == {"ram"}
     assert not claim.needs_importer()  # it is loaded afterwards
@@ -64,6 +65,11 @@ def test_wrong_reply_is_the_claim_at_its_line(tmp_path: Path) -> None:
         "left-out 11",
         "polled 13",
     ]
+
+
+def test_wrong_reply_without_a_pattern_is_among_all(tmp_path: Path) -> None:
+    claim = claim_of(result(line=LOAD), folder(tmp_path))
+    assert (claim.kind, claim.line) == (Kind.ANSWERS, LOAD)
 
 
 def test_operation_without_line_is_found_by_text(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ class Kind(StrEnum):
     LEFTOVER = auto()  # DMABUFs that outlive the actors
     COMPLAINT = auto()  # a complaint of the kernel
     DEATH = auto()  # the end of the kernel
-    ANSWERS = auto()  # all answers are those of the run, which does not say which one was wrong
+    ANSWERS = auto()  # all answers are those of the run, which does not say what conforms
     CONFORMS = auto()  # all answers are those of the run, which conformed
 
 
@@ -116,7 +116,8 @@ def _claim(result: Result, text: str, recording: Recording) -> Claim:
         raise UsageError(
             f"A measurement decided, and only the scenario knows which ones conform: {result.reason}"
         )
-    return Claim(Kind.REPLY, text, recording, step.line)
+    # Without a pattern the evidence may be in an earlier reply as well.
+    return Claim(Kind.REPLY if step.wanted else Kind.ANSWERS, text, recording, step.line)
 
 
 def _step_of(deviation: Deviation, recording: Recording) -> Step | None:

@@ -45,13 +45,14 @@ class Played:
     now: str | None
 
     @property
+    def repeated(self) -> bool:
+        """True if the reply is that of the run, or the run recorded none."""
+        return self.step.reply is None or (self.now is not None and self.step.repeats(self.now))
+
+    @property
     def differs(self) -> bool:
         """True if the reply is another one than in the run, and no measurement."""
-        return (
-            self.step.reply is not None
-            and not self.step.measured
-            and (self.now is None or not self.step.repeats(self.now))
-        )
+        return not self.step.measured and not self.repeated
 
     @property
     def differs_in_kind(self) -> bool:
@@ -194,8 +195,11 @@ def decide(
             if error is None and now.verdict is Verdict.CONFORMS:
                 return Outcome.CONFORMS, "No DMABUF is left over."
         case Kind.ANSWERS:
-            if error is None and not any(one.differs for one in played):
+            different = [one for one in played if one.differs or (one.step.measured and not one.repeated)]
+            if error is None and not different:
                 return Outcome.SHOWN, "All replies are those of the run."
+            if error is None and not complaints:
+                return Outcome.UNSAID, f"Line {different[0].step.line} was answered in another way."
         case Kind.CONFORMS:
             different = [one for one in played if one.differs]
             if error is None and not different and now.verdict is Verdict.CONFORMS:
