@@ -83,4 +83,5 @@ def _runs(comparison: RunComparison) -> Iterator[tuple[str, str, str]]:
         if one.name != "series":
             yield one.name, one.before or "not known", one.after or "not known"
     yield "scenarios", str(len(before.record.scenarios)), str(len(after.record.scenarios))
-    yield "folder", str(before.directory), str(after.directory)
+    # The page may be read on another host, so only the names of the folders tell something.
+    yield "run", before.record.run, after.record.run

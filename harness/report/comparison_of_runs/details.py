@@ -124,9 +124,9 @@ def _violation(run: Run, answer: Answer, of: str) -> Iterator[Row]:
         yield "seen", one_line(deviation.seen) + of
     for one in answer.best.complaints:
         yield "kernel", one_line(one.title) + of
-        trace = run.directory / STACKS / f"{one.fingerprint}.txt"
-        if trace.is_file():
-            yield "", str(trace)
+        trace = f"{STACKS}/{one.fingerprint}.txt"
+        if (run.directory / trace).is_file():
+            yield "", f"{trace} of {run.label}"
 
 
 def _violating(pair: Pair, comparison: RunComparison) -> list[tuple[Run, Answer]]:
