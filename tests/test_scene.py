@@ -77,6 +77,7 @@ def played(folder: Path, *parts: str) -> Operation:
         ("&owner revoke dev1 buf1|ok\nfinish owner|ok", "After revoke returned"),
         ("&owner revoke dev1 buf1|ok\nfinish owner|error EBADFD x", "After revoke was refused with EBADFD"),
         ("&owner revoke dev1 buf1|ok\nsignal owner kill|ok\nreap owner|ok signal=9", "After the owner ended"),
+        ("&owner write dev1 config 4 2 0x4|ok", "During the write that turns the device's memory off"),
         ("&owner load32 map1 0|ok", ""),
     ],
 )

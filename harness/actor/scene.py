@@ -223,4 +223,4 @@ def _configured(offset: str, value: str) -> tuple[str, str]:
     if at != 4:
         return "the configuration space was written", "a write to the configuration space"
     state = "on" if bits & _MEMORY else "off"
-    return f"the device's memory was turned {state}", f"turning the device's memory {state}"
+    return f"the device's memory was turned {state}", f"the write that turns the device's memory {state}"
