@@ -190,4 +190,4 @@ def test_an_event_in_every_state(
         subject.clear(event)
     if subject.errnos - {"ENODEV"}:
         finding(f"mmap() of a DMABUF that is not accessible is {', '.join(sorted(subject.errnos))}.")
-    assert seen == TABLE.events[event]
+    assert seen == TABLE.events[event], f"a DMABUF is in the wrong state after the event {event}"

@@ -5,7 +5,7 @@ A scenario may check by an ``assert`` in one of these forms only:
 - ``assert SEEN == EXPECTED``, one comparison, what is expected on the right.  SEEN is a value that
   speaks for itself: an answer, or a mapping or sequence of answers.
 - The same with a message, a clause of at least three words.  The message is needed where the
-  values say nothing alone: a length, a sum, a difference, an attribute, a member of a mapping, a
+  values say nothing alone: a length, a sum, a difference, an attribute, a tuple, a member of a mapping, a
   truth value, a set without the names of its members; and for ``is not``, ``not in``.
 
 Everything else is a helper that raises Mismatch (harness/actor/expect.py, suites/support/).
@@ -75,12 +75,10 @@ def _complaints_of_assert(node: ast.Assert) -> Iterator[str]:
 def _is_mute(value: ast.expr) -> bool:
     """Return whether a value says nothing alone: a number that is made of others, or a truth value."""
     match value:
-        case ast.SetComp() | ast.GeneratorExp() | ast.Attribute() | ast.BinOp(op=ast.Sub()):
+        case ast.SetComp() | ast.GeneratorExp() | ast.Tuple() | ast.Attribute() | ast.BinOp(op=ast.Sub()):
             return True
         case ast.Subscript(slice=ast.Constant(value=str())):
             return True
-        case ast.Tuple():
-            return any(map(_is_mute, value.elts))
         case ast.Call(func=ast.Name(id=name)):
             return name in NUMBERS
     return _is_truth(value)

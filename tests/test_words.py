@@ -129,6 +129,8 @@ def test_pages_are_said_in_runs(pages: list[object], said: str) -> None:
         (">", 0, 0, "more than 0", "0"),
         ("<=", {"EIO"}, {"EINVAL", "EPERM"}, "nothing but EINVAL, EPERM", "EIO"),
         ("is", None, "x", "x", "success"),
+        ("==", {*"abcdf"}, {*"abcde"}, "with e and without f", "with f and without e"),
+        ("==", {*"abcd"}, {*"abcde"}, "with e", "without e"),
         (
             "==",
             [0x10, 0x11, *GONE[2:]],

@@ -40,6 +40,8 @@ def comparison(operator: str, left: object, right: object) -> tuple[str, str]:
     if operator == "==" and isinstance(left, Mapping) and isinstance(right, Mapping):
         names = [name for name in {**right, **left} if left.get(name, _NOTHING) != right.get(name, _NOTHING)]
         return _members(right, names), _members(left, names)
+    if operator == "==" and isinstance(left, Set) and isinstance(right, Set) and len(right) > SHOWN:
+        return _differences(right, left), _differences(left, right)
     if operator in ("<=", ">=") and isinstance(right, Set):
         word = "nothing but " if operator == "<=" else "at least "
         return word + words(right), words(left)
@@ -49,6 +51,12 @@ def comparison(operator: str, left: object, right: object) -> tuple[str, str]:
     if _is_count(left) and _is_count(right):
         return f"{prefix}{right}", str(left)
     return _cut(prefix + words(right)), words(left)
+
+
+def _differences(one: Set[object], other: Set[object]) -> str:
+    """Return what only one of two sets has, and what only the other has."""
+    only, lacks = ", ".join(sorted(map(_words, one - other))), ", ".join(sorted(map(_words, other - one)))
+    return _cut(" and ".join([*([f"with {only}"] if only else []), *([f"without {lacks}"] if lacks else [])]))
 
 
 def words(value: object) -> str:
