@@ -24,6 +24,7 @@ ACCESS = "access"  # in place of an operation that loads or stores
 FAULT = "fault"  # a signal, or EFAULT where the kernel accesses a mapping
 DONE = "done"  # success, or a value
 _FAULTS = {"EFAULT"}
+UNMAPPED = "no page table entry"  # expected of a mapping that was taken away
 #: Operations that access memory; other ones answer with a number that is no value of a page.
 _ACCESSES = frozenset(
     (
@@ -102,6 +103,8 @@ def _answer(result: Result) -> tuple[str, str]:
         return "", f"{result.verdict} {_masked(result.reason)}"
     if deviation.of_kernel:
         return "", _masked(deviation.seen)
+    if deviation.expected == UNMAPPED:  # what the page table still has, an access would not fault at
+        return ACCESS, f"{FAULT}, {DONE}"
     expected, seen = _kinds(deviation.expected), _kinds(deviation.seen)
     wanted, got = expected - seen or expected, seen - expected or seen
     kinds = wanted | got
