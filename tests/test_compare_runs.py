@@ -227,6 +227,15 @@ def test_revisions_name_the_runs(tmp_path: Path) -> None:
     assert (comparison.before.label, comparison.after.label) == ("RFC2", "v4")
 
 
+def test_runs_of_one_series_are_named_by_their_times(tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        made = make_run(tmp_path / name, {"x": GOOD}, series="mine")
+        runs.append(made.rename(tmp_path / f"mine-20260226T00000{name}Z"))
+    comparison = compare_runs(*runs)
+    assert (comparison.before.label, comparison.after.label) == ("20260226T00000aZ", "20260226T00000bZ")
+
+
 def test_patches_are_told_apart_by_subject_and_id(tmp_path: Path) -> None:
     def mails(**patches: str) -> list[dict[str, object]]:
         return [

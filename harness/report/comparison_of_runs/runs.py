@@ -74,13 +74,19 @@ def _labels(folders: tuple[Path, Path], facts: list[Mapping[str, object]]) -> tu
         [one_line(str(known.get(name) or "")) for known in facts] for name in ("revision", "series")
     )
     numbers = [f"v{one}" if one.isdecimal() else one for one in revisions]
-    names = [one_line(folder.resolve().name) for folder in folders]
+    names = [_folder(folder, name) for folder, name in zip(folders, series, strict=True)]
     for one, other in (numbers, series, names):
         if one and other and one != other:
             labels = _label(one, other), _label(other, one)
             if labels[0] != labels[1]:
                 return labels
     return "A", "B"
+
+
+def _folder(folder: Path, series: str) -> str:
+    """Return the name of a results folder, of ``SERIES-TIME`` the time alone."""
+    name = one_line(folder.resolve().name)
+    return name.removeprefix(f"{series}-") or name
 
 
 def _label(name: str, other: str) -> str:
