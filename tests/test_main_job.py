@@ -99,7 +99,7 @@ def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
     }
     for part in ("0001-change.patch", CORE, "hunk 1 of 1 (line 7)"):
         assert part in cases["apply"].text
-        assert part in output
+        assert part in " ".join(output.split())
     assert_not_reached(cases, "build", "interface", "image", "probes", "boot")
     assert (small.results / "latest" / "plan.json").is_file()
     told = [event["event"] for event in events(small.results)]
@@ -249,6 +249,17 @@ def test_run_interrupted_repeatedly_ends_in_order(building: Invocation) -> None:
     assert_interrupted_in_the_build(building)
 
 
+def test_run_whose_report_cannot_be_copied_says_so(building: Invocation) -> None:
+    small = SmallRun(building.mark)
+    shutil.rmtree(small.report.parent)
+    small.report.parent.write_text("in the way")
+    building.process.send_signal(signal.SIGINT)
+    assert building.end() == ExitCode.HARNESS
+    assert f"{small.report} could not be written" in building.output
+    assert cases_of(small.results / "latest" / "junit.xml")["build"].verdict == "harness-error"
+    assert [event["event"] for event in events(small.results)][-2:] == ["interrupted", "run-ended"]
+
+
 def assert_interrupted_in_the_build(building: Invocation) -> None:
     """Require that the run ended in order, and that its record says so."""
     small = SmallRun(building.mark)
@@ -280,7 +291,7 @@ def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
     code, output = run("judge", *asked, mark=small.folder)
     assert cases_of(small.report)["build"].outcome == "error"
     assert code == ExitCode.HARNESS
-    assert "The run did not come to its own end" in output
+    assert "build: harness-error\n  The harness ended during this stage.\n" in output
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
     assert "The run did not come to its own end" in cases["run"].text

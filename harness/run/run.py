@@ -142,6 +142,7 @@ class Run:
             if self.left or self._programs:
                 self.journal.run_started()
                 if self.results.note:
+                    self._progress.say(self.results.note)  # the report of a failed stage has no notes
                     self.journal.note(self.results.note)
                 layout = self._scenarios[self.left[0]][1].layout if self.left else USUAL
                 self._stages.prepare(self.machines, layout)
