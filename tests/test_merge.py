@@ -352,6 +352,23 @@ def test_merge_of_a_changed_plan_is_refused(tmp_path: Path) -> None:
     assert "was changed: its digest is another" in refused([one, two], tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "shard", [{"number": 2, "total": 10**9}, {"number": 0, "total": 2}, {"number": 1}, 1]
+)
+def test_merge_of_a_shard_that_cannot_be_is_refused(tmp_path: Path, shard: object) -> None:
+    one, two = both(tmp_path)
+    plan = two / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "shard": shard}))
+    assert "is not a plan that this version" in refused([one, two], tmp_path / "whole")
+
+
+def test_merge_of_a_note_without_a_text_goes_on(tmp_path: Path) -> None:
+    one, two = both(tmp_path)
+    with (two / EVENTS).open("a") as stream:
+        stream.write('{"event": "note"}\n{"event": "note", "text": ["a"]}\n')
+    assert read(merge([one, two], tmp_path / "whole")).exit_code == ExitCode.OK
+
+
 def test_merge_of_a_contradictory_journal_is_refused(tmp_path: Path) -> None:
     one, two = both(tmp_path)
     with (two / EVENTS).open("a") as stream:

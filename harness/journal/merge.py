@@ -217,16 +217,17 @@ def _events(
     if starts:
         yield _line("run-started", min(starts))
     decisive = _decisive(parts)
-    noted: set[object] = set()
+    noted: set[str] = set()
     for part, renamed in zip(parts, files, strict=True):
         for line, event in part.events():
             if decisive.get(str(event.get("id")), part) is not part:
                 continue
             changed = renamed.event(event)
             if event["event"] == "note":
-                if changed["text"] in noted:
+                text = str(changed.get("text"))
+                if text in noted:
                     continue
-                noted.add(changed["text"])
+                noted.add(text)
             yield line + b"\n" if changed == event else json.dumps(changed).encode() + b"\n"
         for result in part.record.results:
             if result.verdict is Verdict.NOT_REACHED and decisive.get(result.entry.id, part) is part:

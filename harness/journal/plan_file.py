@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.lib.errors import HarnessError
+from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest, write_atomically
 from harness.lib.shard import Shard
 from harness.lib.text import printable
@@ -92,9 +92,9 @@ def read(directory: Path) -> Plan:
             for entry in content["entries"]
         )
         part = content.get("shard")
-        shard = None if part is None else Shard(int(part["number"]), int(part["total"]))
+        shard = None if part is None else Shard.parse(f"{part['number']}/{part['total']}")
         return Plan(str(content["run"]), entries, shard, "" if part is None else str(part["selection"]))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, UsageError) as error:
         missing = f"there is no member {error}" if isinstance(error, KeyError) else str(error)
         raise HarnessError(
             f"{path} is not a plan that this version of the program can read: {printable(missing)}. Another "
