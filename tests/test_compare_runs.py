@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,9 @@ def compared(root: Path, before: Told | None, after: Told | None) -> RunComparis
         (LOST, BAD, Category.UNSAID, 2),
         (LOST, GOOD, Category.UNSAID, 0),
         (LOST, LOST, Category.UNSAID, 0),
+        (BAD, LOST, Category.UNSAID, 2),
+        (SKIPPED, LOST, Category.UNSAID, 0),
+        (LOST, replace(BAD, base=BaseAnswer(Verdict.VIOLATES, failure="EINVAL")), Category.UNSAID, 0),
         (GOOD, Told(Verdict.NOT_REACHED), Category.UNSAID, 2),
         (GOOD, ABSENT, Category.VANISHED, 0),
         (ABSENT, GOOD, Category.NEW, 0),

@@ -142,7 +142,8 @@ class Pair:
         """Return whether a regression cannot be excluded: one run has an answer, the other should have."""
         if self.category is not Category.UNSAID:
             return False
-        return self.before.state is not State.UNKNOWN or self.after.state is State.VIOLATES
+        known = self.before.state in (State.CONFORMS, State.VIOLATES)
+        return known or (self.after.state is State.VIOLATES and not self.inherited)
 
 
 def pairs(before: Run, after: Run) -> tuple[Pair, ...]:
@@ -179,9 +180,8 @@ def _all_pairs(
 
 def _pair(key: str, one: tuple[Run, Answer], other: tuple[Run, Answer], *, machine: bool) -> Pair:
     (before, old), (after, new) = one, other
-    states = old.state, new.state
-    if machine:  # the journal has a machine only if its kernel had a fault
-        states = tuple(State.VIOLATES if answer.results else State.CONFORMS for answer in (old, new))  # type: ignore[assignment]
+    # The journal has a machine only if its kernel had a fault.
+    states = (_presence(old), _presence(new)) if machine else (old.state, new.state)
     category = _category(*states)
     inherited = states[1] is State.VIOLATES and bool(new.results) and new.best.inherited
     if category in (Category.NEW, Category.VANISHED, Category.UNSAID) or machine:
@@ -196,6 +196,10 @@ def _pair(key: str, one: tuple[Run, Answer], other: tuple[Run, Answer], *, machi
     if category is Category.SAME and (reply or gone or come):
         category = Category.CHANGED
     return Pair(key, old, new, category, reply, gone, come, same, inherited)
+
+
+def _presence(answer: Answer) -> State:
+    return State.VIOLATES if answer.results else State.CONFORMS
 
 
 def _category(before: State, after: State) -> Category:
