@@ -431,7 +431,7 @@ def check_placement(device: Device, case: Placement) -> None:
         table = require_mapped(mapping)
         huge = {block for start, end in table.where("pmd") for block in range(start, end, PMD_SIZE)}
         must, may = case.blocks()
-        assert must <= huge, "a part that fits is not mapped by a huge page"
+        assert huge >= must, "a part that fits is not mapped by a huge page"
         assert huge <= may, "a part that does not fit is mapped by a huge page"
 
 

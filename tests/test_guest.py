@@ -300,7 +300,7 @@ class TestHealth:
             unpatched.guest.script('echo "clocksource: Long readout interval" >/dev/kmsg')
             assert leftovers.look() == ""
             unpatched.guest.script('echo "vfio-pci: clocksource: no such thing" >/dev/kmsg')
-            assert leftovers.look() == "1 records in the kernel log"
+            assert leftovers.look() == "1 record in the kernel log"
 
     def test_warning_sets_its_taint_bit(self, unpatched: UnpatchedMachine) -> None:
         before = KernelHealth.of(unpatched.guest)

@@ -85,7 +85,7 @@ class TestCalls:
     def test_footprint_names_leftovers(self, owner: Actor) -> None:
         first = Footprint(3, 0, 0)
         assert first.until(Footprint(3, 0, 0)) == ""
-        assert first.until(Footprint(4, 2, 0)) == "1 descriptors and 2 DMABUFs"
+        assert first.until(Footprint(4, 2, 0)) == "1 descriptor and 2 DMABUFs"
         assert first.until(Footprint(3, 0, 5)) == "5 records in the kernel log"
         if "dmabufs=" not in owner.say("footprint"):
             with pytest.raises(HarnessError, match=r"could not count .*; its reply was: fds=\d+"):
