@@ -237,10 +237,11 @@ def test_many_violations_stay_below_the_limit(run: Run) -> None:
     run.begin(*entries)
     transcript = run.results.transcript("any")
     transcript.parent.mkdir()
-    transcript.write_text("> x\n" + "ok 0x123456789\n" * 4000)
+    transcript.write_text("> x\n" + "ok '<&>'\n" * 4000)
     events: list[dict[str, object]] = []
     for number, entry in enumerate(entries):  # written at once: the journal's writer syncs each event
-        deviation = Deviation(f"{number}", "nothing", f"verb{number} map1", 1)
+        verb = str(number).translate(str.maketrans("0123456789", "abcdefghij"))  # each is another cause
+        deviation = Deviation(f"it {verb}", "<" * 3000, f"{verb} map1", 1)
         events.append({"event": "started", "id": entry.id, "verdict": "kernel-died"})
         where = str(transcript.relative_to(run.folder))
         ended = {"id": entry.id, "verdict": "violates", "duration": 1.0, "transcript": where}

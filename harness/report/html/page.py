@@ -16,9 +16,9 @@ from harness.report.causes import Cause, causes, grouped, is_fault
 from harness.report.host_paths import hider
 from harness.report.html import matrix_map, prefix_page, tested
 from harness.report.html.answer import answer
-from harness.report.html.environment import environment, hiding
+from harness.report.html.environment import Room, environment, showing
 from harness.report.html.marks import EXPECTED, Mark, mark
-from harness.report.html.violation import Budget, Evidence, File, Violation, link
+from harness.report.html.violation import Evidence, File, Violation, link
 from harness.report.origins import origins_sentence
 from harness.report.prefixes import load, of_run
 from harness.report.repetitions import tally
@@ -27,9 +27,12 @@ from harness.verdict.record import Record, Result
 from harness.verdict.verdict import Kind, Verdict
 
 REPORT = "report.html"
-QUOTED = 800_000  # characters of transcripts, stacks and consoles on the page
+QUOTED = 600_000  # bytes of transcripts, stacks and consoles on the page
+TEXTS = 700_000  # bytes of long texts on the page; stacks and consoles count here as well
+CASES = 200  # results of one of the kernel's own test programs
 BLOCKS = 150  # results whose evidence stands on the page; the others have a link to their files
 PER_CAUSE = 8
+CAUSES = 100
 FILES = (
     "junit.xml",
     "run.json",
@@ -61,17 +64,17 @@ def render(directory: Path) -> str:
     if (found := load(directory)) is not None and not (directory / plan_file.PLAN).exists():
         return prefix_page.render(directory, found)
     record, facts = read(directory), read_facts(directory)
-    with hiding(hider(record, facts)):
+    with showing(hider(record, facts), TEXTS):
         return _render(directory, record, facts)
 
 
 def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str:
     prefixes = of_run(directory, str(facts.get("identity", "")))
-    evidence = Evidence(directory, facts, Budget(QUOTED), prefixes)
+    evidence = Evidence(directory, facts, Room(QUOTED), prefixes)
     anchors = _Anchors(evidence)
     found = causes(record)
     shard = plan_file.read(directory).shard
-    sections = [anchors.section(one, f"c{number}") for number, one in enumerate(found, 1)]
+    sections = [anchors.section(one, f"c{number}") for number, one in enumerate(found[:CAUSES], 1)]
     unjudged = anchors.section_of([one for one in record.results if _unjudged(one)], "unjudged")
     known = [one for one in record.scenarios if mark(one) is EXPECTED]
     expected = [anchors.section(one, f"k{number}") for number, one in enumerate(grouped(known), 1)]
@@ -88,6 +91,7 @@ def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str
             patches=tested.patches(facts),
             detectors=tested.detector_states(record),
             causes=sections,
+            more_causes=found[CAUSES:],
             unjudged=unjudged,
             expected=expected,
             groups=matrix_map.groups(record, directory, anchors.by_entry),
@@ -98,6 +102,7 @@ def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str
             prefixes=prefixes,
             origins=origins_sentence(record),
             stages=_stages(record, evidence),
+            cases=CASES,
             selftests=[(mark(one), one) for one in record.selftests],
             selftests_sentence=selftests.summary(record),
             detector_sentences=sentences(shown),

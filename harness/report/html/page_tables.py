@@ -80,8 +80,8 @@ def picture(steps: Sequence[Step]) -> Picture | None:
 def _readings(steps: Sequence[Step]) -> Iterator[_Reading]:
     """Yield each reply to ``pagetable`` that can be read."""
     for actor, asked, reply in _by_actor(steps):
-        found = _OPERATION.fullmatch(asked.text)
-        if not found or found["verb"] != "pagetable" or not re.match(r"ok\b", reply.text):
+        found = _OPERATION.fullmatch(asked.text) if "pagetable" in asked.text else None
+        if found is None or found["verb"] != "pagetable" or not re.match(r"ok\b", reply.text):
             continue
         words = found["rest"].split()
         try:

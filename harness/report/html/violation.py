@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.report.evidence import Step, excerpt, steps, traces
+from harness.report.evidence import LIMIT, Step, excerpt, steps, traces
+from harness.report.html.environment import Room
 from harness.report.html.marks import Mark, mark
 from harness.report.html.page_tables import Picture, picture
 from harness.report.html.tested import source_options
@@ -18,7 +19,7 @@ from harness.verdict.record import Result
 from harness.verdict.requirements import Requirement
 from harness.verdict.verdict import Kind, Verdict
 
-READ = 256 * 1024  # bytes of a transcript that are searched for page tables
+READ = 64 * 1024  # bytes of a transcript that are searched for page tables
 LINE = 400  # characters of a transcript's line
 BEFORE, AFTER = 30, 4  # lines around the decisive one
 BRIEF = 10  # lines before the decisive one, for a result that only repeats its cause
@@ -27,19 +28,6 @@ CONSOLE = 4 * 1024  # bytes of the console of a kernel that died
 HOST = "! host"  # what is done from outside the guest, with the memory behind a BAR
 WANTED = "= "
 MARKS = ("> ", "! ", WANTED, "# ")  # of lines that are no replies
-
-
-@dataclass
-class Budget:
-    """The number of characters of evidence that the page may still quote."""
-
-    left: int
-
-    def take(self, text: str) -> bool:
-        """Return whether ``text`` still fits, and count it if so."""
-        fits = len(text) <= self.left
-        self.left -= len(text) if fits else 0
-        return fits
 
 
 @dataclass(frozen=True)
@@ -107,16 +95,16 @@ class Evidence:
 
     directory: Path
     facts: Mapping[str, object]
-    budget: Budget
+    room: Room
     prefixes: Prefixes | None = None
     _told: set[str] = field(default_factory=set)  # fingerprints whose stack the page has already
 
     def of(self, result: Result, anchor: str, *, brief: bool = False) -> Violation:
         """Return the evidence of a result; if ``brief``, only the end of its transcript."""
-        found = steps(result, self.directory, READ)
+        found = steps(result, self.directory, LIMIT if brief else READ)
         lines, hidden = _lines(found, BRIEF if brief else BEFORE)
         drawn = picture(found)
-        left_out = not self.budget.take("".join(line.text for line in lines))
+        left_out = not self.room.take("".join(line.text for line in lines))
         if left_out:
             lines, drawn = (), None
         deviation, comparison = result.deviation, result.comparison
@@ -142,7 +130,7 @@ class Evidence:
             since=self.prefixes.since(result.entry.id) if self.prefixes else None,
             again=self._again(result),
             left_out=left_out,
-            details=result.details if stage and self.budget.take(result.details) else "",
+            details=result.details if stage and self.room.take(result.details) else "",
         )
 
     def files(self, result: Result) -> tuple[File, ...]:
@@ -157,7 +145,7 @@ class Evidence:
         for one in result.complaints:
             name = f"stacks/{one.fingerprint}.txt"
             text = "" if one.fingerprint in self._told else found.get(name) or one.text
-            if not self.budget.take(text):
+            if not self.room.take(text):
                 text = ""
             self._told.add(one.fingerprint)
             splats.append(Splat(one.title, one.fingerprint, text, link(self.directory, name)))
@@ -169,7 +157,7 @@ class Evidence:
         if result.verdict is not Verdict.KERNEL_DIED or span is None or result.complaints:
             return ""
         text = excerpt(self.directory, span.file, span.start, span.end, CONSOLE)
-        return text if self.budget.take(text) else ""
+        return text if self.room.take(text) else ""
 
     def _again(self, result: Result) -> tuple[str, ...]:
         """Return the commands that show a scenario's result again."""
