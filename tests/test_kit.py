@@ -118,7 +118,8 @@ def test_verdict_of_the_guest_is_the_exit_code(box: Kit, log: str, code: int, wo
     [
         ("[ 1.0] WARNING: CPU: 1 at lib/refcount.c:28", "verdict: silent: All was done.", 1),
         ("[ 1.0] WARNING: CPU: 1 at lib/refcount.c:28", "> x", 1),
-        ("[ 1.0] WARNING: CPU: 1 at lib/list.c:28", "verdict: silent: All was done.", 0),
+        ("[ 1.0] WARNING: CPU: 1 at lib/list.c:28", "verdict: silent: All was done.", 2),
+        ("[ 1.0] all is well", "verdict: silent: All was done.", 0),
         ("[ 1.0] all is well", "verdict: unsaid: It could not be bound.", 2),
     ],
 )

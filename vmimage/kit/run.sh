@@ -118,11 +118,13 @@ judge() {
 	verdict=$(sed -n 's/^verdict: \([a-z]*\): .*/\1/p' "$folder/kit.log" | tail -n 1)
 	sentence=$(sed -n 's/^verdict: [a-z]*: //p' "$folder/kit.log" | tail -n 1)
 	sed -n '/^report:$/,/^verdict: /p' "$folder/kit.log" | sed -e '/^report:$/d' -e '/^verdict: /d'
-	grep -E "$(cat "$folder/faults")" "$folder/console.txt" | head -n 3 | sed 's/^/  the kernel said: /'
+	faults=$(grep -E "$(cat "$folder/faults")" "$folder/console.txt" | head -n 3)
+	[ -z "$faults" ] || printf '%s\n' "$faults" | sed 's/^/  the kernel said: /'
 	kind=$(setting kind)
 	case $kind in
 	complaint | death)
 		complained && shown "The kernel complains as in the run."
+		[ "$verdict" != silent ] || [ -z "$faults" ] || unsaid "The kernel complains of something else."
 		[ "$verdict" != silent ] || conforms "The kernel does not complain. $sentence"
 		[ "$kind" != death ] || [ -n "$verdict" ] || [ ! -s "$folder/kit.log" ] ||
 			shown "The kernel dies, or does not answer any more, as in the run."
