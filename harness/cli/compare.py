@@ -21,8 +21,8 @@ FORMATS: Mapping[str, Callable[[RunComparison], str]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
     parser.description = (
-        f"{parser.description} Exit code: 0 no regression, 1 a regression, "
-        "2 if the runs cannot be compared, or a regression cannot be excluded."
+        f"{parser.description}\n\nExit code: 0 no regression, 1 a regression, 2 if the runs cannot be\n"
+        "compared, or a regression cannot be excluded."
     )
     parser.add_argument("before", metavar="A", type=Path, help="the results folder of the older run")
     parser.add_argument("after", metavar="B", type=Path, help="the results folder of the newer run")
