@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +24,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.lib.errors import ExitCode, HarnessError
+from harness.lib.paths import PROJECT
 from harness.report import junit
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry, repetition_mark
@@ -222,6 +226,24 @@ def test_keys_are_the_same_in_every_run(tmp_path: Path) -> None:
     assert gitlab_keys(first) == gitlab_keys(second)
     told = [properties(root[0])["run"] for root in (first, second)]
     assert told == [folder.name for folder in folders]
+
+
+def test_names_of_scenarios_are_the_same_in_every_process() -> None:
+    """A parameter that prints an address, or comes from a set, would be another test in every run."""
+    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "suites"]
+    names = [
+        subprocess.run(
+            collect,
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.partition("\n\n")[0]
+        for seed in ("1", "2")
+    ]
+    assert names[0].count("::test_") > 700
+    assert names[0] == names[1]
 
 
 def test_each_requirement_group_is_a_suite() -> None:
