@@ -182,6 +182,17 @@ def test_page_table_is_shown_before_and_after(run: Run) -> None:
     ]
 
 
+def test_page_table_is_that_of_the_mapping_asked(run: Run) -> None:
+    run.begin()
+    other = ZAP.replace(
+        "> close", "> map buf2 length=0x1000\nok map2\n> pagetable map2\nok\n> load32 map1 0\nok 1\n> close"
+    )
+    line = 1 + other.splitlines().index("> load32 map1 0")
+    deviation = Deviation("SIGBUS", "1", "load32 map1 0", line)
+    run.end(run.revoke, Verdict.VIOLATES, other, deviation=deviation)
+    assert "Page table of map1 , 4 MiB." in text_of(run.finish())
+
+
 def test_complaint_is_shown_with_its_stack(run: Run) -> None:
     splat = (CONSOLES / "bug.log").read_bytes()
     (run.folder / "machine-1").mkdir()

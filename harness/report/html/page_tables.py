@@ -56,7 +56,8 @@ class _Reading:
 def picture(steps: Sequence[Step]) -> Picture | None:
     """Return the page table of the mapping that the decisive operation is about, before and after it.
 
-    The mapping is that of the latest ``pagetable`` reply up to there, or else of the first later.
+    The mapping is the one that the operation names, else that of the latest ``pagetable`` reply up to
+    there, else of the first later.
     None if the transcript has none.
     """
     readings = list(_readings(steps))
@@ -65,11 +66,15 @@ def picture(steps: Sequence[Step]) -> Picture | None:
     later = [one for one in readings if one.line > decisive]
     if not (until or later):
         return None
-    mapping = (until or later[:1])[-1].mapping
+    named = next((one.text.split() for one in steps if one.decisive), [])
+    about = [one for one in readings if one.mapping.rpartition(" ")[2] in named]
+    mapping = (about or until or later)[-1 if about or until else 0].mapping
     mine = [one for one in until if one.mapping == mapping]
-    chosen = mine[-2:] if mine and mine[-1].line == decisive else mine[-1:]
-    if not (chosen and chosen[-1].line == decisive):
-        chosen += [one for one in later if one.mapping == mapping][:1]
+    after = [one for one in later if one.mapping == mapping][:1]
+    if not after or (mine and mine[-1].line == decisive):
+        chosen = mine[-2:]
+    else:
+        chosen = mine[-1:] + after
     lengths = _lengths(steps)
     own = mapping.rpartition(" ")[2]  # a child has the mappings of its parent
     size = max([lengths.get(mapping) or lengths.get(own, 0), *(_end(one.table) for one in chosen)]) or 1
