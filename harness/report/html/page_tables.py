@@ -71,10 +71,8 @@ def picture(steps: Sequence[Step]) -> Picture | None:
     mapping = (about or until or later)[-1 if about or until else 0].mapping
     mine = [one for one in until if one.mapping == mapping]
     after = [one for one in later if one.mapping == mapping][:1]
-    if not after or (mine and mine[-1].line == decisive):
-        chosen = mine[-2:]
-    else:
-        chosen = mine[-1:] + after
+    asked = bool(mine) and mine[-1].line == decisive
+    chosen = mine[-2:] if asked or not after else mine[-1:] + after
     lengths = _lengths(steps)
     own = mapping.rpartition(" ")[2]  # a child has the mappings of its parent
     size = max([lengths.get(mapping) or lengths.get(own, 0), *(_end(one.table) for one in chosen)]) or 1
