@@ -34,6 +34,7 @@ from suites.support.cases import (
     PAGES,
     SPAN,
     Creation,
+    Wrong,
     deviations,
     nothing_left,
     require_none,
@@ -163,7 +164,7 @@ CREATION = (
 )
 
 
-def creation_deviations(device: Device, one: Row) -> list[str]:
+def creation_deviations(device: Device, one: Row) -> list[Wrong]:
     """List what differs from the row."""
     return deviations(device.actor, {made: partial(made.make, device) for made in one.calls}, one.errnos)
 

@@ -25,6 +25,7 @@ from suites.support.cases import (
     SPAN,
     BuffersByKind,
     Mmap,
+    Wrong,
     deviations,
     nothing_left,
     require_none,
@@ -106,7 +107,7 @@ MMAP = (
 )
 
 
-def mmap_deviations(kinds: BuffersByKind, owner: Actor, one: Row) -> list[str]:
+def mmap_deviations(kinds: BuffersByKind, owner: Actor, one: Row) -> list[Wrong]:
     """List what differs from the row."""
     buffers = {made.of: kinds[made.of] for made in one.calls}
     attempts = {

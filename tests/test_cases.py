@@ -110,6 +110,7 @@ def test_a_deviation_is_named() -> None:
         require_refused(cast(Actor, owner), {"one": owner.leave, "two": lambda: None}, "ENODEV")
     said = "one: EINVAL instead of ENODEV; one: 1 descriptor left behind; two: success instead of ENODEV"
     assert raised.value.deviation.seen == said
+    assert raised.value.deviation.wanted == "error ENODEV"
     assert "one: EINVAL instead of ENODEV, and 2 more" in str(raised.value)
     require_none([])
 

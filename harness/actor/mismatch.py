@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.actor.scene import Operation
 from harness.actor.transcript import latest_operation
 from harness.verdict.deviation import Deviation
 
@@ -13,7 +14,7 @@ class Mismatch(AssertionError):  # noqa: N818 - the kernel's fault, not an error
     client's mapping could still be written``.  The sentence begins with the ``moment``, by
     default the latest event of the transcript: ``After revoke returned``; with none if it is
     empty.  ``expected`` and ``seen`` are clauses.  ``wanted`` is as in Deviation.  The
-    operation that decided is the latest one in the transcript.
+    ``operation`` that decided is by default the latest one in the transcript.
 
     ``compared`` is what another kernel has to do as well to fail in the same way.  By default
     it is all of the above; a helper whose counts differ from run to run leaves them out.
@@ -28,8 +29,9 @@ class Mismatch(AssertionError):  # noqa: N818 - the kernel's fault, not an error
         wanted: str = "",
         moment: str | None = None,
         compared: str = "",
+        operation: Operation | None = None,
     ) -> None:
-        latest = latest_operation()
+        latest = operation or latest_operation()
         text = sentence(latest.since if moment is None else moment, clause)
         super().__init__(text)
         self.deviation = Deviation(expected, seen, latest.text, latest.line, wanted)

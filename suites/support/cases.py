@@ -32,6 +32,8 @@ from harness.actor.ioctl import (
 )
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import outcome
+from harness.actor.scene import Operation
+from harness.actor.transcript import latest_operation
 from harness.actor.words import words
 from harness.guest.guest import PciFunction as Function
 from harness.lib.errors import HarnessError
@@ -55,22 +57,42 @@ PROTECTIONS = ("none", "r", "w", "rw")
 # -- what a refused call leaves behind -------------------------------------------------
 
 
+class Wrong(str):
+    """What is wrong with the answer to a malformed call, in words.
+
+    ``operation`` is the call, or the one that found leftovers; ``wanted`` is the reply that
+    would have conformed, empty for leftovers.
+    """
+
+    operation: Operation
+    wanted: str
+
+    @classmethod
+    def of(cls, text: str, operation: Operation, errnos: Sequence[str]) -> Wrong:
+        """Return the words for an operation that was to be refused with one of these errnos."""
+        made = cls(text)
+        made.operation, made.wanted = operation, " | ".join(f"error {errno}" for errno in errnos)
+        return made
+
+
 def deviations(
     owner: Actor, attempts: Mapping[Any, Callable[[], object]], errnos: Sequence[str]
-) -> list[str]:
+) -> list[Wrong]:
     """List the attempts that are not refused with one of these errnos, or that leave something behind."""
     leftovers = FootprintChanges(owner)
     found = []
     for what, attempt in attempts.items():
         answer = outcome(attempt)
+        asked = latest_operation()
         if answer not in errnos:
-            found.append(f"{words(what)}: {answer} instead of {' or '.join(errnos)}")
+            text = f"{words(what)}: {answer} instead of {' or '.join(errnos)}"
+            found.append(Wrong.of(text, asked, errnos))
         if left := leftovers.look():
-            found.append(f"{words(what)}: {left} left behind")
+            found.append(Wrong.of(f"{words(what)}: {left} left behind", latest_operation(), ()))
     return found
 
 
-def require_none(found: Sequence[str]) -> None:
+def require_none(found: Sequence[Wrong]) -> None:
     """Raise Mismatch with the deviations, if there are any."""
     if found:
         more = f", and {len(found) - 1} more" if found[1:] else ""
@@ -78,6 +100,8 @@ def require_none(found: Sequence[str]) -> None:
             f"a malformed call was not refused as it should be: {found[0]}{more}",
             expected="a refusal of each call that leaves nothing behind",
             seen="; ".join(found),
+            wanted=found[0].wanted,
+            operation=found[0].operation,
         )
 
 
