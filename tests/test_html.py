@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 from browser import Document, measure, open_page
+from results import Run
 
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
@@ -26,7 +27,6 @@ from harness.verdict.detector import Detector, State
 from harness.verdict.deviation import Deviation
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Kind, Verdict
-from results import Run
 
 REPORTS = Path(__file__).parent / "data" / "reports"
 CONSOLES = Path(__file__).parent / "data" / "consoles"
