@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import select
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from harness.cli.parser import parse
+from harness.cli import stored
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs what it raises as well
     try:
         with host_errors():
-            args = parse(sys.argv[1:] if argv is None else argv)
+            args = _parse(sys.argv[1:] if argv is None else argv)
             return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
@@ -33,6 +34,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("patchproof: interrupted", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line, and import only what its command needs."""
+    if arguments and arguments[0] in stored.COMMANDS:
+        return stored.parse(arguments)
+    from harness.cli.parser import parse
+
+    return parse(arguments)
 
 
 def _has_no_reader(stream: TextIO) -> bool:

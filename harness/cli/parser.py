@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli import commands, compare, report, reproduce
+from harness.cli import commands, reproduce, stored
+from harness.cli.program import Program
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
@@ -14,9 +15,6 @@ from harness.lib.cache import CACHE_VARIABLE
 from harness.run.base_alone import COMMAND
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
 from harness.series import selftest
-
-PROGRAM = "python -m harness"
-Command = Callable[[argparse.Namespace], int]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -48,30 +46,13 @@ def _without_resume(arguments: Sequence[str]) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole program."""
-    program = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Test whether a kernel does what a patch series promises.",
-        epilog=f"The cache is in ${CACHE_VARIABLE}, or else in $XDG_CACHE_HOME/patchproof. "
+    program = Program(
+        f"The cache is in ${CACHE_VARIABLE}, or else in $XDG_CACHE_HOME/patchproof. "
         "Exit codes: 0 all as expected or inherited from the base, 1 a fault of the series, "
         "2 a fault of the harness, the host or the base, or repetitions with different verdicts, "
-        "3 no scenario was applicable, 130 interrupted.",
-        allow_abbrev=False,
+        "3 no scenario was applicable, 130 interrupted."
     )
-    subparsers = program.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(
-        name: str, command: Command, text: str, example: str, *, passes_on: bool = False
-    ) -> argparse.ArgumentParser:
-        sub = subparsers.add_parser(
-            name,
-            help=text,
-            description=f"{text[0].upper()}{text[1:]}.",
-            epilog=f"example:  {PROGRAM} {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        sub.set_defaults(command=command, passes_on=passes_on)
-        return sub
+    add = program.add
 
     def dry(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -201,13 +182,7 @@ def parser() -> argparse.ArgumentParser:
         help="show a row for each scenario, and the findings, as `run -v` does",
     )
 
-    reporting = add(
-        "report",
-        report.report,
-        "make one report of a stored run, in the format of its reader",
-        "report junit results/latest -o junit.xml",
-    )
-    report.add_arguments(reporting)
+    stored.add_commands(program)
 
     again = add(
         "reproduce",
@@ -219,16 +194,8 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_arguments(again)
     _add_qemu(again)
 
-    comparing = add(
-        "compare",
-        compare.compare,
-        "tell what differs between two stored runs, and whether the second breaks what the first does",
-        "compare results/v3-20261101T101500Z results/latest",
-    )
-    compare.add_arguments(comparing)
-
     # Without a help text it is not in the list of commands: only a run starts it.
-    asking = subparsers.add_parser(
+    asking = program.commands.add_parser(
         COMMAND,
         description="Run scenarios on the base of a run, without its series. A run starts this by itself.",
         allow_abbrev=False,
@@ -260,7 +227,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[*commands.CACHE_KINDS, []],
         help=f"the parts to delete: {', '.join(commands.CACHE_KINDS)} (default: all)",
     )
-    return program
+    return program.parser
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
