@@ -107,6 +107,12 @@ REVOKED = "revoke dev1 buf1|ok"
             "",
         ),
         (
+            "madvise map1 hugepage|ok\npagetable map1|ok 0x0-0x2000:pte:USR",
+            *("==", "write-back", "uncached-minus"),
+            "After madvise() returned, the page table of the owner's mapping was not as expected.",
+            "",
+        ),
+        (
             "touch map1|ok pages=4 faults=4",
             *("==", 4, 1),
             "Touching the owner's mapping took the wrong number of page faults.",

@@ -102,8 +102,13 @@ def statement(
     return _VALUES.get(verb, "").format(latest.subject) if answered else ""
 
 
+CACHE_MODES = ("write-back", "write-combining", "uncached-minus", "uncached")
+
+
 def _is_of_a_page_table(value: object) -> bool:
-    """Return whether a value is what PageTable.where() or PageTable.caching() returns."""
+    """Return whether a value is what PageTable.where() or PageTable.caching() returns, or a cache mode."""
+    if value in CACHE_MODES:
+        return True
     if isinstance(value, tuple):
         return all(isinstance(one, tuple) for one in value)
     return isinstance(value, frozenset) and all(isinstance(one, str) for one in value)
