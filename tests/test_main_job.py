@@ -56,7 +56,7 @@ def outcomes(cases: dict[str, Case]) -> dict[str, str]:
 
 def assert_not_reached(cases: dict[str, Case], *stages: str) -> None:
     rest = [cases[stage] for stage in stages] + list(scenarios(cases).values())
-    assert {(case.outcome, case.verdict) for case in rest} == {("skipped", "not-reached")}
+    assert {(case.outcome, case.verdict) for case in rest} == {("error", "not-reached")}
 
 
 class SmallRun:
@@ -94,7 +94,7 @@ def test_run_of_a_wrong_patch_names_file_and_hunk(small: SmallRun) -> None:
     assert outcomes(cases) == {
         "fetch": "passed",
         "apply": "failure",
-        **dict.fromkeys(("build", "interface", "image", "probes", "boot"), "skipped"),
+        **dict.fromkeys(("build", "interface", "image", "probes", "boot"), "error"),
         "run": "passed",
     }
     for part in ("0001-change.patch", CORE, "hunk 1 of 1 (line 7)"):
@@ -286,7 +286,7 @@ def test_run_killed_in_the_build_is_judged_later(building: Invocation) -> None:
     assert_locks_free(small.cache)
     left = {name: case.outcome for name, case in cases_of(small.report).items()}
     assert left.pop("run") == "error"
-    assert set(left.values()) == {"skipped"}
+    assert set(left.values()) == {"error"}
     asked = (small.results / "latest", "--junit", small.report)
     code, output = run("judge", *asked, mark=small.folder)
     assert cases_of(small.report)["build"].outcome == "error"
@@ -525,5 +525,5 @@ def test_run_of_the_base_violates(tmp_path: Path) -> None:
         for wanted in ("MAP-01", "MAP-02")
     }
     assert {case.verdict for case in by_requirement["MAP-02"]} == {"conforms"}
-    assert {(case.verdict, case.outcome) for case in by_requirement["MAP-01"]} == {("violates", "skipped")}
+    assert {(case.verdict, case.outcome) for case in by_requirement["MAP-01"]} == {("violates", "failure")}
     assert all("EINVAL" in case.text for case in by_requirement["MAP-01"])

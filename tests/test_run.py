@@ -61,7 +61,7 @@ def test_information_scenarios_never_fail_a_run(tmp_path: Path) -> None:
     assert {name: (case.outcome, case.verdict) for name, case in cases.items()} == {
         "test_information_violated": ("passed", "violates"),
         "test_information_conforming": ("passed", "conforms"),
-        "test_binding_violated": ("skipped", "violates"),
+        "test_binding_violated": ("failure", "violates"),
     }
     assert cases["test_information_violated"].properties["strength"] == "info"
     assert cases["test_binding_violated"].properties["strength"] == "must"

@@ -61,14 +61,13 @@ def write(directory: Path) -> Path:
 def render(directory: Path, *, host_paths: bool = False) -> bytes:
     """Return the XML document in UTF-8; it is valid whatever characters the guest printed.
 
-    The document has a failure or an error exactly if the exit code of the run is 1, 2 or 130.
+    A run whose exit code is 1, 2 or 130 has a failure or an error in the document.
 
-    - A violation is a failure.  One that the manifest expects, or that the base has, too, fails no run: it is
-      skipped, and its message says so.
+    - A violation is a failure, even one that the manifest expects, which says so: the document reports
+      what the kernel does.  One that the base has, too, is skipped: it is not the series' fault.
     - A finding is passed.
-    - What was not reached is skipped, with one short line.  It was not tested, so it neither failed nor
-      went wrong, and hundreds of errors would hide the stage that is one.  If no stage failed, the
-      test case ``run`` is an error.
+    - What was not reached is an error, with one short line that names the stage.
+    - The test case ``run`` is an error if the run was cut off.
     - The kernel's own test programs are a suite of their own: each program, and each result that
       it reported, is a test case.
     - If repetitions of a scenario differ, those with the less frequent verdicts are
@@ -161,18 +160,19 @@ class _Document:
         """
         verdict, said = result.verdict, headline(result)
         faulty = verdict in SERIES_FAULTS and not result.is_finding
-        if faulty and not result.as_expected and not result.inherited:
-            self._tell(case.add_failure_info, said, self._text(result), verdict)
+        if faulty and not result.inherited:
+            expected = "as expected: " if result.as_expected else ""
+            self._tell(case.add_failure_info, expected + said, self._text(result), verdict)
         elif verdict is Verdict.HARNESS_ERROR and not result.is_finding:
             self._tell(case.add_error_info, said, self._text(result), verdict)
         elif deviation:
             said = f"Most repetitions have another verdict: {deviation}"
             self._tell(case.add_error_info, said, self._text(result), "differs")
         elif faulty:
-            why = "inherited, as the base does the same" if result.inherited else "as expected"
-            self._tell(case.add_skipped_info, f"{why}: {said}", self._text(result))
+            inherited = f"inherited, as the base does the same: {said}"
+            self._tell(case.add_skipped_info, inherited, self._text(result))
         elif verdict is Verdict.NOT_REACHED:
-            self._tell(case.add_skipped_info, f"not reached: {result.reason}")
+            self._tell(case.add_error_info, f"not reached: {result.reason}", "", verdict)
         elif verdict is Verdict.NOT_APPLICABLE:
             self._tell(case.add_skipped_info, result.reason.strip() or verdict)
 
@@ -191,16 +191,13 @@ class _Document:
             self._tell(case.add_failure_info, message, text, reported.verdict)
 
     def _add_run(self) -> None:
-        """Add the test case of the run itself: an error if it was cut off, or nothing else shows it."""
+        """Add the test case of the run itself: an error if it was cut off."""
         record = self._record
         left = sum(one.verdict is Verdict.NOT_REACHED for one in record.results)
-        cases = (case for suite in self._suites.values() for case, _ in suite)
         if record.interrupted:
             message = f"The run was interrupted ({record.interrupted})."
         elif not record.complete:
             message = "The run did not come to its own end: it goes on, was killed, or its disk is full."
-        elif left and not any(case.is_failure() or case.is_error() for case in cases):
-            message = "The run ended before everything was tested."
         else:
             message = ""
         verdict = Verdict.HARNESS_ERROR if message else Verdict.CONFORMS
