@@ -87,7 +87,7 @@ static unsigned int seconds_of(const char *operation)
 		      : SECONDS;
 }
 
-static long long now_ms(void)
+long long now_ms(void)
 {
 	struct timespec now;
 

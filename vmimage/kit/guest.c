@@ -58,6 +58,11 @@ static bool write_to_device(const char *address, const char *file,
 	return good;
 }
 
+static bool late(long long start)
+{
+	return !patient && now_ms() - start > STEP_MS;
+}
+
 static void pause_ms(unsigned int ms)
 {
 	struct timespec pause = { ms / 1000, ms % 1000 * 1000000L };
@@ -72,8 +77,9 @@ static void pause_ms(unsigned int ms)
 static bool in_child(bool (*act)(const char *address), const char *address,
 		     bool *good)
 {
-	int ends[2], waited;
+	long long start = now_ms();
 	char answer = 0;
+	int ends[2];
 	pid_t child;
 
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK))
@@ -86,8 +92,8 @@ static bool in_child(bool (*act)(const char *address), const char *address,
 		_exit(write(ends[1], &answer, 1) != 1);
 	}
 	close(ends[1]);
-	for (waited = 0; read(ends[0], &answer, 1) < 0; waited += LOOK_MS) {
-		if (waited > STEP_MS && !patient)
+	while (read(ends[0], &answer, 1) < 0) {
+		if (late(start))
 			return false;
 		pause_ms(LOOK_MS);
 	}
@@ -154,14 +160,14 @@ static bool bind(const char *address, const char *driver, const char *override)
 
 static void begin_unbind(const char *address)
 {
-	int waited;
+	long long start = now_ms();
 
 	if (!fork()) {
 		write_to_device(address, "driver/unbind", address);
 		_exit(0);
 	}
-	for (waited = 0; exists("vfio-dev", address); waited += LOOK_MS) {
-		if (waited > STEP_MS)
+	while (exists("vfio-dev", address)) {
+		if (late(start))
 			give_up("The driver of %s does not begin to unbind it.",
 				address);
 		pause_ms(LOOK_MS);
@@ -223,16 +229,16 @@ static char *read_file(const char *path)
 static void await_suspend(const char *address)
 {
 	char *path = printed("%s/%s/power/runtime_status", DEVICES, address);
+	long long start = now_ms();
 	char *state = NULL;
 	size_t length;
-	int waited;
 
-	for (waited = 0;; waited += LOOK_MS) {
+	for (;;) {
 		free(state);
 		state = content_of(path, &length);
 		if (state && !strncmp(state, "suspended", 9))
 			break;
-		if (waited > STEP_MS)
+		if (late(start))
 			give_up("%s is not suspended.", address);
 		pause_ms(LOOK_MS);
 	}

@@ -60,6 +60,8 @@ void transcript_read(struct transcript *transcript, const char *path);
 
 extern bool patient; /* a debugger stops the guest, so no deadline counts */
 
+/* Return the milliseconds since the boot. */
+long long now_ms(void);
 /* Start the next top-level actor; the operations that follow are its own. */
 void actor_start(void);
 /* Return the number of actors that were started. */
