@@ -261,6 +261,7 @@ ok 4
 > loadpages map1
 ok 0x00000010 0x00000099
 {expected}
+! guest begin-unbind 0000:02:00.0
 ! end 1
 ! guest restore 0000:02:00.0 -
 """

@@ -70,6 +70,12 @@ static void pause_ms(unsigned int ms)
 	nanosleep(&pause, NULL);
 }
 
+/* An actor ends when nobody can write to it any more, a child of this process included. */
+static void close_others(void)
+{
+	close_range(STDERR_FILENO + 1, ~0u, 0);
+}
+
 /*
  * Let a child process do what the kernel may never end; false if it is late.
  * The child's exit status tells whether it succeeded.
@@ -88,8 +94,10 @@ static bool in_child(bool (*act)(const char *address), const char *address,
 	if (child < 0)
 		give_up("No process could be made: %s.", strerror(errno));
 	if (!child) {
+		dup2(ends[1], STDOUT_FILENO);
+		close_others();
 		answer = act(address) ? 'y' : 'n';
-		_exit(write(ends[1], &answer, 1) != 1);
+		_exit(write(STDOUT_FILENO, &answer, 1) != 1);
 	}
 	close(ends[1]);
 	while (read(ends[0], &answer, 1) < 0) {
@@ -163,6 +171,7 @@ static void begin_unbind(const char *address)
 	long long start = now_ms();
 
 	if (!fork()) {
+		close_others();
 		write_to_device(address, "driver/unbind", address);
 		_exit(0);
 	}
