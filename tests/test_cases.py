@@ -11,17 +11,11 @@ from harness.actor.actor import Actor
 from harness.actor.hammer import Counts
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import Refused
-from harness.actor.transcript import forget_operation
 from harness.run.failure import failure_of
 from suites.support.cases import nothing_left, require_none, require_refused
 from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed, require_sigbus_alone
 
 WORDS = 4
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 def blows(stored: int, loaded: int = 0) -> Counts:

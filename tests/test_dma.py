@@ -12,18 +12,12 @@ import pytest
 from harness.actor.actor import Actor
 from harness.actor.handles import PCI_COMMAND, Buffer, Device
 from harness.actor.iommufd import AddressSpace, Container
-from harness.actor.transcript import forget_operation
 from harness.guest import iommu_faults
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.vm.recorder import NoRecord
 from suites.support.constants import EDU_BAR, PCI_COMMAND_MASTER
 from suites.support.dma import ENGINES, Engine, Faults, Path
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 @dataclass

@@ -8,18 +8,13 @@ import pytest
 
 from harness.actor.actor import NotOfferedError
 from harness.actor.reply import ActorDiedError, DeadlineError, Refused
-from harness.actor.transcript import Transcript, forget_operation
+from harness.actor.transcript import Transcript
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, HarnessError
 from harness.plugin import pytest_report
 from harness.run.error_to_verdict import KernelDiedError, UnhealthyKernelError, observation_of
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshTimeoutError
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 def skipped(reason: str) -> BaseException:

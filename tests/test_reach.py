@@ -11,18 +11,12 @@ import pytest
 from harness.actor.handles import Buffer, Mapping
 from harness.actor.mismatch import Mismatch
 from harness.actor.reply import BUS_ADRERR, Fault, Refused, Sigbus, Sigsegv
-from harness.actor.transcript import forget_operation
 from harness.lib.page_table import PageSpan, PageTable
 from harness.vm.hardware import PAGE
 from suites.support.reach import Reach, View, look
 
 WORDS = [0x10, 0x11]
 PRESENT = PageTable((PageSpan(0, 2 * PAGE, "pte", frozenset({"USR", "RW", "PCD"})),))
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 @dataclass

@@ -12,15 +12,10 @@ from harness.actor.actor import Actor
 from harness.actor.handles import Buffer
 from harness.actor.mismatch import Mismatch
 from harness.actor.session import Wire
-from harness.actor.transcript import Transcript, forget_operation
+from harness.actor.transcript import Transcript
 from harness.lib.errors import HarnessError
 from harness.vm.ram_bar import RamBar
 from suites.support.store_oracle import OURS, THEIRS, Oracle
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 @pytest.fixture

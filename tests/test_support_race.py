@@ -9,7 +9,6 @@ import pytest
 
 from harness.actor.call import Call, Place
 from harness.actor.mismatch import Mismatch
-from harness.actor.transcript import forget_operation
 from harness.guest.held import Held
 from harness.lib.errors import HarnessError
 from suites.support import race
@@ -21,11 +20,6 @@ SLEEP = Place("D", ("schedule_timeout", "msleep", "pci_bridge_wait_for_secondary
 IDLE = Place("S", ("unix_stream_read_generic", "unix_stream_recvmsg", "ksys_read"))
 COMPLETION = Place("S", ("schedule_timeout", "wait_for_completion_interruptible_timeout"))
 RUNS = Place("R", ())
-
-
-@pytest.fixture(autouse=True)
-def _no_operation() -> None:
-    forget_operation()
 
 
 class Other:
