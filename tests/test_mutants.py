@@ -777,7 +777,7 @@ def test_run_output_decides_the_trial(
             output.write(b"no room\n")
             return 2
         (results,) = (word.removeprefix("--results=") for word in argv if word.startswith("--results="))
-        folder = Path(results) / "latest"
+        folder = Path(results) / "good+a-20260226T202211Z"
         recorded(folder, KILL)
         (folder / "run.json").write_text(json.dumps({"digest": digest.replace("of the mutant", tried)}))
         return 1
