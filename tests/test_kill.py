@@ -374,7 +374,8 @@ class AttackedRun:
             assert judged == code, output + told
             assert report.read_bytes() == own
             _, _, shown = output.partition(" patchproof ====")
-            assert told.partition("\n")[2].strip() in shown, output + told
+            # `judge` first names the two files that it has written.
+            assert told.split("\n", 2)[2].strip() in shown, output + told
         cases = junit(self.results)
         plan = json.loads((self.latest / "plan.json").read_text())
         names = [entry["id"].rpartition("::")[2] or entry["id"] for entry in plan["entries"]]

@@ -498,7 +498,7 @@ def test_run_of_the_default_series_conforms(tmp_path: Path) -> None:
     assert len(scenarios(cases)) >= 4
     assert all(case.properties["requirements"] for case in scenarios(cases).values())
     told = facts(results)
-    assert told.keys() == Facts.__annotations__.keys() - OF_MAILS - {"checkout"}
+    assert told.keys() == Facts.__annotations__.keys() - OF_MAILS - {"checkout", "shards"}
     assert (
         told["qemu"]
         in subprocess.run(
