@@ -217,7 +217,8 @@ class TestOnAMachine:
     """A suite that finds what is not so, on the reference kernel, and its scenarios done again."""
 
     @pytest.fixture(scope="class")
-    def results(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    @classmethod
+    def results(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = tmp_path_factory.mktemp("again")
         built = Built(folder)
         arguments: list[str | Path] = [
