@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections.abc import Iterator
+
 import pytest
 
 from harness.actor.transcript import forget_operation
@@ -11,3 +15,12 @@ from harness.actor.transcript import forget_operation
 def _no_operation() -> None:
     """Forget the operations of earlier tests, as a scenario forgets those of earlier scenarios."""
     forget_operation()
+
+
+@pytest.fixture
+def main_undone() -> Iterator[None]:
+    """Restore what main() changes in its process: it expects to be called once."""
+    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    logging.getLogger("paramiko").setLevel(level)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,7 @@ from harness.verdict.verdict import Verdict
 MIXED = Path(__file__).parent / "data" / "reports" / "mixed"
 
 
-@pytest.fixture(autouse=True)
-def undo() -> Iterator[None]:
-    """Restore what main() changes in its process: it expects to be called once."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
-    yield
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger("paramiko").setLevel(level)
+pytestmark = pytest.mark.usefixtures("main_undone")
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +45,7 @@ COMMANDS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def undo() -> Iterator[None]:
-    """Restore what main() changes in its process: it expects to be called once."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
-    yield
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger("paramiko").setLevel(level)
+pytestmark = pytest.mark.usefixtures("main_undone")
 
 
 @pytest.fixture

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,13 +15,7 @@ from harness.report import junit
 REPORTS = Path(__file__).parent / "data" / "reports"
 
 
-@pytest.fixture(autouse=True)
-def undo() -> Iterator[None]:
-    """Restore what main() changes in its process: it expects to be called once."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
-    yield
-    signal.signal(signal.SIGTERM, handler)
-    logging.getLogger("paramiko").setLevel(level)
+pytestmark = pytest.mark.usefixtures("main_undone")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:

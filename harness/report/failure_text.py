@@ -17,7 +17,7 @@ from pathlib import Path
 
 from harness.journal.results_folder import STACKS
 from harness.journal.writer import EVENTS
-from harness.lib.text import visible
+from harness.lib.text import one_line, shortened, visible
 from harness.report.evidence import excerpt, last_steps, traces
 from harness.verdict.record import Complaint, Result
 from harness.verdict.verdict import Kind, Verdict
@@ -45,7 +45,7 @@ def headline(result: Result) -> str:
     reason = reason or f"{result.verdict}, where {entry.expected} was expected"
     if title and title[-1] not in ".!?":
         title += "."
-    return _cut(f"{_one_line(subject)}: {' '.join(filter(None, (title, reason)))}", HEADLINE_LIMIT)
+    return shortened(f"{_one_line(subject)}: {' '.join(filter(None, (title, reason)))}", HEADLINE_LIMIT)
 
 
 def failure_text(result: Result, directory: Path) -> str:
@@ -55,7 +55,7 @@ def failure_text(result: Result, directory: Path) -> str:
         lines += ["", *part]
     if files := _files(result, directory):
         lines += ["", f"More in the results folder: {', '.join(files)}"]
-    text = "\n".join(_cut(line, LINE_LIMIT) if number else line for number, line in enumerate(lines))
+    text = "\n".join(shortened(line, LINE_LIMIT) if number else line for number, line in enumerate(lines))
     if len(text) <= TEXT_LIMIT:
         return text
     return f"{text[:TEXT_LIMIT]}\n(the rest, {len(text) - TEXT_LIMIT} characters, is left out)"
@@ -155,8 +155,4 @@ def _last(lines: Sequence[str], count: int) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(visible(text).split())
-
-
-def _cut(line: str, limit: int) -> str:
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    return one_line(visible(text))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.journal.reader import read
-from harness.lib.text import visible
+from harness.lib.text import one_line, visible
 from harness.report.entry_path import path_of, word
 from harness.report.repetitions import tally
 from harness.verdict import requirements
@@ -161,6 +161,6 @@ def _one_line(text: str) -> str:
 
     ``#`` begins a directive, so it becomes ``\x23``.
     """
-    line = " ".join(visible(text).split()).replace("#", r"\x23")
+    line = one_line(visible(text)).replace("#", r"\x23")
     line = _ENDS.sub(r"\1\\x3a ", line)
     return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.lib.errors import HarnessError
+from harness.lib.text import one_line
 from harness.report.html.marks import Mark, mark
 from harness.report.html.violation import File, link
 from harness.verdict import requirements
@@ -121,5 +122,5 @@ def by_reason(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
     """Group results by their reason, on one line; the most frequent reason first."""
     found: dict[str, list[Result]] = {}
     for result in results:
-        found.setdefault(" ".join(result.reason.split()) or "no reason was given", []).append(result)
+        found.setdefault(one_line(result.reason) or "no reason was given", []).append(result)
     return sorted(found.items(), key=lambda pair: -len(pair[1]))

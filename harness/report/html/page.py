@@ -11,6 +11,7 @@ from harness.journal import plan_file
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
+from harness.lib.text import one_line
 from harness.report import selftests
 from harness.report.causes import Cause, causes, grouped, is_fault
 from harness.report.host_paths import hider
@@ -156,7 +157,7 @@ class _Anchors:
 def _findings(results: Iterable[Result]) -> list[tuple[str, str, int]]:
     """Return the findings: requirement ids, text, and how many scenarios have it."""
     counted = Counter(
-        (", ".join(result.entry.requirements), " ".join(text.split()))
+        (", ".join(result.entry.requirements), one_line(text))
         for result in results
         for text in result.findings
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from harness.journal.facts import read_mails
-from harness.lib.text import counted
+from harness.lib.text import counted, one_line
 from harness.verdict.detector import State, by_name
 from harness.verdict.record import Record
 
@@ -173,4 +173,4 @@ def detector_states(record: Record) -> tuple[StateRow, ...]:
 
 def _text(facts: Mapping[str, object], name: str) -> str:
     value = facts.get(name)
-    return " ".join(str(value).split()) if value else ""
+    return one_line(str(value)) if value else ""
