@@ -94,7 +94,8 @@ def _oldest(folders: Iterable[Path], current: Path, kept: int) -> list[Path]:
 
 def toolchain(compiler: str = "gcc") -> str:
     """Return the versions of compiler and linker, as these print them."""
-    return ", ".join(command.run([tool, "--version"]).split("\n", 1)[0].strip() for tool in (compiler, "ld"))
+    found = (command.run([tool, "--version"], env={"PATH": command.SYSTEM_PATH}) for tool in (compiler, "ld"))
+    return ", ".join(text.split("\n", 1)[0].strip() for text in found)
 
 
 def _why_not_writable(folder: Path) -> str:
@@ -110,8 +111,8 @@ def _why_not_writable(folder: Path) -> str:
 
 
 def make_environment(variables: Mapping[str, str]) -> list[str]:
-    """Return the beginning of a make command: a fixed environment, without the user's but PATH and TMPDIR."""
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+    """Return the beginning of a make command: a fixed environment, without the user's but TMPDIR."""
+    environment = {"PATH": command.SYSTEM_PATH, "LC_ALL": "C"}
     if "TMPDIR" in os.environ:
         environment["TMPDIR"] = os.environ["TMPDIR"]
     return [
@@ -239,7 +240,7 @@ class BuildDir:
         return self._make({}, *_AT_ONCE, f"M={source}", f"MO={output}", "modules")
 
     def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
-        """Return a make command in a fixed environment, without the user's variables but PATH and TMPDIR."""
+        """Return a make command in a fixed environment, without the user's variables but TMPDIR."""
         environment = {
             "CCACHE_DIR": str(self._ccache),
             "CCACHE_MAXSIZE": CCACHE_SIZE,

@@ -41,7 +41,7 @@ class Tool:
 
     def program(self) -> str | None:
         """Return the first of its names that is on PATH; None if there is none."""
-        return next(filter(shutil.which, self.programs), None)
+        return next((name for name in self.programs if shutil.which(name, path=command.SYSTEM_PATH)), None)
 
 
 # scripts/min-tool-version.sh asks for LLVM 15; a plain `clang` may be older.

@@ -19,6 +19,9 @@ from harness.lib.errors import HarnessError
 TAIL_LINES = 20
 #: The longest wait without a check for signals (see _lines()).
 POLL_SECONDS = 1.0
+#: The value of PATH for what a tree under test makes the host run.  A program of the user's own would
+#: change the configuration: Kconfig looks for rustc, and stores its version.
+SYSTEM_PATH = "/usr/bin:/bin"
 _CHUNK = 65536  # bytes
 
 
