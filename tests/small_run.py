@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,14 @@ def make_series(folder: Path, old: str, new: str, name: str = "0001-change.patch
 
 
 class Invocation:
-    """A running ``python -m harness ARGUMENTS``; its children have ``mark`` in their environment."""
+    """A running ``python -m harness ARGUMENTS``; its children have ``mark`` in their environment.
 
-    def __init__(self, *arguments: str | Path, mark: Path, cache: Path | None = None) -> None:
+    It is started by the command ``under``, which ends in ``exec "$@"``.
+    """
+
+    def __init__(
+        self, *arguments: str | Path, mark: Path, cache: Path | None = None, under: Sequence[str | Path] = ()
+    ) -> None:
         self.mark = mark
         self.log = mark / "output.txt"
         environment = {**os.environ, "PATCHPROOF_TEST_MARK": str(mark)}
@@ -94,7 +99,10 @@ class Invocation:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 # A shell's background job ignores SIGINT, and its children inherit that.
-                ["env", "--default-signal=INT", sys.executable, "-m", "harness", *map(str, arguments)],
+                [
+                    *("env", "--default-signal=INT", *map(str, under)),
+                    *(sys.executable, "-m", "harness", *map(str, arguments)),
+                ],
                 cwd=PROJECT,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -106,7 +106,8 @@ def test_doctor_shows_every_subject_once(tmp_path: Path) -> None:
     rows = doctor.examine(Store(tmp_path), "qemu-system-x86_64")
     subjects = [row.subject for row in rows]
     assert len(subjects) == len(set(subjects))
-    assert {"packages", "QEMU", "KVM", "compiler", "processors", "memory", "disk", "cache"} <= set(subjects)
+    assert {"packages", "QEMU", "KVM", "compiler", "processors", "memory", "ports", "cache"} <= set(subjects)
+    assert any(subject.startswith("disk") for subject in subjects)
     assert all(
         row.advice for row in rows if row.good is False and row.subject in ("packages", "QEMU", "disk")
     )

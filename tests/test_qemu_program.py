@@ -100,7 +100,7 @@ def test_command_escapes_a_comma_in_a_path() -> None:
 def test_readable_is_the_same_command() -> None:
     argv = machine.dry_run(Path("/k"), Path("/r"), Path("/run"), TCG, "qemu")
     text = hardware.readable(argv)
-    assert "\n    -accel tcg,thread=multi \\\n" in text
+    assert "\n    -accel tcg,thread=multi,tb-size=256 \\\n" in text
     words = text.replace("\\\n", " ").replace("'", "").split()
     assert words == " ".join(argv).split()
 

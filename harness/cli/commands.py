@@ -35,9 +35,10 @@ from harness.plugin.expression import KeywordExpression
 from harness.plugin.start import start
 from harness.report import coverage, html, junit, terminal
 from harness.run import request as requests
-from harness.run import stages
+from harness.run import resources, stages
 from harness.run.base_alone import Question
 from harness.run.machines import hold
+from harness.run.needs import LARGEST, USUAL
 from harness.run.request import DEFAULT_SERIES, Request, RunInput
 from harness.run.run import run_without_scenarios
 from harness.series.series import DEFAULT_BASE
@@ -110,7 +111,7 @@ def request_of(args: argparse.Namespace) -> Request:
 
 
 def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
-    """Print the commands that a run would start, and start none."""
+    """Print the commands that a run would start, and the resources that it needs; start nothing."""
     request = run_input.request
     bzimage = request.kernel
     if bzimage is None:
@@ -121,6 +122,8 @@ def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
     rootfs = store.root / "image" / "KEY" / "rootfs"
     accelerator = Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
     print(hardware.readable(machine.dry_run(bzimage, rootfs, Path("RUN"), accelerator, request.qemu)))
+    for need in resources.needs(store, request, run_input.series.base, (USUAL, LARGEST)):
+        print(f"# {need.subject}: {need}")
     return ExitCode.OK
 
 

@@ -1,10 +1,9 @@
-"""Report whether the host has what the harness needs: packages, QEMU, KVM, memory, disk, a mirror."""
+"""Report whether the host has what the harness needs: packages, QEMU, KVM, resources, a mirror."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -17,14 +16,9 @@ from harness.lib import apt, command
 from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.errors import ExitCode, HarnessError
+from harness.lib.resources import Need
+from harness.run import resources
 from harness.vm import accelerator, qemu_program
-
-GIB = 1 << 30
-# Measured after a first run: sources 1.7, objects 0.3, base repository 0.4, image,
-# kernel and ccache 0.3 GiB, and room for the tarball while it is unpacked.
-DISK_NEEDED = 4 * GIB
-# For the guest, or the largest link; the two never run at the same time.
-MEMORY_NEEDED = 2 * GIB
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ def examine(store: Store, program: str) -> list[Finding]:
         _kvm(store, program),
         _compiler(),
         _processors(),
-        _memory(Path("/proc/meminfo").read_text()),
-        _disk(store),
+        *map(_resource, resources.of_first_run(store)),
         _mirror(),
         _cache(store),
     ]
@@ -123,27 +116,8 @@ def _processors() -> Finding:
     return Finding("processors", str(len(os.sched_getaffinity(0))))
 
 
-def _memory(meminfo: str) -> Finding:
-    """Judge the available memory by ``meminfo``, the text of /proc/meminfo (its kB are KiB)."""
-    fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    total, available = (int(fields[name].split()[0]) * 1024 for name in ("MemTotal", "MemAvailable"))
-    return Finding(
-        "memory",
-        f"{total / GIB:.1f} GiB, {available / GIB:.1f} available (needs {MEMORY_NEEDED / GIB:.0f})",
-        available >= MEMORY_NEEDED,
-    )
-
-
-def _disk(store: Store) -> Finding:
-    free = shutil.disk_usage(store.root).free
-    has_sources = (store.root / "workbench").exists()
-    needed = GIB if has_sources else DISK_NEEDED
-    return Finding(
-        "disk",
-        f"{free / GIB:.0f} GiB free at {store.root} (needs {needed / GIB:.0f} more)",
-        free >= needed,
-        "" if free >= needed else "`python -m harness clean` empties the cache; PATCHPROOF_CACHE moves it.",
-    )
+def _resource(need: Need) -> Finding:
+    return Finding(need.subject, str(need), need.met, "" if need.met else need.advice)
 
 
 def _mirror() -> Finding:

@@ -85,6 +85,11 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
     return base
 
 
+def is_cached(store: Store, wanted: str, pinned: Path = PINNED) -> bool:
+    """Return whether the cache has the base for ``wanted``."""
+    return _cached(store, [pin for pin in read_pins(pinned) if pin.release == wanted]) is not None
+
+
 def _cached(store: Store, pins: Sequence[Pin]) -> Base | None:
     for pin in pins:
         for record in sorted(store.root.glob(f"base/{pin.version}-{pin.sha256[:16] or '*'}/{_RECORD}")):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs
+from harness.run.needs import BIG, HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs
 from harness.run.request import RunInput
 from harness.run.run import Run
 from harness.run.scenario import ScenarioRun
@@ -16,7 +16,7 @@ from harness.series.series import Series
 from harness.verdict import requirements
 from harness.verdict.record import Entry, repetition_mark
 from harness.verdict.verdict import Kind
-from harness.vm.hardware import GIB, MIB
+from harness.vm.hardware import MIB
 from harness.vm.pci_devices import CPUS, Layout
 
 RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
@@ -76,7 +76,7 @@ def needs_of(item: pytest.Item) -> Needs:
         words |= mark.kwargs
     hold = bool(words.get("hold"))
     layout = Layout(
-        bigram=GIB if words.get("big_ram") else 0,
+        bigram=BIG if words.get("big_ram") else 0,
         rng=bool(words.get("power") or words.get("ats")),
         ats=bool(words.get("ats")),
         pair=MIB if words.get("pair") else 0,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from harness.vm.hardware import GIB
 from harness.vm.pci_devices import Layout
 
 USUAL = Layout()
+BIG = GIB  # bytes of the RAM BAR of a scenario that needs a big one
+LARGEST = Layout(bigram=BIG)
 # One processor for the system, one to hold, and one for the other side.  No device may interrupt those two.
 HOLD_CPUS = 3
 HOLD_ARGUMENTS = ("irqaffinity=0",)

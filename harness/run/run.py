@@ -20,8 +20,10 @@ from harness.lib import output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
+from harness.lib.resources import require
 from harness.lib.shard import FIRST
 from harness.report import html, junit
+from harness.run import resources
 from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
 from harness.run.machines import Machines, hold
@@ -55,7 +57,7 @@ class Run:
     ended the run early.  ``refusal`` is the error that kept it from beginning.
     ``violated`` is true after a scenario showed an unexpected fault of the kernel.
 
-    Raises HarnessError if the results folder cannot be made, or cannot be resumed.
+    Raises HarnessError if the host lacks a resource, or the results folder cannot be made or resumed.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Run:
     ) -> None:
         self.request = run_input.request
         series = run_input.series
+        store = Store()
         self.earlier = EarlierRun.of(self.request.resume) if self.request.resume is not None else None
         programs, shard = run_input.selftests, self.request.shard
         whole = (
@@ -80,8 +83,11 @@ class Run:
             self.results.require(series=series.name, digest=series.digest)
             self.earlier.check(self.planned)
             self.left = list(self.earlier.left)
+            if self.left:
+                self._require_resources(store, series.base, scenarios)
             programs = tuple(one for one in programs if entry_of(one).id in self.earlier.selftests_left)
         else:
+            self._require_resources(store, series.base, scenarios)
             self.results = ResultsFolder.create(self.request.results, series.name)
             self.results.write_run(**selection)
             self.results.write_run(digest=series.digest, resumed=[])
@@ -94,7 +100,6 @@ class Run:
         self.refusal: PatchproofError | None = None
         self.violated = False
         self.machines = Machines(self.request, self.results, self.journal)
-        store = Store()
         self._progress = Progress(store)
         parts = (run_input, store, self._progress, self.results, self.journal)
         self._base = BaseAlone(*parts)
@@ -114,6 +119,14 @@ class Run:
         )
         self._programs = programs
         self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
+
+    def _require_resources(
+        self, store: Store, release: str, scenarios: Sequence[tuple[Entry, Needs]]
+    ) -> None:
+        """Raise HarnessError unless the host has what the machines of the planned scenarios need."""
+        planned = {entry.id for entry in self.planned}
+        layouts = [needs.layout for entry, needs in scenarios if entry.id in planned]
+        require(resources.needs(store, self.request, release, layouts))
 
     def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
         """Return why a scenario that needs one of these interfaces cannot run; empty if it can.

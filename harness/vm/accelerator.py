@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
+from harness.vm.hardware import MIB
 from harness.vm.qemu_program import probe
 
 # Deadline for a kernel under KVM to panic because it has no root disk.  Where KVM
@@ -27,6 +28,10 @@ TCG_TIME_SCALE = 4.0
 # many cycles per jiffy and HZ=250 no delay is too short up to 4.2 GHz; below that delays are longer.
 # With HZ=1000 it is about the most that __const_udelay() can multiply (arch/x86/lib/delay.c).
 TCG_LOOPS_PER_JIFFY = 17_000_000
+
+# The buffer of software emulation for translated code (bytes).  When it is full, QEMU empties it.  By
+# default it is an eighth of the host's memory, at most 1 GiB.
+TCG_CODE = 256 * MIB
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Accelerator:
 
     def args(self) -> list[str]:
         """Return QEMU's arguments."""
-        return ["-accel", "kvm" if self.name == "kvm" else "tcg,thread=multi"]
+        return ["-accel", "kvm" if self.name == "kvm" else f"tcg,thread=multi,tb-size={TCG_CODE // MIB}"]
 
     def kernel_arguments(self) -> tuple[str, ...]:
         """Return the arguments that the guest's kernel command line needs with this accelerator."""

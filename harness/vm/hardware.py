@@ -13,6 +13,8 @@ PAGE = 4096
 MIB = 1 << 20
 GIB = 1 << 30
 
+MEMORY = 1024 * MIB  # of every guest
+
 # Needed in every guest.  The kernel's default log level stays, as the log decides
 # verdicts.
 # panic=-1: a panic restarts at once, which ends QEMU.

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.vm.hardware import Board, Iommu, Part
+from harness.vm.hardware import MEMORY, Board, Iommu, Part
 from harness.vm.pci_devices import Display, Edu, IvshmemDevice, Layout, VirtioRng
-from harness.vm.process import MEMORY
 
 CONSOLE = "console.log"  # of the kernel
 LOG = "kit.log"  # of the kit's init

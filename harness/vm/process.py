@@ -17,7 +17,7 @@ from harness.vm.accelerator import Accelerator
 from harness.vm.console import Console, pipe
 from harness.vm.hardware import (
     KERNEL_ARGUMENTS,
-    MIB,
+    MEMORY,
     Board,
     Boot,
     GdbStub,
@@ -31,9 +31,9 @@ from harness.vm.hardware import (
     command,
 )
 from harness.vm.pci_devices import Layout
+from harness.vm.qemu_memory import limited
 from harness.vm.qmp import Monitor
 
-MEMORY = 1024 * MIB
 CLOSE_SECONDS = 3.0
 
 
@@ -120,7 +120,9 @@ class Process:
             )
             self.command = boot_image.command(qemu, layout, wiring)
             descriptors = [qemu_console, qemu_monitor.fileno(), *memory.values()]
-            self._process = self._launch([*descriptors, *([wiring.gdb] if wiring.gdb is not None else [])])
+            if wiring.gdb is not None:
+                descriptors.append(wiring.gdb)
+            self._process = self._launch(layout, descriptors)
             undo.callback(self.kill)
             self.console = Console(console, run_dir / "console.log", line, blind)
             self.monitor = Monitor(monitor, event)
@@ -159,12 +161,12 @@ class Process:
         self.monitor.close()
         self._resources.close()
 
-    def _launch(self, descriptors: list[int]) -> subprocess.Popen[bytes]:
+    def _launch(self, layout: Layout, descriptors: list[int]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
             self.started = time.monotonic()
             return subprocess.Popen(
                 # The kernel kills QEMU when the thread that started it ends, for whatever reason.
-                ["setpriv", "--pdeathsig", "KILL", *self.command],
+                ["setpriv", "--pdeathsig", "KILL", *limited(layout, self.command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,114 @@
+"""The resources of a run, known before it begins: memory, disk, processes, open files, ports."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.kernel import space
+from harness.lib import resources
+from harness.lib.cache import Store
+from harness.lib.resources import MIB, Need, Room
+from harness.run.needs import LARGEST, USUAL
+from harness.run.request import Request
+from harness.series.series import DEFAULT_BASE
+from harness.vm import image, qemu_memory
+from harness.vm.pci_devices import Layout
+
+#: This program itself, with pytest and the scenarios.
+OWN_MEMORY = 192 * MIB
+#: A build: its largest program, git with the tarball of the source, and one compiler for each processor.
+BUILD_MEMORY = 384 * MIB
+COMPILER_MEMORY = 192 * MIB
+#: The guest's packages while they are unpacked, and the image that is packed from them.
+IMAGE_ROOM = 256 * MIB
+UNPACKED_ROOM = 512 * MIB
+#: Temporary files of git and the compilers.
+TEMPORARY_ROOM = 64 * MIB
+#: An ordinary run of the whole suite writes a tenth of this to its results folder.
+RESULTS_ROOM = 256 * MIB
+#: Threads of QEMU and of this program, and the processes of make for each processor.
+PROCESSES, PROCESSES_OF_JOB = 64, 12
+OPEN_FILES = 256
+LARGEST_FILE, LARGEST_FILE_OF_BUILD = 64, 512  # MiB: a console's log; the packed source
+
+
+def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout] = ()) -> list[Need]:
+    """Return what a run of ``request`` needs of this host, beside what the host has.
+
+    ``release`` is that of the kernel to build; ``layouts`` are those of the machines, one at
+    a time.
+    """
+    largest = max(layouts, key=qemu_memory.needed, default=USUAL)
+    builds = request.kernel is None
+    jobs = len(os.sched_getaffinity(0)) if builds else 0
+    limit = LARGEST_FILE_OF_BUILD if builds else LARGEST_FILE
+    free_size = resources.file_size_available()
+    ports = 2 if request.keep_vm or largest.debugger else 1
+    found = [
+        _memory(largest, jobs),
+        *resources.disk(_rooms(store, request, release)),
+        Need(
+            "processes",
+            PROCESSES + PROCESSES_OF_JOB * jobs,
+            resources.processes_available(),
+            "processes and threads",
+            f"make with -j{jobs}, QEMU, this program" if builds else "QEMU, this program",
+            "Raise the limit (`ulimit -u`, or that of the container), or end other processes.",
+        ),
+        Need(
+            "open files",
+            OPEN_FILES,
+            resources.open_files_available(),
+            "open files",
+            "in one process",
+            "Raise the limit (`ulimit -n`).",
+        ),
+        Need(
+            "ports",
+            ports,
+            resources.loopback_ports(ports),
+            "TCP ports of 127.0.0.1",
+            "the login over SSH" + (" and the debugger" if ports > 1 else ""),
+            "End programs that hold ports, or widen /proc/sys/net/ipv4/ip_local_port_range.",
+        ),
+    ]
+    if free_size is not None:
+        advice = "Raise the limit (`ulimit -f`)."
+        found.append(Need("file size", limit, free_size, "MiB", "the largest file that is written", advice))
+    return found
+
+
+def of_first_run(store: Store) -> list[Need]:
+    """Return what a run with everything needs, of the default base and with the largest machine."""
+    return needs(store, Request(), DEFAULT_BASE, (USUAL, LARGEST))
+
+
+def _memory(layout: Layout, jobs: int) -> Need:
+    machine, build = qemu_memory.needed(layout), BUILD_MEMORY + jobs * COMPILER_MEMORY if jobs else 0
+    parts = ", ".join(f"{name} {size // MIB}" for name, size in qemu_memory.parts(layout).items() if size)
+    amount = OWN_MEMORY + max(machine, build)
+    return Need(
+        "memory",
+        amount // MIB,
+        resources.memory_available() // MIB,
+        "MiB",
+        f"this program {OWN_MEMORY // MIB}, and one machine at a time ({parts})"
+        + (f", or before it make with -j{jobs} ({build // MIB})" if jobs else ""),
+        "End other programs, give the machine or the container more memory, or choose scenarios with a "
+        "smaller machine (-m, -k, --requirement).",
+    )
+
+
+def _rooms(store: Store, request: Request, release: str) -> list[Room]:
+    temporary = Path(tempfile.gettempdir())
+    found = [Room(request.results, RESULTS_ROOM, "results")]
+    if request.kernel is None:
+        found += space.rooms(store, release, request.tree)
+    found.append(Room(temporary, TEMPORARY_ROOM, "temporary files"))
+    if not (store.root / "image" / image.rootfs_recipe()).is_dir():
+        found.append(Room(store.root, IMAGE_ROOM, "guest image"))
+        found.append(Room(temporary, UNPACKED_ROOM, "packages of the guest"))
+    return found
