@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_kernel import SmallKernel
+from small_kernel import DMABUF, SmallKernel
 
 from harness.kernel import builddir
 from harness.kernel.builddir import _FOLDERS, _RELEASES, BuildDir
+from harness.lib import clock
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 from harness.lib.progress import Progress
@@ -100,3 +101,32 @@ def test_check_out_needs_space_for_a_new_release(small: SmallKernel, monkeypatch
     progress = Progress(small.store, io.StringIO())
     with pytest.raises(HarnessError, match=r"MiB are needed.*PATCHPROOF_CACHE"):
         BuildDir(small.store, "7.2", "").check_out(small.tree(), progress)
+
+
+CHANGED = {"drivers/dmabuf.c": DMABUF.replace("return 1", "return 7")}
+
+
+def aged(folder: Path, seconds: float) -> None:
+    """Move the time stamps of all files below ``folder``, as if they had been made later."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            stamp = path.stat().st_mtime + seconds
+            os.utime(path, (stamp, stamp))
+
+
+def test_changed_file_is_compiled_after_the_clock_went_back(small: SmallKernel) -> None:
+    small.build()
+    aged(small.build_folder, 3600)
+    built = small.build(CHANGED)
+    assert "drivers/dmabuf.o" in small.compiled()
+    assert b"\x07" in built.bzimage.parent.joinpath("vmlinux").read_bytes()
+
+
+def test_build_during_which_the_clock_goes_back_is_refused(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.build()
+    monkeypatch.setattr(clock, "offset", lambda: 20.0 if small.compiled() else 49.0)
+    with pytest.raises(HarnessError, match=r"set back by 29 s during the build.*Nothing is said"):
+        small.build(CHANGED)
+    assert BuildDir(small.store, "6.19.6", "").cold

@@ -24,7 +24,7 @@ from harness.kernel import kconfig, kconfig_why
 from harness.kernel.download import require_space
 from harness.kernel.make_output import CONFIGURATION, Output, without_position
 from harness.kernel.tree import Tree
-from harness.lib import command
+from harness.lib import clock, command
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
@@ -141,6 +141,8 @@ class BuildDir:
         self.build = self.root / build
         self.request = request
         self._unfinished = self.build / ".patchproof-unfinished"
+        self._ended = self.build / ".patchproof-ended"  # its time stamp is that of the last build's end
+        self._clock = clock.offset()
         self._fragment = self.build / _FRAGMENT
         self._compiler = self.root / f"{build}.cc"
         self.compiler = compiler
@@ -186,14 +188,15 @@ class BuildDir:
         return source == tree.tree_id and built == f"{tree.tree_id} {kernel}"
 
     def prepare(self) -> None:
-        """Make the build folder; first remove it if its last build was killed."""
+        """Make the build folder; first remove it if its build was killed, or the clock set back since."""
         if re.search(r"[\s:]", str(self.root)):
             raise HarnessError(
                 f"The kernel cannot be built in {self.root}: its makefiles do not work below a path "
                 f"with spaces or colons. Set {CACHE_VARIABLE} to another folder."
             )
-        if self._unfinished.exists():
-            # A file that was being written then may be half a file with a new time stamp.
+        if self._unfinished.exists() or clock.is_from_the_future(self._ended):
+            # After a clock was set back, a changed source is older than the object of its earlier content.
+            # A file that was being written by a killed build may be half a file with a new time stamp.
             # ccache has most objects, so a new build costs little.
             shutil.rmtree(self.build)
         self.build.mkdir(parents=True, exist_ok=True)
@@ -266,6 +269,7 @@ class BuildDir:
         self.prepare()
         self._begun_cold = cold
         self._unfinished.touch()
+        self._clock = clock.offset()
         (self.build / _HOLDS).unlink(missing_ok=True)
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
@@ -283,7 +287,9 @@ class BuildDir:
         }
 
     def end(self) -> None:
-        """End a build in which no program was killed."""
+        """End a build in which no program was killed.  Raises HarnessError if the clock was set back."""
+        clock.require_not_set_back(self._clock, "build")
+        self._ended.touch()
         self._unfinished.unlink(missing_ok=True)
 
     def make(self, stage: Stage, log: Path, headers: Path) -> None:
