@@ -1,12 +1,18 @@
-"""Why a machine stopped: the dump of its processors."""
+"""Why a machine stopped, or did not start: the dump of its processors, and what QEMU says."""
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from harness.lib import cgroup
+from harness.lib.errors import HarnessError
 from harness.vm import diagnose
+from harness.vm.console import Console
 
 DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
 
@@ -26,3 +32,47 @@ DEAF = (Path(__file__).parent / "data" / "processors" / "deaf.txt").read_text()
 def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> None:
     """The dump is from a guest that stopped answering after some hundred resets of its devices."""
     assert diagnose.lost_interrupt(said) == fault
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Console:
+    """The console of a guest that wrote nothing."""
+    reading, writing = os.pipe()
+    os.close(writing)
+    return Console(reading, tmp_path / "console.log")
+
+
+QEMU = "qemu-system-x86_64 -machine q35 -nodefaults -display none"
+
+
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        ("{qemu} -netdev user,id=net,hostfwd=tcp:127.0.0.1:{port}-:22", "No TCP port of 127.0.0.1 is free"),
+        ("prlimit --as=900000000 {qemu} -m 1024", "Memory ran out"),
+        ("setpriv --reuid=65534 --clear-groups prlimit --nproc=1 {qemu}", "A limit of processes"),
+    ],
+)
+def test_qemu_that_lacks_a_resource_is_told_with_advice(
+    tmp_path: Path, console: Console, command: str, advice: str
+) -> None:
+    if "setpriv" in command and os.geteuid() != 0:
+        pytest.skip("only root can take another user's limit")
+    log = tmp_path / "qemu.log"
+    with socket.create_server(("127.0.0.1", 0)) as taken, log.open("wb") as stream:
+        words = command.format(qemu=QEMU, port=taken.getsockname()[1]).split()
+        status = subprocess.run(words, stdout=stream, stderr=stream, check=False).returncode
+    error = diagnose.exit_error(status, console, [], log)
+    assert isinstance(error, HarnessError)
+    assert advice in error.message
+
+
+def test_kills_for_lack_of_memory_are_told_beside_the_signal(
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qemu.log").touch()
+    monkeypatch.setattr(cgroup, "out_of_memory_kills", lambda: 7)
+    for before, words in ((7, "."), (6, ", and meanwhile the kernel of this host has killed a process for ")):
+        clause = cgroup.kills_since(before)
+        error = diagnose.exit_error(-9, console, [], tmp_path / "qemu.log", clause)
+        assert error.message.startswith(f"QEMU was killed (SIGKILL) before the guest came up{words}")

@@ -72,6 +72,18 @@ def out_of_memory_kills() -> int:
     return max([0, *_kill_counts()])
 
 
+def kills_since(before: int) -> str:
+    """Return a clause that begins with a comma if memory ran out since out_of_memory_kills() was ``before``.
+
+    It says what is known: which processes the kernel killed is not.
+    """
+    count = out_of_memory_kills() - before
+    if count <= 0:
+        return ""
+    processes = "a process" if count == 1 else f"{count} processes"
+    return f", and meanwhile the kernel of this host has killed {processes} for lack of memory"
+
+
 def _kill_counts() -> Iterator[int]:
     yield _counts(Path("/proc/vmstat")).get("oom_kill", 0)
     for folder in folders("memory"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from harness.actor.reply import DeadlineError
 from harness.actor.start import stopped_actors
@@ -24,9 +25,12 @@ from harness.run.error_to_verdict import (
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.verdict import Verdict
+from harness.vm import pauses
 from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
+# Complaints that a pause of the host alone can cause: of a kernel whose clock has jumped.
+BY_TIME = ("lockup", "rcu-stall", "hung-task")
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 
 
@@ -34,12 +38,13 @@ SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 class MachineState:
     """The state of a guest at a moment: its console had ``mark`` bytes.
 
-    ``health`` is None if the kernel's state was not read.
+    ``health`` is None if the kernel's state was not read.  ``time`` is on the clock of pauses.now().
     """
 
     guest: Guest
     mark: int
     health: KernelHealth | None
+    time: float = field(default_factory=pauses.now)
 
 
 class Examiner:
@@ -86,6 +91,9 @@ class Examiner:
             return replace(before, mark=mark)
         if faults:
             self._machines.write_stacks(faults)
+            if pause := _pause_behind(before, faults):
+                self._machines.end(f"{pause}; then the kernel said: {faults[0].title}", Verdict.HARNESS_ERROR)
+                return None
             self._machines.end(f"the kernel said: {faults[0].title}", Verdict.VIOLATES)
         elif fault := guest.machine.outside_fault():
             self._machines.end(fault)
@@ -97,6 +105,30 @@ class Examiner:
         return None
 
     def examine(
+        self, start: MachineState, error: BaseException | None, needs: Needs, *, passed: bool
+    ) -> KernelHealth | None:
+        """Return the kernel's health now; raise if it is worse than at the ``start`` of the scenario.
+
+        This is _examine(), except that nothing is held against a kernel that did not run for a while:
+        HarnessError is raised, and the machine ended, unless the kernel has a complaint that no pause causes.
+        """
+        try:
+            health = self._examine(start, error, needs, passed=passed)
+        except (KernelDiedError, UnhealthyKernelError) as found:
+            self._excuse(start, found)
+            raise
+        if isinstance(error, (*VIOLATION, *LOST)):
+            self._excuse(start, error)
+        return health
+
+    def _excuse(self, start: MachineState, error: BaseException) -> None:
+        """Raise HarnessError if a pause may be the cause of the ``error``."""
+        if pause := _pause_behind(start, _faults(start)):
+            if start.guest is self._machines.guest:
+                self._machines.end(pause)
+            raise HarnessError(f"The scenario was cut off: {pause}.") from error
+
+    def _examine(
         self, start: MachineState, error: BaseException | None, needs: Needs, *, passed: bool
     ) -> KernelHealth | None:
         """Return the kernel's health now; raise if it is worse than at the ``start`` of the scenario.
@@ -260,3 +292,9 @@ def _read_after_frees(guest: Guest, before: KernelHealth) -> KernelHealth:
 def _faults(start: MachineState) -> list[Splat]:
     """Return the faults on the console since ``start``."""
     return [splat for splat in start.guest.machine.console.splats(start.mark) if splat.fault]
+
+
+def _pause_behind(start: MachineState, faults: Sequence[Splat]) -> str:
+    """Return the pause, as a clause, that explains these faults since ``start``; empty if none does."""
+    pause = start.guest.machine.paused(start.time)
+    return pause if all(one.kind in BY_TIME for one in faults) else ""

@@ -24,6 +24,23 @@ _GUEST_STATES = ("running", "guest-panicked", "shutdown", "suspended", "watchdog
 
 _INTERRUPTS_ENABLED = 1 << 9  # IF in the RFLAGS register
 
+# What QEMU says when the host lacks something, and what to do.
+_LACKING = (
+    (
+        r"Could not set up host forwarding",
+        " No TCP port of 127.0.0.1 is free: end programs that hold ports.",
+    ),
+    (
+        r"[Cc]annot allocate memory|[Ff]ailed to allocate|[Cc]ould not allocate",
+        " Memory ran out: end other programs, or give this machine more of it.",
+    ),
+    (
+        r"Resource temporarily unavailable|Too many open files",
+        " A limit of processes or open files is reached: raise it (`ulimit -a` shows all).",
+    ),
+    (r"No space left on device|Disk quota exceeded", " The disk is full: make room."),
+)
+
 
 class QemuCrashedError(HarnessError):
     """QEMU itself crashed; that is no evidence about the kernel in it."""
@@ -50,13 +67,17 @@ def panic_error(console: Console) -> BootError:
 
 
 def exit_error(
-    status: int, console: Console, events: Sequence[tuple[str, Mapping[str, Any]]], log: Path
+    status: int,
+    console: Console,
+    events: Sequence[tuple[str, Mapping[str, Any]]],
+    log: Path,
+    meanwhile: str = "",
 ) -> PatchproofError:
     """Return the error for a QEMU that ended with ``status`` before the guest was up.
 
     A BootError if the guest panicked, powered off or was reset; otherwise a
     HarnessError or QemuCrashedError with the end of QEMU's ``log``.  ``events`` are
-    all QMP events, name and data.
+    all QMP events, name and data.  ``meanwhile`` is a clause about the host.
     """
     if any(one.kind == patterns.PANIC for one in console.splats()):
         return panic_error(console)
@@ -66,12 +87,15 @@ def exit_error(
         end = how.get(str(reasons[-1].get("reason")), "ended itself")
         return boot_error(console, f"The guest {end} before it came up.")
     tail = _tail(log.read_text(errors="replace"), TAIL_LINES)
+    advice = next((words for pattern, words in _LACKING if re.search(pattern, tail)), "")
     if status < 0 and -status not in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         return QemuCrashedError(
-            f"QEMU crashed before the guest came up ({_signal(status)}).", log=log, tail=tail
+            f"QEMU crashed before the guest came up ({_signal(status)}){meanwhile}.{advice}",
+            log=log,
+            tail=tail,
         )
     end = f"was killed ({_signal(status)})" if status < 0 else f"exited with {status}"
-    return HarnessError(f"QEMU {end} before the guest came up.", log=log, tail=tail)
+    return HarnessError(f"QEMU {end} before the guest came up{meanwhile}.{advice}", log=log, tail=tail)
 
 
 def outside_fault(

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from harness.klog import patterns, splat
+from harness.lib import cgroup
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
-from harness.vm import diagnose, initramfs, qemu_program
+from harness.vm import diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
@@ -170,6 +171,7 @@ class Machine:
         self.ssh_line = ""
         self.note = ""
         self.disconnect_on_stop = False
+        self._memory_kills = cgroup.out_of_memory_kills()
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
@@ -189,6 +191,8 @@ class Machine:
             blind=lambda: self._boot_events.put(_ConsoleLost()),
             event=self._on_event,
         )
+        self._begun = pauses.now()
+        self._pauses = pauses.PauseWatch(self._qemu.pid)
         self.command = self._qemu.command
         self.console = self._qemu.console
         self.monitor = self._qemu.monitor
@@ -212,7 +216,7 @@ class Machine:
             try:
                 event = self._boot_events.get(timeout=max(deadline - time.monotonic(), 0.0))
             except queue.Empty:
-                if fault := self.outside_fault():
+                if fault := self.outside_fault() or self.paused(self._begun):
                     raise HarnessError(
                         f"The guest did not come up within {allowed:.0f} s, because {fault}.",
                         log=self._qemu.log,
@@ -235,7 +239,8 @@ class Machine:
                     self.console.mark()  # raises HarnessError with the reason
                 case _Exited(status):
                     self._qemu.drain()
-                    raise diagnose.exit_error(status, self.console, self.events, self._qemu.log)
+                    meanwhile = cgroup.kills_since(self._memory_kills)
+                    raise diagnose.exit_error(status, self.console, self.events, self._qemu.log, meanwhile)
                 case _LoginFailed(error):
                     failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
@@ -268,7 +273,15 @@ class Machine:
         status = self.exit_status()
         if status is not None:
             self.monitor.wait_closed()
-        return diagnose.outside_fault(status, self.events, self.monitor)
+        fault = diagnose.outside_fault(status, self.events, self.monitor)
+        return fault and f"{fault}{cgroup.kills_since(self._memory_kills)}"
+
+    def paused(self, since: float) -> str:
+        """Describe, as a clause, a pause of this program or of QEMU ``since`` a time of pauses.now().
+
+        The result is empty if there was none.
+        """
+        return self._pauses.since(since)
 
     def dump_processors(self) -> tuple[Path, str]:
         """Write the state of each processor to ``processors.txt``, see diagnose.dump_processors().
@@ -303,6 +316,7 @@ class Machine:
         """End QEMU and close its connections.  The files in ``run_dir`` stay."""
         if hasattr(self, "ssh"):
             self.ssh.close()
+        self._pauses.close()
         self._qemu.close()
 
     def __enter__(self) -> Machine:

@@ -129,6 +129,11 @@ class Process:
             undo.pop_all()
 
     @property
+    def pid(self) -> int:
+        """The process id of QEMU."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """True until QEMU has ended."""
         return self._process.poll() is None
