@@ -13,7 +13,8 @@ import real
 from harness.lib.errors import HarnessError
 from harness.vm import machine
 from harness.vm.machine import Machine
-from harness.vm.ssh import KeyPair, Ssh, SshLostError, SshTimeoutError
+from harness.vm.ssh import Ssh, SshLostError, SshTimeoutError
+from harness.vm.ssh_keys import KeyPair
 
 pytestmark = pytest.mark.vm
 

@@ -27,8 +27,8 @@ class Footprint:
     def of(cls, actor: Actor) -> Footprint:
         """Count these in an actor.  Raises HarnessError if the actor cannot count all of them."""
         reply = actor.say("footprint")
-        found = dict(word.split("=") for word in reply.split())
         try:
+            found = dict(word.split("=") for word in reply.split())
             return cls(*(int(found[name]) for name in ("fds", "dmabufs", "log")))
         except (KeyError, ValueError) as error:
             raise HarnessError(

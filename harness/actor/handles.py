@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.actor.hammer import Hammer
 from harness.actor.reply import Fault, hex_number, word_or_fault
+from harness.actor.session import understand
 from harness.lib.errors import HarnessError
 from harness.lib.page_table import PageTable
 
@@ -251,7 +252,9 @@ class Mapping:
     ) -> int | Fault:
         """Load from every page, or store ``value`` there; return the number of page faults, or the fault."""
         answer = self.actor.do("touch", self.name, value=value, offset=offset, length=length)
-        return answer if isinstance(answer, Fault) else int(answer.partition("faults=")[2])
+        if isinstance(answer, Fault):
+            return answer
+        return understand(lambda reply: int(reply.partition("faults=")[2]), answer, "touch")
 
     def stamp(self, seed: int = 0) -> Fault | None:
         """Store page number + ``seed`` in the first 32-bit word of every page; stop at the first fault."""

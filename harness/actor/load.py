@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from harness.actor.start import REMOTE_ACTOR
+from harness.guest.answers import is_count
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
@@ -44,7 +45,7 @@ def require_unused(guest: Guest, module: Path) -> None:
 def _users(guest: Guest, name: str) -> int | None:
     """Return the reference count of a module, None if it is not loaded."""
     said = guest.script(_STATE, name).stdout.decode(errors="replace").strip()
-    if said != "absent" and not said.isdecimal():
+    if said != "absent" and not is_count(said):
         raise HarnessError(f"The state of the module {name} cannot be read: {said[:80]!r}.")
     return None if said == "absent" else int(said)
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.lib.errors import HarnessError, PatchproofError
-from harness.lib.text import counted
+from harness.lib.text import counted, printable
 
 BUS_ADRERR = "adrerr"
 SEGV_MAPERR = "maperr"
 SEGV_ACCERR = "accerr"
+_HEXADECIMAL = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
 
 
 class Refused(Exception):  # noqa: N818 - the kernel's answer, not an error of the harness
@@ -93,8 +94,8 @@ class Vma:
     def parse(cls, word: str) -> Vma:
         """Parse a word of a ``vmas`` reply.  Raises ValueError."""
         extent, permissions, file_offset, name, flags = word.split(",")
-        start, end = (int(number, 16) for number in extent.split("-"))
-        return cls(start, end, permissions, int(file_offset, 16), name, frozenset(flags.split("+")))
+        start, end = map(hex_number, extent.split("-"))
+        return cls(start, end, permissions, hex_number(file_offset), name, frozenset(flags.split("+")))
 
 
 def judge(line: str, reply: str, seconds: float) -> str | Fault:
@@ -113,10 +114,10 @@ def judge(line: str, reply: str, seconds: float) -> str | Fault:
         case "timeout":
             raise DeadlineError(line, seconds, answered=True)
         case "died":
-            raise ActorDiedError(f"The actor ended while it did `{line}`: {rest}.")
-        case "error" if refusal := re.fullmatch(r"(E[A-Z0-9]+) (.*)", rest):
-            raise Refused(refusal[1], line, refusal[2])
-    raise HarnessError(f"The actor did not understand `{line}`: {reply}")
+            raise ActorDiedError(f"The actor ended while it did `{line}`: {printable(rest)}.")
+        case "error" if refusal := re.fullmatch(r"(E[A-Z0-9]{1,30}) (.*)", rest):
+            raise Refused(refusal[1], line, printable(refusal[2]))
+    raise HarnessError(f"The actor did not understand `{line}`: {printable(reply)}")
 
 
 def _fault(kind: str, code: str, place: str) -> Fault:
@@ -129,11 +130,13 @@ def word_or_fault(word: str) -> int | Fault:
     """Parse a word of a ``loadpages`` reply.  Raises ValueError."""
     if found := re.fullmatch(r"(sigbus|sigsegv):(\w+):(\w+)", word):
         return _fault(*found.groups())
-    return int(word, 16)
+    return hex_number(word)
 
 
 def hex_number(reply: str) -> int:
-    """Parse a number in hexadecimal.  Raises ValueError."""
+    """Parse a number of at most 64 bits in hexadecimal.  Raises ValueError."""
+    if not _HEXADECIMAL.fullmatch(reply):
+        raise ValueError(f"no number of 64 bits: {printable(reply)!r}")
     return int(reply, 16)
 
 
@@ -166,6 +169,6 @@ class Watched:
             loads=int(words["loads"]),
             sigbus=int(words["sigbus"]),
             sigsegv=int(words["sigsegv"]),
-            values=frozenset(int(value, 16) for value in values if value != "more"),
+            values=frozenset(hex_number(value) for value in values if value != "more"),
             more="more" in values,
         )

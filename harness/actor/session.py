@@ -8,11 +8,14 @@ from typing import Self, TypeVar
 
 from harness.actor import interface
 from harness.actor.reply import ActorDiedError, DeadlineError, Fault, judge
-from harness.actor.transcript import LIMIT, MARGIN, Channel, Transcript
+from harness.actor.transcript import MARGIN, Channel, Transcript
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.text import printable
 from harness.vm.ssh import SshTimeoutError
+from harness.vm.ssh_limits import LINE_LIMIT
 
 DEADLINE = 10  # seconds, the actor's default for one operation
+SHOWN = 2000  # characters of what an actor said, in an error
 REFUSALS = 20  # of the series' interface, that a transcript counts
 T = TypeVar("T")
 
@@ -44,7 +47,7 @@ class Wire:
         self._transcript.operation(line, self._number, self._kind)
         try:
             self._channel.write(line.encode(errors="surrogateescape") + b"\n", self._margin)
-            raw = self._channel.read_line(seconds + self._margin, LIMIT)
+            raw = self._channel.read_line(seconds + self._margin, LINE_LIMIT)
         except SshTimeoutError as error:
             self._lost = DeadlineError(line, seconds + self._margin, answered=False)
             self._transcript.comment(f"no answer: {self._lost}")
@@ -86,7 +89,7 @@ class Wire:
             status = self._channel.wait(self._margin)
         except SshTimeoutError:
             return "it closed its output, but did not exit."
-        errors = self._channel.read_errors().decode(errors="backslashreplace").strip()
+        errors = printable(self._channel.read_errors().strip(), SHOWN)
         end = f"exit status {status}" if status >= 0 else "killed by a signal"
         return f"{end}{f'; standard error: {errors}' if errors else ''}."
 
@@ -163,11 +166,7 @@ class Session:
 
     def read(self, parse: Callable[[str], T], *words: object, **options: object) -> T:
         """Carry out an operation and parse the words after ``ok``.  HarnessError if ``parse`` fails."""
-        reply = self.say(*words, **options)
-        try:
-            return parse(reply)
-        except (ValueError, LookupError) as error:
-            raise HarnessError(f"The answer to `{words[0]}` cannot be understood: {reply[:200]!r}") from error
+        return understand(parse, self.say(*words, **options), words[0])
 
     def close(self) -> None:
         """End the top-level actor and all its descendants."""
@@ -178,6 +177,14 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def understand(parse: Callable[[str], T], reply: str, verb: object) -> T:
+    """Parse the words after ``ok`` of the reply to an operation.  HarnessError if ``parse`` fails."""
+    try:
+        return parse(reply)
+    except (ValueError, LookupError) as error:
+        raise HarnessError(f"The answer to `{verb}` cannot be understood: {printable(reply)!r}") from error
 
 
 def _word(value: object) -> str:

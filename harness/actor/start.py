@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.actor.actor import Actor
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
+from harness.guest.answers import understood
 from harness.guest.guest import Guest
 from harness.lib.paths import PROBES
 from harness.vm.ssh import Stream
@@ -58,7 +59,8 @@ def stopped_actors(guest: Guest) -> list[int]:
     Raises SshLostError, SshTimeoutError.
     """
     done = guest.script(_STOPPED)
-    return [int(word) for word in done.stdout.split()]
+    with understood("list of stopped processes"):
+        return [int(word) for word in done.stdout.split()]
 
 
 class PrestartedProbe:

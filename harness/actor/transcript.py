@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from harness.actor.scene import Operation, Scene
+from harness.lib.errors import HarnessError
 from harness.lib.files import write_atomically
 
 MARGIN = 10.0  # seconds after the actor's own deadline until it counts as stuck
-LIMIT = 1 << 24  # maximum bytes of one reply: a word for each page of a 1 GiB BAR
+LIMIT = 64 << 20  # characters of all replies in one transcript; the guest decides their length
 FIRST = "# transcript 2"  # the first line of a transcript
 MARKS = ("> ", "! ", "= ", "# ")  # of lines that are no replies
 
@@ -46,6 +47,7 @@ _LATEST: ContextVar[Operation] = ContextVar("_LATEST")
 
 _RECENT: ContextVar[tuple[Operation, ...]] = ContextVar("_RECENT")
 _KEPT = 64  # answered operations
+_KEPT_LENGTH = 1 << 25  # characters of their replies
 
 
 def recent_operations() -> tuple[Operation, ...]:
@@ -76,6 +78,7 @@ class Transcript:
         self.refused: dict[str, None] = {}
         self._stream: TextIO | None = None
         self._lines = 0
+        self._replied = 0  # characters of all replies
         self._scene = Scene()
         self._actors = 0
         self._current = 0  # the actor that the next operation goes to, unless a line says another
@@ -127,13 +130,26 @@ class Transcript:
         self._begin("> ", line, actor)
 
     def reply(self, line: str) -> None:
-        """Write the reply to the latest operation or step."""
+        """Write the reply to the latest operation or step.
+
+        Raises HarnessError for a reply beyond the LIMIT of a transcript, which is left out.
+        """
         text = _plain(line)
         if text[:2] in MARKS:  # of a program that is no actor
             text = f"?{text}"
+        self._replied += len(text)
+        if self._replied > LIMIT:
+            self._line(_comment(f"left out: a reply of {len(text)} characters, beyond the limit"))
+            raise HarnessError(
+                f"The replies of one scenario are longer than {LIMIT >> 20} MiB together. A scenario that an "
+                "actor answers with so much is not judged."
+            )
         self._line(text)
         _LATEST.set(self._scene.end(text))
-        _RECENT.set((*recent_operations()[1 - _KEPT :], latest_operation()))
+        recent = (*recent_operations()[1 - _KEPT :], latest_operation())
+        while len(recent) > 1 and sum(len(one.reply) for one in recent) > _KEPT_LENGTH:
+            recent = recent[1:]
+        _RECENT.set(recent)
 
     def begin_anew(self) -> None:
         """Set the file aside as ``NAME-before``, and begin a new one from before the first actor."""
@@ -141,7 +157,7 @@ class Transcript:
         self.path.rename(self.path.with_stem(f"{self.path.stem}-before"))
         self._stream = None
         self._scene = Scene()
-        self._lines = self._actors = self._current = 0
+        self._lines = self._actors = self._current = self._replied = 0
         self._waiting = list(self._head)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.guest import scripts
+from harness.guest.answers import understood
 from harness.guest.shell import Shell
 from harness.guest.symbols import KALLSYMS, Symbols
 from harness.lib.errors import BootError, HarnessError, PatchproofError
@@ -135,18 +136,20 @@ class Guest:
         """The devices of the layout by role, as found at the first use of this property."""
         ports = {f"0000:00:{number:02x}.0": role for role, number in SLOTS.items()}
         done = self.script(scripts.LIST_DEVICES, *ports)
-        found = (_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines())
+        with understood("list of devices"):
+            found = [_device(line, ports) for line in done.stdout.decode(errors="replace").splitlines()]
         return {device.role: device for device in found}
 
     def claimed_bars(self, device: PciFunction) -> dict[int, str]:
         """Return the claimed BARs of a device: BAR index to the claimant's name in /proc/iomem."""
         resources = self.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
-        bars = {int(line.split()[0], 16): bar for bar, line in enumerate(resources[:PCI_BARS])}
         lines = [_IOMEM.fullmatch(line) for line in self.read("/proc/iomem").splitlines()]
         found = {}
-        for outer, inner in pairwise(line for line in lines if line):
-            if outer["name"] == device.address and len(inner["indent"]) > len(outer["indent"]):
-                found[bars[int(outer["start"], 16)]] = inner["name"]
+        with understood("list of resources"):
+            bars = {int(line.split()[0], 16): bar for bar, line in enumerate(resources[:PCI_BARS])}
+            for outer, inner in pairwise(line for line in lines if line):
+                if outer["name"] == device.address and len(inner["indent"]) > len(outer["indent"]):
+                    found[bars[int(outer["start"], 16)]] = inner["name"]
         return found
 
     def has_driver(self, name: str) -> bool:

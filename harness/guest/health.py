@@ -7,8 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
+from harness.guest.answers import is_count
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
+from harness.lib.text import printable
 
 # Documentation/admin-guide/tainted-kernels.rst; the bits that a fault during a scenario can set.
 TAINT_WARN = 9
@@ -50,13 +52,15 @@ while read -r word count rest; do
     case "$word $rest" in "Total objects,"*) echo "$count";; esac
 done </sys/kernel/debug/dma_buf/bufinfo
 """
+# No number is longer than that of 64 bits.
+_HEALTH = re.compile(r"[0-9]{1,19}\n((-|[0-9]{1,19})\n){3}[0-9]{1,19}\n")
 HEALTH = f"{_TAINT}{_LOCKDEP}{_COUNTS}{_DMABUFS}"
 
 
 def count_dmabufs(guest: Guest) -> int:
     """Return the number of DMABUFs that exist, as in KernelHealth.  Raises HarnessError, SshLostError."""
     output = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
-    if not output.isdecimal():
+    if not is_count(output):
         raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo's total is {output[:80]!r}.")
     return int(output)
 
@@ -111,14 +115,14 @@ class KernelHealth:
         except ValueError as error:
             raise HarnessError(
                 "The guest kernel's state cannot be read; the kernel needs CONFIG_DEBUG_FS with debugfs "
-                f"mounted, and CONFIG_DMA_SHARED_BUFFER: {done.stderr.decode(errors='replace').strip()}"
+                f"mounted, and CONFIG_DMA_SHARED_BUFFER: {printable(done.stderr.strip())}"
             ) from error
 
     @classmethod
     def parse(cls, text: str) -> KernelHealth:
         """Parse one line for each field, in their order, ``-`` if absent.  Raises ValueError."""
-        if not re.fullmatch(r"\d+\n((-|\d+)\n){3}\d+\n", text):
-            raise ValueError(f"no kernel state: {text!r}")
+        if not _HEALTH.fullmatch(text):
+            raise ValueError(f"no kernel state: {printable(text)!r}")
         taint, *optional, dmabufs = text.split()
         lockdep, warnings, oopses = (None if word == "-" else int(word) for word in optional)
         return cls(int(taint), None if lockdep is None else lockdep != 0, warnings, oopses, int(dmabufs))

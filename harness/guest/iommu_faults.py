@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from harness.guest.answers import is_count
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
@@ -43,7 +44,7 @@ class IommuFaults:
 
     def _total(self, above: int) -> int:
         answer = self.guest.script(_FAULTS, str(above)).stdout.decode(errors="replace").strip()
-        if not answer.isdecimal():
+        if not is_count(answer):
             raise HarnessError(
                 "The faults of the guest's IOMMU cannot be counted: the total of the interrupts named dmar "
                 f"in /sys/kernel/irq is {answer[:80]!r}."

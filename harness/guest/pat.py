@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from harness.guest.answers import understood
 from harness.guest.guest import Guest, PciFunction
 from harness.lib.errors import HarnessError
 
@@ -33,8 +34,8 @@ def parse(text: str) -> tuple[MemoryType, ...]:
 
 def of_bar(guest: Guest, device: PciFunction, bar: int) -> frozenset[str]:
     """Return the modes that parts of a BAR are reserved for.  Raises HarnessError on a kernel without PAT."""
-    start = int(
-        guest.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()[bar].split()[0], 16
-    )
+    resources = guest.read(f"/sys/bus/pci/devices/{device.address}/resource").splitlines()
+    with understood("list of resources"):
+        start = int(resources[bar].split()[0], 16)
     end = start + device.bars[bar]
     return frozenset(one.mode for one in parse(guest.read(LIST)) if one.start < end and one.end > start)

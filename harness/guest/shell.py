@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shlex
 import time
@@ -9,7 +10,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from harness.lib.errors import HarnessError
-from harness.vm.ssh import Completed, SshLostError, SshTimeoutError, Stream
+from harness.lib.text import printable
+from harness.vm.ssh import Completed, SshLostError, SshOutputError, SshTimeoutError, Stream
+from harness.vm.ssh_limits import OUTPUT_LIMIT
 
 # The subshell contains the script's exit, options and redirections.  Standard error is
 # printed after standard output.
@@ -45,7 +48,7 @@ class Shell:
         """Run a POSIX shell script to its end; the status is 128 + N if signal N ended it.
 
         Raises SshTimeoutError after ``timeout`` seconds (it may still be running),
-        SshLostError if the connection breaks.
+        SshOutputError beyond OUTPUT_LIMIT, SshLostError if the connection breaks.
         """
         deadline = time.monotonic() + timeout
         stream = self._stream or self._ssh.stream(["sh"], timeout)
@@ -63,11 +66,19 @@ class Shell:
                 f"The script that begins with `{name}` did not end in the guest within {timeout:.0f} s.",
                 error.stdout,
             ) from error
+        except SshOutputError:
+            stream.close()
+            raise
         except EOFError as error:
             stream.close()
             if not self._ssh.alive():
                 raise SshLostError(f"The connection broke while `{name}` ran in the guest.") from error
             raise HarnessError(f"The guest's shell ended while it ran `{name}`.") from error
+        if not re.fullmatch(rb"\d{1,3}", status):
+            stream.close()
+            raise HarnessError(
+                f"The guest's shell ran `{name}` and reported no exit status: {printable(status)}"
+            )
         self._stream = stream
         return Completed(int(status), stdout, stderr)
 
@@ -75,8 +86,15 @@ class Shell:
 def _read_until(stream: Stream, nonce: bytes, deadline: float) -> tuple[bytes, bytes]:
     """Return the output before the line that begins with the nonce, and the rest of that line."""
     lines: list[bytes] = []
+    room = OUTPUT_LIMIT
     while True:
-        line = stream.read_line(max(deadline - time.monotonic(), 0.0))
+        left = deadline - time.monotonic()
+        line = stream.read_line(max(left, 0.0))
         if line.startswith(nonce):
             return b"\n".join(lines), line.removeprefix(nonce).strip()
         lines.append(line)
+        room -= len(line) + 1
+        if room < 0:
+            raise SshOutputError(f"A script in the guest printed more than {OUTPUT_LIMIT >> 20} MiB.")
+        if left < 0:
+            raise SshTimeoutError("The output did not end.", b"\n".join(lines))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.guest.answers import understood
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
@@ -43,7 +44,8 @@ class Slabs:
         lines = text.splitlines()
         if lines[:1] != ["slabinfo - version: 2.1"]:
             raise HarnessError(f"/proc/slabinfo begins with {text[:80]!r}, which is not known here.")
-        return cls({name: int(used) for name, used, *_ in map(str.split, lines[2:])})
+        with understood("/proc/slabinfo"):
+            return cls({name: int(used) for name, used, *_ in map(str.split, lines[2:])})
 
     def growth(self, guest: Guest, bound: int) -> dict[str, int]:
         """Return the caches that stay grown by more than ``bound`` objects, see grown().

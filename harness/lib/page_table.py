@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+from harness.lib.text import printable
+
+#: Runs of pages in one dump: those of a mapping of 1 GiB of which each page differs from the next.
+MAX_SPANS = 1 << 18
+_SPAN = re.compile(
+    r"(?P<start>(?:0x)?[0-9a-f]{1,16})-(?P<end>(?:0x)?[0-9a-f]{1,16}):(?P<level>[^:]{0,30}):(?P<flags>[^:]{0,200})"
+)
 
 # x86-64 with PAT on, arch/x86/mm/pat/memtype.c: pat_bp_init(); the PAT bit itself is not used.
 _CACHING = {
@@ -48,10 +57,13 @@ class PageTable:
     @classmethod
     def parse(cls, words: str) -> PageTable:
         """Parse the words of a ``pagetable`` reply.  Raises ValueError."""
-        spans = []
+        spans: list[PageSpan] = []
         for word in words.split():
-            extent, level, flags = word.split(":")
-            start, end = (int(number, 16) for number in extent.split("-"))
+            found = _SPAN.fullmatch(word)
+            if found is None or len(spans) == MAX_SPANS:
+                raise ValueError(f"no page table of at most {MAX_SPANS} spans: {printable(word)!r}")
+            level, flags = found["level"], found["flags"]
+            start, end = int(found["start"], 16), int(found["end"], 16)
             spans.append(PageSpan(start, end, level, frozenset(flags.split(","))))
         return cls(tuple(spans))
 

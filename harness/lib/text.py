@@ -10,8 +10,12 @@ def printable(text: str | bytes, limit: int = 200) -> str:
 
     The result has at most ``limit`` characters; a longer one ends with an ellipsis.
     """
-    decoded = text.decode(errors="backslashreplace") if isinstance(text, bytes) else text
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded)
+    # An escape is longer than its character, so no more than these can be shown.
+    start = text[: 4 * limit + 4]
+    decoded = start.decode(errors="backslashreplace") if isinstance(start, bytes) else start
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in decoded[: limit + 1]
+    )
     return shortened(shown, limit)
 
 

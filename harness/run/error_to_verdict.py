@@ -15,7 +15,7 @@ from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
 from harness.verdict.deviation import ALIVE, NO_COMPLAINT, Deviation
 from harness.verdict.verdict import Verdict
-from harness.vm.ssh import SshLostError, SshTimeoutError
+from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
 
 # From the mildest to the worst; the worst phase decides a scenario's verdict.
 SEVERITY = (
@@ -70,7 +70,7 @@ class BlindConsoleError(HarnessError):
 
 
 # After these errors it is unknown whether the kernel lives.
-LOST = (SshLostError, SshTimeoutError, DeadlineError, UnbindTimeoutError)
+LOST = (SshLostError, SshTimeoutError, SshOutputError, DeadlineError, UnbindTimeoutError)
 # The kernel's fault in every phase, even in the clean-up.
 KERNELS_FAULT = (UnbindTimeoutError, UnhealthyKernelError)
 # A violation that the scenario itself found.

@@ -22,7 +22,8 @@ from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
-from harness.vm.ssh import KeyPair, Ssh, SshLostError
+from harness.vm.ssh import Ssh, SshLostError
+from harness.vm.ssh_keys import KeyPair
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a
 # busy host, took eighty.

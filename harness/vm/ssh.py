@@ -6,7 +6,7 @@ harness knows the guest's host key in advance.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import selectors
 import shlex
 import socket
@@ -17,14 +17,22 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import paramiko
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.text import printable
+from harness.vm.ssh_keys import KeyPair
+from harness.vm.ssh_limits import (
+    LINE_LIMIT,
+    MALFORMED,
+    OUTPUT_LIMIT,
+    WINDOW,
+    BoundedSocket,
+    bound,
+    closed_after,
+)
 
 USER = "root"
 _CHUNK = 65536
-_WINDOW = 1 << 24  # bytes in flight, so that a large reply needs no round trips
 # The cheapest secure algorithms that both ends offer; under emulation they save noticeable time.
 _KEX = ("curve25519-sha256@libssh.org",)
 _CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr")
@@ -43,24 +51,8 @@ class SshTimeoutError(PatchproofError):
         self.stderr = stderr
 
 
-@dataclass(frozen=True)
-class KeyPair:
-    """An ed25519 key: ``private`` as OpenSSH's PEM file, ``public`` as ``ssh-ed25519 AAAA...``."""
-
-    private: str
-    public: str
-
-    @classmethod
-    def generate(cls) -> KeyPair:
-        """Make a new key."""
-        made = Ed25519PrivateKey.generate()
-        pem = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
-        loaded = paramiko.Ed25519Key(file_obj=io.StringIO(pem))
-        return cls(pem, f"{loaded.get_name()} {loaded.get_base64()}")
-
-    def load(self) -> paramiko.PKey:
-        """Return the key as an object of paramiko's."""
-        return paramiko.Ed25519Key(file_obj=io.StringIO(self.private))
+class SshOutputError(HarnessError):
+    """A program in the guest printed more than is read of it."""
 
 
 @dataclass(frozen=True)
@@ -78,40 +70,54 @@ class Stream:
     def __init__(self, channel: paramiko.Channel, command: str) -> None:
         self.command = command
         self._channel = channel
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def write(self, data: bytes, timeout: float = 10.0) -> None:
         """Write ``data`` to the command's standard input.  Raises SshLostError, SshTimeoutError."""
-        self._channel.settimeout(timeout)
+        deadline = time.monotonic() + timeout
+        left = data
         try:
-            self._channel.sendall(data)
+            while left:
+                self._channel.settimeout(_seconds_left(deadline) + 0.001)
+                sent = self._channel.send(left)
+                if not sent:
+                    raise EOFError("its channel is closed")
+                left = left[sent:]
         except TimeoutError as error:
             raise SshTimeoutError(f"`{self.command}` has not read its input for {timeout:.0f} s.") from error
-        except OSError as error:
+        except MALFORMED as error:
             raise SshLostError(f"`{self.command}` has gone away: {error}") from error
 
-    def read_line(self, timeout: float, limit: int = 1 << 20) -> bytes:
+    def read_line(self, timeout: float, limit: int = LINE_LIMIT) -> bytes:
         """Return the next line of the command's standard output, without the newline.
 
         Raises EOFError when the command has closed its output, SshTimeoutError after
-        ``timeout`` seconds or for a line of more than ``limit`` bytes.
+        ``timeout`` seconds, SshOutputError for a line of more than ``limit`` bytes.
         """
         deadline = time.monotonic() + timeout
-        while b"\n" not in self._buffer:
-            if len(self._buffer) > limit:
-                raise SshTimeoutError(f"`{self.command}` printed more than {limit} bytes without a newline.")
-            self._channel.settimeout(_seconds_left(deadline) + 0.001)
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            if searched > limit:
+                raise SshOutputError(f"`{self.command}` printed more than {limit} bytes without a newline.")
+            left = _seconds_left(deadline)
+            if searched and not left:  # bytes that trickle in do not extend the deadline
+                raise self._late(timeout)
+            self._channel.settimeout(left + 0.001)
             try:
                 data = self._channel.recv(_CHUNK)
             except TimeoutError as error:
-                raise SshTimeoutError(
-                    f"`{self.command}` printed nothing for {timeout:.0f} s.", self._buffer
-                ) from error
+                raise self._late(timeout) from error
             if not data:
                 raise EOFError(f"`{self.command}` has closed its output.")
             self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
         return line
+
+    def _late(self, timeout: float) -> SshTimeoutError:
+        did = "did not end its line" if self._buffer else "printed nothing"
+        return SshTimeoutError(f"`{self.command}` {did} for {timeout:.0f} s.", bytes(self._buffer))
 
     def running(self) -> bool:
         """Return whether no end of the command was reported yet."""
@@ -120,13 +126,18 @@ class Stream:
     def read_errors(self) -> bytes:
         """Return the standard error that arrived since the last call; does not wait."""
         parts = []
-        while self._channel.recv_stderr_ready():
+        for _ in range(WINDOW // _CHUNK):
+            if not self._channel.recv_stderr_ready():
+                break
             parts.append(self._channel.recv_stderr(_CHUNK))
         return b"".join(parts)
 
     def end_input(self) -> None:
-        """Close the command's standard input."""
-        self._channel.shutdown_write()
+        """Close the command's standard input.  Raises SshLostError."""
+        try:
+            self._channel.shutdown_write()
+        except MALFORMED as error:
+            raise SshLostError(f"`{self.command}` has gone away: {error}") from error
 
     def wait(self, timeout: float) -> int:
         """Wait for the command's end and return its exit status, -1 for a signal.  Raises SshTimeoutError."""
@@ -136,38 +147,45 @@ class Stream:
 
     def close(self) -> None:
         """Close the channel; a command that reads its input sees its end."""
-        self._channel.close()
+        _close(self._channel)
 
 
 class Ssh:
     """The connection to the guest's sshd at ``127.0.0.1:port``.
 
     Raises SshLostError if the guest does not answer, has another host key than
-    ``host``, or rejects the key ``user``, within ``timeout`` seconds for each step.
+    ``host``, or rejects the key ``user``, within ``timeout`` seconds.
     """
 
     def __init__(self, port: int, user: KeyPair, host: KeyPair, timeout: float) -> None:
         self.port = port
+        self._socket = BoundedSocket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), timeout)
+            self._socket.settimeout(timeout)
+            self._socket.connect(("127.0.0.1", port))
         except OSError as error:
+            self._socket.close()
             raise SshLostError(f"The guest cannot be reached on port {port}: {error}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport = paramiko.Transport(
-            self._socket, default_window_size=_WINDOW, default_max_packet_size=_CHUNK
+            self._socket, default_window_size=WINDOW, default_max_packet_size=_CHUNK
         )
         self._transport.daemon = True
         self._transport.banner_timeout = timeout
         self._transport.handshake_timeout = timeout
         self._transport.auth_timeout = timeout
+        self._transport.clear_to_send_timeout = timeout
         options = self._transport.get_security_options()
         options.kex = _KEX
         options.ciphers = _CIPHERS
         try:
-            self._transport.connect(hostkey=host.load(), username=USER, pkey=user.load())
-        except (paramiko.SSHException, EOFError, OSError) as error:
+            with closed_after(timeout, self._transport) as late:
+                self._transport.connect(hostkey=host.load(), username=USER, pkey=user.load())
+        except MALFORMED as error:
             self._transport.close()
-            raise SshLostError(f"The guest's sshd cannot be logged into: {error or 'it hung up'}") from error
+            reason = f"it took more than {timeout:.0f} s" if late.is_set() else str(error) or "it hung up"
+            raise SshLostError(f"The guest's sshd cannot be logged into: {printable(reason)}") from error
+        self._socket.logged_in = True
 
     def alive(self) -> bool:
         """Return whether the connection still stands."""
@@ -176,8 +194,8 @@ class Ssh:
     def run(self, argv: Sequence[str], timeout: float, stdin: bytes = b"") -> Completed:
         """Run a command in the guest to its end, with ``stdin`` as its standard input.
 
-        Raises SshTimeoutError after ``timeout`` seconds (the command may still be
-        running), SshLostError if the connection breaks.
+        Raises SshTimeoutError after ``timeout`` seconds (the command may still be running),
+        SshOutputError beyond OUTPUT_LIMIT, SshLostError if the connection breaks.
         """
         deadline = time.monotonic() + timeout
         command = shlex.join(argv)
@@ -186,7 +204,7 @@ class Ssh:
         writer.start()
         output: tuple[list[bytes], list[bytes]] = ([], [])
         try:
-            complete = self._collect(channel, output, deadline)
+            complete = self._collect(channel, command, output, deadline)
             if not complete or not channel.status_event.wait(_seconds_left(deadline)):
                 raise SshTimeoutError(
                     f"`{command}` did not end in the guest within {timeout:.0f} s.",
@@ -198,7 +216,7 @@ class Ssh:
                 raise SshLostError(f"The connection broke while `{command}` was running in the guest.")
             return Completed(channel.exit_status, b"".join(output[0]), b"".join(output[1]))
         finally:
-            channel.close()
+            _close(channel)
             writer.join()
 
     def stream(self, argv: Sequence[str], timeout: float = 10.0) -> Stream:
@@ -217,18 +235,21 @@ class Ssh:
         # sshd serves SFTP itself; starting a program such as `cat` takes ten times as long.
         channel = self._open("sftp", timeout, lambda channel: channel.invoke_subsystem("sftp"))
         try:
-            with paramiko.SFTPClient(channel) as sftp:
+            with closed_after(timeout, channel) as late, paramiko.SFTPClient(channel) as sftp:
                 with sftp.open(str(remote), "wb") as stream:
                     stream.set_pipelined(True)
                     stream.write(data)
                 sftp.chmod(str(remote), mode)
-        except TimeoutError as error:
-            raise SshTimeoutError(
-                f"{remote} could not be written in the guest within {timeout:.0f} s."
-            ) from error
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except MALFORMED as error:
+            if late.is_set() or isinstance(error, TimeoutError):
+                raise SshTimeoutError(
+                    f"{remote} could not be written in the guest within {timeout:.0f} s."
+                ) from error
             if self._transport.is_active():
-                raise HarnessError(f"The file {remote} could not be written in the guest: {error}") from error
+                reason = printable(str(error))
+                raise HarnessError(
+                    f"The file {remote} could not be written in the guest: {reason}"
+                ) from error
             raise SshLostError(f"The connection broke while {remote} was written in the guest.") from error
 
     def close(self) -> None:
@@ -243,40 +264,44 @@ class Ssh:
         self, name: str, timeout: float, request: Callable[[paramiko.Channel], object]
     ) -> paramiko.Channel:
         """Open a channel and make ``request`` on it.  Raises SshLostError, SshTimeoutError."""
-        deadline = time.monotonic() + timeout
         try:
-            channel = self._transport.open_session(timeout=timeout)
+            channel = bound(self._transport.open_session(timeout=timeout))
             channel.settimeout(timeout)
             # paramiko waits for the answer to a request without a timeout; closing the channel ends that.
-            close_timer = threading.Timer(_seconds_left(deadline), channel.close)
-            close_timer.daemon = True
-            close_timer.start()
-            try:
+            with closed_after(timeout, channel):
                 request(channel)
-            finally:
-                close_timer.cancel()
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except MALFORMED as error:
             if self._transport.is_active():  # paramiko has no error for a timeout here
                 raise SshTimeoutError(f"`{name}` could not be started within {timeout:.0f} s.") from error
             raise SshLostError(
-                f"`{name}` could not be started in the guest: {error or 'it hung up'}"
+                f"`{name}` could not be started in the guest: {printable(str(error)) or 'it hung up'}"
             ) from error
         return channel
 
     @staticmethod
-    def _collect(channel: paramiko.Channel, output: tuple[list[bytes], list[bytes]], deadline: float) -> bool:
+    def _collect(
+        channel: paramiko.Channel, command: str, output: tuple[list[bytes], list[bytes]], deadline: float
+    ) -> bool:
         """Read all output until it ends (True) or the deadline has passed (False)."""
+        room = OUTPUT_LIMIT
         with selectors.DefaultSelector() as selector:
             selector.register(channel, selectors.EVENT_READ)
             while True:
                 ended = channel.closed or channel.eof_received
-                while channel.recv_ready():
+                read = 0
+                if channel.recv_ready():
                     output[0].append(channel.recv(_CHUNK))
-                while channel.recv_stderr_ready():
+                    read += len(output[0][-1])
+                if channel.recv_stderr_ready():
                     output[1].append(channel.recv_stderr(_CHUNK))
-                if ended:
+                    read += len(output[1][-1])
+                room -= read
+                if room < 0:
+                    raise SshOutputError(f"`{command}` printed more than {OUTPUT_LIMIT >> 20} MiB.")
+                if ended and not read:
                     return True
-                selector.select(_seconds_left(deadline))
+                if not read:
+                    selector.select(_seconds_left(deadline))
                 if time.monotonic() >= deadline:
                     return False
 
@@ -285,10 +310,13 @@ def _seconds_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
 
+def _close(channel: paramiko.Channel) -> None:
+    with contextlib.suppress(*MALFORMED):  # a connection that takes no message is gone
+        channel.close()
+
+
 def _write_input(channel: paramiko.Channel, data: bytes) -> None:
-    try:
+    with contextlib.suppress(*MALFORMED):  # a command that ended early says so by its status
         if data:
             channel.sendall(data)
         channel.shutdown_write()
-    except OSError:
-        pass  # the command has ended without reading all input; its status shows why
