@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from harness.klog.lines import message
 
 # A reliable frame of a call trace (one without ``?``), or the kernel's instruction pointer.
-_FRAME = re.compile(r"(?:RIP: 0010:| )([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_FRAME = re.compile(r"(?:RIP: 0010:| )([A-Za-z_][\w.$]{0,511})\+0x[0-9a-f]+/0x[0-9a-f]+")
 # Functions that print the splat or lead to the printing (exception entry): the same in many splats.
 _REPORTING = re.compile(
     r"(dump_stack|show_stack|show_trace|print_|kasan_|__asan_|check_panic|warn_slowpath|__warn|report_bug|handle_bug"
@@ -24,7 +24,7 @@ _VARYING = (
     (re.compile(r", CPU#\d+:.*|CPU: \d+ PID: \d+ (at )?"), ""),
     (re.compile(r"\+0x[0-9a-f]+/0x[0-9a-f]+"), ""),
     (re.compile(r"(?<=\.[chS]):\d+(:\d+)?"), ""),
-    (re.compile(r"\[[^\]]*:\d+\]"), "[#]"),
+    (re.compile(r"\[[^\[\]]*:\d+\]"), "[#]"),
     (re.compile(r"\b[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]\b"), "#:#:#.#"),  # the address of a PCI device
     (re.compile(r"\b(0x)?[0-9a-f]{8,}\b|\b0x[0-9a-f]+\b|(?<![\w-])\d+"), "#"),
 )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from harness.klog.lines import Prefix, split
-from harness.klog.patterns import NOTICE, PATTERNS, UNSTAMPED
+from harness.klog.patterns import ANY, NOTICE, PATTERNS, PATTERNS_OF_UNSTAMPED
 
+_BLANK_LINES = re.compile(r"\n{3,}")
 # A message is matched up to this number of lines and characters (printk: PRINTK_MESSAGE_MAX, 2048 bytes).
 _MESSAGE_LINES = 4
-_MESSAGE_LENGTH = 4096
+MESSAGE_LENGTH = 4096
 
 
-@dataclass
+@dataclass(slots=True)
 class Line:
     """One line of a console.
 
@@ -43,7 +45,7 @@ def kind_of(line: str) -> str | None:
 def read(text: str) -> list[Line]:
     """Return the lines of ``text``, at least one, with the heads of splats among them."""
     # Not splitlines(): the name of a process may have separators of Unicode.
-    lines = [_line(raw) for raw in text.removesuffix("\n").split("\n")]
+    lines = [_line(raw) for raw in _BLANK_LINES.sub("\n\n", text).removesuffix("\n").split("\n")]
     number = 0
     while number < len(lines):
         number += _mark(lines, number)
@@ -70,10 +72,10 @@ def _mark(lines: list[Line], first: int) -> int:
     ):
         last += 1
     message = "\n".join(one.body for one in lines[first:last]) if line.prefix else line.text
-    message = message[:_MESSAGE_LENGTH]
-    for kind, pattern in PATTERNS:
-        if line.prefix is None and kind not in UNSTAMPED:
-            continue
+    message = message[:MESSAGE_LENGTH]
+    if line.prefix is not None and not ANY.match(message):
+        return 1
+    for kind, pattern in PATTERNS if line.prefix else PATTERNS_OF_UNSTAMPED:
         if found := pattern.match(message):
             length = found[0].count("\n") + 1
             for one in lines[first : first + length]:

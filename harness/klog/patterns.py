@@ -298,3 +298,7 @@ TABLE: tuple[tuple[str, str, str], ...] = (
 )
 #: The kinds and the compiled patterns of TABLE, in the same order.
 PATTERNS = tuple((kind, re.compile(pattern)) for kind, pattern, _ in TABLE)
+#: Those of lines without a timestamp.
+PATTERNS_OF_UNSTAMPED = tuple(one for one in PATTERNS if one[0] in UNSTAMPED)
+#: Matches where any of them does; most lines are of no splat.
+ANY = re.compile("|".join(f"(?:{pattern})" for _, pattern, _ in TABLE))

@@ -9,8 +9,9 @@ no row knows is a splat, too (``harness.klog.traces``).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.klog import traces
@@ -33,6 +34,12 @@ _LINES_WITHOUT_TRACE = 8
 _ONE_LINE = INFORMATIONAL | DETECTOR_LOST | {REBOOT}
 # Kinds whose first message comes just before a WARN of the same splat.
 _WITH_WARNING = frozenset({"refcount", "list", "slab", "dma-debug", "debug-objects"})
+# Splats of other callers that are looked for between the lines of one.
+_MAX_NESTED = 20
+#: Faults that are read of one console; as many that only inform, and as many lost detectors.
+MAX_SPLATS = 1000
+#: Characters of one splat.
+TEXT_LIMIT = 64 << 10
 # Functions of a call trace that are the place of a fault, whoever called them.
 PLACE_FRAMES = 3
 
@@ -95,12 +102,15 @@ def extract(text: str, *, up: bool = False) -> list[Splat]:
 
     ``up`` means that a kernel was already running: then its first ``Linux version`` line
     is a splat of the kind REBOOT.  Otherwise only the second such line is one.
+
+    The time is linear in the text.  After MAX_SPLATS faults the rest is not searched.
     """
     lines = read(text)
-    found: list[tuple[int, Splat]] = []  # each with the number of its head
+    found = _Found()
+    by_caller = _by_caller(lines)
     claimed: dict[int, str] = {}  # the numbers of all lines of splats, with the kind
     position = 0
-    while position < len(lines):
+    while position < len(lines) and not found.enough:
         kind = lines[position].kind
         if kind == REBOOT and not up and lines[position].body.startswith("Linux version"):
             kind, up = None, True
@@ -108,19 +118,49 @@ def extract(text: str, *, up: bool = False) -> list[Splat]:
             position += 1
             continue
         end = position + 1 if kind in _ONE_LINE else _end(lines, position, kind)
-        nested = list(_nested(lines, position, end, kind))
+        nested = list(_nested(lines, by_caller, position, end, kind))
         first = position if kind in _ONE_LINE else _start(lines, position)
         own = _of_caller(lines, range(first, end), position) if nested else list(range(first, end))
         for head, numbers in [(position, own), *nested]:
             of_kind = lines[head].kind or ""
-            content = "\n".join(lines[number].text for number in numbers)
-            found.append((head, Splat(of_kind, lines[head].title, content)))
+            found.add(head, of_kind, lines[head].title, (lines[number].text for number in numbers))
             claimed |= dict.fromkeys(_of_caller(lines, numbers, head), of_kind)
         position = end
     for trace in traces.unclaimed(lines, claimed):
-        content = "\n".join(lines[number].text for number in trace.numbers)
-        found.append((trace.numbers[0], Splat(trace.kind, trace.title, content)))
-    return [splat for _, splat in sorted(found, key=lambda one: one[0])]
+        found.add(trace.numbers[0], trace.kind, trace.title, (lines[number].text for number in trace.numbers))
+        if found.enough:
+            break
+    return [splat for _, splat in sorted(found.splats, key=lambda one: one[0])]
+
+
+class _Found:
+    """The splats found so far, each with the number of its head."""
+
+    def __init__(self) -> None:
+        self.splats: list[tuple[int, Splat]] = []
+        self._counts = {"fault": 0, "informational": 0, "detector lost": 0}
+
+    @property
+    def enough(self) -> bool:
+        """True if there are MAX_SPLATS faults.  Other splats, which excuse nothing, do not count."""
+        return self._counts["fault"] >= MAX_SPLATS
+
+    def add(self, head: int, kind: str, title: str, texts: Iterator[str]) -> None:
+        """Add a splat, unless there are enough of its sort."""
+        splat = Splat(kind, title, "")
+        sort = "informational" if splat.informational else "fault" if splat.fault else "detector lost"
+        self._counts[sort] += 1
+        if self._counts[sort] <= MAX_SPLATS:
+            content = "\n".join(text[:TEXT_LIMIT] for text in texts)
+            self.splats.append((head, replace(splat, text=content[:TEXT_LIMIT])))
+
+
+def _by_caller(lines: list[Line]) -> dict[str, list[int]]:
+    """Return the numbers of the lines of each caller."""
+    found: dict[str, list[int]] = {}
+    for number, line in enumerate(lines):
+        found.setdefault(line.caller, []).append(number)
+    return found
 
 
 def _of_caller(lines: list[Line], numbers: Sequence[int], head: int) -> list[int]:
@@ -145,7 +185,9 @@ def _end(lines: list[Line], head: int, kind: str) -> int:
     return numbers[_end_of(own, 0, head - start, kind) - 1] + 1
 
 
-def _nested(lines: list[Line], head: int, end: int, kind: str) -> Iterator[tuple[int, list[int]]]:
+def _nested(
+    lines: list[Line], by_caller: dict[str, list[int]], head: int, end: int, kind: str
+) -> Iterator[tuple[int, list[int]]]:
     """Yield the splats that other callers printed between the lines of the splat at ``head``.
 
     A splat is the number of its head and the numbers of its lines.  With
@@ -155,9 +197,10 @@ def _nested(lines: list[Line], head: int, end: int, kind: str) -> Iterator[tuple
     head_caller = lines[head].caller
     callers = {head_caller}
     warned = kind not in _WITH_WARNING
+    count = 0
     for number in range(head + 1, end):
         found, caller = lines[number].kind, lines[number].caller
-        if found is None:
+        if found is None or count == _MAX_NESTED:
             continue
         if head_caller and caller:
             another = caller not in callers
@@ -166,7 +209,11 @@ def _nested(lines: list[Line], head: int, end: int, kind: str) -> Iterator[tuple
             another = found in _ONE_LINE or (found == "kasan" == kind) or (found == "warning" and warned)
             warned = warned or found == "warning"
         if another:
-            own = _of_caller(lines, range(number, len(lines)), number)
+            count += 1
+            own = list(range(number, min(len(lines), number + _MAX_LINES)))
+            if caller:
+                first = bisect_left(by_caller[caller], number)
+                own = by_caller[caller][first : first + _MAX_LINES]
             stop = 1 if found in _ONE_LINE else _end_of([lines[one] for one in own], 0, 0, found)
             yield number, own[:stop]
 

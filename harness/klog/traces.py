@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from harness.klog.heads import Line
+from harness.klog.heads import MESSAGE_LENGTH, Line
 from harness.klog.patterns import DETECTOR_LOST, INFORMATIONAL, REBOOT
 
 # The first line of a dump: lib/dump_stack.c: dump_stack_print_info(), arch/x86/kernel/dumpstack.c:
@@ -60,15 +60,16 @@ def unclaimed(lines: list[Line], claimed: Mapping[int, str]) -> Iterator[Unclaim
     for number, line in enumerate(lines):
         if line.prefix is not None and claimed.get(number) not in _ALONE:
             by_caller.setdefault(line.caller, []).append(number)
+    answers = _Answers(lines, claimed)
     for own in by_caller.values():
-        position = 0
+        position = last = 0
         while position < len(own):
             if own[position] in claimed or not is_dump(lines[own[position]]):
                 position += 1
                 continue
-            first, last = _bounds(lines, own, position, claimed)
+            first, last = _bounds(lines, own, last, position, claimed)
             head = own[first - 1] if first > 0 else None
-            found = _judge(lines, [own[number] for number in range(first, last)], head, claimed)
+            found = _judge(lines, [own[number] for number in range(first, last)], head, claimed, answers)
             if found is not None:
                 yield found
             position = last
@@ -78,8 +79,30 @@ def unclaimed(lines: list[Line], claimed: Mapping[int, str]) -> Iterator[Unclaim
 _ALONE = INFORMATIONAL | DETECTOR_LOST | {REBOOT}
 
 
-def _bounds(lines: list[Line], own: list[int], dump: int, claimed: Mapping[int, str]) -> tuple[int, int]:
-    """Return the positions in ``own`` of the first line of a dump, and of the line after it."""
+class _Answers:
+    """The lines by which a dump is told from one that somebody asked for."""
+
+    def __init__(self, lines: list[Line], claimed: Mapping[int, str]) -> None:
+        asked = (number for number, line in enumerate(lines) if number in claimed or _SYSRQ.match(line.body))
+        self._first_asked = next(asked, len(lines))
+        self._last_oom = max((number for number, kind in claimed.items() if kind == "oom"), default=-1)
+
+    def asked(self, number: int) -> bool:
+        """Return whether a splat, or a message of sysrq, stands before a line."""
+        return self._first_asked < number
+
+    def oom_after(self, number: int) -> bool:
+        """Return whether a splat of the OOM killer has a line after a line."""
+        return self._last_oom > number
+
+
+def _bounds(
+    lines: list[Line], own: list[int], floor: int, dump: int, claimed: Mapping[int, str]
+) -> tuple[int, int]:
+    """Return the positions in ``own`` of the first line of a dump, and of the line after it.
+
+    The dump before ended at ``floor``.
+    """
 
     def inside(position: int) -> bool:
         number = own[position]
@@ -90,7 +113,7 @@ def _bounds(lines: list[Line], own: list[int], dump: int, claimed: Mapping[int, 
         )
 
     first = dump
-    while first > 0 and inside(first - 1):
+    while first > max(floor, dump - _MAX_LINES) and inside(first - 1):
         first -= 1
     last = dump + 1
     while last < min(len(own), dump + _MAX_LINES) and inside(last):
@@ -99,19 +122,22 @@ def _bounds(lines: list[Line], own: list[int], dump: int, claimed: Mapping[int, 
 
 
 def _judge(
-    lines: list[Line], numbers: list[int], head: int | None, claimed: Mapping[int, str]
+    lines: list[Line],
+    numbers: list[int],
+    head: int | None,
+    claimed: Mapping[int, str],
+    answers: _Answers,
 ) -> Unclaimed | None:
     """Return the dump ``numbers`` as a fault below the message ``head``, or None if it is none."""
     if head in claimed:
         return None  # another dump of the splat before
-    title = lines[head].body.strip() if head is not None and _near(lines[head], lines[numbers[0]]) else ""
+    near = head is not None and _near(lines[head], lines[numbers[0]])
+    title = lines[head].body[:MESSAGE_LENGTH].strip() if head is not None and near else ""
     of_other = _OTHER.match(title) or any(_OTHER.match(lines[number].body) for number in numbers)
-    before = range(numbers[0] - 1, -1, -1)
-    asked = next((one for one in before if _SYSRQ.match(lines[one].body) or one in claimed), None)
-    if asked is not None and (of_other or _SYSRQ.match(title)):
+    if answers.asked(numbers[0]) and (of_other or _SYSRQ.match(title)):
         return None
     if _OOM.match(title):
-        if any(number > numbers[0] and kind == "oom" for number, kind in claimed.items()):
+        if answers.oom_after(numbers[0]):
             return None
         return Unclaimed("oom", title, (head or 0, *numbers))
     if not title:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.guest.answers import understood
 from harness.guest.guest import Guest
 from harness.guest.health import HEALTH, KernelHealth
 from harness.lib.errors import HarnessError
@@ -92,11 +93,13 @@ def provoke(guest: Guest, points: Sequence[str]) -> Provoked:
     before, why_not, refused, after, watchers = output.groups()
     if "WARNING" in refused.split():
         why_not = "lkdtm refuses it"
+    with understood("kernel state"):
+        healths = KernelHealth.parse(before), KernelHealth.parse(after)
     return Provoked(
         crash_points=() if why_not else tuple(point for point in points if point not in refused.split()),
         why_not=why_not,
-        before=KernelHealth.parse(before),
-        after=KernelHealth.parse(after),
+        before=healths[0],
+        after=healths[1],
         watchers=tuple(watchers.split()),
         earlier_kinds=earlier_kinds,
         mark=console.mark(),

@@ -17,8 +17,11 @@ from harness.klog.lines import LINE_LIMIT
 from harness.klog.splat import Splat
 from harness.lib.errors import HarnessError
 
+#: Bytes of one machine's console that are logged; an ordinary machine prints less than one MiB.
+LIMIT = 8 << 20
 _CHUNK = 65536
 _PIPE_SIZE = 1 << 20  # bytes; the default of /proc/sys/fs/pipe-max-size, allowed to every user
+_CUT = b"\n(The console is cut off here: the machine printed more than %d MiB.)\n" % (LIMIT >> 20)
 # Interval at which the reader checks for close() while the write end is still open.
 _POLL_SECONDS = 1.0
 
@@ -36,9 +39,10 @@ def pipe() -> tuple[int, int]:
 class Console:
     """The console of one machine, read from the pipe ``fd`` until its write end is closed.
 
-    The console owns ``fd``.  Every byte goes to the file ``log``, unchanged.  The
+    The console owns ``fd``.  Every byte goes to the file ``log``, unchanged, up to LIMIT.  The
     console's thread calls ``line`` with each complete line, cleaned by splat.clean().
-    It calls ``blind`` if the log cannot be written, and then stops reading.
+    It calls ``blind`` if the log cannot be written, and then stops reading.  It calls ``full``
+    once beyond LIMIT, writes that into the log, and drops what follows.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class Console:
         log: Path,
         line: Callable[[str], None] | None = None,
         blind: Callable[[], None] | None = None,
+        full: Callable[[], None] | None = None,
     ) -> None:
         self.log = log
+        self._full = full
         self._line = line
         self._blind = blind
         self._spawn: fdspawn[bytes] = fdspawn(fd, timeout=_POLL_SECONDS, use_poll=True)
         self._size = 0
+        self._searched: tuple[int, int, tuple[Splat, ...]] = 0, 0, ()  # by splats(): mark, length, result
         self._changed = threading.Condition()
         self._ended = False
         self._failed: OSError | None = None
@@ -86,20 +93,26 @@ class Console:
         """
         with self.log.open("rb") as stream:
             start = lines.line_start(stream, mark)
-        return splat.extract(self.since(start), up=mark > 0)
+        raw = self._raw(start)
+        if self._searched[:2] != (mark, len(raw)):  # the log only grows, so these two name its content
+            self._searched = mark, len(raw), tuple(splat.extract(lines.clean(raw), up=mark > 0))
+        return list(self._searched[2])
 
     def wait_for(self, pattern: str, timeout: float, mark: int = 0) -> re.Match[str] | None:
         """Wait until the output since ``mark`` matches ``pattern``; return the first match.
 
-        ``^`` and ``$`` match at lines.  Returns None after ``timeout`` seconds, or as
-        soon as the console has ended without a match.
+        ``^`` and ``$`` match at lines, and a match does not span several.  Returns None after
+        ``timeout`` seconds, or as soon as the console has ended without a match.
         """
         expression = re.compile(pattern, re.MULTILINE)
         found: re.Match[str] | None = None
+        start = mark  # of the line that is not yet complete
 
         def found_or_ended() -> bool:
-            nonlocal found
-            found = expression.search(self.since(mark))
+            nonlocal found, start
+            raw = self._raw(start)
+            found = expression.search(lines.clean(raw))
+            start += raw.rfind(b"\n") + 1
             return found is not None or self._ended
 
         with self._changed:
@@ -123,6 +136,11 @@ class Console:
             stream.seek(mark)
             return stream.read(max(size - mark, 0))
 
+    def _write(self, data: bytes) -> None:
+        unwritten = memoryview(data)
+        while unwritten:
+            unwritten = unwritten[self._stream.write(unwritten) :]
+
     def _read(self) -> None:
         incomplete = b""  # the last line, as long as its newline has not arrived
         try:
@@ -133,10 +151,12 @@ class Console:
                     continue
                 except pexpect.EOF:
                     return
+                if self._size == LIMIT:
+                    continue
+                over = self._size + len(data) > LIMIT
+                data = data[: LIMIT - self._size]
                 try:
-                    unwritten = memoryview(data)
-                    while unwritten:
-                        unwritten = unwritten[self._stream.write(unwritten) :]
+                    self._write(data + (_CUT if over else b""))
                 except OSError as error:
                     self._failed = error
                     if self._blind is not None:
@@ -145,6 +165,8 @@ class Console:
                 with self._changed:
                     self._size += len(data)
                     self._changed.notify_all()
+                if over and self._full is not None:
+                    self._full()
                 *complete, incomplete = (incomplete + data).split(b"\n")
                 if len(incomplete) > LINE_LIMIT:
                     complete, incomplete = [*complete, incomplete], b""

@@ -7,6 +7,7 @@ import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 from harness.klog import patterns, splat
 from harness.lib import cgroup
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
-from harness.vm import diagnose, initramfs, pauses, qemu_program
+from harness.lib.text import printable
+from harness.vm import console, diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
@@ -34,7 +36,9 @@ GRACE_SECONDS = 1.0
 QEMU_END_SECONDS = 2.0  # from the end of SSH to the end of QEMU when a kernel dies
 
 ATTEMPTS = 2
+EVENTS = 1000  # of QEMU that are kept
 
+_FLOODED = f"it printed more than {console.LIMIT >> 20} MiB on its console"
 _READY = "patchproof-init: ready for ssh"
 _FATAL = "patchproof-init: fatal: "
 
@@ -141,10 +145,10 @@ _BootEvent = _Ready | _Fatal | _Panicked | _ConsoleLost | _Exited | _LoginFailed
 class Machine:
     """One virtual machine, running from its construction until close().
 
-    ``ssh`` is the connection, set once the guest is up.  ``events`` are QEMU's events
-    so far, name and data.  ``ram_bars`` maps a role to the file behind its RAM BAR,
-    valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is QEMU's
-    command line.  ``note`` is a sentence about an unusual start for the results,
+    ``ssh`` is the connection, set once the guest is up.  ``events`` are QEMU's latest
+    events, name and data: a guest can cause any number.  ``ram_bars`` maps a role to the
+    file behind its RAM BAR, valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is
+    QEMU's command line.  ``note`` is a sentence about an unusual start for the results,
     empty if there is none.  ``gdb_port`` is the debugger's port, None without one.
 
     With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
@@ -168,13 +172,14 @@ class Machine:
         self.name = self.run_dir.name
         self.accelerator = accelerator
         self.layout = layout
-        self.events: list[tuple[str, Mapping[str, Any]]] = []
+        self.events: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=EVENTS)
         self.ssh_line = ""
         self.note = ""
         self.disconnect_on_stop = False
         self._memory_kills = cgroup.out_of_memory_kills()
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
+        self._ready = threading.Event()  # the guest's init has reported, which it does once
         self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
         info = qemu_program.probe(program)
         info.require()
@@ -240,6 +245,9 @@ class Machine:
                     self.console.mark()  # raises HarnessError with the reason
                 case _Exited(status):
                     self._qemu.drain()
+                    if self._qemu.flooded and not self._panicked.is_set():
+                        message = f"The machine was ended before the guest came up: {_FLOODED}."
+                        raise HarnessError(message, log=self.console.log)
                     meanwhile = cgroup.kills_since(self._memory_kills)
                     raise diagnose.exit_error(status, self.console, self.events, self._qemu.log, meanwhile)
                 case _LoginFailed(error):
@@ -272,6 +280,8 @@ class Machine:
         if self._panicked.is_set():
             return ""
         status = self.exit_status()
+        if self._qemu.flooded:
+            return _FLOODED
         if status is not None:
             self.monitor.wait_closed()
         fault = diagnose.outside_fault(status, self.events, self.monitor)
@@ -338,17 +348,19 @@ class Machine:
         )
 
     def _on_line(self, line: str) -> None:
-        if line.startswith(_READY):
+        if line.startswith(_READY) and not self._ready.is_set():
+            self._ready.set()
             self._boot_events.put(_Ready())
-        elif line.startswith(_FATAL):
-            self._boot_events.put(_Fatal(line.removeprefix(_FATAL)))
-        elif splat.kind_of(line) == patterns.PANIC:
+        elif line.startswith(_FATAL) and not self._ready.is_set():
+            self._ready.set()
+            self._boot_events.put(_Fatal(printable(line.removeprefix(_FATAL))))
+        elif not self._panicked.is_set() and splat.kind_of(line) == patterns.PANIC:
             self._panicked.set()
             self._boot_events.put(_Panicked())
 
     def _on_event(self, name: str, data: Mapping[str, Any]) -> None:
         self.events.append((name, data))
-        if name == "GUEST_PANICKED":
+        if name == "GUEST_PANICKED" and not self._panicked.is_set():
             self._panicked.set()
             self._boot_events.put(_Panicked())
         if name == "STOP" and self.disconnect_on_stop and hasattr(self, "ssh"):

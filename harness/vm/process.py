@@ -81,6 +81,7 @@ class BootImage:
 class Process:
     """QEMU, running from the construction of this object until close().
 
+    ``flooded`` is true if its guest has printed more than a console may, and QEMU was killed for that.
     ``line`` is called with each line of the console; ``blind`` if the console's log
     cannot be written, after which no line follows; ``event`` with the name and the data
     of each QMP event.  The calls come from other threads.  ``memory`` maps a role to the
@@ -100,6 +101,7 @@ class Process:
         event: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.log = run_dir / "qemu.log"
+        self.flooded = False
         self.gdb_port: int | None = None
         self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as inherited:
@@ -124,7 +126,7 @@ class Process:
                 descriptors.append(wiring.gdb)
             self._process = self._launch(layout, descriptors)
             undo.callback(self.kill)
-            self.console = Console(console, run_dir / "console.log", line, blind)
+            self.console = Console(console, run_dir / "console.log", line, blind, self._end_flood)
             self.monitor = Monitor(monitor, event)
             undo.pop_all()
 
@@ -165,6 +167,11 @@ class Process:
         self.console.close()
         self.monitor.close()
         self._resources.close()
+
+    def _end_flood(self) -> None:
+        """End a machine that prints without end, which would fill the disk."""
+        self.flooded = True
+        self.kill()
 
     def _launch(self, layout: Layout, descriptors: list[int]) -> subprocess.Popen[bytes]:
         with self.log.open("wb") as log:
