@@ -249,7 +249,9 @@ class Machine:
                         message = f"The machine was ended before the guest came up: {_FLOODED}."
                         raise HarnessError(message, log=self.console.log)
                     meanwhile = cgroup.kills_since(self._memory_kills)
-                    raise diagnose.exit_error(status, self.console, self.events, self._qemu.log, meanwhile)
+                    raise diagnose.exit_error(
+                        status, self.console, list(self.events), self._qemu.log, meanwhile
+                    )
                 case _LoginFailed(error):
                     failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
@@ -284,7 +286,7 @@ class Machine:
             return _FLOODED
         if status is not None:
             self.monitor.wait_closed()
-        fault = diagnose.outside_fault(status, self.events, self.monitor)
+        fault = diagnose.outside_fault(status, list(self.events), self.monitor)
         return fault and f"{fault}{cgroup.kills_since(self._memory_kills)}"
 
     def paused(self, since: float) -> str:
