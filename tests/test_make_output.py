@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.kernel.make_output import CONFIGURATION, Output, without_position
+from harness.lib import cgroup
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, ExitCode, HarnessError
 
@@ -96,6 +97,32 @@ def test_failure_without_a_known_line_shows_the_tail() -> None:
 def test_failure_of_a_killed_make_is_a_harness_error() -> None:
     error = recorded("compile-error").failure(CommandError(["make"], -signal.SIGKILL, None, ""), "build")
     assert isinstance(error, HarnessError)
+
+
+def test_signal_of_make_is_known_behind_a_wrapper() -> None:
+    error = Output(SOURCE).failure(CommandError(["bwrap", "make"], 137, None, "tail"), "build")
+    assert isinstance(error, HarnessError)
+    assert "was killed by signal 9." in error.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        (["  CC      a.o", "make: *** [x: a.o] Error 1"], HarnessError),
+        (["  CC      a.o", "a.c:1:2: error: no", "make: *** [x: a.o] Error 1"], BuildError),
+    ],
+)
+def test_failure_while_memory_ran_out_proves_nothing(
+    lines: list[str], kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Output(SOURCE)
+    for line in lines:
+        output.line(line)
+    count = cgroup.out_of_memory_kills()
+    monkeypatch.setattr(cgroup, "out_of_memory_kills", lambda: count + 2)
+    error = output.failure(CommandError(["make"], 2, None, "tail"), "build")
+    assert type(error) is kind
+    assert ("has killed 2 processes for lack of memory" in error.message) is (kind is HarnessError)
 
 
 def test_failure_shows_ten_errors_and_counts_the_rest() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from harness import __version__
 from harness.journal.facts import read_facts
-from harness.journal.results_folder import ResultsFolder, newest_run
+from harness.journal.results_folder import LIMIT, ResultsFolder, newest_run
 from harness.lib.errors import HarnessError
 
 NOW = datetime(2026, 2, 26, 20, 22, 11, tzinfo=UTC)
@@ -154,3 +155,14 @@ def test_reopened_folder_requires_the_same_base(tmp_path: Path) -> None:
     again.require(series="example", base_wanted="7.3", digest="0")
     with pytest.raises(HarnessError, match=r"because the base is 7\.2 now, and was 7\.3 then"):
         again.require(series="example", base_wanted="7.2", digest="1")
+
+
+def test_results_beyond_the_limit_end_the_run(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "map", NOW)
+    large = results.dir / "transcripts" / "large.txt"
+    large.touch()
+    os.truncate(large, LIMIT - (1 << 20))
+    results.require_within_limit()
+    os.truncate(large, LIMIT)
+    with pytest.raises(HarnessError, match=r"have 1024 MiB, and 1024 MiB is the limit.*--resume"):
+        results.require_within_limit()

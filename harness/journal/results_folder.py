@@ -47,6 +47,9 @@ STACKS = "stacks"
 _TIME = re.compile(r"-(?P<time>\d{8}T\d{6}Z)(-(?P<number>\d+))?$")  # of a run, in its folder's name
 NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
 
+#: Bytes that the results of one run may have.  An ordinary run of the whole suite has some ten MiB.
+LIMIT = 1 << 30
+
 
 @dataclass
 class ResultsFolder:
@@ -111,6 +114,16 @@ class ResultsFolder:
         """Remove the temporary files and links that a killed run left."""
         for temporary in self.dir.glob(".*.*"):
             temporary.unlink()
+
+    def require_within_limit(self) -> None:
+        """Raise HarnessError if the run has written more than LIMIT, because the disk is for others, too."""
+        size = sum(path.lstat().st_size for path in self.dir.rglob("*"))
+        if size > LIMIT:
+            raise HarnessError(
+                f"The results in {self.dir} have {size >> 20} MiB, and {LIMIT >> 20} MiB is the limit of a "
+                "run, so it ends here. What was reached keeps its verdict. Look for the largest file; if "
+                "nothing is wrong with it, move it away, and go on with --resume."
+            )
 
     def journal(self) -> JournalWriter:
         """Return a writer of this run's journal."""

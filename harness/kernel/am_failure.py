@@ -61,7 +61,7 @@ class Attempt:
         the mail's author, and else a HarnessError.
         """
         name = printable(self.patch.name)
-        if _signal(error):
+        if error.signal:
             return of_the_host(error, f"at the patch {name}", self.base)
         mail = mailinfo.decode(self.patch.name, self.patch.content)
         complaints = self._check(mail.patch)
@@ -103,7 +103,7 @@ class Attempt:
             git.query(["apply", "--check", "--cached", *options, str(path)], env=env, cwd=self.files)
         except CommandError as error:
             complaints = [line for line in error.tail.splitlines() if line.startswith(("error:", "fatal:"))]
-            if not _signal(error) and complaints and all(map(_ABOUT_THE_PATCH.fullmatch, complaints)):
+            if not error.signal and complaints and all(map(_ABOUT_THE_PATCH.fullmatch, complaints)):
                 return complaints
             raise of_the_host(error, f"at the patch {printable(self.patch.name)}", self.base) from error
         return []
@@ -123,7 +123,7 @@ class Attempt:
 
 def of_the_host(error: CommandError, where: str, base: Base) -> HarnessError:
     """Return the error for a git that failed, ``where`` in the series, through no fault of a patch."""
-    number = _signal(error)
+    number = error.signal
     program = " ".join(error.argv[:2])
     end = f"was killed by signal {number}" if number else "failed on this host"
     lines = error.tail.splitlines()
@@ -134,13 +134,6 @@ def of_the_host(error: CommandError, where: str, base: Base) -> HarnessError:
         log=error.log,
         tail="\n".join(map(printable, complaints)),
     )
-
-
-def _signal(error: CommandError) -> int:
-    """Return the signal that killed the program, or the program that a shell script ran; else 0."""
-    if error.returncode < 0:
-        return -error.returncode
-    return error.returncode - 128 if 129 < error.returncode < 128 + 65 else 0
 
 
 def _location(line: str, files: Sequence[diff.FileDiff]) -> str:

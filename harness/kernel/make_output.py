@@ -24,6 +24,7 @@ from harness.kernel.make_patterns import (
     MACHINE,
     NOISE,
 )
+from harness.lib import cgroup
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError, PatchproofError
 from harness.lib.text import printable
@@ -84,6 +85,7 @@ class Output:
     """The lines that explain an error, before it and after it."""
     _explained: str = ""
     _unmet: bool = False
+    _kills: int = field(default_factory=cgroup.out_of_memory_kills)
 
     def line(self, raw: str) -> str:
         """Parse one line; return the step that it begins (``CC drivers/pci/pci.o``), or an empty text."""
@@ -100,10 +102,11 @@ class Output:
     def failure(self, error: CommandError, what: str) -> PatchproofError:
         """Return the error for a failed make: HarnessError if the machine is to blame, else BuildError.
 
-        The machine is to blame if a step that failed says so and has no error that only the
-        tree can cause.  ``what`` names the command in the message.  The error has the lines
-        that show the reason.
+        The machine is to blame if a step that failed says so, or if memory ran out meanwhile, and no
+        error is one that only the tree can cause.  ``what`` names the command in the message.  The
+        error has the lines that show the reason.
         """
+        meanwhile = cgroup.kills_since(self._kills)
         steps = self._failed
         if not any(step.errors or step.machine for step in steps):
             steps = [*self._passed, self._step]
@@ -111,14 +114,15 @@ class Output:
         if machine:
             lines = list(dict.fromkeys(line for line, _ in machine))
             return HarnessError(
-                f"The {what} failed. {machine[0][1]}",
+                f"The {what} failed{meanwhile}. {machine[0][1]}",
                 log=error.log,
                 tail="\n".join(lines[:SHOWN_ERRORS]),
             )
-        if error.returncode < 0:
+        certain = any(step.certain for step in steps)
+        if error.signal or (meanwhile and not certain):
+            how = f"was killed by signal {error.signal}" if error.signal else "failed"
             return HarnessError(
-                f"The {what} was killed by signal {-error.returncode}. This proves nothing about the "
-                "series; run it again.",
+                f"The {what} {how}{meanwhile}. This proves nothing about the series; run it again.",
                 log=error.log,
                 tail=error.tail,
             )

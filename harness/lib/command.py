@@ -38,6 +38,16 @@ class CommandError(HarnessError):
         self.argv = tuple(argv)
         self.returncode = returncode
 
+    @property
+    def signal(self) -> int:
+        """The signal that killed the program, or the program that a shell or wrapper ran; 0 if none did.
+
+        129 is no SIGHUP: git exits with it after a wrong option.
+        """
+        if self.returncode < 0:
+            return -self.returncode
+        return self.returncode - 128 if 129 < self.returncode <= 128 + signal.SIGRTMAX else 0
+
 
 def run(
     argv: Sequence[str],

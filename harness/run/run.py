@@ -42,6 +42,8 @@ MUTABLE_FACTS = {
     "image": "the identity of the guest's root file system",
     "program": "the digest of suites, probes and harness",
 }
+# Scenarios from one look at the size of the results to the next.
+SCENARIOS_PER_LOOK = 10
 
 
 class Run:
@@ -99,6 +101,7 @@ class Run:
         self.failures: list[PatchproofError] = []
         self.refusal: PatchproofError | None = None
         self.violated = False
+        self._begun = 0  # scenarios
         self.machines = Machines(self.request, self.results, self.journal)
         self._progress = Progress(store)
         parts = (run_input, store, self._progress, self.results, self.journal)
@@ -170,7 +173,10 @@ class Run:
         return bool(self.left)
 
     def scenario(self, entry_id: str) -> ScenarioRun:
-        """Return the run of a planned scenario, not yet begun."""
+        """Return the run of a planned scenario, not yet begun.  Raises HarnessError for too large results."""
+        if self._begun % SCENARIOS_PER_LOOK == 0:
+            self.results.require_within_limit()
+        self._begun += 1
         entry, needs = self._scenarios[entry_id]
         return ScenarioRun(
             entry,
