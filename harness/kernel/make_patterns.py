@@ -17,7 +17,8 @@ _NO_TEXT = (
     r"(?!\S+?:\d+(?::\d+)?: (?!(?:[Ff]atal error|internal compiler error): ))"
     r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:\d+: )"
 )
-_END = r"\.?'?\.?(?:  Stop\.)?$"
+# Behind the words of an errno: the rest of a message of make, rsync, perl or python.
+_END = r"\.?'?\.?(?:  Stop\.| \(\d+\)| at \S+ line \d+\.|: '[^']*')?$"
 # The shell, a script, or make, before the name of a program that it cannot run.
 _SHELL = r"(?:\S+(?:: line \d+|: \d+)?: (?:exec: )?)"
 _PROGRAMS = (

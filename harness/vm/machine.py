@@ -17,6 +17,7 @@ from typing import Any
 from harness.klog import patterns, splat
 from harness.lib import cgroup
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
+from harness.lib.host import host_errors
 from harness.lib.text import printable
 from harness.vm import console, diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
@@ -227,6 +228,8 @@ class Machine:
                         f"The guest did not come up within {allowed:.0f} s, because {fault}.",
                         log=self._qemu.log,
                     ) from None
+                if isinstance(failed, HarnessError):
+                    raise failed from None
                 if failed is not None:
                     message = f"The kernel came up, but the login over SSH failed: {failed}"
                     raise diagnose.boot_error(self.console, message, BootTimeoutError) from failed
@@ -375,11 +378,12 @@ class Machine:
 
     def _log_in(self) -> None:
         try:
-            port = self._ssh_port()
-            self._write_ssh_line(port)
-            self._boot_events.put(
-                Ssh(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
-            )
+            with host_errors(self.run_dir):
+                port = self._ssh_port()
+                self._write_ssh_line(port)
+                self._boot_events.put(
+                    Ssh(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
+                )
         except (SshLostError, HarnessError) as error:
             self._boot_events.put(_LoginFailed(error))
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import paramiko
 
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.host import OUT_OF_RESOURCES, host_errors, out_of_resources
 from harness.lib.text import printable
 from harness.vm.ssh_keys import KeyPair
 from harness.vm.ssh_limits import (
@@ -159,12 +160,15 @@ class Ssh:
 
     def __init__(self, port: int, user: KeyPair, host: KeyPair, timeout: float) -> None:
         self.port = port
-        self._socket = BoundedSocket(socket.AF_INET, socket.SOCK_STREAM)
+        with host_errors():
+            self._socket = BoundedSocket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             self._socket.settimeout(timeout)
             self._socket.connect(("127.0.0.1", port))
         except OSError as error:
             self._socket.close()
+            if error.errno in OUT_OF_RESOURCES:
+                raise out_of_resources(error) from error
             raise SshLostError(f"The guest cannot be reached on port {port}: {error}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport = paramiko.Transport(
