@@ -136,11 +136,11 @@ def test_one_program_that_fails_leaves_the_others(tests: Selftests) -> None:
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
-        ("ln -s /etc/passwd $@", "left no such program"),
-        ("mkfifo $@", "something else than a program"),
-        ("mkdir $@", "something else than a program"),
-        ("truncate -s 65M $@", "something else than a program"),
-        ("true", "left no such program"),
+        ("ln -s /etc/passwd $@", "left no file one"),
+        ("mkfifo $@", "something else than a file"),
+        ("mkdir $@", "something else than a file"),
+        ("truncate -s 65M $@", "and at most 67108864 are taken"),
+        ("true", "left no file one"),
         ("yes", "printed more than 500 lines"),
         ("sleep 600", "did not end within 1 s"),
         ("echo No space left on device; false", "HarnessError: The build of a/one failed. There is no space"),

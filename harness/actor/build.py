@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from harness.lib import command
+from harness.lib import command, contained
 from harness.lib.cache import Store
 from harness.lib.command import TAIL_LINES, CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest
 from harness.lib.paths import PROBES
+from harness.lib.untrusted_files import copy_file, remove_folder
+
+_ACTOR_BYTES = 64 << 20
 
 
 def build_actor(store: Store, headers: Path, log: Path) -> Path:
@@ -21,7 +24,7 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
     """
     sources = sorted(PROBES.glob("*.[ch]"))
     key = digest(
-        command.run(["gcc", "--version"]),
+        command.run(["gcc", "--version"], env={"PATH": command.SYSTEM_PATH}),
         (PROBES / "Makefile").read_bytes(),
         *(source.read_bytes() for source in sources),
         headers_digest(headers),
@@ -34,8 +37,15 @@ def build_actor(store: Store, headers: Path, log: Path) -> Path:
             header_errors.append(line)
 
     def make(folder: Path) -> None:
-        settings = ["CC=gcc", f"HEADERS={headers.absolute()}", f"OUT={folder / 'actor'}"]
-        command.run(["make", "-C", str(PROBES), *settings], log=log, line=collect)
+        # A header may name any file of the host: asm(".incbin \"/etc/passwd\"").
+        made = folder / "made"
+        made.mkdir()
+        settings = ["CC=gcc", f"HEADERS={headers.absolute()}", f"OUT={made / 'actor'}"]
+        argv = ["make", "-C", str(PROBES), *settings]
+        contained.run(argv, read=[PROBES, headers.absolute()], write=[made], log=log, line=collect)
+        copy_file(made, "actor", folder / "actor", _ACTOR_BYTES)
+        (folder / "actor").chmod(0o755)
+        remove_folder(made)
 
     try:
         return store.entry("probe", key, make) / "actor"

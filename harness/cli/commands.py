@@ -21,7 +21,7 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
-from harness.lib import output, paths
+from harness.lib import output, paths, sandbox
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         return _dry_run(run_input, store)
     progress = Progress(store)
     packages.ensure(store, progress)
+    sandbox.current()  # refuses now what it would refuse in an hour
     stages.check(run_input.request)
     _tell(progress, run_input)
     return start(run_input, args.pytest_options)
@@ -86,6 +87,7 @@ def _tell(progress: Progress, run_input: RunInput) -> None:
 def ask_base(args: argparse.Namespace) -> ExitCode:
     """Run the scenarios, or the test programs, of a question on the base of a run alone."""
     question = Question.read(args.question)
+    sandbox.choose(question.request.sandbox)
     os.chdir(paths.PROJECT)  # to which the ids of the scenarios are relative
     if not question.scenarios:
         return run_without_scenarios(question.run_input())
@@ -117,7 +119,7 @@ def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
     if bzimage is None:
         bzimage = store.root / "kernel" / "KEY" / "bzImage"
         version = kernel_version(request.tree) if request.tree else run_input.series.base
-        for line in kernel.make_lines(store, request.fragments, version, bzimage.parent / "include"):
+        for line in kernel.make_lines(store, request.fragments, version):
             print(line)
     rootfs = store.root / "image" / "KEY" / "rootfs"
     accelerator = Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
@@ -209,7 +211,9 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     qemu_program.probe(args.qemu).require()
     with locked(args.results):
         # A mutant's fault is its own.
-        request = Request(accel=args.accel, qemu=args.qemu, no_base=True, selftests="none")
+        request = Request(
+            accel=args.accel, qemu=args.qemu, sandbox=args.sandbox, no_base=True, selftests="none"
+        )
         trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)
         try:
             trials.run(wanted)

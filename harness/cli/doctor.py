@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.packages import how_to_install, missing, packages
-from harness.lib import apt, command
+from harness.lib import apt, command, sandbox
 from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.errors import ExitCode, HarnessError
@@ -55,6 +55,7 @@ def examine(store: Store, program: str) -> list[Finding]:
         _qemu(program),
         _kvm(store, program),
         _compiler(),
+        _sandbox(),
         _processors(),
         *map(_resource, resources.of_first_run(store)),
         _mirror(),
@@ -110,6 +111,18 @@ def _compiler() -> Finding:
     except HarnessError as error:
         return Finding("compiler", "not usable", False, error.message)
     return Finding("compiler", ", ".join(lines), True)
+
+
+def _sandbox() -> Finding:
+    """Report whether builds can be contained; without that a run works, so it is not judged."""
+    found = sandbox.tried()
+    if found.on:
+        return Finding("sandbox", f"{found.reason} contains builds", True)
+    advice = (
+        "The makefiles and scripts of a series run as you. Test only what you trust, or install the "
+        "package bubblewrap and allow user namespaces (docs/security.md)."
+    )
+    return Finding("sandbox", f"builds are not contained: {found.reason}", None, advice)
 
 
 def _processors() -> Finding:

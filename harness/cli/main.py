@@ -12,6 +12,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from harness.cli import stored
+from harness.lib import sandbox
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with host_errors():
             args = _parse(sys.argv[1:] if argv is None else argv)
+            sandbox.choose(getattr(args, "sandbox", sandbox.AUTO))
             return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):

@@ -11,6 +11,7 @@ from harness.cli.program import Program
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
+from harness.lib import sandbox
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.base_alone import COMMAND
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
@@ -69,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
         "run --series reference-feature -k map",
         passes_on=True,
     )
-    for group in (_add_source, _add_kernel, _add_machine, _add_run, _add_shard, _add_resume, _add_junit):
+    groups = (_add_source, _add_kernel, _add_sandbox, _add_machine, _add_run, _add_shard, _add_resume)
+    for group in (*groups, _add_junit):
         group(run)
     dry(run)
 
@@ -96,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     build = add("build", commands.build, "build the kernel of a series", "build --series baseline")
     _add_source(build)
     _add_kernel(build)
+    _add_sandbox(build)
     dry(build)
 
     check = add(
@@ -106,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_source(check)
     _add_kernel(check)
+    _add_sandbox(check)
 
     every = add(
         "prefixes",
@@ -122,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         help="begin with the prefix of N patches (default: %(default)s)",
     )
-    for group in (_add_source, _add_kernel, _add_machine, _add_run):
+    for group in (_add_source, _add_kernel, _add_sandbox, _add_machine, _add_run):
         group(every)
 
     faults = add(
@@ -153,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
         help="the folder of the results; mutants that have a result there are not tried again (default: "
         "%(default)s)",
     )
+    _add_sandbox(faults)
     _add_qemu(faults)
 
     add("image", commands.build_image, "build the guest's root file system", "image")
@@ -163,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
         "boot the kernel of a series and leave it running",
         "boot --series reference-feature",
     )
-    for group in (_add_source, _add_kernel, _add_machine):
+    for group in (_add_source, _add_kernel, _add_sandbox, _add_machine):
         group(boot)
     dry(boot)
 
@@ -192,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
         "reproduce results/latest test_mmap_after_a_revoke",
     )
     reproduce.add_arguments(again)
+    _add_sandbox(again)
     _add_qemu(again)
 
     # Without a help text it is not in the list of commands: only a run starts it.
@@ -292,6 +298,17 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="an additional kernel config fragment, e.g. vmimage/kconfig/debug.config (repeatable)",
+    )
+
+
+def _add_sandbox(parser: argparse.ArgumentParser) -> None:
+    """Add the option that contains what a tree under test makes the host run."""
+    parser.add_argument(
+        "--sandbox",
+        choices=sandbox.CHOICES,
+        default=sandbox.AUTO,
+        help="run makefiles, scripts and compilers on the tree in bubblewrap: where that works (auto), "
+        "or nothing without it (on), or never (off); docs/security.md (default: %(default)s)",
     )
 
 

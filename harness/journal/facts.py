@@ -74,6 +74,9 @@ class Facts(TypedDict, total=False):
     warnings: list[str]  # compile warnings that the series adds
     missing_options: list[str]  # kernel options that the base lacks
     image: str  # identity of the root file system
+    sandbox: str  # "on" or "off"
+    sandbox_reason: str  # what contains builds, or why nothing does
+    kernel_built: str  # what contained the build of the kernel, which may be an earlier one
     accelerator: str
     accelerator_reason: str
     qemu: str  # version

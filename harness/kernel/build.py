@@ -20,7 +20,8 @@ from pathlib import Path
 from harness.kernel import kconfig, lost_options
 from harness.kernel.builddir import BZIMAGE, BuildDir, toolchain
 from harness.kernel.kconfig_why import is_on
-from harness.kernel.tree import Tree
+from harness.kernel.tree import Tree, without_series
+from harness.lib import sandbox
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
@@ -42,7 +43,7 @@ class Kernel:
     ``identity`` is the digest of the kernel's cache key, or of a prebuilt image.
     ``warnings`` are the compiler's warnings about this tree that the base does not have.
     ``missing`` are the options that were asked for and that the tree lacks through no fault of
-    the series, with the reasons.
+    the series, with the reasons.  ``contained`` says what contained its build, as Sandbox.words does.
     """
 
     bzimage: Path
@@ -54,6 +55,7 @@ class Kernel:
     compiler: str
     warnings: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    contained: str = ""
 
     @property
     def time_scale(self) -> float:
@@ -90,8 +92,13 @@ def build_kernel(
     compiler = toolchain()
     key = digest(RECIPE, ARCH, tree.tree_id, request, compiler)
 
+    if tree.untrusted is not None and not store.path("kernel", key).is_dir():
+        # Its build folder begins as a copy of the one in which the base was built.
+        base = without_series(tree)
+        build_kernel(store, progress, base, fragments, log)
+
     def make(folder: Path) -> None:
-        build_dir = BuildDir(store, tree.base.version, request)
+        build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
         waiting = partial(progress.say, "build: waiting for the build of another run")
         with store.lock("workbench", waiting=waiting), disk_errors(build_dir.root):
             build_dir.check_out(tree, progress)
@@ -99,20 +106,19 @@ def build_kernel(
                 missing = lost_options.configure(store, progress, build_dir, tree, stage, log)
                 for reason in missing.values():
                     progress.say(f"build: without {reason}")
-                build_dir.make(stage, log, folder / "include")
+                build_dir.make(stage, log)
             build_dir.keep(tree, key)
             warnings = build_dir.new_warnings(tree)
             for text in warnings:
                 progress.say(f"build: {text}")
-            shutil.copyfile(build_dir.build / BZIMAGE, folder / "bzImage")
-            shutil.copyfile(build_dir.build / "vmlinux", folder / "vmlinux")
-            shutil.copyfile(build_dir.build / ".config", folder / "config")
+            build_dir.collect(folder)
             shutil.copyfile(log, folder / "build.log")
             meta = {
                 "release": release_of(folder / "bzImage"),
                 "compiler": compiler,
                 "warnings": warnings,
                 "missing": missing,
+                "contained": sandbox.current().words,
             }
             write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
 
@@ -137,6 +143,7 @@ def _kernel_of(entry: Path, key: str) -> Kernel:
         compiler=meta["compiler"],
         warnings=tuple(meta["warnings"]),
         missing=meta.get("missing", {}),
+        contained=meta.get("contained", ""),
     )
 
 
@@ -189,10 +196,12 @@ def release_of(bzimage: Path) -> str:
     return release[:64] if release.isprintable() and release else "unknown"
 
 
-def make_lines(store: Store, fragments: Sequence[Path], version: str, headers: Path) -> list[str]:
+def make_lines(store: Store, fragments: Sequence[Path], version: str) -> list[str]:
     """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
     build_dir = BuildDir(store, version, kconfig.fragment_text(kconfig.requested(fragments, version)))
-    return [shlex.join(build_dir.configure_argv()), shlex.join(build_dir.build_argv(headers))]
+    return [
+        shlex.join(build_dir.contained(argv)) for argv in (build_dir.configure_argv(), build_dir.build_argv())
+    ]
 
 
 @contextmanager

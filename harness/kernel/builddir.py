@@ -7,29 +7,36 @@ compiler that only checks for warnings.  Make compiles only the differences to t
 tree and configuration before, and ccache has the objects of earlier ones.  Two
 releases differ in nearly every object, so a change of the release in one source
 folder would compile everything again.  The caller holds the lock ``workbench``.
+
+What make leaves behind is code: it reads its own ``.cmd`` files as makefiles, and takes an object that
+looks new enough for compiled.  So a tree from a mail never builds where another is built.  It has a
+copy of the build folder, for itself alone, and reads the compiled objects in ccache without storing any.
+Everything runs in the sandbox of harness/lib/sandbox.py, and what the harness itself remembers
+stands where no makefile can write.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from harness.kernel import kconfig, kconfig_why
 from harness.kernel.download import require_space
-from harness.kernel.make_output import CONFIGURATION, Output, without_position
+from harness.kernel.make_output import CONFIGURATION, Output
+from harness.kernel.object_warnings import ObjectWarnings
 from harness.kernel.tree import Tree
-from harness.lib import clock, command
+from harness.lib import clock, command, contained, sandbox
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Progress, Stage
+from harness.lib.untrusted_files import copy_file, copy_folder, read_file, remove_folder
 
 # With less free space (bytes) than this, a failed build proves nothing about the tree.
 SPACE_LEFT = 16 << 20
@@ -39,9 +46,17 @@ CCACHE_SIZE = "2G"
 # The source of a release takes 1.5 GB, a build folder 0.3 GB.
 SPACE_FOR_RELEASE = 2 << 30
 
-_WARNINGS = ".patchproof-warnings.json"
-_FRAGMENT = ".patchproof-fragment"
-_HOLDS = ".patchproof-holds"  # the tree and the kernel that a source and a build folder hold
+#: The largest files that are taken from a build, in bytes.
+IMAGE_BYTES = 256 << 20
+VMLINUX_BYTES = 2 << 30
+CONFIG_BYTES = 1 << 20
+HEADER_BYTES = 4 << 20
+
+_FRAGMENT = "fragment"
+_HOLDS = "holds"  # the tree and the kernel that a source and a build folder hold
+_BEGUN = "unfinished"  # there while a build is going, and after it was killed
+_ENDED = "ended"  # its time stamp is that of the last build's end
+_UNTRUSTED = ".untrusted"  # the end of the name of a folder for a tree from a mail
 # Configurations that differ in at most this many options share a folder, where make compiles what depends
 # on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
@@ -74,6 +89,7 @@ def _nearest(root: Path, request: str) -> str:
     others = {
         path.parent.name: _distance(wanted ^ set(path.read_text().splitlines()))
         for path in root.glob(f"build-*/{_FRAGMENT}")
+        if path.parent.suffix != _UNTRUSTED
     }
     name = min(others, key=others.__getitem__, default="")
     return name if name and others[name] <= _NEAR else f"build-{digest(request)[:8]}"
@@ -110,45 +126,47 @@ def _why_not_writable(folder: Path) -> str:
     return ""
 
 
-def make_environment(variables: Mapping[str, str]) -> list[str]:
-    """Return the beginning of a make command: a fixed environment, without the user's but TMPDIR."""
-    environment = {"PATH": command.SYSTEM_PATH, "LC_ALL": "C"}
-    if "TMPDIR" in os.environ:
-        environment["TMPDIR"] = os.environ["TMPDIR"]
-    return [
-        *("env", "-i", *(f"{name}={value}" for name, value in (environment | dict(variables)).items())),
-        # When the harness is killed, make ends, and ends its compilers.
-        *("setpriv", "--pdeathsig", "TERM"),
-    ]
-
-
 class BuildDir:
     """The source folder of a release and one build folder, for a configuration.
 
     ``version`` is that of the kernel ("7.2.6").  ``request`` is the configuration as
     the text of a fragment.  ``build`` is the name of the build folder, by default
     that with the nearest configuration; each build folder belongs to one ``compiler``.
+    ``untrusted`` is the tree from a mail that the folder is made for, if it is.
     """
 
     def __init__(
-        self, store: Store, version: str, request: str, build: str = "", compiler: str = "gcc"
+        self,
+        store: Store,
+        version: str,
+        request: str,
+        build: str = "",
+        compiler: str = "gcc",
+        untrusted: Tree | None = None,
     ) -> None:
         self._workbench = store.root / "workbench"
         # Without symbolic links, so that a moved cache with a link in its place builds incrementally.
         self.root = (self._workbench / kconfig.release_name(version)).resolve()
-        build = build or _nearest(self.root, request)
+        name = build or _nearest(self.root, request)
         self.source = self.root / "src"
-        self.build = self.root / build
+        self._untrusted = untrusted
+        self._trusted_folder = self.root / name
+        self.folder = self.root / (f"{name}{_UNTRUSTED}" if untrusted else name)
+        # A makefile can write to these two alone; the rest of the folder is the harness' own.
+        self.build = self.folder / "out"
+        self._headers = self.folder / "headers"
         self.request = request
-        self._unfinished = self.build / ".patchproof-unfinished"
-        self._ended = self.build / ".patchproof-ended"  # its time stamp is that of the last build's end
+        self._unfinished = self.folder / _BEGUN
+        self._ended = self.folder / _ENDED
         self._clock = clock.offset()
-        self._fragment = self.build / _FRAGMENT
-        self._compiler = self.root / f"{build}.cc"
+        self._fragment = self.folder / _FRAGMENT
+        # One for all folders: with the name of another compiler, make would compile a copied folder again.
+        self._compiler = self.root / f"{Path(compiler).name}.cc"
         self.compiler = compiler
         self._wrapper = _COMPILER.format(compiler=compiler)
         self._ccache = store.root / "ccache"
         self._begun_cold = False
+        self._warnings = ObjectWarnings(self.folder / "warnings.json", self.source)
         # The number of objects that the last cold build compiled, for the progress line.
         self._objects = self.root / "objects"
 
@@ -177,18 +195,22 @@ class BuildDir:
 
     def keep(self, tree: Tree, kernel: str) -> None:
         """Record that the folders hold ``tree``, and everything of the ``kernel`` with this identity."""
-        write_atomically(self.build / _HOLDS, f"{tree.tree_id} {kernel}")
+        write_atomically(self.folder / _HOLDS, f"{tree.tree_id} {kernel}")
 
     def holds(self, tree: Tree, kernel: str) -> bool:
         """Return whether the folders still are as keep() recorded them."""
         try:
-            source, built = (path.read_text() for path in (self._source_holds, self.build / _HOLDS))
+            source, built = (path.read_text() for path in (self._source_holds, self.folder / _HOLDS))
         except OSError:
             return False
         return source == tree.tree_id and built == f"{tree.tree_id} {kernel}"
 
     def prepare(self) -> None:
-        """Make the build folder; first remove it if its build was killed, or the clock set back since."""
+        """Make the build folder; first remove it if its build was killed, or the clock set back since.
+
+        The folder of a tree from a mail is removed as well if another tree was built there, and begins
+        as a copy of the folder that its base is built in.
+        """
         if re.search(r"[\s:]", str(self.root)):
             raise HarnessError(
                 f"The kernel cannot be built in {self.root}: its makefiles do not work below a path "
@@ -198,53 +220,84 @@ class BuildDir:
             # After a clock was set back, a changed source is older than the object of its earlier content.
             # A file that was being written by a killed build may be half a file with a new time stamp.
             # ccache has most objects, so a new build costs little.
-            shutil.rmtree(self.build)
+            remove_folder(self.folder)
+        if self._untrusted is not None:
+            self._begin_untrusted(self._untrusted)
         self.build.mkdir(parents=True, exist_ok=True)
+        self._ccache.mkdir(exist_ok=True)
+        os.utime(self.folder)
+        for old in self.root.glob("*/.config"):  # earlier versions of this program built there
+            remove_folder(old.parent)
         self._remove_oldest()
         write_atomically(self._fragment, self.request)
         if not self._compiler.exists() or self._compiler.read_text() != self._wrapper:
             write_atomically(self._compiler, self._wrapper)
         self._compiler.chmod(0o755)
 
+    def _begin_untrusted(self, tree: Tree) -> None:
+        owner = self.folder / "owner"
+        if owner.is_file() and owner.read_text() == tree.tree_id:
+            return
+        for old in self.root.glob(f"*{_UNTRUSTED}"):  # of any tree from a mail: one is kept
+            remove_folder(old)
+        base = self._trusted_folder
+        spoilt = (base / _BEGUN).exists() or clock.is_from_the_future(base / _ENDED)
+        if (base / "out").is_dir() and not spoilt:
+            self.folder.mkdir()
+            self._unfinished.touch()
+            copied = [base / "out", *base.glob(self._warnings.path.name), *base.glob(_ENDED)]
+            command.run(["cp", "--archive", "--reflink=auto", "--", *map(str, copied), str(self.folder)])
+            self._unfinished.unlink()
+        self.folder.mkdir(exist_ok=True)
+        write_atomically(owner, tree.tree_id)
+
     def _remove_oldest(self) -> None:
         """Remove the build folders whose last use is the longest ago, above _FOLDERS."""
-        for folder in _oldest(self._workbench.glob("*/build-*/"), self.build, _FOLDERS):
-            shutil.rmtree(folder)
+        for folder in _oldest(self._workbench.glob("*/build-*/"), self.folder, _FOLDERS):
+            remove_folder(folder)
 
     def _remove_oldest_releases(self) -> None:
         """Remove what earlier versions of this program left, and the releases above _RELEASES."""
         releases = [path for path in self._workbench.iterdir() if _RELEASE.fullmatch(path.name)]
         for path in {*self._workbench.iterdir()} - {*releases}:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove_folder(path)
         for folder in _oldest(releases, self.root, _RELEASES):
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
     def configure_argv(self) -> list[str]:
-        """Return the command that sets every option to no except those of the fragment."""
-        return self._make({"KCONFIG_ALLCONFIG": str(self._fragment)}, "allnoconfig")
+        """Return the make command that sets every option to no except those of the fragment."""
+        return self._make(f"KCONFIG_ALLCONFIG={self._fragment}", "allnoconfig")
 
-    def build_argv(self, headers: Path) -> list[str]:
-        """Return the command that builds the image and installs ``linux/`` into the folder ``headers``.
+    def build_argv(self) -> list[str]:
+        """Return the make command that builds the image and installs the headers.
 
         If the kernel has modules, it also makes the table of symbols that a module is linked with.
         """
         modules = ["modules"] if self._has_modules() else []
         targets = ["bzImage", *modules, "headers_install"]
-        return self._make({}, *_AT_ONCE, *targets, f"INSTALL_HDR_PATH={headers.parent}")
+        return self._make(*_AT_ONCE, *targets, f"INSTALL_HDR_PATH={self._headers}")
 
     def _has_modules(self) -> bool:
         """Return whether the configuration, or before there is one the request, has modules."""
-        config = self.build / ".config"
-        text = config.read_text() if config.exists() else self.request
+        exists = os.path.lexists(self.build / ".config")
+        text = self._config() if exists else self.request
         return kconfig.values(text).get("MODULES") == "y"
 
-    def module_argv(self, source: Path, output: Path) -> list[str]:
-        """Return the command that builds the module of the folder ``source`` in the folder ``output``."""
-        return self._make({}, *_AT_ONCE, f"M={source}", f"MO={output}", "modules")
+    def _config(self) -> str:
+        """Return the text of ``.config``.  Raises BuildError if make left no such file."""
+        return read_file(self.build, ".config", CONFIG_BYTES).decode(errors="replace")
 
-    def _make(self, extra: dict[str, str], *arguments: str) -> list[str]:
-        """Return a make command in a fixed environment, without the user's variables but TMPDIR."""
-        environment = {
+    def _make(self, *arguments: str) -> list[str]:
+        return [
+            *("make", "-C", str(self.source), f"O={self.build}", "ARCH=x86_64", f"CC={self._compiler}"),
+            *("LOCALVERSION=", "--no-print-directory", *arguments),
+        ]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of make.  A tree from a mail takes objects from ccache and stores none."""
+        reading = {"CCACHE_READONLY": "1", "CCACHE_TEMPDIR": "/tmp", "CCACHE_NOSTATS": "1"}  # noqa: S108
+        return {
             "CCACHE_DIR": str(self._ccache),
             "CCACHE_MAXSIZE": CCACHE_SIZE,
             "CCACHE_DEPEND": "1",
@@ -252,12 +305,21 @@ class BuildDir:
             "KBUILD_BUILD_USER": "patchproof",
             "KBUILD_BUILD_HOST": "patchproof",
             "KBUILD_BUILD_VERSION": "1",
+            **(reading if self._untrusted is not None else {}),
         }
-        return [
-            *make_environment(environment | extra),
-            *("make", "-C", str(self.source), f"O={self.build}", "ARCH=x86_64", f"CC={self._compiler}"),
-            *("LOCALVERSION=", "--no-print-directory", *arguments),
-        ]
+
+    def contained(
+        self, argv: Sequence[str], read: Sequence[Path] = (), write: Sequence[Path] = ()
+    ) -> list[str]:
+        """Return a command in the sandbox of a build here, which also has the given folders."""
+        seen, changed = self._mounts(read, write)
+        return sandbox.contained(argv, environment=self.environment, read=seen, write=changed)
+
+    def _mounts(self, read: Sequence[Path], write: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+        seen = [self.source, self._compiler, self._fragment, *read]
+        changed = [self.build, *write]
+        (seen if self._untrusted is not None else changed).append(self._ccache)
+        return seen, changed
 
     def configure(self, stage: Stage, log: Path) -> dict[str, str]:
         """Begin a build, which the caller ends: write ``.config``, and return the options that it lacks.
@@ -270,14 +332,14 @@ class BuildDir:
         self._begun_cold = cold
         self._unfinished.touch()
         self._clock = clock.offset()
-        (self.build / _HOLDS).unlink(missing_ok=True)
+        (self.folder / _HOLDS).unlink(missing_ok=True)
         try:
             self._run(self.configure_argv(), "configuration of the kernel", stage, log)
         except BuildError:
             self.end()  # make ended by itself and removed unfinished files
             raise
         asked = kconfig.values(self.request)
-        got = kconfig.values((self.build / ".config").read_text())
+        got = kconfig.values(self._config())
         lost = kconfig.dropped(asked, got)
         options = kconfig_why.Options(self.source) if lost else None
         return {
@@ -292,11 +354,15 @@ class BuildDir:
         self._ended.touch()
         self._unfinished.unlink(missing_ok=True)
 
-    def make(self, stage: Stage, log: Path, headers: Path) -> None:
-        """Build what is configured; ``headers`` then holds ``linux/``.  Raises the errors of configure()."""
+    def make(self, stage: Stage, log: Path) -> None:
+        """Build what is configured.  Raises the errors of configure()."""
         cold = self._begun_cold
+        remove_folder(self._headers)
+        self._headers.mkdir()
         try:
-            output = self._run(self.build_argv(headers), "build of the kernel", stage, log, cold=cold)
+            output = self._run(
+                self.build_argv(), "build of the kernel", stage, log, write=[self._headers], cold=cold
+            )
         except BuildError:
             self.end()
             raise
@@ -305,8 +371,22 @@ class BuildDir:
         self.end()
 
     def make_module(self, stage: Stage, log: Path, source: Path, output: Path) -> None:
-        """Build a module against the kernel that was made here.  Raises the errors of configure()."""
-        self._run(self.module_argv(source, output), "build of the test importer", stage, log)
+        """Build the module of the folder ``source`` in the folder ``output``, for the kernel made here.
+
+        Raises the errors of configure().
+        """
+        argv = self._make(*_AT_ONCE, f"M={source}", f"MO={output}", "modules")
+        self._run(argv, "build of the test importer", stage, log, read=[source], write=[output])
+
+    def collect(self, folder: Path) -> None:
+        """Copy what was built into ``folder``: bzImage, vmlinux, config and include/.
+
+        Raises BuildError for anything that is no file of a possible size.
+        """
+        copy_file(self.build, BZIMAGE, folder / "bzImage", IMAGE_BYTES)
+        copy_file(self.build, "vmlinux", folder / "vmlinux", VMLINUX_BYTES)
+        copy_file(self.build, ".config", folder / "config", CONFIG_BYTES)
+        copy_folder(self._headers / "include", folder / "include", HEADER_BYTES)
 
     def all_warnings(
         self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path
@@ -315,10 +395,10 @@ class BuildDir:
 
         The build folder is configured.  Raises the errors of configure().
         """
-        for folder in folders:
-            for old in (self.build / folder).rglob("*.o"):
-                old.unlink()
-        argv = self._make({}, *_AT_ONCE, *arguments, *folders)
+        objects = ["find", *folders, "-name", "*.o", "-delete"]
+        with contextlib.suppress(CommandError):  # of a folder that is not there yet
+            contained.run(objects, write=[self.build], folder=self.build, log=log)
+        argv = self._make(*_AT_ONCE, *arguments, *folders)
         try:
             output = self._run(argv, "compilation", stage, log)
         except BuildError:
@@ -328,23 +408,20 @@ class BuildDir:
         return list(dict.fromkeys(line for lines in output.warnings.values() for line in lines))
 
     def new_warnings(self, tree: Tree) -> list[str]:
-        """Return the warnings of the tree just built that its base, as last built here, does not have.
+        """Return the warnings of the tree just built that its base, as last built here, does not have."""
+        return self._warnings.new(tree, self.request)
 
-        A tree without patches has none; its warnings become those of the base.
-        """
-        state = self._state()
-        lines = list(dict.fromkeys(line for lines in state["now"].values() for line in lines))
-        base = {"commit": tree.base.commit, "config": digest(self.request)}
-        if tree.series is None or not tree.series.patches:
-            state["base"] = {**base, "lines": lines}
-            write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
-            return []
-        old = {
-            without_position(line) for line in state["base"]["lines"] if state["base"].items() >= base.items()
-        }
-        return [line for line in lines if without_position(line) not in old]
-
-    def _run(self, argv: list[str], what: str, stage: Stage, log: Path, *, cold: bool = False) -> Output:
+    def _run(
+        self,
+        argv: list[str],
+        what: str,
+        stage: Stage,
+        log: Path,
+        *,
+        read: Sequence[Path] = (),
+        write: Sequence[Path] = (),
+        cold: bool = False,
+    ) -> Output:
         # Each configuration tells all warnings of kconfig anew.
         warnings: dict[str, list[str]] = {CONFIGURATION: []} if argv == self.configure_argv() else {}
         output = Output(self.source, warnings=warnings)
@@ -354,8 +431,9 @@ class BuildDir:
             if step := output.line(text):
                 stage.update(f"{step} ({output.steps}{total})")
 
+        seen, changed = self._mounts(read, write)
         try:
-            command.run(argv, log=log, line=line)
+            contained.run(argv, environment=self.environment, read=seen, write=changed, log=log, line=line)
         except CommandError as error:
             failure = output.failure(error, what)
             if isinstance(failure, BuildError) and (reason := _why_not_writable(self.build)):
@@ -368,25 +446,5 @@ class BuildDir:
                 ) from error
             raise failure from error
         finally:
-            self._keep_warnings(output)
+            self._warnings.keep(output.warnings)
         return output
-
-    def _state(self) -> dict[str, Any]:
-        try:
-            state = json.loads((self.build / _WARNINGS).read_text())
-        except FileNotFoundError:
-            state = {"now": {}, "base": {"lines": []}}
-        return cast(dict[str, Any], state)
-
-    def _keep_warnings(self, output: Output) -> None:
-        """Store the warnings of each object, until the object is compiled again or its source is gone."""
-        state = self._state()
-        state["now"] = {
-            target: lines
-            for target, lines in {**state["now"], **output.warnings}.items()
-            if lines and (target in output.warnings or target == CONFIGURATION or self._has_source(target))
-        }
-        write_atomically(self.build / _WARNINGS, json.dumps(state, indent=1))
-
-    def _has_source(self, target: str) -> bool:
-        return any((self.source / target).with_suffix(suffix).exists() for suffix in (".c", ".S"))

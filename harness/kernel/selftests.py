@@ -7,9 +7,7 @@ kernel, this runs makefiles of the series on the host.
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,16 +16,17 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from harness.kernel.build import disk_errors
-from harness.kernel.builddir import make_environment, toolchain
+from harness.kernel.builddir import toolchain
 from harness.kernel.make_output import Output
 from harness.kernel.tree import Tree
-from harness.lib import command, git
+from harness.lib import command, contained, git
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.lib.text import printable
+from harness.lib.untrusted_files import copy_file
 
 SELFTESTS = PurePosixPath("tools/testing/selftests")
 RECIPE = "1"  # a part of every key
@@ -152,7 +151,8 @@ class _Copy:
         if not listed and not (directory / f"{target}.c").is_file():
             raise NoProgramError(f"{SELFTESTS / makefile} of this tree has no program {target}.")
         self._make(directory, wanted, [str(directory / target) if listed else target], f"build of {path}")
-        _copy_program(directory / target, folder / _PROGRAM, wanted.path)
+        copy_file(directory, target, folder / _PROGRAM, MAX_BYTES)
+        (folder / _PROGRAM).chmod(0o755)
 
     def _has_makefile(self, folder: PurePosixPath) -> bool:
         return folder.parts != () and (self._top / SELFTESTS / folder / "Makefile").is_file()
@@ -182,34 +182,23 @@ class _Copy:
 
         compiler = " ".join(filter(None, ("gcc -static", wanted.flags)))
         argv = [
-            *make_environment({"HOME": str(self._top)}),
             *("timeout", "--kill-after=5", str(SECONDS)),
             *("make", "-C", str(directory), "--output-sync=target", "--no-print-directory"),
             *(f"OUTPUT={directory}", f"KHDR_INCLUDES=-isystem {self._headers}", "ARCH=x86_64"),
             *(f"CC={compiler}", *arguments),
         ]
         try:
-            return command.run(argv, log=self._log, line=line)
+            return contained.run(
+                argv,
+                environment={"HOME": str(self._top)},
+                read=[self._headers],
+                write=[self._top],
+                log=self._log,
+                line=line,
+            )
         except CommandError as error:
             if error.returncode in (124, 137):
                 raise BuildError(
                     f"The {what} did not end within {SECONDS} s.", log=self._log, tail=error.tail
                 ) from error
             raise output.failure(error, what) from error
-
-
-def _copy_program(made: Path, target: Path, name: str) -> None:
-    """Copy the program that a makefile has made.  Raises BuildError for anything but a file of its own."""
-    try:
-        descriptor = os.open(made, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise BuildError(
-            f"The build of {name} succeeded and left no such program ({error.strerror})."
-        ) from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-        os.close(descriptor)
-        raise BuildError(f"The build of {name} left something else than a program of at most 64 MiB.")
-    with os.fdopen(descriptor, "rb") as stream, target.open("wb") as copy:
-        shutil.copyfileobj(stream, copy)
-    target.chmod(0o755)

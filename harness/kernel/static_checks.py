@@ -13,7 +13,7 @@ from harness.kernel import lost_options
 from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import without_position
 from harness.kernel.tree import Tree
-from harness.lib import command, git, text
+from harness.lib import command, contained, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import HarnessError
@@ -92,7 +92,14 @@ class WarningCheck:
 
         def make(folder: Path) -> None:
             compiler = program if tool.compiles else "gcc"
-            build_dir = BuildDir(self.store, tree.base.version, self.request, f"check-{tool.name}", compiler)
+            build_dir = BuildDir(
+                self.store,
+                tree.base.version,
+                self.request,
+                f"check-{tool.name}",
+                compiler,
+                untrusted=tree.untrusted,
+            )
             with self.store.lock("workbench"):
                 build_dir.check_out(tree, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
@@ -117,10 +124,12 @@ def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
     output.unlink(missing_ok=True)
     argv = ["perl", str(source / "scripts" / "checkpatch.pl"), f"--root={source}"]
     # Neither ~/.checkpatch.conf nor the configuration of git, which checkpatch calls.
-    env = git.environment(git.NO_REPOSITORY, more={"HOME": str(folder)})
+    settings = git.environment(git.NO_REPOSITORY, more={"HOME": str(folder)})
+    env = {name: value for name, value in settings.items() if value is not None}
     options = ("--strict", "--terse", "--no-summary", "--color=never")
     try:
-        command.run([*argv, *options, str(mail)], cwd=source, env=env, log=output)
+        words = [*argv, *options, str(mail)]
+        contained.run(words, environment=env, read=[source, mail], folder=source, log=output)
     except CommandError as error:
         if error.returncode != 1:  # 1: checkpatch has warnings
             raise

@@ -35,6 +35,11 @@ class Tree:
     base: Base
     series: Series | None
 
+    @property
+    def untrusted(self) -> Tree | None:
+        """The tree itself if its patches came in a mail, which anybody can write; else None."""
+        return self if self.series is not None and self.series.untrusted and self.series.patches else None
+
     def content(self, path: str) -> bytes:
         """Return the content of the file ``path`` in the tree.  Raises CommandError if there is none."""
         return git.query(["show", f"{self.commit}:{path}"], env=git.environment(self.repository))

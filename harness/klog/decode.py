@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.lib import command
+from harness.lib import contained
 from harness.lib.errors import PatchproofError
 
 # decode_stacktrace.sh, and the script that it calls for the line `Code:`.
@@ -27,12 +27,12 @@ def add_source_lines(text: str, vmlinux: Path | None, content: Callable[[str], b
 
     ``content`` returns a file of the kernel's tree by its path in the tree.  ``content``
     and ``vmlinux`` are None for a kernel that was built elsewhere.  The scripts come from
-    the tree under test, which is trusted with them as with its makefiles.
+    the tree under test, so they run contained, as its makefiles do.
     """
     if vmlinux is None or content is None:
         return _not_decoded(text, "the kernel was built elsewhere, and its vmlinux is not known")
     try:
-        if ".debug_line" not in command.run(["readelf", "-WS", str(vmlinux)]):
+        if ".debug_line" not in contained.run(["readelf", "-WS", str(vmlinux)], read=[vmlinux]):
             return _not_decoded(text, NO_LINES)
         with tempfile.TemporaryDirectory(prefix="patchproof-stack-") as folder:
             for name in SCRIPTS:
@@ -41,7 +41,8 @@ def add_source_lines(text: str, vmlinux: Path | None, content: Callable[[str], b
                 path.write_bytes(content(name))
                 path.chmod(0o755)
             program = ["bash", str(Path(folder, SCRIPTS[0])), str(vmlinux), "auto"]
-            lines = command.run(program, stdin=f"{text}\n".encode(errors="replace"))
+            seen = [vmlinux, Path(folder)]
+            lines = contained.run(program, read=seen, stdin=f"{text}\n".encode(errors="replace"))
     except PatchproofError as error:
         return _not_decoded(text, error.message)
     return f"# decoded by {SCRIPTS[0]} of the tree under test\n{lines.rstrip()}\n"

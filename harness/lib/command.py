@@ -11,7 +11,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from harness.lib.errors import HarnessError
 
@@ -23,6 +23,20 @@ POLL_SECONDS = 1.0
 #: change the configuration: Kconfig looks for rustc, and stores its version.
 SYSTEM_PATH = "/usr/bin:/bin"
 _CHUNK = 65536  # bytes
+_LINE_BYTES = 1 << 20  # of the longest line; a longer one is passed on in parts
+
+
+class Watch(Protocol):
+    """Limits of a program, which end it by an exception: harness/lib/build_limits.py has those of a build."""
+
+    #: The longest time between two calls of look(), in seconds.
+    interval: float
+
+    def heard(self, count: int) -> None:
+        """Count ``count`` bytes of output."""
+
+    def look(self, pid: int) -> None:
+        """Look at the program with this process id."""
 
 
 class CommandError(HarnessError):
@@ -57,6 +71,8 @@ def run(
     env: Mapping[str, str | None] | None = None,
     stdin: bytes | None = None,
     line: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
+    shown: Sequence[str] | None = None,
 ) -> str:
     """Run ``argv`` to its end and return its standard output and error, mixed.
 
@@ -64,6 +80,8 @@ def run(
     line.  ``env`` is added to the environment; None removes a variable.  The program
     runs in a process group of its own.  If an exception leaves this call (Ctrl-C
     included), the whole group is ended, so that no make or gcc keeps running.
+    ``watch`` bounds the program by such exceptions.  ``shown`` is the part of
+    ``argv`` that an error names and the log begins with.
 
     Raises CommandError if the program fails, and HarnessError if it is not installed
     or the log cannot be written.
@@ -71,7 +89,9 @@ def run(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     output: list[str] = []
     with _log(log) as write:
-        write(f"$ {shlex.join(argv)}\n".encode())
+        write(f"$ {shlex.join(shown or argv)}\n".encode())
+        if shown is not None:
+            write(f"# run as: {shlex.join(argv)}\n".encode())
         merged = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
         try:
             process = subprocess.Popen(
@@ -95,8 +115,7 @@ def run(
                     process.stdin.close()
                 except BrokenPipeError:
                     pass  # the program has ended; its exit status reports the cause
-            assert process.stdout is not None
-            for raw in _lines(process.stdout):
+            for raw in _lines(process, watch):
                 write(raw)
                 text = raw.decode(errors="replace").rstrip("\n")
                 tail.append(text)
@@ -108,27 +127,36 @@ def run(
             end_group(process)
             raise
     if returncode != 0:
-        raise CommandError(argv, returncode, log, "\n".join(tail))
+        raise CommandError(shown or argv, returncode, log, "\n".join(tail))
     return "\n".join(output)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of ``stream`` as they come, each with its newline.
+def _lines(process: subprocess.Popen[bytes], watch: Watch | None) -> Iterator[bytes]:
+    """Yield the lines that a program prints as they come, each with its newline.
 
     A signal that arrives just before a read does not interrupt that read, and its
     Python handler runs only when the read returns.  So no wait is longer than
-    WAKE_SECONDS.
+    POLL_SECONDS.
     """
+    stream = process.stdout
+    assert stream is not None
+    seconds = POLL_SECONDS if watch is None else min(POLL_SECONDS, watch.interval)
     poll = select.poll()
     poll.register(stream, select.POLLIN)
     rest = b""
     while True:
-        if not poll.poll(POLL_SECONDS * 1000):
+        if watch is not None:
+            watch.look(process.pid)
+        if not poll.poll(seconds * 1000):
             continue
         data = os.read(stream.fileno(), _CHUNK)
         if not data:
             break
+        if watch is not None:
+            watch.heard(len(data))
         *whole, rest = (rest + data).split(b"\n")
+        if len(rest) > _LINE_BYTES:
+            whole, rest = [*whole, rest], b""
         yield from (line + b"\n" for line in whole)
     if rest:
         yield rest

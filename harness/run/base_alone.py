@@ -76,7 +76,14 @@ class Question:
         # A name without a slash is looked up in PATH; another is relative to the user's directory.
         qemu = str(Path(asked.qemu).absolute()) if "/" in asked.qemu else asked.qemu
         kconfig = tuple(path.absolute() for path in asked.kconfig)
-        request = Request(kconfig=kconfig, accel=asked.accel, qemu=qemu, results=folder, no_base=True)
+        request = Request(
+            kconfig=kconfig,
+            accel=asked.accel,
+            sandbox=asked.sandbox,
+            qemu=qemu,
+            results=folder,
+            no_base=True,
+        )
         return cls(base, request, tuple(scenarios), tuple(selftests))
 
     def write(self, path: Path) -> None:
@@ -86,6 +93,7 @@ class Question:
             "base": _members(self.base),
             "kconfig": [str(one) for one in asked.kconfig],
             "accel": asked.accel,
+            "sandbox": asked.sandbox,
             "qemu": asked.qemu,
             "results": str(asked.results),
             "scenarios": self.scenarios,
@@ -101,6 +109,7 @@ class Question:
             request = Request(
                 kconfig=tuple(Path(one) for one in content["kconfig"]),
                 accel=content["accel"],
+                sandbox=content["sandbox"],
                 qemu=content["qemu"],
                 results=Path(content["results"]),
                 no_base=True,

@@ -16,11 +16,12 @@ from pathlib import Path
 from harness.actor.build import build_actor
 from harness.kernel import module
 from harness.kernel.build import Kernel
-from harness.lib import command, git
+from harness.lib import contained, git
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
 from harness.lib.files import write_atomically
 from harness.lib.host import host_errors
+from harness.lib.untrusted_files import read_file
 from harness.run import kit_text
 from harness.run.claim import Claim
 from harness.verdict.record import Result
@@ -128,9 +129,9 @@ def _lines(lines: list[str] | tuple[str, ...]) -> bytes:
 def _stripped(program: Path) -> bytes:
     """Return a program without its symbols."""
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / program.name
-        command.run(["strip", "-o", str(copy), str(program)])
-        return copy.read_bytes()
+        argv = ["strip", "-o", str(Path(folder) / program.name), str(program)]
+        contained.run(argv, read=[program], write=[Path(folder)])
+        return read_file(Path(folder), program.name, program.stat().st_size)
 
 
 def _importer(store: Store, kernel: Kernel) -> bytes:

@@ -11,7 +11,7 @@ from harness.kernel import base_choice, kconfig
 from harness.kernel.base import Base
 from harness.kernel.build import release_of
 from harness.kernel.checkout import kernel_version
-from harness.lib import paths
+from harness.lib import paths, sandbox
 from harness.lib.errors import ApplyError, UsageError
 from harness.lib.paths import KCONFIG
 from harness.lib.shard import Shard
@@ -44,6 +44,7 @@ class Request:
     headers: Path | None = None
     kconfig: tuple[Path, ...] = ()
     accel: str = "auto"
+    sandbox: str = sandbox.AUTO
     qemu: str = "qemu-system-x86_64"
     results: Path = Path("results")
     junit: Path | None = None

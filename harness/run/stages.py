@@ -22,6 +22,7 @@ from harness.kernel.choice import choose as choose_dialect
 from harness.kernel.dialect import Interfaces
 from harness.kernel.fetch import fetch_base
 from harness.kernel.tree import Tree
+from harness.lib import sandbox
 from harness.lib.cache import CACHE_VARIABLE, Store
 from harness.lib.errors import BootError, HarnessError, PatchproofError, UsageError
 from harness.lib.files import digest
@@ -130,8 +131,10 @@ class Stages:
 
     def _kernel(self) -> tuple[Kernel, Tree | None]:
         """Build the kernel under test, or take the prebuilt one.  Raises the errors of prepare()."""
+        self._tell_sandbox()
         tested, tree = self._build()
         self._results.write_run(
+            kernel_built=tested.contained,
             kernel_release=tested.release,
             kernel=tested.identity,
             compiler=tested.compiler,
@@ -145,6 +148,16 @@ class Stages:
             (self._results.dir / ".config").write_bytes(content)
             self._results.write_run(config_digest=digest(content))
         return tested, tree
+
+    def _tell_sandbox(self) -> None:
+        """Say and record what contains the programs that the tree under test makes the host run."""
+        used = sandbox.current()
+        self._results.write_run(sandbox="on" if used.on else "off", sandbox_reason=used.reason)
+        self._progress.say(f"sandbox: builds are {used.words}")
+        if not used.on and self._series.untrusted:
+            self._journal.note(
+                f"The series came in a mail, and what it makes the host run was not contained: {used.reason}."
+            )
 
     def _prepare(self, machines: Machines, layout: Layout) -> None:
         series = self._series

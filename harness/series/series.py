@@ -65,6 +65,7 @@ class Series:
     bases: Mapping[str, Series] = field(default_factory=dict)
     selftest: selftest.Table = field(default_factory=selftest.Table)
     cover: Mail | None = None
+    untrusted: bool = False
 
     @property
     def digest(self) -> str:
@@ -224,6 +225,7 @@ def of_mails(
         posting=_posting(chosen.cover, chosen.patches, known, (*notes, *chosen.notes)),
         selftest=known.selftest,
         cover=chosen.cover,
+        untrusted=True,
     )
 
 
