@@ -199,9 +199,7 @@ def release_of(bzimage: Path) -> str:
 def make_lines(store: Store, fragments: Sequence[Path], version: str) -> list[str]:
     """Return the commands that configure and build, quoted for a shell (for ``--dry-run``)."""
     build_dir = BuildDir(store, version, kconfig.fragment_text(kconfig.requested(fragments, version)))
-    return [
-        shlex.join(build_dir.contained(argv)) for argv in (build_dir.configure_argv(), build_dir.build_argv())
-    ]
+    return [shlex.join(argv) for argv in build_dir.command_lines()]
 
 
 @contextmanager

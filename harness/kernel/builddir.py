@@ -308,12 +308,13 @@ class BuildDir:
             **(reading if self._untrusted is not None else {}),
         }
 
-    def contained(
-        self, argv: Sequence[str], read: Sequence[Path] = (), write: Sequence[Path] = ()
-    ) -> list[str]:
-        """Return a command in the sandbox of a build here, which also has the given folders."""
-        seen, changed = self._mounts(read, write)
-        return sandbox.contained(argv, environment=self.environment, read=seen, write=changed)
+    def command_lines(self) -> list[list[str]]:
+        """Return the commands that configure and build, with the sandbox that they run in."""
+        lines = []
+        for argv, more in ((self.configure_argv(), []), (self.build_argv(), [self._headers])):
+            seen, changed = self._mounts([], more)
+            lines.append(sandbox.contained(argv, environment=self.environment, read=seen, write=changed))
+        return lines
 
     def _mounts(self, read: Sequence[Path], write: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         seen = [self.source, self._compiler, self._fragment, *read]
