@@ -292,12 +292,20 @@ def test_damaged_verdict_is_none(store: Store, content: bytes) -> None:
 
 def test_question_survives_its_file(tmp_path: Path, store: Store) -> None:
     base = fetch_base(store, Progress(store, io.StringIO()), "", make_checkout(tmp_path / "linux"))
-    asked = Request(series="x", kconfig=(Path("my.config"),), accel="tcg", qemu="./qemu", keep_vm=True)
+    asked = Request(
+        series="x",
+        kconfig=(Path("my.config"),),
+        accel="tcg",
+        qemu="./qemu",
+        keep_vm=True,
+        no_give_up=True,
+    )
     question = Question.of(base, asked, tmp_path / "base", [ONE, TWO])
     question.write(tmp_path / "question.json")
     assert Question.read(tmp_path / "question.json") == question
     assert question.request.qemu == str(Path("qemu").absolute())
     assert question.request.kconfig == (Path("my.config").absolute(),)
+    assert question.request.no_give_up
     assert not question.request.keep_vm
     assert question.run_input().series.patches == ()
 

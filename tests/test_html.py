@@ -134,6 +134,18 @@ def test_page_of_a_harness_error_is_open(run: Run) -> None:
     assert "1 fault of the harness or the machine" in text_of(page)
 
 
+def test_page_of_a_run_that_gave_up_is_open(run: Run) -> None:
+    run.begin()
+    run.end(run.revoke, Verdict.CONFORMS)
+    for entry in (run.map, run.told):
+        run.journal.started(entry.id)
+        run.journal.not_reached(entry.id, "Given up, as machines were lost.")
+    page = run.finish()
+    assert tone(page) == "open"
+    said = "No verdict on the whole: the run did not reach 2 tests. Given up, as machines were lost."
+    assert said in text_of(page)
+
+
 def test_page_of_a_run_without_verdict_is_open(run: Run) -> None:
     run.begin()
     for entry in (run.revoke, run.map, run.told):

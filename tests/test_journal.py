@@ -354,6 +354,21 @@ def test_interrupted_scenario_is_a_harness_error(journal: JournalWriter) -> None
     assert result_of(journal.directory, TWO).reason == "The run was interrupted (SIGINT) before it."
 
 
+def test_scenario_given_up_is_not_reached(journal: JournalWriter) -> None:
+    journal.started(ONE.id)
+    journal.not_reached(ONE.id, "Given up, as machines were lost.")
+    journal.run_ended()
+    result = result_of(journal.directory, ONE)
+    assert (result.verdict, result.reason) == (Verdict.NOT_REACHED, "Given up, as machines were lost.")
+    assert read(journal.directory).exit_code == ExitCode.HARNESS
+    journal.unlock()
+    again = resumed(journal)
+    again.started(ONE.id)
+    again.ended(ONE.id, Verdict.CONFORMS)
+    assert result_of(again.directory, ONE).verdict is Verdict.CONFORMS
+    assert not read(again.directory).damage
+
+
 # Contradictions
 
 STARTED = '{"event": "started", "id": "build", "verdict": "harness-error"}'
@@ -382,6 +397,11 @@ ENDED = '{"event": "ended", "id": "build", "verdict": "conforms", "duration": 1}
             [STARTED, '{"event": "run-started", "resumed": true}', ENDED],
             "build",
             "ended without having started",
+        ),
+        (
+            [STARTED, ENDED, '{"event": "not-reached", "id": "build"}'],
+            "build",
+            "it was not reached after it had ended",
         ),
         (['{"event": "run-started"}'], "events.jsonl", "line 2 holds an event that does not belong there"),
     ],

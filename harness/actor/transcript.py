@@ -66,15 +66,26 @@ def forget_operation() -> None:
     _RECENT.set(())
 
 
+class Observer(Protocol):
+    """The observer of a scenario's operations and steps, while it does them."""
+
+    def begins(self, line: str) -> None:
+        """Take in an operation or a step before it is done; may raise."""
+
+    def replied(self, reply: str) -> None:
+        """Take in the reply to the latest one."""
+
+
 class Transcript:
     """The steps of a scenario and their replies, written line by line (probes/PROTOCOL.md, "Transcripts").
 
     The file is made by the first step.  ``refused`` are the operations of the series' interface
-    that the kernel refused, in order.
+    that the kernel refused, in order.  ``observer``, if not None, is told of each step before it is done.
     """
 
-    def __init__(self, path: Path, title: str = "") -> None:
+    def __init__(self, path: Path, title: str = "", observer: Observer | None = None) -> None:
         self.path = path
+        self._observer = observer
         self.refused: dict[str, None] = {}
         self._stream: TextIO | None = None
         self._lines = 0
@@ -145,6 +156,8 @@ class Transcript:
                 "actor answers with so much is not judged."
             )
         self._line(text)
+        if self._observer is not None:
+            self._observer.replied(text)
         _LATEST.set(self._scene.end(text))
         recent = (*recent_operations()[1 - _KEPT :], latest_operation())
         while len(recent) > 1 and sum(len(one.reply) for one in recent) > _KEPT_LENGTH:
@@ -180,6 +193,8 @@ class Transcript:
 
     def _begin(self, mark: str, line: str, actor: int = 0) -> None:
         text = _plain(line)
+        if self._observer is not None:
+            self._observer.begins(text)
         self._line(mark + text)
         _LATEST.set(self._scene.begin(text, self._lines, actor))
 

@@ -378,6 +378,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "compared)",
     )
     parser.add_argument(
+        "--no-give-up",
+        action="store_true",
+        help="run every scenario, even after three machines in a row were lost to one cause; by default "
+        "those that are about to do the same are then not-reached",
+    )
+    parser.add_argument(
         "--selftests",
         choices=selftest.CHOICES,
         help="the kernel's own test programs to run after the scenarios: those that the series changes "

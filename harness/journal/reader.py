@@ -156,7 +156,12 @@ class _Join:
 
     def _not_reached(self, event: dict[str, Any]) -> None:
         entry_id = self._entry_id(event)
-        self.results[entry_id] = replace(self.results[entry_id], reason=str(event.get("reason", "")))
+        if self.results[entry_id].ended:
+            self.fault(entry_id, "it was not reached after it had ended")
+        self.open.discard(entry_id)
+        self.results[entry_id] = Result(
+            self.results[entry_id].entry, reason=str(event.get("reason", "")) or "No reason was given."
+        )
 
     def _shard_ended(self) -> None:
         """End a part of the run that another machine ran; its interruption is not that of the whole."""

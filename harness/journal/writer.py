@@ -25,7 +25,7 @@ event              further members
 ``compared``       ``id``, ``base``: the members of a BaseAnswer, the result on the base alone
 ``note``           ``text``
 ``interrupted``    ``reason``
-``not-reached``    ``id``, ``reason``: why merge() has no verdict of an entry
+``not-reached``    ``id``, ``reason``: why an entry has no verdict, also one that has started
 ``shard-ended``    ``shard`` (``2/4``), ``run`` (its name): merge() ends each shard's events with it
 ``run-ended``
 =================  ===========================================================
@@ -198,6 +198,10 @@ class JournalWriter:
             event["deviation"] = deviation.members()
         self._write("ended", **event)
         return verdict
+
+    def not_reached(self, entry_id: str, reason: str) -> None:
+        """Record that an entry, which may have started, gets no verdict; a resumed run runs it again."""
+        self._write("not-reached", id=entry_id, reason=_shortened(reason))
 
     @contextmanager
     def stage(self, entry_id: str) -> Iterator[None]:

@@ -6,7 +6,13 @@ import pytest
 
 from harness.actor.actor import NotOfferedError
 from harness.plugin.assertion import mismatch_of
-from harness.run.error_to_verdict import NotApplicableError, Observation, Phase, first_line
+from harness.run.error_to_verdict import (
+    NotApplicableError,
+    NotReachedError,
+    Observation,
+    Phase,
+    first_line,
+)
 from harness.run.scenario import ScenarioRun
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Verdict
@@ -41,7 +47,7 @@ def observe(
             report.outcome = "skipped"
             label = "expected" if scenario.entry.binding else "finding"
             report.wasxfail = f"{label}: {first_line(observation.reason)}"
-        elif isinstance(error, NotOfferedError):
+        elif isinstance(error, (NotOfferedError, NotReachedError)):
             report.outcome = "skipped"
             report.longrepr = (str(item.path), item.location[1] or 0, f"Skipped: {observation.reason}")
     elif phase is Phase.CALL and scenario.entry.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:

@@ -84,10 +84,9 @@ def _row(result: Result, plain: Callable[[str], str]) -> Row:
     elif result.as_expected and verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
         word += " (expected)"
         remarks = _first_lines(result.reason)
-    elif verdict is Verdict.NOT_APPLICABLE:
+    elif verdict in (Verdict.NOT_APPLICABLE, Verdict.NOT_REACHED):
         remarks = _first_lines(result.reason)
-    elif not result.as_expected and verdict is not Verdict.NOT_REACHED:
-        # All entries that were not reached have one reason, which stands at the stage that failed.
+    elif not result.as_expected:
         remarks = [one_line(entry.id)] if scenario and entry.title else []
         if entry.expected is not Verdict.CONFORMS:
             remarks.append(f"expected: {entry.expected}")

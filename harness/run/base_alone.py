@@ -83,6 +83,7 @@ class Question:
             qemu=qemu,
             results=folder,
             no_base=True,
+            no_give_up=asked.no_give_up,
         )
         return cls(base, request, tuple(scenarios), tuple(selftests))
 
@@ -96,6 +97,7 @@ class Question:
             "sandbox": asked.sandbox,
             "qemu": asked.qemu,
             "results": str(asked.results),
+            "no_give_up": asked.no_give_up,
             "scenarios": self.scenarios,
             "selftests": [asdict(one) for one in self.selftests],
         }
@@ -113,6 +115,7 @@ class Question:
                 qemu=content["qemu"],
                 results=Path(content["results"]),
                 no_base=True,
+                no_give_up=bool(content["no_give_up"]),
             )
             programs = tuple(Program.read(one) for one in content["selftests"])
             return cls(_base(content["base"]), request, tuple(map(str, content["scenarios"])), programs)

@@ -21,6 +21,7 @@ from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
 SEVERITY = (
     Verdict.CONFORMS,
     Verdict.NOT_APPLICABLE,
+    Verdict.NOT_REACHED,
     Verdict.VIOLATES,
     Verdict.HARNESS_ERROR,
     Verdict.KERNEL_DIED,
@@ -37,6 +38,10 @@ class Phase(StrEnum):
 
 class NotApplicableError(PatchproofError):
     """The scenario cannot be run on this kernel or this machine; the message says why."""
+
+
+class NotReachedError(PatchproofError):
+    """The scenario is not run to its end, through no fault of its own; the message says why."""
 
 
 class KernelDiedError(PatchproofError):
@@ -107,6 +112,8 @@ def observation_of(error: BaseException, details: str) -> Observation:
     """Return the observation for a phase that ended with ``error``."""
     if isinstance(error, (NotApplicableError, NotOfferedError)):
         return Observation(Verdict.NOT_APPLICABLE, error.message)
+    if isinstance(error, NotReachedError):
+        return Observation(Verdict.NOT_REACHED, error.message)
     reason = error.message if isinstance(error, PatchproofError) else str(error)
     if isinstance(error, Refused):
         reason = _refusal(error)

@@ -19,10 +19,11 @@ from harness.kernel.dialect import Interfaces
 from harness.kernel.tree import Tree
 from harness.klog import decode
 from harness.klog.splat import Splat
-from harness.lib.errors import BootTimeoutError, HarnessError
+from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.lib.files import write_atomically
 from harness.lib.progress import Progress
 from harness.run import positive_control
+from harness.run.give_up import GiveUp
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.verdict import detector
@@ -66,13 +67,16 @@ class Machines:
 
     ``guest`` is the guest of the running machine, None if there is none.  ``count`` is
     the number of machines that the run has started.  ``software`` is None until the
-    stages have made it.
+    stages have made it.  ``give_up`` decides what is given up after machines were lost.
     """
 
-    def __init__(self, request: Request, results: ResultsFolder, journal: JournalWriter) -> None:
+    def __init__(
+        self, request: Request, results: ResultsFolder, journal: JournalWriter, give_up: GiveUp | None = None
+    ) -> None:
         self.software: TestedSoftware | None = None
         self.guest: Guest | None = None
         self.count = 0
+        self.give_up = give_up or GiveUp(journal.note, enabled=False)
         self._request = request
         self._results = results
         self._journal = journal
@@ -234,16 +238,24 @@ class Machines:
         """Boot a machine for a scenario.
 
         A timeout is a HarnessError, because the kernel has passed the stage ``boot``.
+        Raises NotReachedError if machines of this layout do not come up.
         """
+        self.give_up.check_boot(layout)
         try:
-            return self._boot(layout)
+            guest = self._boot(layout)
         except BootTimeoutError as error:
+            self.give_up.not_booted(layout, error)
             raise HarnessError(
                 f"A kernel that has come up before in this run did not come up now: {error.message} "
                 "If this host is busy, that says little about the kernel. Run this scenario alone to see.",
                 log=error.log,
                 tail=error.tail,
             ) from error
+        except PatchproofError as error:
+            self.give_up.not_booted(layout, error)
+            raise
+        self.give_up.booted(layout)
+        return guest
 
     def _prove_detectors(self, guest: Guest) -> None:
         """Prove the detectors of a new machine.  Raises HarnessError if one is blind.

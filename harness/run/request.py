@@ -57,6 +57,7 @@ class Request:
     variants: str = "all"
     until_violated: bool = False
     no_base: bool = False
+    no_give_up: bool = False
     selftests: str = selftest.AUTO
 
     def __post_init__(self) -> None:

@@ -26,6 +26,7 @@ from harness.report import html, junit
 from harness.run import resources
 from harness.run.base_alone import BaseAlone
 from harness.run.examine_kernel import Examiner
+from harness.run.give_up import GiveUp
 from harness.run.machines import Machines, hold
 from harness.run.needs import USUAL, Needs
 from harness.run.request import RunInput
@@ -102,8 +103,11 @@ class Run:
         self.refusal: PatchproofError | None = None
         self.violated = False
         self._begun = 0  # scenarios
-        self.machines = Machines(self.request, self.results, self.journal)
         self._progress = Progress(store)
+        # With --until-violated the first violation ends the run; it loses no second machine.
+        giving_up = not self.request.no_give_up and not self.request.until_violated
+        give_up = GiveUp(self._tell, enabled=giving_up)
+        self.machines = Machines(self.request, self.results, self.journal, give_up)
         parts = (run_input, store, self._progress, self.results, self.journal)
         self._base = BaseAlone(*parts)
         self._stages = Stages(*parts, self._base)
@@ -130,6 +134,12 @@ class Run:
         planned = {entry.id for entry in self.planned}
         layouts = [needs.layout for entry, needs in scenarios if entry.id in planned]
         require(resources.needs(store, self.request, release, layouts))
+
+    def _tell(self, sentence: str) -> None:
+        """Say a sentence at once, and note it for the report."""
+        self._progress.say("")  # pytest's line of dots is still open
+        self._progress.say(sentence)
+        self.journal.note(sentence)
 
     def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
         """Return why a scenario that needs one of these interfaces cannot run; empty if it can.

@@ -10,7 +10,7 @@ from harness.actor import load
 from harness.actor.actor import Actor
 from harness.actor.scene import Operation
 from harness.actor.start import PrestartedProbe, start_actor, start_python
-from harness.actor.transcript import Transcript, forget_operation
+from harness.actor.transcript import Transcript, forget_operation, latest_operation
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
 from harness.journal.results_folder import ResultsFolder
@@ -29,6 +29,7 @@ from harness.run.error_to_verdict import (
 )
 from harness.run.examine_kernel import Examiner, MachineState
 from harness.run.failure import both, failure_of
+from harness.run.give_up import Doings, cause_of
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.comparison import BaseAnswer
@@ -52,7 +53,7 @@ class ScenarioRun:
 
     From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
     prevented the record of a phase, None if there was none.  ``answer`` is the result for a
-    comparison with another kernel, None before end().
+    comparison with another kernel, None before end() and for a scenario that was given up.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class ScenarioRun:
         self._without_console = Verdict.CONFORMS
         self._start: MachineState | None = None
         self._latest: KernelHealth | None = None
-        self._transcript = Transcript(results.transcript(entry.id), entry.id)
+        self._doings = Doings(self._forbid)
+        self._transcript = Transcript(results.transcript(entry.id), entry.id, self._doings)
+        self._lost_by: tuple[BaseException, Operation] | None = None
         self._actors = ExitStack()
 
     def begin(self) -> None:
@@ -126,6 +129,10 @@ class ScenarioRun:
         actor.slowdown = software.kernel.time_scale
         actor.absent = software.kernel.absent
         return self._actors.enter_context(actor)
+
+    def _forbid(self, done: frozenset[str], upcoming: str) -> None:
+        """Raise NotReachedError if the next operation has lost machine after machine."""
+        self._machines.give_up.check(self._needs.layout, done, upcoming)
 
     def build_importer(self) -> None:
         """Build the test importer, if none has needed it yet.  Raises as ImporterModule.path() does."""
@@ -188,6 +195,8 @@ class ScenarioRun:
             self._machines.end(f"cleaning up failed: {first_line(new.reason)}")
             if new.verdict is Verdict.VIOLATES and not isinstance(error, KERNELS_FAULT):
                 new = Observation(Verdict.HARNESS_ERROR, f"Cleaning up failed: {new.reason}", new.details)
+        if self._start is not None and self._start.guest is not self._machines.guest:
+            self._lost_by = self._lost_by or (error, latest_operation())
         self._without_console = max(
             self._without_console, new.without_console or new.verdict, key=SEVERITY.index
         )
@@ -208,6 +217,8 @@ class ScenarioRun:
         """
         if not self._ran:
             self._worst, self._without_console = NOT_RUN, NOT_RUN.verdict
+        if (cut_off := self._doings.cut_off) is not None and self._worst.verdict is Verdict.CONFORMS:
+            self._worst = observation_of(cut_off, "")  # the scenario went on without the operation
         self._transcript.close()
         if (deviation := self._worst.deviation) is not None:
             operation = Operation(deviation.operation, deviation.line)
@@ -222,6 +233,10 @@ class ScenarioRun:
             complaints = [one for one in output.splats(self._start.mark) if not one.informational]
             log = str(output.log.relative_to(self._results.dir))
             console = ConsoleRange(log, self._start.mark, state.mark)
+        if self._worst.verdict is Verdict.NOT_REACHED:
+            self._journal.not_reached(self.entry.id, self._worst.reason)
+            self._leave_machine()
+            return False
         verdict = self._journal.ended(
             self.entry.id,
             self._worst.verdict,
@@ -241,6 +256,22 @@ class ScenarioRun:
             tuple(self._transcript.refused),
         )
         self._machines.write_stacks(complaints)
+        faults = [one for one in complaints if one.fault]
+        violated = self.entry.violated(verdict, bool(faults))
+        if violated or self._lost_by is None or verdict is Verdict.HARNESS_ERROR:
+            self._count_machine(faults)
+        self._leave_machine()
+        return violated
+
+    def _count_machine(self, faults: list[Splat]) -> None:
+        """Tell whether the scenario has lost its machine by its kernel, or left it as it should."""
+        give_up, layout = self._machines.give_up, self._needs.layout
+        if self._lost_by is None:
+            give_up.kept(layout, self._doings.all)
+        elif (cause := cause_of(*self._lost_by, faults)) is not None:
+            give_up.lost(cause, layout, self._doings.all)
+
+    def _leave_machine(self) -> None:
+        """End a machine that the scenario had for itself."""
         if self._start is not None and self._needs.alone:
             self._machines.retire("the scenario had it for itself")
-        return self.entry.violated(verdict, any(one.fault for one in complaints))

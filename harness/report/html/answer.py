@@ -103,6 +103,10 @@ def _not_judged(record: Record, stopped: Sequence[Result], marks: Counter[Mark])
         number = counted(len(record.differing), "scenario")
         return f"No stable verdict: {number} gave more than one.", ""
     faults = [one for one in record.results if not one.as_expected and one.verdict is Verdict.HARNESS_ERROR]
+    left = [one for one in record.results if one.verdict is Verdict.NOT_REACHED]
+    if left and not faults:
+        reason, _ = Counter(one.reason for one in left).most_common(1)[0]
+        return f"No verdict on the whole: the run did not reach {counted(len(left), 'test')}.", reason
     return f"No verdict on the whole: {counted(len(faults), 'fault')} of the harness or the machine.", ""
 
 
