@@ -82,6 +82,7 @@ class Facts(TypedDict, total=False):
     qemu: str  # version
     qemu_digest: str  # of the program, which may be a script that starts the real one
     qemu_command: list[str]
+    slowdowns: dict[str, float]  # of each machine: how many times slower than usual its guest ran
     selection: list[str]  # the options and arguments that the user gave
     directory: str  # the working directory, to which paths in ``selection`` are relative
     repeat: int  # the number of repetitions of each scenario

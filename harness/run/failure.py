@@ -17,6 +17,7 @@ _VARYING = (
     (re.compile(r"\b(0x)?(7[ef]|ffff)[0-9a-f]{8,14}\b"), "#"),
     (re.compile(r"\b(process|pid)[ =:]\d+", re.IGNORECASE), r"\1 #"),
     (re.compile(r"\bmachine-\d+\b"), "machine-#"),
+    (re.compile(r" deadline=\w+"), ""),
     (re.compile(r"\b\d+(\.\d+)? (seconds|ms|s)\b"), r"# \2"),
 )
 

@@ -126,7 +126,7 @@ class ScenarioRun:
             actor = start_actor(guest, software.actor, self._transcript)
         actor.revoke_via = revoke_via(software.dialect)
         actor.attribute_via = software.interfaces.attribute
-        actor.slowdown = software.kernel.time_scale
+        actor.slowdown = software.kernel.time_scale * guest.machine.slowdown
         actor.absent = software.kernel.absent
         return self._actors.enter_context(actor)
 

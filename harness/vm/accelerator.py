@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from harness.lib.cache import Store
@@ -45,6 +45,10 @@ class Accelerator:
     name: str
     time_scale: float
     reason: str
+
+    def slower(self, factor: float) -> Accelerator:
+        """Return this with a time scale that is larger by ``factor``."""
+        return replace(self, time_scale=self.time_scale * factor)
 
     def args(self) -> list[str]:
         """Return QEMU's arguments."""

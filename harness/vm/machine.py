@@ -155,6 +155,9 @@ class Machine:
     With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
     debugger causes too.  A guest that was stopped misses its deadlines, and
     outside_fault() gives the reason.
+
+    ``slowdown`` is the factor by which its guest runs slower than usual (harness.guest.speed);
+    ``accelerator`` has the time scale with this factor.
     """
 
     ssh: Ssh
@@ -172,6 +175,7 @@ class Machine:
         self.run_dir = run_dir.absolute()
         self.name = self.run_dir.name
         self.accelerator = accelerator
+        self.slowdown = 1.0
         self.layout = layout
         self.events: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=EVENTS)
         self.ssh_line = ""

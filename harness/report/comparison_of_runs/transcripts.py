@@ -21,8 +21,9 @@ WANTED = "= "  # before a reply that was expected
 SHOWN = 100  # characters of an operation in a sentence
 _WINDOW = 200  # operations after a difference in which the transcripts are aligned again
 
-# What differs between two series, or two runs, in one operation: addresses, and the call that revokes.
-_VARYING = re.compile(r"\b0x[0-9a-f]{10,}\b| via=(?:feature|device-ioctl|ioctl)\b")
+# What differs between two series, or two runs, in one operation: addresses, the call that revokes, and the
+# deadline, which depends on the speed of the guest.
+_VARYING = re.compile(r"\b0x[0-9a-f]{10,}\b| via=(?:feature|device-ioctl|ioctl)\b| deadline=\w+")
 _LISTS = ("loadpages", "loadlist", "loadeach")  # whose reply has a word for each access
 _FAULT = re.compile(r"\b(sigbus|sigsegv):")
 
