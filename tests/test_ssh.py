@@ -13,7 +13,7 @@ import real
 from harness.lib.errors import HarnessError
 from harness.vm import machine
 from harness.vm.machine import Machine
-from harness.vm.ssh import Ssh, SshLostError, SshTimeoutError
+from harness.vm.ssh import Ssh, SshLostError, SshOutputError, SshTimeoutError
 from harness.vm.ssh_keys import KeyPair
 
 pytestmark = pytest.mark.vm
@@ -113,7 +113,7 @@ def test_stream_is_read_line_by_line(guest: Machine) -> None:
 
 def test_stream_refuses_an_endless_line(guest: Machine) -> None:
     stream = guest.ssh.stream(["sh", "-c", "tr '\\0' x </dev/zero"])
-    with pytest.raises(SshTimeoutError, match="without a newline"):
+    with pytest.raises(SshOutputError, match="without a newline"):
         stream.read_line(PATIENCE)
     stream.close()
 

@@ -15,6 +15,7 @@ from harness.cli import stored
 from harness.lib import sandbox
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
+from harness.lib.text import visible
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
-            print(f"patchproof: {error}", file=sys.stderr)
+            print(f"patchproof: {visible(str(error))}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
         print("patchproof: interrupted", file=sys.stderr)

@@ -19,6 +19,7 @@ from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
+from harness.lib.text import visible
 from harness.report import html
 from harness.report.origins import summary
 from harness.report.prefixes import Prefixes, PrefixRow, compared, write
@@ -142,7 +143,7 @@ def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:
         print(f"{mark} {row.count:2}  {row.subject}: {'; '.join(remarks)}", file=stream)
         for tool, lines in row.findings.items():
             for line in lines:
-                print(f"        {tool}: {line}", file=stream)
+                print(f"        {tool}: {visible(line)}", file=stream)
     absent = [one.name for one in TOOLS if not one.program()]
     if absent:
         print(f"Not run, as not installed: {', '.join(absent)}.", file=stream)

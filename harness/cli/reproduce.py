@@ -54,13 +54,13 @@ def reproduce(args: argparse.Namespace) -> ExitCode:
     software = _software(store, progress, facts, request)
     qemu_program.probe(request.qemu).require()
     reproducer = Reproducer(claim, result, software, request, store.path("boots", "reproduced"))
-    print(_head(result), flush=True)
+    print(visible(_head(result)), flush=True)
     attempts: list[Attempt] = []
     while len(attempts) < args.times and (not attempts or attempts[-1].outcome is not Outcome.SHOWN):
         attempts.append(reproducer.attempt())
     worst = next((one for one in attempts if one.outcome is Outcome.SHOWN), None)
     worst = worst or next((one for one in attempts if one.outcome is Outcome.UNSAID), attempts[-1])
-    print(_tail(claim, result, worst, len(attempts)))
+    print(visible(_tail(claim, result, worst, len(attempts))))
     return _CODES[worst.outcome]
 
 

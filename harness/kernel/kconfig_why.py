@@ -14,6 +14,12 @@ from pathlib import Path
 
 SRCARCH = "x86"
 _TOKEN = re.compile(r'"[^"]*"|\'[^\']*\'|\|\||&&|!=|<=|>=|[()!=<>]|\$\([^)]*\)|[\w.-]+')
+#: Characters of a condition that is evaluated; a longer one counts as met.
+MAX_CONDITION = 2000
+#: Parentheses, negations and included files inside each other that are followed.
+MAX_DEPTH = 100
+#: Bytes of one Kconfig file that are read.
+MAX_FILE = 4 << 20
 _TYPES = ("bool", "tristate", "string", "int", "hex", "prompt")
 
 
@@ -68,15 +74,20 @@ class Options:
             f" (by {', '.join(selecting)})" if selecting else ""
         )
 
-    def _read(self, relative: str, outer: Sequence[_Block]) -> None:
-        path = (self._root / relative).resolve()
+    def _read(self, relative: str, outer: Sequence[_Block], depth: int = 0) -> None:
         # The tree is not trusted: read only files inside it, and each one once.
-        if path in self._seen or not path.is_relative_to(self._root) or not path.is_file():
+        try:
+            path = (self._root / relative).resolve()
+            if path in self._seen or not path.is_relative_to(self._root) or not path.is_file():
+                return
+            with path.open("rb") as stream:
+                text = stream.read(MAX_FILE).decode(errors="replace")
+        except (OSError, ValueError, RuntimeError):  # too long a name, a NUL in it, a circle of links
             return
         self._seen.add(path)
         blocks: list[_Block] = list(outer)
         entry: _Block | None = None
-        for line in _logical_lines(path.read_text(errors="replace")):
+        for line in _logical_lines(text):
             word, _, rest = line.partition(" ")
             rest = rest.strip()
             if word in ("config", "menuconfig", "choice", "menu", "if", "comment", "source", "mainmenu",
@@ -94,8 +105,8 @@ class Options:
             elif word in ("endif", "endmenu", "endchoice"):
                 if len(blocks) > len(outer):
                     blocks.pop()
-            elif word == "source":
-                self._read(rest.strip("\"'").replace("$(SRCARCH)", SRCARCH), blocks)
+            elif word == "source" and depth < MAX_DEPTH:
+                self._read(rest.strip("\"'").replace("$(SRCARCH)", SRCARCH), blocks, depth + 1)
             else:
                 self._attribute(word, rest, entry, blocks)
         self._close(entry, blocks)
@@ -175,8 +186,10 @@ def _unmet(conditions: Sequence[str], got: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(part for part in parts if not holds(part, got)))
 
 
-def _conjuncts(condition: str) -> list[str]:
+def _conjuncts(condition: str, left: int = MAX_DEPTH) -> list[str]:
     """Return the parts of ``condition`` that must all hold; a part with alternatives stays whole."""
+    if len(condition) > MAX_CONDITION or not left:
+        return [condition[:MAX_CONDITION]]
     parts: list[list[str]] = [[]]
     depth = 0
     for word in _TOKEN.findall(condition):
@@ -190,7 +203,7 @@ def _conjuncts(condition: str) -> list[str]:
     found = []
     for part in parts:
         text = re.sub(r"(?<=[(!]) | (?=\))", "", " ".join(part))
-        found += _conjuncts(text[1:-1]) if part[:1] == ["("] else [text]
+        found += _conjuncts(text[1:-1], left - 1) if part[:1] == ["("] else [text]
     return found
 
 
@@ -201,10 +214,12 @@ def is_on(name: str, got: Mapping[str, str]) -> bool:
 
 def holds(condition: str, got: Mapping[str, str]) -> bool:
     """Evaluate a Kconfig expression in ``got``; an expression that cannot be parsed is True."""
+    if len(condition) > MAX_CONDITION:
+        return True
     tokens = _TOKEN.findall(condition)
     try:
         return _Expression(tokens, got).either()
-    except (IndexError, ValueError):
+    except (IndexError, KeyError, ValueError):
         return True
 
 
@@ -214,6 +229,7 @@ class _Expression:
     def __init__(self, tokens: Sequence[str], got: Mapping[str, str]) -> None:
         self._tokens = list(tokens)
         self._got = got
+        self._depth = 0
 
     def either(self) -> bool:
         return self._chain("||", self._both, any)
@@ -230,6 +246,10 @@ class _Expression:
 
     def _one(self) -> bool:
         word = self._tokens.pop(0)
+        if word in ("!", "("):
+            self._depth += 1
+            if self._depth > MAX_DEPTH:
+                raise ValueError("too deep")
         if word == "!":
             return not self._one()
         if word == "(":

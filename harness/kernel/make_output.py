@@ -38,10 +38,16 @@ _SHOWN_BEFORE = 4
 _SHOWN_AFTER = 8
 _SHOWN_OF_STEP = 6
 _LINE_LENGTH = 1000  # characters
+#: Warnings of one build that are kept, with the last one saying so; targets that are told apart.
+MAX_WARNINGS = 20_000
+MAX_TARGETS = 200_000
+#: Errors of one step that are kept, and steps with an error.
+MAX_ERRORS = 1000
+_MORE_WARNINGS = f"warning: there are more than {MAX_WARNINGS} warnings, and only these are told"
 
 _STEP = re.compile(r"  ([A-Z][A-Z0-9_]+) +(?:\[M\] +)?(\S+)")
 _WARNING = re.compile(
-    r"(?!make(?:\[\d+\])?: )\S+?(?::\d+)*: warning: |(?:/\S+/)?ld(?:\.bfd)?: warning: |WARNING: modpost: "
+    r"(?!make(?:\[\d+\])?: )\S+?(?::\d+){0,3}: warning: |(?:/\S+/)?ld(?:\.bfd)?: warning: |WARNING: modpost: "
 )
 _KCONFIG_WARNING = re.compile(r"WARNING: unmet direct dependencies detected for |\S*Kconfig\S*:\d+:warning: ")
 _KCONFIG_MORE = re.compile(r"  +(?:Depends on|Selected by|- )")
@@ -80,22 +86,24 @@ class Output:
     """Steps that did not fail as make says, but have lines that blame the machine or show an error."""
     _failed: list[_Step] = field(default_factory=list)
     _consequences: list[str] = field(default_factory=list)
-    _before: list[str] = field(default_factory=list)
+    _before: deque[str] = field(default_factory=lambda: deque(maxlen=_SHOWN_BEFORE))
     _context: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
     """The lines that explain an error, before it and after it."""
     _explained: str = ""
     _unmet: bool = False
+    _warned: int = 0
     _kills: int = field(default_factory=cgroup.out_of_memory_kills)
 
     def line(self, raw: str) -> str:
         """Parse one line; return the step that it begins (``CC drivers/pci/pci.o``), or an empty text."""
-        text = raw.replace(f"{self.source}/", "")
+        text = raw[: 4 * _LINE_LENGTH].replace(f"{self.source}/", "")
         if match := _STEP.fullmatch(text):
             self._end_step(failed=False, name=match[1])
-            self._target = match[2]
-            self.warnings[self._target] = []
+            self._target = printable(match[2], _LINE_LENGTH)
+            if len(self.warnings) < MAX_TARGETS:
+                self.warnings[self._target] = []
             self.steps += match[1] in ("CC", "AS")
-            return f"{match[1]} {match[2]}"
+            return f"{match[1]} {self._target}"
         self._read(printable(text.expandtabs(), _LINE_LENGTH))
         return ""
 
@@ -138,9 +146,9 @@ class Output:
             return
         advice = next((advice for pattern, advice in MACHINE if pattern.match(text)), None)
         if advice:
-            self._step.machine.append((text, advice))
+            self._machine(text, advice)
         elif HOST_HEADER.match(text) and self._step.name.startswith("HOST"):
-            self._step.machine.append((text, HEADERS_MISSING))
+            self._machine(text, HEADERS_MISSING)
         elif advice == "" or any(pattern.match(text) for pattern in ERRORS):
             self._error(text)
             if HOST_HEADER.match(text):
@@ -148,9 +156,12 @@ class Output:
         elif BEFORE.match(text):
             self._before.append(text)
         elif self._explained and AFTER.match(text):
-            self._context[self._explained][1].append(text)
+            after = self._context[self._explained][1]
+            if len(after) < _SHOWN_AFTER:
+                after.append(text)
         if _FAILED.match(text):
-            self._consequences.append(text)
+            if len(self._consequences) < SHOWN_ERRORS:
+                self._consequences.append(text)
             self._end_step(failed=True, rule=text)
         elif not NOISE.match(text):
             self._step.lines.append(text)
@@ -158,21 +169,32 @@ class Output:
     def _read_warning(self, text: str) -> bool:
         """Keep ``text`` if it is a line of a warning; return whether it is one."""
         if self._unmet and _KCONFIG_MORE.match(text):
-            self.warnings[CONFIGURATION][-1] += f" {' '.join(text.split())}"
+            last = self.warnings[CONFIGURATION][-1]
+            if len(last) < _LINE_LENGTH:
+                self.warnings[CONFIGURATION][-1] = f"{last} {' '.join(text.split())}"
             return True
         self._unmet = _KCONFIG_WARNING.match(text) is not None
         if not self._unmet and not _WARNING.match(text):
             return False
-        self.warnings.setdefault(CONFIGURATION if self._unmet else self._target, []).append(text)
+        self._warned += 1
+        if self._warned <= MAX_WARNINGS:
+            said = text if self._warned < MAX_WARNINGS else _MORE_WARNINGS
+            self.warnings.setdefault(CONFIGURATION if self._unmet else self._target, []).append(said)
+        self._unmet = self._unmet and self._warned < MAX_WARNINGS
         self._step.lines.append(text)
         if BEFORE.match(text):
             self._before.append(text)
         return True
 
+    def _machine(self, text: str, advice: str) -> None:
+        if len(self._step.machine) < MAX_ERRORS:
+            self._step.machine.append((text, advice))
+
     def _error(self, text: str) -> None:
-        self._step.errors.append(text)
-        self._explained = text
-        self._context.setdefault(text, (self._before[-_SHOWN_BEFORE:], []))
+        if len(self._step.errors) < MAX_ERRORS:
+            self._step.errors.append(text)
+            self._explained = text
+            self._context.setdefault(text, (list(self._before), []))
         self._before.clear()
 
     def _end_step(self, *, failed: bool, name: str = "", rule: str = "") -> None:
@@ -180,11 +202,10 @@ class Output:
         step = self._step
         if failed and step.header and HOST_RULE.match(rule):
             step.machine.append((step.header, HEADERS_MISSING))
-            step.errors.remove(step.header)
-        if failed and (step.lines or step.errors or step.machine):
-            self._failed.append(step)
-        elif step.machine or step.errors:
-            self._passed.append(step)
+            step.errors = [one for one in step.errors if one != step.header]
+        ended = self._failed if failed else self._passed
+        if (step.machine or step.errors or (failed and step.lines)) and len(ended) < MAX_ERRORS:
+            ended.append(step)
         self._step = _Step(name)
         self._before.clear()
         self._explained = ""

@@ -15,8 +15,10 @@ import re
 # Not behind the position of a source line, except where only the compiler itself says it.
 _NO_TEXT = (
     r"(?!\S+?:\d+(?::\d+)?: (?!(?:[Ff]atal error|internal compiler error): ))"
-    r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:\d+: )"
+    r"(?!\S*(?:Makefile|Kbuild)[\w.-]{0,50}:\d+: )"
 )
+# A part of the name of a program or file; bounded, as a pattern with two of them tries each pair.
+_NAME = r"\S{0,200}"
 # Behind the words of an errno: the rest of a message of make, rsync, perl or python.
 _END = r"\.?'?\.?(?:  Stop\.| \(\d+\)| at \S+ line \d+\.|: '[^']*')?$"
 # The shell, a script, or make, before the name of a program that it cannot run.
@@ -120,7 +122,7 @@ MACHINE = tuple(
             (
                 rf"{_NO_TEXT}.*Killed signal terminated program |\S+: internal compiler error: Killed ",
                 r"\S+: (?:(?:fatal )?error: )?\S+ terminated with signal 9\b",
-                r"\S*clang\S*: error: unable to execute command: Killed",
+                rf"{_NAME}clang{_NAME}: error: unable to execute command: Killed",
                 rf"{_MAKE}\*\*\* \[.*\] (?:Killed|Error 137)$|{_SHELL} *\d+ Killed |Killed$",
             ),
             f"The compiler was killed, most likely because memory ran out. {MEMORY}",
@@ -139,7 +141,8 @@ MACHINE = tuple(
                 r"(?!\S*(?:Makefile|Kbuild)[\w.-]*:)(?:(?:\S+|\{standard input\}): )?"
                 r"Internal error(?:, aborting| in) ",
                 r"\S+: (?:(?:fatal )?error: )?\S+ terminated with signal \d",
-                r"\S*clang\S*: error: (?:unable to execute command: |.* command failed due to signal )",
+                rf"{_NAME}clang{_NAME}: error: "
+                r"(?:unable to execute command: |.* command failed due to signal )",
                 rf"{_NO_TEXT}\S+: BFD .*(?:internal error|assertion fail )",
             ),
             "The compiler crashed, which does not prove the series wrong. Run it again, or update it.",
@@ -165,8 +168,9 @@ MACHINE = tuple(
         (
             (
                 r"(?:\S+: )*error while loading shared libraries: ",
-                rf"\S*(?:gcc|cc|g\+\+|clang|collect2)\S*: (?:fatal )?error: cannot (?:execute|find) {_QUOTE}",
-                r"\S*(?:gcc|cc|g\+\+|collect2)\S*: (?:fatal error: |error trying to exec )"
+                rf"{_NAME}(?:gcc|cc|g\+\+|clang|collect2){_NAME}: (?:fatal )?error: "
+                rf"cannot (?:execute|find) {_QUOTE}",
+                rf"{_NAME}(?:gcc|cc|g\+\+|collect2){_NAME}: (?:fatal error: |error trying to exec )"
                 r".*execvp: ",
             ),
             f"The compiler is not completely installed. {INSTALL}",
@@ -205,7 +209,7 @@ MACHINE = tuple(
             (
                 r"(?:/bin/)?(?:\S*sh|make(?:\[\d+\])?)(?:: line \d+|: \d+)?: (?:execvp: )?(?:\./)?(?!/)"
                 r"(?!scripts/(?:basic|kconfig|mod)/\w+:|tools/\w+/\w+:|scripts/(?:kallsyms|sorttable):)"
-                r"\S*/(?:[\w-]+|\S+\.(?:sh|pl|py|awk)): Permission denied$",
+                r"\S{0,200}/(?:[\w-]{1,200}|\S{1,200}\.(?:sh|pl|py|awk)): Permission denied$",
             ),
             "",
         ),
@@ -234,13 +238,13 @@ MACHINE = tuple(
 )
 #: A missing header of the host in any file.  A program of the host is built by the rule HOST_RULE.
 HOST_HEADER = re.compile(rf"\S+:\d+(?::\d+)?: {_MISSING_HEADER}")
-HOST_RULE = re.compile(r".*\[\S*scripts/Makefile\.host:|.*\[\S*tools/build/|.*\[\S*tools/\S+/Makefile")
+HOST_RULE = re.compile(rf".*\[{_NAME}(?:scripts/Makefile\.host:|tools/build/|tools/{_NAME}/Makefile)")
 
 #: Lines that show an error of the tree.
 ERRORS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"\S+?(?::\d+)*: (?:fatal )?error: |error: ",  # gcc, objtool, scripts/headers_install.sh, kconfig
+        r"\S+?(?::\d+){0,3}: (?:fatal )?error: |error: ",  # gcc, objtool, scripts/headers_install.sh, kconfig
         r"(?:\S+?|\{standard input\}):\d+: Error: |\S+: Fatal error: ",  # the assembler
         rf"{_LD}(?!warning: |\S+: in function `|\S+: warning: )",
         r".*: undefined reference to `",
@@ -267,6 +271,6 @@ BEFORE = re.compile(
     r"Traceback \(most recent call last\)"
 )
 #: Lines after an error that explain it: notes of gcc, references of lld, the symbols of kconfig.
-AFTER = re.compile(r"\S+?(?::\d+)*: note: |    inlined from |>>> | {8}\S")
+AFTER = re.compile(r"\S+?(?::\d+){0,3}: note: |    inlined from |>>> | {8}\S")
 #: Lines of a failed step that explain nothing.
 NOISE = re.compile(r"compilation terminated\.$|\s*$|\$ |#|  +\d* *\|| +\d+ \|")

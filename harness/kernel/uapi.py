@@ -78,7 +78,8 @@ class Definitions:
             for entry in _entries(body):
                 name, _, value = (part.strip() for part in entry.partition("="))
                 if _IDENTIFIER.fullmatch(name):
-                    before, step = (value, 0) if value else (before, step + 1)
+                    # Kept short: each enumerator after it has a copy.
+                    before, step = (value[: BODY_LIMIT + 1], 0) if value else (before, step + 1)
                     self.enumerators[name] = f"({before}) + {step}" if step else before
         self._numbers: dict[str, int | None] = {}
 
@@ -143,16 +144,19 @@ class Definitions:
 def _taken(code: str) -> Iterator[str]:
     """Yield the lines that ``#if 0`` does not leave out."""
     left_out: list[bool] = []  # of each #if that is open
+    count = 0  # of those that are True
     for line in code.splitlines():
         directive = _DIRECTIVE.match(line)
         word = directive[1] if directive else ""
         if word in ("if", "ifdef", "ifndef"):
             left_out.append(word == "if" and directive is not None and directive[2].strip() == "0")
+            count += left_out[-1]
         elif word in ("else", "elif") and left_out:
+            count -= left_out[-1]
             left_out[-1] = False
         elif word == "endif" and left_out:
-            left_out.pop()
-        elif not any(left_out):
+            count -= left_out.pop()
+        elif not count:
             yield line
 
 

@@ -22,6 +22,8 @@ POLL_SECONDS = 1.0
 #: The value of PATH for what a tree under test makes the host run.  A program of the user's own would
 #: change the configuration: Kconfig looks for rustc, and stores its version.
 SYSTEM_PATH = "/usr/bin:/bin"
+#: Bytes of one program's output.  A cold build of a kernel prints less than one MiB.
+OUTPUT_LIMIT = 256 << 20
 _CHUNK = 65536  # bytes
 _LINE_BYTES = 1 << 20  # of the longest line; a longer one is passed on in parts
 
@@ -83,11 +85,11 @@ def run(
     ``watch`` bounds the program by such exceptions.  ``shown`` is the part of
     ``argv`` that an error names and the log begins with.
 
-    Raises CommandError if the program fails, and HarnessError if it is not installed
-    or the log cannot be written.
+    Raises CommandError if the program fails, and HarnessError if it is not installed, if it
+    prints more than OUTPUT_LIMIT, or if the log cannot be written.
     """
     tail: deque[str] = deque(maxlen=TAIL_LINES)
-    output: list[str] = []
+    output = bytearray()
     with _log(log) as write:
         write(f"$ {shlex.join(shown or argv)}\n".encode())
         if shown is not None:
@@ -116,10 +118,17 @@ def run(
                 except BrokenPipeError:
                     pass  # the program has ended; its exit status reports the cause
             for raw in _lines(process, watch):
+                if len(output) + len(raw) > OUTPUT_LIMIT:
+                    raise HarnessError(
+                        f"The command `{shlex.join(shown or argv)}` was ended, because it printed more than "
+                        f"{OUTPUT_LIMIT >> 20} MiB. This proves nothing about the series.",
+                        log=log,
+                        tail="\n".join(tail),
+                    )
                 write(raw)
+                output += raw
                 text = raw.decode(errors="replace").rstrip("\n")
                 tail.append(text)
-                output.append(text)
                 if line is not None:
                     line(text)
             returncode = process.wait()
@@ -128,7 +137,7 @@ def run(
             raise
     if returncode != 0:
         raise CommandError(shown or argv, returncode, log, "\n".join(tail))
-    return "\n".join(output)
+    return output.decode(errors="replace").removesuffix("\n")
 
 
 def _lines(process: subprocess.Popen[bytes], watch: Watch | None) -> Iterator[bytes]:

@@ -9,6 +9,12 @@ from __future__ import annotations
 from enum import IntEnum
 from pathlib import Path
 
+from harness.lib.text import shortened
+
+#: Characters of a message, and of its tail: a guest or a program may have written either.
+MESSAGE_LIMIT = 8 << 10
+TAIL_LIMIT = 64 << 10
+
 
 class ExitCode(IntEnum):
     """The exit codes of ``tox -e vm`` and ``python -m harness``; Record.exit_code has the rules."""
@@ -30,10 +36,10 @@ class PatchproofError(Exception):
     exit_code: ExitCode = ExitCode.HARNESS
 
     def __init__(self, message: str, *, log: Path | None = None, tail: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = shortened(message, MESSAGE_LIMIT)
+        super().__init__(self.message)
         self.log = log
-        self.tail = tail
+        self.tail = tail[-TAIL_LIMIT:]
 
     def __str__(self) -> str:
         parts = [self.message]

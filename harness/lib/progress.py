@@ -20,6 +20,7 @@ from rich.spinner import Spinner
 from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.files import write_atomically
+from harness.lib.text import visible
 
 BRIEF_SECONDS = 10  # a stage that is over sooner has no line, unless it is the first of its kind
 
@@ -49,11 +50,11 @@ class Stage:
     def note(self, line: str) -> None:
         """Print ``line`` below the name of the stage; it stays on the screen and in the log."""
         if self._log is not None:
-            print(f"{self.name}: {line}", file=self._log, flush=True)
+            print(f"{self.name}: {visible(line)}", file=self._log, flush=True)
 
     def __rich__(self) -> Spinner:
         expected = f" of about {self.estimate:.0f} s" if self.estimate else ""
-        text = f"[bold]{self.name}[/] {self.elapsed:.0f} s{expected}  {escape(self.detail)}"
+        text = f"[bold]{self.name}[/] {self.elapsed:.0f} s{expected}  {escape(visible(self.detail))}"
         return Spinner("line", text=text)
 
 
@@ -90,7 +91,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line that belongs to no stage."""
-        self._console.print(escape(line))
+        self._console.print(escape(visible(line)))
 
     def _durations(self) -> dict[str, float]:
         if self._history is None or not self._history.exists():

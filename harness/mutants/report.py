@@ -64,7 +64,7 @@ def show(score: Score, mutants: Mapping[str, Mutant], suites: str, folder: Path,
 def _entry(mark: str, trial: MutantTrial, stream: TextIO) -> None:
     print(f"{mark} {trial.fate}  {trial.id}", file=stream)
     for text in filter(None, (_killer(trial), _short(trial.reason))):
-        print(f"      {text}", file=stream)
+        print(f"      {visible(text)}", file=stream)
 
 
 def _about(mutant: Mutant, results: Path, stream: TextIO) -> None:

@@ -18,7 +18,7 @@ from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
-from harness.lib.text import counted
+from harness.lib.text import counted, visible
 from harness.plugin import durations, markers, pytest_report
 from harness.plugin.assertion import explain
 from harness.plugin.items import (
@@ -300,4 +300,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         if failure.message in told:
             continue
         terminalreporter.line("")
-        terminalreporter.line(str(failure))
+        terminalreporter.line(visible(str(failure)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.actor.actor import NotOfferedError
+from harness.lib.text import visible
 from harness.plugin.assertion import mismatch_of
 from harness.run.error_to_verdict import (
     NotApplicableError,
@@ -40,7 +41,9 @@ def observe(
     """
     error = error_of(call.excinfo.value, item.config) if call.excinfo is not None else None
     phase = Phase(call.when)
-    details = report.longreprtext if error is not None else ""
+    details = visible(report.longreprtext) if error is not None else ""
+    if details != report.longreprtext:
+        report.longrepr = details  # pytest writes it to the terminal as it is
     observation = scenario.observe(phase, error, details)
     if observation is not None:
         if _is_tolerated(scenario.entry, observation):

@@ -49,6 +49,7 @@ class FileDiff:
         return min(self.paths, default="")
 
 
+MAX_DIGITS = 9  # of a line number
 MAX_HEADER = 2 * 4 * 4096 + 8  # bytes of two quoted paths; each blank is one more way to split the line
 
 
@@ -179,6 +180,8 @@ class _Reader:
         assert self.current is not None
         found = _HUNK.match(self.lines[self.at])
         assert found is not None
+        if any(len(text or b"") > MAX_DIGITS for text in found.groups()):
+            raise PatchRefusedError(f"hunk {len(self.current.hunks) + 1} has a number of no file")
         first, old, _, new = (int(text) if text is not None else 1 for text in found.groups())
         self.current.hunks.append(first)
         self.at += 1

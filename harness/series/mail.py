@@ -18,6 +18,7 @@ from harness.series.tag import Tag
 
 MAX_HEAD = 256 << 10  # bytes of the headers of one mail that are read
 MAX_PARTS = 50  # of a MIME mail; more are no patch
+MAX_FIELD = 1000  # characters of a header that is parsed by its grammar, which is slow or deep
 
 _ID = re.compile(r"<\s*([^<>\s]{1,250})\s*>")
 _ENCODED = re.compile(r"=\?[^?\s]{1,60}\?[qQbB]\?[^?]*\?=(?:\s*=\?[^?\s]{1,60}\?[qQbB]\?[^?]*\?=)*")
@@ -30,7 +31,7 @@ _DIFF = re.compile(
     re.MULTILINE,
 )
 _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
-_HUNK = re.compile(rb"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK = re.compile(rb"@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
 _OF_A_DIFF = (
     b"+++ ", b"old mode ", b"new mode ", b"new file mode ", b"deleted file mode ",
     b"rename ", b"copy ",
@@ -98,7 +99,11 @@ class Mail:
         whole = self.header("From")
         if self.is_from_list:
             return whole.partition(" via ")[0].strip(' "').lower()
-        return (email.utils.parseaddr(whole)[1] or whole).strip().lower()
+        try:
+            address = email.utils.parseaddr(whole[:MAX_FIELD])[1]
+        except RecursionError:  # comments in comments
+            address = ""
+        return (address or whole).strip().lower()
 
     @cached_property
     def is_flowed(self) -> bool:
@@ -136,6 +141,8 @@ class Mail:
         multipart = self.header("Content-Type").lower().startswith(("multipart/", "message/"))
         if not multipart and encoding not in ("base64", "quoted-printable"):
             yield _split(self.content)[1]
+            return
+        if len(self.header("Content-Type")) > MAX_FIELD:
             return
         between = b"\n--" + (self._headers.get_boundary() or "").encode(errors="surrogateescape")
         if self.content.lower().count(b"boundary=") > MAX_PARTS or (

@@ -11,6 +11,9 @@ from typing import Protocol
 
 _GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"BZh", b"\x28\xb5\x2f\xfd"
 _BLOCK = 1 << 20  # bytes that are decompressed at once
+_FED = 1 << 14  # bytes that are given to a decompressor at once
+#: Compressed files one after the other in one file.  Some programs make one of each 64 KiB.
+MAX_MEMBERS = 10_000
 
 
 class UnpackError(Exception):
@@ -22,6 +25,9 @@ class _Decompressor(Protocol):
 
     @property
     def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
 
     @property
     def unused_data(self) -> bytes: ...
@@ -38,6 +44,10 @@ class _Gzip:
     @property
     def eof(self) -> bool:
         return self._zlib.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._zlib.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
@@ -68,26 +78,29 @@ def unpack(content: bytes, limit: int) -> bytes:
 def _unpack(content: bytes, limit: int, name: str, make: Callable[[], _Decompressor]) -> bytes:
     """Decompress the members of a file one after the other; what follows the last one is ignored."""
     parts: list[bytes] = []
-    left, rest = limit, content
+    left, place, members = limit, 0, 0
     magic = content[:2]
-    while rest.startswith(magic):
+    while content.startswith(magic, place):
+        members += 1
+        if members > MAX_MEMBERS:
+            raise UnpackError(f"it is a {name} file of more than {MAX_MEMBERS} parts, which is the limit")
         member = make()
-        given = rest
         while not member.eof:
+            given = content[place : place + _FED] if member.needs_input else b""
+            place += len(given)
+            if member.needs_input and not given:
+                raise UnpackError(f"it is a {name} file that breaks off")
             try:
                 part = member.decompress(given, _BLOCK)
             except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise UnpackError(f"it is a damaged {name} file ({error})") from None
-            if not part and not given and not member.eof:
-                raise UnpackError(f"it is a {name} file that breaks off")
-            given = b""
             left -= len(part)
             if left < 0:
                 raise UnpackError(
                     f"it is a {name} file with more than {limit >> 20} MiB of mails, which is the limit"
                 )
             parts.append(part)
-        rest = member.unused_data
+        place -= len(member.unused_data)
     return b"".join(parts)
 
 

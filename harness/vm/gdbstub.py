@@ -209,7 +209,10 @@ class Debugger:
         """Return the next packet, acknowledged."""
         deadline = time.monotonic() + seconds
         while (packet := self._cut()) is None:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.0) + 0.001)
+            left = max(deadline - time.monotonic(), 0.0)
+            if self._buffer and not left:
+                raise _LateError(f"The debugger's port of QEMU sent no whole packet for {seconds:.0f} s.")
+            self._socket.settimeout(left + 0.001)
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError as error:
