@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from small_kernel import FILES
+
+from harness.lib import locks
 
 PROJECT = Path(__file__).resolve().parent.parent
 SUITES = PROJECT / "tests" / "data" / "suites"  # small suites for whole runs
@@ -236,7 +237,8 @@ def cases_of(report: Path) -> dict[str, Case]:
 def assert_locks_free(cache: Path) -> None:
     """Require that every lock of the cache can be taken at once."""
     for path in [*cache.glob("locks/*.lock"), *cache.glob("workbench/*/*.lock")]:
-        FileLock(path).acquire(timeout=0).lock.release()
+        with locks.try_hold(path) as free:
+            assert free, path
 
 
 def leftovers(cache: Path, *kinds: str) -> list[Path]:

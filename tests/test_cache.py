@@ -1,13 +1,15 @@
-"""The cache: entries are whole or absent, and leftovers of killed runs are removed."""
+"""The cache: entries are whole or absent, leftovers of killed runs are removed, and what a run uses stays."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
+from harness.lib import locks
 from harness.lib.cache import Store
+from harness.lib.errors import HarnessError
 from harness.lib.files import digest
 
 KEY, OTHER = digest("key"), digest("other")
@@ -51,7 +53,7 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path, key: str) -> None:
 def test_entry_in_progress_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     unfinished = left_over(store, OTHER)
-    with FileLock(store.path("locks", f"kernel-{OTHER[:32]}.lock")):
+    with locks.try_hold(store.path("locks", f"kernel-{OTHER[:32]}.lock")):
         store.entry("kernel", KEY, make)
         assert (unfinished / "bzImage").read_text() == "half"
     store.entry("kernel", digest("third"), make)
@@ -63,3 +65,49 @@ def test_leftovers_of_other_kinds_stay(tmp_path: Path) -> None:
     leftover = left_over(store, OTHER)
     store.entry("image", KEY, make)
     assert leftover.exists()
+
+
+def test_entry_in_use_stays(tmp_path: Path) -> None:
+    mine, others = Store(tmp_path), Store(tmp_path)
+    entry = mine.entry("kernel", KEY, make)
+    assert others.existing("kernel", KEY) == entry
+    mine.discard("kernel", KEY)
+    assert (entry / "bzImage").read_text() == "whole"
+
+
+def test_entry_that_nobody_uses_is_discarded(tmp_path: Path) -> None:
+    mine, others = Store(tmp_path), Store(tmp_path)
+    entry = mine.entry("kernel", KEY, make)
+    mine.discard("kernel", KEY)
+    assert list(entry.parent.iterdir()) == []
+    assert others.existing("kernel", KEY) is None
+    assert (others.entry("kernel", KEY, make) / "bzImage").exists()
+
+
+def test_cache_in_use_is_not_removed(tmp_path: Path) -> None:
+    mine, others = Store(tmp_path), Store(tmp_path)
+    entry = others.entry("kernel", KEY, make)
+    with pytest.raises(HarnessError, match="Nothing was deleted, because another run uses the cache"):
+        mine.remove(["kernel"])
+    assert entry.exists()
+    del others
+    assert Store(tmp_path).remove(["kernel"]) == len("whole")
+    assert not entry.exists()
+
+
+def test_removal_that_was_cut_off_leaves_no_half_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_off(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    store = Store(tmp_path)
+    entry = store.entry("kernel", KEY, make)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            store.discard("kernel", KEY)
+    assert not entry.exists()
+    assert len(list(entry.parent.iterdir())) == 1
+    store.entry("kernel", OTHER, make)
+    assert [path.name for path in entry.parent.iterdir()] == [OTHER]

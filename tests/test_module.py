@@ -80,6 +80,26 @@ class TestBuild:
         module.build_module(small.store, progress, old, kernel, fragments, small.log)
         assert small.compiled() == ["[M]", "drivers/core.o"]
 
+    def test_module_is_built_early_beside_its_kernel(self, small: SmallKernel) -> None:
+        progress, fragments, tree = Progress(small.store, io.StringIO()), [small.fragment], small.tree()
+        early = module.build_early(small.store, progress, tree, fragments, small.log)
+        kernel = build_kernel(small.store, progress, tree, fragments, small.log, early)
+        build_kernel(small.store, progress, small.tree(REFUSES), fragments, small.log)  # of another run
+        small.log.unlink()
+        assert module.build_module(small.store, progress, tree, kernel, fragments, small.log).is_file()
+        assert not small.log.exists()  # nothing was compiled for it now
+
+    def test_error_of_an_early_module_is_left_for_later(self, small: SmallKernel) -> None:
+        progress, fragments, tree = (
+            Progress(small.store, io.StringIO()),
+            [small.fragment],
+            small.tree(REFUSES),
+        )
+        early = module.build_early(small.store, progress, tree, fragments, small.log)
+        kernel = build_kernel(small.store, progress, tree, fragments, small.log, early)
+        assert "no modules here" in small.log.read_text()
+        assert not module.is_built(small.store, kernel)
+
     def test_removed_module_is_built_again(self, small: SmallKernel) -> None:
         kernel, path = kernel_and_module(small, small.tree())
         module.remove_from_cache(small.store, kernel)

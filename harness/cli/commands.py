@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
-from harness.lib import output, paths, sandbox
+from harness.lib import locks, output, paths, sandbox
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
@@ -191,10 +192,11 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     count = len(run_input.series.patches)
     if not 1 <= args.first <= count:
         raise UsageError(f"--from counts patches, 1 to {count}; it is {args.first}.")
-    rows = _checked(run_input, args.first)
-    suites_request = replace(request, variants=args.variants or "one")
-    every_prefix.run(rows, suites_request, args.pytest_options)
-    every_prefix.store(rows, run_input.series, suites_request.results)
+    with locks.claim(request.results, ".prefixes.lock", "runs prefixes"):
+        rows = _checked(run_input, args.first)
+        suites_request = replace(request, variants=args.variants or "one")
+        every_prefix.run(rows, suites_request, args.pytest_options)
+        every_prefix.store(rows, run_input.series, suites_request.results)
     return _show(rows)
 
 
@@ -243,7 +245,7 @@ def boot(args: argparse.Namespace) -> ExitCode:
     built = _built(request, store, progress)
     rootfs = image.build(store, progress, _log(store, "image"))
     accelerator = choose(store, request.accel, request.qemu, built.bzimage)
-    run_dir = store.path("boots", str(os.getpid()))
+    run_dir = Path(tempfile.mkdtemp(prefix="boot-", dir=store.path("boots", "x").parent))
     with (
         progress.stage("boot"),
         machine.boot(

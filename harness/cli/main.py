@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from harness.cli import stored
-from harness.lib import sandbox
+from harness.lib import locks, sandbox
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.text import visible
@@ -27,7 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs what it raises as well
     try:
         with host_errors():
-            args = _parse(sys.argv[1:] if argv is None else argv)
+            arguments = sys.argv[1:] if argv is None else argv
+            args = _parse(arguments)
+            locks.introduce(f"the command {arguments[0]}")
             sandbox.choose(getattr(args, "sandbox", sandbox.AUTO))
             return int(args.command(args))
     except PatchproofError as error:

@@ -79,6 +79,9 @@ def ensure(store: Store, progress: Progress, *listed: Path) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
     wait = ["-o", "DPkg::Lock::Timeout=300"]
     with store.lock("packages"), progress.stage("packages") as stage:
+        lacking = missing(needed)  # without those that another run has installed meanwhile
+        if not lacking:
+            return
         stage.note("installing " + " ".join(lacking))
         for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
             command.run(argv, log=log, env=quiet, line=stage.update)

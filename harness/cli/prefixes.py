@@ -15,6 +15,7 @@ from harness.kernel import apply, kconfig, static_checks, tree
 from harness.kernel.base import Base
 from harness.kernel.builddir import BuildDir
 from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
+from harness.kernel.workbench import workbench
 from harness.lib import command
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
@@ -58,8 +59,8 @@ def check(
     """
     tools = [tool for tool in TOOLS if tool.program()]
     base = apply.apply_series(store, progress, source, None, warnings.log)
-    builddir = BuildDir(store, source.version, warnings.request)
-    with store.lock("workbench"):
+    with workbench(store):
+        builddir = BuildDir(store, source.version, warnings.request)
         builddir.check_out(base, progress)
         remarks = static_checks.checkpatch(tested.patches, builddir.source)
         folders = static_checks.folders(tested, builddir.source)

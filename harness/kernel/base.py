@@ -76,10 +76,8 @@ def fetch(store: Store, progress: Progress, wanted: str = DEFAULT_BASE, pinned: 
         )
     base = _cached(store, pins)
     if base is None:
-        with progress.stage("fetch") as stage:
-            waiting = "another run is fetching a base; this one waits for it"
-            with store.lock("base", waiting=lambda: stage.note(waiting)):
-                base = _cached(store, pins) or _fetch(store, pins, stage)
+        with progress.stage("fetch") as stage, store.lock("fetch"):
+            base = _cached(store, pins) or _fetch(store, pins, stage)
     if base.note:
         progress.say(f"base: {base.note}, from {base.source}")
     return base

@@ -11,16 +11,17 @@ import re
 import shlex
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from harness.kernel import kconfig, lost_options
 from harness.kernel.builddir import BZIMAGE, BuildDir, toolchain
 from harness.kernel.kconfig_why import is_on
 from harness.kernel.tree import Tree, without_series
+from harness.kernel.workbench import FOLDER, workbench
 from harness.lib import sandbox
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, UsageError
@@ -80,9 +81,17 @@ class Kernel:
 
 
 def build_kernel(
-    store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path
+    store: Store,
+    progress: Progress,
+    tree: Tree,
+    fragments: Sequence[Path],
+    log: Path,
+    then: Callable[[Kernel], None] | None = None,
 ) -> Kernel:
     """Return the kernel of ``tree`` with ``allnoconfig`` plus ``fragments``, from the cache or built now.
+
+    ``then`` is called with a kernel that was built now, while the build folder still holds it and
+    no other run can build.
 
     Raises BuildError when the tree does not configure or compile, or the series takes
     away an option that a fragment asks for and the base has, UsageError for a malformed
@@ -98,9 +107,8 @@ def build_kernel(
         build_kernel(store, progress, base, fragments, log)
 
     def make(folder: Path) -> None:
-        build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
-        waiting = partial(progress.say, "build: waiting for the build of another run")
-        with store.lock("workbench", waiting=waiting), disk_errors(build_dir.root):
+        with workbench(store), disk_errors(store.root / FOLDER):
+            build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
             build_dir.check_out(tree, progress)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
                 missing = lost_options.configure(store, progress, build_dir, tree, stage, log)
@@ -121,14 +129,16 @@ def build_kernel(
                 "contained": sandbox.current().words,
             }
             write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
+            if then is not None:
+                then(_kernel_of(folder, key))
 
     return _kernel_of(store.entry("kernel", key, make), key)
 
 
 def kernel_in_cache(store: Store, identity: str) -> Kernel | None:
     """Return the kernel that was built here under this ``identity``; None if the cache does not have it."""
-    found = re.fullmatch(r"[0-9a-f]{64}", identity) is not None and store.path("kernel", identity)
-    return _kernel_of(found, identity) if found and found.is_dir() else None
+    found = store.existing("kernel", identity) if re.fullmatch(r"[0-9a-f]{64}", identity) else None
+    return None if found is None else _kernel_of(found, identity)
 
 
 def _kernel_of(entry: Path, key: str) -> Kernel:
@@ -148,8 +158,8 @@ def _kernel_of(entry: Path, key: str) -> Kernel:
 
 
 def remove_from_cache(store: Store, built: Kernel) -> None:
-    """Remove a kernel that was built here from the cache."""
-    shutil.rmtree(store.path("kernel", built.identity), ignore_errors=True)
+    """Remove a kernel that was built here from the cache, unless another run uses it."""
+    store.discard("kernel", built.identity)
 
 
 def prebuilt(bzimage: Path, headers: Path) -> Kernel:

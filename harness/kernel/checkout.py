@@ -51,7 +51,7 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
             shutil.copy2(git_dir / "index", index)
         env = git.environment(repository, work_tree=top, index=index)
         settings = _settings_of_files(git_dir, common)
-        log = store.path("logs", "checkout.log")
+        log = store.path("logs", f"checkout-{digest(str(top))[:16]}.log")
         log.unlink(missing_ok=True)
         try:
             command.run(["git", *settings, "add", "--all", "--", "."], log=log, cwd=top, env=env)

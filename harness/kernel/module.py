@@ -7,15 +7,17 @@ of that kernel, which is made once more if it has moved on to another tree.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from harness.kernel import kconfig, lost_options
 from harness.kernel.build import Kernel, disk_errors
 from harness.kernel.builddir import BuildDir
 from harness.kernel.tree import Tree
+from harness.kernel.workbench import FOLDER, workbench
 from harness.lib.cache import Store
+from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest
 from harness.lib.paths import PROBES
 from harness.lib.progress import Progress
@@ -46,8 +48,8 @@ def is_built(store: Store, kernel: Kernel) -> bool:
 
 def module_in_cache(store: Store, kernel: Kernel) -> Path | None:
     """Return the module for ``kernel`` if the cache has it."""
-    path = store.path(KIND, _key(kernel)) / f"{NAME}.ko"
-    return path if path.is_file() else None
+    found = store.existing(KIND, _key(kernel))
+    return None if found is None else found / f"{NAME}.ko"
 
 
 def build_module(
@@ -61,28 +63,46 @@ def build_module(
     def make(folder: Path) -> None:
         request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
         build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
-        waiting = partial(progress.say, "build: waiting for the build of another run")
-        with store.lock("workbench", waiting=waiting), disk_errors(build_dir.root):
-            if not build_dir.holds(tree, kernel.identity):
-                build_dir.check_out(tree, progress)
-                with progress.stage("build", "again") as stage:
-                    lost_options.configure(store, progress, build_dir, tree, stage, log)
-                    build_dir.make(stage, log)
-                build_dir.keep(tree, kernel.identity)
-            with progress.stage("module") as stage:
-                work = build_dir.root / "module"
-                remove_folder(work)
-                source, output = work / "src", work / "out"
-                source.mkdir(parents=True)
-                output.mkdir()
-                for path in sources():
-                    shutil.copyfile(path, source / path.name)
-                build_dir.make_module(stage, log, source, output)
-                copy_file(output, f"{NAME}.ko", folder / f"{NAME}.ko", _MODULE_BYTES)
+        if not build_dir.holds(tree, kernel.identity):
+            build_dir.check_out(tree, progress)
+            with progress.stage("build", "again") as stage:
+                lost_options.configure(store, progress, build_dir, tree, stage, log)
+                build_dir.make(stage, log)
+            build_dir.keep(tree, kernel.identity)
+        with progress.stage("module") as stage:
+            work = build_dir.root / "module"
+            remove_folder(work)
+            source, output = work / "src", work / "out"
+            source.mkdir(parents=True)
+            output.mkdir()
+            for path in sources():
+                shutil.copyfile(path, source / path.name)
+            build_dir.make_module(stage, log, source, output)
+            copy_file(output, f"{NAME}.ko", folder / f"{NAME}.ko", _MODULE_BYTES)
 
-    return store.entry(KIND, _key(kernel), make) / f"{NAME}.ko"
+    if (found := module_in_cache(store, kernel)) is not None:
+        return found
+    with workbench(store), disk_errors(store.root / FOLDER):
+        return store.entry(KIND, _key(kernel), make) / f"{NAME}.ko"
+
+
+def build_early(
+    store: Store, progress: Progress, tree: Tree, fragments: Sequence[Path], log: Path
+) -> Callable[[Kernel], None]:
+    """Return the argument ``then`` of build_kernel() that builds the module beside its kernel.
+
+    Later the build folder may hold the kernel of another run.  An error is left to whoever needs
+    the module.
+    """
+
+    def build(kernel: Kernel) -> None:
+        if not kernel.absent("MODULES"):
+            with suppress(BuildError, HarnessError):
+                build_module(store, progress, tree, kernel, fragments, log)
+
+    return build
 
 
 def remove_from_cache(store: Store, kernel: Kernel) -> None:
-    """Remove the module for a kernel from the cache."""
-    shutil.rmtree(store.path(KIND, _key(kernel)), ignore_errors=True)
+    """Remove the module for a kernel from the cache, unless another run uses it."""
+    store.discard(KIND, _key(kernel))

@@ -77,8 +77,8 @@ def build_selftests(
     results: dict[Wanted, Built] = {}
     keys = {one: digest(RECIPE, tree.tree_id, compiler, one.path, one.flags) for one in wanted}
     for one, key in keys.items():
-        if (path := store.path("selftest", key) / _PROGRAM).is_file():
-            results[one] = path
+        if (entry := store.existing("selftest", key)) is not None:
+            results[one] = entry / _PROGRAM
     missing = [one for one in wanted if one not in results]
     if not missing:
         return results

@@ -13,6 +13,7 @@ from harness.kernel import lost_options
 from harness.kernel.builddir import BuildDir
 from harness.kernel.make_output import without_position
 from harness.kernel.tree import Tree
+from harness.kernel.workbench import workbench
 from harness.lib import command, contained, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
@@ -100,7 +101,7 @@ class WarningCheck:
                 compiler,
                 untrusted=tree.untrusted,
             )
-            with self.store.lock("workbench"):
+            with workbench(self.store):
                 build_dir.check_out(tree, self.progress)
                 with self.progress.stage("check", tool.name) as stage:
                     lost_options.configure(self.store, self.progress, build_dir, tree, stage, self.log)

@@ -10,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from harness.kernel.base import Base
-from harness.lib import command, git
+from harness.lib import command, git, locks
 from harness.lib.command import CommandError
 from harness.lib.progress import Progress
 from harness.series.series import Series
@@ -52,7 +50,10 @@ class Tree:
         """
         directory.mkdir(parents=True, exist_ok=True)
         index, lock = (directory.with_name(directory.name + suffix) for suffix in (".index", ".lock"))
-        with FileLock(lock), progress.stage("checkout", "again" if index.exists() else "new"):
+        with (
+            locks.hold(lock, "source", progress.waiting),
+            progress.stage("checkout", "again" if index.exists() else "new"),
+        ):
             # The lock file of a killed git: this call holds a lock of its own.
             index.with_name(index.name + ".lock").unlink(missing_ok=True)
             env = git.environment(self.repository, work_tree=directory, index=index)

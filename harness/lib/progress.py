@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TextIO
 
@@ -20,8 +20,10 @@ from rich.spinner import Spinner
 from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.files import write_atomically
+from harness.lib.locks import Wait
 from harness.lib.text import visible
 
+REMIND_SECONDS = 60  # after which a log has another line about a wait that lasts
 BRIEF_SECONDS = 10  # a stage that is over sooner has no line, unless it is the first of its kind
 
 
@@ -65,6 +67,9 @@ class Progress:
         self.stream = stream if stream is not None else sys.stderr
         self._history = store.path("durations.json") if store is not None else None
         self._console = Console(file=self.stream, highlight=False, soft_wrap=True)
+        self._running: list[Stage] = []
+        if store is not None:
+            store.report = self.waiting
 
     @contextmanager
     def stage(self, name: str, key: str | None = None) -> Iterator[Stage]:
@@ -83,11 +88,41 @@ class Progress:
         elif announced := estimate is None or estimate > BRIEF_SECONDS:
             expected = f" (last time {estimate:.0f} s)" if estimate else ""
             stage.note(f"started{expected}")
-        with live:
-            yield stage
+        self._running.append(stage)
+        try:
+            with live:
+                yield stage
+        finally:
+            self._running.remove(stage)
         if announced or stage.elapsed > BRIEF_SECONDS:
             stage.note(f"done in {stage.elapsed:.1f} s")
         self._remember(remembered, stage.elapsed)
+
+    @contextmanager
+    def waiting(self, wait: Wait) -> Iterator[Callable[[], None]]:
+        """Tell of a wait for another run; no stage counts its time (see locks.Reporter)."""
+        self.say(f"waiting for {wait}")
+        stage = self._running[-1] if self._running else Stage("wait", None, None)
+        live: AbstractContextManager[object] = nullcontext()
+        if self._console.is_terminal and not self._running:
+            live = Live(stage, console=self._console, transient=True, refresh_per_second=8)
+        told = 0
+
+        def again() -> None:
+            nonlocal told
+            stage.update(f"waiting for {wait}: {wait.seconds:.0f} s")
+            if not self._console.is_terminal and wait.seconds // REMIND_SECONDS > told:
+                told += 1
+                self.say(f"still waiting, for {wait.seconds:.0f} s, for {wait}")
+
+        try:
+            with live:
+                yield again
+        finally:
+            for one in self._running:
+                one.started += wait.seconds
+            stage.update("")
+        self.say(f"waited {wait.seconds:.0f} s for {wait.what}")
 
     def say(self, line: str) -> None:
         """Print one line that belongs to no stage."""

@@ -9,16 +9,13 @@ interrupted run can be continued.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
@@ -26,9 +23,9 @@ from harness.journal.results_folder import newest_run
 from harness.kernel import apply, build, module
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
-from harness.lib import command, files, paths
+from harness.lib import command, files, locks, paths
 from harness.lib.cache import Store
-from harness.lib.errors import BuildError, HarnessError, PatchproofError
+from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.progress import Progress
 from harness.mutants.fate import Fate, judge
@@ -53,24 +50,9 @@ def checked_requirements(dialect: str, scenarios: Sequence[Scenario]) -> frozens
     return frozenset(name for one in scenarios if dialect in one.dialects for name in one.requirements)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock the results folder against other runs.
-
-    Raises HarnessError if another run has the lock, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise HarnessError(
-            f"Another run tries mutants in {folder}. Give this one another --results."
-        ) from error
-    except OSError as error:
-        raise HarnessError(f"The results folder {folder} cannot be made: {error.strerror}.") from error
-    with lock:
-        yield
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Lock the results folder against other runs that try mutants; see locks.claim()."""
+    return locks.claim(folder, ".lock", "tries mutants")
 
 
 class Trials:
@@ -159,12 +141,15 @@ class Trials:
                 progress = Progress(self.store, output)
                 base = fetch_base(self.store, progress, job.whole.base or DEFAULT_BASE)
                 applied = apply.apply_series(self.store, progress, base, job.series, folder / "apply.log")
-                built = build_kernel(self.store, progress, applied, job.fragments, folder / "build.log")
-                # Now, because the build folder soon has the next kernel.  The trial itself judges an error.
-                with contextlib.suppress(BuildError, HarnessError):
-                    log = folder / "module.log"
-                    module.build_module(self.store, progress, applied, built, job.fragments, log)
-                return built
+                early = module.build_early(
+                    self.store, progress, applied, job.fragments, folder / "module.log"
+                )
+                try:
+                    return build_kernel(
+                        self.store, progress, applied, job.fragments, folder / "build.log", early
+                    )
+                finally:
+                    self.store.report = locks.plainly  # that of ``progress`` writes into a closed file
 
     # -- one run -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
 from harness.kernel.build import Kernel
 from harness.kernel.dialect import missing
-from harness.lib import output, paths
+from harness.lib import locks, output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.progress import Progress
@@ -97,6 +97,7 @@ class Run:
             self.journal = self.results.journal()
             self.journal.plan(whole, shard)
             self.left = [entry.id for entry in self.planned if entry.kind is Kind.SCENARIO]
+        locks.introduce(f"the run of {series.name} in {self.results.dir}")
         self.results.write_run(program=paths.program_digest())
         self._copy_report()  # a run that is killed leaves a report in which nothing was reached
         self.failures: list[PatchproofError] = []

@@ -21,6 +21,7 @@ from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.choice import choose as choose_dialect
 from harness.kernel.dialect import Interfaces
 from harness.kernel.fetch import fetch_base
+from harness.kernel.module import build_early
 from harness.kernel.tree import Tree
 from harness.lib import sandbox
 from harness.lib.cache import CACHE_VARIABLE, Store
@@ -243,7 +244,9 @@ class Stages:
             tree = apply_series(store, progress, base, self._series, self._results.log("apply"))
             self._results.write_run(tree=tree.tree_id)
         with self._stage("build"):
-            return build_kernel(store, progress, tree, request.fragments, self._results.log("build")), tree
+            log, early = self._results.log("build"), self._results.log("module")
+            beside = build_early(store, progress, tree, request.fragments, early)
+            return build_kernel(store, progress, tree, request.fragments, log, beside), tree
 
     def _accelerator(self, tested: Kernel) -> Accelerator:
         chosen = choose(self._store, self._request.accel, self._request.qemu, tested.bzimage)
