@@ -109,7 +109,7 @@ class SmallKernel:
         self._git("commit", "--quiet", "--message=base")
         self.base = Base("6.19.6", "6.19", "a test", self._git("rev-parse", "HEAD"), self.repository / ".git")
 
-    def tree(self, changes: Mapping[str, str | None] | None = None) -> Tree:
+    def tree(self, changes: Mapping[str, str | None] | None = None, *, untrusted: bool = False) -> Tree:
         """Commit the base with ``changes``, path to new content or None to remove it; return the tree."""
         if not changes:
             return self._tree(self.base.commit, None)
@@ -124,14 +124,16 @@ class SmallKernel:
         self._git("add", "--all")
         self._git("commit", "--quiet", "--allow-empty", "--message=series")
         patch = Patch("0001-x.patch", b"", "x")
-        series = Series("x", "x", "6.19", "base", (patch,), {}, "a test")
+        series = Series("x", "x", "6.19", "base", (patch,), {}, "a test", untrusted=untrusted)
         return self._tree(self._git("rev-parse", "HEAD"), series)
 
-    def build(self, changes: Mapping[str, str | None] | None = None) -> Kernel:
+    def build(self, changes: Mapping[str, str | None] | None = None, *, untrusted: bool = False) -> Kernel:
         """Build the base with ``changes``; ``log`` then holds this build alone."""
         self.log.unlink(missing_ok=True)
         progress = Progress(self.store, io.StringIO())
-        return build_kernel(self.store, progress, self.tree(changes), [self.fragment], self.log)
+        return build_kernel(
+            self.store, progress, self.tree(changes, untrusted=untrusted), [self.fragment], self.log
+        )
 
     @property
     def build_folder(self) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.lib import command, sandbox
 from harness.lib.build_limits import Watch
+from harness.lib.process_group_limit import limited
 
 
 def run(
@@ -26,4 +27,5 @@ def run(
     build needs, and SilentError for one that hangs.
     """
     words = sandbox.contained(argv, environment=environment, read=read, write=write, folder=folder)
-    return command.run(words, log=log, stdin=stdin, line=line, watch=Watch(write), shown=argv)
+    with limited(words, sandbox.PROCESSES) as started:
+        return command.run(started, log=log, stdin=stdin, line=line, watch=Watch(write), shown=argv)

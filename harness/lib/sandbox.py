@@ -35,6 +35,7 @@ _SHARED_MEMORY_BYTES = 64 << 20
 # Preference of the kernel when memory is short: these programs before anything else of the user
 # (/proc/PID/oom_score_adj, -1000 to 1000).
 _OOM_SCORE_ADJ = "900"
+_NICE = "10"
 _TRIAL_SECONDS = 20.0
 
 # A program of the user, a key or a token may be anywhere else, so folders are allowed and none is hidden.
@@ -167,7 +168,8 @@ def _wrapped(
         mounts += ["--bind", str(changed), str(changed)]
     where = ["--chdir", str(folder)] if folder is not None else ["--chdir", "/"]
     return [
-        *("choom", "--adjust", _OOM_SCORE_ADJ, "--", *limits),
+        # Of lower priority than the program that watches it, or that would come too late.
+        *("nice", "-n", _NICE, "choom", "--adjust", _OOM_SCORE_ADJ, "--", *limits),
         *(PROGRAM, "--unshare-all", "--unshare-user", "--disable-userns", *identity, "--cap-drop", "ALL"),
         *("--die-with-parent", "--new-session", *mounts, "--remount-ro", "/", *where, "--"),
         *(*count, *argv),

@@ -1,0 +1,90 @@
+"""Limit the number of processes of root's programs by a control group, as no other limit holds for root.
+
+The kernel exempts root from RLIMIT_NPROC (kernel/fork.c, copy_process()); the controller ``pids`` holds for
+everybody (kernel/cgroup/pids.c).  Where root may not make a group, as in most containers, there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+_PREFIX = "patchproof-"
+_WAIT_SECONDS = 30.0  # until the processes of a group that were killed are gone
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def limited(argv: Sequence[str], processes: int) -> Iterator[list[str]]:
+    """Yield ``argv`` such that it runs in a new group of at most ``processes``; unchanged where that fails.
+
+    The group is removed afterwards.
+    """
+    group = _new_group(processes) if os.geteuid() == 0 else None
+    if group is None:
+        yield list(argv)
+        return
+    try:
+        yield ["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(group), *argv]
+    finally:
+        _remove(group)
+
+
+def _new_group(processes: int) -> Path | None:
+    parent = _parent()
+    if parent is None:
+        return None
+    _sweep(parent)
+    group = parent / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text(f"{processes}\n")
+    except OSError:  # not allowed here, or without the controller
+        _remove(group)
+        return None
+    return group
+
+
+def _parent() -> Path | None:
+    """Return the top of the hierarchy that has the controller ``pids``; None if it is not mounted."""
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, options, *_ = line.split()
+        if kind == "cgroup2" and "pids" in _controllers(Path(place)):
+            return Path(place)
+        if kind == "cgroup" and "pids" in options.split(","):
+            return Path(place)
+    return None
+
+
+def _controllers(folder: Path) -> list[str]:
+    try:
+        return (folder / "cgroup.subtree_control").read_text().split()
+    except OSError:
+        return []
+
+
+def _sweep(parent: Path) -> None:
+    """Remove the groups that killed runs left."""
+    for group in parent.glob(f"{_PREFIX}*-*"):
+        pid = group.name.removeprefix(_PREFIX).partition("-")[0]
+        if not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):  # its processes are still ending
+                group.rmdir()
+
+
+def _remove(group: Path) -> None:
+    """Remove a group, once the processes in it are gone."""
+    limit = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > limit:
+                return  # the next run sweeps it away
+            time.sleep(0.02)
