@@ -4,8 +4,12 @@ import errno
 import os
 import sys
 
-from harness.cli.main import main
-from harness.lib.errors import ExitCode
+from harness.lib import interruption
+
+interruption.install()  # before the imports that take time: a signal would leave their traceback
+
+from harness.cli.main import main  # noqa: E402
+from harness.lib.errors import ExitCode  # noqa: E402
 
 
 def _main() -> int:
@@ -20,6 +24,7 @@ def _main() -> int:
         code = main()
     except OSError:  # main() reports every other one; this one comes from the report itself
         code = ExitCode.HARNESS
+    interruption.close()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -20,7 +19,6 @@ def _no_operation() -> None:
 @pytest.fixture
 def main_undone() -> Iterator[None]:
     """Restore what main() changes in its process: it expects to be called once."""
-    handler, level = signal.getsignal(signal.SIGTERM), logging.getLogger("paramiko").level
+    level = logging.getLogger("paramiko").level
     yield
-    signal.signal(signal.SIGTERM, handler)
     logging.getLogger("paramiko").setLevel(level)

@@ -9,25 +9,40 @@ from pathlib import Path
 import pytest
 
 from harness.lib.cache import Store
+from harness.lib.command import Captured
 from harness.lib.errors import HarnessError
 from harness.vm import accelerator, qemu_program
 
+KERNEL = b"Linux version 6.19\n"
+
 
 @pytest.mark.parametrize(
-    ("output", "errors", "hung", "works", "certain"),
+    ("ended", "works", "certain"),
     [
-        (b"Linux version 6\nKernel panic - not syncing: VFS: Unable to mount", b"", False, True, True),
-        (b"", b"", True, False, True),
-        (b"Linux version 6.19\n", b"", True, False, False),
-        (b"", b"error: failed to set MSR 0x10a\nAssertion failed\n", False, False, False),
-        (b"Linux version 6.19\n", b"", False, False, False),
+        (Captured(0, KERNEL + b"Kernel panic - not syncing: VFS: Unable to mount", b""), True, True),
+        (Captured(-9, b"", b"", late=True), False, True),
+        (Captured(-9, KERNEL, b"", late=True), False, False),
+        (Captured(-6, b"", b"error: failed to set MSR 0x10a\nAssertion failed\n"), False, False),
+        (Captured(0, KERNEL, b""), False, False),
     ],
 )
-def test_trial_is_certain_if_the_kernel_is_not_to_blame(
-    output: bytes, errors: bytes, hung: bool, works: bool, certain: bool
-) -> None:
-    trial = accelerator.judge_trial(output, errors, hung, 6.0)
+def test_trial_is_certain_if_the_kernel_is_not_to_blame(ended: Captured, works: bool, certain: bool) -> None:
+    trial = accelerator.judge_trial(ended, 6.0)
     assert (trial.works, trial.certain) == (works, certain)
+
+
+@pytest.mark.parametrize(
+    ("ended", "told"),
+    [
+        (Captured(-6, b"", b"warning\nAssertion failed\n"), "QEMU crashed (SIGABRT): Assertion failed"),
+        (Captured(-11, b"", b""), "QEMU crashed (SIGSEGV)"),
+        (Captured(1, b"", b"no such machine\n"), "QEMU ended: no such machine"),
+        (Captured(2, b"", b""), "QEMU ended: exit status 2"),
+        (Captured(0, b"", b""), "a kernel resets under it"),
+    ],
+)
+def test_trial_names_the_end_of_a_qemu_that_failed(ended: Captured, told: str) -> None:
+    assert accelerator.judge_trial(ended, 6.0).reason == f"/dev/kvm is there, but {told}"
 
 
 def fake_qemu(folder: Path, then: str) -> Path:

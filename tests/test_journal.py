@@ -350,8 +350,8 @@ def test_interrupted_scenario_is_a_harness_error(journal: JournalWriter) -> None
     record = read(journal.directory)
     result = result_of(journal.directory, ONE)
     assert (result.verdict, record.exit_code) == (Verdict.HARNESS_ERROR, ExitCode.INTERRUPTED)
-    assert result.reason == "The run was interrupted (SIGINT) during this scenario."
-    assert result_of(journal.directory, TWO).reason == "The run was interrupted (SIGINT) before it."
+    assert result.reason == "The run was interrupted by Ctrl-C (SIGINT) during this scenario."
+    assert result_of(journal.directory, TWO).reason == "The run was interrupted by Ctrl-C (SIGINT) before it."
 
 
 def test_scenario_given_up_is_not_reached(journal: JournalWriter) -> None:
@@ -538,8 +538,11 @@ def test_interruption_of_the_last_part_counts(journal: JournalWriter, last: bool
     assert record.interrupted == ("SIGTERM" if last else "")
     assert record.exit_code is (ExitCode.INTERRUPTED if last else ExitCode.HARNESS)
     # An entry that a part left open has the reason of that part.
-    assert result_of(again.directory, ONE).reason == "The run was interrupted (SIGINT) during this scenario."
-    told = "The run was interrupted (SIGTERM) during this scenario." if last else ""
+    reason = "The run was interrupted by Ctrl-C (SIGINT) during this scenario."
+    assert result_of(again.directory, ONE).reason == reason
+    told = (
+        "The run was ended by SIGTERM (a CI system's cancel, or `kill`) during this scenario." if last else ""
+    )
     assert result_of(again.directory, TWO).reason == told
 
 

@@ -270,7 +270,7 @@ def test_failed_stage_is_the_only_failure(tmp_path: Path) -> None:
     ("end", "message"),
     [
         ("killed", "The run did not come to its own end"),
-        ("interrupted", "The run was interrupted (SIGINT). Not reached: 1 of 2 tests."),
+        ("interrupted", "The run was interrupted by Ctrl-C (SIGINT). Not reached: 1 of 2 tests."),
     ],
 )
 def test_unfinished_run_is_never_green(results: ResultsFolder, end: str, message: str) -> None:

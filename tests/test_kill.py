@@ -95,7 +95,7 @@ class Interrupt(Attack):
 
     ends_the_run = True
     code = ExitCode.INTERRUPTED
-    effects = (Effect(Verdict.HARNESS_ERROR, False, "interrupted (SIGINT) during this scenario"),)
+    effects = (Effect(Verdict.HARNESS_ERROR, False, "interrupted by Ctrl-C (SIGINT) during this scenario"),)
 
     def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         invocation.process.send_signal(signal.SIGINT)

@@ -41,6 +41,7 @@ from harness.journal.facts import Facts
 from harness.journal.results_folder import newest_run
 from harness.lib import cache
 from harness.lib.errors import ExitCode
+from harness.verdict.interruption import how
 
 SELECTION = "a_dmabuf_reaches_the_memory"  # two scenarios, one for each kind of actor
 CACHE_KINDS = ("base", "kernel", "image", "probe", "trees", "work")
@@ -238,7 +239,7 @@ def building(tmp_path: Path) -> Iterator[Invocation]:
 def test_run_interrupted_in_the_build_ends_in_order(building: Invocation, number: signal.Signals) -> None:
     assert any("make" in command for command in building.children().values())
     building.process.send_signal(number)
-    assert_interrupted_in_the_build(building)
+    assert_interrupted_in_the_build(building, number)
 
 
 def test_run_interrupted_repeatedly_ends_in_order(building: Invocation) -> None:
@@ -246,7 +247,7 @@ def test_run_interrupted_repeatedly_ends_in_order(building: Invocation) -> None:
     while building.process.poll() is None:
         building.process.send_signal(signal.SIGTERM)
         time.sleep(0.01)
-    assert_interrupted_in_the_build(building)
+    assert_interrupted_in_the_build(building, signal.SIGTERM)
 
 
 def test_run_whose_report_cannot_be_copied_says_so(building: Invocation) -> None:
@@ -260,15 +261,19 @@ def test_run_whose_report_cannot_be_copied_says_so(building: Invocation) -> None
     assert [event["event"] for event in events(small.results)][-2:] == ["interrupted", "run-ended"]
 
 
-def assert_interrupted_in_the_build(building: Invocation) -> None:
+def assert_interrupted_in_the_build(building: Invocation, number: signal.Signals) -> None:
     """Require that the run ended in order, and that its record says so."""
     small = SmallRun(building.mark)
     assert building.end() == ExitCode.INTERRUPTED
     assert building.children() == {}
     cases = junit(small.results)
     assert cases["build"].verdict == "harness-error"
-    assert "interrupted" in cases["build"].text
-    assert "The run was interrupted" in cases["run"].text
+    assert f"The run {how(number.name)} during this stage." in cases["build"].text
+    assert f"The run {how(number.name)}." in cases["run"].text
+    assert f"The run {how(number.name)} during this stage." in building.output
+    assert f"!!! Interruption: {number.name} !!!" in building.output
+    (event,) = [one for one in events(small.results) if one["event"] == "interrupted"]
+    assert event["reason"] == number.name
     assert_not_reached(cases, "interface", "image", "probes", "boot")
     assert small.report.read_bytes() == (small.results / "latest" / "junit.xml").read_bytes()
     assert [path.name for path in small.report.parent.iterdir()] == ["junit.xml"]
@@ -380,7 +385,7 @@ def test_run_interrupted_in_the_boot_ends_in_order(
         assert invocation.children() == {}
     cases = junit(results)
     assert cases["boot"].verdict == "harness-error"
-    assert "interrupted" in cases["boot"].text
+    assert f"The run {how(number.name)} during this stage." in cases["boot"].text
     assert_not_reached(cases)
     assert_locks_free(cache.default_root())
 
@@ -407,7 +412,7 @@ def test_run_interrupted_in_a_scenario_ends_in_order(stopped: Invocation, number
     assert told[-3:] == ["interrupted", "machine-ended", "run-ended"]
     cases = junit(results)
     assert {name for name, outcome in outcomes(cases).items() if outcome != "passed"} == {"run"}
-    assert "The run was interrupted" in cases["run"].text
+    assert f"The run {how(number.name)}." in cases["run"].text
     verdicts = [case.verdict for case in scenarios(cases).values()]
     assert verdicts.count("harness-error") == 1
     assert verdicts.count("not-reached") > 1

@@ -325,7 +325,7 @@ def test_merge_of_an_interrupted_shard_is_no_interruption(tmp_path: Path) -> Non
     record = read(merge(shards, tmp_path / "whole", incomplete=True))
     assert (record.interrupted, record.exit_code) == ("", ExitCode.HARNESS)
     left = next(result for result in record.results if result.entry.id.endswith("::c"))
-    assert left.reason == "Shard 2/2: The run was interrupted (SIGINT) before it."
+    assert left.reason == "Shard 2/2: The run was interrupted by Ctrl-C (SIGINT) before it."
 
 
 def test_merge_of_a_run_that_goes_on_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from harness.actor import interface
 from harness.actor.reply import ActorDiedError, DeadlineError, Fault, judge
 from harness.actor.transcript import MARGIN, Channel, Transcript
 from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.interruption import Interruption
 from harness.lib.text import printable
 from harness.vm.ssh import SshTimeoutError
 from harness.vm.ssh_limits import LINE_LIMIT
@@ -59,6 +60,9 @@ class Wire:
         except PatchproofError as error:
             self._lost = error
             self._transcript.comment(f"no answer: {error}")
+            raise
+        except Interruption:
+            self._lost = HarnessError(f"The run was interrupted while the actor did `{line}`.")
             raise
         reply = raw.decode(errors="backslashreplace").rstrip("\r")
         self._transcript.reply(reply)

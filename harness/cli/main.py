@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import select
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn, TextIO
+from typing import TextIO
 
 from harness.cli import stored
-from harness.lib import locks, sandbox
+from harness.lib import interruption, locks, sandbox
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.text import visible
+from harness.verdict.interruption import how
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,7 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Every PatchproofError is printed as a sentence, without a traceback.
     """
-    signal.signal(signal.SIGTERM, _as_interrupt)
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # it logs what it raises as well
     try:
         with host_errors():
@@ -31,13 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = _parse(arguments)
             locks.introduce(f"the command {arguments[0]}")
             sandbox.choose(getattr(args, "sandbox", sandbox.AUTO))
+            interruption.check()
             return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
             print(f"patchproof: {visible(str(error))}", file=sys.stderr)
-        return int(error.exit_code)
+        return int(ExitCode.INTERRUPTED if interruption.taken() else error.exit_code)
     except KeyboardInterrupt:
-        print("patchproof: interrupted", file=sys.stderr)
+        print(f"patchproof: it {how(interruption.taken())}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
 
 
@@ -55,10 +54,3 @@ def _has_no_reader(stream: TextIO) -> bool:
     poll = select.poll()
     poll.register(stream, 0)
     return any(events & select.POLLERR for _, events in poll.poll(0))
-
-
-def _as_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Handle SIGTERM as Ctrl-C, which ends the machine and closes the journal."""
-    # timeout(1) sends SIGTERM twice, to its child and to the group; the second one would interrupt that.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +43,8 @@ def missing(needed: Sequence[Package]) -> list[str]:
         return [p.name for p in needed if p.program != "-" and shutil.which(p.program) is None]
     query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]
     # dpkg-query exits with 1 if it does not know a package; its output is complete nevertheless.
-    query_result = subprocess.run(
-        [*query, *(p.name for p in needed)], capture_output=True, text=True, check=False
-    )
-    return absent((p.name for p in needed), query_result.stdout)
+    listing = command.capture([*query, *(p.name for p in needed)])
+    return absent((p.name for p in needed), listing.stdout.decode(errors="replace"))
 
 
 def absent(names: Iterable[str], listing: str) -> list[str]:

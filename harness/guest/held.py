@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.guest.guest import Guest
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
 from harness.vm.gdbstub import Debugger, DebuggerError, Registers, Stop
 
@@ -208,6 +209,7 @@ class Held:
         """
         deadline = time.monotonic() + self._seconds
         while not self._arrived.wait(_SLICE):
+            interruption.check()
             over = ended()
             if (over and not self._arrived.wait(_SLICE)) or time.monotonic() > deadline:
                 why = "before its operation ended" if over else f"within {self._seconds:.0f} s"

@@ -16,6 +16,7 @@ from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.deviation import Deviation
+from harness.verdict.interruption import how
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Verdict
 
@@ -302,7 +303,7 @@ class _Join:
         if self.interrupted:
             # The harness was alive and wrote this event, so the kernel is not to blame.
             noun = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program"}.get(result.entry.kind, "stage")
-            reason = f"The run was interrupted ({self.interrupted}) during this {noun}."
+            reason = f"The run {how(self.interrupted)} during this {noun}."
             return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
         if in_guest:
             return replace(result, reason="It started and never ended: the kernel died, or the harness did.")
@@ -311,7 +312,7 @@ class _Join:
     def _reason_not_reached(self) -> str:
         """Return why the remaining entries were not reached."""
         if self.interrupted:
-            return f"The run was interrupted ({self.interrupted}) before it."
+            return f"The run {how(self.interrupted)} before it."
         reached = [
             result
             for result in self.results.values()

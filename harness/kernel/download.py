@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import harness
-from harness.lib import cache, files
+from harness.lib import cache, files, interruption
 from harness.lib.errors import HarnessError, UnreachableError, UsageError
 from harness.lib.progress import Stage
 from harness.lib.text import printable
@@ -41,9 +41,14 @@ def require_space(folder: Path, size: int) -> None:
 
 def text(url: str) -> str:
     """Return the content of a small text file, at most 1 MiB of it.  Raises UnreachableError."""
-    try:
+
+    def read() -> bytes:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310 - from bases.toml
             content: bytes = response.read(_MIB)
+        return content
+
+    try:
+        content = interruption.call(read)
     except (OSError, http.client.HTTPException) as error:
         raise UnreachableError(f"{url} could not be read ({_reason(error)}).") from error
     return content.decode(errors="replace")
@@ -62,7 +67,7 @@ def fetch(url: str, target: Path, sha256: str, stage: Stage) -> None:
     failure = ""
     for _ in range(TRIES):
         try:
-            whole = _continue(url, part, stage)
+            whole = interruption.call(_continue, url, part, stage)
         except urllib.error.HTTPError as error:
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and part.exists():
                 part.unlink()  # it is longer than the file, so no part of it
@@ -130,7 +135,7 @@ def content(url: str, limit: int) -> bytes:
     failure, ends = "", time.monotonic() + DEADLINE
     for _ in range(TRIES_FROM_START):
         try:
-            return _whole(opener, url, limit, ends)
+            return interruption.call(_whole, opener, url, limit, ends)
         except urllib.error.HTTPError as error:
             failure = f"the server answers {error.code} {printable(str(error.reason))}"
             if error.code < 500:
@@ -173,6 +178,7 @@ def _whole(opener: urllib.request.OpenerDirector, url: str, limit: int, ends: fl
     with opener.open(url, timeout=TIMEOUT) as response:
         length = response.headers.get("Content-Length")
         while block := response.read1(BLOCK):
+            interruption.check()
             blocks.append(block)
             have += len(block)
             if have > limit:
@@ -225,7 +231,8 @@ def _continue(url: str, part: Path, stage: Stage) -> bool:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length is not None and length.isdigit() else None
         with part.open("ab" if resumed else "wb") as stream:
-            while block := response.read(BLOCK):
+            while block := response.read1(BLOCK):
+                interruption.check()  # no more is written once the lock of the file may be free
                 stream.write(block)
                 have += len(block)
                 _show(have, total, stage)

@@ -7,12 +7,13 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from harness.lib import git
-from harness.lib.command import end_group
+from harness.lib import git, interruption
 from harness.lib.errors import HarnessError
+from harness.lib.process import end_group, has_ended
 from harness.lib.progress import Stage
 
 REF = "refs/patchproof/base"
@@ -43,12 +44,14 @@ def import_tarball(tarball: Path, repository: Path, message: str, stage: Stage) 
             assert content is not None
             assert importer.stdin is not None
             with tarfile.open(fileobj=content, mode="r|") as members:
-                _commit(members, importer.stdin, message, stage)
-            while content.read(1 << 20):
+                interruption.call(_commit, members, importer.stdin, message, stage)
+            while interruption.call(content.read, 1 << 20):
                 pass  # the padding after the last member: xz ends only when it is read
             importer.stdin.close()
             running["git fast-import"] = importer
-            failed = [name for name, process in running.items() if process.wait() != 0]
+            for process in running.values():
+                interruption.until(partial(has_ended, process))
+            failed = [name for name, process in running.items() if process.returncode != 0]
             if failed:
                 raise HarnessError(f"{' and '.join(failed)} failed")
     except (OSError, tarfile.TarError, HarnessError) as error:
@@ -100,6 +103,9 @@ def _program(
     assert process.stderr is not None
     try:
         yield process
+    except BaseException:
+        end_group(process)  # first: a thread may still write to it, or read from it
+        raise
     finally:
         if process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # the program ended before it read everything
@@ -119,6 +125,7 @@ def _commit(members: tarfile.TarFile, out: IO[bytes], message: str, stage: Stage
     out.write(b"data %d\n%s\n" % (len(text), text))
     top, files = "", 0
     for member in members:
+        interruption.check()
         first, _, path = member.name.partition("/")
         top = top or first
         if member.isdir() and first == top:

@@ -1,30 +1,30 @@
-"""Run a host program: log its output, report its progress, end it with its whole process group."""
+"""Run a host program to its end: log its output, report its progress, or return what it wrote."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import shlex
 import signal
 import subprocess
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
+from harness.lib.process import end_group, exchange, has_ended, started
 
 #: Lines of output that an error shows.
 TAIL_LINES = 20
-#: The longest wait without a check for signals (see _lines()).
-POLL_SECONDS = 1.0
 #: The value of PATH for what a tree under test makes the host run.  A program of the user's own would
 #: change the configuration: Kconfig looks for rustc, and stores its version.
 SYSTEM_PATH = "/usr/bin:/bin"
 #: Bytes of one program's output.  A cold build of a kernel prints less than one MiB.
 OUTPUT_LIMIT = 256 << 20
-_CHUNK = 65536  # bytes
 _LINE_BYTES = 1 << 20  # of the longest line; a longer one is passed on in parts
 
 
@@ -80,7 +80,7 @@ def run(
 
     All output is appended to ``log`` as it comes, and ``line`` is called with each
     line.  ``env`` is added to the environment; None removes a variable.  The program
-    runs in a process group of its own.  If an exception leaves this call (Ctrl-C
+    runs in a process group of its own.  If an exception leaves this call (an interruption
     included), the whole group is ended, so that no make or gcc keeps running.
     ``watch`` bounds the program by such exceptions.  ``shown`` is the part of
     ``argv`` that an error names and the log begins with.
@@ -94,30 +94,8 @@ def run(
         write(f"$ {shlex.join(shown or argv)}\n".encode())
         if shown is not None:
             write(f"# run as: {shlex.join(argv)}\n".encode())
-        merged = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
-        try:
-            process = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                env=merged,
-                stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise HarnessError(
-                f"The program {argv[0]} is not installed. `python -m harness doctor` lists "
-                "what is missing and how to install it."
-            ) from error
-        try:
-            if stdin is not None and process.stdin is not None:
-                try:
-                    process.stdin.write(stdin)
-                    process.stdin.close()
-                except BrokenPipeError:
-                    pass  # the program has ended; its exit status reports the cause
-            for raw in _lines(process, watch):
+        with started(argv, cwd, env, stdin, subprocess.STDOUT) as process:
+            for raw in _lines(_output(process, stdin, watch)):
                 if len(output) + len(raw) > OUTPUT_LIMIT:
                     raise HarnessError(
                         f"The command `{shlex.join(shown or argv)}` was ended, because it printed more than "
@@ -131,38 +109,64 @@ def run(
                 tail.append(text)
                 if line is not None:
                     line(text)
-            returncode = process.wait()
-        except BaseException:
-            end_group(process)
-            raise
-    if returncode != 0:
-        raise CommandError(shown or argv, returncode, log, "\n".join(tail))
+            interruption.until(partial(has_ended, process))
+    if process.returncode != 0:
+        raise CommandError(shown or argv, process.returncode, log, "\n".join(tail))
     return output.decode(errors="replace").removesuffix("\n")
 
 
-def _lines(process: subprocess.Popen[bytes], watch: Watch | None) -> Iterator[bytes]:
-    """Yield the lines that a program prints as they come, each with its newline.
+def _output(process: subprocess.Popen[bytes], stdin: bytes | None, watch: Watch | None) -> Iterator[bytes]:
+    """Yield what a program prints as it comes, under ``watch``."""
+    if watch is None:
+        yield from (data for _, data in exchange(process, stdin))
+        return
+    for _, data in exchange(process, stdin, look=partial(watch.look, process.pid), interval=watch.interval):
+        watch.heard(len(data))
+        yield data
 
-    A signal that arrives just before a read does not interrupt that read, and its
-    Python handler runs only when the read returns.  So no wait is longer than
-    POLL_SECONDS.
+
+@dataclass(frozen=True)
+class Captured:
+    """A program that has ended: its exit ``status``, minus the number of a signal that killed it.
+
+    ``late`` is true if it was killed here, because its time was over.
     """
-    stream = process.stdout
-    assert stream is not None
-    seconds = POLL_SECONDS if watch is None else min(POLL_SECONDS, watch.interval)
-    poll = select.poll()
-    poll.register(stream, select.POLLIN)
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    late: bool = False
+
+
+def capture(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str | None] | None = None,
+    stdin: bytes | None = None,
+    timeout: float | None = None,
+) -> Captured:
+    """Run ``argv`` to its end, at most for ``timeout`` seconds, and return what it wrote, apart.
+
+    For a short program.  ``env`` and the process group are as for run().  Raises HarnessError if the
+    program is not installed.
+    """
+    output: tuple[list[bytes], list[bytes]] = ([], [])
+    with started(argv, cwd, env, stdin, subprocess.PIPE) as process:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for is_error, data in exchange(process, stdin, deadline):
+            output[is_error].append(data)
+        left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+        late = not interruption.until(partial(has_ended, process), left)
+        if late:
+            end_group(process, grace=0.0)
+    return Captured(process.returncode, b"".join(output[0]), b"".join(output[1]), late)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the lines of ``chunks`` as they come, each with its newline."""
     rest = b""
-    while True:
-        if watch is not None:
-            watch.look(process.pid)
-        if not poll.poll(seconds * 1000):
-            continue
-        data = os.read(stream.fileno(), _CHUNK)
-        if not data:
-            break
-        if watch is not None:
-            watch.heard(len(data))
+    for data in chunks:
         *whole, rest = (rest + data).split(b"\n")
         if len(rest) > _LINE_BYTES:
             whole, rest = [*whole, rest], b""
@@ -189,9 +193,8 @@ def run_harness(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
         start_new_session=True,
     )
     try:
-        while True:  # in short waits, as in _lines()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                return program.wait(POLL_SECONDS)
+        interruption.until(partial(has_ended, program))
+        return program.returncode
     finally:
         program.terminate()
         program.wait()
@@ -225,17 +228,3 @@ def _as_harness_error(path: Path) -> Iterator[None]:
         raise HarnessError(
             f"The log {path} cannot be written: {error.strerror or error}. Make room on that disk."
         ) from error
-
-
-def end_group(process: subprocess.Popen[bytes], grace: float = 5.0) -> None:
-    """End the process group of ``process``, which leads it: SIGTERM, and after ``grace`` seconds SIGKILL."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            process.wait(timeout=grace)
-        except subprocess.TimeoutExpired:
-            continue
-    process.wait()

@@ -10,10 +10,10 @@ on the same base are the same commit everywhere.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.lib import command
 from harness.lib.command import CommandError
 
 IDENTITY = "patchproof <patchproof@localhost>"
@@ -85,10 +85,9 @@ def query(
     Raises CommandError, with git's standard error as its tail, if git fails.
     """
     argv = ["git", *arguments]
-    merged = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
-    done = subprocess.run(argv, cwd=cwd, env=merged, input=stdin, capture_output=True, check=False)
-    if done.returncode != 0:
-        raise CommandError(argv, done.returncode, None, done.stderr.decode(errors="replace").strip())
+    done = command.capture(argv, cwd=cwd, env=env, stdin=stdin)
+    if done.status != 0:
+        raise CommandError(argv, done.status, None, done.stderr.decode(errors="replace").strip())
     return done.stdout
 
 

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
 from harness.lib.text import printable
 
@@ -251,6 +252,7 @@ def _try(descriptor: int, operation: int, path: Path) -> bool:
 def _wait(descriptor: int, operation: int, wait: Wait, report: Reporter) -> None:
     with report(wait) as again:
         while not _try(descriptor, operation, wait.path):
+            interruption.check()
             again()
             time.sleep(POLL_SECONDS)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import selectors
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from harness.lib import interruption
 from harness.lib.errors import UsageError
+
+_BLOCK = 1 << 16  # bytes
 
 
 def stream() -> BinaryIO:
@@ -35,6 +39,23 @@ def stream() -> BinaryIO:
                     "to a file, and name that."
                 ) from error
     return sys.stdin.buffer
+
+
+def read(source: BinaryIO, limit: int) -> bytes:
+    """Read ``source`` to its end, at most ``limit`` bytes.  Raises Interruption while it waits for them."""
+    try:
+        descriptor = source.fileno()
+    except OSError:
+        return source.read(limit)  # no file of the system's, as in a test
+    content = bytearray()
+    with selectors.PollSelector() as selector:
+        selector.register(descriptor, selectors.EVENT_READ)
+        while len(content) < limit:
+            interruption.until(selector.select)
+            if not (block := os.read(descriptor, min(_BLOCK, limit - len(content)))):
+                break
+            content += block
+    return bytes(content)
 
 
 def _is_null(file: int | Path) -> bool:

@@ -1,8 +1,9 @@
-"""Show untrusted text, whose control characters become visible, make file names of it, and count in words."""
+"""Show untrusted text with visible control characters, make file names of it; counts and signals in words."""
 
 from __future__ import annotations
 
 import re
+import signal
 
 
 def printable(text: str | bytes, limit: int = 200) -> str:
@@ -22,6 +23,14 @@ def printable(text: str | bytes, limit: int = 200) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, whose plural ends in "s"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal, such as ``SIGKILL``."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"  # one of the real-time signals
 
 
 def one_line(text: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from harness.kernel import kconfig
 from harness.kernel.build import Kernel
-from harness.lib import files, paths
+from harness.lib import files, interruption, paths
 from harness.lib.errors import PatchproofError
+from harness.lib.interruption import Interruption
 from harness.run.request import Request
 from harness.series import series
 from harness.series.mutant import Mutant
@@ -80,32 +84,60 @@ def jobs_of(wanted: Sequence[Mutant], unconfirmed: Sequence[Mutant] = ()) -> lis
     return jobs
 
 
+Built = tuple[Job, Kernel | PatchproofError]  # a job, and its kernel or the error of its build
+
+
 class Builder:
     """A thread that builds the kernels of jobs, one or two ahead of the caller.
 
-    Iterate over it: each job comes with its kernel, or with the error of its build.
-    The iteration ends early after any other exception in the thread.
+    Iterate over it in a ``with`` block: each job comes with its kernel, or with the error of its
+    build.  The iteration ends early after any other exception in the thread.  After an
+    interruption the block waits until the thread has ended its build.
     """
 
     def __init__(self, jobs: Sequence[Job], build: Callable[[Job], Kernel]) -> None:
         self._jobs = jobs
         self._build = build
-        self._ready: queue.Queue[tuple[Job, Kernel | PatchproofError] | None] = queue.Queue(maxsize=1)
-        # A daemon: an interrupted program does not wait for a kernel that no trial will use.
-        threading.Thread(target=self._work, daemon=True).start()
+        self._ready: queue.Queue[Built | None] = queue.Queue(maxsize=1)
+        # A daemon: after an error the program does not wait for a kernel that no trial will use.
+        self._thread = threading.Thread(target=self._work, name="builder", daemon=True)
+
+    def __enter__(self) -> Builder:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Interruption):
+            self._thread.join()
 
     def _work(self) -> None:
-        try:
-            for job in self._jobs:
-                built: Kernel | PatchproofError
-                try:
-                    built = self._build(job)
-                except PatchproofError as error:
-                    built = error
-                self._ready.put((job, built))
-        finally:
-            self._ready.put(None)
+        with interruption.worker():
+            try:
+                for job in self._jobs:
+                    built: Kernel | PatchproofError
+                    try:
+                        built = self._build(job)
+                    except PatchproofError as error:
+                        built = error
+                    interruption.until(partial(self._offer, (job, built)))
+            finally:
+                interruption.until(partial(self._offer, None))
 
-    def __iter__(self) -> Iterator[tuple[Job, Kernel | PatchproofError]]:
-        while (one := self._ready.get()) is not None:
+    def _offer(self, one: Built | None, seconds: float) -> bool:
+        """Give the caller its next job within ``seconds``; return whether it has taken the one before."""
+        with contextlib.suppress(queue.Full):
+            self._ready.put(one, timeout=seconds)
+            return True
+        return False
+
+    def _next(self, seconds: float) -> tuple[Built | None, ...]:
+        """Return what comes within ``seconds``, nothing if nothing does."""
+        with contextlib.suppress(queue.Empty):
+            return (self._ready.get(timeout=seconds),)
+        return ()
+
+    def __iter__(self) -> Iterator[Built]:
+        while (one := interruption.until(self._next)[0]) is not None:
             yield one

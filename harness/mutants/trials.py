@@ -92,15 +92,16 @@ class Trials:
         unconfirmed = [one for one in before if self.ledger.is_unconfirmed(self.ledger.trials[one.id])]
         jobs = jobs_of(wanted, unconfirmed)
         ended = tried = 0
-        for job, built in Builder(jobs, self._build):
-            ended += 1
-            if job.mutant is None:
-                self._check_killers(job, built)
-                continue
-            trial = self._try(job, job.mutant, built)
-            self.ledger.ended(trial)
-            tried += 1
-            self._say(line(trial, tried, len(wanted)))
+        with Builder(jobs, self._build) as builder:
+            for job, built in builder:
+                ended += 1
+                if job.mutant is None:
+                    self._check_killers(job, built)
+                    continue
+                trial = self._try(job, job.mutant, built)
+                self.ledger.ended(trial)
+                tried += 1
+                self._say(line(trial, tried, len(wanted)))
         if ended < len(jobs):
             raise HarnessError(
                 "The builds ended before the last mutant. This is a defect of this program: report the "

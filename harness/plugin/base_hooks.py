@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator
 import pytest
 
 from harness.journal.reader import read
+from harness.lib import interruption
 from harness.lib.errors import ExitCode, PatchproofError
 from harness.lib.host import host_errors
 from harness.plugin.items import RUN
@@ -22,6 +23,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     run = session.config.stash.get(RUN, None)
     try:
         result = yield
+        interruption.check()
     except session.Failed:
         _compare(run, session.config)
         raise
@@ -37,6 +39,7 @@ def _run_selftests(run: Run | None) -> None:
         with host_errors(run.results.dir):
             run.run_selftests()
     except PatchproofError as error:
+        interruption.again()
         run.failures.append(error)
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 
@@ -51,6 +54,7 @@ def _compare(run: Run | None, config: pytest.Config) -> None:
                 config, {one.entry.id for one in read(run.results.dir).results if one.inherited}
             )
     except PatchproofError as error:
+        interruption.again()
         run.failures.append(error)
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
 

@@ -16,6 +16,7 @@ import pytest
 
 from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
+from harness.lib import interruption
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.lib.text import counted, visible
@@ -53,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Refuse a scenario that names an unknown requirement."""
+    interruption.check()
     if ids := requirement_ids(item):
         with _errors_end_pytest():
             requirements.load().check(ids, item.nodeid)
@@ -153,10 +155,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     run = item.config.stash.get(RUN, None)
     if run is None or not requirement_ids(item):
         return (yield)
+    interruption.check()
     with _unrecorded_ends_pytest(run):
         scenario = item.stash[SCENARIO] = run.scenario(item.nodeid)
         scenario.begin()
     result = yield
+    interruption.again()
     with _unrecorded_ends_pytest(run):
         run.end(scenario)
     if run.violated and run.request.until_violated:
@@ -244,6 +248,7 @@ def _examined(scenario: ScenarioRun | None, config: pytest.Config) -> Iterator[N
     try:
         yield
     except (Exception, pytest.fail.Exception) as error:
+        interruption.again()
         if scenario is not None:
             scenario.end_actors()
             scenario.examine(pytest_report.error_of(error, config))
@@ -272,7 +277,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     try:
         with host_errors(run.results.dir):
-            code = run.finish(interrupted=exitstatus == pytest.ExitCode.INTERRUPTED and not run.failures)
+            early = exitstatus == pytest.ExitCode.INTERRUPTED and not run.failures
+            code = run.finish((interruption.taken() or "pytest") if early else "")
     except PatchproofError as error:
         run.failures.append(error)
         code = ExitCode.HARNESS

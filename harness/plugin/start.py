@@ -8,6 +8,7 @@ import pytest
 
 from harness.lib import paths
 from harness.lib.errors import ExitCode
+from harness.lib.interruption import Interruption
 from harness.plugin.items import RUN, RUN_INPUT
 from harness.run.request import RunInput
 
@@ -57,4 +58,4 @@ class _Suites:
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note Ctrl-C before the run; pytest's exit code is the same for a suite that cannot be read."""
-        self.interrupted = excinfo.type is KeyboardInterrupt and not self.has_run
+        self.interrupted = isinstance(excinfo.value, Interruption) and not self.has_run

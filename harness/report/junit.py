@@ -36,6 +36,7 @@ from harness.report.junit_facts import case_properties, suite_properties
 from harness.report.repetitions import deviating, tally
 from harness.verdict import requirements
 from harness.verdict.case import Case
+from harness.verdict.interruption import how
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, STAGES, Kind, Verdict
 
@@ -195,7 +196,7 @@ class _Document:
         record = self._record
         left = sum(one.verdict is Verdict.NOT_REACHED for one in record.results)
         if record.interrupted:
-            message = f"The run was interrupted ({record.interrupted})."
+            message = f"The run {how(record.interrupted)}."
         elif not record.complete:
             message = "The run did not come to its own end: it goes on, was killed, or its disk is full."
         else:

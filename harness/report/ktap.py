@@ -19,6 +19,7 @@ from harness.report.entry_path import path_of, word
 from harness.report.repetitions import tally
 from harness.verdict import requirements
 from harness.verdict.case import Case
+from harness.verdict.interruption import how
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, STAGES, Kind, Verdict
 
@@ -141,7 +142,7 @@ def _of_run(record: Record) -> Iterator[_Line]:
     if record.damage:
         said = f"the journal contradicts itself: {record.damage}"
     elif record.interrupted:
-        said = f"it was interrupted ({record.interrupted})"
+        said = f"it {how(record.interrupted)}"
     elif not record.complete:
         said = "it did not come to its own end"
     yield _Line(not said, "complete", f"ERROR {_one_line(said)}" if said else "")

@@ -25,6 +25,7 @@ from harness.report.groups import COLUMNS, CONFORM, Group, groups, not_applicabl
 from harness.report.html import REPORT
 from harness.report.origins import origins_sentence, summary
 from harness.verdict.detector import State, by_name, sentences
+from harness.verdict.interruption import how
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import SERIES_FAULTS, STAGES, Verdict
 
@@ -207,7 +208,7 @@ def _closing(record: Record, facts: Mapping[str, object]) -> Iterator[str]:
     """Yield the counts of verdicts, what ended or resumed the run, notes and warnings."""
     yield from _counts(record)
     if record.interrupted:
-        yield f"The run was interrupted ({record.interrupted})."
+        yield f"The run {how(record.interrupted)}."
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
     if record.resumed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from harness.kernel.dialect import Interfaces
 from harness.kernel.tree import Tree
 from harness.klog import decode
 from harness.klog.splat import Splat
+from harness.lib import interruption
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.lib.files import write_atomically
+from harness.lib.interruption import Interruption
 from harness.lib.progress import Progress
 from harness.run import positive_control
 from harness.run.give_up import GiveUp
@@ -316,6 +317,8 @@ def hold(running: machine.Machine, progress: Progress) -> None:
     progress.say(f"  ssh: {running.ssh_line}")
     progress.say(f"  gdb: {running.gdb_line}")
     progress.say("  Ctrl-C ends the machine.")
-    with contextlib.suppress(KeyboardInterrupt):
+    try:
         while not running.wait_ended(timeout=60.0):
             pass
+    except Interruption:
+        interruption.dismiss()

@@ -16,9 +16,10 @@ from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
 from harness.kernel.build import Kernel
 from harness.kernel.dialect import missing
-from harness.lib import locks, output, paths
+from harness.lib import interruption, locks, output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
+from harness.lib.interruption import Interruption
 from harness.lib.progress import Progress
 from harness.lib.resources import require
 from harness.lib.shard import FIRST
@@ -174,6 +175,7 @@ class Run:
                 layout = self._scenarios[self.left[0]][1].layout if self.left else USUAL
                 self._stages.prepare(self.machines, layout)
         except PatchproofError as error:
+            interruption.again()
             self.failures.append(error)
             if self.journal.unwritten:
                 self.refusal = error
@@ -236,27 +238,30 @@ class Run:
             self._spare.close()
             self.machines.retire("all scenarios have run")
 
-    def finish(self, *, interrupted: bool) -> ExitCode:
+    def finish(self, interrupted: str = "") -> ExitCode:
         """End the machine, write the reports, and return the exit code.
 
-        Raises HarnessError if the copy of the report that was asked for cannot be written.
+        ``interrupted`` is what ended the run early, empty if nothing did.  Raises HarnessError
+        if the copy of the report that was asked for cannot be written.
         """
         try:
-            self._end(interrupted=interrupted)
+            self._end(interrupted)
         finally:
             self._copy_report()  # also of a journal that could not be written to its end
         return self.refusal.exit_code if self.refusal else read(self.results.dir).exit_code
 
-    def _end(self, *, interrupted: bool) -> None:
+    def _end(self, interrupted: str) -> None:
         """End the machine and the journal, and write the report of the results folder."""
         try:
-            if interrupted:
-                self.journal.interrupted("SIGINT")
-            else:
+            if not interrupted:
                 self._examiner.check_between_scenarios()
                 self._spare.close()
                 self.machines.retire("the run is over", self._keep)
+        except Interruption as end:
+            interrupted = end.reason
         finally:
+            if interrupted:
+                self.journal.interrupted(interrupted)
             self.machines.close()
         if not self.unchanged:
             self.journal.run_ended()
@@ -309,10 +314,10 @@ def write_page(directory: Path, progress: Progress) -> None:
 def run_without_scenarios(run_input: RunInput) -> ExitCode:
     """Run the kernel's own test programs of ``run_input`` alone; return the exit code."""
     run = Run(run_input, (), Facts(selection=[], directory="", repeat=1, random_order=""))
-    interrupted = False
+    interrupted = ""
     try:
         run.prepare()
         run.run_selftests()
-    except KeyboardInterrupt:
-        interrupted = True
-    return run.finish(interrupted=interrupted)
+    except Interruption as end:
+        interrupted = end.reason
+    return run.finish(interrupted)

@@ -68,7 +68,7 @@ def _kept_input(store: Store) -> Path:
             "--series - reads the mails of a series from standard input, which is a terminal here. Pipe them "
             "in (`b4 am -o - MESSAGE-ID | ...`), or name a file."
         )
-    content = stream.read(MAX_BYTES + 1)
+    content = standard_input.read(stream, MAX_BYTES + 1)
     if not content:
         raise UsageError("Standard input is empty: the program before the pipe has written no mails.")
     if len(content) > MAX_BYTES:

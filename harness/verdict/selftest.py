@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.lib.text import counted, printable
+from harness.lib.text import counted, printable, signal_name
 from harness.verdict import ktap
 from harness.verdict.case import Case
 from harness.verdict.verdict import Verdict
@@ -55,7 +55,7 @@ def judge(output: bytes, status: int, *, limit: int, seconds: int, status_decide
         end = f"It was killed: it did not end within {seconds} s, or memory ran out."
         return violates(end, comparable=False)
     if status > SIGNALS:
-        return violates(f"It was ended by {_signal(status - SIGNALS)}{_after(report.cases)}.")
+        return violates(f"It was ended by {signal_name(status - SIGNALS)}{_after(report.cases)}.")
     if failed:
         return violates(f"{len(failed)} of {counted(len(report.cases), 'test')} failed: {_names(failed)}.")
     if status == SKIP:
@@ -122,10 +122,3 @@ def _after(cases: Sequence[Case]) -> str:
 def _names(cases: Sequence[Case]) -> str:
     more = f" and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
     return ", ".join(one.name for one in cases[:NAMED]) + more
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -6,14 +6,15 @@ import json
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from harness.lib import command
 from harness.lib.cache import Store
+from harness.lib.command import Captured
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
+from harness.lib.text import printable, signal_name
 from harness.vm.hardware import MIB
 from harness.vm.qemu_program import probe
 
@@ -113,41 +114,28 @@ def try_kvm(qemu: str, bzimage: Path, timeout: float) -> KvmTrial:
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(bzimage), "-append", "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1"),
     ]
-    process = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
-    )
-    try:
-        output, errors = process.communicate(timeout=timeout)
-        hung = False
-    except subprocess.TimeoutExpired:
-        process.kill()
-        output, errors = process.communicate()
-        hung = True
-    except BaseException:
-        process.kill()
-        process.wait()
-        raise
-    return judge_trial(output, errors, hung, timeout)
+    return judge_trial(command.capture(argv, timeout=timeout), timeout)
 
 
-def judge_trial(output: bytes, errors: bytes, hung: bool, timeout: float) -> KvmTrial:
-    """Judge a trial by its console ``output``, QEMU's ``errors``, and whether it ``hung``."""
+def judge_trial(ended: Captured, timeout: float) -> KvmTrial:
+    """Judge a trial by its console output, QEMU's errors, and how QEMU ended within ``timeout`` seconds."""
+    output = ended.stdout
     if b"Kernel panic - not syncing" in output:
         return KvmTrial(True, "KVM boots a kernel here")
     silent = b"Linux version" not in output
-    if hung:
+    if ended.late:
         how = "before its first line" if silent else "on the way"
         return KvmTrial(
             False, f"/dev/kvm is there, but a kernel hangs under it {how} ({timeout:.0f} s)", silent
         )
-    message = _first_line(errors)
-    how = f"QEMU ended: {message}" if message else "a kernel resets under it"
+    said = [printable(line) for line in ended.stderr.decode(errors="replace").strip().splitlines()]
+    if ended.status < 0:
+        how = ": ".join([f"QEMU crashed ({signal_name(-ended.status)})", *said[-1:]])
+    elif said or ended.status:
+        how = f"QEMU ended: {said[0] if said else f'exit status {ended.status}'}"
+    else:
+        how = "a kernel resets under it"
     return KvmTrial(False, f"/dev/kvm is there, but {how}", certain=False)
-
-
-def _first_line(text: bytes) -> str:
-    lines: Sequence[str] = text.decode(errors="replace").strip().splitlines()
-    return lines[0] if lines else ""
 
 
 def _recall(path: Path) -> KvmTrial | None:

@@ -7,6 +7,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pexpect
@@ -15,6 +16,7 @@ from pexpect.fdpexpect import fdspawn
 from harness.klog import lines, splat
 from harness.klog.lines import LINE_LIMIT
 from harness.klog.splat import Splat
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
 
 #: Bytes of one machine's console that are logged; an ordinary machine prints less than one MiB.
@@ -116,7 +118,7 @@ class Console:
             return found is not None or self._ended
 
         with self._changed:
-            self._changed.wait_for(found_or_ended, timeout)
+            interruption.until(partial(self._changed.wait_for, found_or_ended), timeout)
         return found
 
     def close(self, timeout: float = 5.0) -> None:

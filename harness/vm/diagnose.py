@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.klog import patterns
 from harness.lib.errors import BootError, HarnessError, PatchproofError
+from harness.lib.text import signal_name
 from harness.vm.console import Console
 from harness.vm.qmp import Monitor
 
@@ -90,11 +91,11 @@ def exit_error(
     advice = next((words for pattern, words in _LACKING if re.search(pattern, tail)), "")
     if status < 0 and -status not in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
         return QemuCrashedError(
-            f"QEMU crashed before the guest came up ({_signal(status)}){meanwhile}.{advice}",
+            f"QEMU crashed before the guest came up ({signal_name(-status)}){meanwhile}.{advice}",
             log=log,
             tail=tail,
         )
-    end = f"was killed ({_signal(status)})" if status < 0 else f"exited with {status}"
+    end = f"was killed ({signal_name(-status)})" if status < 0 else f"exited with {status}"
     return HarnessError(f"QEMU {end} before the guest came up{meanwhile}.{advice}", log=log, tail=tail)
 
 
@@ -115,7 +116,7 @@ def outside_fault(
         state = str(answer.get("status")) if isinstance(answer, dict) else "unknown"
         return "" if state in _GUEST_STATES else f"QEMU has stopped its machine ({state})"
     if status != 0:
-        return f"QEMU was killed ({_signal(status)})" if status < 0 else f"QEMU exited with {status}"
+        return f"QEMU was killed ({signal_name(-status)})" if status < 0 else f"QEMU exited with {status}"
     reasons = [data for name, data in events if name == "SHUTDOWN"]
     if reasons and not reasons[-1].get("guest"):
         return f"QEMU was ended from outside ({reasons[-1].get('reason')})"
@@ -168,10 +169,6 @@ def lost_interrupt(dump: str) -> str:
                 "which now waits forever"
             )
     return ""
-
-
-def _signal(status: int) -> str:
-    return signal.Signals(-status).name
 
 
 def _tail(text: str, lines: int) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
 
 SECONDS = 5.0  # for one answer of QEMU, before the accelerator's time scale
@@ -212,10 +213,13 @@ class Debugger:
             left = max(deadline - time.monotonic(), 0.0)
             if self._buffer and not left:
                 raise _LateError(f"The debugger's port of QEMU sent no whole packet for {seconds:.0f} s.")
-            self._socket.settimeout(left + 0.001)
+            self._socket.settimeout(min(left, interruption.SLICE) + 0.001)
+            interruption.check()
             try:
                 data = self._socket.recv(1 << 16)
             except TimeoutError as error:
+                if left > interruption.SLICE:
+                    continue
                 raise _LateError(f"The debugger's port of QEMU was silent for {seconds:.0f} s.") from error
             except OSError as error:
                 raise DebuggerError(f"The connection to QEMU's debugger port broke: {error}.") from error

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.klog import patterns, splat
-from harness.lib import cgroup
+from harness.lib import cgroup, interruption
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.text import printable
@@ -25,6 +25,7 @@ from harness.vm.diagnose import QemuCrashedError
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
+from harness.vm.qemu_program import QemuInfo
 from harness.vm.ssh import Ssh, SshLostError
 from harness.vm.ssh_keys import KeyPair
 
@@ -86,8 +87,10 @@ def boot(
     guest is not up in time; HarnessError if QEMU does not run.
     """
     crash: QemuCrashedError | None = None
+    info = qemu_program.probe(qemu)
+    info.require()
     for _ in range(ATTEMPTS):
-        machine = Machine(bzimage, image, run_dir, accelerator, qemu, layout or Layout(), gdb)
+        machine = Machine(bzimage, image, run_dir, accelerator, info, layout or Layout(), gdb)
         try:
             machine.wait_until_up()
         except QemuCrashedError as error:
@@ -168,7 +171,7 @@ class Machine:
         image: Image,
         run_dir: Path,
         accelerator: Accelerator,
-        program: str,
+        info: QemuInfo,
         layout: Layout,
         gdb: bool,
     ) -> None:
@@ -186,8 +189,6 @@ class Machine:
         self._panicked = threading.Event()
         self._ready = threading.Event()  # the guest's init has reported, which it does once
         self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
-        info = qemu_program.probe(program)
-        info.require()
         self.run_dir.mkdir(parents=True, exist_ok=True)
         _write_private(self.run_dir / "id_ed25519", self.user_key.private.encode())
         initrd = self.run_dir / "initrd.cpio"
@@ -224,21 +225,20 @@ class Machine:
         deadline = self._qemu.started + allowed
         failed: PatchproofError | None = None
         while True:
-            try:
-                event = self._boot_events.get(timeout=max(deadline - time.monotonic(), 0.0))
-            except queue.Empty:
+            event = interruption.until(self._next_event, max(deadline - time.monotonic(), 0.0))
+            if event is None:
                 if fault := self.outside_fault() or self.paused(self._begun):
                     raise HarnessError(
                         f"The guest did not come up within {allowed:.0f} s, because {fault}.",
                         log=self._qemu.log,
-                    ) from None
+                    )
                 if isinstance(failed, HarnessError):
-                    raise failed from None
+                    raise failed
                 if failed is not None:
                     message = f"The kernel came up, but the login over SSH failed: {failed}"
                     raise diagnose.boot_error(self.console, message, BootTimeoutError) from failed
                 message = f"The guest did not come up within {allowed:.0f} s."
-                raise diagnose.boot_error(self.console, message, BootTimeoutError) from None
+                raise diagnose.boot_error(self.console, message, BootTimeoutError)
             match event:
                 case _Ready():
                     threading.Thread(target=self._log_in, name="login", daemon=True).start()
@@ -264,6 +264,13 @@ class Machine:
                 case Ssh():
                     self.ssh = event
                     return
+
+    def _next_event(self, seconds: float) -> _BootEvent | None:
+        """Return the next event of the boot, None if there is none within ``seconds``."""
+        try:
+            return self._boot_events.get(timeout=seconds)
+        except queue.Empty:
+            return None
 
     @property
     def started(self) -> float:

@@ -9,10 +9,13 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
+from harness.lib.process import has_ended
 from harness.vm.accelerator import Accelerator
 from harness.vm.console import Console, pipe
 from harness.vm.hardware import (
@@ -142,10 +145,8 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return QEMU's exit status, negative for a signal; None if it runs on after ``timeout`` s."""
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return None
+        interruption.until(partial(has_ended, self._process), timeout)
+        return self._process.returncode
 
     def kill(self) -> None:
         """Kill QEMU and wait for its end."""

@@ -5,11 +5,17 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.lib import command
+from harness.lib.command import Captured
 from harness.lib.errors import HarnessError
+from harness.lib.text import printable, signal_name
+
+ANSWER_SECONDS = 60.0  # a host that is busy needs some seconds
+TAIL_LINES = 5  # of what a QEMU said that did not answer
 
 # The devices that the machine is made of (hardware.py, pci_devices.py) and that a QEMU may lack.
 DEVICES = (
@@ -59,16 +65,34 @@ def probe(qemu: str) -> QemuInfo:
 @functools.cache
 def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - part of the cache's key
     """Start QEMU twice; cached, as every machine would otherwise wait for that."""
-    found = re.search(r"^QEMU emulator version (\S+)", _output(path, "-version"), re.MULTILINE)
+    answer = _ask(path, "-version")
+    found = re.search(r"^QEMU emulator version (\S+)", answer.stdout.decode(errors="replace"), re.MULTILINE)
     if found is None:
         raise HarnessError(f"`{path} -version` does not answer as QEMU does. Name another with --qemu PATH.")
-    devices = re.findall(r'^name "([^"]+)"', _output(path, "-device", "help"), re.MULTILINE)
+    answer = _ask(path, "-device", "help")
+    if answer.status != 0:
+        raise _failed((path, "-device", "help"), f"exited with {answer.status}", answer)
+    devices = re.findall(r'^name "([^"]+)"', answer.stdout.decode(errors="replace"), re.MULTILINE)
     return QemuInfo(path, found[1], frozenset(devices))
 
 
-def _output(*argv: str) -> str:
+def _ask(*argv: str) -> Captured:
+    """Return what QEMU answers.  Raises HarnessError if it cannot be started, crashes or hangs."""
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        answer = command.capture(argv, timeout=ANSWER_SECONDS)
+    except OSError as error:
         raise HarnessError(f"`{' '.join(argv)}` could not be run: {error}") from error
-    return done.stdout.decode(errors="replace")
+    if answer.late:
+        raise _failed(argv, f"did not answer within {ANSWER_SECONDS:.0f} s, and was killed", answer)
+    if answer.status < 0:
+        raise _failed(argv, f"crashed ({signal_name(-answer.status)})", answer)
+    return answer
+
+
+def _failed(argv: Sequence[str], end: str, answer: Captured) -> HarnessError:
+    lines = (answer.stdout + answer.stderr).decode(errors="replace").splitlines()
+    return HarnessError(
+        f"`{' '.join(argv)}` {end}, so it is not known which devices this QEMU has. That is a fault of this "
+        "QEMU or of the host. Run the command to see, or name another QEMU with --qemu PATH.",
+        tail="\n".join(printable(line) for line in lines[-TAIL_LINES:]),
+    )

@@ -11,11 +11,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
 from qemu.qmp import EventListener, Message, QMPClient, QMPError, Runstate
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError
 
 
@@ -41,17 +43,17 @@ class Monitor:
 
         Raises HarnessError if QEMU has ended, refuses, or does not answer in ``timeout`` seconds.
         """
-        if not self._connected.wait(timeout) or not self._thread.is_alive():
+        if not interruption.until(self._connected.wait, timeout) or not self._thread.is_alive():
             raise HarnessError(
                 f"The command `{command}` cannot be sent to QEMU: its monitor is not connected."
             )
         call = self._client.execute(command, dict(arguments or {}))
         future = asyncio.run_coroutine_threadsafe(call, self._loop)
-        try:
-            return future.result(timeout)
-        except FutureTimeoutError as error:
+        if not interruption.until(partial(_is_done, future), timeout):
             future.cancel()
-            raise HarnessError(f"QEMU did not answer `{command}` within {timeout:.0f} s.") from error
+            raise HarnessError(f"QEMU did not answer `{command}` within {timeout:.0f} s.")
+        try:
+            return future.result()
         except (QMPError, EOFError, OSError) as error:
             raise HarnessError(f"QEMU did not carry out `{command}`: {error}") from error
 
@@ -109,3 +111,8 @@ class Monitor:
     def _deliver(self, message: Message) -> None:
         data = message.get("data")
         self._event(str(message["event"]), data if isinstance(data, dict) else {})
+
+
+def _is_done(future: Future[object], seconds: float) -> bool:
+    """Wait at most ``seconds`` for a result; return whether it is there."""
+    return bool(wait([future], seconds).done)

@@ -14,12 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import paramiko
 
+from harness.lib import interruption
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.host import OUT_OF_RESOURCES, host_errors, out_of_resources
+from harness.lib.interruption import Interruption
 from harness.lib.text import printable
 from harness.vm.ssh_keys import KeyPair
 from harness.vm.ssh_limits import (
@@ -76,16 +79,14 @@ class Stream:
     def write(self, data: bytes, timeout: float = 10.0) -> None:
         """Write ``data`` to the command's standard input.  Raises SshLostError, SshTimeoutError."""
         deadline = time.monotonic() + timeout
-        left = data
         try:
-            while left:
-                self._channel.settimeout(_seconds_left(deadline) + 0.001)
-                sent = self._channel.send(left)
+            while data:
+                sent = interruption.until(partial(self._send, data), _seconds_left(deadline))
                 if not sent:
+                    raise SshTimeoutError(f"`{self.command}` has not read its input for {timeout:.0f} s.")
+                if not sent[0]:
                     raise EOFError("its channel is closed")
-                left = left[sent:]
-        except TimeoutError as error:
-            raise SshTimeoutError(f"`{self.command}` has not read its input for {timeout:.0f} s.") from error
+                data = data[sent[0] :]
         except MALFORMED as error:
             raise SshLostError(f"`{self.command}` has gone away: {error}") from error
 
@@ -104,14 +105,12 @@ class Stream:
             left = _seconds_left(deadline)
             if searched and not left:  # bytes that trickle in do not extend the deadline
                 raise self._late(timeout)
-            self._channel.settimeout(left + 0.001)
-            try:
-                data = self._channel.recv(_CHUNK)
-            except TimeoutError as error:
-                raise self._late(timeout) from error
-            if not data:
+            received = interruption.until(self._receive, left)
+            if not received:
+                raise self._late(timeout)
+            if not received[0]:
                 raise EOFError(f"`{self.command}` has closed its output.")
-            self._buffer += data
+            self._buffer += received[0]
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line
@@ -119,6 +118,20 @@ class Stream:
     def _late(self, timeout: float) -> SshTimeoutError:
         did = "did not end its line" if self._buffer else "printed nothing"
         return SshTimeoutError(f"`{self.command}` {did} for {timeout:.0f} s.", bytes(self._buffer))
+
+    def _send(self, data: bytes, seconds: float) -> tuple[int, ...]:
+        """Return how many bytes the channel takes, nothing if it takes none within ``seconds``."""
+        self._channel.settimeout(seconds + 0.001)
+        with contextlib.suppress(TimeoutError):
+            return (self._channel.send(data),)
+        return ()
+
+    def _receive(self, seconds: float) -> tuple[bytes, ...]:
+        """Return what arrives within ``seconds``, nothing if nothing does; the end of output is b""."""
+        self._channel.settimeout(seconds + 0.001)
+        with contextlib.suppress(TimeoutError):
+            return (self._channel.recv(_CHUNK),)
+        return ()
 
     def running(self) -> bool:
         """Return whether no end of the command was reported yet."""
@@ -142,7 +155,7 @@ class Stream:
 
     def wait(self, timeout: float) -> int:
         """Wait for the command's end and return its exit status, -1 for a signal.  Raises SshTimeoutError."""
-        if not self._channel.status_event.wait(timeout):
+        if not interruption.until(self._channel.status_event.wait, timeout):
             raise SshTimeoutError(f"`{self.command}` did not end within {timeout:.0f} s.")
         return self._channel.exit_status
 
@@ -184,7 +197,12 @@ class Ssh:
         options.ciphers = _CIPHERS
         try:
             with closed_after(timeout, self._transport) as late:
-                self._transport.connect(hostkey=host.load(), username=USER, pkey=user.load())
+                interruption.call(
+                    self._transport.connect, hostkey=host.load(), username=USER, pkey=user.load()
+                )
+        except Interruption:
+            self._transport.close()
+            raise
         except MALFORMED as error:
             self._transport.close()
             reason = f"it took more than {timeout:.0f} s" if late.is_set() else str(error) or "it hung up"
@@ -209,7 +227,7 @@ class Ssh:
         output: tuple[list[bytes], list[bytes]] = ([], [])
         try:
             complete = self._collect(channel, command, output, deadline)
-            if not complete or not channel.status_event.wait(_seconds_left(deadline)):
+            if not complete or not interruption.until(channel.status_event.wait, _seconds_left(deadline)):
                 raise SshTimeoutError(
                     f"`{command}` did not end in the guest within {timeout:.0f} s.",
                     b"".join(output[0]),
@@ -239,11 +257,8 @@ class Ssh:
         # sshd serves SFTP itself; starting a program such as `cat` takes ten times as long.
         channel = self._open("sftp", timeout, lambda channel: channel.invoke_subsystem("sftp"))
         try:
-            with closed_after(timeout, channel) as late, paramiko.SFTPClient(channel) as sftp:
-                with sftp.open(str(remote), "wb") as stream:
-                    stream.set_pipelined(True)
-                    stream.write(data)
-                sftp.chmod(str(remote), mode)
+            with closed_after(timeout, channel) as late:
+                interruption.call(_write_file, channel, data, str(remote), mode)
         except MALFORMED as error:
             if late.is_set() or isinstance(error, TimeoutError):
                 raise SshTimeoutError(
@@ -269,11 +284,11 @@ class Ssh:
     ) -> paramiko.Channel:
         """Open a channel and make ``request`` on it.  Raises SshLostError, SshTimeoutError."""
         try:
-            channel = bound(self._transport.open_session(timeout=timeout))
+            channel = bound(interruption.call(self._transport.open_session, timeout=timeout))
             channel.settimeout(timeout)
             # paramiko waits for the answer to a request without a timeout; closing the channel ends that.
             with closed_after(timeout, channel):
-                request(channel)
+                interruption.call(request, channel)
         except MALFORMED as error:
             if self._transport.is_active():  # paramiko has no error for a timeout here
                 raise SshTimeoutError(f"`{name}` could not be started within {timeout:.0f} s.") from error
@@ -304,8 +319,9 @@ class Ssh:
                     raise SshOutputError(f"`{command}` printed more than {OUTPUT_LIMIT >> 20} MiB.")
                 if ended and not read:
                     return True
+                interruption.check()
                 if not read:
-                    selector.select(_seconds_left(deadline))
+                    selector.select(min(_seconds_left(deadline), interruption.SLICE))
                 if time.monotonic() >= deadline:
                     return False
 
@@ -317,6 +333,14 @@ def _seconds_left(deadline: float) -> float:
 def _close(channel: paramiko.Channel) -> None:
     with contextlib.suppress(*MALFORMED):  # a connection that takes no message is gone
         channel.close()
+
+
+def _write_file(channel: paramiko.Channel, data: bytes, remote: str, mode: int) -> None:
+    with paramiko.SFTPClient(channel) as sftp:
+        with sftp.open(remote, "wb") as stream:
+            stream.set_pipelined(True)
+            stream.write(data)
+        sftp.chmod(remote, mode)
 
 
 def _write_input(channel: paramiko.Channel, data: bytes) -> None:

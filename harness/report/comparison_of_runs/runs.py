@@ -10,6 +10,7 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.lib.errors import HarnessError
 from harness.lib.text import one_line, printable
+from harness.verdict.interruption import how
 from harness.verdict.record import Record
 
 LABEL_LIMIT = 48  # characters of the name of a run
@@ -113,8 +114,8 @@ def _program(before: Run, after: Run) -> Iterator[str]:
 def _cut_off(run: Run) -> Iterator[str]:
     """Yield a sentence if a run did not come to its own end."""
     if run.record.interrupted or not run.record.complete:
-        how = f"interrupted ({one_line(run.record.interrupted)})" if run.record.interrupted else "cut off"
+        end = how(run.record.interrupted) if run.record.interrupted else "was cut off"
         yield (
-            f"The run {run.label} in {run.directory} was {how}: what it lacks cannot be said to conform. "
+            f"The run {run.label} in {run.directory} {end}: what it lacks cannot be said to conform. "
             f"Resume it: python -m harness run --resume {run.directory}."
         )

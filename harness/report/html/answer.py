@@ -12,6 +12,7 @@ from harness.report.causes import Cause, is_fault
 from harness.report.html.marks import EXPECTED, HARNESS, MARKS, NOT_REACHED, OPEN, Mark, mark
 from harness.verdict import requirements
 from harness.verdict.detector import State
+from harness.verdict.interruption import how
 from harness.verdict.record import Record, Result
 from harness.verdict.verdict import STAGES, Kind, Verdict
 
@@ -61,7 +62,7 @@ def _sentence(record: Record, found: Sequence[Cause], marks: Counter[Mark]) -> t
     if new:
         return "bad", *_violated(record, found, new)
     if record.interrupted:
-        return "open", f"Incomplete: the run was interrupted ({record.interrupted}).", _progress(record)
+        return "open", f"Incomplete: the run {how(record.interrupted)}.", _progress(record)
     if not record.complete:
         return "open", "Incomplete: the run did not come to its own end.", _progress(record)
     if record.exit_code is ExitCode.HARNESS:
@@ -157,7 +158,7 @@ def _caveats(record: Record, marks: Counter[Mark], tone: str) -> Iterator[str]:
     if tone != "bad":
         pass  # the answer itself says whether the run is complete
     elif record.interrupted:
-        yield f"The run was interrupted ({record.interrupted})."
+        yield f"The run {how(record.interrupted)}."
     elif not record.complete:
         yield "The run did not come to its own end: the harness was killed."
     if record.differing:
