@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -31,6 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SLICE = 0.25
 #: Seconds after a request in which SIGINT is the same Ctrl-C: tox gets it too, and passes it on.
 SAME_CTRL_C = 2.0
+_NUDGE = signal.SIGURG  # sent to the main thread alone; ignored by default
 
 Parameters = ParamSpec("Parameters")
 Value = TypeVar("Value")
@@ -57,6 +59,8 @@ class _State:
         self.reason = ""
         self.since = 0.0
         self.taken = False
+        self.anywhere = False
+        self.waker = -1  # a descriptor that wakes the thread of _watch()
         self.workers: set[int] = set()
         self.at_end: list[Callable[[], None]] = []
 
@@ -71,12 +75,14 @@ def install() -> None:
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    _state.waker = writing
     # The C part of Python writes the number of each signal there, whatever the main thread does.
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _noted)
+    signal.signal(_NUDGE, _nudged)
 
 
 def close() -> None:
@@ -93,6 +99,8 @@ def request(reason: str) -> None:
         if not _state.reason:
             _state.since = time.monotonic()
             _state.reason = reason
+    if _state.waker >= 0:
+        os.write(_state.waker, b"\0")
 
 
 def taken() -> str:
@@ -115,6 +123,21 @@ def again() -> None:
     """Raise Interruption once more if it was taken: an error of the clean-up may have replaced it."""
     if _state.taken:
         raise Interruption(_state.reason)
+
+
+@contextlib.contextmanager
+def anywhere() -> Iterator[None]:
+    """Let an interruption be taken at any step of the body: foreign code, which knows no points.
+
+    The body must make nothing that has to be undone.
+    """
+    check()
+    _state.anywhere = True
+    try:
+        yield
+    finally:
+        _state.anywhere = False
+    check()
 
 
 def dismiss() -> None:
@@ -190,13 +213,28 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the thread of _watch() has noted the signal."""
 
 
+def _nudged(_number: int, _frame: FrameType | None) -> None:
+    """Take the interruption between two steps of foreign code; the kernel ends its system call."""
+    if _state.anywhere and _state.reason:
+        _state.anywhere = False
+        check()
+
+
 def _watch(reading: int) -> None:
+    """Note each signal, and nudge the main thread as long as it is in foreign code."""
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
     while True:
-        for number in os.read(reading, 64):
+        waits = bool(_state.reason) and not _state.taken
+        for number in os.read(reading, 64) if poll.poll(SLICE * 1000 if waits else None) else b"":
             again = bool(_state.reason) and time.monotonic() - _state.since > SAME_CTRL_C
             if again and number == signal.SIGINT:
                 _end_at_once()
-            request(signal.Signals(number).name)
+            if number in SIGNALS:
+                request(signal.Signals(number).name)
+        if _state.reason and _state.anywhere:
+            # More than once: it may come just before the system call that it is to end.
+            signal.pthread_kill(threading.main_thread().ident or 0, _NUDGE)
 
 
 def _end_at_once() -> NoReturn:

@@ -52,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", line)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let an interruption end the import of a test file, which may wait for anything."""
+    with interruption.anywhere():
+        return (yield)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Refuse a scenario that names an unknown requirement."""
     interruption.check()

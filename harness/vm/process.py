@@ -145,6 +145,8 @@ class Process:
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Return QEMU's exit status, negative for a signal; None if it runs on after ``timeout`` s."""
+        if timeout is None:
+            return self._process.wait()  # by the thread that waits for QEMU's end
         interruption.until(partial(has_ended, self._process), timeout)
         return self._process.returncode
 
