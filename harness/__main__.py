@@ -19,6 +19,7 @@ def _main() -> int:
     the reader of a pipe has gone (``| head``).  A stream that fails is replaced by
     /dev/null; otherwise the interpreter flushes it again at exit and exits with 120.
     """
+    os.umask(os.umask(0o022) | 0o022)  # no other user can write into what this program makes
     _open_closed_streams()
     try:
         code = main()

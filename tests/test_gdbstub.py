@@ -6,7 +6,7 @@ The recording is of a machine with three processors, of which number 2 calls do_
 from __future__ import annotations
 
 import re
-import socket
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.lib import private
 from harness.lib.errors import HarnessError
 from harness.vm.gdbstub import Debugger, Registers, Stop
 
@@ -49,8 +50,9 @@ class Qemu:
     """A server that expects the requests of a conversation and sends the recorded answers."""
 
     def __init__(self, turns: Sequence[Turn]) -> None:
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._server.getsockname()[1])
+        self._folder = tempfile.TemporaryDirectory()
+        self.path = Path(self._folder.name, "debugger")
+        self._server = private.listen(self.path)
         self.unexpected: list[bytes] = []
         self._turns = turns
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -80,6 +82,7 @@ class Qemu:
     def close(self) -> None:
         self._thread.join(10)
         self._server.close()
+        self._folder.cleanup()
 
 
 @contextmanager
@@ -99,7 +102,7 @@ GOODBYE = (packet("D;1"), b"+" + packet("OK"))
 
 def test_recorded_conversation_is_understood() -> None:
     with qemu(*conversation()) as server:
-        with Debugger(server.port) as debugger:
+        with Debugger(server.path) as debugger:
             debugger.insert(OPEN)
             debugger.resume()
             assert debugger.wait_stop() == Stop(processor=2, signal=5)
@@ -124,7 +127,7 @@ def test_detaching_removes_the_breakpoints_first() -> None:
         GOODBYE,
     ]
     with qemu(*turns) as server:
-        with Debugger(server.port) as debugger:
+        with Debugger(server.path) as debugger:
             debugger.insert(0x1000)
         server.close()
         assert server.unexpected == []
@@ -142,7 +145,7 @@ def test_breakpoint_that_the_processor_lacks_is_an_instruction() -> None:
         GOODBYE,
     ]
     with qemu(*turns) as server:
-        with Debugger(server.port) as debugger:
+        with Debugger(server.path) as debugger:
             debugger.insert(0x1000)
             debugger.insert(0x2000)
             debugger.remove(0x2000)
@@ -155,7 +158,7 @@ def test_refused_breakpoint_is_a_harness_error() -> None:
     with (
         qemu(*GREETING, *refused, GOODBYE) as server,
         pytest.raises(HarnessError, match=r"answered `Z0,1000,1` with b'E22'"),
-        Debugger(server.port) as debugger,
+        Debugger(server.path) as debugger,
     ):
         debugger.insert(0x1000)
 
@@ -181,7 +184,7 @@ def test_user_space_is_no_kernel() -> None:
 )
 def test_bad_greeting_is_a_harness_error(turns: list[Turn], message: str) -> None:
     with qemu(*turns) as server, pytest.raises(HarnessError, match=message) as caught:
-        Debugger(server.port, TINY if "silent" in message else 1.0)
+        Debugger(server.path, TINY if "silent" in message else 1.0)
     assert caught.value.exit_code == 2
 
 
@@ -196,7 +199,7 @@ def test_refused_request_is_a_harness_error(request_: str, answer: str, message:
     with (
         qemu(*GREETING, (packet(request_), b"+" + packet(answer)), GOODBYE) as server,
         pytest.raises(HarnessError, match=message),
-        Debugger(server.port) as debugger,
+        Debugger(server.path) as debugger,
     ):
         debugger.memory(0x1000, 8)
 
@@ -207,13 +210,13 @@ def test_bad_registers_are_a_harness_error(answer: str) -> None:
     with (
         qemu(*GREETING, *turns) as server,
         pytest.raises(HarnessError, match="instead of registers"),
-        Debugger(server.port) as debugger,
+        Debugger(server.path) as debugger,
     ):
         debugger.registers(0)
 
 
-def test_end_of_qemu_is_a_harness_error() -> None:
-    server = socket.create_server(("127.0.0.1", 0))
+def test_end_of_qemu_is_a_harness_error(tmp_path: Path) -> None:
+    server = private.listen(tmp_path / "debugger")
 
     def hang_up() -> None:
         client, _ = server.accept()
@@ -224,13 +227,13 @@ def test_end_of_qemu_is_a_harness_error() -> None:
     with pytest.raises(
         HarnessError, match=r"has closed its debugger port|connection to QEMU's debugger port broke"
     ):
-        Debugger(int(server.getsockname()[1]))
+        Debugger(tmp_path / "debugger")
     thread.join()
     server.close()
 
 
-def test_closed_port_is_a_harness_error() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = int(server.getsockname()[1])
-    with pytest.raises(HarnessError, match=re.escape(f"of QEMU, {port}, cannot be reached")):
-        Debugger(port)
+def test_closed_port_is_a_harness_error(tmp_path: Path) -> None:
+    path = tmp_path / "debugger"
+    private.listen(path).close()
+    with pytest.raises(HarnessError, match=re.escape(f"of QEMU, {path}, cannot be reached")):
+        Debugger(path)

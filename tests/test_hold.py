@@ -95,8 +95,8 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
 
 @pytest.fixture
 def debugger(two: Two) -> Iterator[Debugger]:
-    assert two.guest.machine.gdb_port is not None
-    with Debugger(two.guest.machine.gdb_port, 4.0) as one:
+    assert two.guest.machine.debugger is not None
+    with Debugger(two.guest.machine.debugger, 4.0) as one:
         yield one
 
 
@@ -114,8 +114,8 @@ def test_processor_that_is_not_named_stands_still(two: Two, debugger: Debugger) 
 
 
 def test_detaching_releases_every_processor(two: Two) -> None:
-    assert two.guest.machine.gdb_port is not None
-    with Debugger(two.guest.machine.gdb_port, 4.0) as one:
+    assert two.guest.machine.debugger is not None
+    with Debugger(two.guest.machine.debugger, 4.0) as one:
         one.resume([0, FIRST])
         assert two.moving(1) == {FIRST}
     assert two.moving(2) == {FIRST, SECOND}
@@ -177,8 +177,8 @@ def test_absent_function_is_a_harness_error(two: Two) -> None:
 def test_second_debugger_is_refused(tmp_path: Path) -> None:
     # QEMU stops the machine for the second connection when the first has ended, so it is not used again.
     with boot(tmp_path) as booted:
-        assert booted.gdb_port is not None
-        with Debugger(booted.gdb_port, 4.0) as first:
+        assert booted.debugger is not None
+        with Debugger(booted.debugger, 4.0) as first:
             first.resume()
             with pytest.raises(HarnessError, match=r"was silent|cannot be reached|has closed"):
-                Debugger(booted.gdb_port, 0.2)
+                Debugger(booted.debugger, 0.2)

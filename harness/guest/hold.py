@@ -60,7 +60,7 @@ class Hold:
     @contextmanager
     def _hold(self, cpu: int, way: Way) -> Iterator[Held]:
         machine = self._guest.machine
-        if machine.gdb_port is None:
+        if machine.debugger is None:
             raise HarnessError(
                 "The machine has no debugger's port, so none of its processors can be held; the scenario "
                 "needs @machine(hold=True)."
@@ -68,7 +68,7 @@ class Hold:
         place = self._guest.symbols.function_at(way.start)
         self._guest.recorder.step(f"other a debugger holds processor {cpu} in {place}")
         try:
-            with Debugger(machine.gdb_port, machine.accelerator.time_scale) as debugger:
+            with Debugger(machine.debugger, machine.accelerator.time_scale) as debugger:
                 held = Held(self._guest, debugger, cpu, way)
                 held.watch()
                 try:

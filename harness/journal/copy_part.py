@@ -15,6 +15,7 @@ from harness.journal.facts import RUN
 from harness.journal.plan_file import PLAN
 from harness.journal.results_folder import STACKS
 from harness.journal.writer import EVENTS
+from harness.lib import private
 
 SHARED = ("transcripts", STACKS)  # their files are named by scenario and by fingerprint
 #: Files that are written anew.
@@ -77,9 +78,9 @@ class PartFiles:
 
 
 def _files(source: Path) -> Iterator[Path]:
-    """Yield the regular files below ``source``."""
+    """Yield the regular files below ``source``, without the keys of a killed run."""
     for folder, _, names in os.walk(source):
         for name in names:
             path = Path(folder, name)
-            if stat.S_ISREG(path.lstat().st_mode):
+            if name not in private.FILES and stat.S_ISREG(path.lstat().st_mode):
                 yield path

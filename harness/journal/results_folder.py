@@ -35,6 +35,7 @@ from harness import __version__
 from harness.journal.facts import IDENTITY, RUN, Facts, read_facts
 from harness.journal.plan_file import PLAN
 from harness.journal.writer import JournalWriter
+from harness.lib import private
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 
@@ -111,9 +112,11 @@ class ResultsFolder:
         return cls(path, read_facts(path), {})
 
     def sweep(self) -> None:
-        """Remove the temporary files and links that a killed run left."""
+        """Remove the temporary files and links that a killed run left, and the keys of its machine."""
         for temporary in self.dir.glob(".*.*"):
             temporary.unlink()
+        for machine in self.dir.glob("machine-*/"):
+            private.remove(machine)
 
     def require_within_limit(self) -> None:
         """Raise HarnessError if the run has written more than LIMIT, because the disk is for others, too."""

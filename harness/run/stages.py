@@ -249,12 +249,17 @@ class Stages:
             return build_kernel(store, progress, tree, request.fragments, log, beside), tree
 
     def _accelerator(self, tested: Kernel) -> Accelerator:
+        program = qemu_program.probe(self._request.qemu)
         chosen = choose(self._store, self._request.accel, self._request.qemu, tested.bzimage)
         self._results.write_run(
             accelerator=chosen.name,
             accelerator_reason=chosen.reason,
-            qemu=qemu_program.probe(self._request.qemu).version,
+            qemu=program.version,
         )
+        if not program.can_filter:
+            self._journal.note(
+                f"QEMU {program.version} was built without a filter of its system calls, so none is used."
+            )
         self._progress.say(f"accelerator: {chosen.name} ({chosen.reason})")
         return replace(chosen, time_scale=chosen.time_scale * tested.time_scale)
 

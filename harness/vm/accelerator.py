@@ -16,7 +16,7 @@ from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.text import printable, signal_name
 from harness.vm.hardware import MIB
-from harness.vm.qemu_program import probe
+from harness.vm.qemu_program import changes, probe
 
 # Deadline for a kernel under KVM to panic because it has no root disk.  Where KVM
 # works, that takes less than a second.
@@ -114,7 +114,7 @@ def try_kvm(qemu: str, bzimage: Path, timeout: float) -> KvmTrial:
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
         *("-kernel", str(bzimage), "-append", "console=ttyS0 earlyprintk=serial,ttyS0 panic=-1"),
     ]
-    return judge_trial(command.capture(argv, timeout=timeout), timeout)
+    return judge_trial(command.capture(argv, env=changes(), timeout=timeout), timeout)
 
 
 def judge_trial(ended: Captured, timeout: float) -> KvmTrial:

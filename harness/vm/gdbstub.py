@@ -7,13 +7,13 @@ QEMU's gdbstub needs it here.
 from __future__ import annotations
 
 import re
-import socket
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
-from harness.lib import interruption
+from harness.lib import interruption, private
 from harness.lib.errors import HarnessError
 
 SECONDS = 5.0  # for one answer of QEMU, before the accelerator's time scale
@@ -64,27 +64,26 @@ class Registers:
 
 
 class Debugger:
-    """A connection to the debugger's port of a machine, which stops the machine.
+    """A connection to the debugger's port of a machine, the UNIX socket ``path``, which stops the machine.
 
     As a context manager it always detaches, which lets every processor go on.  Processors
     are numbered from 0, as by the guest.  Every method raises DebuggerError if QEMU does not
     answer in time, refuses, or has ended.
     """
 
-    def __init__(self, port: int, time_scale: float = 1.0) -> None:
+    def __init__(self, path: Path, time_scale: float = 1.0) -> None:
         self._seconds = SECONDS * time_scale
         self._buffer = b""
         self._breakpoints: dict[int, int] = {}  # address to kind
         self._running = False
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), self._seconds)
+            self._socket = private.connect(path, self._seconds)
         except OSError as error:
             raise DebuggerError(
-                f"The debugger's port of QEMU, {port}, cannot be reached: {error}. "
+                f"The debugger's port of QEMU, {path}, cannot be reached: {error}. "
                 "Only one debugger can use it at a time."
             ) from error
         try:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # A new connection stops the machine, and QEMU reports that without a request.
             self.wait_stop()
             features = self._ask("qSupported:multiprocess+;hwbreak+;vContSupported+")

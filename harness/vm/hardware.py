@@ -129,6 +129,14 @@ class MonitorPort:
 
 
 @dataclass(frozen=True)
+class SystemCallFilter:
+    """QEMU's own filter of system calls: it cannot start a program, or change its user or its limits."""
+
+    def args(self) -> list[str]:
+        return ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
+
+
+@dataclass(frozen=True)
 class GdbStub:
     """The kernel debugger's port, on a listening socket that QEMU inherits as ``fd``."""
 

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.klog import patterns, splat
-from harness.lib import cgroup, interruption
+from harness.lib import cgroup, interruption, private
 from harness.lib.errors import BootTimeoutError, HarnessError, PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.text import printable
@@ -153,7 +153,8 @@ class Machine:
     events, name and data: a guest can cause any number.  ``ram_bars`` maps a role to the
     file behind its RAM BAR, valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is
     QEMU's command line.  ``note`` is a sentence about an unusual start for the results,
-    empty if there is none.  ``gdb_port`` is the debugger's port, None without one.
+    empty if there is none.  ``debugger`` is the socket
+    of the debugger's port, None without one.
 
     With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
     debugger causes too.  A guest that was stopped misses its deadlines, and
@@ -189,12 +190,12 @@ class Machine:
         self._panicked = threading.Event()
         self._ready = threading.Event()  # the guest's init has reported, which it does once
         self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        _write_private(self.run_dir / "id_ed25519", self.user_key.private.encode())
-        initrd = self.run_dir / "initrd.cpio"
-        _write_private(initrd, self._initramfs(image.init))
+        private.close_folder(self.run_dir)
+        private.write(self.run_dir / private.KEY, self.user_key.private.encode())
+        initrd = self.run_dir / private.INITRD
+        private.write(initrd, self._initramfs(image.init))
         self._qemu = Process(
-            BootImage(bzimage.absolute(), initrd, image.rootfs, accelerator),
+            BootImage(bzimage.absolute(), initrd, image.rootfs, accelerator, info.can_filter),
             info.path,
             layout.within(info.devices),
             self.run_dir,
@@ -210,10 +211,8 @@ class Machine:
         self.monitor = self._qemu.monitor
         self.ram_bars = self._qemu.memory
         self.ram_bar = self.ram_bars["ram"]
-        self.gdb_port = self._qemu.gdb_port
-        self.gdb_line = (
-            f"gdb vmlinux -ex 'target remote 127.0.0.1:{self.gdb_port}'" if self.gdb_port is not None else ""
-        )
+        self.debugger = self._qemu.debugger
+        self.gdb_line = _gdb_line(self.debugger) if self.debugger is not None else ""
         threading.Thread(target=self._wait, name="qemu", daemon=True).start()
 
     def wait_until_up(self) -> None:
@@ -340,11 +339,12 @@ class Machine:
         self._qemu.kill()
 
     def close(self) -> None:
-        """End QEMU and close its connections.  The files in ``run_dir`` stay."""
+        """End QEMU and close its connections.  The files in ``run_dir`` stay, except private.FILES."""
         if hasattr(self, "ssh"):
             self.ssh.close()
         self._pauses.close()
         self._qemu.close()
+        private.remove(self.run_dir)
 
     def __enter__(self) -> Machine:
         return self
@@ -409,9 +409,9 @@ class Machine:
         return int(found[1])
 
     def _write_ssh_line(self, port: int) -> None:
-        known_hosts = self.run_dir / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{port} {self.host_key.public}\n")
-        options = f"-i {self.run_dir / 'id_ed25519'} -o UserKnownHostsFile={known_hosts}"
+        known_hosts = self.run_dir / private.KNOWN_HOSTS
+        private.write(known_hosts, f"[127.0.0.1]:{port} {self.host_key.public}\n".encode())
+        options = f"-i {self.run_dir / private.KEY} -o UserKnownHostsFile={known_hosts}"
         self.ssh_line = f"ssh -p {port} {options} root@127.0.0.1"
 
 
@@ -421,8 +421,8 @@ def _rename_logs(run_dir: Path) -> None:
         (run_dir / name).replace(run_dir / f"crashed-{name}")
 
 
-def _write_private(path: Path, content: bytes) -> None:
-    """Write a file with mode 0600 from its creation on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(content)
+def _gdb_line(debugger: Path) -> str:
+    """Return the command of gdb for the socket ``debugger``; a path that is too long for one is shortened."""
+    if len(os.fsencode(debugger)) < private.SOCKET_PATH:
+        return f"gdb vmlinux -ex 'target remote {debugger}'"
+    return f"cd {debugger.parent} && gdb -ex 'target remote {debugger.name}'"

@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.lib import interruption
+from harness.lib import interruption, private
 from harness.lib.errors import HarnessError
 from harness.lib.process import has_ended
+from harness.vm import qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.console import Console, pipe
 from harness.vm.hardware import (
@@ -31,6 +32,7 @@ from harness.vm.hardware import (
     Pvpanic,
     RootDisk,
     SerialConsole,
+    SystemCallFilter,
     command,
 )
 from harness.vm.pci_devices import Layout
@@ -52,17 +54,22 @@ class Wiring:
 
 @dataclass(frozen=True)
 class BootImage:
-    """The kernel, initramfs and root file system that QEMU boots, and the accelerator to run them."""
+    """The kernel, initramfs and root file system that QEMU boots, and the accelerator to run them.
+
+    ``contained`` is true for a QEMU that can give up system calls.
+    """
 
     bzimage: Path
     initrd: Path
     rootfs: Path
     accelerator: Accelerator
+    contained: bool = True
 
     def command(self, qemu: str, layout: Layout, wiring: Wiring) -> list[str]:
         """Return the whole QEMU command line, with the parts in the order that QEMU requires."""
         parts: list[Part] = [
             self.accelerator,
+            *([SystemCallFilter()] if self.contained else []),
             Board(layout.cpus, MEMORY),
             Boot(
                 self.bzimage,
@@ -88,7 +95,8 @@ class Process:
     ``line`` is called with each line of the console; ``blind`` if the console's log
     cannot be written, after which no line follows; ``event`` with the name and the data
     of each QMP event.  The calls come from other threads.  ``memory`` maps a role to the
-    file behind its RAM BAR.  Raises OSError if no process can be started.
+    file behind its RAM BAR.  ``debugger`` is the socket for a debugger, None without one.
+    Raises OSError if no process can be started.
     """
 
     def __init__(
@@ -105,7 +113,7 @@ class Process:
     ) -> None:
         self.log = run_dir / "qemu.log"
         self.flooded = False
-        self.gdb_port: int | None = None
+        self.debugger = run_dir / private.DEBUGGER if gdb else None
         self._resources = contextlib.ExitStack()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as inherited:
             undo.enter_context(self._resources)
@@ -113,7 +121,7 @@ class Process:
             inherited.callback(os.close, qemu_console)
             monitor, qemu_monitor = socket.socketpair()
             inherited.enter_context(qemu_monitor)
-            debugger = inherited.enter_context(self._listen_for_debugger()) if gdb else None
+            debugger = inherited.enter_context(private.listen(self.debugger)) if self.debugger else None
             memory = {role: self._create_memory(role, size) for role, size in layout.memories().items()}
             # Paths that every process of the same user can open.
             self.memory = {role: Path(f"/proc/{os.getpid()}/fd/{fd}") for role, fd in memory.items()}
@@ -185,15 +193,11 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                env=qemu_program.environment(),
                 pass_fds=descriptors,
                 # Ctrl-C must not reach QEMU: close() ends it.
                 start_new_session=True,
             )
-
-    def _listen_for_debugger(self) -> socket.socket:
-        listening = socket.create_server(("127.0.0.1", 0))
-        self.gdb_port = int(listening.getsockname()[1])
-        return listening
 
     def _create_memory(self, role: str, size: int) -> int:
         """Make a memfd, which uses no disk and needs no cleaning up; return its descriptor."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from harness.lib import command
 from harness.lib.command import Captured
 from harness.lib.errors import HarnessError
 from harness.lib.text import printable, signal_name
+from harness.vm.hardware import SystemCallFilter
 
 ANSWER_SECONDS = 60.0  # a host that is busy needs some seconds
 TAIL_LINES = 5  # of what a QEMU said that did not answer
@@ -31,11 +33,15 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class QemuInfo:
-    """A QEMU program: its path, version, and the names of all devices it offers."""
+    """A QEMU program: its path, version, and the names of all devices it offers.
+
+    ``can_filter`` is true if it was built with a filter of its own system calls.
+    """
 
     path: str
     version: str
     devices: frozenset[str]
+    can_filter: bool = True
 
     def missing(self) -> list[str]:
         """Return the devices of DEVICES that this QEMU lacks."""
@@ -64,22 +70,37 @@ def probe(qemu: str) -> QemuInfo:
 
 @functools.cache
 def _probe(path: str, changed: int) -> QemuInfo:  # noqa: ARG001 - part of the cache's key
-    """Start QEMU twice; cached, as every machine would otherwise wait for that."""
+    """Start QEMU two or three times; cached, as every machine would otherwise wait for that."""
     answer = _ask(path, "-version")
     found = re.search(r"^QEMU emulator version (\S+)", answer.stdout.decode(errors="replace"), re.MULTILINE)
     if found is None:
         raise HarnessError(f"`{path} -version` does not answer as QEMU does. Name another with --qemu PATH.")
-    answer = _ask(path, "-device", "help")
+    help_for_devices = ("-device", "help")
+    answer = _ask(path, *SystemCallFilter().args(), *help_for_devices)
+    can_filter = answer.status == 0
+    if not can_filter:
+        answer = _ask(path, *help_for_devices)
     if answer.status != 0:
-        raise _failed((path, "-device", "help"), f"exited with {answer.status}", answer)
+        raise _failed((path, *help_for_devices), f"exited with {answer.status}", answer)
     devices = re.findall(r'^name "([^"]+)"', answer.stdout.decode(errors="replace"), re.MULTILINE)
-    return QemuInfo(path, found[1], frozenset(devices))
+    return QemuInfo(path, found[1], frozenset(devices), can_filter)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for QEMU: nothing of the user's but where programs and libraries are."""
+    kept = ("PATH", "LD_LIBRARY_PATH", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}
+
+
+def changes() -> dict[str, str | None]:
+    """Return how environment() differs from that of this process, as command.capture() takes it."""
+    return dict.fromkeys(os.environ) | environment()
 
 
 def _ask(*argv: str) -> Captured:
     """Return what QEMU answers.  Raises HarnessError if it cannot be started, crashes or hangs."""
     try:
-        answer = command.capture(argv, timeout=ANSWER_SECONDS)
+        answer = command.capture(argv, env=changes(), timeout=ANSWER_SECONDS)
     except OSError as error:
         raise HarnessError(f"`{' '.join(argv)}` could not be run: {error}") from error
     if answer.late:
