@@ -15,11 +15,11 @@ from typing import BinaryIO
 
 from harness.journal.facts import read_facts, read_mails
 from harness.journal.plan_file import PLAN
-from harness.journal.reader import read
 from harness.lib.errors import HarnessError
 from harness.lib.text import one_line, printable, visible
 from harness.report import cause_text
 from harness.report.causes import Cause, causes
+from harness.report.host_paths import read_shortened
 from harness.report.html.answer import answer
 from harness.report.patchwork import State, check_url, state_of
 
@@ -48,7 +48,7 @@ def render(directory: Path, cover: BinaryIO, url: str = "") -> str:
     if found is None:
         said = f"No stored run tested <{printable(message)}>." if message else "The mail has no Message-ID."
         return _json("warn", said, url, f"Runs were looked for in {printable(str(directory))}.")
-    record = read(found)
+    record, _ = read_shortened(found)
     known = causes(record)
     told = answer(record, known)
     details = [one_line(told.reason), *map(one_line, told.caveats)]

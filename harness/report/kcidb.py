@@ -26,13 +26,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.journal.facts import read_facts, read_mails
-from harness.journal.reader import read
+from harness.journal.facts import read_mails
 from harness.lib.errors import UsageError
 from harness.lib.files import digest
 from harness.lib.text import printable, visible
 from harness.report.entry_path import path_of, word
 from harness.report.evidence import excerpt, traces
+from harness.report.host_paths import read_shortened
 from harness.verdict import requirements
 from harness.verdict.case import Case
 from harness.verdict.record import Record, Result
@@ -72,7 +72,7 @@ def render(directory: Path, origin: str = ORIGIN) -> str:
         raise UsageError(
             f"The origin {printable(origin)!r} is not one that KCIDB takes: lower-case letters, digits and _."
         )
-    record, facts = read(directory), read_facts(directory)
+    record, facts = read_shortened(directory)
     return json.dumps(document(record, facts, directory, origin), indent=1) + "\n"
 
 

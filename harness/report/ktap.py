@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.journal.reader import read
 from harness.lib.text import one_line, visible
 from harness.report.entry_path import path_of, word
+from harness.report.host_paths import read_shortened
 from harness.report.repetitions import tally
 from harness.verdict import requirements
 from harness.verdict.case import Case
@@ -45,7 +45,7 @@ class _Line:
 
 def render(directory: Path) -> str:
     """Return the report.  Raises HarnessError if ``directory`` holds no run."""
-    record = read(directory)
+    record, _ = read_shortened(directory)
     groups: dict[str, list[_Line]] = {}
     unreached: dict[str, bool] = {}
     for result in record.results:

@@ -13,12 +13,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.journal.facts import MailFacts, read_facts, read_mails
-from harness.journal.reader import read
+from harness.journal.facts import MailFacts, read_mails
 from harness.lib.errors import UsageError
 from harness.lib.text import one_line, visible
 from harness.report import mail_text, prefixes
 from harness.report.causes import Cause, causes
+from harness.report.host_paths import read_shortened
 from harness.report.prefixes import Prefixes
 
 MAX_HEADER = 400  # characters of a subject
@@ -35,7 +35,7 @@ def render(directory: Path, patch: int | None = None) -> bytes:
     Raises UsageError for a patch that the series does not have, HarnessError if
     ``directory`` holds no run.
     """
-    record, facts = read(directory), read_facts(directory)
+    record, facts = read_shortened(directory)
     mails = {one["number"]: one for one in read_mails(facts)}
     if patch is not None and patch not in mails.keys() - {0}:
         raise UsageError(f"The run knows no patch {patch}: it has {max(mails, default=0)} patches (--patch).")

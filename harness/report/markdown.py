@@ -11,13 +11,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from harness.journal.facts import read_facts
-from harness.journal.reader import read
 from harness.lib.text import counted, one_line, shortened, visible
 from harness.report import rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.evidence import last_steps, splat
 from harness.report.groups import COLUMNS, CONFORM, groups, not_applicable, unknown
+from harness.report.host_paths import read_shortened
 from harness.report.html import tested
 from harness.report.html.answer import answer
 from harness.verdict.record import Record, Result
@@ -42,7 +41,7 @@ _GAP = "&#8203;"
 
 def render(directory: Path) -> str:
     """Return the report.  Raises HarnessError if ``directory`` holds no run."""
-    record, facts = read(directory), read_facts(directory)
+    record, facts = read_shortened(directory)
     found = causes(record)
     told = answer(record, found)
     blocks = [

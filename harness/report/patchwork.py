@@ -10,10 +10,10 @@ import re
 from enum import StrEnum
 from pathlib import Path
 
-from harness.journal.reader import read
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.text import one_line, printable, visible
 from harness.report.causes import causes, is_fault
+from harness.report.host_paths import read_shortened
 from harness.report.html.answer import answer
 from harness.verdict.record import Record
 
@@ -54,7 +54,7 @@ def render(directory: Path, context: str = CONTEXT, url: str = "") -> str:
             f"The context {printable(context)!r} is not one that patchwork takes: letters, digits, - and _."
         )
     check_url(url)
-    record = read(directory)
+    record, _ = read_shortened(directory)
     check: dict[str, str] = {
         "state": state_of(record),
         "context": context,
