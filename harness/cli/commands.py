@@ -22,9 +22,10 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
-from harness.lib import locks, output, paths, sandbox
+from harness.lib import locks, output, paths, sandbox, time_limit
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
+from harness.lib.interruption import Interruption
 from harness.lib.progress import Progress
 from harness.lib.shard import Shard
 from harness.mutants import report as score
@@ -44,6 +45,7 @@ from harness.run.request import DEFAULT_SERIES, Request, RunInput
 from harness.run.run import run_without_scenarios
 from harness.series.series import DEFAULT_BASE
 from harness.verdict import requirements
+from harness.verdict.interruption import is_time_limit
 from harness.vm import hardware, image, machine, qemu_program
 from harness.vm.accelerator import Accelerator, choose
 
@@ -60,6 +62,7 @@ KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Take a series through all stages to its verdicts."""
+    time_limit.start(args.time_limit or "")
     if args.junit is not None and not args.dry_run:
         args.junit = output.prepare(args.junit, "--junit")
     run_input = requests.load(request_of(args), args.typed)
@@ -187,6 +190,7 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
             "--junit names one file, and each prefix is a run of its own: leave it out. The results folder "
             "of each run has its junit.xml."
         )
+    time_limit.start(args.time_limit or "")
     run_input = requests.load(request)
     request = run_input.request
     count = len(run_input.series.patches)
@@ -195,7 +199,12 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     with locks.claim(request.results, ".prefixes.lock", "runs prefixes"):
         rows = _checked(run_input, args.first)
         suites_request = replace(request, variants=args.variants or "one")
-        every_prefix.run(rows, suites_request, args.pytest_options)
+        try:
+            every_prefix.run(rows, suites_request, args.pytest_options)
+        except Interruption as end:
+            if not is_time_limit(end.reason):
+                raise
+            every_prefix.cut_off(rows, end.reason)
         every_prefix.store(rows, run_input.series, suites_request.results)
     return _show(rows)
 
@@ -207,6 +216,7 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     if args.list:
         score.show_list(wanted, sys.stdout)
         return ExitCode.OK
+    time_limit.start(args.time_limit or "")
     scenarios = scenario_list.scenarios()
     store = Store()
     packages.ensure(store, Progress(store))

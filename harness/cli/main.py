@@ -11,10 +11,10 @@ from typing import TextIO
 
 from harness.cli import stored
 from harness.lib import interruption, locks, sandbox
-from harness.lib.errors import ExitCode, PatchproofError
+from harness.lib.errors import PatchproofError
 from harness.lib.host import host_errors
 from harness.lib.text import visible
-from harness.verdict.interruption import how
+from harness.verdict.interruption import exit_code, how
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,10 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
             print(f"patchproof: {visible(str(error))}", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED if interruption.taken() else error.exit_code)
+        return int(exit_code(interruption.taken()) if interruption.taken() else error.exit_code)
     except KeyboardInterrupt:
         print(f"patchproof: it {how(interruption.taken())}", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+        return int(exit_code(interruption.taken()))
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from harness.cli.program import Program
 from harness.journal import resume
 from harness.kernel import pins
 from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
-from harness.lib import sandbox
+from harness.lib import sandbox, time_limit
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.base_alone import COMMAND
 from harness.run.request import ANY_SEED, DEFAULT_SERIES
@@ -159,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_sandbox(faults)
     _add_qemu(faults)
+    _add_time_limit(faults)
 
     add("image", commands.build_image, "build the guest's root file system", "image")
 
@@ -199,6 +200,7 @@ def parser() -> argparse.ArgumentParser:
     reproduce.add_arguments(again)
     _add_sandbox(again)
     _add_qemu(again)
+    _add_time_limit(again)
 
     # Without a help text it is not in the list of commands: only a run starts it.
     asking = program.commands.add_parser(
@@ -389,6 +391,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="the kernel's own test programs to run after the scenarios: those that the series changes "
         "(auto), none, or those of the tree that test VFIO and DMABUFs, too (all) (default: auto)",
     )
+    _add_time_limit(parser)
     parser.add_argument(
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"
     )
@@ -408,6 +411,17 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         type=_seed,
         help="shuffle the scenarios, but keep those with the same machine together; the same SEED, a number, "
         "gives the same order (without SEED: a random one, which the last line of the report shows)",
+    )
+
+
+def _add_time_limit(parser: argparse.ArgumentParser) -> None:
+    """Add the option that ends a command in order after some time."""
+    parser.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        type=_time,
+        help="end in order after this time, such as 90s, 45m or 2h; the exit code is then 2, or 1 if a fault "
+        "of the series was found (default: none)",
     )
 
 
@@ -441,6 +455,14 @@ def _add_resume(parser: argparse.ArgumentParser) -> None:
         help="resume the run in this folder, which was cut off, with the same options; only the scenarios "
         "that it never reached are run",
     )
+
+
+def _time(text: str) -> str:
+    try:
+        time_limit.seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _count(text: str) -> int:

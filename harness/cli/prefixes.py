@@ -16,7 +16,7 @@ from harness.kernel.base import Base
 from harness.kernel.builddir import BuildDir
 from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
 from harness.kernel.workbench import workbench
-from harness.lib import command
+from harness.lib import command, time_limit
 from harness.lib.cache import Store
 from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
@@ -27,6 +27,7 @@ from harness.report.prefixes import Prefixes, PrefixRow, compared, write
 from harness.run.request import Request
 from harness.series import mbox
 from harness.series.series import Series
+from harness.verdict.interruption import how
 
 
 @dataclass
@@ -87,21 +88,34 @@ def _new_warnings(
 def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence[str]) -> None:
     """Run the suites on each prefix by ``request``, each in a process of its own.
 
-    Sets ``code``, ``outcome`` and ``folder`` of each row.  An interrupted run is the last one.
+    Sets ``code``, ``outcome`` and ``folder`` of each row.  An interrupted run is the last one.  A run
+    gets what is left of the time limit of this command.  Raises Interruption.
     """
     for row in rows:
         folder = request.results / f"prefix-{row.count}"
-        options = replace(request, patches=row.count, results=folder).arguments()
-        argv = [sys.executable, "-m", "harness", "run", *options, *pytest_options]
+        asked = replace(request, patches=row.count, results=folder, time_limit=time_limit.left())
+        argv = [sys.executable, "-m", "harness", "run", *asked.arguments(), *pytest_options]
         before = newest_run(folder)
-        row.code = ExitCode(command.run_harness(argv))
-        newest = newest_run(folder)
-        if newest is None or newest == before:
-            row.outcome = "the run did not begin"
-        else:
-            row.folder, row.outcome = newest.resolve(), _outcome(newest)
+        try:
+            row.code = ExitCode(command.run_harness(argv))
+        finally:
+            newest = newest_run(folder)
+            if newest is None or newest == before:
+                row.outcome = "the run did not begin"
+            else:
+                row.folder, row.outcome = newest.resolve(), _outcome(newest)
         if row.code is ExitCode.INTERRUPTED:
             return
+
+
+def cut_off(rows: Iterable[PrefixResult], reason: str) -> None:
+    """Set ``code`` and ``outcome`` of the rows whose run an interruption for this ``reason`` prevented."""
+    for row in rows:
+        if row.folder is not None:
+            row.code = read(row.folder).exit_code
+            continue
+        row.code = ExitCode.HARNESS
+        row.outcome = f"not reached: the command {how(reason)}"
 
 
 def store(rows: Sequence[PrefixResult], tested: Series, root: Path) -> None:

@@ -15,6 +15,7 @@ from harness.kernel import build
 from harness.kernel.build import Kernel
 from harness.kernel.dialect import Interfaces
 from harness.kernel.module import module_in_cache
+from harness.lib import time_limit
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
@@ -43,6 +44,7 @@ _SENTENCES = {
 
 def reproduce(args: argparse.Namespace) -> ExitCode:
     """Do a scenario again up to ``--times`` times, until it shows again what it showed in the run."""
+    time_limit.start(args.time_limit or "")
     result = find(read(args.folder), args.scenario)
     claim = claim_of(result, args.folder)
     store = Store()

@@ -16,7 +16,7 @@ from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.deviation import Deviation
-from harness.verdict.interruption import how
+from harness.verdict.interruption import how, is_time_limit
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Verdict
 
@@ -29,8 +29,9 @@ def read(directory: Path) -> Record:
     entry ``events.jsonl`` if that is unknown.
 
     A resumed run has several parts, each beginning with ``run-started``.  An entry that
-    a part left open keeps its provisional verdict; it is ``harness-error`` if the part
-    was interrupted.  Only a stage with ``harness-error`` may start again in a later part.
+    a part left open keeps its provisional verdict.  It is ``harness-error`` if the part
+    was interrupted, and ``not-reached`` if the time limit ended it.  Only a stage with
+    ``harness-error``, and what is ``not-reached``, may start again in a later part.
 
     The consoles are searched for splats again, with the present table (see rescan()).
 
@@ -304,6 +305,8 @@ class _Join:
             # The harness was alive and wrote this event, so the kernel is not to blame.
             noun = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program"}.get(result.entry.kind, "stage")
             reason = f"The run {how(self.interrupted)} during this {noun}."
+            if is_time_limit(self.interrupted):
+                return Result(result.entry, reason=reason)  # a resumed run does it again
             return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
         if in_guest:
             return replace(result, reason="It started and never ended: the kernel died, or the harness did.")

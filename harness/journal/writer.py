@@ -24,7 +24,7 @@ event              further members
                    of the kernel reported, in a list
 ``compared``       ``id``, ``base``: the members of a BaseAnswer, the result on the base alone
 ``note``           ``text``
-``interrupted``    ``reason``
+``interrupted``    ``reason``: a signal's name, or ``time limit 45m``
 ``not-reached``    ``id``, ``reason``: why an entry has no verdict, also one that has started
 ``shard-ended``    ``shard`` (``2/4``), ``run`` (its name): merge() ends each shard's events with it
 ``run-ended``
@@ -263,7 +263,7 @@ class JournalWriter:
             self._write("note", text=_shortened(text))
 
     def interrupted(self, reason: str) -> None:
-        """Record that the user ended the run; ``reason`` is the signal (``SIGINT``)."""
+        """Record that the run was ended early; ``reason`` is the signal (``SIGINT``), or the time limit."""
         self._write("interrupted", reason=reason)
 
     def run_ended(self) -> None:

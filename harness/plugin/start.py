@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from harness.lib import paths
+from harness.lib import interruption, paths
 from harness.lib.errors import ExitCode
 from harness.lib.interruption import Interruption
 from harness.plugin.items import RUN, RUN_INPUT
 from harness.run.request import RunInput
+from harness.verdict.interruption import exit_code
 
 #: The project's configuration, whatever the user's folder holds.  It loads harness.plugin.hooks.
 CONFIGURATION = (f"--rootdir={paths.PROJECT}", f"--config-file={paths.PROJECT / 'pyproject.toml'}")
@@ -25,7 +26,7 @@ def start(run_input: RunInput, options: Sequence[str]) -> ExitCode:
     listing = {"--collect-only", "--co"} & set(options)  # where -q has another meaning
     code = pytest.main([*CONFIGURATION, *(() if listing else QUIET), *options], plugins=[suites])
     if suites.interrupted:
-        return ExitCode.INTERRUPTED
+        return exit_code(interruption.taken())
     if code == pytest.ExitCode.NO_TESTS_COLLECTED:
         return ExitCode.NOTHING_APPLICABLE
     # Without a run the code is pytest's own, where 3 is an internal error.

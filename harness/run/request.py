@@ -58,6 +58,7 @@ class Request:
     until_violated: bool = False
     no_base: bool = False
     no_give_up: bool = False
+    time_limit: str = ""
     selftests: str = selftest.AUTO
 
     def __post_init__(self) -> None:

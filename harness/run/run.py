@@ -34,6 +34,7 @@ from harness.run.request import RunInput
 from harness.run.scenario import ScenarioRun
 from harness.run.selftests import Selftests, entry_of
 from harness.run.stages import Stages, stages_of
+from harness.verdict.interruption import is_time_limit
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 
@@ -105,6 +106,7 @@ class Run:
         self.refusal: PatchproofError | None = None
         self.violated = False
         self._begun = 0  # scenarios
+        self._current: ScenarioRun | None = None
         self._progress = Progress(store)
         # With --until-violated the first violation ends the run; it loses no second machine.
         giving_up = not self.request.no_give_up and not self.request.until_violated
@@ -191,7 +193,7 @@ class Run:
             self.results.require_within_limit()
         self._begun += 1
         entry, needs = self._scenarios[entry_id]
-        return ScenarioRun(
+        self._current = ScenarioRun(
             entry,
             needs,
             machines=self.machines,
@@ -200,12 +202,14 @@ class Run:
             results=self.results,
             journal=self.journal,
         )
+        return self._current
 
     def end(self, scenario: ScenarioRun) -> None:
         """Record the verdict of a scenario whose phases are over.  Raises HarnessError if that fails."""
         if scenario.failure is not None:
             raise scenario.failure
         self.violated = scenario.end() or self.violated
+        self._current = None
         if self._store is not None and scenario.answer is not None:
             cache = BaseVerdicts(self._store, read_facts(self.results.dir))
             cache.put(scenario.entry.scenario, scenario.answer)
@@ -261,6 +265,8 @@ class Run:
             interrupted = end.reason
         finally:
             if interrupted:
+                if is_time_limit(interrupted) and self._current is not None:
+                    self._current.cut_off()
                 self.journal.interrupted(interrupted)
             self.machines.close()
         if not self.unchanged:

@@ -76,6 +76,7 @@ class ScenarioRun:
         self._spare = spare
         self._results = results
         self._journal = journal
+        self._recorded = False  # the verdict is in the journal
         self._ran = False  # the body has run, or a phase has failed
         self._worst = Observation(Verdict.CONFORMS)
         self._without_console = Verdict.CONFORMS
@@ -215,6 +216,30 @@ class ScenarioRun:
 
         Raises HarnessError.
         """
+        violated = self._record()
+        if self._start is not None and self._needs.alone:
+            self._machines.retire("the scenario had it for itself")
+        return violated
+
+    def cut_off(self) -> None:
+        """Write the verdict of a scenario that the run's time limit has cut off, if it has violated already.
+
+        Else it stays open in the journal, and a resumed run does it again.  Raises HarnessError.
+        """
+        if self._recorded:
+            return
+        if self._start is not None and self._worst.verdict is Verdict.CONFORMS:
+            console = self._start.guest.machine.console
+            said = [one.title for one in console.splats(self._start.mark) if one.fault]
+            if said:
+                self._worst = Observation(Verdict.VIOLATES, f"the kernel said: {said[0]}", on_console=True)
+                self._without_console = Verdict.HARNESS_ERROR  # as it did not come to its end
+        if self._worst.verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
+            self._ran = True
+            self._record()
+
+    def _record(self) -> bool:
+        """Write the verdict to the journal; return whether it shows an unexpected fault of the kernel."""
         if not self._ran:
             self._worst, self._without_console = NOT_RUN, NOT_RUN.verdict
         if (cut_off := self._doings.cut_off) is not None and self._worst.verdict is Verdict.CONFORMS:
@@ -233,9 +258,9 @@ class ScenarioRun:
             complaints = [one for one in output.splats(self._start.mark) if not one.informational]
             log = str(output.log.relative_to(self._results.dir))
             console = ConsoleRange(log, self._start.mark, state.mark)
+        self._recorded = True
         if self._worst.verdict is Verdict.NOT_REACHED:
             self._journal.not_reached(self.entry.id, self._worst.reason)
-            self._leave_machine()
             return False
         verdict = self._journal.ended(
             self.entry.id,
@@ -260,7 +285,6 @@ class ScenarioRun:
         violated = self.entry.violated(verdict, bool(faults))
         if violated or self._lost_by is None or verdict is Verdict.HARNESS_ERROR:
             self._count_machine(faults)
-        self._leave_machine()
         return violated
 
     def _count_machine(self, faults: list[Splat]) -> None:
@@ -270,8 +294,3 @@ class ScenarioRun:
             give_up.kept(layout, self._doings.all)
         elif (cause := cause_of(*self._lost_by, faults)) is not None:
             give_up.lost(cause, layout, self._doings.all)
-
-    def _leave_machine(self) -> None:
-        """End a machine that the scenario had for itself."""
-        if self._start is not None and self._needs.alone:
-            self._machines.retire("the scenario had it for itself")

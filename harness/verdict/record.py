@@ -10,6 +10,7 @@ from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer, Comparison, Origin, compare
 from harness.verdict.detector import Detector
 from harness.verdict.deviation import Deviation
+from harness.verdict.interruption import is_time_limit
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
 
@@ -195,7 +196,7 @@ class Record:
     - ``run`` is the name of the run.
     - ``results`` ends with the entries that only the journal has: machines whose kernel
       had a fault between scenarios, and events without a planned entry (``harness-error``).
-    - ``interrupted`` names the signal that interrupted the run, or is empty.
+    - ``interrupted`` names the signal or the time limit that interrupted the run, or is empty.
       ``complete`` is true if the run came to its own end.  In a resumed run both are
       about the last part.
     - ``started`` is the UTC time of the start in ISO 8601, or empty if the run never
@@ -247,23 +248,23 @@ class Record:
     def exit_code(self) -> ExitCode:
         """The exit code of the run: the first of this list that applies.
 
-        1. 130: the run was interrupted.
+        1. 130: the run was interrupted, but not by its time limit.
         2. 1: an unexpected result is a fault of the series, which it did not inherit
            from its base.  It stays proven whatever else went wrong, and it explains why
            other entries were not reached: a series that does not apply leaves every
            scenario ``not-reached``.  Only an entry that
            ended proves a fault; a scenario left open may have died with the harness.
         3. 2: another result is not as expected, repetitions of a scenario differ, or
-           the run did not come to its own end.
+           the run did not come to its own end, or was ended by its time limit.
         4. 3: no scenario was applicable, or none was selected.
         5. 0: every result is as expected.
         """
         unexpected = [one for one in self.results if not one.as_expected and not one.inherited]
-        if self.interrupted:
+        if self.interrupted and not is_time_limit(self.interrupted):
             return ExitCode.INTERRUPTED
         if any(result.ended and result.verdict in SERIES_FAULTS for result in unexpected):
             return ExitCode.SERIES
-        if unexpected or self.differing or not self.complete:
+        if unexpected or self.differing or self.interrupted or not self.complete:
             return ExitCode.HARNESS
         if all(result.verdict is Verdict.NOT_APPLICABLE for result in self.scenarios):
             return ExitCode.NOTHING_APPLICABLE
