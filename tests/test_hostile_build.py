@@ -13,11 +13,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from actors import HEADERS
+from actors import HEADERS, ROOT
 from processes import running
 from small_kernel import BUILD_TREE, DMABUF, SmallKernel
 
@@ -348,12 +349,27 @@ def test_decoder_of_a_tree_reads_no_key(tmp_path: Path, mode: str, succeeds: boo
 # --- the choice of the sandbox
 
 
-def test_sandbox_without_namespaces_says_why() -> None:
-    """A limit of 0 namespaces is what a container without them looks like."""
-    script = "from harness.lib import sandbox; print(sandbox.tried())"
+def without_namespaces(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script where no namespace can be made, as in most containers."""
     inner = ["unshare", "--user", "--map-root-user", "sh", "-c"]
-    limit = "echo 0 >/proc/sys/user/max_user_namespaces && exec python3 -c"
-    done = subprocess.run(
-        [*inner, f"{limit} '{script}'"], capture_output=True, text=True, check=False, env=dict(os.environ)
+    limit = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" -c "$1"'
+    return subprocess.run(
+        [*inner, limit, sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+def test_sandbox_without_namespaces_says_why() -> None:
+    done = without_namespaces("from harness.lib import sandbox; print(sandbox.tried())")
     assert re.search(r"Sandbox\(on=False, reason=.*(nesting depth|No permissions)", done.stdout), done
+
+
+def test_sandbox_on_without_namespaces_is_refused() -> None:
+    command = "['build', '--series', 'baseline', '--sandbox', 'on', '--dry-run']"
+    done = without_namespaces(f"from harness.cli.main import main; raise SystemExit(main({command}))")
+    assert done.returncode == 2
+    assert "--sandbox on needs bubblewrap, which does not work here: " in done.stderr
+    assert "Traceback" not in done.stderr

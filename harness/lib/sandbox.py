@@ -137,6 +137,9 @@ def contained(
             variables["TMPDIR"] = os.environ["TMPDIR"]
         if folder is not None:
             words = ["env", f"--chdir={folder}", *words]
+    # Of lower priority than the program that watches it, or that would come too late.
+    before = ["nice", "-n", _NICE, "choom", "--adjust", _OOM_SCORE_ADJ, "--"]
+    words = [*before, "prlimit", "--core=0", f"--fsize={FILE_BYTES}", *words]
     # Before bwrap, not by an option of it: its own environment can be read inside (/proc/1/environ).
     return ["env", "-i", *(f"{name}={value}" for name, value in variables.items()), *words]
 
@@ -145,7 +148,6 @@ def _wrapped(
     argv: Sequence[str], *, read: Sequence[Path], write: Sequence[Path], folder: Path | None
 ) -> list[str]:
     """Return ``argv`` in bubblewrap.  Each word is explained in docs/security.md."""
-    limits = ["prlimit", "--core=0", f"--fsize={FILE_BYTES}"]
     # Inside, where the kernel counts the processes of this namespace and not all of the user.
     count = ["prlimit", f"--nproc={PROCESSES}"]
     identity = ["--uid", "1000", "--gid", "1000"] if os.geteuid() == 0 else []
@@ -168,8 +170,6 @@ def _wrapped(
         mounts += ["--bind", str(changed), str(changed)]
     where = ["--chdir", str(folder)] if folder is not None else ["--chdir", "/"]
     return [
-        # Of lower priority than the program that watches it, or that would come too late.
-        *("nice", "-n", _NICE, "choom", "--adjust", _OOM_SCORE_ADJ, "--", *limits),
         *(PROGRAM, "--unshare-all", "--unshare-user", "--disable-userns", *identity, "--cap-drop", "ALL"),
         *("--die-with-parent", "--new-session", *mounts, "--remount-ro", "/", *where, "--"),
         *(*count, *argv),
