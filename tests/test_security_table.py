@@ -7,8 +7,6 @@ import re
 from harness.lib.paths import PROJECT
 
 ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| `(?P<file>test_\w+\.py)::(?P<test>test_\w+)` \|$")
-    r"^\| (?P<attack>[^|]+) \| (?P<result>[^|]+) \| `(?P<file>test_\w+\.py)::(?P<test>test_\w+)` \|$"
-)
 
 
 def test_each_attack_in_the_table_has_its_test() -> None:
