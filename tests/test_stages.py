@@ -107,9 +107,9 @@ def test_check_refuses_a_qemu_without_edu(qemu_without_edu: Path) -> None:
 def qemu_without_edu(tmp_path: Path) -> Path:
     wrapper = tmp_path / "qemu"
     wrapper.write_text(
-        '#!/bin/sh\nif [ "$*" = "-device help" ]; then\n'
-        """    qemu-system-x86_64 -device help | grep -v '^name "edu"'\n"""
-        'else\n    exec qemu-system-x86_64 "$@"\nfi\n'
+        '#!/bin/sh\ncase "$*" in\n*"-device help")\n'
+        """    qemu-system-x86_64 -device help | grep -v '^name "edu"' ;;\n"""
+        '*)\n    exec qemu-system-x86_64 "$@" ;;\nesac\n'
     )
     wrapper.chmod(0o755)
     return wrapper
