@@ -13,7 +13,7 @@ from harness.cli import stored
 from harness.lib import interruption, locks, sandbox
 from harness.lib.errors import PatchproofError
 from harness.lib.host import host_errors
-from harness.lib.text import visible
+from harness.lib.text import visible, without_credentials
 from harness.verdict.interruption import exit_code, how
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(args.command(args))
     except PatchproofError as error:
         if not (isinstance(error.__cause__, BrokenPipeError) and _has_no_reader(sys.stdout)):
-            print(f"patchproof: {visible(str(error))}", file=sys.stderr)
+            print(f"patchproof: {visible(without_credentials(str(error)))}", file=sys.stderr)
         return int(exit_code(interruption.taken()) if interruption.taken() else error.exit_code)
     except KeyboardInterrupt:
         print(f"patchproof: it {how(interruption.taken())}", file=sys.stderr)

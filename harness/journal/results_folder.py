@@ -38,6 +38,7 @@ from harness.journal.writer import JournalWriter
 from harness.lib import private
 from harness.lib.errors import HarnessError
 from harness.lib.files import digest, write_atomically
+from harness.lib.text import without_credentials
 
 LATEST = "latest"
 CONSOLE = "console.log"
@@ -159,14 +160,14 @@ class ResultsFolder:
             changed = {name for name in known if self.earlier_facts.get(name, known[name]) != known[name]}
             self.changed_facts |= {name: known.pop(name) for name in changed}
         merged = {**read_facts(self.dir), **known}
-        write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
+        write_atomically(self.dir / RUN, _json(merged))
 
     def write_changed_facts(self) -> None:
         """Write the facts that were held back, because the resumed run now continues."""
         changed, self.changed_facts = self.changed_facts, None
         if changed:
             merged = {**read_facts(self.dir), **changed}
-            write_atomically(self.dir / RUN, json.dumps(merged, indent=1, default=str) + "\n")
+            write_atomically(self.dir / RUN, _json(merged))
 
     def require(self, **facts: Unpack[Facts]) -> None:
         """Raise HarnessError if a fact of IDENTITY differs from that of the earlier parts of the run."""
@@ -183,6 +184,10 @@ class ResultsFolder:
         for file in (CONSOLE, QEMU):
             _replace_link(self.dir / file, f"{name}/{file}")
         return self.dir / name
+
+
+def _json(facts: Mapping[str, object]) -> str:
+    return without_credentials(json.dumps(facts, indent=1, default=str)) + "\n"
 
 
 def newest_run(root: Path) -> Path | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.kernel import download
-from harness.lib import command
+from harness.lib import command, private
 from harness.lib.apt import HELPER, KEYRING
 from harness.lib.command import CommandError
 from harness.lib.errors import UnreachableError
@@ -44,12 +44,11 @@ class Archive:
         self._options = _private(state)
         sources = state / "sources.list"
         # Only these two indexes, and not those that other packages of the host (apt-file) ask for.
-        sources.write_text(
-            "".join(
-                f"{kind} [signed-by={keyring} target={index}] {mirror} {suite} main\n"
-                for kind, index in (("deb-src", "Sources"), ("deb", "Packages"))
-            )
+        listed = "".join(
+            f"{kind} [signed-by={keyring} target={index}] {mirror} {suite} main\n"
+            for kind, index in (("deb-src", "Sources"), ("deb", "Packages"))
         )
+        private.write(sources, listed.encode())  # the mirror may have a password
         self._options += ["-o", f"Dir::Etc::SourceList={sources}", "-o", "Dir::Etc::SourceParts=/dev/null"]
 
     def files(self) -> dict[str, ArchiveFile]:

@@ -121,6 +121,11 @@ def content(url: str, limit: int) -> bytes:
         where = urllib.parse.urlsplit(url)
     except ValueError as error:
         raise UsageError(f"The address {printable(url)} cannot be read: {error}.") from None
+    if "@" in where.netloc:
+        raise UsageError(
+            f"The address of a file at {printable(str(where.hostname))} is not used: it has a user name or a "
+            "password, which other users of this host could read from the command line. Leave that out."
+        )
     local = where.scheme == "http" and where.hostname in ("127.0.0.1", "::1", "localhost")
     if not (where.scheme == "https" or local) or not where.hostname:
         raise UsageError(

@@ -17,6 +17,7 @@ from typing import IO, Protocol
 from harness.lib import interruption
 from harness.lib.errors import HarnessError
 from harness.lib.process import end_group, exchange, has_ended, started
+from harness.lib.text import without_credentials
 
 #: Lines of output that an error shows.
 TAIL_LINES = 20
@@ -50,7 +51,7 @@ class CommandError(HarnessError):
 
     def __init__(self, argv: Sequence[str], returncode: int, log: Path | None, tail: str) -> None:
         end = f"was killed by signal {-returncode}" if returncode < 0 else f"exited with {returncode}"
-        super().__init__(f"The command `{shlex.join(argv)}` {end}.", log=log, tail=tail)
+        super().__init__(f"The command `{_named(argv)}` {end}.", log=log, tail=tail)
         self.argv = tuple(argv)
         self.returncode = returncode
 
@@ -91,14 +92,14 @@ def run(
     tail: deque[str] = deque(maxlen=TAIL_LINES)
     output = bytearray()
     with _log(log) as write:
-        write(f"$ {shlex.join(shown or argv)}\n".encode())
+        write(f"$ {_named(shown or argv)}\n".encode())
         if shown is not None:
-            write(f"# run as: {shlex.join(argv)}\n".encode())
+            write(f"# run as: {_named(argv)}\n".encode())
         with started(argv, cwd, env, stdin, subprocess.STDOUT) as process:
             for raw in _lines(_output(process, stdin, watch)):
                 if len(output) + len(raw) > OUTPUT_LIMIT:
                     raise HarnessError(
-                        f"The command `{shlex.join(shown or argv)}` was ended, because it printed more than "
+                        f"The command `{_named(shown or argv)}` was ended, because it printed more than "
                         f"{OUTPUT_LIMIT >> 20} MiB. This proves nothing about the series.",
                         log=log,
                         tail="\n".join(tail),
@@ -106,7 +107,7 @@ def run(
                 write(raw)
                 output += raw
                 text = raw.decode(errors="replace").rstrip("\n")
-                tail.append(text)
+                tail.append(without_credentials(text))
                 if line is not None:
                     line(text)
             interruption.until(partial(has_ended, process))
@@ -200,6 +201,11 @@ def run_harness(argv: Sequence[str], output: IO[bytes] | None = None) -> int:
         program.wait()
 
 
+def _named(argv: Sequence[str]) -> str:
+    """Return a command as a shell takes it, for a message or a log."""
+    return without_credentials(shlex.join(argv))
+
+
 @contextlib.contextmanager
 def _log(path: Path | None) -> Iterator[Callable[[bytes], None]]:
     """Yield a function that appends to the log ``path``; without a path it does nothing."""
@@ -212,6 +218,9 @@ def _log(path: Path | None) -> Iterator[Callable[[bytes], None]]:
         stream = path.open("ab", buffering=0)
 
     def write(data: bytes) -> None:
+        if b"@" in data:
+            text = without_credentials(data.decode(errors="surrogateescape"))
+            data = text.encode(errors="surrogateescape")
         with _as_harness_error(path):
             stream.write(data)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.lib.errors import HarnessError
+from harness.lib.text import without_credentials
 
 
 def append(path: Path, event: str, **members: object) -> None:
@@ -16,6 +17,7 @@ def append(path: Path, event: str, **members: object) -> None:
     Raises HarnessError if the event cannot be written; the file is then as before.
     """
     line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
+    line = without_credentials(line)
     try:
         _append(path, line.encode("ascii"))
     except OSError as error:

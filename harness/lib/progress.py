@@ -21,7 +21,7 @@ from harness.lib.cache import Store
 from harness.lib.console import Console
 from harness.lib.files import write_atomically
 from harness.lib.locks import Wait
-from harness.lib.text import visible
+from harness.lib.text import visible, without_credentials
 
 REMIND_SECONDS = 60  # after which a log has another line about a wait that lasts
 BRIEF_SECONDS = 10  # a stage that is over sooner has no line, unless it is the first of its kind
@@ -52,7 +52,7 @@ class Stage:
     def note(self, line: str) -> None:
         """Print ``line`` below the name of the stage; it stays on the screen and in the log."""
         if self._log is not None:
-            print(f"{self.name}: {visible(line)}", file=self._log, flush=True)
+            print(f"{self.name}: {visible(without_credentials(line))}", file=self._log, flush=True)
 
     def __rich__(self) -> Spinner:
         expected = f" of about {self.estimate:.0f} s" if self.estimate else ""
@@ -126,7 +126,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print one line that belongs to no stage."""
-        self._console.print(escape(visible(line)))
+        self._console.print(escape(visible(without_credentials(line))))
 
     def _durations(self) -> dict[str, float]:
         if self._history is None or not self._history.exists():

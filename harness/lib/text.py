@@ -20,6 +20,15 @@ def printable(text: str | bytes, limit: int = 200) -> str:
     return shortened(shown, limit)
 
 
+#: The user name and the password of a URL.
+_CREDENTIALS = re.compile(r"""(?<=://)[^\s/'"<>\\]+@""")
+
+
+def without_credentials(text: str) -> str:
+    """Return ``text`` with ``...`` for the user name and the password of each URL."""
+    return _CREDENTIALS.sub("...@", text) if "@" in text else text
+
+
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun, whose plural ends in "s"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

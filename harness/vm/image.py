@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.lib import apt, command
+from harness.lib import apt, command, private
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import HarnessError
@@ -110,12 +110,15 @@ def packages() -> list[str]:
 
 def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
     environment = {"SOURCE_DATE_EPOCH": str(EPOCH), "TZ": "UTC", "LC_ALL": "C.UTF-8"}
-    archive = folder / "root.tar"
+    archive, settings = folder / "root.tar", folder / "apt.conf"
+    # A proxy and a mirror may have a password, and all users can read a command line.
+    private.write(settings, "".join(f"{one};\n" for one in _apt_settings()).encode())
     for mirror in (mirrors := apt.mirrors()):
         archive.unlink(missing_ok=True)
         try:
             command.run(
-                debootstrap_argv(archive, mirror),
+                debootstrap_argv(archive, settings),
+                stdin=f"deb [signed-by={apt.KEYRING}] {mirror} {SUITE} main\n".encode(),
                 log=log,
                 env=environment,
                 line=lambda line: _show(stage, line),
@@ -134,18 +137,31 @@ def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
     pack = ["sh", "-c", 'exec sqfstar "$@" <"$0"', str(archive), *_PACK, str(folder / "rootfs"), *_LEFT_OUT]
     command.run(pack, log=log, env=environment)
     archive.unlink()
+    settings.unlink()
 
 
-def debootstrap_argv(archive: Path, mirror: str) -> list[str]:
-    """Return the mmdebstrap command that makes the tar file ``archive`` from the packages of ``mirror``."""
+def debootstrap_argv(archive: Path, settings: Path) -> list[str]:
+    """Return the mmdebstrap command that makes the tar file ``archive``, with the ``settings`` of apt.
+
+    It reads the mirror from its standard input, in the form of sources.list.
+    """
     return [
-        *("mmdebstrap", "--variant=essential", f"--include={','.join(packages())}"),
+        # The modes of the files in the image do not depend on the user.
+        *(
+            "sh",
+            "-c",
+            'umask 022; exec "$@"',
+            "sh",
+            "mmdebstrap",
+            "--variant=essential",
+            f"--include={','.join(packages())}",
+        ),
         f"--hook-directory={_MERGED_USR}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
-        *(f"--aptopt={option}" for option in _apt_settings()),
+        f"--aptopt={settings}",
         f"--customize-hook=copy-in {shlex.quote(str(VMIMAGE / 'sshd_config'))} /etc/ssh",
         *(f"--customize-hook={hook}" for hook in _CUSTOMIZE),
-        *(SUITE, str(archive), f"deb [signed-by={apt.KEYRING}] {mirror} {SUITE} main"),
+        *(SUITE, str(archive), "-"),
     ]
 
 
