@@ -13,7 +13,8 @@ _STAMP = r"\[(?=[ \d]{5,}\.) *(\d+\.\d{6})\](?:\[ *([TC]\d+)\])? ?"
 _PREFIX = re.compile(rf"(?:<\d+>)?{_STAMP}")
 # A kernel message that begins in the middle of a line.
 _MESSAGE_START = re.compile(rf"(?<=[^\n])(?={_STAMP}|\*\* \d+ printk messages dropped \*\*)")
-_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|[@-Z\\-_])")
+# An escape does not end with "[", which begins the timestamp of a message behind it.
+_ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-Z\\-~]|[@-Z\\-_])")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 #: Bytes; a longer line is searched in pieces of this length.
 LINE_LIMIT = 1 << 16
