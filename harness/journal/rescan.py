@@ -6,6 +6,7 @@ table, not on that of the day of the run.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def rescan(result: Result, directory: Path) -> Result:
     raw = _console(result, directory)
     if raw is None:
         return result
-    splats = [one for one in splat.extract(lines.clean(raw), up=True) if not one.informational]
+    splats = [one for one in _splats(raw) if not one.informational]
     result = replace(result, complaints=tuple(map(_complaint, splats)))
     faults = [one for one in splats if one.fault]
     if faults and result.verdict in _GOOD:
@@ -43,6 +44,12 @@ def rescan(result: Result, directory: Path) -> Result:
         reason = f"With the present patterns the console has no complaint. {before}"
         return replace(result, verdict=result.entry.judge(result.without_console), reason=reason)
     return result
+
+
+@functools.lru_cache(maxsize=64)
+def _splats(raw: bytes) -> tuple[Splat, ...]:
+    """Return the splats of a scenario's console; each report of a run asks for them again."""
+    return tuple(splat.extract(lines.clean(raw), up=True))
 
 
 def _console(result: Result, directory: Path) -> bytes | None:

@@ -6,9 +6,14 @@ import re
 from dataclasses import dataclass
 
 from harness.klog.lines import Prefix, split
-from harness.klog.patterns import ANY, NOTICE, PATTERNS, PATTERNS_OF_UNSTAMPED
+from harness.klog.patterns import ANY, DETECTOR_LOST, INFORMATIONAL, NOTICE, PATTERNS, PATTERNS_OF_UNSTAMPED
 
-_BLANK_LINES = re.compile(r"\n{3,}")
+#: Heads of faults that are looked for in one console; a splat has several.
+MAX_HEADS = 20_000
+_NO_FAULT = INFORMATIONAL | DETECTOR_LOST
+# More lines of a program in a row than any splat has; those in the middle can be part of none.
+_PROGRAM_LINES = re.compile(r"(?:^(?!(?:<\d+>)?\[[ \d]{5,}\.|\*\* \d)[^\n]*\n){1000,}", re.MULTILINE)
+_KEPT = 400
 # A message is matched up to this number of lines and characters (printk: PRINTK_MESSAGE_MAX, 2048 bytes).
 _MESSAGE_LINES = 4
 MESSAGE_LENGTH = 4096
@@ -43,13 +48,23 @@ def kind_of(line: str) -> str | None:
 
 
 def read(text: str) -> list[Line]:
-    """Return the lines of ``text``, at least one, with the heads of splats among them."""
+    """Return the lines of ``text``, at least one, with the heads of splats among them.
+
+    After MAX_HEADS faults no further head is looked for.
+    """
     # Not splitlines(): the name of a process may have separators of Unicode.
-    lines = [_line(raw) for raw in _BLANK_LINES.sub("\n\n", text).removesuffix("\n").split("\n")]
-    number = 0
-    while number < len(lines):
+    lines = [_line(raw) for raw in _PROGRAM_LINES.sub(_ends, text).removesuffix("\n").split("\n")]
+    number = faults = 0
+    while number < len(lines) and faults < MAX_HEADS:
+        first = lines[number]
         number += _mark(lines, number)
+        faults += first.kind is not None and first.kind not in _NO_FAULT
     return lines
+
+
+def _ends(run: re.Match[str]) -> str:
+    lines = run[0].split("\n")
+    return "\n".join([*lines[:_KEPT], *lines[-_KEPT:]])
 
 
 def _line(raw: str) -> Line:

@@ -64,6 +64,10 @@ class TestedSoftware:
     tree: Tree | None = None
 
 
+#: Files of splats that a run writes: a kernel can say something else each time.
+MAX_STACKS = 200
+
+
 class Machines:
     """The machines of a run, one at a time; the next one is booted when a scenario needs it.
 
@@ -86,6 +90,7 @@ class Machines:
         self._proof = positive_control.Proof(())  # of the running machine
         self._importer: Path | None = None  # the test importer, once it was loaded into the running machine
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
+        self._stacks: set[str] = set()  # fingerprints of the splats that have a file
         self._slowdowns: dict[str, float] = {}  # the largest of each machine
         self._measured = 0.0  # when that of the running machine was measured last
 
@@ -129,10 +134,14 @@ class Machines:
         return module
 
     def write_stacks(self, complaints: Iterable[Splat]) -> None:
-        """Write each splat to ``stacks/FINGERPRINT.txt``, with source lines where they can be found."""
+        """Write each splat to ``stacks/FINGERPRINT.txt``, with source lines where they can be found.
+
+        After MAX_STACKS files, a splat is only in the console's log.
+        """
         for one in complaints:
             path = self._results.stack(one.fingerprint)
-            if not path.exists():
+            if not path.exists() and len(self._stacks) < MAX_STACKS:
+                self._stacks.add(one.fingerprint)
                 software = self.ready
                 content = software.tree.content if software.tree is not None else None
                 write_atomically(path, decode.add_source_lines(one.text, software.kernel.vmlinux, content))
@@ -291,7 +300,8 @@ class Machines:
         """
         kernel, name = self.ready.kernel, guest.machine.name
         for complaint in guest.machine.console.splats():
-            if not complaint.informational and complaint.fingerprint not in self._noted:
+            new = complaint.fingerprint not in self._noted and len(self._noted) < MAX_STACKS
+            if not complaint.informational and new:
                 self._noted.add(complaint.fingerprint)
                 self._journal.note(f"The kernel of {name} complained while it booted: {complaint.title}")
         proof = positive_control.prove(
