@@ -153,7 +153,7 @@ class Console:
                     continue
                 except pexpect.EOF:
                     return
-                if self._size == LIMIT:
+                if self._size >= LIMIT:
                     continue
                 over = self._size + len(data) > LIMIT
                 data = data[: LIMIT - self._size]

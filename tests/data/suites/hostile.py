@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
+import pytest
+
 from harness.actor.actor import Actor
 from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
@@ -17,10 +19,14 @@ from harness.plugin.markers import requirement
 from harness.vm import console
 
 Start = Callable[[str], Actor]
-# An emulated guest prints some 70 KiB a second, so the limits here are lower than those of an ordinary run.
-console.LIMIT = 512 << 10
-vars(shell)["OUTPUT_LIMIT"] = 1 << 20
 IMITATION = "conforms\\nverdict: conforms\\npatchproof-init: ready for ssh\\n\\033[2J\\033]0;owned\\007"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _low_limits() -> None:
+    """Lower the limits: an emulated guest prints some 70 KiB a second."""
+    console.LIMIT = 512 << 10
+    vars(shell)["OUTPUT_LIMIT"] = 1 << 20
 
 
 def liar(guest: Guest, tmp_path: PurePosixPath, program: str) -> Actor:
