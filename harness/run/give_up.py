@@ -110,17 +110,27 @@ class Doings:
             self._current = ""
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """Scenarios that need this ``layout`` and do all of these ``operations``."""
+
+    layout: Layout
+    operations: frozenset[str]
+
+
 @dataclass
 class _Row:
-    """The machines in a row that were lost to one ``cause``, by scenarios that all did ``common``.
+    """The ``lost`` machines in a row that one ``cause`` cost, by scenarios that all did ``common``.
 
-    ``layouts`` are those for which the rest is given up.
+    ``kept`` are the operations of each scenario since the row began that left its machine as it should.
+    ``given_up`` are the kinds that are not run any more.
     """
 
     cause: Cause
-    common: frozenset[str] = frozenset()
     lost: int = 0
-    layouts: set[Layout] = field(default_factory=set)
+    common: frozenset[str] = frozenset()
+    kept: list[frozenset[str]] = field(default_factory=list)
+    given_up: set[_Kind] = field(default_factory=set)
 
 
 class GiveUp:
@@ -135,27 +145,30 @@ class GiveUp:
     def lost(self, cause: Cause, layout: Layout, done: frozenset[str]) -> None:
         """Count a machine with this layout that was lost by a scenario which had ``done`` this much."""
         row = self._rows.setdefault(cause.key, _Row(cause))
-        before = row.common, len(row.layouts)
-        row.common = row.common & done if row.lost else done
-        row.lost += 1
+        common = row.common & done if row.lost else done
+        if any(common <= kept for kept in row.kept):
+            row.lost, row.common = 1, done
+            row.kept.clear()
+        else:
+            row.lost, row.common = row.lost + 1, common
         if row.lost < LIMIT or not self._enabled:
             return
-        row.layouts.add(layout)
-        if before != (row.common, len(row.layouts)):
+        kind = _Kind(layout, row.common)
+        if kind not in row.given_up:
+            row.given_up.add(kind)
             self._tell(
                 f"Given up: {row.lost} machines in a row were lost to one cause: {row.cause.clause}. On "
                 f"machines of the layout {layout}, scenarios that do all of this are not run: "
                 f"{', '.join(sorted(row.common)) or 'any operation'}. {OPTION} runs them."
             )
 
-    def kept(self, layout: Layout, done: frozenset[str]) -> None:
+    def kept(self, done: frozenset[str]) -> None:
         """Take in that a scenario which had ``done`` this much left its machine as it should.
 
-        If others lost theirs by the same operations, that was not for good: their row is over.
+        If others lose theirs by the same operations, that begins another row.
         """
         for row in self._rows.values():
-            if layout not in row.layouts and row.common <= done:
-                row.lost, row.common = 0, frozenset()
+            row.kept.append(done)
 
     def check(self, layout: Layout, done: frozenset[str], upcoming: str) -> None:
         """Raise NotReachedError if a scenario is about to do what lost machine after machine.
@@ -163,13 +176,13 @@ class GiveUp:
         It has ``done`` this much, and ``upcoming`` is its next operation, whose answer nobody knows.
         """
         for row in self._rows.values():
-            if layout not in row.layouts:
-                continue
-            if all(f"{name} ".startswith(f"{upcoming} ") for name in row.common - done):
-                raise NotReachedError(
-                    f"Given up before `{upcoming}`, as {LIMIT} machines in a row were lost to one cause: "
-                    f"{row.cause.clause}."
-                )
+            for kind in row.given_up:
+                left = kind.operations - done
+                if kind.layout == layout and all(f"{name} ".startswith(f"{upcoming} ") for name in left):
+                    raise NotReachedError(
+                        f"Given up before `{upcoming}`, as {LIMIT} machines in a row were lost to one cause: "
+                        f"{row.cause.clause}."
+                    )
 
     # -- machines that do not come up ------------------------------------------------------
 

@@ -261,6 +261,8 @@ class ScenarioRun:
         self._recorded = True
         if self._worst.verdict is Verdict.NOT_REACHED:
             self._journal.not_reached(self.entry.id, self._worst.reason)
+            if self._start is not None and self._lost_by is None:
+                self._machines.give_up.kept(self._doings.all)
             return False
         verdict = self._journal.ended(
             self.entry.id,
@@ -291,6 +293,6 @@ class ScenarioRun:
         """Tell whether the scenario has lost its machine by its kernel, or left it as it should."""
         give_up, layout = self._machines.give_up, self._needs.layout
         if self._lost_by is None:
-            give_up.kept(layout, self._doings.all)
+            give_up.kept(self._doings.all)
         elif (cause := cause_of(*self._lost_by, faults)) is not None:
             give_up.lost(cause, layout, self._doings.all)
