@@ -142,7 +142,7 @@ def test_run_of_a_broken_patch_names_the_line(small: SmallRun) -> None:
 
 def test_run_with_a_qemu_without_edu_is_refused(small: SmallRun) -> None:
     """The run is refused before it builds a kernel."""
-    only_the_list = """case "$*" in "-device help") $qemu "$@" | grep -v '"edu"' ;; *) $qemu "$@" ;; esac"""
+    only_the_list = """case "$*" in *"-device help") $qemu "$@" | grep -v '"edu"' ;; *) $qemu "$@" ;; esac"""
     qemu = make_qemu(small.folder / "qemu", only_the_list)
     code, output = small.run("--qemu", qemu)
     assert code == ExitCode.HARNESS
