@@ -45,6 +45,23 @@ class TestFlood:
         flooded, _ = self.flooded(tmp_path, monkeypatch, FAULT.encode() + b"x\n" * (1 << 20))
         assert [one.kind for one in flooded.splats()] == ["kasan"]
 
+    def test_flood_after_exactly_the_limit_is_noticed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(console, "LIMIT", 10_000)
+        reading, writing = pipe()
+        full = threading.Event()
+        watched = Console(reading, tmp_path / "console.log", full=full.set)
+        os.write(writing, b"x\n" * 5000)
+        while watched.mark() < 10_000:
+            pass
+        assert not full.is_set()
+        os.write(writing, b"y")
+        assert full.wait(20)
+        os.close(writing)
+        watched.close()
+        assert watched.log.read_bytes()[9_998:].startswith(b"x\n\n(The console is cut off here")
+
     def test_console_of_exactly_the_limit_is_no_flood(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

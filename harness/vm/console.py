@@ -144,6 +144,7 @@ class Console:
             unwritten = unwritten[self._stream.write(unwritten) :]
 
     def _read(self) -> None:
+        over = False  # more than LIMIT has arrived
         incomplete = b""  # the last line, as long as its newline has not arrived
         try:
             while not self._closing.is_set():
@@ -153,10 +154,10 @@ class Console:
                     continue
                 except pexpect.EOF:
                     return
-                if self._size >= LIMIT:
+                if over:
                     continue
                 over = self._size + len(data) > LIMIT
-                data = data[: LIMIT - self._size]
+                data = data[: max(LIMIT - self._size, 0)]
                 try:
                     self._write(data + (_CUT if over else b""))
                 except OSError as error:
