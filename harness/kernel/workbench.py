@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from harness.lib import interruption
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
 
@@ -37,6 +38,7 @@ def wait_for_orphans(folder: Path, seconds: float = ORPHAN_SECONDS) -> None:
                 f"A run was killed while it built in {folder}, and programs that it had started still run "
                 f"there: process {' and '.join(map(str, found))}. End them."
             )
+        interruption.check()
         time.sleep(0.05)
 
 

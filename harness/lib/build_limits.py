@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.lib import command
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.sandbox import PROCESSES
 
@@ -125,10 +125,7 @@ def _descendants(pid: int) -> Iterator[int]:
 def _usage(folder: Path, unit: str) -> int:
     """Return what ``folder`` takes, in bytes or files by the option ``unit`` of du; 0 if unknown."""
     argv = ["du", "--summarize", "--one-file-system", unit, "--", str(folder)]
-    try:
-        # du complains of a file that is gone meanwhile, and prints the sum nevertheless.
-        done = subprocess.run(argv, capture_output=True, timeout=_MEASURE_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        return 0
+    # du complains of a file that is gone meanwhile, and prints the sum nevertheless.
+    done = command.capture(argv, timeout=_MEASURE_SECONDS)
     first = done.stdout.split(maxsplit=1)
     return int(first[0]) if first and first[0].isdigit() else 0

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.lib import command
 from harness.lib.command import SYSTEM_PATH
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
@@ -96,17 +96,17 @@ def tried() -> Sandbox:
     if path is None:
         return Sandbox(False, f"the program {PROGRAM} is not installed (Debian's package bubblewrap)")
     argv = _wrapped(["true"], read=(), write=(), folder=None)
-    environment = {"PATH": SYSTEM_PATH, "LC_ALL": "C"}
+    environment = {**dict.fromkeys(os.environ), "PATH": SYSTEM_PATH, "LC_ALL": "C"}
     try:
-        done = subprocess.run(argv, env=environment, capture_output=True, timeout=_TRIAL_SECONDS, check=False)
-        version = subprocess.run(
-            [path, "--version"], capture_output=True, timeout=_TRIAL_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = command.capture(argv, env=environment, timeout=_TRIAL_SECONDS)
+        version = command.capture([path, "--version"], timeout=_TRIAL_SECONDS)
+    except OSError as error:
         return Sandbox(False, printable(str(error)))
-    if done.returncode != 0:
+    if done.late:
+        return Sandbox(False, f"{PROGRAM} did not start a program within {_TRIAL_SECONDS:.0f} s")
+    if done.status != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        words = lines[-1] if lines else f"{PROGRAM} exited with {done.returncode}"
+        words = lines[-1] if lines else f"{PROGRAM} exited with {done.status}"
         return Sandbox(False, printable(words))
     return Sandbox(True, printable(version.stdout.strip(), 60))
 

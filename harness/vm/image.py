@@ -6,7 +6,11 @@ and reproducible: the same packages give the same bytes.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,13 +120,14 @@ def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
     for mirror in (mirrors := apt.mirrors()):
         archive.unlink(missing_ok=True)
         try:
-            command.run(
-                debootstrap_argv(archive, settings),
-                stdin=f"deb [signed-by={apt.KEYRING}] {mirror} {SUITE} main\n".encode(),
-                log=log,
-                env=environment,
-                line=lambda line: _show(stage, line),
-            )
+            with _scratch() as scratch:
+                command.run(
+                    [*_own_mounts(), *debootstrap_argv(archive, settings)],
+                    stdin=f"deb [signed-by={apt.KEYRING}] {mirror} {SUITE} main\n".encode(),
+                    log=log,
+                    env={**environment, "TMPDIR": str(scratch)},
+                    line=lambda line: _show(stage, line),
+                )
             break
         except CommandError as error:
             if mirror == mirrors[-1]:
@@ -138,6 +143,24 @@ def _make_rootfs(folder: Path, stage: Stage, log: Path) -> None:
     command.run(pack, log=log, env=environment)
     archive.unlink()
     settings.unlink()
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """Make a folder for the tree that mmdebstrap builds, which it leaves behind when it is killed."""
+    with tempfile.TemporaryDirectory(prefix="patchproof-image-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o711)  # apt downloads as another user
+        yield Path(name)
+
+
+def _own_mounts() -> list[str]:
+    """Return the words before a command by which its mounts end with it.
+
+    As root mmdebstrap mounts /proc, /sys and parts of /dev for the packages' scripts.  Killed, it
+    would leave them mounted.
+    """
+    prefix = ["unshare", "--mount"]
+    return prefix if os.geteuid() == 0 and command.capture([*prefix, "true"]).status == 0 else []
 
 
 def debootstrap_argv(archive: Path, settings: Path) -> list[str]:
