@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from small_run import SUITES, Invocation, junit, make_qemu, run, until
+from small_run import PROJECT, SUITES, Invocation, junit, make_qemu, run, until
 
 from harness.lib.errors import ExitCode
 
@@ -33,10 +33,19 @@ def test_setup_only_run_is_a_harness_error(tmp_path: Path) -> None:
 def test_run_interrupted_at_collection_says_interrupted(tmp_path: Path) -> None:
     suite = tmp_path / "test_slow.py"
     suite.write_text(f"open({str(tmp_path / 'here')!r}, 'w').close()\nimport time\ntime.sleep(600)\n")
-    with Invocation("run", "--series", "baseline", "--results", tmp_path, suite, mark=tmp_path) as slow:
+    asked = (
+        "--series",
+        "baseline",
+        "--results",
+        tmp_path / "results",
+        PROJECT / "suites" / "test_map.py",
+        suite,
+    )
+    with Invocation("run", *asked, mark=tmp_path) as slow:
         until((tmp_path / "here").exists, "the suite")
         slow.process.send_signal(signal.SIGINT)
         assert slow.end() == ExitCode.INTERRUPTED
+    assert list((tmp_path / "results").glob("*")) == []  # a plan would have what was not selected
 
 
 def test_run_of_an_unreadable_suite_is_a_harness_error(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ from harness.verdict import requirements
 from harness.verdict.verdict import STAGES, Kind
 
 PASSED = pytest.StashKey[int]()  # of the config: how many scenarios have conformed
+SELECTED = pytest.StashKey[bool]()  # of the config: set once the scenarios are selected
 SCENARIOS_PER_DOT = 10
 
 pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
@@ -79,13 +80,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
         items[:] = first(in_order(items), run_input.caught_by if run_input is not None else ())
+        config.stash[SELECTED] = True
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write the plan before any machine starts; for a resumed run, leave out the reached scenarios."""
     config = session.config
-    if not any(requirement_ids(item) for item in session.items):
+    # pytest calls this hook also if the collection was interrupted, before all were selected.
+    if SELECTED not in config.stash or not any(requirement_ids(item) for item in session.items):
         return
     run_input = config.stash.get(RUN_INPUT, None)
     if run_input is None:
