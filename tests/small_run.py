@@ -135,6 +135,13 @@ class Invocation:
         assert "INTERNALERROR" not in self.output, self.output
         return code
 
+    def qemu(self) -> int | None:
+        """Return the process id of its QEMU, None while it has none."""
+        for number, command in self.children().items():
+            if "qemu-system" in command and "-accel" in command:
+                return number
+        return None
+
     def children(self) -> dict[int, str]:
         """Return the processes that it started and that still run, process id to command line."""
         found = {}

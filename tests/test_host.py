@@ -13,10 +13,13 @@ import pytest
 
 from harness.lib.errors import HarnessError
 from harness.lib.host import OUT_OF_RESOURCES, host_errors
+from harness.run.error_to_verdict import observation_of
+from harness.verdict.verdict import Verdict
 from harness.vm.ssh import Ssh, SshLostError
 from harness.vm.ssh_keys import KeyPair
 from harness.vm.ssh_limits import BoundedSocket
 
+OF_A_FOLDER = ("ENOSPC", "EDQUOT", "EROFS", "EIO")
 KEY = KeyPair.generate()
 
 
@@ -25,7 +28,8 @@ def test_host_error_is_a_sentence_with_the_reason(number: int) -> None:
     with pytest.raises(HarnessError, match="This host refused") as caught, host_errors(Path("/somewhere")):
         raise OSError(number, os.strerror(number), "/file")
     assert os.strerror(number) in caught.value.message
-    assert "/somewhere" in caught.value.message
+    assert ("/somewhere" in caught.value.message) is (errno.errorcode[number] in OF_A_FOLDER)
+    assert ("doctor" in caught.value.message) is (errno.errorcode[number] not in OF_A_FOLDER)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
@@ -70,3 +74,12 @@ def test_login_without_a_free_port_blames_the_host(
     monkeypatch.setattr(BoundedSocket, "connect", connect)
     with pytest.raises(kind, match=os.strerror(number)):
         Ssh(1, KEY, KEY, 1.0)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("can't start new thread")]
+)
+def test_scenario_that_the_host_refused_something_says_so(error: Exception) -> None:
+    seen = observation_of(error, "")
+    assert seen.verdict is Verdict.HARNESS_ERROR
+    assert seen.reason.startswith("This host refused something that the run needs: ")

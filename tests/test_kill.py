@@ -6,6 +6,7 @@ The ordinary tests make each kind of attack once.  ``PATCHPROOF_KILLS=50`` makes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import paramiko
 import pytest
+from host_limits import fill, make_clock, memory_group, mounted, pause
 from real import guest_image
 from small_run import (
     PATIENCE,
@@ -36,13 +37,17 @@ from small_run import (
 )
 
 from harness.journal.reader import read
+from harness.journal.results_folder import LIMIT
 from harness.lib.cache import default_root
 from harness.lib.errors import ExitCode
 from harness.report.junit import RUN
 from harness.verdict.record import Result
 from harness.verdict.verdict import Verdict
 
+SUITE = Path("suites/test_map.py")
 SELECTION = "a_dmabuf_reaches"  # short scenarios, by the C actor and the Python probe in turns
+PAUSES = (2.0, 7.0, 50.0)  # seconds, of the attacks of a longer test
+DISK = "320m"  # for the results, or the cache
 SCENARIOS_FOR_EACH = 3  # attack: time for its effect to show
 SOUND = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
 
@@ -73,9 +78,19 @@ class Attack:
     code: int  # exit code of an attack that ends the run
     effects: tuple[Effect, ...]
 
+    blocks_reports = False  # the run cannot write its reports
+
+    @classmethod
+    def possible(cls, place: Path) -> bool:
+        """Return whether this user can make the attack here; ``place`` is a folder to try it in."""
+        return True
+
     def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         """Make the attack; False if it found no target."""
         raise NotImplementedError
+
+    def undo(self, attacked: AttackedRun) -> None:
+        """Give back what the attack took from the host."""
 
 
 class KillHarness(Attack):
@@ -106,6 +121,7 @@ class FillDisk(Attack):
     """Limit the size of every file of the harness to that of the journal plus some 300 bytes."""
 
     ends_the_run = True
+    blocks_reports = True
     code = ExitCode.HARNESS
     effects = (UNENDED,)
 
@@ -117,17 +133,137 @@ class FillDisk(Attack):
         return True
 
 
+class FullResults(Attack):
+    """Fill the disk that the results are on, which is one of their own."""
+
+    ends_the_run = True
+    blocks_reports = True
+    code = ExitCode.HARNESS
+    effects = (
+        UNENDED,
+        Effect(Verdict.HARNESS_ERROR, True, "No space left"),
+        Effect(Verdict.HARNESS_ERROR, True, "cannot be written"),
+    )
+
+    @classmethod
+    def possible(cls, place: Path) -> bool:
+        with contextlib.ExitStack() as undo:
+            return mounted(place, undo, DISK)
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        fill(attacked.results / "ballast")
+        return True
+
+    def undo(self, attacked: AttackedRun) -> None:
+        (attacked.results / "ballast").unlink(missing_ok=True)
+
+
+class FullCache(Attack):
+    """Fill the disk that the cache is on; a run whose kernel is built and booted needs none of it."""
+
+    effects = ()
+
+    @classmethod
+    def possible(cls, place: Path) -> bool:
+        with contextlib.ExitStack() as undo:
+            return mounted(place, undo, DISK)
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        fill(attacked.cache / "ballast")
+        return True
+
+    def undo(self, attacked: AttackedRun) -> None:
+        (attacked.cache / "ballast").unlink(missing_ok=True)
+
+
+class LargeResults(Attack):
+    """Write more results than a run may have."""
+
+    ends_the_run = True
+    code = ExitCode.HARNESS
+    effects = (UNENDED,)
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        (attacked.latest / "large").touch()
+        os.truncate(attacked.latest / "large", 2 * LIMIT)
+        return True
+
+    def undo(self, attacked: AttackedRun) -> None:
+        (attacked.latest / "large").unlink(missing_ok=True)
+
+
+class SetClock(Attack):
+    """Set the clock of the day; no deadline and no order of events depends on it."""
+
+    effects = ()
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        attacked.clock.write_text(attacked.random.choice(("-3600", "+90000", "-40000000")) + "\n")
+        return True
+
+
+class StopQemu(Attack):
+    """Stop QEMU for a while with SIGSTOP."""
+
+    effects = (
+        Effect(Verdict.HARNESS_ERROR, True, "QEMU was stopped by a signal"),
+        Effect(Verdict.HARNESS_ERROR, True, "QEMU does not answer"),
+    )
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        qemu = invocation.qemu()
+        if qemu is None:
+            return False
+        pause([qemu], attacked.seconds())
+        return True
+
+
+class Suspend(Attack):
+    """Stop the harness and QEMU together for a while, as a laptop does when it is closed."""
+
+    effects = (Effect(Verdict.HARNESS_ERROR, True, "this program did not run for"),)
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        pause([invocation.process.pid, *invocation.children()], attacked.seconds())
+        return True
+
+
 class KillQemu(Attack):
     """Send SIGKILL to QEMU, as a host does that runs out of memory."""
 
     effects = (Effect(Verdict.HARNESS_ERROR, True, "QEMU was killed (SIGKILL)"),)
 
     def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
-        for pid, command in invocation.children().items():
-            if "qemu-system" in command and "-accel" in command:
-                os.kill(pid, signal.SIGKILL)
-                return True
-        return False
+        qemu = invocation.qemu()
+        if qemu is None:
+            return False
+        os.kill(qemu, signal.SIGKILL)
+        return True
+
+
+class OutOfMemory(Attack):
+    """Put QEMU into a control group without memory, so that the host's kernel kills it."""
+
+    effects = (Effect(Verdict.HARNESS_ERROR, True, "killed a process for lack of memory"),)
+
+    def __init__(self) -> None:
+        self._undo = contextlib.ExitStack()
+
+    @classmethod
+    def possible(cls, place: Path) -> bool:
+        with contextlib.ExitStack() as undo:
+            return memory_group("try", undo) is not None
+
+    def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
+        qemu = invocation.qemu()
+        group = memory_group(str(qemu), self._undo) if qemu is not None else None
+        if group is None:
+            return False
+        (group / "cgroup.procs").write_text(str(qemu))
+        return True
+
+    def undo(self, attacked: AttackedRun) -> None:
+        self._undo.close()
 
 
 class StopGuest(Attack):
@@ -217,15 +353,22 @@ class DropSsh(Attack):
         return bool(attacked.in_guest(_SESSIONS.replace("SIGNAL", "KILL").replace("WANTED", '*" (sshd"*')))
 
 
-ATTACKS = (KillHarness, Interrupt, FillDisk, KillQemu, StopGuest, Panic, Hang, StopProbe, DropSsh)
+ATTACKS = (
+    *(KillHarness, Interrupt, FillDisk, FullResults, FullCache, LargeResults),
+    *(KillQemu, OutOfMemory, StopQemu, Suspend, SetClock),
+    *(StopGuest, Panic, Hang, StopProbe, DropSsh),
+)
 
 
 @dataclass
 class MadeAttack:
-    """An attack, its time, and the id of the scenario that it affected, if any."""
+    """An attack, the number of events before it, and the id of the scenario that it affected, if any.
+
+    The time of the events is that of a clock that an attack may set.
+    """
 
     attack: Attack
-    when: datetime
+    before: int
     affected: str = ""
 
 
@@ -239,12 +382,26 @@ class AttackedRun:
     monitors: Path
     random: random.Random
     pending: list[Attack]
+    pauses: tuple[float, ...] = (7.0,)  # seconds, of an attack that stops something
     made: list[MadeAttack] = field(default_factory=list)
     parts: int = 0
 
     @property
     def results(self) -> Path:
         return self.folder / "results"
+
+    @property
+    def clock(self) -> Path:
+        """The file that sets the clock of the run."""
+        return self.folder / "clock"
+
+    def under(self) -> list[str]:
+        """Return the command that starts the program, so that its clock can be set."""
+        return ["env", f"LD_PRELOAD={self.folder / 'clock.so'}", f"TEST_CLOCK={self.clock}"]
+
+    def seconds(self) -> float:
+        """Return the length of a pause."""
+        return self.random.choice(self.pauses)
 
     @property
     def latest(self) -> Path:
@@ -313,11 +470,11 @@ class AttackedRun:
         time.sleep(self.random.uniform(0, 1.5))
         return ready and invocation.process.poll() is None and len(self.unreached()) >= 2
 
-    def wait_for_effect(self, invocation: Invocation, when: datetime) -> None:
+    def wait_for_effect(self, invocation: Invocation, before: int) -> None:
         """Wait until the effect of an attack shows, or until it had the time to show."""
 
         def settled() -> bool:
-            later = [event for event in events(self.results) if _time(event) > when]
+            later = events(self.results)[before:]
             ended = [event for event in later if event["event"] == "ended"]
             return (
                 any(event["verdict"] not in SOUND for event in ended)
@@ -335,19 +492,25 @@ class AttackedRun:
         self.parts += 1
         last: Attack | None = None
         with Invocation(
-            *(resumed if expected is not None else self.arguments), mark=self.folder, cache=self.cache
+            *(resumed if expected is not None else self.arguments),
+            mark=self.folder,
+            cache=self.cache,
+            under=self.under(),
         ) as invocation:
             assert self.until_ended_or(invocation, (self.latest / "plan.json").exists), invocation.output
             while self.pending and self.wait_for_moment(invocation, self.pending[0]):
-                when = datetime.now(UTC)
+                before = len(events(self.results))
                 if not self.pending[0].make(self, invocation):
                     continue
                 last = self.pending.pop(0)
-                self.made.append(MadeAttack(last, when))
+                self.made.append(MadeAttack(last, before))
                 if last.ends_the_run:
                     break
-                self.wait_for_effect(invocation, when)
+                self.wait_for_effect(invocation, before)
+                last.undo(self)
             code = invocation.end()
+            if last is not None:
+                last.undo(self)
             until(lambda: not invocation.children(), "QEMU to die with the harness")
             output = invocation.output
         ended_by = last if last is not None and last.ends_the_run else None
@@ -364,7 +527,7 @@ class AttackedRun:
             # The run may have come to its own end just before the attack.
             assert code in (ended_by.code, ExitCode.OK, ExitCode.HARNESS, ExitCode.SERIES), output
         judged, told = run("judge", self.latest.resolve(), mark=self.folder, cache=self.cache)
-        if code == -signal.SIGKILL or isinstance(ended_by, FillDisk):
+        if code == -signal.SIGKILL or (ended_by is not None and ended_by.blocks_reports):
             # A kernel that died before the attack still fails the series.
             died = any(
                 one.ended and one.verdict is Verdict.KERNEL_DIED for one in read(self.latest).scenarios
@@ -398,12 +561,16 @@ class AttackedRun:
 
     def explain(self, result: Result) -> None:
         """Find the attack that explains the verdict; an attack explains one verdict at most."""
-        (started,) = (_time(e) for e in self.scenarios("started") if e["id"] == result.entry.id)
+        places = {
+            event["event"]: number
+            for number, event in enumerate(events(self.results))
+            if event.get("id") == result.entry.id
+        }
         if result.ended:
-            (ended,) = (_time(e) for e in self.scenarios("ended") if e["id"] == result.entry.id)
-            suspects = [one for one in self.made if one.when < ended][-1:]
+            suspects = [one for one in self.made if one.before <= places["ended"]][-1:]
         else:
-            suspects = [one for one in self.made if one.when > started and one.attack.ends_the_run][:1]
+            later = [one for one in self.made if one.before > places["started"]]
+            suspects = [one for one in later if one.attack.ends_the_run][:1]
         told = f"{result.entry.id}: {result.verdict} ({result.reason})"
         assert suspects, f"no attack was made before {told}"
         (made,) = suspects
@@ -415,16 +582,20 @@ class AttackedRun:
         made.affected = result.entry.id
 
 
-def _time(event: dict[str, Any]) -> datetime:
-    return datetime.fromisoformat(event["time"])
+@pytest.fixture
+def undo() -> Iterator[contextlib.ExitStack]:
+    """What is closed at the end of a test, when nothing of it runs any more."""
+    with contextlib.ExitStack() as stack:
+        yield stack
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
+def cache(tmp_path: Path, undo: contextlib.ExitStack) -> Path:
     """A cache of the test's own, with the image of the shared one."""
     image = guest_image().rootfs
     own = tmp_path / "cache"
     own.mkdir()
+    mounted(own, undo, DISK)
     (own / "image").symlink_to(default_root() / image.relative_to(default_root()).parts[0])
     return own
 
@@ -437,13 +608,17 @@ def monitors() -> Iterator[Path]:
 
 
 @pytest.mark.vm
-def test_verdicts_of_an_attacked_run_are_all_explained(tmp_path: Path, cache: Path, monitors: Path) -> None:
+def test_verdicts_of_an_attacked_run_are_all_explained(
+    tmp_path: Path, cache: Path, monitors: Path, undo: contextlib.ExitStack
+) -> None:
     kills = int(os.environ.get("PATCHPROOF_KILLS", len(ATTACKS)))
     seed = int(os.environ.get("PATCHPROOF_KILLS_SEED", 1))
     chance = random.Random(seed)
+    kinds = [kind for kind in ATTACKS if kind.possible(tmp_path)]
+    print("not possible here:", [kind.__name__ for kind in ATTACKS if kind not in kinds])
     pending: list[Attack] = []
     while len(pending) < kills:
-        pending += [attack() for attack in chance.sample(ATTACKS, len(ATTACKS))]
+        pending += [kind() for kind in chance.sample(kinds, len(kinds))]
     del pending[kills:]
     another = f'set -- "$@" -qmp unix:{monitors}/$$,server=on,wait=off'
     qemu = make_qemu(tmp_path / "qemu", f'case "$1" in -accel) {another} ;; esac\nexec $qemu "$@"')
@@ -452,11 +627,16 @@ def test_verdicts_of_an_attacked_run_are_all_explained(tmp_path: Path, cache: Pa
     while pending:
         number += 1
         folder = tmp_path / f"run-{number}"
-        folder.mkdir()
+        (folder / "results").mkdir(parents=True)
+        (folder / "clock").write_text("+0\n")
+        make_clock(folder / "clock.so")
+        mounted(folder / "results", undo, DISK)
         arguments: list[str | Path] = ["run", *built.arguments, "--qemu", qemu]
-        arguments += ["--results", folder / "results", "-k", SELECTION]
+        arguments += ["--results", folder / "results", SUITE, "-k", SELECTION]
         arguments += ["--repeat", "5", "--random-order", str(chance.randrange(1000))]
         attacked = AttackedRun(folder, arguments, cache, monitors, chance, pending)
+        if kills > len(ATTACKS):
+            attacked.pauses = PAUSES
         attacked.run()
         for one in attacked.made:
             affected = one.affected or "no scenario"

@@ -37,7 +37,7 @@ from harness.journal.plan_file import PLAN
 from harness.journal.writer import JournalWriter
 from harness.lib import private
 from harness.lib.errors import HarnessError
-from harness.lib.files import digest, write_atomically
+from harness.lib.files import digest, require_room, write_atomically
 from harness.lib.text import without_credentials
 
 LATEST = "latest"
@@ -51,6 +51,8 @@ NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
 
 #: Bytes that the results of one run may have.  An ordinary run of the whole suite has some ten MiB.
 LIMIT = 1 << 30
+#: Bytes that the transcript and the console of one scenario may take, a few exceptions aside.
+ROOM = 64 << 10
 
 
 @dataclass
@@ -128,6 +130,10 @@ class ResultsFolder:
                 "run, so it ends here. What was reached keeps its verdict. Look for the largest file; if "
                 "nothing is wrong with it, move it away, and go on with --resume."
             )
+
+    def require_room(self) -> None:
+        """Raise HarnessError unless there is room for the files of one more scenario."""
+        require_room(self.dir, ROOM, "results", "Make room, and go on with --resume.")
 
     def journal(self) -> JournalWriter:
         """Return a writer of this run's journal."""

@@ -43,19 +43,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         raise
 
 
-def require_room(folder: Path, size: int) -> None:
+def require_room(
+    folder: Path,
+    size: int,
+    what: str = "temporary files",
+    advice: str = "Make room, or name another folder by TMPDIR or PATCHPROOF_CACHE.",
+) -> None:
     """Raise HarnessError unless ``size`` bytes can be written to a file in ``folder``.
 
     They are written, as only that shows a quota.  git mailsplit and git mailinfo need
     this: on a full disk they cut their output off and succeed.
     """
-    path = folder / ".room"
+    path = folder / ".room.tmp"
     try:
         path.write_bytes(bytes(size))
     except OSError as error:
         raise HarnessError(
-            f"{folder} has no room for {size >> 10} KiB of temporary files ({error.strerror}). Make room, or "
-            "name another folder by TMPDIR or PATCHPROOF_CACHE."
+            f"{folder} has no room for {size >> 10} KiB of {what} ({error.strerror}). {advice}"
         ) from error
     finally:
         path.unlink(missing_ok=True)

@@ -12,19 +12,26 @@ from harness.lib.cache import CACHE_VARIABLE
 from harness.lib.errors import HarnessError
 
 #: The host lacks something, whatever was asked of it: memory, open files, processes, ports, disk.
-OUT_OF_RESOURCES = frozenset(
-    (
-        *(errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EADDRNOTAVAIL),
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO),
-    )
-)
+_OF_A_FOLDER = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+OUT_OF_RESOURCES = _OF_A_FOLDER | {
+    *(errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EADDRNOTAVAIL)
+}
 _NO_THREAD = "can't start new thread"  # the words of Python's RuntimeError
 
 
-def out_of_resources(error: OSError) -> HarnessError:
-    """Return the error to raise for an OSError that has a number of OUT_OF_RESOURCES."""
+def out_of_resources(error: BaseException) -> HarnessError | None:
+    """Return the error to raise for ``error`` if it says that the host lacks something; else None."""
+    match error:
+        case OSError() if error.errno in OUT_OF_RESOURCES:
+            what = error.strerror or str(error)
+        case MemoryError():
+            what = os.strerror(errno.ENOMEM)
+        case RuntimeError() if str(error) == _NO_THREAD:
+            what = "no thread could be started"
+        case _:
+            return None
     return HarnessError(
-        f"This host refused something that the run needs: {error.strerror or error}. "
+        f"This host refused something that the run needs: {what}. "
         "`python -m harness doctor` shows what a run needs and what there is."
     )
 
@@ -38,6 +45,8 @@ def host_errors(*places: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in OUT_OF_RESOURCES - _OF_A_FOLDER and (lacking := out_of_resources(error)):
+            raise lacking from error
         file = f" ({error.filename})" if error.filename is not None else ""
         folders = " and ".join(map(str, places)) or "the folder"
         raise HarnessError(
@@ -45,9 +54,8 @@ def host_errors(*places: Path) -> Iterator[None]:
             f"{folders} can be written to and has space left; {CACHE_VARIABLE} moves the cache, "
             "--results the results."
         ) from error
-    except MemoryError as error:
-        raise out_of_resources(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) from error
-    except RuntimeError as error:
-        if str(error) != _NO_THREAD:
+    except (MemoryError, RuntimeError) as error:
+        lacking = out_of_resources(error)
+        if lacking is None:
             raise
-        raise out_of_resources(OSError(errno.EAGAIN, "no thread could be started")) from error
+        raise lacking from error

@@ -13,6 +13,7 @@ from harness.actor.reply import DeadlineError, Refused
 from harness.actor.transcript import latest_operation
 from harness.guest.guest import UnbindTimeoutError
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.lib.host import out_of_resources
 from harness.verdict.deviation import ALIVE, NO_COMPLAINT, Deviation
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
@@ -128,6 +129,8 @@ def observation_of(error: BaseException, details: str) -> Observation:
         return Observation(Verdict.HARNESS_ERROR, reason, details, Verdict.CONFORMS)
     if isinstance(error, PatchproofError):
         return Observation(Verdict.HARNESS_ERROR, reason, details)
+    if lacking := out_of_resources(error):
+        return Observation(Verdict.HARNESS_ERROR, lacking.message, details)
     return Observation(Verdict.HARNESS_ERROR, f"{type(error).__name__}: {reason}", details)
 
 

@@ -188,7 +188,11 @@ class Run:
         return bool(self.left)
 
     def scenario(self, entry_id: str) -> ScenarioRun:
-        """Return the run of a planned scenario, not yet begun.  Raises HarnessError for too large results."""
+        """Return the run of a planned scenario, not yet begun.
+
+        Raises HarnessError if there is no room for its results, or they are too large.
+        """
+        self.results.require_room()
         if self._begun % SCENARIOS_PER_LOOK == 0:
             self.results.require_within_limit()
         self._begun += 1

@@ -21,7 +21,7 @@ import paramiko
 
 from harness.lib import interruption
 from harness.lib.errors import HarnessError, PatchproofError
-from harness.lib.host import OUT_OF_RESOURCES, host_errors, out_of_resources
+from harness.lib.host import host_errors, out_of_resources
 from harness.lib.interruption import Interruption
 from harness.lib.text import printable
 from harness.vm.ssh_keys import KeyPair
@@ -180,8 +180,8 @@ class Ssh:
             self._socket.connect(("127.0.0.1", port))
         except OSError as error:
             self._socket.close()
-            if error.errno in OUT_OF_RESOURCES:
-                raise out_of_resources(error) from error
+            if lacking := out_of_resources(error):
+                raise lacking from error
             raise SshLostError(f"The guest cannot be reached on port {port}: {error}") from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._transport = paramiko.Transport(
