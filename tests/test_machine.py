@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import real
+from small_run import make_qemu
 
 from harness.klog import lines
 from harness.klog.splat import Splat
@@ -315,6 +316,16 @@ def named_in_a_command_line(marker: str) -> list[Path]:
             if marker.encode() in place.read_bytes():
                 found.append(place.parent)
     return found
+
+
+def test_qemu_that_dies_before_its_monitor_is_told(tmp_path: Path) -> None:
+    """The real one, which may not have as much memory as its guest."""
+    few = 'case "$1" in -accel) ulimit -v 900000 ;; esac'
+    qemu = make_qemu(tmp_path / "qemu", f'{few}\nexec $qemu "$@"')
+    with pytest.raises(HarnessError, match=r"QEMU exited with 1 before the guest came up") as caught:
+        boot(tmp_path / "run", qemu=str(qemu))
+    assert "cannot set up guest memory" in caught.value.tail
+    assert not isinstance(caught.value, BootError)
 
 
 def test_ctrl_c_during_boot_ends_qemu(tmp_path: Path) -> None:

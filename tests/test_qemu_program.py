@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import re
 from pathlib import Path
 
 import pytest
+from small_run import make_qemu, run
 
-from harness.lib.errors import HarnessError
+from harness.lib.errors import ExitCode, HarnessError
 from harness.vm import accelerator, hardware, machine, qemu_program
 from harness.vm.hardware import MIB
 from harness.vm.pci_devices import Layout
@@ -126,3 +129,58 @@ def test_qemu_of_this_host_has_all_devices() -> None:
     info = qemu_program.probe("qemu-system-x86_64")
     info.require()
     assert info.version[0].isdigit()
+
+
+# --- a QEMU that fails when it is asked for its devices
+
+
+def qemu_that_fails(folder: Path, how: str) -> str:
+    """Return the real QEMU, which ``how`` (sh) brings to fail when it is asked for its devices."""
+    script = f'case "$*" in *"-device help") {how} ;; esac\nexec $qemu "$@"'
+    return str(make_qemu(folder / "qemu", script))
+
+
+@pytest.mark.parametrize(
+    ("how", "end", "said"),
+    [
+        ("ulimit -v 60000", "crashed (SIGABRT)", "Cannot allocate memory"),
+        ("ulimit -v 20000", "exited with 127", "cannot open|failed to map segment|error while loading"),
+        ("kill -SEGV $$", "crashed (SIGSEGV)", ""),
+    ],
+    ids=["aborts", "does-not-load", "crashes"],
+)
+def test_probe_tells_how_a_qemu_failed(tmp_path: Path, how: str, end: str, said: str) -> None:
+    with pytest.raises(HarnessError) as caught:
+        qemu_program.probe(qemu_that_fails(tmp_path, how))
+    assert f"{end}, so it is not known which devices this QEMU has" in caught.value.message
+    assert "does not have the device" not in str(caught.value)
+    assert re.search(said, caught.value.tail)
+
+
+def test_probe_ends_a_qemu_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qemu_program, "ANSWER_SECONDS", 5.0)
+    qemu = qemu_that_fails(tmp_path, "echo the last words; kill -STOP $$")
+    with pytest.raises(HarnessError, match="did not answer within 5 s, and was killed") as caught:
+        qemu_program.probe(qemu)
+    assert caught.value.tail == "the last words"
+    assert processes(str(tmp_path)) == []
+
+
+def processes(word: str) -> list[bytes]:
+    """Return the command lines of the processes that have ``word`` in them."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (line := place.read_bytes()):
+                found.append(line)
+    return found
+
+
+def test_run_with_a_qemu_that_aborts_says_so(tmp_path: Path) -> None:
+    qemu = qemu_that_fails(tmp_path, "ulimit -v 60000")
+    asked = ("--series", "baseline", "--qemu", qemu, "--results", tmp_path / "results")
+    code, output = run("run", *asked, mark=tmp_path, cache=tmp_path / "cache")
+    assert code == ExitCode.HARNESS
+    assert "crashed (SIGABRT), so it is not known which devices this QEMU has" in output
+    assert "Cannot allocate memory" in output
+    assert "edu" not in output
