@@ -54,8 +54,7 @@ def lost() -> Run:
 def test_give_up_cuts_off_before_the_last_operation(lost: Run) -> None:
     reason = lost.refuses("export", "open", "map")
     assert reason == (
-        "Given up before `export`, as 3 machines in a row were lost to one cause: the kernel did not unbind "
-        "a device."
+        "Given up, as 3 machines in a row were lost to one cause: the kernel did not unbind a device."
     )
     assert not lost.refuses("export", "open")  # the map is still to come
     assert not lost.refuses("close", "open", "map")
@@ -246,9 +245,10 @@ def test_run_gives_up_what_loses_machines(tmp_path: Path, option: tuple[str, ...
     assert code == ExitCode.SERIES, output
     cases = {name: case for name, case in junit(results).items() if name.startswith("test_")}
     verdicts = [case.verdict for name, case in cases.items() if name.startswith("test_warns")]
-    assert verdicts == ["violates"] * 5 if option else ["violates"] * 3 + ["not-reached"] * 2
+    assert verdicts == ["violates"] * 6 if option else ["violates"] * 3 + ["not-reached"] * 3
+    assert "xfailed" not in output
     assert {case.verdict for name, case in cases.items() if "reads" in name} == {"conforms"}
     sentence = "3 machines in a row were lost to one cause: the kernel said: WARNING:"
     assert (sentence in output) == (not option)
-    assert [sentence in case.text for case in cases.values()].count(True) == (0 if option else 2)
+    assert [sentence in case.text for case in cases.values()].count(True) == (0 if option else 3)
     assert (sentence in (results / "latest" / "report.html").read_text()) == (not option)

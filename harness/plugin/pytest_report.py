@@ -60,9 +60,9 @@ def observe(
 
 def _is_tolerated(planned: Entry, observation: Observation) -> bool:
     """Return whether a failed phase was expected, or is only a finding."""
-    if (
-        planned.violated(observation.verdict, observation.on_console)
-        or observation.verdict is Verdict.NOT_APPLICABLE
+    if planned.violated(observation.verdict, observation.on_console) or observation.verdict in (
+        Verdict.NOT_APPLICABLE,
+        Verdict.NOT_REACHED,
     ):
         return False
     return observation.verdict is planned.expected or not planned.binding

@@ -180,8 +180,7 @@ class GiveUp:
                 left = kind.operations - done
                 if kind.layout == layout and all(f"{name} ".startswith(f"{upcoming} ") for name in left):
                     raise NotReachedError(
-                        f"Given up before `{upcoming}`, as {LIMIT} machines in a row were lost to one cause: "
-                        f"{row.cause.clause}."
+                        f"Given up, as {LIMIT} machines in a row were lost to one cause: {row.cause.clause}."
                     )
 
     # -- machines that do not come up ------------------------------------------------------

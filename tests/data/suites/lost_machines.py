@@ -23,6 +23,12 @@ def test_warns(start: Start, guest: Guest, number: int) -> None:
     guest.write("/sys/kernel/debug/provoke-crash/DIRECT", "WARNING")
 
 
+@requirement("ATTR-04")
+def test_warns_in_a_scenario_for_information(start: Start, guest: Guest) -> None:
+    start("c").descriptors()
+    guest.write("/sys/kernel/debug/provoke-crash/DIRECT", "WARNING")
+
+
 @requirement("MAP-02")
 @pytest.mark.parametrize("number", range(2))
 def test_reads(start: Start, guest: Guest, number: int) -> None:
