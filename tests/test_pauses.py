@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from small_run import until
+from small_run import SUITES, Built, junit, run, until
 
 from harness.vm import pauses
 from harness.vm.pauses import ECHO_SECONDS, PAUSE_SECONDS, PauseWatch
@@ -52,3 +53,19 @@ def test_time_without_a_look_is_a_pause(
     later = begun + seconds
     monkeypatch.setattr(pauses, "now", lambda: later)
     assert ("this program did not run for" in watch.since(begun)) is noticed
+
+
+@pytest.mark.vm
+def test_verdict_after_a_pause_is_not_that_of_the_kernel(tmp_path: Path) -> None:
+    arguments: list[str | Path] = [*Built(tmp_path).arguments, "--no-base", "--results", tmp_path]
+    run("run", *arguments, SUITES / "pauses.py", mark=tmp_path)
+    cases = {name: (case.verdict, case.text) for name, case in junit(tmp_path).items() if "pause" in name}
+    assert {name: verdict for name, (verdict, _) in cases.items()} == {
+        "test_pause_alone": "conforms",
+        "test_pause_and_a_lockup": "harness-error",
+        "test_pause_and_a_failure": "harness-error",
+        "test_pause_and_a_warning": "violates",
+        "test_lockup_without_a_pause": "violates",
+    }
+    for name in ("test_pause_and_a_lockup", "test_pause_and_a_failure"):
+        assert "The scenario was cut off: QEMU was stopped by a signal" in cases[name][1]
