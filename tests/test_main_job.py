@@ -163,12 +163,24 @@ def test_run_that_is_refused_leaves_no_old_report(small: SmallRun) -> None:
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 
 
+WITHOUT_LOOKING = """
+import sys
+from harness.cli.main import main
+from harness.run import run
+run.require = lambda _needs: None
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def run_on_a_small_disk(
     small: SmallRun, size: str, mounted: Path, *more: str | Path
 ) -> tuple[int, str, list[Path]]:
-    """Run with a file system of ``size`` at ``mounted``; return code, output, and paths two levels below."""
+    """Run with a file system of ``size`` at ``mounted``; return code, output, and paths two levels below.
+
+    The run does not look at the room beforehand, as if the disk had become full after that.
+    """
     mounted.mkdir()
-    command = [sys.executable, "-m", "harness", *map(str, small.arguments(*more))]
+    command = [sys.executable, "-c", WITHOUT_LOOKING, *map(str, small.arguments(*more))]
     listing = small.folder / "listing"
     script = (
         f"mount -t tmpfs -o size={size} none {mounted} || exit 99\n{shlex.join(command)}\n"
