@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.actor import load
-from harness.guest import kmemleak, speed
+from harness.guest import kmemleak
 from harness.guest.guest import Guest
-from harness.journal.facts import read_facts
 from harness.journal.results_folder import CONTROL, LEAKS, QEMU, ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.kernel.build import Kernel
@@ -28,6 +27,7 @@ from harness.run import positive_control
 from harness.run.give_up import GiveUp
 from harness.run.needs import Needs
 from harness.run.request import Request
+from harness.run.speeds import Speeds
 from harness.verdict import detector
 from harness.verdict.verdict import Verdict
 from harness.vm import hardware, machine
@@ -91,8 +91,7 @@ class Machines:
         self._importer: Path | None = None  # the test importer, once it was loaded into the running machine
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
         self._stacks: set[str] = set()  # fingerprints of the splats that have a file
-        self._slowdowns: dict[str, float] = {}  # the largest of each machine
-        self._measured = 0.0  # when that of the running machine was measured last
+        self._speeds = Speeds(results, journal)
 
     @property
     def ready(self) -> TestedSoftware:
@@ -116,8 +115,8 @@ class Machines:
             self.retire("the next scenario needs a fresh machine")
         if self.guest is None:
             self.guest = self._boot_again(needs.layout)
-        elif time.monotonic() - self._measured > speed.OUTDATED_SECONDS:
-            self._measure_speed(self.guest)
+        elif self._speeds.outdated:
+            self._speeds.measure(self.guest, self.ready.accelerator)
         self._used = True
         return self.guest
 
@@ -224,12 +223,11 @@ class Machines:
         self.count += 1
         name = f"machine-{self.count}"
         self._journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
-        latest = list(self._slowdowns.values())[-1:] or [1.0]  # of the last machine; this one has none yet
         booted = machine.boot(
             software.kernel.bzimage,
             software.image,
             run_dir=self._results.machine(name),
-            accelerator=software.accelerator.slower(*latest),
+            accelerator=software.accelerator.slower(self._speeds.latest),
             qemu=self._request.qemu,
             layout=layout,
             gdb=self._request.keep_vm,
@@ -244,7 +242,7 @@ class Machines:
             (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
             guest = Guest(booted)
             guest.require_vfio()
-            self._measure_speed(guest)
+            self._speeds.measure(guest, software.accelerator)
             self._prove_detectors(guest)
             return guest
         except BaseException:
@@ -273,24 +271,6 @@ class Machines:
             raise
         self.give_up.booted(layout)
         return guest
-
-    def _measure_speed(self, guest: Guest) -> None:
-        """Measure how fast the guest runs now, and make its deadlines longer if it is slow."""
-        running = guest.machine
-        running.slowdown = speed.measure(guest)
-        running.accelerator = self.ready.accelerator.slower(running.slowdown)
-        self._measured = time.monotonic()
-        before = max(self._slowdowns.values(), default=1.0)
-        self._slowdowns[running.name] = max(self._slowdowns.pop(running.name, 1.0), running.slowdown)
-        known = read_facts(self._results.dir).get("slowdowns")
-        earlier = known if isinstance(known, dict) else {}  # of an earlier part of the run
-        self._results.write_run(slowdowns={**earlier, **self._slowdowns})
-        if running.slowdown >= min(2 * before, speed.LIMIT) > before:
-            self._journal.note(
-                f"The guest of {running.name} ran {running.slowdown:g} times slower than usual, so its "
-                f"deadlines were that much longer (at most {speed.LIMIT:g} times). This host was busy, or is "
-                "slow."
-            )
 
     def _prove_detectors(self, guest: Guest) -> None:
         """Prove the detectors of a new machine.  Raises HarnessError if one is blind.
