@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,11 +25,14 @@ from small_run import (
     until,
 )
 
+from harness.kernel import module
+from harness.kernel.build import kernel_in_cache, remove_from_cache
 from harness.lib import locks
+from harness.lib.cache import Store
 from harness.lib.errors import ExitCode
 from harness.lib.paths import PROJECT
 
-SELECTION = "a_dmabuf_reaches_the_memory"  # none of these runs comes to it
+SELECTION = "a_dmabuf_reaches_the_memory"  # no run of a small kernel comes to it
 WAITS_TO_BUILD = "waiting for the build folders, held by "
 
 
@@ -187,6 +192,11 @@ exit 0
 """
 FAKE_APT = """#!/bin/sh
 echo "$@" >>"$0.log"
+if [ "$1" = update ] && [ -e "$0.locked" ]; then
+    rm "$0.locked"
+    echo "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7 (apt)"
+    exit 100
+fi
 case "$*" in *install*) while [ -e "$0.hold" ]; do sleep 0.05; done; : >"${0%/*}/dpkg-query.installed" ;; esac
 """
 ENSURE = """
@@ -201,24 +211,85 @@ packages.ensure(store, Progress(store), Path(sys.argv[1], "list"))
 """
 
 
-def test_packages_are_installed_by_one_of_two_runs(tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
+def start_ensure(folder: Path, *said: Path) -> list[subprocess.Popen[bytes]]:
+    """Start a process for each file of ``said`` that installs a package, with fake programs in ``folder``."""
     for name, content in (("dpkg-query", FAKE_DPKG), ("apt-get", FAKE_APT)):
-        (programs / name).write_text(content)
-        (programs / name).chmod(0o755)
-    hold = programs / "apt-get.hold"
-    hold.touch()
-    (tmp_path / "list").write_text("patchproof-x -\n")
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
-    argv = [sys.executable, "-c", ENSURE, str(tmp_path)]
-    said = [tmp_path / "said-1", tmp_path / "said-2"]
+        (folder / name).write_text(content)
+        (folder / name).chmod(0o755)
+    (folder / "list").write_text("patchproof-x -\n")
+    env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    argv = [sys.executable, "-c", ENSURE, str(folder)]
     runs = []
     for path in said:
         with path.open("w") as log:
             runs.append(subprocess.Popen(argv, stderr=log, env=env))
+    return runs
+
+
+def test_update_waits_for_another_program_of_apt(tmp_path: Path) -> None:
+    (tmp_path / "apt-get.locked").touch()
+    (one,) = start_ensure(tmp_path, tmp_path / "said")
+    assert one.wait(PATIENCE) == 0
+    assert "waiting for another program of apt: E: Could not get lock" in (tmp_path / "said").read_text()
+    said = (tmp_path / "apt-get.log").read_text().splitlines()
+    assert [line.split()[0] for line in said] == ["update", "update", "install"]
+
+
+def test_packages_are_installed_by_one_of_two_runs(tmp_path: Path) -> None:
+    hold = tmp_path / "apt-get.hold"
+    hold.touch()
+    said = [tmp_path / "said-1", tmp_path / "said-2"]
+    runs = start_ensure(tmp_path, *said)
     word = "waiting for the installation of host packages, held by"
     until(lambda: word in "".join(path.read_text() for path in said), "the word of the second run")
     hold.unlink()
     assert [one.wait(PATIENCE) for one in runs] == [0, 0]
-    assert (programs / "apt-get.log").read_text().count("\ninstall ") == 1
+    assert (tmp_path / "apt-get.log").read_text().count("\ninstall ") == 1
+
+
+# --- on the real kernel
+
+#: Mutants of reference-feature, each with the only scenario of the two below that it must fail.
+FAULTS = {
+    "fault-forgets-the-offset-of-the-mapping": "test_the_boundaries_of_ranges_are_exact",
+    "close-does-not-tell-importers": "test_an_import_ends_with_the_device_not_with_the_descriptor",
+}
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """A results folder.  The kernels of its runs are removed, so that the next test builds them again."""
+    yield tmp_path / "results"
+    store = Store()
+    for path in (tmp_path / "results").glob("*Z*/run.json"):
+        identity = str(json.loads(path.read_bytes()).get("kernel", ""))
+        if (built := kernel_in_cache(store, identity)) is not None:
+            module.remove_from_cache(store, built)
+            remove_from_cache(store, built)
+
+
+@pytest.mark.vm
+@pytest.mark.build
+def test_runs_of_two_mutants_at_once_are_both_right(tmp_path: Path, fresh: Path) -> None:
+    """Each run has its own kernel and its own module, although both use one build folder."""
+    chosen = " or ".join(FAULTS.values())
+    asked = ("run", "--series", "reference-feature", "--no-base", "--selftests", "none", "-k", chosen)
+    marks = [tmp_path / name for name in FAULTS]
+    for mark in marks:
+        mark.mkdir()
+    with ThreadPoolExecutor() as pool:
+        ended = list(
+            pool.map(lambda mark: run(*asked, "--mutant", mark.name, "--results", fresh, mark=mark), marks)
+        )
+    assert [code for code, _ in ended] == [ExitCode.SERIES] * 2, "\n".join(output for _, output in ended)
+    assert sum(WAITS_TO_BUILD in output for _, output in ended) == 1
+    for name, failing in FAULTS.items():
+        (folder,) = fresh.glob(f"reference-feature+{name}-*Z")
+        cases = {one: case for one, case in cases_of(folder / "junit.xml").items() if one.startswith("test_")}
+        violated = {one.partition("[")[0] for one, case in cases.items() if case.verdict == "violates"}
+        assert violated == {failing}
+        assert {case.verdict for case in cases.values()} <= {"violates", "conforms", "not-applicable"}
+        facts = json.loads((folder / "run.json").read_bytes())
+        built = kernel_in_cache(Store(), facts["kernel"])
+        assert built is not None
+        assert module.is_built(Store(), built)

@@ -5,18 +5,26 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from harness.lib import command
+from harness.lib import command, interruption
 from harness.lib.cache import Store
+from harness.lib.command import CommandError
 from harness.lib.errors import HarnessError
 from harness.lib.paths import PROJECT, VMIMAGE
-from harness.lib.progress import Progress
+from harness.lib.progress import Progress, Stage
 
 PACKAGES = VMIMAGE / "host-packages.txt"
 FOR_TESTS = PROJECT / "tests" / "host-packages.txt"  # those that only the project's own tests need
+
+
+APT_SECONDS = 300.0  # for the end of another program of apt
+_LOCKED = "Could not get lock"  # what apt says
 
 
 @dataclass(frozen=True)
@@ -74,19 +82,39 @@ def ensure(store: Store, progress: Progress, *listed: Path) -> None:
         raise HarnessError(how_to_install(lacking))
     log = store.path("logs", "packages.log")
     quiet = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    wait = ["-o", "DPkg::Lock::Timeout=300"]
+    wait = ["-o", f"DPkg::Lock::Timeout={APT_SECONDS:.0f}"]
     with store.lock("packages"), progress.stage("packages") as stage:
         lacking = missing(needed)  # without those that another run has installed meanwhile
         if not lacking:
             return
         stage.note("installing " + " ".join(lacking))
-        for argv in (["apt-get", *wait, "update"], [*install_argv(lacking), *wait]):
-            command.run(argv, log=log, env=quiet, line=stage.update)
+        update = partial(command.run, ["apt-get", "update"], log=log, env=quiet, line=stage.update)
+        _when_free(update, stage)
+        command.run([*install_argv(lacking), *wait], log=log, env=quiet, line=stage.update)
     if still := missing(needed):
         raise HarnessError(
             f"apt-get installed the missing packages, but these are still missing: {' '.join(still)}.",
             log=log,
         )
+
+
+def _when_free(update: Callable[[], str], stage: Stage) -> None:
+    """Call ``update``, again while another program holds the lock of apt's lists: apt does not wait."""
+    deadline = time.monotonic() + APT_SECONDS
+    told = False
+    while True:
+        try:
+            update()
+        except CommandError as error:
+            if _LOCKED not in error.tail or time.monotonic() > deadline:
+                raise
+            if not told:
+                holder = next(line for line in error.tail.splitlines() if _LOCKED in line)
+                stage.note(f"waiting for another program of apt: {holder}")
+            told = True
+        else:
+            return
+        interruption.until(threading.Event().wait, 1.0)
 
 
 def how_to_install(lacking: Sequence[str]) -> str:
