@@ -103,7 +103,7 @@ class TestHeaders:
         assert found.number("E9") is None
 
     @pytest.mark.parametrize(
-        "piece", ["#if 0\n", "/*", '"', "enum {", "#define a b\n", "(", "\\\n", "enum x {a,"]
+        "piece", ["#if 0\n", "/*", '"', '"\\', "'\\", "enum {", "#define a b\n", "(", "\\\n", "enum x {a,"]
     )
     def test_header_of_a_mebibyte_is_read(self, piece: str) -> None:
         text = piece * (LIMIT // len(piece))

@@ -18,7 +18,8 @@ DEPTH_LIMIT = 64
 
 _CONTINUED = re.compile(r"\\\r?\n")
 _COMMENT_OR_STRING = re.compile(
-    r"""/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.DOTALL
+    r"""/\*.*?(?:\*/|\Z)|//[^\n]*|"(?>(?:\\.|[^"\\\n])*)"?|'(?:\\.|[^'\\\n]){0,40}'""",
+    re.DOTALL,  # a string ends with its line; each quote in it would begin another look at the rest
 )
 _IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _DIRECTIVE = re.compile(r"[ \t]*#[ \t]*(\w+)[ \t]*(.*)", re.ASCII)

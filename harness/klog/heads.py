@@ -69,7 +69,7 @@ def _ends(run: re.Match[str]) -> str:
 
 def _line(raw: str) -> Line:
     prefix, body = split(raw)
-    return Line(raw, body if prefix else "", prefix)
+    return Line(raw, body[:MESSAGE_LENGTH] if prefix else "", prefix)
 
 
 def _mark(lines: list[Line], first: int) -> int:
