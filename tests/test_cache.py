@@ -111,3 +111,18 @@ def test_removal_that_was_cut_off_leaves_no_half_entry(
     assert len(list(entry.parent.iterdir())) == 1
     store.entry("kernel", OTHER, make)
     assert [path.name for path in entry.parent.iterdir()] == [OTHER]
+
+
+def test_removal_that_another_run_finishes_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, remove = Store(tmp_path), shutil.rmtree
+
+    def lose(path: Path) -> None:
+        remove(path)
+        raise FileNotFoundError(path)
+
+    entry = store.entry("kernel", KEY, make)
+    monkeypatch.setattr(shutil, "rmtree", lose)
+    store.discard("kernel", KEY)
+    assert list(entry.parent.iterdir()) == []

@@ -227,6 +227,17 @@ def test_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.
         pass
 
 
+def test_claim_that_ends_by_an_error_leaves_no_record(tmp_path: Path) -> None:
+    def fail() -> None:
+        with locks.claim(tmp_path, ".lock", "runs"):
+            assert locks.holder_of(tmp_path / ".lock") is not None
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert locks.holder_of(tmp_path / ".lock") is None
+
+
 def test_damaged_record_names_nobody(tmp_path: Path) -> None:
     path = tmp_path / "x.lock"
     for content in (b"", b"{", b"[1]", b'{"process": "x"}', b'{"process": 1e999}', b"\xff"):

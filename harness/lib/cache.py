@@ -178,4 +178,5 @@ def _remove(folder: Path) -> None:
     """Remove a folder; if that is cut off, there is no half of it under its name."""
     away = folder.with_name(f"{_REMOVED}{secrets.token_hex(8)}")
     folder.rename(away)
-    shutil.rmtree(away)
+    with contextlib.suppress(FileNotFoundError):  # another run that sweeps removes it at the same time
+        shutil.rmtree(away)

@@ -147,9 +147,11 @@ def try_hold(path: Path) -> Iterator[bool]:
         held = _try(descriptor, fcntl.LOCK_EX, path)
         if held:
             _write_record(descriptor)
-        yield held
-        if held:
-            os.ftruncate(descriptor, 0)
+        try:
+            yield held
+        finally:
+            if held:
+                os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
