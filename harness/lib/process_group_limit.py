@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.lib import cgroup
+
 _PREFIX = "patchproof-"
 _WAIT_SECONDS = 30.0  # until the processes of a group that were killed are gone
 _numbers = itertools.count()
@@ -35,36 +37,17 @@ def limited(argv: Sequence[str], processes: int) -> Iterator[list[str]]:
 
 
 def _new_group(processes: int) -> Path | None:
-    parent = _parent()
-    if parent is None:
-        return None
-    _sweep(parent)
-    group = parent / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
-    try:
-        group.mkdir()
-        (group / "pids.max").write_text(f"{processes}\n")
-    except OSError:  # not allowed here, or without the controller
-        _remove(group)
-        return None
-    return group
-
-
-def _parent() -> Path | None:
-    """Return the top of the hierarchy that has the controller ``pids``; None if it is not mounted."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, place, kind, options, *_ = line.split()
-        if kind == "cgroup2" and "pids" in _controllers(Path(place)):
-            return Path(place)
-        if kind == "cgroup" and "pids" in options.split(","):
-            return Path(place)
+    """Return a new group below that of this process, or below one above it; None if neither is possible."""
+    for parent in cgroup.folders("pids"):
+        _sweep(parent)
+        group = parent / f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
+        try:
+            group.mkdir()
+            (group / "pids.max").write_text(f"{processes}\n")
+            return group
+        except OSError:  # not allowed here, or this group passes the controller to no other
+            _remove(group)
     return None
-
-
-def _controllers(folder: Path) -> list[str]:
-    try:
-        return (folder / "cgroup.subtree_control").read_text().split()
-    except OSError:
-        return []
 
 
 def _sweep(parent: Path) -> None:
