@@ -108,15 +108,22 @@ def test_give_up_learns_what_the_lost_have_in_common(lost: Run) -> None:
 
 def test_give_up_is_not_widened_to_what_goes_well(lost: Run) -> None:
     """What was lost once more has only operations in common that others do and keep their machine."""
-    lost.give_up.kept(frozenset({"open", "export", "load32"}))
+    for _ in range(LIMIT):
+        lost.give_up.kept(frozenset({"open", "export", "load32"}))
     lost.lose(1, frozenset({"open", "cycle"}))
     lost.lose(1, frozenset({"open", "cycle", "map"}))
-    lost.give_up.kept(frozenset({"open", "export", "load32"}))
     assert lost.refuses("export", "open", "map")
     assert not lost.refuses("cycle", "open")
     assert not lost.refuses("export", "open")
     lost.lose(1, frozenset({"open", "cycle", "map"}))
     assert lost.refuses("cycle", "open")
+
+
+def test_give_up_is_widened_if_most_are_lost(lost: Run) -> None:
+    for _ in range(LIMIT - 1):
+        lost.give_up.kept(frozenset({"open", "export", "load32"}))
+    lost.lose(1, frozenset({"open", "cycle"}))
+    assert lost.refuses("open")
 
 
 def test_give_up_of_another_layout_needs_one_more(lost: Run) -> None:

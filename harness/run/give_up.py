@@ -146,7 +146,8 @@ class GiveUp:
         """Count a machine with this layout that was lost by a scenario which had ``done`` this much."""
         row = self._rows.setdefault(cause.key, _Row(cause))
         common = row.common & done if row.lost else done
-        if any(common <= kept for kept in row.kept):
+        against = sum(common <= kept for kept in row.kept)
+        if against >= (row.lost if row.given_up else 1):
             row.lost, row.common = 1, done
             row.kept.clear()
         else:
@@ -165,7 +166,8 @@ class GiveUp:
     def kept(self, done: frozenset[str]) -> None:
         """Take in that a scenario which had ``done`` this much left its machine as it should.
 
-        If others lose theirs by the same operations, that begins another row.
+        If others lose theirs by the same operations, that begins another row.  Of a cause that is given up
+        already, it takes as many as have lost theirs.
         """
         for row in self._rows.values():
             row.kept.append(done)

@@ -261,8 +261,6 @@ class ScenarioRun:
         self._recorded = True
         if self._worst.verdict is Verdict.NOT_REACHED:
             self._journal.not_reached(self.entry.id, self._worst.reason)
-            if self._start is not None and self._lost_by is None:
-                self._machines.give_up.kept(self._doings.all)
             return False
         verdict = self._journal.ended(
             self.entry.id,
