@@ -212,7 +212,11 @@ def test_event_of_a_newer_program_is_said(tmp_path: Path) -> None:
 
 def test_facts_that_differ_are_said(tmp_path: Path) -> None:
     first = make_run(
-        tmp_path / "a", {"x": GOOD}, series="v3", base="7.1", selection=["--series", "v3", "-k", "map"]
+        tmp_path / "a",
+        {"x": GOOD},
+        series="v3",
+        base="7.1",
+        selection=["--series", "v3", "--time-limit=9m", "-k", "map"],
     )
     second = make_run(tmp_path / "b", {"x": GOOD}, series="v4", base="7.2", selection=["--series", "v4"])
     comparison = compare_runs(first, second)

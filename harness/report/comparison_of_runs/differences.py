@@ -33,7 +33,16 @@ _OTHERS = {
     **dict.fromkeys(
         (
             *("--results", "--series", "--revision", "--base", "--tree", "--kernel", "--headers", "--accel"),
-            *("--qemu", "--kconfig", "--mutant", "--resume", "--repeat", "--patches", "--junit"),
+            *(
+                "--qemu",
+                "--kconfig",
+                "--mutant",
+                "--resume",
+                "--repeat",
+                "--patches",
+                "--junit",
+                "--time-limit",
+            ),
         ),
         1,
     ),
