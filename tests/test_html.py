@@ -215,8 +215,7 @@ def test_complaint_is_shown_with_its_stack(run: Run) -> None:
 
 
 def test_page_names_the_commands_that_show_it_again(run: Run) -> None:
-    options = ["--series", "v4.mbox", "--results", "/home/me/out", "--time-limit", "45m", "-k", "REV"]
-    run.results.write_run(selection=options)
+    run.results.write_run(selection=["--series", "v4.mbox", "--results", "/home/me/out", "-k", "REV"])
     text = text_of(violating(run))
     assert "python -m harness reproduce results/example-20260226T202211Z 'suites/test_revoke.py" in text
     assert "tox -e vm -- --series v4.mbox 'suites/test_revoke.py::test_zap[c]'" in text

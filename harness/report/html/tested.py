@@ -27,7 +27,7 @@ _SOURCE = (
     "--headers",
 )
 _TAG = re.compile(r"^(?:\s*\[[^\]]*\])+\s*")
-_OF_THE_HOST = ("--results", "--resume", "--junit", "--qemu", "--time-limit")
+_OF_THE_HOST = ("--results", "--resume", "--junit", "--qemu")
 
 
 @dataclass(frozen=True)
