@@ -25,7 +25,8 @@ PATIENCE = 600.0  # seconds; only a hang takes longer
 WITH_BUILD = 2700.0  # seconds for a run that may compile a whole kernel, on a host with other work
 
 # The targets of a kernel's Makefile that the harness uses.  A file `hold` in the source names another
-# file: the build waits as long as that exists.  A file `ballast` makes the kernel large.
+# file: the build waits as long as that exists, for ever if `hold` is empty.  A file `ballast` makes the
+# kernel large.
 MAKEFILE = r"""VERSION = 6
 PATCHLEVEL = 19
 SUBLEVEL = 6
@@ -40,7 +41,7 @@ $(O)/core.o: drivers/vfio/pci/core.c
 	@$(CC) -c -o $@ $<
 
 bzImage: $(O)/core.o
-	@while [ -e hold ] && [ -e "$$(cat hold)" ]; do sleep 0.1; done
+	@while [ -e hold ] && { [ ! -s hold ] || [ -e "$$(cat hold)" ]; }; do sleep 0.1; done
 	@mkdir -p $(O)/arch/x86/boot
 	@cat $< $(wildcard ballast) > $(O)/vmlinux
 	@truncate -s 4096 $(O)/arch/x86/boot/bzImage

@@ -16,9 +16,14 @@ from pathlib import Path
 import pytest
 from small_run import PATIENCE, until
 
+from harness.kernel.build import Kernel
 from harness.lib import command, interruption, locks, standard_input
 from harness.lib.errors import ExitCode
 from harness.lib.interruption import Interruption
+from harness.lib.paths import PATCHES
+from harness.mutants.jobs import Builder, Job, job_of
+from harness.series import mutant
+from harness.verdict import requirements
 from harness.verdict.interruption import how
 
 HOURS = "36000"  # seconds
@@ -92,6 +97,16 @@ def wait_for_a_lock(folder: Path) -> None:
             pass
 
 
+def build_kernels(_folder: Path) -> None:
+    def build(_job: Job) -> Kernel:
+        command.run(SLEEP)
+        raise AssertionError("it was not ended")
+
+    mutants = mutant.load(PATCHES, requirements.load())
+    with Builder([job_of(one) for one in mutants[:2]], build) as builder:
+        list(builder)
+
+
 def read_an_open_pipe(_folder: Path) -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb"):
@@ -108,6 +123,7 @@ WAITS: dict[str, Callable[[Path], object]] = {
     "capture": lambda _: command.capture(SLEEP),
     "run-harness": lambda _: command.run_harness(SLEEP),
     "lock": wait_for_a_lock,
+    "builder-of-mutants": build_kernels,
     "standard-input": read_an_open_pipe,
 }
 
@@ -145,6 +161,7 @@ def test_until_returns_what_a_wait_never_found() -> None:
 PROGRAM = """
 import sys, time
 from pathlib import Path
+from harness.kernel.build import Kernel
 from harness.lib import command, interruption
 from harness.lib.interruption import Interruption
 

@@ -10,6 +10,8 @@ import contextlib
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +25,7 @@ from small_run import (
     Built,
     Invocation,
     assert_locks_free,
+    is_open,
     junit,
     make_checkout,
     make_series,
@@ -229,3 +232,72 @@ def test_ended_build_of_the_image_leaves_nothing(tmp_path: Path, count: int, cha
     """Packages are fetched and installed, with /proc and others mounted for their scripts."""
     Loop(tmp_path, ["image"], partial(share), ExitCode.OK, chance).run(count // IMAGES)
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
+
+
+# --- a run in the background of a script, which has SIGINT and SIGQUIT ignored
+
+BACKGROUND = ("env", "--ignore-signal=INT", "--ignore-signal=QUIT")
+# Another instance of the program is started for each prefix, each mutant, and the base alone.
+NESTED = """
+import sys
+from harness.lib import command, interruption
+interruption.install()
+try:
+    command.run_harness([sys.executable, "-m", "harness", *sys.argv[1:]])
+except interruption.Interruption as end:
+    sys.exit(f"ended by {end.reason}")
+"""
+
+
+def held_build(folder: Path) -> list[str | Path]:
+    """Return the arguments of a run whose build waits for ever."""
+    checkout = make_checkout(folder / "linux", hold="")
+    return ["run", "--tree", checkout, "--results", folder / "results", "-k", SELECTION]
+
+
+@pytest.mark.build
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_background_run_ends_in_the_build(tmp_path: Path, number: signal.Signals) -> None:
+    asked = held_build(tmp_path)
+    with Invocation(*asked, mark=tmp_path, cache=tmp_path / "cache", under=BACKGROUND) as started:
+        until(lambda: any("-e hold" in one for one in started.children().values()), "make")
+        started.process.send_signal(number)
+        assert started.end() == ExitCode.INTERRUPTED
+        until(lambda: started.children() == {}, "make to end")
+    assert read(tmp_path / "results" / "latest").interrupted == number.name
+
+
+@pytest.mark.build
+def test_background_run_ends_the_run_that_it_has_started(tmp_path: Path) -> None:
+    asked = held_build(tmp_path)
+    environment = {**os.environ, "PATCHPROOF_CACHE": str(tmp_path / "cache")}
+    nested = [*BACKGROUND, sys.executable, "-c", NESTED, *map(str, asked)]
+    outer = subprocess.Popen(nested, env=environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: is_open(tmp_path / "results", "build"), "the build")
+    outer.send_signal(signal.SIGINT)
+    _, said = outer.communicate()
+    assert said.splitlines()[-1] == "ended by SIGINT"
+    assert "Traceback" not in said
+    record = read(tmp_path / "results" / "latest")
+    assert (record.complete, record.interrupted) == (True, "SIGTERM")
+    assert_locks_free(tmp_path / "cache")
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_background_run_ends_in_a_scenario(tmp_path: Path, number: signal.Signals) -> None:
+    results = tmp_path / "results"
+    asked: list[str | Path] = [
+        "run",
+        *Built(tmp_path).arguments,
+        "-k",
+        "a_dmabuf_reaches",
+        "--results",
+        results,
+    ]
+    with Invocation(*asked, mark=tmp_path, under=BACKGROUND) as started:
+        until(lambda: is_open(results, "suites/"), "a scenario")
+        started.process.send_signal(number)
+        assert started.end() == ExitCode.INTERRUPTED
+        until(lambda: started.children() == {}, "QEMU to end")
+    assert read(results / "latest").interrupted == number.name

@@ -44,7 +44,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, and import only what its command needs."""
     if arguments and arguments[0] in stored.COMMANDS:
         return stored.parse(arguments)
-    from harness.cli.parser import parse
+    with interruption.anywhere():  # it imports the whole program, which takes seconds on a busy host
+        from harness.cli.parser import parse
 
     return parse(arguments)
 
