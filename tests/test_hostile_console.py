@@ -177,6 +177,11 @@ class TestImitation:
         (found,) = splats_of(f"{said}\n{STAMP}{said}\n{FAULT}{said}\n")
         assert found.fault
 
+    @pytest.mark.parametrize("escape", ["\x1b[", "\x1b[0;", "\x1b", "\x1b]0;", "\x9b"])
+    def test_escape_left_open_hides_no_fault(self, escape: str) -> None:
+        (found,) = splats_of(escape + FAULT)
+        assert found.kind == "kasan"
+
     def test_escape_that_clears_the_screen_hides_no_fault(self) -> None:
         (found,) = splats_of(f"\x1b[2J{STAMP}\x1b[8mBUG: KASAN: x in f+0x1/0x2\x1b[2K\r\n")
         assert found.kind == "kasan"

@@ -10,6 +10,7 @@ from harness.actor import transcript as transcripts
 from harness.actor.transcript import Transcript, recent_operations
 from harness.guest.answers import is_count, understood
 from harness.guest.slabs import Slabs
+from harness.lib import page_table
 from harness.lib.errors import HarnessError
 from harness.run.error_to_verdict import LOST, observation_of
 from harness.verdict.verdict import Verdict
@@ -76,6 +77,13 @@ class TestAnswers:
     def test_nonsense_of_the_guest_is_a_harness_error(self, text: str) -> None:
         with pytest.raises(HarnessError, match="/proc/slabinfo cannot be understood"):
             Slabs.parse(text)
+
+    def test_page_table_without_end_ends_at_its_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(page_table, "MAX_SPANS", 2)
+        span = "0x0-0x1000:pte:RW "
+        assert len(page_table.PageTable.parse(span * 2).spans) == 2
+        with pytest.raises(ValueError, match="at most 2 spans"):
+            page_table.PageTable.parse(span * 3)
 
     def test_error_of_an_answer_shows_it_harmless(self) -> None:
         with pytest.raises(HarnessError) as caught, understood("list of devices"):
