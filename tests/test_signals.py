@@ -42,7 +42,7 @@ from harness.verdict.verdict import Verdict
 SELECTION = "a_dmabuf_reaches_the_memory"  # two scenarios, one for each kind of actor
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 IMAGES = 4  # fewer signals to the build of the image, which takes long
-FEW = 6  # signals to each kind of run in the ordinary tests
+FEW = 4  # signals to each kind of run in the ordinary tests
 RESUMED = 4  # of so many interrupted runs one is resumed
 # timeout(1) sends SIGTERM twice, and tox passes Ctrl-C on.
 WAYS: tuple[tuple[signal.Signals, ...], ...] = (
