@@ -51,8 +51,9 @@ NAME_LIMIT = 80  # characters of a series' or scenario's name in a file name
 
 #: Bytes that the results of one run may have.  An ordinary run of the whole suite has some ten MiB.
 LIMIT = 1 << 30
-#: Bytes that the transcript and the console of one scenario may take, a few exceptions aside.
-ROOM = 64 << 10
+#: Bytes for the transcript and the console of one scenario, and for the files that a machine boots from.
+#: The latter are removed with the machine, so less would seem enough after a disk was full.
+ROOM = 4 << 20
 
 
 @dataclass
