@@ -57,7 +57,8 @@ class SmallRun:
     def cut_off(self, number: signal.Signals) -> None:
         """Start a run and end it with the signal ``number`` in the middle of the build."""
         (self.folder / "held").touch()
-        with Invocation(*self.arguments(), mark=self.folder, cache=self.cache) as invocation:
+        # In a sandbox the build does not see the file that it waits for.
+        with Invocation(*self.arguments("--sandbox=off"), mark=self.folder, cache=self.cache) as invocation:
             until(lambda: is_open(self.results, "build"), "the stage build")
             invocation.process.send_signal(number)
             invocation.end()
@@ -199,7 +200,7 @@ def test_resume_with_the_same_options_goes_on(cut_off: SmallRun) -> None:
 
 def test_resume_of_a_running_run_is_refused(small: SmallRun) -> None:
     (small.folder / "held").touch()
-    with Invocation(*small.arguments(), mark=small.folder, cache=small.cache) as invocation:
+    with Invocation(*small.arguments("--sandbox=off"), mark=small.folder, cache=small.cache) as invocation:
         until(lambda: is_open(small.results, "build"), "the stage build")
         second = small.folder / "second"
         second.mkdir()
