@@ -26,7 +26,7 @@ from harness.lib.errors import BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.lib.text import printable
-from harness.lib.untrusted_files import copy_file
+from harness.lib.untrusted_files import copy_file, remove_folder
 
 SELFTESTS = PurePosixPath("tools/testing/selftests")
 RECIPE = "1"  # a part of every key
@@ -100,9 +100,12 @@ def _copy(store: Store, tree: Tree, headers: Path, log: Path) -> Iterator[_Copy]
     work = store.path("work", prefix).parent
     with store.lock(prefix.rstrip(".")), disk_errors(work):
         for leftover in work.glob(f"{prefix}*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a killed run
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=work) as name:
-            yield _Copy(tree, Path(name), headers, log)
+            remove_folder(leftover)  # of a killed run
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=work))
+        try:
+            yield _Copy(tree, folder, headers, log)
+        finally:
+            remove_folder(folder)
 
 
 class _Copy:

@@ -45,6 +45,7 @@ class Tool:
         return next((name for name in self.programs if shutil.which(name, path=command.SYSTEM_PATH)), None)
 
 
+_COMMAND = 2  # lines of a log that show the command, before its output
 # scripts/min-tool-version.sh asks for LLVM 15; a plain `clang` may be older.
 _CLANGS = (*(f"clang-{version}" for version in range(30, 14, -1)), "clang")
 TOOLS = (
@@ -134,5 +135,7 @@ def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
     except CommandError as error:
         if error.returncode != 1:  # 1: checkpatch has warnings
             raise
-    lines = [line.removeprefix(f"{mail}:") for line in output.read_text(errors="replace").splitlines()[1:]]
+    lines = [
+        line.removeprefix(f"{mail}:") for line in output.read_text(errors="replace").splitlines()[_COMMAND:]
+    ]
     return [text.printable(f"{patch.name}:{line}") for line in lines if line.strip()]

@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.lib import command
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.sandbox import PROCESSES
+from harness.lib.untrusted_files import usage
 
 #: The longest time between two looks, in seconds.
 LOOK_SECONDS = 0.2
@@ -29,7 +29,6 @@ SILENT_SECONDS = 1800.0
 # The folders are measured when the disk has so much less room than before (bytes, files).
 _STEP_BYTES = 1 << 30
 _STEP_FILES = 50_000
-_MEASURE_SECONDS = 120
 
 
 class TooMuchError(BuildError):
@@ -90,9 +89,9 @@ class Watch:
             return
         self._room = room
         for folder in self._folders:
-            if (used := _usage(folder, "--block-size=1")) > FOLDER_BYTES:
+            if (used := usage(folder, "--block-size=1")) > FOLDER_BYTES:
                 raise TooMuchError(f"it wrote {used >> 20} MiB, and {FOLDER_BYTES >> 20} MiB are allowed")
-            if (files := _usage(folder, "--inodes")) > FOLDER_FILES:
+            if (files := usage(folder, "--inodes")) > FOLDER_FILES:
                 raise TooMuchError(f"it made {files} files, and {FOLDER_FILES} are allowed")
 
     def _measured(self) -> list[tuple[int, int]]:
@@ -120,12 +119,3 @@ def _descendants(pid: int) -> Iterator[int]:
         found = children.get(pending.pop(), [])
         yield from found
         pending += found
-
-
-def _usage(folder: Path, unit: str) -> int:
-    """Return what ``folder`` takes, in bytes or files by the option ``unit`` of du; 0 if unknown."""
-    argv = ["du", "--summarize", "--one-file-system", unit, "--", str(folder)]
-    # du complains of a file that is gone meanwhile, and prints the sum nevertheless.
-    done = command.capture(argv, timeout=_MEASURE_SECONDS)
-    first = done.stdout.split(maxsplit=1)
-    return int(first[0]) if first and first[0].isdigit() else 0

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from harness.lib import locks
 from harness.lib.errors import HarnessError
+from harness.lib.untrusted_files import remove_folder, usage
 
 CACHE_VARIABLE = "PATCHPROOF_CACHE"
 _CACHE = "cache"  # the lock that each run shares, and that `clean` needs alone
@@ -156,15 +157,13 @@ class Store:
                 "end, or end it."
             )
         for leftover in self.root.glob(f"{_REMOVED}*"):  # of a `clean` that was killed
-            shutil.rmtree(leftover)
+            remove_folder(leftover)
         freed = 0
         for kind in kinds:
             folder = self.root / kind
             if not folder.exists():
                 continue
-            for path in folder.rglob("*"):
-                if path.is_file() and not path.is_symlink():
-                    freed += path.stat().st_size
+            freed += usage(folder)
             _remove(folder)
         return freed
 
@@ -178,5 +177,4 @@ def _remove(folder: Path) -> None:
     """Remove a folder; if that is cut off, there is no half of it under its name."""
     away = folder.with_name(f"{_REMOVED}{secrets.token_hex(8)}")
     folder.rename(away)
-    with contextlib.suppress(FileNotFoundError):  # another run that sweeps removes it at the same time
-        shutil.rmtree(away)
+    remove_folder(away)

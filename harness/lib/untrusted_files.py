@@ -23,6 +23,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: The limits of copy_folder(): entries of a folder and its subfolders, and how deep these may be.
 MAX_ENTRIES = 20_000
 MAX_DEPTH = 16
+_MEASURE_SECONDS = 120.0
 
 
 def read_file(folder: Path, name: PurePath | str, limit: int) -> bytes:
@@ -76,6 +77,15 @@ def remove_folder(folder: Path) -> None:
         with contextlib.suppress(CommandError):  # it has changed what it could
             command.run(["chmod", "--recursive", "--silent", "--", "u+rwX", str(folder)])
     command.run(["rm", "--recursive", "--force", "--one-file-system", "--", str(folder)])
+
+
+def usage(folder: Path, unit: str = "--block-size=1") -> int:
+    """Return what ``folder`` takes, in bytes or by another option ``unit`` of du; 0 if that is unknown."""
+    argv = ["du", "--summarize", "--one-file-system", unit, "--", str(folder)]
+    # du complains of a file that is gone meanwhile, and prints the sum nevertheless.
+    answer = command.capture(argv, timeout=_MEASURE_SECONDS)
+    first = answer.stdout.split(maxsplit=1)
+    return int(first[0]) if first and first[0].isdigit() else 0
 
 
 def _listed(folder: Path, inside: PurePath) -> list[tuple[str, bool]]:
