@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from small_kernel import DMABUF, SmallKernel
 
-from harness.kernel import builddir
-from harness.kernel.builddir import _FOLDERS, _RELEASES, BuildDir
+from harness.kernel import build_folder
+from harness.kernel.build_folder import _FOLDERS, _RELEASES
+from harness.kernel.builddir import BuildDir
 from harness.lib import clock
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError
@@ -97,7 +98,7 @@ def test_check_out_keeps_the_last_used_releases(small: SmallKernel) -> None:
 
 
 def test_check_out_needs_space_for_a_new_release(small: SmallKernel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builddir, "SPACE_FOR_RELEASE", 1 << 60)
+    monkeypatch.setattr(build_folder, "SPACE_FOR_RELEASE", 1 << 60)
     progress = Progress(small.store, io.StringIO())
     with pytest.raises(HarnessError, match=r"MiB are needed.*PATCHPROOF_CACHE"):
         BuildDir(small.store, "7.2", "").check_out(small.tree(), progress)

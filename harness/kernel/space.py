@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness.kernel import kconfig
 from harness.kernel.base import SPACE_NEEDED, is_cached
-from harness.kernel.builddir import SPACE_FOR_RELEASE
+from harness.kernel.build_folder import SPACE_FOR_RELEASE
 from harness.lib.cache import Store
 from harness.lib.resources import MIB, Room
 
