@@ -17,6 +17,7 @@ from small_kernel import DMABUF, SmallKernel, bzimage, headers
 
 from harness.kernel import build, lost_options
 from harness.kernel.build import Kernel
+from harness.lib import sandbox
 from harness.lib.errors import BuildError, HarnessError, UsageError
 
 DATA = Path(__file__).parent / "data" / "kbuild"
@@ -168,6 +169,27 @@ def test_users_environment_does_not_reach_make(small: SmallKernel, monkeypatch: 
     monkeypatch.setenv("MAKEFLAGS", "n")
     monkeypatch.setenv("KCFLAGS", "-DBROKEN -include nowhere.h")
     assert small.build().bzimage.is_file()
+
+
+@pytest.mark.parametrize("mode", [sandbox.ON, sandbox.OFF])
+def test_programs_of_the_user_do_not_change_the_kernel(
+    small: SmallKernel, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Kconfig of a real kernel stores the version of rustc, wherever PATH has one."""
+    own = small.folder / "own"
+    own.mkdir()
+    for name in ("gcc", "ld", "rustc"):
+        (own / name).write_text("#!/bin/sh\necho of the user\n")
+        (own / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(own), prepend=":")
+    makefile = (DATA / "tree" / "Makefile").read_text()
+    telling = "bzImage: tell\ntell:\n\t@for name in gcc ld rustc; do command -v $$name || true; done\n"
+    sandbox.choose(mode)
+    built = small.build({"Makefile": f"{makefile}\n{telling}"})
+    sandbox.choose(sandbox.AUTO)
+    assert "of the user" not in built.compiler
+    assert str(own) not in small.log.read_text()
+    assert "\n/usr/bin/gcc\n/usr/bin/ld\n" in small.log.read_text()
 
 
 def test_cache_below_a_path_with_spaces_is_refused(tmp_path: Path) -> None:
