@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.lib import cgroup
 
 _PREFIX = "patchproof-"
-_WAIT_SECONDS = 30.0  # until the processes of a group that were killed are gone
+_WAIT_SECONDS = 5.0  # until the processes of a group that were killed are gone
 _numbers = itertools.count()
 
 

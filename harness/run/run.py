@@ -73,6 +73,7 @@ class Run:
         store = Store()
         self.earlier = EarlierRun.of(self.request.resume) if self.request.resume is not None else None
         programs, shard = run_input.selftests, self.request.shard
+        release = run_input.base.version if run_input.base is not None else series.base
         whole = (
             *stages_of(self.request),
             *(entry for entry, _ in scenarios),
@@ -89,10 +90,10 @@ class Run:
             self.earlier.check(self.planned)
             self.left = list(self.earlier.left)
             if self.left:
-                self._require_resources(store, series.base, scenarios)
+                self._require_resources(store, release, scenarios)
             programs = tuple(one for one in programs if entry_of(one).id in self.earlier.selftests_left)
         else:
-            self._require_resources(store, series.base, scenarios)
+            self._require_resources(store, release, scenarios)
             self.results = ResultsFolder.create(self.request.results, series.name)
             self.results.write_run(**selection)
             self.results.write_run(digest=series.digest, resumed=[])
