@@ -101,7 +101,7 @@ def build_kernel(
     compiler = toolchain()
     key = digest(RECIPE, ARCH, tree.tree_id, request, compiler)
 
-    if tree.untrusted is not None and not store.path("kernel", key).is_dir():
+    if tree.untrusted is not None and not store.existing("kernel", key):
         # Its build folder begins as a copy of the one in which the base was built.
         base = without_series(tree)
         build_kernel(store, progress, base, fragments, log)

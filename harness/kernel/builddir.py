@@ -18,7 +18,6 @@ from harness.kernel.make_output import CONFIGURATION, Output
 from harness.kernel.object_warnings import ObjectWarnings
 from harness.kernel.tree import Tree
 from harness.lib import clock, command, contained, sandbox
-from harness.lib.cache import Store
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import write_atomically
@@ -60,20 +59,16 @@ def _why_not_writable(folder: Path) -> str:
 class BuildDir(BuildFolder):
     """A build folder, and make in it; the arguments are those of BuildFolder."""
 
-    def __init__(
-        self,
-        store: Store,
-        version: str,
-        request: str,
-        build: str = "",
-        compiler: str = "gcc",
-        untrusted: Tree | None = None,
-    ) -> None:
-        super().__init__(store, version, request, build, compiler, untrusted)
-        self._begun_cold = False
-        self._warnings = ObjectWarnings(self.folder / WARNINGS, self.source)
-        # The number of objects that the last cold build compiled, for the progress line.
-        self._objects = self.root / "objects"
+    _begun_cold = False  # whether the folder was cold before its configuration
+
+    @property
+    def _warnings(self) -> ObjectWarnings:
+        return ObjectWarnings(self.folder / WARNINGS, self.source)
+
+    @property
+    def _objects(self) -> Path:
+        """The file with the number of objects that the last cold build compiled, for the progress line."""
+        return self.root / "objects"
 
     def configure_argv(self) -> list[str]:
         """Return the make command that sets every option to no except those of the fragment."""
