@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.lib.errors import BuildError, HarnessError
+from harness.lib.process_group_limit import Limited
 from harness.lib.sandbox import PROCESSES
 from harness.lib.untrusted_files import usage
 
@@ -43,12 +44,13 @@ class SilentError(HarnessError):
 
 
 class Watch:
-    """The limits of one contained program that writes to ``folders``."""
+    """The limits of one contained program that writes to ``folders`` and was started as ``program``."""
 
     interval = LOOK_SECONDS
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], program: Limited) -> None:
         self._folders = folders
+        self._program = program
         self._threads = _threads()
         self._room = self._measured()
         self._spoke = self._looked = time.monotonic()
@@ -67,6 +69,9 @@ class Watch:
         if now - self._looked < LOOK_SECONDS:
             return
         self._looked = now
+        # A program whose forks fail may end and leave few processes, so their number alone shows nothing.
+        if self._program.refused():
+            raise TooMuchError(f"it wanted more than {self._program.processes} processes at once")
         # The host's number of threads is one short read; the processes are counted only if it has grown.
         if _threads() - self._threads > PROCESSES // 2:
             count = len(list(_descendants(pid)))

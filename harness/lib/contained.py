@@ -28,4 +28,5 @@ def run(
     """
     words = sandbox.contained(argv, environment=environment, read=read, write=write, folder=folder)
     with limited(words, sandbox.PROCESSES) as started:
-        return command.run(started, log=log, stdin=stdin, line=line, watch=Watch(write), shown=argv)
+        watch = Watch(write, started)
+        return command.run(started.argv, log=log, stdin=stdin, line=line, watch=watch, shown=argv)

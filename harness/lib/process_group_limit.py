@@ -11,6 +11,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.lib import cgroup
@@ -20,18 +21,41 @@ _WAIT_SECONDS = 5.0  # until the processes of a group that were killed are gone
 _numbers = itertools.count()
 
 
+@dataclass(frozen=True)
+class Limited:
+    """A command that runs in a control ``group`` of at most ``processes``; in none if that is None."""
+
+    argv: list[str]
+    processes: int
+    group: Path | None
+
+    def refused(self) -> bool:
+        """Return whether the kernel has refused a process because of the limit; false without a group.
+
+        The file counts such refusals (kernel/cgroup/pids.c, pids_events_show()).
+        """
+        if self.group is None:
+            return False
+        try:
+            words = (self.group / "pids.events").read_text().split()
+        except OSError:  # the group was removed
+            return False
+        return int(words[words.index("max") + 1]) > 0
+
+
 @contextlib.contextmanager
-def limited(argv: Sequence[str], processes: int) -> Iterator[list[str]]:
+def limited(argv: Sequence[str], processes: int) -> Iterator[Limited]:
     """Yield ``argv`` such that it runs in a new group of at most ``processes``; unchanged where that fails.
 
     The group is removed afterwards.
     """
     group = _new_group(processes) if os.geteuid() == 0 else None
     if group is None:
-        yield list(argv)
+        yield Limited(list(argv), processes, None)
         return
+    words = ["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(group), *argv]
     try:
-        yield ["sh", "-c", 'echo $$ >"$0/cgroup.procs"; exec "$@"', str(group), *argv]
+        yield Limited(words, processes, group)
     finally:
         _remove(group)
 
