@@ -26,6 +26,7 @@ from harness.lib.shard import FIRST
 from harness.report import html, junit
 from harness.run import resources
 from harness.run.base_alone import BaseAlone
+from harness.run.bisect import Bisection, patch_entries
 from harness.run.examine_kernel import Examiner
 from harness.run.give_up import GiveUp
 from harness.run.machines import Machines, hold
@@ -78,6 +79,7 @@ class Run:
             *stages_of(self.request),
             *(entry for entry, _ in scenarios),
             *(replace(entry_of(one), shard=0 if shard is None else FIRST) for one in programs),
+            *patch_entries(run_input, 0 if shard is None else FIRST),
         )
         self.planned = own_entries(whole, shard)
         if shard is not None and shard.number != FIRST:
@@ -115,6 +117,7 @@ class Run:
         self.machines = Machines(self.request, self.results, self.journal, give_up)
         parts = (run_input, store, self._progress, self.results, self.journal)
         self._base = BaseAlone(*parts)
+        self._bisection = Bisection(*parts) if self.request.bisect else None
         self._stages = Stages(*parts, self._base)
         self._store = store if run_input.base is not None else None  # for the verdicts of a base alone
         self._examiner = Examiner(self.machines, self.results)
@@ -170,7 +173,8 @@ class Run:
             if self.earlier is not None:
                 self.earlier.begin()
                 self.machines.count = len(self.earlier.record.machines)
-            if self.left or self._programs:
+            unfinished = self.earlier is not None and not self.earlier.finished
+            if self.left or self._programs or (self._bisection is not None and unfinished):
                 self.journal.run_started()
                 if self.results.note:
                     self._progress.say(self.results.note)  # the report of a failed stage has no notes
@@ -239,6 +243,19 @@ class Run:
         Raises HarnessError if the journal cannot be written.
         """
         self._base.compare(self._end_machine, self._programs)
+
+    def bisect(self) -> None:
+        """Check each patch, and search the first patch of each violation, if the request asks for it.
+
+        Raises HarnessError if the journal cannot be written.
+        """
+        base = self._base.known()
+        finished = self.earlier is not None and self.earlier.finished
+        if self._bisection is None or base is None or finished:
+            return
+        self._end_machine()
+        self._bisection.check_patches(base, self.machines, USUAL)
+        self._bisection.search()
 
     def _end_machine(self) -> None:
         """End the machine, which would be idle while the base is built, unless the user keeps it."""
