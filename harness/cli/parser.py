@@ -397,6 +397,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"
     )
     parser.add_argument(
+        "--machines",
+        metavar="N",
+        type=_count,
+        help="run the scenarios on N machines side by side (default: 1)",
+    )
+    parser.add_argument(
         "--repeat",
         metavar="N",
         type=_count,

@@ -99,8 +99,10 @@ class _Join:
                 self._tried(event)
             case "mended":
                 self._mended(event)
+            case "note" if (text := str(event.get("text", ""))) not in self.notes:
+                self.notes.append(text)
             case "note":
-                self.notes.append(str(event.get("text", "")))
+                pass  # several processes of a run may note the same
             case "interrupted":
                 self.interrupted = str(event.get("reason", "")) or "interrupted"
             case "run-ended":

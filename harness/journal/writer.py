@@ -139,6 +139,21 @@ class JournalWriter:
         self._noted = set(record.notes)
         self._unwritten = True
 
+    @classmethod
+    def beside(cls, directory: Path, entries: Iterable[Entry]) -> JournalWriter:
+        """Return a writer for another process of a run, whose own writer keeps the lock, see share()."""
+        writer = cls(directory)
+        writer._plan = {entry.id: entry for entry in entries}
+        return writer
+
+    def share(self) -> None:
+        """Let other processes write, too: a resumed run gets its first event now, not twice."""
+        self._write_resumption()
+
+    def take_over(self, entry_id: str) -> None:
+        """Go on with an entry that another process has started, so that it can be ended here."""
+        self._start_times[entry_id] = time.monotonic()
+
     def passed(self, stage: str) -> bool:
         """Return whether an earlier part of the run passed this stage."""
         return stage in self._passed
@@ -284,11 +299,13 @@ class JournalWriter:
         self._write("run-ended")
 
     def _write(self, event: str, **members: object) -> None:
-        path = self.directory / EVENTS
+        self._write_resumption()
+        jsonl.append(self.directory / EVENTS, event, **members)
+
+    def _write_resumption(self) -> None:
         if self._unwritten:
-            jsonl.append(path, "run-started", resumed=True)
+            jsonl.append(self.directory / EVENTS, "run-started", resumed=True)
             self._unwritten = False
-        jsonl.append(path, event, **members)
 
 
 def _shortened(text: str, limit: int = EVIDENCE_LIMIT) -> str:

@@ -52,6 +52,7 @@ class Request:
     resume: Path | None = None
     repeat: int = 1
     random_order: str = ""
+    machines: int | None = None
     shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"
