@@ -15,6 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/random.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <netinet/in.h>
@@ -249,6 +250,23 @@ static void power_off_on_signal(int signal)
 	power_off();
 }
 
+/*
+ * Use the entropy that was written to /dev/urandom: all machines that were
+ * loaded from one snapshot would draw the same random numbers.
+ */
+static void reseed_on_signal(int signal)
+{
+	int saved = errno;
+	int random = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+
+	(void)signal;
+	if (random >= 0) {
+		ioctl(random, RNDRESEEDCRNG);
+		close(random);
+	}
+	errno = saved;
+}
+
 /* Start an sshd for each connection; never returns. */
 __attribute__((noreturn)) static void serve(int sock)
 {
@@ -276,6 +294,7 @@ int main(void)
 	struct rlimit files = { MAX_FILES, MAX_FILES };
 	struct sigaction on_child = { .sa_handler = reap_children };
 	struct sigaction on_term = { .sa_handler = power_off_on_signal };
+	struct sigaction on_loaded = { .sa_handler = reseed_on_signal };
 	int sock;
 
 	if (getpid() != 1) {
@@ -285,6 +304,7 @@ int main(void)
 	}
 	sigaction(SIGCHLD, &on_child, NULL);
 	sigaction(SIGTERM, &on_term, NULL);
+	sigaction(SIGUSR1, &on_loaded, NULL);
 	umask(022);
 	mount_root();
 	install_keys();

@@ -73,7 +73,6 @@ def parser() -> argparse.ArgumentParser:
     groups = (_add_source, _add_kernel, _add_sandbox, _add_machine, _add_run, _add_shard, _add_resume)
     for group in (*groups, _add_junit):
         group(run)
-    _add_bisect(run)
     dry(run)
 
     doctor = add("doctor", commands.doctor, "show what this host has and what is missing", "doctor")
@@ -387,6 +386,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "those that are about to do the same are then not-reached",
     )
     parser.add_argument(
+        "--no-snapshots",
+        action="store_true",
+        help="boot every machine; by default only the first one of a layout is booted, and later ones are "
+        "loaded from a snapshot of it",
+    )
+    parser.add_argument(
         "--selftests",
         choices=selftest.CHOICES,
         help="the kernel's own test programs to run after the scenarios: those that the series changes "
@@ -395,12 +400,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_time_limit(parser)
     parser.add_argument(
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"
-    )
-    parser.add_argument(
-        "--machines",
-        metavar="N",
-        type=_count,
-        help="run the scenarios on N machines side by side (default: 1)",
     )
     parser.add_argument(
         "--repeat",
@@ -450,16 +449,6 @@ def _add_shard(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="run only the I-th of N parts of the selected scenarios, e.g. 2/4; the kernel's own test "
         "programs are in the first part; `report --merge` puts the parts together",
-    )
-
-
-def _add_bisect(parser: argparse.ArgumentParser) -> None:
-    """Add the option that looks for the patch at fault."""
-    parser.add_argument(
-        "--bisect",
-        action="store_true",
-        help="check that each patch builds without new warnings and boots, and find the first patch with "
-        "which each violation shows that the base does not have, by halving over the prefixes of the series",
     )
 
 

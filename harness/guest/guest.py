@@ -62,13 +62,13 @@ class Guest:
     """The operations that a scenario may use on a running machine.
 
     Those that act on the kernel under test, and read(), are told to ``recorder``; run() and
-    script() are not.
+    script() are not.  ``pushed`` has the digest of each file that push() has copied, by its path.
     """
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.recorder: Recorder = NoRecord()
-        self._pushed: dict[str, str] = {}
+        self.pushed: dict[str, str] = {}
         self._unbinding: set[str] = set()  # addresses that begin_unbind() was called for
         self._shell = Shell(machine.ssh)
 
@@ -126,9 +126,9 @@ class Guest:
     def push(self, local: Path, remote: str, mode: int = 0o755) -> str:
         """Copy a file into the guest, unless its content was pushed there before; return ``remote``."""
         content = file_digest(local)
-        if self._pushed.get(remote) != content:
+        if self.pushed.get(remote) != content:
             self.machine.ssh.put(local, remote, mode, timeout=self.deadline)
-            self._pushed[remote] = content
+            self.pushed[remote] = content
         return remote
 
     @cached_property

@@ -27,6 +27,7 @@ from harness.run import positive_control
 from harness.run.give_up import GiveUp
 from harness.run.needs import Needs
 from harness.run.request import Request
+from harness.run.snapshots import Snapshots
 from harness.run.speeds import Speeds
 from harness.verdict import detector
 from harness.verdict.verdict import Verdict
@@ -92,6 +93,7 @@ class Machines:
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
         self._stacks: set[str] = set()  # fingerprints of the splats that have a file
         self._speeds = Speeds(results, journal)
+        self._snapshots = Snapshots(journal, enabled=not request.no_snapshots and not request.keep_vm)
 
     @property
     def ready(self) -> TestedSoftware:
@@ -217,12 +219,15 @@ class Machines:
         if self.guest is not None and detector.has_kmemleak(self._proof.detectors):
             self._journal.note(detector.unscanned_note(self.guest.machine.name))
         self.end("the run is over")
+        self._snapshots.close()
 
     def _boot(self, layout: Layout) -> Guest:
         software = self.ready
-        self.count = self._results.claim_machine(self.count)
+        self.count += 1
         name = f"machine-{self.count}"
         self._journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
+        if (loaded := self._load(name, layout)) is not None:
+            return loaded
         booted = machine.boot(
             software.kernel.bzimage,
             software.image,
@@ -235,19 +240,57 @@ class Machines:
         # A scenario that holds a processor stops and continues the machine.
         booted.disconnect_on_stop = not self._request.keep_vm and not layout.debugger
         try:
-            self._journal.machine_up(name, time.monotonic() - booted.started)
-            if booted.note:
-                self._journal.note(f"{name}: {booted.note}")
-            self._results.write_run(qemu_command=list(booted.command))
-            (booted.run_dir / QEMU).write_text(hardware.readable(booted.command) + "\n")
-            guest = Guest(booted)
+            guest = self._up(booted)
             guest.require_vfio()
             self._speeds.measure(guest, software.accelerator)
             self._prove_detectors(guest)
+            self._snapshots.consider(guest, self._proof)
             return guest
         except BaseException:
             booted.close()
             raise
+
+    def _load(self, name: str, layout: Layout) -> Guest | None:
+        """Start a machine from the snapshot of its layout; return None if there is none, or it fails."""
+        snapshot, software = self._snapshots.of(layout), self.ready
+        if snapshot is None:
+            return None
+        try:
+            loaded = machine.load(
+                snapshot,
+                software.kernel.bzimage,
+                software.image,
+                run_dir=self._results.machine(name),
+                accelerator=software.accelerator.slower(self._speeds.latest),
+                qemu=self._request.qemu,
+                layout=layout,
+            )
+            loaded.disconnect_on_stop = not layout.debugger
+            try:
+                guest = self._up(loaded, snapshot.machine)
+                self._proof = self._snapshots.resume(guest)
+                self._speeds.apply(guest, software.accelerator)
+                self._journal.detectors(name, self._proof.detectors)
+                proven = (
+                    f"The detectors were proven on {snapshot.machine}, from which this machine was loaded.\n"
+                )
+                (loaded.run_dir / CONTROL).write_text(proven)
+                return guest
+            except BaseException:
+                loaded.close()
+                raise
+        except PatchproofError as error:
+            self._snapshots.drop(layout, error.message)
+            return None
+
+    def _up(self, running: machine.Machine, snapshot: str = "") -> Guest:
+        """Record that a machine is up; return its guest."""
+        self._journal.machine_up(running.name, time.monotonic() - running.started, snapshot)
+        if running.note:
+            self._journal.note(f"{running.name}: {running.note}")
+        self._results.write_run(qemu_command=list(running.command))
+        (running.run_dir / QEMU).write_text(hardware.readable(running.command) + "\n")
+        return Guest(running)
 
     def _boot_again(self, layout: Layout) -> Guest:
         """Boot a machine for a scenario.

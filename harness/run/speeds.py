@@ -6,6 +6,7 @@ import time
 
 from harness.guest import speed
 from harness.guest.guest import Guest
+from harness.journal.facts import read_facts
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.vm.accelerator import Accelerator
@@ -26,6 +27,16 @@ class Speeds:
         """Return whether the last measurement says little about the load of the host now."""
         return time.monotonic() - self._measured > speed.OUTDATED_SECONDS
 
+    def apply(self, guest: Guest, usual: Accelerator) -> None:
+        """Set the deadlines of a guest by the last measurement, or by a new one if that is outdated.
+
+        Raises HarnessError, SshTimeoutError, SshLostError.
+        """
+        if self.outdated:
+            self.measure(guest, usual)
+        else:
+            guest.machine.slowdown, guest.machine.accelerator = self.latest, usual.slower(self.latest)
+
     def measure(self, guest: Guest, usual: Accelerator) -> None:
         """Measure how fast the guest runs, and set its deadlines; ``usual`` has those of an idle host.
 
@@ -38,7 +49,9 @@ class Speeds:
         self._measured = time.monotonic()
         before = max(self._largest.values(), default=1.0)
         self._largest[running.name] = max(self._largest.get(running.name, 1.0), self.latest)
-        self._results.write_run(slowdowns={running.name: self._largest[running.name]})
+        known = read_facts(self._results.dir).get("slowdowns")
+        earlier = known if isinstance(known, dict) else {}  # of an earlier part of the run
+        self._results.write_run(slowdowns={**earlier, **self._largest})
         if self.latest >= min(2 * before, speed.LIMIT) > before:
             self._journal.note(
                 f"The guest of {running.name} ran {self.latest:g} times slower than usual, so its deadlines "

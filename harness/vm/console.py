@@ -44,7 +44,8 @@ class Console:
     The console owns ``fd``.  Every byte goes to the file ``log``, unchanged, up to LIMIT.  The
     console's thread calls ``line`` with each complete line, cleaned by splat.clean().
     It calls ``blind`` if the log cannot be written, and then stops reading.  It calls ``full``
-    once beyond LIMIT, writes that into the log, and drops what follows.
+    once beyond LIMIT, writes that into the log, and drops what follows.  The log begins with
+    ``printed``, the whole lines that the guest of a snapshot had printed; ``line`` does not get them.
     """
 
     def __init__(
@@ -54,19 +55,21 @@ class Console:
         line: Callable[[str], None] | None = None,
         blind: Callable[[], None] | None = None,
         full: Callable[[], None] | None = None,
+        printed: bytes = b"",
     ) -> None:
         self.log = log
         self._full = full
         self._line = line
         self._blind = blind
         self._spawn: fdspawn[bytes] = fdspawn(fd, timeout=_POLL_SECONDS, use_poll=True)
-        self._size = 0
         self._searched: tuple[int, int, tuple[Splat, ...]] = 0, 0, ()  # by splats(): mark, length, result
         self._changed = threading.Condition()
         self._ended = False
         self._failed: OSError | None = None
         self._closing = threading.Event()
         self._stream = log.open("wb", buffering=0)
+        self._write(printed)
+        self._size = len(printed)
         self._thread = threading.Thread(target=self._read, name="console", daemon=True)
         self._thread.start()
 
@@ -83,6 +86,10 @@ class Console:
                     "would go unseen. Make room on that disk."
                 )
             return self._size
+
+    def raw(self) -> bytes:
+        """Return all of the output so far, as the guest printed it."""
+        return self._raw(0)
 
     def since(self, mark: int = 0) -> str:
         """Return the console's output since ``mark``, cleaned by splat.clean()."""

@@ -72,6 +72,33 @@ class Board:
 
 
 @dataclass(frozen=True)
+class GuestMemory:
+    """The guest's memory, in the host's file ``path``.
+
+    With ``private`` what the guest writes stays with this QEMU, and the file as it is.
+    """
+
+    path: Path
+    private: bool = False
+
+    def args(self) -> list[str]:
+        share = "off" if self.private else "on"
+        return [
+            "-object",
+            f"memory-backend-file,id=memory,size={MEMORY},share={share},mem-path={self.path}",
+            *("-machine", "memory-backend=memory"),
+        ]
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A machine that waits to be loaded, by commands to its monitor (harness.vm.snapshot)."""
+
+    def args(self) -> list[str]:
+        return ["-incoming", "defer"]
+
+
+@dataclass(frozen=True)
 class Boot:
     """The kernel, its initramfs and its command line."""
 

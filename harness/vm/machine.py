@@ -26,6 +26,7 @@ from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.qemu_program import QemuInfo
+from harness.vm.snapshot import Snapshot, copy_memory, save_devices
 from harness.vm.ssh import Ssh, SshLostError
 from harness.vm.ssh_keys import KeyPair
 
@@ -107,6 +108,31 @@ def boot(
     raise crash
 
 
+def load(
+    snapshot: Snapshot,
+    bzimage: Path,
+    image: Image,
+    *,
+    run_dir: Path,
+    accelerator: Accelerator,
+    qemu: str = "qemu-system-x86_64",
+    layout: Layout | None = None,
+) -> Machine:
+    """Start QEMU with the state of a ``snapshot``, and wait until a login over SSH succeeds.
+
+    Everything else is as it was for the machine of the snapshot, and as boot() says.  The RAM BARs
+    are empty.  Raises PatchproofError if the machine does not run; that says nothing about its kernel.
+    """
+    info = qemu_program.probe(qemu)
+    machine = Machine(bzimage, image, run_dir, accelerator, info, layout or Layout(), False, snapshot)
+    try:
+        machine.wait_until_up()
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
 @dataclass(frozen=True)
 class _Ready:
     """The guest accepts SSH connections."""
@@ -175,6 +201,7 @@ class Machine:
         info: QemuInfo,
         layout: Layout,
         gdb: bool,
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.run_dir = run_dir.absolute()
         self.name = self.run_dir.name
@@ -189,7 +216,12 @@ class Machine:
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._ready = threading.Event()  # the guest's init has reported, which it does once
-        self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
+        self._restoring = snapshot is not None  # the guest of the snapshot does not run yet
+        self._saving = False
+        if snapshot is not None:
+            self.user_key, self.host_key = snapshot.user_key, snapshot.host_key
+        else:
+            self.user_key, self.host_key = KeyPair.generate(), KeyPair.generate()
         private.close_folder(self.run_dir)
         private.write(self.run_dir / private.KEY, self.user_key.private.encode())
         initrd = self.run_dir / private.INITRD
@@ -203,6 +235,7 @@ class Machine:
             line=self._on_line,
             blind=lambda: self._boot_events.put(_ConsoleLost()),
             event=self._on_event,
+            snapshot=snapshot,
         )
         self._begun = pauses.now()
         self._pauses = pauses.PauseWatch(self._qemu.pid)
@@ -214,6 +247,8 @@ class Machine:
         self.debugger = self._qemu.debugger
         self.gdb_line = _gdb_line(self.debugger) if self.debugger is not None else ""
         threading.Thread(target=self._wait, name="qemu", daemon=True).start()
+        if snapshot is not None:
+            threading.Thread(target=self._restore, args=(snapshot,), name="restore", daemon=True).start()
 
     def wait_until_up(self) -> None:
         """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline.
@@ -334,6 +369,19 @@ class Machine:
         """
         return self._qemu.wait(timeout) is not None
 
+    def save(self) -> Snapshot:
+        """Return a snapshot of this machine, which runs on.  Its guest stands still meanwhile.
+
+        Raises HarnessError if QEMU cannot save it.
+        """
+        self._saving = True  # until QEMU's event RESUME
+        try:
+            state = save_devices(self.monitor, self.layout.memories())
+            memory = copy_memory(self._qemu.guest_memory)
+        finally:
+            self.monitor.execute("cont")
+        return Snapshot(self.name, memory, state, self.user_key, self.host_key, self.console.raw())
+
     def kill(self) -> None:
         """Kill QEMU at once.  Its machine then counts as ended from outside."""
         self._qemu.kill()
@@ -379,8 +427,20 @@ class Machine:
         if name == "GUEST_PANICKED" and not self._panicked.is_set():
             self._panicked.set()
             self._boot_events.put(_Panicked())
-        if name == "STOP" and self.disconnect_on_stop and hasattr(self, "ssh"):
+        if name == "RESUME" and self._restoring:
+            self._restoring = False
+            self._ready.set()
+            self._boot_events.put(_Ready())
+        if name == "RESUME":
+            self._saving = False
+        if name == "STOP" and self.disconnect_on_stop and not self._saving and hasattr(self, "ssh"):
             threading.Thread(target=self.ssh.close, name="hang up", daemon=True).start()
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        try:
+            self._qemu.restore(snapshot)
+        except HarnessError as error:
+            self._boot_events.put(_LoginFailed(error))
 
     def _wait(self) -> None:
         status = self._qemu.wait()

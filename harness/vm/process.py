@@ -25,6 +25,8 @@ from harness.vm.hardware import (
     Board,
     Boot,
     GdbStub,
+    GuestMemory,
+    Incoming,
     Iommu,
     MonitorPort,
     Network,
@@ -38,18 +40,25 @@ from harness.vm.hardware import (
 from harness.vm.pci_devices import Layout
 from harness.vm.qemu_memory import limited
 from harness.vm.qmp import Monitor
+from harness.vm.snapshot import Snapshot, create_memory, restore_devices
 
 CLOSE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """The file descriptors that QEMU inherits, and the files behind the RAM BARs by role."""
+    """The file descriptors that QEMU inherits, and the files behind the RAM BARs by role.
+
+    ``guest`` is the guest's memory, by default memory of QEMU's own.  With ``incoming`` QEMU waits
+    for a snapshot, instead of starting the firmware.
+    """
 
     console: int
     monitor: int
     gdb: int | None
     memory: Mapping[str, Path]
+    guest: GuestMemory | None = None
+    incoming: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,8 @@ class BootImage:
             self.accelerator,
             *([SystemCallFilter()] if self.contained else []),
             Board(layout.cpus, MEMORY),
+            *([wiring.guest] if wiring.guest is not None else []),
+            *([Incoming()] if wiring.incoming else []),
             Boot(
                 self.bzimage,
                 self.initrd,
@@ -96,7 +107,8 @@ class Process:
     cannot be written, after which no line follows; ``event`` with the name and the data
     of each QMP event.  The calls come from other threads.  ``memory`` maps a role to the
     file behind its RAM BAR.  ``debugger`` is the socket for a debugger, None without one.
-    Raises OSError if no process can be started.
+    ``guest_memory`` is the descriptor of the guest's memory.  With a ``snapshot`` QEMU waits until
+    restore() is called.  Raises OSError if no process can be started.
     """
 
     def __init__(
@@ -110,6 +122,7 @@ class Process:
         line: Callable[[str], None],
         blind: Callable[[], None],
         event: Callable[[str, Mapping[str, Any]], None],
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.log = run_dir / "qemu.log"
         self.flooded = False
@@ -125,19 +138,28 @@ class Process:
             memory = {role: self._create_memory(role, size) for role, size in layout.memories().items()}
             # Paths that every process of the same user can open.
             self.memory = {role: Path(f"/proc/{os.getpid()}/fd/{fd}") for role, fd in memory.items()}
+            self.guest_memory = snapshot.memory if snapshot else self._create_memory("guest", MEMORY)
             wiring = Wiring(
                 qemu_console,
                 qemu_monitor.fileno(),
                 debugger.fileno() if debugger else None,
                 {role: Path(f"/proc/self/fd/{fd}") for role, fd in memory.items()},
+                GuestMemory(Path(f"/proc/self/fd/{self.guest_memory}"), private=snapshot is not None),
+                incoming=snapshot is not None,
             )
             self.command = boot_image.command(qemu, layout, wiring)
-            descriptors = [qemu_console, qemu_monitor.fileno(), *memory.values()]
+            descriptors = [qemu_console, qemu_monitor.fileno(), self.guest_memory, *memory.values()]
+            if snapshot is not None:
+                self._state, self._state_end = socket.socketpair()
+                self._resources.enter_context(self._state)
+                self._resources.enter_context(self._state_end)
+                descriptors.append(self._state_end.fileno())
             if wiring.gdb is not None:
                 descriptors.append(wiring.gdb)
             self._process = self._launch(layout, descriptors)
             undo.callback(self.kill)
-            self.console = Console(console, run_dir / "console.log", line, blind, self._end_flood)
+            printed = snapshot.console if snapshot else b""
+            self.console = Console(console, run_dir / "console.log", line, blind, self._end_flood, printed)
             self.monitor = Monitor(monitor, event)
             undo.pop_all()
 
@@ -162,6 +184,10 @@ class Process:
         """Kill QEMU and wait for its end."""
         self._process.kill()
         self._process.wait()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Load the snapshot; QEMU sends the event RESUME when the guest runs.  Raises HarnessError."""
+        restore_devices(self.monitor, self._state_end.fileno(), self._state, snapshot.state)
 
     def drain(self) -> None:
         """Read the rest of the console and the monitor.  Call it when QEMU has ended."""
@@ -201,7 +227,6 @@ class Process:
 
     def _create_memory(self, role: str, size: int) -> int:
         """Make a memfd, which uses no disk and needs no cleaning up; return its descriptor."""
-        fd = os.memfd_create(f"patchproof-{role}")
+        fd = create_memory(role, size)
         self._resources.callback(os.close, fd)
-        os.truncate(fd, size)
         return fd

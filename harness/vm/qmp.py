@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
@@ -43,12 +43,25 @@ class Monitor:
 
         Raises HarnessError if QEMU has ended, refuses, or does not answer in ``timeout`` seconds.
         """
+        return self._finish(lambda: self._client.execute(command, dict(arguments or {})), command, timeout)
+
+    def give(self, name: str, descriptor: int, timeout: float = 5.0) -> None:
+        """Give QEMU a copy of a file descriptor, as ``name``.  Raises HarnessError as execute() does."""
+
+        async def call() -> object:
+            self._client.send_fd_scm(descriptor)
+            return await self._client.execute("getfd", {"fdname": name})
+
+        self._finish(call, "getfd", timeout)
+
+    def _finish(
+        self, call: Callable[[], Coroutine[Any, Any, object]], command: str, timeout: float
+    ) -> object:
         if not interruption.until(self._connected.wait, timeout) or not self._thread.is_alive():
             raise HarnessError(
                 f"The command `{command}` cannot be sent to QEMU: its monitor is not connected."
             )
-        call = self._client.execute(command, dict(arguments or {}))
-        future = asyncio.run_coroutine_threadsafe(call, self._loop)
+        future = asyncio.run_coroutine_threadsafe(call(), self._loop)
         if not interruption.until(partial(_is_done, future), timeout):
             future.cancel()
             raise HarnessError(f"QEMU did not answer `{command}` within {timeout:.0f} s.")

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from harness.report import patches
 from harness.report.evidence import LIMIT, Step, excerpt, steps, traces
 from harness.report.html.environment import Room
 from harness.report.html.marks import Mark, mark
 from harness.report.html.page_tables import Picture, picture
 from harness.report.html.tested import source_options
-from harness.report.prefixes import Prefixes
+from harness.report.prefixes import Prefixes, PrefixRow
 from harness.verdict import requirements
 from harness.verdict.record import Result
 from harness.verdict.requirements import Requirement
@@ -84,7 +83,7 @@ class Violation:
     splats: tuple[Splat, ...]
     console: str
     files: tuple[File, ...]
-    since: str
+    since: PrefixRow | None
     again: tuple[str, ...]
     left_out: bool = False
     details: str = ""
@@ -110,7 +109,7 @@ class Evidence:
             lines, drawn = (), None
         deviation, comparison = result.deviation, result.comparison
         known = requirements.load().requirements
-        stage = result.entry.kind in (Kind.STAGE, Kind.HARNESS, Kind.PATCH)
+        stage = result.entry.kind in (Kind.STAGE, Kind.HARNESS)
         return Violation(
             anchor=anchor,
             mark=mark(result),
@@ -128,7 +127,7 @@ class Evidence:
             splats=tuple(self._splats(result)),
             console=self._console(result),
             files=self.files(result),
-            since=patches.since(result, self.prefixes),
+            since=self.prefixes.since(result.entry.id) if self.prefixes else None,
             again=self._again(result),
             left_out=left_out,
             details=result.details if stage and self.room.take(result.details) else "",

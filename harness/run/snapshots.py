@@ -1,0 +1,175 @@
+"""The snapshots of a run: one for each layout, from which later machines of that layout are started.
+
+A machine is saved right after its detectors were proven, before any scenario.  So a machine that is
+started from it has the same kernel, with the same state, to which the same detectors belong.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.guest.guest import Guest
+from harness.guest.health import HEALTH, KernelHealth
+from harness.journal.writer import JournalWriter
+from harness.lib import resources
+from harness.lib.errors import HarnessError
+from harness.run.positive_control import Proof
+from harness.run.provoke import CONSOLE_SECONDS
+from harness.vm import qemu_memory
+from harness.vm.hardware import MIB
+from harness.vm.pci_devices import Layout
+from harness.vm.snapshot import Snapshot
+
+#: Bytes of the host's memory for all snapshots of a run.  One of an ordinary kernel takes 150 MiB.
+LIMIT = 512 * MIB
+
+# QEMU's edu has no description of its state (hw/misc/edu.c, no vmsd), so a loaded one has the
+# configuration space of a device after a reset.  The guest keeps what is in it: the header.
+_KEEP = r"""
+mkdir -p /run/patchproof/edu
+for device in /sys/bus/pci/devices/*; do
+    read -r vendor <"$device/vendor"
+    read -r number <"$device/device"
+    [ "$vendor$number" != 0x12340x11e8 ] ||
+        dd if="$device/config" of="/run/patchproof/edu/${device##*/}" bs=64 count=1 2>/dev/null || exit 1
+done
+for process in /proc/[0-9]*; do
+    ! read -r name <"$process/comm" || [ "$name" != sshd ] || echo "${process##*/}"
+done
+"""
+# The connections of the saved machine are not those of this one: their sshd would wait for ever.  All
+# machines of a snapshot would have the same random numbers (process 1 has the kernel use what was
+# written), and the clock of the snapshot.
+_RESUME = r"""
+echo "$1" >/dev/urandom
+kill -USR1 1
+date -s "@$2" >/dev/null
+message=$3
+for kept in /run/patchproof/edu/*; do
+    cat "$kept" >"/sys/bus/pci/devices/${kept##*/}/config" || exit 1
+done
+shift 3
+[ $# = 0 ] || kill "$@"
+echo "<4>patchproof: $message" >/dev/kmsg
+"""
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """A snapshot, with what is known of the guest in it.
+
+    ``connections`` are the processes of sshd that serve the saved machine; ``pushed`` are the files
+    that the guest has.
+    """
+
+    snapshot: Snapshot
+    proof: Proof
+    health: KernelHealth
+    connections: tuple[str, ...]
+    pushed: Mapping[str, str]
+
+
+class Snapshots:
+    """The snapshots of a run by layout.
+
+    None is made if ``enabled`` is false, or the host lacks the memory.  The journal gets a note when
+    one cannot be made or used.
+    """
+
+    def __init__(self, journal: JournalWriter, *, enabled: bool = True) -> None:
+        self._journal = journal
+        self._enabled = enabled
+        self._saved: dict[Layout, _Saved] = {}
+        self._noted: set[str] = set()
+
+    def of(self, layout: Layout) -> Snapshot | None:
+        """Return the snapshot for machines of this layout, None if there is none."""
+        saved = self._saved.get(layout)
+        return None if saved is None else saved.snapshot
+
+    def consider(self, guest: Guest, proof: Proof) -> None:
+        """Save a machine that was just proven, if there is no snapshot of its layout yet.
+
+        A kernel that complained by itself gives none.  Raises SshLostError, SshTimeoutError.
+        """
+        layout = guest.machine.layout
+        if not self._enabled or layout in self._saved or proof.complaint:
+            return
+        if resources.memory_available() < LIMIT + qemu_memory.needed(layout):
+            self._note("This host lacks the memory for snapshots, so every machine is booted.")
+            return
+        try:
+            saved = self._save(guest, proof)
+        except HarnessError as error:
+            self._enabled = False
+            name = guest.machine.name
+            self._note(f"No snapshot of {name} could be made, so every machine is booted: {error.message}")
+            return
+        self._make_room(saved.snapshot.used)
+        self._saved[layout] = saved
+
+    @staticmethod
+    def _save(guest: Guest, proof: Proof) -> _Saved:
+        done = guest.script(_KEEP)
+        if done.status != 0:
+            raise HarnessError(f"The guest did not prepare for a snapshot: {done.stderr!r}")
+        connections = tuple(done.stdout.decode(errors="replace").split())
+        if not all(one.isdecimal() for one in connections):
+            raise HarnessError("The guest did not list the processes of its connections.")
+        health = KernelHealth.of(guest)
+        return _Saved(guest.machine.save(), proof, health, connections, dict(guest.pushed))
+
+    def resume(self, guest: Guest) -> Proof:
+        """Bring the guest of a loaded machine up to date; return the proof of its detectors.
+
+        The proof of the saved machine holds if the kernel's counters are those of then, and a message
+        of level warning arrives on the console.  Raises PatchproofError if it does not hold.
+        """
+        saved = self._saved[guest.machine.layout]
+        guest.pushed.update(saved.pushed)
+        mark = guest.machine.console.mark()
+        message = f"loaded {secrets.token_hex(8)}"
+        arguments = (secrets.token_hex(32), f"{time.time():.0f}", message, *saved.connections)
+        done = guest.script(_RESUME + HEALTH, *arguments)
+        if done.status != 0:
+            raise HarnessError(f"The loaded guest could not be brought up to date: {done.stderr!r}")
+        try:
+            health = KernelHealth.parse(done.stdout.decode(errors="replace"))
+        except ValueError as error:
+            raise HarnessError("The loaded guest did not report its kernel's state.") from error
+        if health != saved.health:
+            raise HarnessError(f"The loaded kernel is in another state than the saved one: {health}")
+        seconds = CONSOLE_SECONDS * guest.machine.accelerator.time_scale
+        if guest.machine.console.wait_for(message, seconds, mark) is None:
+            raise HarnessError(
+                "A message of level warning did not arrive on the console of the loaded machine."
+            )
+        return saved.proof
+
+    def drop(self, layout: Layout, why: str) -> None:
+        """Give up the snapshot of a layout, from which a machine could not be started."""
+        saved = self._saved.pop(layout)
+        saved.snapshot.close()
+        self._enabled = False
+        self._note(
+            f"A machine could not be started from the snapshot of {saved.snapshot.machine}, so it and all "
+            f"later ones are booted: {why}"
+        )
+
+    def close(self) -> None:
+        """Give the memory of all snapshots back to the host."""
+        for saved in self._saved.values():
+            saved.snapshot.close()
+        self._saved.clear()
+
+    def _make_room(self, size: int) -> None:
+        while self._saved and size + sum(one.snapshot.used for one in self._saved.values()) > LIMIT:
+            self._saved.pop(next(iter(self._saved))).snapshot.close()
+
+    def _note(self, text: str) -> None:
+        if text not in self._noted:
+            self._noted.add(text)
+            self._journal.note(text)
