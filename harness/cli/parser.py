@@ -73,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     groups = (_add_source, _add_kernel, _add_sandbox, _add_machine, _add_run, _add_shard, _add_resume)
     for group in (*groups, _add_junit):
         group(run)
+    _add_bisect(run)
     dry(run)
 
     doctor = add("doctor", commands.doctor, "show what this host has and what is missing", "doctor")
@@ -402,6 +403,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--keep-vm", action="store_true", help="keep the machine running after the run, until Ctrl-C"
     )
     parser.add_argument(
+        "--machines",
+        metavar="N",
+        type=_count,
+        help="run the scenarios on N machines side by side (default: 1)",
+    )
+    parser.add_argument(
         "--repeat",
         metavar="N",
         type=_count,
@@ -449,6 +456,16 @@ def _add_shard(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="run only the I-th of N parts of the selected scenarios, e.g. 2/4; the kernel's own test "
         "programs are in the first part; `report --merge` puts the parts together",
+    )
+
+
+def _add_bisect(parser: argparse.ArgumentParser) -> None:
+    """Add the option that looks for the patch at fault."""
+    parser.add_argument(
+        "--bisect",
+        action="store_true",
+        help="check that each patch builds without new warnings and boots, and find the first patch with "
+        "which each violation shows that the base does not have, by halving over the prefixes of the series",
     )
 
 

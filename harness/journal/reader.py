@@ -12,13 +12,17 @@ from harness.journal import plan_file
 from harness.journal.rescan import rescan
 from harness.journal.writer import EVENTS
 from harness.lib import jsonl
+from harness.verdict import halving, patch
 from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State, blind_clause, has_kmemleak, unscanned_note
 from harness.verdict.deviation import Deviation
+from harness.verdict.halving import Try
 from harness.verdict.interruption import how, is_time_limit
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Verdict
+
+_NOUNS = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program", Kind.PATCH: "patch"}
 
 
 def read(directory: Path) -> Record:
@@ -91,8 +95,14 @@ class _Join:
                 self._cases(event)
             case "compared":
                 self._compared(event)
+            case "tried":
+                self._tried(event)
+            case "mended":
+                self._mended(event)
+            case "note" if (text := str(event.get("text", ""))) not in self.notes:
+                self.notes.append(text)
             case "note":
-                self.notes.append(str(event.get("text", "")))
+                pass  # several processes of a run may note the same
             case "interrupted":
                 self.interrupted = str(event.get("reason", "")) or "interrupted"
             case "run-ended":
@@ -152,8 +162,11 @@ class _Join:
             self.results[entry_id] = Result(result.entry, verdict)
 
     def _may_restart(self, result: Result) -> bool:
-        """Return whether it is a stage that failed in an earlier part through no fault of the series."""
-        stage = result.entry.kind in STAGES
+        """Return whether it is a stage that failed in an earlier part through no fault of the series.
+
+        The entry of a patch is taken up again like a stage.
+        """
+        stage = result.entry.kind in (*STAGES, Kind.PATCH)
         return stage and result.entry.id not in self.started_now and result.verdict is Verdict.HARNESS_ERROR
 
     def _not_reached(self, event: dict[str, Any]) -> None:
@@ -200,6 +213,7 @@ class _Join:
                     duration=float(event["duration"]),
                     failure=str(event.get("failure", "")),
                     deviation=Deviation.read(event["deviation"]) if "deviation" in event else None,
+                    refused=tuple(str(one) for one in event.get("refused", ())),
                     ended=True,
                 )
             except (KeyError, TypeError, ValueError) as error:
@@ -235,6 +249,27 @@ class _Join:
         if not self.results[entry_id].ended:
             self.fault(entry_id, "it was compared with the base before it ended")
         self.results[entry_id] = replace(self.results[entry_id], base=base)
+
+    def _tried(self, event: dict[str, Any]) -> None:
+        entry_id = self._entry_id(event)
+        result = self.results[entry_id]
+        try:
+            self.results[entry_id] = replace(result, tries=(*result.tries, Try.read(event)))
+        except (KeyError, TypeError, ValueError) as error:
+            self.fault(entry_id, f"its result on a prefix of the series cannot be read ({error!r})")
+            return
+        if not result.ended:
+            self.fault(entry_id, "it was run on a prefix of the series before it ended")
+
+    def _mended(self, event: dict[str, Any]) -> None:
+        entry_id = self._entry_id(event)
+        result = self.results[entry_id]
+        by = event.get("by")
+        if not isinstance(by, int) or not patch.count_of(result.entry) or not result.ended:
+            self.fault(entry_id, "what mends it cannot be read")
+            return
+        of = sum(one.entry.kind is Kind.PATCH for one in self.results.values())
+        self.results[entry_id] = replace(result, reason=patch.mended(result.reason, by, of))
 
     def _detectors(self, event: dict[str, Any], number: int) -> None:
         try:
@@ -273,6 +308,10 @@ class _Join:
                 reason=f"The journal contradicts itself: {'; '.join(sentences)}.",
                 ended=False,
             )
+        unusable = patch.unusable(self.results.values())
+        for entry_id, result in self.results.items():
+            if result.tries and result.violated:
+                self.results[entry_id] = replace(result, since=halving.since(result.tries, unusable))
         not_reached = self._reason_not_reached()
         if self.complete:
             self.notes += [
@@ -303,14 +342,15 @@ class _Join:
         in_guest = result.entry.kind in IN_GUEST
         if self.interrupted:
             # The harness was alive and wrote this event, so the kernel is not to blame.
-            noun = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program"}.get(result.entry.kind, "stage")
+            noun = _NOUNS.get(result.entry.kind, "stage")
             reason = f"The run {how(self.interrupted)} during this {noun}."
             if is_time_limit(self.interrupted):
                 return Result(result.entry, reason=reason)  # a resumed run does it again
             return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
         if in_guest:
             return replace(result, reason="It started and never ended: the kernel died, or the harness did.")
-        return replace(result, reason="The harness ended during this stage.")
+        noun = _NOUNS.get(result.entry.kind, "stage")
+        return replace(result, reason=f"The harness ended during this {noun}.")
 
     def _reason_not_reached(self) -> str:
         """Return why the remaining entries were not reached."""

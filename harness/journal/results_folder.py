@@ -22,10 +22,12 @@ CI systems unpack artifacts with a copy of the folder in its place.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +43,7 @@ from harness.lib.files import digest, require_room, write_atomically
 from harness.lib.text import without_credentials
 
 LATEST = "latest"
+BY_MACHINE = ("slowdowns",)  # facts with a member for each machine
 CONSOLE = "console.log"
 QEMU = "qemu.txt"
 CONTROL = "control.txt"
@@ -124,7 +127,7 @@ class ResultsFolder:
 
     def require_within_limit(self) -> None:
         """Raise HarnessError if the run has written more than LIMIT, because the disk is for others, too."""
-        size = sum(path.lstat().st_size for path in self.dir.rglob("*"))
+        size = sum(_size(path) for path in self.dir.rglob("*"))
         if size > LIMIT:
             raise HarnessError(
                 f"The results in {self.dir} have {size >> 20} MiB, and {LIMIT >> 20} MiB is the limit of a "
@@ -166,14 +169,28 @@ class ResultsFolder:
         if self.changed_facts is not None:
             changed = {name for name in known if self.earlier_facts.get(name, known[name]) != known[name]}
             self.changed_facts |= {name: known.pop(name) for name in changed}
-        merged = {**read_facts(self.dir), **known}
-        write_atomically(self.dir / RUN, _json(merged))
+        self._merge(known)
 
     def write_changed_facts(self) -> None:
         """Write the facts that were held back, because the resumed run now continues."""
         changed, self.changed_facts = self.changed_facts, None
         if changed:
-            merged = {**read_facts(self.dir), **changed}
+            self._merge(changed)
+
+    def _merge(self, facts: Mapping[str, object]) -> None:
+        """Add facts to ``run.json``; of those by machine, the other machines stay.
+
+        Processes of one run do so in turns.
+        """
+        with ExitStack() as stack:
+            if (plan := self.dir / PLAN).exists():
+                fcntl.flock(stack.enter_context(plan.open("rb")), fcntl.LOCK_EX)
+            merged: dict[str, object] = {**read_facts(self.dir)}
+            for name, value in facts.items():
+                before = merged.get(name)
+                if name in BY_MACHINE and isinstance(before, dict) and isinstance(value, dict):
+                    value = {**before, **value}
+                merged[name] = value
             write_atomically(self.dir / RUN, _json(merged))
 
     def require(self, **facts: Unpack[Facts]) -> None:
@@ -185,6 +202,20 @@ class ResultsFolder:
                     f"The run in {self.dir} cannot be resumed, because {words} is {now} now, and was "
                     f"{then} then. Start a new run."
                 )
+
+    def claim_machine(self, after: int) -> int:
+        """Return the number of a new machine, which is larger than ``after``, and make its folder.
+
+        No two processes of a run get the same one.
+        """
+        number = after + 1
+        while True:
+            try:
+                (self.dir / f"machine-{number}").mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1
+            else:
+                return number
 
     def machine(self, name: str) -> Path:
         """Return the folder of a new machine, and link ``console.log`` and ``qemu.txt`` to its files."""
@@ -209,6 +240,14 @@ def newest_run(root: Path) -> Path | None:
     runs = {path: _TIME.search(path.name) for path in root.glob("*Z*") if path.is_dir()}
     started = {path: (each["time"], int(each["number"] or 1)) for path, each in runs.items() if each}
     return max(started, key=lambda path: started[path], default=None)
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a file; 0 if another process has just removed it."""
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _replace_link(link: Path, target: str) -> None:

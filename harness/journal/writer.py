@@ -54,6 +54,7 @@ from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector
 from harness.verdict.deviation import Deviation
+from harness.verdict.halving import Try
 from harness.verdict.record import ConsoleRange, Entry, Record
 from harness.verdict.verdict import IN_GUEST, Verdict
 
@@ -61,6 +62,7 @@ EVENTS = "events.jsonl"
 #: Characters of one text in an event; endless output of a guest must not fill the journal.
 EVIDENCE_LIMIT = 64 * 1024
 CASE_LIMIT = 2048  # characters of the reason of one of many cases
+REFUSED_LIMIT = 64  # operations of a scenario that the kernel refused
 
 
 class JournalWriter:
@@ -137,6 +139,21 @@ class JournalWriter:
         self._noted = set(record.notes)
         self._unwritten = True
 
+    @classmethod
+    def beside(cls, directory: Path, entries: Iterable[Entry]) -> JournalWriter:
+        """Return a writer for another process of a run, whose own writer keeps the lock, see share()."""
+        writer = cls(directory)
+        writer._plan = {entry.id: entry for entry in entries}
+        return writer
+
+    def share(self) -> None:
+        """Let other processes write, too: a resumed run gets its first event now, not twice."""
+        self._write_resumption()
+
+    def take_over(self, entry_id: str) -> None:
+        """Go on with an entry that another process has started, so that it can be ended here."""
+        self._start_times[entry_id] = time.monotonic()
+
     def passed(self, stage: str) -> bool:
         """Return whether an earlier part of the run passed this stage."""
         return stage in self._passed
@@ -172,13 +189,14 @@ class JournalWriter:
         console: ConsoleRange | None = None,
         failure: str = "",
         deviation: Deviation | None = None,
+        refused: Iterable[str] = (),
     ) -> Verdict:
         """Record the end of an entry; return its verdict, which is ``Entry.judge(observed)``.
 
         ``without_console`` is the observation without the console's evidence.  ``transcript`` is a
         file in the results folder; one elsewhere is not named in the journal.
-        ``console`` is the part of the console that was written meanwhile.  ``failure`` and
-        ``deviation`` are as in Result.
+        ``console`` is the part of the console that was written meanwhile.  ``failure``,
+        ``deviation`` and ``refused`` are as in Result.
         """
         entry = self._plan.get(entry_id)
         verdict = entry.judge(observed) if entry is not None else observed
@@ -196,6 +214,8 @@ class JournalWriter:
             event["failure"] = _shortened(failure)
         if deviation is not None:
             event["deviation"] = deviation.members()
+        if operations := [_shortened(one, CASE_LIMIT) for one in refused][:REFUSED_LIMIT]:
+            event["refused"] = operations
         self._write("ended", **event)
         return verdict
 
@@ -260,6 +280,14 @@ class JournalWriter:
         """Record the result of a scenario that violated on the base alone."""
         self._write("compared", id=entry_id, base=base.members())
 
+    def tried(self, entry_id: str, one: Try) -> None:
+        """Record the state of a scenario that violated on a prefix of the series."""
+        self._write("tried", id=entry_id, **{**one.members(), "reason": _shortened(one.reason, CASE_LIMIT)})
+
+    def mended(self, entry_id: str, by: int) -> None:
+        """Record the number of the patch with which the series compiles again."""
+        self._write("mended", id=entry_id, by=by)
+
     def note(self, text: str) -> None:
         """Record a note for the reader of the report; the same text is recorded once."""
         if text not in self._noted:
@@ -275,11 +303,13 @@ class JournalWriter:
         self._write("run-ended")
 
     def _write(self, event: str, **members: object) -> None:
-        path = self.directory / EVENTS
+        self._write_resumption()
+        jsonl.append(self.directory / EVENTS, event, **members)
+
+    def _write_resumption(self) -> None:
         if self._unwritten:
-            jsonl.append(path, "run-started", resumed=True)
+            jsonl.append(self.directory / EVENTS, "run-started", resumed=True)
             self._unwritten = False
-        jsonl.append(path, event, **members)
 
 
 def _shortened(text: str, limit: int = EVIDENCE_LIMIT) -> str:

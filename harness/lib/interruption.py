@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -73,16 +73,20 @@ def install() -> None:
 
     The shell of a script starts its background jobs with SIGINT ignored.  SIGHUP stays ignored below nohup.
     """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    _state.waker = writing
-    # The C part of Python writes the number of each signal there, whatever the main thread does.
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reading,), name="signals", daemon=True).start()
+    _start_watch(obeyed=SIGNALS)
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _noted)
     signal.signal(_NUDGE, _nudged)
+
+
+def begin_anew() -> None:
+    """Let a process that was just forked take only what request() asks for: signals are for its parent."""
+    global _state
+    at_end = _state.at_end
+    _state = _State()
+    _state.at_end = at_end
+    _start_watch(obeyed=())
 
 
 def close() -> None:
@@ -220,28 +224,44 @@ def _nudged(_number: int, _frame: FrameType | None) -> None:
         check()
 
 
-def _watch(reading: int) -> None:
-    """Note each signal, and nudge the main thread as long as it is in foreign code."""
+def _start_watch(obeyed: Collection[int]) -> None:
+    """Start the thread of _watch()."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    _state.waker = writing
+    # The C part of Python writes the number of each signal there, whatever the main thread does.
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(reading, obeyed), name="signals", daemon=True).start()
+
+
+def _watch(reading: int, obeyed: Collection[int]) -> None:
+    """Note each signal that is ``obeyed``, and nudge the main thread as long as it is in foreign code."""
     poll = select.poll()
     poll.register(reading, select.POLLIN)
     while True:
         waits = bool(_state.reason) and not _state.taken
         for number in os.read(reading, 64) if poll.poll(SLICE * 1000 if waits else None) else b"":
             again = bool(_state.reason) and time.monotonic() - _state.since > SAME_CTRL_C
+            if number not in obeyed:
+                continue
             if again and number == signal.SIGINT:
-                _end_at_once()
-            if number in SIGNALS:
-                request(signal.Signals(number).name)
+                _end_loudly()
+            request(signal.Signals(number).name)
         if _state.reason and _state.anywhere:
             # More than once: it may come just before the system call that it is to end.
             signal.pthread_kill(threading.main_thread().ident or 0, _NUDGE)
 
 
-def _end_at_once() -> NoReturn:
+def end_at_once() -> NoReturn:
+    """End the program without a clean-up, except for what was registered by at_end()."""
     for action in _state.at_end:
         action()
+    os._exit(ExitCode.INTERRUPTED)
+
+
+def _end_loudly() -> NoReturn:
     show_cursor = "\x1b[?25h" if sys.stderr is not None and sys.stderr.isatty() else ""
     message = f"{show_cursor}\npatchproof: ended at once, by a second Ctrl-C\n"
     with contextlib.suppress(OSError):
         os.write(2, message.encode())
-    os._exit(ExitCode.INTERRUPTED)
+    end_at_once()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,10 +18,8 @@ def append(path: Path, event: str, **members: object) -> None:
 
     Raises HarnessError if the event cannot be written; the file is then as before.
     """
-    line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
-    line = without_credentials(line)
     try:
-        _append(path, line.encode("ascii"))
+        _append(path, event, members)
     except OSError as error:
         raise HarnessError(
             f"The event {event!r} could not be written to {path} ({error.strerror or error}). "
@@ -54,11 +54,21 @@ def remove_unfinished_line(path: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def _append(path: Path, data: bytes) -> None:
-    """Append ``data`` whole, or restore the old length: half a line would make the next one unreadable."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _append(path: Path, event: str, members: Mapping[str, object]) -> None:
+    """Append an event whole, or restore the old length: half a line would make the next one unreadable.
+
+    Processes that write at once do so in turns, so the events are in the order of their times.  What a
+    killed one has left of its last line is removed.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # until it is closed
         before = os.fstat(handle).st_size
+        if before and os.pread(handle, 1, before - 1) != b"\n":
+            remove_unfinished_line(path)
+            before = os.fstat(handle).st_size
+        line = json.dumps({"time": datetime.now(UTC).isoformat(), "event": event, **members}) + "\n"
+        data = without_credentials(line).encode("ascii")
         try:
             written = os.write(handle, data)
             if written != len(data):

@@ -8,7 +8,7 @@ import pytest
 
 from harness.journal.reader import read
 from harness.lib import interruption
-from harness.lib.errors import ExitCode, PatchproofError
+from harness.lib.errors import BootError, BuildError, ExitCode, PatchproofError
 from harness.lib.host import host_errors
 from harness.plugin.items import RUN
 from harness.run.run import Run
@@ -16,9 +16,9 @@ from harness.run.run import Run
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Run the kernel's own tests, and compare the violations with the base.
+    """Run the kernel's own tests, compare the violations with the base, and search their patches.
 
-    After ``-x`` only the base is asked, after an interruption nothing is done.
+    After ``-x`` the kernel's own tests do not run, after an interruption nothing is done.
     """
     run = session.config.stash.get(RUN, None)
     try:
@@ -26,9 +26,11 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         interruption.check()
     except session.Failed:
         _compare(run, session.config)
+        _bisect(run)
         raise
     _run_selftests(run)
     _compare(run, session.config)
+    _bisect(run)
     return result
 
 
@@ -53,6 +55,19 @@ def _compare(run: Run | None, config: pytest.Config) -> None:
             _set_inherited_apart(
                 config, {one.entry.id for one in read(run.results.dir).results if one.inherited}
             )
+    except PatchproofError as error:
+        interruption.again()
+        run.failures.append(error)
+        pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
+
+
+def _bisect(run: Run | None) -> None:
+    """Check the patches and search those at fault; also if the series itself failed in a stage."""
+    if run is None or any(not isinstance(one, (BuildError, BootError)) for one in run.failures):
+        return
+    try:
+        with host_errors(run.results.dir):
+            run.bisect()
     except PatchproofError as error:
         interruption.again()
         run.failures.append(error)

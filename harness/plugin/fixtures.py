@@ -12,7 +12,7 @@ from harness.actor.importer import Importer
 from harness.guest.guest import Guest
 from harness.guest.hold import Hold
 from harness.kernel.dialect import Interfaces
-from harness.plugin.items import RUN, SCENARIO
+from harness.plugin.items import RUNNER, SCENARIO
 from harness.plugin.search import Search
 from harness.run.scenario import ScenarioRun
 from harness.vm.ram_bar import RamBar
@@ -33,7 +33,7 @@ def start(request: pytest.FixtureRequest) -> Callable[[str], Actor]:
 @pytest.fixture
 def interfaces(request: pytest.FixtureRequest) -> Interfaces:
     """The interfaces in the headers of the kernel under test."""
-    return request.config.stash[RUN].machines.ready.interfaces
+    return request.config.stash[RUNNER].machines.ready.interfaces
 
 
 @pytest.fixture

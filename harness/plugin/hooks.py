@@ -20,11 +20,12 @@ from harness.lib import interruption
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.lib.text import counted, visible
-from harness.plugin import durations, markers, pytest_report
+from harness.plugin import durations, markers, pytest_report, side_by_side
 from harness.plugin.assertion import explain
 from harness.plugin.items import (
     RUN,
     RUN_INPUT,
+    RUNNER,
     SCENARIO,
     entry_of,
     needs_of,
@@ -36,6 +37,7 @@ from harness.plugin.selection import ids_of, one_of_each, split
 from harness.plugin.shards import assign, of_shard
 from harness.report import terminal
 from harness.run.run import Run
+from harness.run.runner import Runner
 from harness.run.scenario import ScenarioRun
 from harness.verdict import requirements
 from harness.verdict.verdict import STAGES, Kind
@@ -118,7 +120,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         selected = [item for item in whole if requirement_ids(item)]
         planned = [(entry_of(item, run_input.series), needs_of(item)) for item in selected]
         with host_errors(request.results):
-            run = config.stash[RUN] = Run(run_input, planned, selection)
+            run = config.stash[RUN] = config.stash[RUNNER] = Run(run_input, planned, selection)
     session.items[:] = [*(scenarios[name] for name in run.left), *others]
     left = set(run.left)
     if reached := [item for name, item in scenarios.items() if name not in left]:
@@ -154,15 +156,18 @@ def _errors_end_pytest() -> Iterator[None]:
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Go through the stages; run no scenario if one fails or no scenario is left."""
     run = session.config.stash.get(RUN, None)
-    if run is None or run.prepare():
+    if run is None:
         return None
-    return True
+    if (workers := side_by_side.workers(session, run)) is not None:
+        side_by_side.run_scenarios(session, run, workers)
+        return True
+    return None if run.prepare() else True
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Record a scenario as kernel-died until it ends."""
-    run = item.config.stash.get(RUN, None)
+    run = item.config.stash.get(RUNNER, None)
     if run is None or not requirement_ids(item):
         return (yield)
     interruption.check()
@@ -179,7 +184,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 
 @contextmanager
-def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
+def _unrecorded_ends_pytest(run: Runner) -> Iterator[None]:
     """End pytest, and keep the error for the summary, if the body cannot write to the journal."""
     try:
         with host_errors(run.results.dir):
@@ -193,11 +198,11 @@ def _unrecorded_ends_pytest(run: Run) -> Iterator[None]:
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Skip a scenario that is not for the kernel's interfaces or options, with the reason."""
     scenario = item.stash.get(SCENARIO, None)
-    if scenario is not None and (reason := item.config.stash[RUN].interface_missing(*words_of(item))):
+    if scenario is not None and (reason := item.config.stash[RUNNER].interface_missing(*words_of(item))):
         pytest.skip(reason)
     if scenario is not None:
         names = [name for needed in item.iter_markers("needs_option") for name in needed.args]
-        for reason in filter(None, map(item.config.stash[RUN].kernel.absent, names)):
+        for reason in filter(None, map(item.config.stash[RUNNER].kernel.absent, names)):
             pytest.skip(reason)
     with _examined(scenario, item.config):
         yield
@@ -236,7 +241,7 @@ def pytest_assertrepr_compare(
     config: pytest.Config, op: str, left: object, right: object
 ) -> list[str] | None:
     """Say a comparison of a scenario that does not hold in words; leave other tests to pytest."""
-    return explain(config, op, left, right) if RUN in config.stash else None
+    return explain(config, op, left, right) if RUNNER in config.stash else None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

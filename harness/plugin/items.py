@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import BIG, HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs
+from harness.run.needs import BIG, HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs, is_big
 from harness.run.request import RunInput
 from harness.run.run import Run
+from harness.run.runner import Runner
 from harness.run.scenario import ScenarioRun
 from harness.series.manifest import DIALECTS
 from harness.series.series import Series
@@ -20,7 +21,8 @@ from harness.vm.hardware import MIB
 from harness.vm.pci_devices import CPUS, Layout
 
 RUN_INPUT = pytest.StashKey[RunInput]()  # of the config: the input of the run
-RUN = pytest.StashKey[Run]()  # of the config, once the plan is written
+RUN = pytest.StashKey[Run]()  # of the config, once the plan is written; not in a worker
+RUNNER = pytest.StashKey[Runner]()  # of the config: the run, or the worker that this process is
 SCENARIO = pytest.StashKey[ScenarioRun]()  # of an item that runs
 REPETITION = pytest.StashKey[int]()  # of an item that repeats another one, from 2
 SHARD = pytest.StashKey[int]()  # of an item: the number of the shard that runs it, from 1
@@ -86,7 +88,8 @@ def needs_of(item: pytest.Item) -> Needs:
     )
     alone = bool(words.get("alone"))
     taints = frozenset(int(bit) for bit in words.get("taints", ()))
-    return Needs(layout, alone or bool(words.get("fresh")), alone, taints)
+    quiet = bool(words.get("quiet")) or is_big(layout)
+    return Needs(layout, alone or bool(words.get("fresh")), alone, taints, quiet)
 
 
 def entry_of(item: pytest.Item, series: Series) -> Entry:

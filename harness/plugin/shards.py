@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from harness.lib.shard import Shard, cut
+from harness.plugin import durations
 from harness.plugin.items import SHARD, requirement_ids
 
 
@@ -15,14 +16,10 @@ def assign(items: Sequence[pytest.Item], total: int, seconds: Mapping[str, float
 
     The scenarios are in the order of their machines, and each shard is one piece of that order.
     So scenarios of one layout stay together, and at most ``total`` - 1 more machines are
-    started.  ``seconds`` has the durations by function, as suites/durations.json; a
-    scenario that it does not have takes as long as the mean of the others.
+    started.  ``seconds`` has the durations by function, as suites/durations.json.
     """
     scenarios = [item for item in items if requirement_ids(item)]
-    known = [seconds.get(item.nodeid.partition("[")[0]) for item in scenarios]
-    measured = [one for one in known if one is not None]
-    usual = sum(measured) / len(measured) if measured else 1.0
-    numbers = cut([usual if one is None else one for one in known], total)
+    numbers = cut(durations.of(scenarios, seconds), total)
     for item, number in zip(scenarios, numbers, strict=True):
         item.stash[SHARD] = number
 

@@ -13,6 +13,7 @@ from harness.klog.fingerprint import innermost_functions
 from harness.lib.text import counted, one_line, shortened, visible
 from harness.report.causes import Cause
 from harness.report.evidence import last_steps
+from harness.report.patches import since, since_of_cause
 from harness.verdict.comparison import Origin
 from harness.verdict.record import Result
 from harness.verdict.verdict import Kind, Verdict
@@ -25,12 +26,14 @@ _LABEL = 11  # columns of a label
 
 
 def heading(cause: Cause) -> str:
-    """Return the cause's requirement, its origin, and how many scenarios and variants show it."""
+    """Return the cause's requirement, its origin, how many scenarios show it, and since which patch."""
     words = [str(cause.origin)] if cause.origin is not None else []
     if cause.best.entry.kind is Kind.SCENARIO:
         number = counted(cause.scenarios, "scenario")
         variants = len(cause.results)
         words.append(f"{number} in {counted(variants, 'variant')}" if variants > cause.scenarios else number)
+    if since := since_of_cause(cause):
+        words.append(f"since {since}")
     return f"{one_line(cause.requirement)}: {', '.join(words) or str(cause.best.verdict)}"
 
 
@@ -54,6 +57,8 @@ def block(cause: Cause, directory: Path, width: int) -> Iterator[str]:
         yield from _labelled("in words", best.reason, width)
     if cause.origin in (Origin.NEW, Origin.NOT_COMPARABLE) and best.comparison is not None:
         yield from _labelled("base", best.comparison.reason, width)
+    if words := since(best):
+        yield from _labelled("since", words, width)
     yield from _complaints(cause, directory, width)
     yield from _operations(best, directory, width)
     yield from _rest(cause, directory, width)

@@ -8,7 +8,7 @@ from harness.verdict.record import Entry
 from harness.verdict.verdict import STAGES, Kind
 
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")
-_OF_KIND = {Kind.MACHINE: "machine", Kind.SELFTEST: "selftest"}
+_OF_KIND = {Kind.MACHINE: "machine", Kind.SELFTEST: "selftest", Kind.PATCH: "patch"}
 
 
 def path_of(entry: Entry) -> tuple[str, ...]:

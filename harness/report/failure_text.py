@@ -36,7 +36,8 @@ TEXT_LIMIT = 32 * 1024  # characters; GitHub takes 64 KiB for an annotation
 def headline(result: Result) -> str:
     """Return ids, title and reason on one line: ``MAP-01 MAP-13: A BAR can be mapped. mmap() failed``.
 
-    A stage has its id alone: ``build: The patched kernel does not compile.``
+    A stage has its id alone: ``build: The patched kernel does not compile.``  Last comes the patch since
+    which it violates, if that is known.
     """
     entry = result.entry
     subject = " ".join(entry.requirements) or entry.id
@@ -45,7 +46,9 @@ def headline(result: Result) -> str:
     reason = reason or f"{result.verdict}, where {entry.expected} was expected"
     if title and title[-1] not in ".!?":
         title += "."
-    return shortened(f"{_one_line(subject)}: {' '.join(filter(None, (title, reason)))}", HEADLINE_LIMIT)
+    since = f" (since {result.since.patch})" if result.since is not None else ""
+    words = f"{_one_line(subject)}: {' '.join(filter(None, (title, reason)))}"
+    return shortened(words, HEADLINE_LIMIT - len(since)) + since
 
 
 def failure_text(result: Result, directory: Path) -> str:
@@ -72,6 +75,8 @@ def _said(result: Result) -> Iterator[str]:
         yield f"at: {place}"
     if (comparison := result.comparison) is not None:
         yield f"base: {comparison.origin}, {_one_line(comparison.reason)}"
+    if result.since is not None:
+        yield f"since: {_one_line(result.since.words)}"
     rest = [line for line in visible(result.reason).strip().splitlines()[1:] if line.strip()]
     yield from _first(rest, REASON_LINES)
 

@@ -233,6 +233,8 @@ def _place(result: Result) -> tuple[str, str, str]:
         return "machines", "machines", entry.id
     if entry.kind is Kind.SELFTEST:
         return "selftests", "selftests", entry.id
+    if entry.kind is Kind.PATCH:
+        return "patches", "patches", entry.id
     group = entry.requirements[0].partition("-")[0] if entry.requirements else "others"
     file, _, name = entry.id.rpartition("::")
     module = file.removeprefix("suites/").removesuffix(".py").replace("/", ".").replace("::", ".")

@@ -42,6 +42,8 @@ def case_properties(result: Result, differs: str) -> dict[str, str]:
     if (comparison := result.comparison) is not None:
         properties["origin"] = comparison.origin
         properties["base"] = comparison.reason
+    if result.since is not None:
+        properties["since"] = result.since.words
     if differs:
         properties["differs"] = differs
     if result.findings:

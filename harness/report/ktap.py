@@ -70,7 +70,7 @@ def _group(result: Result) -> str:
         return "stages"
     if entry.kind is Kind.SCENARIO:
         return word(entry.requirements[0].partition("-")[0]) if entry.requirements else "scenarios"
-    return "machines" if entry.kind is Kind.MACHINE else "selftests"
+    return {Kind.MACHINE: "machines", Kind.PATCH: "patches"}.get(entry.kind, "selftests")
 
 
 def _subtests(name: str, lines: list[_Line]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.journal.facts import MailFacts, read_mails
 from harness.lib.errors import UsageError
 from harness.lib.text import one_line, visible
-from harness.report import mail_text, prefixes
+from harness.report import mail_text, patches, prefixes
 from harness.report.causes import Cause, causes
 from harness.report.host_paths import read_shortened
 from harness.report.prefixes import Prefixes
@@ -30,7 +30,7 @@ def render(directory: Path, patch: int | None = None) -> bytes:
     """Return the mail, headers and text, in UTF-8.
 
     It answers patch number ``patch``, from 1.  With None it answers the patch that brings all
-    the faults, if ``prefixes`` has run beside this run, else the cover letter or the first patch.
+    the faults, if ``--bisect`` or ``prefixes`` has found it, else the cover letter or the first patch.
     Patches that were never posted cannot be answered: the mail begins a thread of its own.
     Raises UsageError for a patch that the series does not have, HarnessError if
     ``directory`` holds no run.
@@ -50,10 +50,7 @@ def render(directory: Path, patch: int | None = None) -> bytes:
 
 def _broken_by(found: Sequence[Cause], series: Prefixes | None) -> int:
     """Return the one patch that brings all new faults; 0 if there is no such patch."""
-    if series is None:
-        return 0
-    rows = [series.since(cause.best.entry.id) for cause in found if not cause.inherited]
-    numbers = {row.count if row is not None else 0 for row in rows}
+    numbers = {patches.number_of(cause.best, series) for cause in found if not cause.inherited}
     return numbers.pop() if len(numbers) == 1 else 0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from harness import __version__
 from harness.journal.facts import read_mails
 from harness.lib.text import counted, one_line, visible
-from harness.report import cause_text, selftests
+from harness.report import cause_text, patches, selftests
 from harness.report.causes import Cause, causes
 from harness.report.evidence import last_steps, splat
 from harness.report.html import answer as answers
@@ -84,6 +84,8 @@ def _tested(record: Record, facts: Mapping[str, object]) -> list[str]:
         lines += _labelled("detectors", f"{state}: {', '.join(names)}")
     if programs := selftests.summary(record):
         lines += _labelled("selftests", programs)
+    for sentence in patches.lines(record):
+        lines += _labelled("patches", sentence)
     return lines
 
 
@@ -96,7 +98,7 @@ def _cause(
     yield [
         line for label, value in _facts(cause, series) for line in (_labelled(label, value) if value else ())
     ]
-    if best.entry.kind in STAGES:
+    if best.entry.kind in (*STAGES, Kind.PATCH):
         yield _quoted(best.details.splitlines()[:DETAIL_LINES])
     elif steps := last_steps(best, directory, STEPS):
         marked = any(step.decisive for step in steps)
@@ -125,8 +127,8 @@ def _facts(cause: Cause, series: Prefixes | None) -> Iterator[tuple[str, str]]:
         yield "seen", best.reason or str(best.verdict)
     if best.comparison is not None:
         yield "base", best.comparison.reason
-    if series is not None and not cause.inherited and (row := series.since(best.entry.id)) is not None:
-        yield "since", f"patch {row.count}, {row.subject}"
+    if not cause.inherited:
+        yield "since", patches.since(best, series)
 
 
 def _complaints(cause: Cause, directory: Path) -> Iterator[list[str]]:

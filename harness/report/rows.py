@@ -94,6 +94,8 @@ def _row(result: Result, plain: Callable[[str], str]) -> Row:
         if (comparison := result.comparison) is not None:
             word += f" ({comparison.origin})"
             remarks += _first_lines(comparison.reason)
+        if result.since is not None:
+            remarks.append(f"since {result.since.patch}")
     return Row(
         mark=" " if result.as_expected else INHERITED if result.inherited else MARK,
         verdict=word,

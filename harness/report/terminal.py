@@ -19,7 +19,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.console import Console
 from harness.lib.text import counted, one_line, shortened, visible
-from harness.report import cause_text, rows, selftests
+from harness.report import cause_text, patches, rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.groups import COLUMNS, CONFORM, Group, groups, not_applicable, unknown
 from harness.report.html import REPORT
@@ -27,7 +27,7 @@ from harness.report.origins import origins_sentence, summary
 from harness.verdict.detector import State, by_name, sentences
 from harness.verdict.interruption import how
 from harness.verdict.record import Record, Result
-from harness.verdict.verdict import SERIES_FAULTS, STAGES, Verdict
+from harness.verdict.verdict import SERIES_FAULTS, STAGES, Kind, Verdict
 
 TABLE_COLUMNS = 90  # with -v; on a narrower terminal a table would fold every cell
 PLAIN_COLUMNS = 100  # of a stream that is no terminal
@@ -57,7 +57,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bo
     if (failed := _failed_stage(record)) is not None:
         for line in _stage(failed, directory, columns):
             say(line, "red" if failed.verdict in SERIES_FAULTS else "")
-        for line in _identity(facts, directory):
+        for line in (*patches.lines(record), *_identity(facts, directory)):
             say(line)
         return
     if every:
@@ -71,7 +71,7 @@ def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bo
     fold = columns if console.is_terminal else None
     for line in _folded(_short(record, every), fold):
         say(line)
-    for line in (*selftests.lines(record), *rows.differing(record)):
+    for line in (*selftests.lines(record), *patches.lines(record), *rows.differing(record)):
         say(line)
     for line in _folded(_closing(record, facts), fold):
         say(line)
@@ -197,11 +197,13 @@ def _detectors(record: Record) -> Iterator[str]:
 
 def _answer(record: Record, found: Sequence[Cause]) -> str:
     """Return the sentence above the causes."""
-    results = sum(len(cause.results) for cause in found)
+    results = sum(one.entry.kind is not Kind.PATCH for cause in found for one in cause.results)
     scenarios = sum(one.ended and one.verdict is not Verdict.NOT_APPLICABLE for one in record.scenarios)
     of = f"{results} of {counted(scenarios, 'applicable scenario')}"
     order = ", the gravest first" if len(found) > 1 else ""
-    return f"Not as promised: {of}, by {counted(len(found), 'cause')}{order}."
+    broken = sum(one.entry.kind is Kind.PATCH for cause in found for one in cause.results)
+    also = f" and {broken} {'patch' if broken == 1 else 'patches'}" if broken else ""
+    return f"Not as promised: {of}{also}, by {counted(len(found), 'cause')}{order}."
 
 
 def _closing(record: Record, facts: Mapping[str, object]) -> Iterator[str]:

@@ -162,7 +162,7 @@ class BaseAlone:
         if self._patched:
             write_atomically(self._folder / BASE, json.dumps(_members(base), indent=1) + "\n")
 
-    def _known(self) -> Base | None:
+    def known(self) -> Base | None:
         """Return the remembered base, None if the run did not get that far."""
         path = self._folder / BASE
         try:
@@ -201,7 +201,7 @@ class BaseAlone:
         """Record the base's result of each test program that violated."""
         known = {entry_of(one).id: one for one in programs}
         asked = {one.entry.id: known[one.entry.id] for one in violated if one.entry.id in known}
-        base = self._known()
+        base = self.known()
         if not asked or base is None:
             return
         cache = BaseVerdicts(self._store, read_facts(self._results.dir))
@@ -218,7 +218,7 @@ class BaseAlone:
 
     def _answers(self, names: Sequence[str], before: Callable[[], None]) -> dict[str, BaseAnswer]:
         """Return the base's result for each of these scenarios, from the cache or asked now."""
-        base = self._known()
+        base = self.known()
         if base is None:
             return dict.fromkeys(names, BaseAnswer(Verdict.NOT_REACHED, "the run did not find its base"))
         inside = [name for name in names if name.startswith(f"{paths.SUITES.name}/")]
@@ -288,7 +288,7 @@ class BaseAlone:
         judged = stage in TRIED and isinstance(error, (BuildError, BootError))
         if not judged or not self._patched or self._request.no_base:
             return error
-        base = self._known()
+        base = self.known()
         if base is None:
             return error
         verb = "boot" if isinstance(error, BootError) else "build"

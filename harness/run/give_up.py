@@ -8,7 +8,7 @@ the operations that all lost scenarios did.  So it is cut off before the harm, a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.actor.reply import DeadlineError
@@ -133,6 +133,14 @@ class _Row:
     given_up: set[_Kind] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class GivenUp:
+    """What a run has given up, for another process: kinds of scenarios, and the boots that failed."""
+
+    rows: Mapping[str, _Row]
+    boots: Mapping[Layout, Sequence[str]]
+
+
 class GiveUp:
     """What a run has given up.  ``tell`` gets a sentence whenever it gives up more."""
 
@@ -184,6 +192,22 @@ class GiveUp:
                     raise NotReachedError(
                         f"Given up, as {LIMIT} machines in a row were lost to one cause: {row.cause.clause}."
                     )
+
+    # -- several processes -------------------------------------------------------------------
+
+    def given_up(self) -> GivenUp:
+        """Return a copy of what was given up so far."""
+        rows = {
+            key: _Row(row.cause, given_up=set(row.given_up))
+            for key, row in self._rows.items()
+            if row.given_up
+        }
+        return GivenUp(rows, {layout: tuple(reasons) for layout, reasons in self._boots.items()})
+
+    def follow(self, given_up: GivenUp) -> None:
+        """Replace what this object knows by what another process has given up."""
+        self._rows = dict(given_up.rows)
+        self._boots = {layout: list(reasons) for layout, reasons in given_up.boots.items()}
 
     # -- machines that do not come up ------------------------------------------------------
 

@@ -223,7 +223,7 @@ class Machines:
 
     def _boot(self, layout: Layout) -> Guest:
         software = self.ready
-        self.count += 1
+        self.count = self._results.claim_machine(self.count)
         name = f"machine-{self.count}"
         self._journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
         if (loaded := self._load(name, layout)) is not None:

@@ -15,19 +15,26 @@ HOLD_CPUS = 3
 HOLD_ARGUMENTS = ("irqaffinity=0",)
 
 
+def is_big(layout: Layout) -> bool:
+    """Return whether a machine of this layout leaves too little memory for another one beside it."""
+    return layout.bigram > 0
+
+
 @dataclass(frozen=True)
 class Needs:
     """The machine that a scenario needs; without a marker ``machine``, any machine of the usual layout.
 
     ``fresh``: no scenario has used the machine before.  ``alone``: moreover, none uses
     the machine afterwards, because the scenario may leave the kernel broken.  ``taints``
-    are the taint bits that the scenario's own tools set.
+    are the taint bits that the scenario's own tools set.  ``quiet``: no other machine of the
+    run works meanwhile, because the scenario depends on the speed of its own.
     """
 
     layout: Layout = USUAL
     fresh: bool = False
     alone: bool = False
     taints: frozenset[int] = frozenset()
+    quiet: bool = False
 
 
 # The keywords of the marker.  Every machine has the devices of two owners (edu, ram, edu2, ram2).
@@ -39,6 +46,7 @@ MACHINE_KEYWORDS = {
     "ats": "the device rng, with an address cache of its own (ATS) in place of a BAR of I/O ports",
     "pair": "the devices pair and pair2, two functions that are reset together",
     "taints": "the taint bits that the scenario sets itself, such as 14 by a fence of sw_sync",
+    "quiet": "no other machine of the run at work beside it (--machines), as it depends on its speed",
     "hold": "a debugger's port and three processors, for scenarios that hold one of them (fixture ``hold``)",
     "kernel": 'words for the kernel\'s command line, "nopat"',
 }

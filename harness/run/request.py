@@ -52,11 +52,13 @@ class Request:
     resume: Path | None = None
     repeat: int = 1
     random_order: str = ""
+    machines: int | None = None
     shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"
     until_violated: bool = False
     no_base: bool = False
+    bisect: bool = False
     no_give_up: bool = False
     no_snapshots: bool = False
     time_limit: str = ""
@@ -81,6 +83,15 @@ class Request:
             raise UsageError("--patches counts the patches of --series, and no series is given.")
         if self.mutant is not None and (self.series is None or self.patches is not None):
             raise UsageError("A mutant changes the whole of a series: --mutant goes with --series alone.")
+        if self.bisect and (self.series is None or self.kernel is not None):
+            raise UsageError("--bisect looks for the patch at fault: it needs a series that is built here.")
+        if self.bisect and self.mutant is not None:
+            raise UsageError("A mutant is a fault in the whole of a series: --bisect has no patch to find.")
+        if self.bisect and (self.no_base or self.until_violated):
+            raise UsageError(
+                "--bisect looks for violations that the base does not have, and the base is not asked with "
+                "--no-base or --until-violated: leave these out."
+            )
         if self.shard is not None and self.random_order == ANY_SEED:
             raise UsageError(
                 "All shards of a selection need one order: give --random-order the same SEED, a number, in "

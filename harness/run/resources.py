@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.kernel import space
 from harness.lib import resources
 from harness.lib.cache import Store
 from harness.lib.resources import MIB, Need, Room
-from harness.run.needs import LARGEST, USUAL
+from harness.run.needs import LARGEST, USUAL, is_big
 from harness.run.request import Request
+from harness.run.schedule import Job
 from harness.series.series import DEFAULT_BASE
 from harness.vm import image, qemu_memory
 from harness.vm.pci_devices import Layout
@@ -38,21 +39,23 @@ LARGEST_FILE, LARGEST_FILE_OF_BUILD = 64, 512  # MiB: a console's log; the packe
 def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout] = ()) -> list[Need]:
     """Return what a run of ``request`` needs of this host, beside what the host has.
 
-    ``release`` is that of the kernel to build; ``layouts`` are those of the machines, one at
-    a time.
+    ``release`` is that of the kernel to build; ``layouts`` are those of the scenarios' machines,
+    of which ``request.machines`` run side by side.
     """
+    layouts = list(layouts)
     largest = max(layouts, key=qemu_memory.needed, default=USUAL)
+    machines = max(1, min(request.machines or 1, len(layouts)))
     builds = request.kernel is None
     jobs = len(os.sched_getaffinity(0)) if builds else 0
     limit = LARGEST_FILE_OF_BUILD if builds else LARGEST_FILE
     free_size = resources.file_size_available()
-    ports = 2 if request.keep_vm or largest.debugger else 1
+    ports = (2 if request.keep_vm or largest.debugger else 1) * machines
     found = [
-        _memory(largest, jobs),
+        _memory(layouts, machines, jobs),
         *resources.disk(_rooms(store, request, release)),
         Need(
             "processes",
-            PROCESSES + PROCESSES_OF_JOB * jobs,
+            PROCESSES * machines + PROCESSES_OF_JOB * jobs,
             resources.processes_available(),
             "processes and threads",
             f"make with -j{jobs}, QEMU, this program" if builds else "QEMU, this program",
@@ -81,24 +84,36 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
     return found
 
 
+def machines_at_once(request: Request, jobs: Sequence[Job]) -> int:
+    """Return how many machines run these scenarios side by side; each has one at least."""
+    shared = sum(not one.needs.quiet for one in jobs)
+    return max(1, min(request.machines or 1, shared))
+
+
 def of_first_run(store: Store) -> list[Need]:
     """Return what a run with everything needs, of the default base and with the largest machine."""
     return needs(store, Request(), DEFAULT_BASE, (USUAL, LARGEST))
 
 
-def _memory(layout: Layout, jobs: int) -> Need:
-    machine, build = qemu_memory.needed(layout), BUILD_MEMORY + jobs * COMPILER_MEMORY if jobs else 0
-    parts = ", ".join(f"{name} {size // MIB}" for name, size in qemu_memory.parts(layout).items() if size)
-    amount = OWN_MEMORY + max(machine, build)
+def _memory(layouts: Sequence[Layout], machines: int, jobs: int) -> Need:
+    """Return the memory for this many machines side by side, and the build before them."""
+    largest = max(layouts, key=qemu_memory.needed, default=USUAL)
+    shared = [one for one in layouts if not is_big(one)] if machines > 1 else []
+    side_by_side = max(map(qemu_memory.needed, shared), default=0) * machines
+    machine, build = qemu_memory.needed(largest), BUILD_MEMORY + jobs * COMPILER_MEMORY if jobs else 0
+    parts = ", ".join(f"{name} {size // MIB}" for name, size in qemu_memory.parts(largest).items() if size)
+    amount = OWN_MEMORY * machines + max(machine, side_by_side, build)
     return Need(
         "memory",
         amount // MIB,
         resources.memory_available() // MIB,
         "MiB",
-        f"this program {OWN_MEMORY // MIB}, and one machine at a time ({parts})"
+        f"this program {OWN_MEMORY * machines // MIB}, and one machine at a time ({parts})"
+        + (f", or {machines} side by side ({side_by_side // MIB})" if machines > 1 else "")
         + (f", or before it make with -j{jobs} ({build // MIB})" if jobs else ""),
-        "End other programs, give the machine or the container more memory, or choose scenarios with a "
-        "smaller machine (-m, -k, --requirement).",
+        "End other programs, give the machine or the container more memory, or choose "
+        + ("fewer machines (--machines), or " if machines > 1 else "")
+        + "scenarios with a smaller machine (-m, -k, --requirement).",
     )
 
 

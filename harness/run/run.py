@@ -7,15 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from harness.actor.start import PrestartedProbe
 from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import Facts, read_facts
 from harness.journal.plan_file import own_entries
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.resume import EarlierRun
-from harness.kernel.build import Kernel
-from harness.kernel.dialect import missing
 from harness.lib import interruption, locks, output, paths
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, PatchproofError
@@ -26,15 +23,15 @@ from harness.lib.shard import FIRST
 from harness.report import html, junit
 from harness.run import resources
 from harness.run.base_alone import BaseAlone
-from harness.run.examine_kernel import Examiner
+from harness.run.bisect import Bisection, patch_entries
 from harness.run.give_up import GiveUp
-from harness.run.machines import Machines, hold
+from harness.run.machines import hold
 from harness.run.needs import USUAL, Needs
 from harness.run.request import RunInput
-from harness.run.scenario import ScenarioRun
+from harness.run.runner import Runner
+from harness.run.schedule import Job
 from harness.run.selftests import Selftests, entry_of
 from harness.run.stages import Stages, stages_of
-from harness.verdict.interruption import is_time_limit
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 
@@ -45,11 +42,9 @@ MUTABLE_FACTS = {
     "image": "the identity of the guest's root file system",
     "program": "the digest of suites, probes and harness",
 }
-# Scenarios from one look at the size of the results to the next.
-SCENARIOS_PER_LOOK = 10
 
 
-class Run:
+class Run(Runner):
     """A run: its results folder, its journal, its machines.
 
     ``scenarios`` are all selected ones, with their needs, in order; a shard runs only its own.
@@ -78,6 +73,7 @@ class Run:
             *stages_of(self.request),
             *(entry for entry, _ in scenarios),
             *(replace(entry_of(one), shard=0 if shard is None else FIRST) for one in programs),
+            *patch_entries(run_input, 0 if shard is None else FIRST),
         )
         self.planned = own_entries(whole, shard)
         if shard is not None and shard.number != FIRST:
@@ -103,22 +99,22 @@ class Run:
         locks.introduce(f"the run of {series.name} in {self.results.dir}")
         self.results.write_run(program=paths.program_digest())
         self._copy_report()  # a run that is killed leaves a report in which nothing was reached
-        self.failures: list[PatchproofError] = []
         self.refusal: PatchproofError | None = None
-        self.violated = False
-        self._begun = 0  # scenarios
-        self._current: ScenarioRun | None = None
         self._progress = Progress(store)
         # With --until-violated the first violation ends the run; it loses no second machine.
         giving_up = not self.request.no_give_up and not self.request.until_violated
-        give_up = GiveUp(self._tell, enabled=giving_up)
-        self.machines = Machines(self.request, self.results, self.journal, give_up)
+        super().__init__(
+            self.request,
+            self.results,
+            self.journal,
+            GiveUp(self._tell, enabled=giving_up),
+            {entry.id: (entry, needs) for entry, needs in scenarios},
+            store if run_input.base is not None else None,
+        )
         parts = (run_input, store, self._progress, self.results, self.journal)
         self._base = BaseAlone(*parts)
+        self._bisection = Bisection(*parts) if self.request.bisect else None
         self._stages = Stages(*parts, self._base)
-        self._store = store if run_input.base is not None else None  # for the verdicts of a base alone
-        self._examiner = Examiner(self.machines, self.results)
-        self._spare = PrestartedProbe()
         self._selftests = Selftests(
             programs,
             machines=self.machines,
@@ -130,7 +126,7 @@ class Run:
             judged=bool(series.patches) or run_input.base is not None,
         )
         self._programs = programs
-        self._scenarios = {entry.id: (entry, needs) for entry, needs in scenarios}
+        self._caught_by = run_input.caught_by
 
     def _require_resources(
         self, store: Store, release: str, scenarios: Sequence[tuple[Entry, Needs]]
@@ -146,19 +142,14 @@ class Run:
         self._progress.say(sentence)
         self.journal.note(sentence)
 
-    def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
-        """Return why a scenario that needs one of these interfaces cannot run; empty if it can.
-
-        ``dialects`` and ``attributes`` are empty for a scenario that runs with any.  Raises
-        HarnessError before the stages have found the interfaces.
-        """
-        software = self.machines.ready
-        return missing(dialects, attributes, software.dialect, software.interfaces.attribute)
+    def machines_at_once(self, jobs: Sequence[Job]) -> int:
+        """Return how many machines run these scenarios side by side."""
+        return resources.machines_at_once(self.request, jobs)
 
     @property
-    def kernel(self) -> Kernel:
-        """The kernel under test.  Raises HarnessError before the stages have built it."""
-        return self.machines.ready.kernel
+    def keeps_order(self) -> bool:
+        """Return whether scenarios run in the planned order: it is random, or catches a mutant early."""
+        return bool(read_facts(self.results.dir).get("random_order") or self._caught_by)
 
     def prepare(self) -> bool:
         """Run the stages; return whether there are scenarios to run.
@@ -170,12 +161,13 @@ class Run:
             if self.earlier is not None:
                 self.earlier.begin()
                 self.machines.count = len(self.earlier.record.machines)
-            if self.left or self._programs:
+            unfinished = self.earlier is not None and not self.earlier.finished
+            if self.left or self._programs or (self._bisection is not None and unfinished):
                 self.journal.run_started()
                 if self.results.note:
                     self._progress.say(self.results.note)  # the report of a failed stage has no notes
                     self.journal.note(self.results.note)
-                layout = self._scenarios[self.left[0]][1].layout if self.left else USUAL
+                layout = self.scenarios[self.left[0]][1].layout if self.left else USUAL
                 self._stages.prepare(self.machines, layout)
         except PatchproofError as error:
             interruption.again()
@@ -187,37 +179,6 @@ class Run:
             if self.earlier is not None and not self.refusal and not self.earlier.finished:
                 self._note_resumption(self.earlier)
         return bool(self.left)
-
-    def scenario(self, entry_id: str) -> ScenarioRun:
-        """Return the run of a planned scenario, not yet begun.
-
-        Raises HarnessError if there is no room for its results, or they are too large.
-        """
-        self.results.require_room()
-        if self._begun % SCENARIOS_PER_LOOK == 0:
-            self.results.require_within_limit()
-        self._begun += 1
-        entry, needs = self._scenarios[entry_id]
-        self._current = ScenarioRun(
-            entry,
-            needs,
-            machines=self.machines,
-            examiner=self._examiner,
-            spare=self._spare,
-            results=self.results,
-            journal=self.journal,
-        )
-        return self._current
-
-    def end(self, scenario: ScenarioRun) -> None:
-        """Record the verdict of a scenario whose phases are over.  Raises HarnessError if that fails."""
-        if scenario.failure is not None:
-            raise scenario.failure
-        self.violated = scenario.end() or self.violated
-        self._current = None
-        if self._store is not None and scenario.answer is not None:
-            cache = BaseVerdicts(self._store, read_facts(self.results.dir))
-            cache.put(scenario.entry.scenario, scenario.answer)
 
     def run_selftests(self) -> None:
         """Run the kernel's own test programs, once no scenario is left to run.
@@ -240,12 +201,23 @@ class Run:
         """
         self._base.compare(self._end_machine, self._programs)
 
+    def bisect(self) -> None:
+        """Check each patch, and search the first patch of each violation, if the request asks for it.
+
+        Raises HarnessError if the journal cannot be written.
+        """
+        base = self._base.known()
+        finished = self.earlier is not None and self.earlier.finished
+        if self._bisection is None or base is None or finished:
+            return
+        self._end_machine()
+        self._bisection.check_patches(base, self.machines, USUAL)
+        self._bisection.search()
+
     def _end_machine(self) -> None:
         """End the machine, which would be idle while the base is built, unless the user keeps it."""
         if not self.request.keep_vm:
-            self._examiner.check_between_scenarios()
-            self._spare.close()
-            self.machines.retire("all scenarios have run")
+            self.retire("all scenarios have run")
 
     def finish(self, interrupted: str = "") -> ExitCode:
         """End the machine, write the reports, and return the exit code.
@@ -261,24 +233,16 @@ class Run:
 
     def _end(self, interrupted: str) -> None:
         """End the machine and the journal, and write the report of the results folder."""
-        try:
-            if not interrupted:
-                self._examiner.check_between_scenarios()
-                self._spare.close()
-                self.machines.retire("the run is over", self._keep)
-        except Interruption as end:
-            interrupted = end.reason
-        finally:
-            if interrupted:
-                if is_time_limit(interrupted) and self._current is not None:
-                    self._current.cut_off()
-                self.journal.interrupted(interrupted)
-            self.machines.close()
+        self.end_machines(interrupted, "the run is over", self._keep)
         if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)
             write_page(self.results.dir, self._progress)
         self.journal.unlock()
+
+    def was_interrupted(self, reason: str) -> None:
+        """Record that the run was ended early."""
+        self.journal.interrupted(reason)
 
     def _copy_report(self) -> None:
         """Write the copy of junit.xml that was asked for (--junit)."""

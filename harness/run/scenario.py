@@ -272,6 +272,7 @@ class ScenarioRun:
             console=console,
             failure=self._worst.failure,
             deviation=self._worst.deviation,
+            refused=self._transcript.refused if self._worst.verdict is not Verdict.CONFORMS else (),
         )
         self.answer = BaseAnswer(
             self._worst.verdict,

@@ -6,7 +6,6 @@ import time
 
 from harness.guest import speed
 from harness.guest.guest import Guest
-from harness.journal.facts import read_facts
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
 from harness.vm.accelerator import Accelerator
@@ -49,9 +48,7 @@ class Speeds:
         self._measured = time.monotonic()
         before = max(self._largest.values(), default=1.0)
         self._largest[running.name] = max(self._largest.get(running.name, 1.0), self.latest)
-        known = read_facts(self._results.dir).get("slowdowns")
-        earlier = known if isinstance(known, dict) else {}  # of an earlier part of the run
-        self._results.write_run(slowdowns={**earlier, **self._largest})
+        self._results.write_run(slowdowns={running.name: self._largest[running.name]})
         if self.latest >= min(2 * before, speed.LIMIT) > before:
             self._journal.note(
                 f"The guest of {running.name} ran {self.latest:g} times slower than usual, so its deadlines "

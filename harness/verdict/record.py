@@ -10,6 +10,7 @@ from harness.verdict.case import Case
 from harness.verdict.comparison import BaseAnswer, Comparison, Origin, compare
 from harness.verdict.detector import Detector
 from harness.verdict.deviation import Deviation
+from harness.verdict.halving import Since, Try
 from harness.verdict.interruption import is_time_limit
 from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
 
@@ -120,6 +121,9 @@ class Result:
     - ``failure`` is how it failed, as text that can be compared with another kernel's.
       ``base`` is the result on the base alone, and None if the base was not to be asked.
     - ``cases`` are the results that a test program of the kernel reported.
+    - ``refused`` are the operations of the series' interface that the kernel refused.
+    - ``tries`` are the prefixes of the series on which the scenario ran (``--bisect``), ``since`` is
+      the first patch with which it violates, None if that is not known.
     """
 
     entry: Entry
@@ -137,6 +141,9 @@ class Result:
     deviation: Deviation | None = None
     base: BaseAnswer | None = None
     cases: tuple[Case, ...] = ()
+    refused: tuple[str, ...] = ()
+    tries: tuple[Try, ...] = ()
+    since: Since | None = None
 
     @property
     def comparison(self) -> Comparison | None:
@@ -227,6 +234,11 @@ class Record:
     def selftests(self) -> tuple[Result, ...]:
         """The results of the kernel's own test programs."""
         return tuple(result for result in self.results if result.entry.kind is Kind.SELFTEST)
+
+    @property
+    def patches(self) -> tuple[Result, ...]:
+        """The results of the patches of the series, one by one; empty without ``--bisect``."""
+        return tuple(result for result in self.results if result.entry.kind is Kind.PATCH)
 
     @property
     def differing(self) -> dict[str, tuple[Result, ...]]:

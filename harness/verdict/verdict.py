@@ -50,6 +50,8 @@ class Kind(StrEnum):
 
     Its verdict is no part of the matrix: it covers no requirement.
     """
+    PATCH = "patch"
+    """The first patches of the series, up to one of them: that prefix builds and boots (``--bisect``)."""
     MACHINE = "machine"
     """A machine whose kernel had a fault between two scenarios or after the last.
 

@@ -173,7 +173,7 @@ def _all_pairs(
     for key in [*second, *(one for one in first if one not in second)]:
         old, new = first.get(key, Answer(())), second.get(key, Answer(()))
         kind = (new if new.results else old).best.entry.kind
-        if kind in STAGES and not (old.results and new.results):
+        if kind in (*STAGES, Kind.PATCH) and not (old.results and new.results):
             continue  # which stages there are depends on the options of a run
         yield _pair(key, (before, old), (after, new), machine=kind is Kind.MACHINE)
 

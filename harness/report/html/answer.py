@@ -80,6 +80,9 @@ def _violated(record: Record, found: Sequence[Cause], new: Sequence[Result]) -> 
             return _FAILED_STAGES.get(first.entry.id, f"The stage {first.entry.id} failed."), first.reason
         if first.entry.kind is Kind.SELFTEST:
             return f"{counted(len(new), 'test program')} of the kernel itself failed.", first.reason
+        if first.entry.kind is Kind.PATCH:
+            verb = "is" if len(new) == 1 else "are"
+            return f"{len(new)} of {len(record.patches)} patches {verb} no step to bisect by.", first.reason
         return "The kernel had a fault between the scenarios.", first.reason
     verb = "violates" if len(scenarios) == 1 else "violate"
     sentence = f"{counted(len(scenarios), 'scenario')} {verb} what the series promises."
@@ -89,6 +92,7 @@ def _violated(record: Record, found: Sequence[Cause], new: Sequence[Result]) -> 
         reason += f" The kernel died in {counted(died, 'scenario')}."
     if looked := _looked_at(record):
         reason += f" {counted(looked, 'scenario')} gave a verdict on the kernel."
+    reason += "".join(f" {one.reason}" for one in new if one.entry.kind is Kind.PATCH)
     return sentence, reason.strip()
 
 

@@ -175,6 +175,6 @@ def _not_reached(record: Record) -> list[Result]:
 
 
 def _stages(record: Record, evidence: Evidence) -> list[tuple[Mark, Result, tuple[File, ...]]]:
-    """Return the stages and the machines that have an entry of their own."""
-    kinds = (Kind.HARNESS, Kind.STAGE, Kind.MACHINE)
+    """Return the stages, and the patches and machines that have an entry of their own."""
+    kinds = (Kind.HARNESS, Kind.STAGE, Kind.PATCH, Kind.MACHINE)
     return [(mark(one), one, evidence.files(one)) for one in record.results if one.entry.kind in kinds]

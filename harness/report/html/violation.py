@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from harness.report import patches
 from harness.report.evidence import LIMIT, Step, excerpt, steps, traces
 from harness.report.html.environment import Room
 from harness.report.html.marks import Mark, mark
 from harness.report.html.page_tables import Picture, picture
 from harness.report.html.tested import source_options
-from harness.report.prefixes import Prefixes, PrefixRow
+from harness.report.prefixes import Prefixes
 from harness.verdict import requirements
 from harness.verdict.record import Result
 from harness.verdict.requirements import Requirement
@@ -83,7 +84,7 @@ class Violation:
     splats: tuple[Splat, ...]
     console: str
     files: tuple[File, ...]
-    since: PrefixRow | None
+    since: str
     again: tuple[str, ...]
     left_out: bool = False
     details: str = ""
@@ -109,7 +110,7 @@ class Evidence:
             lines, drawn = (), None
         deviation, comparison = result.deviation, result.comparison
         known = requirements.load().requirements
-        stage = result.entry.kind in (Kind.STAGE, Kind.HARNESS)
+        stage = result.entry.kind in (Kind.STAGE, Kind.HARNESS, Kind.PATCH)
         return Violation(
             anchor=anchor,
             mark=mark(result),
@@ -127,7 +128,7 @@ class Evidence:
             splats=tuple(self._splats(result)),
             console=self._console(result),
             files=self.files(result),
-            since=self.prefixes.since(result.entry.id) if self.prefixes else None,
+            since=patches.since(result, self.prefixes),
             again=self._again(result),
             left_out=left_out,
             details=result.details if stage and self.room.take(result.details) else "",

@@ -1,0 +1,255 @@
+"""Check the patches of a series one by one: each prefix builds without new warnings, and boots.
+
+Each patch is an entry of the plan (harness.verdict.patch).  A prefix that does not build is a violation
+of its own, since nobody can bisect across it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
+from harness.journal.writer import JournalWriter
+from harness.kernel import kconfig, static_checks
+from harness.kernel.apply import apply_series
+from harness.kernel.base import Base
+from harness.kernel.build import Kernel, build_kernel
+from harness.kernel.builddir import BuildDir
+from harness.kernel.make_output import without_position
+from harness.kernel.module import build_early
+from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
+from harness.kernel.tree import Tree
+from harness.kernel.workbench import workbench
+from harness.lib import interruption
+from harness.lib.cache import Store
+from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.lib.progress import Progress
+from harness.lib.text import counted
+from harness.run.machines import TestedSoftware
+from harness.run.request import Request
+from harness.series.series import Series
+from harness.verdict.patch import ADDS_WARNINGS, DOES_NOT_BOOT, DOES_NOT_COMPILE, count_of
+from harness.verdict.record import Entry, Result
+from harness.verdict.verdict import Verdict
+from harness.vm import machine
+from harness.vm.pci_devices import Layout
+
+FOLDER = "patches"  # in the results folder
+SHOWN = 3  # warnings that a sentence has
+
+
+class PatchCheck:
+    """The check of the patches of ``tested`` on ``base``, in order; ``software`` is None without a kernel.
+
+    ``layout`` is that of the machines.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        tested: Series,
+        base: Base,
+        store: Store,
+        progress: Progress,
+        results: ResultsFolder,
+        journal: JournalWriter,
+        software: TestedSoftware | None,
+        layout: Layout,
+    ) -> None:
+        self._request = request
+        self._tested = tested
+        self._base = base
+        self._store = store
+        self._progress = progress
+        self._results = results
+        self._journal = journal
+        self._software = software
+        self._layout = layout
+        self._booted = False  # the whole series, in its stage
+        self._known: set[str] = set()  # warnings of the patches so far, without their positions
+        self._broken: list[Entry] = []  # patches that do not compile, and no later one does
+
+    def run(self) -> None:
+        """Check the patches that have no verdict.  Raises HarnessError if the journal cannot be written."""
+        record = read(self._results.dir)
+        stages = {one.entry.id: one.verdict for one in record.results}
+        self._booted = stages.get("boot") is Verdict.CONFORMS
+        for result in record.patches:
+            interruption.check()
+            if result.ended and result.verdict is not Verdict.HARNESS_ERROR:
+                self._remember(result)
+                continue
+            self._journal.started(result.entry.id)
+            self._check(result.entry)
+
+    def _remember(self, result: Result) -> None:
+        """Take a verdict of an earlier part of the run into account."""
+        if DOES_NOT_COMPILE not in result.reason:
+            self._mend(count_of(result.entry))
+        elif f"{DOES_NOT_COMPILE};" not in result.reason:
+            self._broken.append(result.entry)
+        if ADDS_WARNINGS in result.reason:
+            self._known.update(map(without_position, result.details.splitlines()))
+
+    def _check(self, entry: Entry) -> None:
+        count = count_of(entry)
+        name = f"Patch {count}/{len(self._tested.patches)}"
+        log = self._log(count, "build")
+        try:
+            tree, kernel = self._build(count, log)
+        except BuildError as error:
+            self._broken.append(entry)
+            self._fail(entry, f"{name} {DOES_NOT_COMPILE}. {_first_error(error)}", error)
+            return
+        except PatchproofError as error:
+            self._fail(entry, f"{name} could not be built: {error.message}", error)
+            return
+        self._mend(count)
+        try:
+            fault = self._warnings(name, tree, count)
+        except PatchproofError as error:
+            blamed = isinstance(error, BuildError)
+            words = "compiles with gcc, and not with every checker" if blamed else "could not be checked"
+            self._fail(entry, f"{name} {words}: {error.message}", error)
+            return
+        if self._software is None:
+            self._journal.not_reached(
+                entry.id, f"{name} builds. It was not booted, as the whole series does not."
+            )
+            return
+        if not self._booted or count < len(self._tested.patches):
+            try:
+                self._boot(kernel, count)
+            except PatchproofError as error:
+                blamed = isinstance(error, BootError)
+                words = DOES_NOT_BOOT if blamed else "could not be booted"
+                self._fail(entry, f"{name} {words}. {error.message}", error)
+                return
+        self._end(entry, fault)
+
+    def _end(self, entry: Entry, fault: tuple[str, str]) -> None:
+        """Record a patch that builds and boots; ``fault`` is the sentence and the lines of its warnings."""
+        sentence, lines = fault
+        verdict = Verdict.VIOLATES if sentence else Verdict.CONFORMS
+        self._journal.ended(entry.id, verdict, reason=sentence, details=lines)
+        if sentence:
+            self._progress.say(sentence)
+
+    def _fail(self, entry: Entry, sentence: str, error: PatchproofError) -> None:
+        series = isinstance(error, (BuildError, BootError))
+        verdict = Verdict.VIOLATES if series else Verdict.HARNESS_ERROR
+        self._progress.say(sentence)
+        self._journal.ended(
+            entry.id, verdict, reason=sentence, details=error.tail, transcript=error.log, failure=sentence
+        )
+
+    def _mend(self, count: int) -> None:
+        """Record for the patches that do not compile that this one does."""
+        for entry in self._broken:
+            self._journal.mended(entry.id, count)
+        self._broken.clear()
+
+    def _build(self, count: int, log: Path) -> tuple[Tree, Kernel]:
+        tree = self._apply(count, log)
+        early = build_early(self._store, self._progress, tree, self._request.fragments, log)
+        kernel = build_kernel(self._store, self._progress, tree, self._request.fragments, log, early)
+        return tree, kernel
+
+    def _apply(self, count: int, log: Path) -> Tree:
+        first = self._tested.first(count) if count else None
+        return apply_series(self._store, self._progress, self._base, first, log)
+
+    def _log(self, count: int, name: str) -> Path:
+        log = self._results.dir / FOLDER / f"{count}-{name}.log"
+        log.parent.mkdir(exist_ok=True)
+        return log
+
+    # -- warnings ------------------------------------------------------------------------
+
+    @cached_property
+    def _folders(self) -> Sequence[str]:
+        """The source folders that the whole series changes, as make takes them."""
+        base = self._apply(0, self._log(0, "check"))
+        with workbench(self._store):
+            builddir = BuildDir(self._store, self._base.version, self._fragments)
+            builddir.check_out(base, self._progress)
+            return static_checks.folders(self._tested, builddir.source)
+
+    @cached_property
+    def _fragments(self) -> str:
+        wanted: Mapping[str, str] = kconfig.requested(self._request.fragments, self._base.version)
+        return kconfig.fragment_text(wanted)
+
+    @cached_property
+    def _tools(self) -> Sequence[Tool]:
+        """The checkers that are installed, and get through the base; the journal has a note of each other."""
+        log = self._log(0, "check")
+        check = WarningCheck(self._store, self._progress, self._fragments, log)
+        base = self._apply(0, log)
+        found = []
+        for tool in TOOLS if self._folders else ():
+            if not tool.program():
+                self._journal.note(f"The patches were not checked with {tool.name}, which is not installed.")
+                continue
+            try:
+                check.new_warnings(tool, base, base, self._folders)
+            except BuildError as error:
+                self._journal.note(
+                    f"The patches were not checked with {tool.name}, as the base alone is not compiled: "
+                    f"{error.message}"
+                )
+                continue
+            found.append(tool)
+        return found
+
+    def _warnings(self, name: str, tree: Tree, count: int) -> tuple[str, str]:
+        """Return a sentence about the warnings that a patch adds, and their lines; both empty without any.
+
+        A warning of an earlier patch is told there.  Raises BuildError if a checker does not get through.
+        """
+        log = self._log(count, "check")
+        check = WarningCheck(self._store, self._progress, self._fragments, log)
+        base = self._apply(0, log)
+        found: list[str] = []
+        for tool in self._tools:
+            found += self._new_of(tool, check, tree, base)
+        if not found:
+            return "", ""
+        shown = "; ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
+        return f"{name} {ADDS_WARNINGS}, {counted(len(found), 'line')}: {shown}", "\n".join(found)
+
+    def _new_of(self, tool: Tool, check: WarningCheck, tree: Tree, base: Tree) -> list[str]:
+        lines = [f"{tool.name}: {line}" for line in check.new_warnings(tool, tree, base, self._folders)]
+        new = [line for line in lines if without_position(line) not in self._known]
+        self._known.update(map(without_position, new))
+        return new
+
+    # -- boot ----------------------------------------------------------------------------
+
+    def _boot(self, kernel: Kernel, count: int) -> None:
+        """Boot a prefix, and end its machine.  Raises BootError, HarnessError."""
+        software = self._software
+        if software is None:
+            raise HarnessError("A patch was to be booted before the stages had made an image.")
+        folder = self._results.dir / FOLDER / f"{count}-machine"
+        shutil.rmtree(folder, ignore_errors=True)
+        with self._progress.stage("boot", "patch") as stage:
+            stage.update(f"patch {count}/{len(self._tested.patches)}")
+            machine.boot(
+                kernel.bzimage,
+                software.image,
+                run_dir=folder,
+                accelerator=software.accelerator,
+                qemu=self._request.qemu,
+                layout=self._layout,
+            ).close()
+
+
+def _first_error(error: BuildError) -> str:
+    """Return the first line of a failed build that names an error, and its message without one."""
+    lines = (line.strip() for line in error.tail.splitlines())
+    return next((line for line in lines if "error:" in line), error.message)

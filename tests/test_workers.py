@@ -1,0 +1,243 @@
+"""The processes of a run that work side by side: their orders, their news, their end, and one journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.journal.facts import read_facts
+from harness.journal.reader import read
+from harness.journal.results_folder import ResultsFolder
+from harness.journal.writer import EVENTS
+from harness.lib import interruption, jsonl
+from harness.lib.errors import HarnessError
+from harness.lib.interruption import Interruption
+from harness.run import machines
+from harness.run.give_up import LIMIT, Cause, GiveUp
+from harness.run.link import ToRun
+from harness.run.needs import USUAL, Needs
+from harness.run.request import Request
+from harness.run.schedule import OWN, Job, Schedule
+from harness.run.worker import Worker
+from harness.run.workers import Death, Workers
+from harness.verdict.record import Entry, Result
+from harness.verdict.verdict import Kind, Verdict
+
+IDS = ("one", "two", "three", "four", "five", "six")
+UNUSED: Any = None
+SOFTWARE = machines.TestedSoftware(UNUSED, UNUSED, Path("actor"), "auto", UNUSED, UNUSED, UNUSED)
+HANG = Cause("unbind", "the kernel did not unbind a device")
+
+
+@pytest.fixture(autouse=True)
+def state() -> Iterator[None]:
+    interruption.dismiss()
+    yield
+    interruption.dismiss()
+
+
+class Run:
+    """A run of IDS without machines; ``work`` is done by a worker for each scenario."""
+
+    def __init__(self, root: Path, work: Callable[[Worker, str], None], count: int = 2) -> None:
+        self.results = ResultsFolder.create(root, "series")
+        self.journal = self.results.journal()
+        entries = {name: Entry(name, Kind.SCENARIO, name) for name in IDS}
+        self.journal.plan(entries.values())
+        self.journal.run_started()
+        self.told: list[str] = []
+        self.deaths: list[Death] = []
+        self.give_up = GiveUp(self.told.append)
+        scenarios = {name: (entry, Needs()) for name, entry in entries.items()}
+
+        def serve(link: ToRun) -> None:
+            worker = Worker(Request(series="s"), self.results, scenarios, link)
+            interrupted = ""
+            try:
+                for name in worker.orders():
+                    worker.journal.started(name)
+                    work(worker, name)
+                    worker.journal.ended(name, Verdict.CONFORMS)
+            except Interruption as end:
+                interrupted = end.reason
+            except HarnessError as error:
+                worker.failures.append(error)
+            worker.finish(interrupted)
+
+        schedule = Schedule([Job(name, Needs(), 100.0) for name in IDS])
+        self.workers = Workers(count, serve, schedule, self.give_up, self.journal)
+
+    def begin(self) -> None:
+        self.workers.begin(SOFTWARE, 0)
+
+    def take_in(self) -> None:
+        self.deaths += [news for news in self.workers.reports() if isinstance(news, Death)]
+
+    def finish(self) -> dict[str, Result]:
+        """Wait until the workers have ended, and return the results by the ids of their entries."""
+        while not self.workers.ended(0.1):
+            self.take_in()
+        self.workers.end()
+        self.take_in()
+        return self.read()
+
+    def read(self) -> dict[str, Result]:
+        record = read(self.results.dir)
+        assert record.damage == ""
+        return {one.entry.id: one for one in record.results}
+
+
+def wait(worker: Worker, name: str) -> None:
+    interruption.until(lambda seconds: time.sleep(seconds), 60.0)
+
+
+def test_workers_share_the_scenarios_and_one_journal(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda worker, name: worker.journal.finding(name, str(os.getpid())))
+    run.begin()
+    results = run.finish()
+    assert {one.verdict for one in results.values()} == {Verdict.CONFORMS}
+    assert str(os.getpid()) not in {one.noted[0] for one in results.values()}
+    times = [json.loads(line)["time"] for line in jsonl.whole_lines(run.results.dir / EVENTS)]
+    assert len(times) == 1 + 3 * len(IDS)
+    assert times == sorted(times)
+
+
+def test_worker_that_dies_leaves_its_scenario_and_no_other(tmp_path: Path) -> None:
+    def work(worker: Worker, name: str) -> None:
+        if name == "two":
+            os.write(2, b"its last words\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run = Run(tmp_path, work)
+    run.begin()
+    results = run.finish()
+    assert results["two"].verdict is Verdict.HARNESS_ERROR
+    assert results["two"].reason == "The process that ran it ended by the signal SIGKILL."
+    assert results["two"].details == "its last words\n"
+    assert [one.scenario for one in run.deaths] == ["two"]
+    assert {one.verdict for name, one in results.items() if name != "two"} == {Verdict.CONFORMS}
+
+
+def test_worker_that_dies_before_the_start_leaves_a_verdict(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda worker, name: None, count=1)
+    death = Death("one", "It died.", "")
+    run.workers._record(death)  # as if it had died with the order in its hands
+    run.workers.end()
+    assert run.read()["one"].verdict is Verdict.HARNESS_ERROR
+
+
+def test_workers_that_all_die_leave_the_rest_to_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda worker, name: os._exit(3))
+    run.begin()
+    while not run.workers.ended(0.1):
+        run.take_in()
+    run.take_in()
+    assert sorted(one.scenario for one in run.deaths) == ["one", "two"]
+    assert run.deaths[0].reason == "The process that ran it ended with the exit code 3."
+    assert run.workers.schedule.next(OWN) == "three"
+    run.workers.end()
+
+
+def test_interruption_ends_all_workers_at_once(tmp_path: Path) -> None:
+    run = Run(tmp_path, wait)
+    run.begin()
+    while len(jsonl.whole_lines(run.results.dir / EVENTS)) < 3:
+        time.sleep(0.01)
+    run.workers.end("SIGTERM")
+    run.journal.interrupted("SIGTERM")
+    results = run.read()
+    assert run.workers.ended(0.0)
+    reasons = {name: one.reason for name, one in results.items() if one.verdict is Verdict.HARNESS_ERROR}
+    assert list(reasons) == ["one", "two"]
+    assert "SIGTERM" in reasons["one"]
+    assert results["three"].verdict is Verdict.NOT_REACHED
+
+
+def test_signals_are_left_to_the_run(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda worker, name: os.kill(os.getpid(), signal.SIGTERM))
+    before = {number: signal.signal(number, interruption._noted) for number in interruption.SIGNALS}
+    try:
+        run.workers.end()  # those that were forked with the handlers of a test
+        run = Run(tmp_path / "2", lambda worker, name: os.kill(os.getpid(), signal.SIGTERM))
+        run.begin()
+        assert {one.verdict for one in run.finish().values()} == {Verdict.CONFORMS}
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_end_lets_scenarios_in_progress_end(tmp_path: Path) -> None:
+    run = Run(tmp_path, lambda worker, name: time.sleep(0.5))
+    run.begin()
+    while len(jsonl.whole_lines(run.results.dir / EVENTS)) < 3:
+        time.sleep(0.01)
+    run.workers.end()
+    verdicts = [one.verdict for one in run.read().values()]
+    assert verdicts.count(Verdict.CONFORMS) == 2
+    assert verdicts.count(Verdict.NOT_REACHED) == len(IDS) - 2
+
+
+def test_workers_of_failed_stages_end_without_a_scenario(tmp_path: Path) -> None:
+    run = Run(tmp_path, wait)
+    run.workers.end()
+    assert {one.verdict for one in run.read().values()} == {Verdict.NOT_REACHED}
+
+
+def test_machines_lost_by_workers_are_given_up_together(tmp_path: Path) -> None:
+    def work(worker: Worker, name: str) -> None:
+        worker.machines.give_up.check(USUAL, frozenset(), "map")
+        worker.machines.give_up.lost(HANG, USUAL, frozenset({"map"}))
+        while name == "four":
+            time.sleep(0.1)  # the run has to take in what the others have told
+
+    run = Run(tmp_path, work, count=3)
+    run.begin()
+    while len(run.told) < 1:
+        run.take_in()
+    assert run.told[0].startswith(f"Given up: {LIMIT} machines in a row were lost to one cause")
+    run.workers.end("SIGTERM")
+    given_up = run.give_up.given_up()
+    follower = GiveUp(run.told.append)
+    follower.follow(given_up)
+    with pytest.raises(Exception, match="Given up, as 3 machines in a row"):
+        follower.check(USUAL, frozenset(), "map")
+
+
+def test_failure_of_a_worker_reaches_the_run(tmp_path: Path) -> None:
+    def work(worker: Worker, name: str) -> None:
+        raise HarnessError("There is no room.")
+
+    run = Run(tmp_path, work, count=1)
+    run.begin()
+    run.finish()
+    assert [one.message for one in run.workers.failures] == ["There is no room."]
+
+
+def test_machines_of_two_processes_have_two_names(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "series")
+    other = ResultsFolder(results.dir)
+    assert [results.claim_machine(0), other.claim_machine(0), results.claim_machine(1)] == [1, 2, 3]
+    assert results.claim_machine(7) == 8
+
+
+def test_facts_by_machine_are_added_to_those_of_others(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "series")
+    results.write_run(slowdowns={"machine-1": 2.0})
+    ResultsFolder(results.dir).write_run(slowdowns={"machine-2": 3.0})
+    assert read_facts(results.dir)["slowdowns"] == {"machine-1": 2.0, "machine-2": 3.0}
+
+
+def test_torn_line_of_a_killed_process_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    jsonl.append(path, "one")
+    with path.open("ab") as stream:
+        stream.write(b'{"time": "2026')
+    jsonl.append(path, "two")
+    assert [json.loads(line)["event"] for line in path.read_bytes().splitlines()] == ["one", "two"]
