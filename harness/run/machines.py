@@ -236,6 +236,7 @@ class Machines:
             qemu=self._request.qemu,
             layout=layout,
             gdb=self._request.keep_vm,
+            arguments=self._request.kernel_argument,
         )
         # A scenario that holds a processor stops and continues the machine.
         booted.disconnect_on_stop = not self._request.keep_vm and not layout.debugger
@@ -264,6 +265,7 @@ class Machines:
                 accelerator=software.accelerator.slower(self._speeds.latest),
                 qemu=self._request.qemu,
                 layout=layout,
+                arguments=self._request.kernel_argument,
             )
             loaded.disconnect_on_stop = not layout.debugger
             try:

@@ -38,6 +38,7 @@ class Request:
     refresh: bool = False
     patches: int | None = None
     mutant: str | None = None
+    kernel_argument: tuple[str, ...] = ()
     base: str | None = None
     tree: Path | None = None
     kernel: Path | None = None
@@ -96,6 +97,11 @@ class Request:
             raise UsageError(
                 "All shards of a selection need one order: give --random-order the same SEED, a number, in "
                 "each."
+            )
+        if self.kernel_argument and not self.no_base:
+            raise UsageError(
+                "--kernel-argument changes the kernel under test, and its base alone is asked without it: "
+                "give --no-base as well."
             )
         if self.base is not None and self.tree is not None:
             raise UsageError(
@@ -181,7 +187,10 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         )
     caught_by: tuple[str, ...] = ()
     if request.mutant is not None:
-        fault = mutant.find(paths.PATCHES, requirements.load(), source.argument, request.mutant)
+        if request.mutant.endswith(mutant.SUFFIX):
+            fault = mutant.of_file(Path(request.mutant), own.name)
+        else:
+            fault = mutant.find(paths.PATCHES, requirements.load(), source.argument, request.mutant)
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)

@@ -20,13 +20,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.lib.errors import UsageError
-from harness.lib.text import printable
+from harness.lib.text import printable, slug
 from harness.series import mbox, series
 from harness.series.manifest import MANIFEST
 from harness.series.series import Patch, Series
 from harness.verdict.requirements import Matrix
 
 FOLDER = "mutants"  # below patches/
+SUFFIX = ".patch"
 _DEBUG_KERNEL = "debug kernel"
 SHOWN_BY = ("second witness", "concurrent fault", _DEBUG_KERNEL)
 
@@ -109,10 +110,31 @@ def find(patches: Path, rules: Matrix, whole: str, name: str) -> Mutant:
     )
 
 
-def _read(path: Path, rules: Matrix) -> Mutant:
-    content = path.read_bytes()
+def of_file(path: Path, whole: str) -> Mutant:
+    """Return the fault in any file with a patch, for the series named ``whole``.
+
+    Nobody has said which requirements must catch it.  Raises UsageError.
+    """
+    content = _content(path)
+    subject = mbox.subject(content)
+    if not subject:
+        raise UsageError(f"The mutant {path} has no subject, which says what is broken.")
+    patch = Patch(path.name, content, subject)
+    return Mutant(whole, slug(path.stem), patch, " ".join(mbox.message(content).split()), ())
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The mutant {path} cannot be read: {error.strerror}.") from error
     if len(content) > series.MAX_BYTES:
         raise UsageError(f"The mutant {path} is larger than {series.MAX_BYTES >> 20} MiB.")
+    return content
+
+
+def _read(path: Path, rules: Matrix) -> Mutant:
+    content = _content(path)
     if not _NAME.fullmatch(path.stem):
         raise UsageError(f"The mutant {path} must be named by lower-case letters, digits and dashes.")
     patch = Patch(path.name, content, mbox.subject(content))

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -70,11 +70,13 @@ def boot(
     qemu: str = "qemu-system-x86_64",
     layout: Layout | None = None,
     gdb: bool = False,
+    arguments: Sequence[str] = (),
 ) -> Machine:
     """Start QEMU and wait until a login over SSH succeeds.
 
     All files of the machine are in ``run_dir``: ``console.log``, ``qemu.log``,
     ``id_ed25519``.  ``gdb``, or the layout's ``debugger``, opens a port for a debugger.
+    ``arguments`` are added to the kernel's command line.
 
     Call it from a thread that outlives the machine: the host's kernel kills QEMU when
     the thread that started it ends (prctl PR_SET_PDEATHSIG).
@@ -91,7 +93,9 @@ def boot(
     info = qemu_program.probe(qemu)
     info.require()
     for _ in range(ATTEMPTS):
-        machine = Machine(bzimage, image, run_dir, accelerator, info, layout or Layout(), gdb)
+        machine = Machine(
+            bzimage, image, run_dir, accelerator, info, layout or Layout(), gdb, arguments=arguments
+        )
         try:
             machine.wait_until_up()
         except QemuCrashedError as error:
@@ -117,6 +121,7 @@ def load(
     accelerator: Accelerator,
     qemu: str = "qemu-system-x86_64",
     layout: Layout | None = None,
+    arguments: Sequence[str] = (),
 ) -> Machine:
     """Start QEMU with the state of a ``snapshot``, and wait until a login over SSH succeeds.
 
@@ -124,7 +129,9 @@ def load(
     are empty.  Raises PatchproofError if the machine does not run; that says nothing about its kernel.
     """
     info = qemu_program.probe(qemu)
-    machine = Machine(bzimage, image, run_dir, accelerator, info, layout or Layout(), False, snapshot)
+    machine = Machine(
+        bzimage, image, run_dir, accelerator, info, layout or Layout(), False, snapshot, arguments
+    )
     try:
         machine.wait_until_up()
     except BaseException:
@@ -202,6 +209,7 @@ class Machine:
         layout: Layout,
         gdb: bool,
         snapshot: Snapshot | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.run_dir = run_dir.absolute()
         self.name = self.run_dir.name
@@ -227,7 +235,9 @@ class Machine:
         initrd = self.run_dir / private.INITRD
         private.write(initrd, self._initramfs(image.init))
         self._qemu = Process(
-            BootImage(bzimage.absolute(), initrd, image.rootfs, accelerator, info.can_filter),
+            BootImage(
+                bzimage.absolute(), initrd, image.rootfs, accelerator, info.can_filter, tuple(arguments)
+            ),
             info.path,
             layout.within(info.devices),
             self.run_dir,

@@ -73,6 +73,7 @@ class BootImage:
     rootfs: Path
     accelerator: Accelerator
     contained: bool = True
+    arguments: tuple[str, ...] = ()
 
     def command(self, qemu: str, layout: Layout, wiring: Wiring) -> list[str]:
         """Return the whole QEMU command line, with the parts in the order that QEMU requires."""
@@ -85,7 +86,12 @@ class BootImage:
             Boot(
                 self.bzimage,
                 self.initrd,
-                (*KERNEL_ARGUMENTS, *self.accelerator.kernel_arguments(), *layout.arguments),
+                (
+                    *KERNEL_ARGUMENTS,
+                    *self.accelerator.kernel_arguments(),
+                    *layout.arguments,
+                    *self.arguments,
+                ),
             ),
             SerialConsole(wiring.console),
             MonitorPort(wiring.monitor),
