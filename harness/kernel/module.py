@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from harness.kernel import kconfig, lost_options
 from harness.kernel.build import Kernel, disk_errors
-from harness.kernel.builddir import BuildDir
+from harness.kernel.held import build_dir_of
 from harness.kernel.tree import Tree
 from harness.kernel.workbench import FOLDER, workbench
 from harness.lib.cache import Store
@@ -61,14 +60,7 @@ def build_module(
     """
 
     def make(folder: Path) -> None:
-        request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
-        build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
-        if not build_dir.holds(tree, kernel.identity):
-            build_dir.check_out(tree, progress)
-            with progress.stage("build", "again") as stage:
-                lost_options.configure(store, progress, build_dir, tree, stage, log)
-                build_dir.make(stage, log)
-            build_dir.keep(tree, kernel.identity)
+        build_dir = build_dir_of(store, progress, tree, kernel, fragments, log)
         with progress.stage("module") as stage:
             work = build_dir.root / "module"
             remove_folder(work)
