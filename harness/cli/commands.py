@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from harness.cli import doctor as host
-from harness.cli import packages
+from harness.cli import generate, packages
 from harness.cli import prefixes as every_prefix
 from harness.journal import base_verdicts
 from harness.journal.reader import read
@@ -102,7 +102,8 @@ def request_of(args: argparse.Namespace) -> Request:
     """Return the request in the arguments of a command.  Raises UsageError."""
     values = {field.name: getattr(args, field.name, None) for field in fields(Request)}
     options = {name: value for name, value in values.items() if value is not None}
-    options["kconfig"] = tuple(options.get("kconfig", ()))
+    for name in ("kconfig", "kernel_argument"):
+        options[name] = tuple(options.get(name, ()))
     options["requirement"] = tuple(
         word for words in options.get("requirement", ()) for word in words.replace(",", " ").split()
     )
@@ -210,7 +211,11 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
 
 
 def mutants(args: argparse.Namespace) -> ExitCode:
-    """Try the mutants of the reference series."""
+    """Try the mutants of the reference series, or generated ones of any series."""
+    if args.generate:
+        return generate.mutants(args)
+    generate.refuse_options(args)
+    folder: Path = args.results or Path("results/mutants")
     matches = None if args.expression is None else KeywordExpression.parse(args.expression)
     wanted = selection.load(requirements.load(), args.series, matches, args.shard)
     if args.list:
@@ -221,18 +226,18 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     store = Store()
     packages.ensure(store, Progress(store))
     qemu_program.probe(args.qemu).require()
-    with locked(args.results):
+    with locked(folder):
         # A mutant's fault is its own.
         request = Request(
             accel=args.accel, qemu=args.qemu, sandbox=args.sandbox, no_base=True, selftests="none"
         )
-        trials = Trials(store, args.results, scenarios, request, _say, quick=args.quick)
+        trials = Trials(store, folder, scenarios, request, _say, quick=args.quick)
         try:
             trials.run(wanted)
         finally:
             result = Score.of(wanted, trials.ledger.confirmed)
             by_id = {one.id: one for one in wanted}
-            score.show(result, by_id, trials.suites, args.results, sys.stdout)
+            score.show(result, by_id, trials.suites, folder, sys.stdout)
     return result.exit_code
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cli import commands, reproduce, stored
+from harness.cli import commands, generate, reproduce, stored
 from harness.cli.program import Program
 from harness.journal import resume
 from harness.kernel import pins
@@ -136,7 +136,11 @@ def parser() -> argparse.ArgumentParser:
         "add faults to the reference series, one at a time, and check that the scenarios catch them",
         "mutants --series reference-feature -k 'zap or fault' --shard 1/4",
     )
-    faults.add_argument("--series", metavar="NAME", help="only the mutants of this series (default: all)")
+    faults.add_argument(
+        "--series",
+        metavar="NAME",
+        help="only the mutants of this series (default: all); with --generate any series, as for run",
+    )
     faults.add_argument(
         "-k",
         dest="expression",
@@ -154,10 +158,10 @@ def parser() -> argparse.ArgumentParser:
         "--results",
         metavar="DIR",
         type=Path,
-        default=Path("results/mutants"),
         help="the folder of the results; mutants that have a result there are not tried again (default: "
-        "%(default)s)",
+        "results/mutants; with --generate results/generated-SERIES)",
     )
+    generate.add_options(faults)
     _add_sandbox(faults)
     _add_qemu(faults)
     _add_time_limit(faults)
@@ -269,8 +273,8 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mutant",
         metavar="NAME",
-        help="add this fault, one of patches/mutants/SERIES/, to the series; the scenarios that must catch "
-        "it run first",
+        help="add this fault, one of patches/mutants/SERIES/ or a file FILE.patch, to the series; the "
+        "scenarios that must catch it run first",
     )
     parser.add_argument(
         "--tree",
@@ -367,6 +371,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         choices=("all", "one"),
         help="run each scenario with all devices, probes and entry points, or with the first of each; "
         "every row of a table runs in either case (default: all; `prefixes`: one)",
+    )
+    parser.add_argument(
+        "--kernel-argument",
+        metavar="WORD",
+        action="append",
+        default=[],
+        help="one more word for the kernel's command line; goes with --no-base (repeatable)",
     )
     parser.add_argument(
         "--until-violated",

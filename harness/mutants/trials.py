@@ -10,20 +10,16 @@ interrupted run can be continued.
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
-from harness.journal.facts import read_facts
-from harness.journal.reader import read
-from harness.journal.results_folder import newest_run
 from harness.kernel import apply, build, module
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.fetch import fetch_base
-from harness.lib import command, files, locks, paths
+from harness.lib import files, locks, paths
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError
 from harness.lib.host import host_errors
@@ -31,6 +27,7 @@ from harness.lib.progress import Progress
 from harness.mutants.fate import Fate, judge
 from harness.mutants.jobs import DEBUG, Builder, Job, job_of, jobs_of
 from harness.mutants.ledger import CleanRun, Ledger, MutantTrial
+from harness.mutants.one_run import run_suites
 from harness.mutants.report import line
 from harness.run.request import Request
 from harness.series.mutant import Mutant
@@ -39,8 +36,7 @@ from harness.verdict.record import Record
 from harness.verdict.requirements import Scenario
 from harness.verdict.verdict import Kind, Verdict
 
-OUTPUT, STAGES = "output.txt", "stages.txt"
-TAIL_LINES = 10
+STAGES = "stages.txt"
 
 Say = Callable[[str], None]
 
@@ -159,20 +155,9 @@ class Trials:
 
         Raises HarnessError if no run began, or the patches changed meanwhile.
         """
-        folder = self._place(job)
-        folder.mkdir(parents=True, exist_ok=True)
         kconfig = (DEBUG,) if job.debug else ()
-        asked = replace(request, series=job.whole.name, results=folder, kconfig=kconfig).arguments()
-        argv = [sys.executable, "-m", "harness", "run", *asked, *scenarios]
-        with (folder / OUTPUT).open("ab") as output:
-            command.run_harness(argv, output)
-        if (newest := newest_run(folder)) is not None:
-            tested = read_facts(newest).get("digest", job.series.digest)
-            if tested != job.series.digest:
-                raise HarnessError(f"The patches of {job.series.name} were changed while it was tried.")
-            return read(newest)
-        last_lines = (folder / OUTPUT).read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        raise HarnessError("The run did not begin.", log=folder / OUTPUT, tail="\n".join(last_lines))
+        asked = replace(request, series=job.whole.name, results=self._place(job), kconfig=kconfig)
+        return run_suites(asked, job.series, scenarios)
 
     def _check_killers(self, job: Job, built: Kernel | PatchproofError) -> None:
         """Run the scenarios that killed mutants of this kind on the control, where they must pass."""
