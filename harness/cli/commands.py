@@ -229,7 +229,12 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     with locked(folder):
         # A mutant's fault is its own.
         request = Request(
-            accel=args.accel, qemu=args.qemu, sandbox=args.sandbox, no_base=True, selftests="none"
+            accel=args.accel,
+            qemu=args.qemu,
+            sandbox=args.sandbox,
+            fast=args.fast,
+            no_base=True,
+            selftests="none",
         )
         trials = Trials(store, folder, scenarios, request, _say, quick=args.quick)
         try:

@@ -149,10 +149,16 @@ def parser() -> argparse.ArgumentParser:
     )
     faults.add_argument("--shard", metavar="I/N", help="only the I-th of N parts of the mutants, e.g. 2/4")
     faults.add_argument("--list", action="store_true", help="list the mutants, and run nothing")
-    faults.add_argument(
+    few = faults.add_mutually_exclusive_group()
+    few.add_argument(
         "--quick",
         action="store_true",
         help="run only the scenarios that must catch a mutant, which saves minutes for one that survives",
+    )
+    few.add_argument(
+        "--fast",
+        action="store_true",
+        help="run only the scenarios of `run --fast`, to learn how many mutants these kill",
     )
     faults.add_argument(
         "--results",
@@ -378,6 +384,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="one more word for the kernel's command line; goes with --no-base (repeatable)",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="only few, quick scenarios that together check each requirement; the report says that it is a "
+        "selection",
     )
     parser.add_argument(
         "--until-violated",

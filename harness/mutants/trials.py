@@ -71,7 +71,8 @@ class Trials:
         self.store = cache
         self.folder = folder
         self.ledger = Ledger(folder)
-        self.suites = paths.program_digest()
+        # A mutant that survives the scenarios of --fast may be killed by the others.
+        self.suites = files.digest(paths.program_digest(), "fast") if request.fast else paths.program_digest()
         self._scenarios = tuple(scenarios)
         self._request = request
         self._say = say

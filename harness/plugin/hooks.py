@@ -20,7 +20,7 @@ from harness.lib import interruption
 from harness.lib.errors import ExitCode, PatchproofError, UsageError
 from harness.lib.host import host_errors
 from harness.lib.text import counted, visible
-from harness.plugin import durations, markers, pytest_report, side_by_side
+from harness.plugin import durations, fast, markers, pytest_report, side_by_side
 from harness.plugin.assertion import explain
 from harness.plugin.items import (
     RUN,
@@ -44,6 +44,7 @@ from harness.verdict.verdict import STAGES, Kind
 
 PASSED = pytest.StashKey[int]()  # of the config: how many scenarios have conformed
 SELECTED = pytest.StashKey[bool]()  # of the config: set once the scenarios are selected
+FAST = pytest.StashKey[str]()  # of the config: the note of a run with --fast
 SCENARIOS_PER_DOT = 10
 
 pytest_plugins = ("harness.plugin.base_hooks", "harness.plugin.fixtures")
@@ -81,8 +82,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if run_input is not None and run_input.request.variants == "one":
             items[:], others = one_of_each(items)
             config.hook.pytest_deselected(items=others)
+        if run_input is not None and run_input.request.fast:
+            items[:] = _fast(config, items)
         items[:] = first(in_order(items), run_input.caught_by if run_input is not None else ())
         config.stash[SELECTED] = True
+
+
+def _fast(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the selection of --fast, and keep the note that says so."""
+    chosen = fast.covering(items, durations.load())
+    others = set(items).difference(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item in others])
+    config.stash[FAST] = fast.sentence(len(chosen), len(items))
+    return chosen
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,6 +133,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         planned = [(entry_of(item, run_input.series), needs_of(item)) for item in selected]
         with host_errors(request.results):
             run = config.stash[RUN] = config.stash[RUNNER] = Run(run_input, planned, selection)
+            run.note = config.stash.get(FAST, "")
     session.items[:] = [*(scenarios[name] for name in run.left), *others]
     left = set(run.left)
     if reached := [item for name, item in scenarios.items() if name not in left]:

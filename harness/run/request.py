@@ -57,6 +57,7 @@ class Request:
     shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"
+    fast: bool = False
     until_violated: bool = False
     no_base: bool = False
     bisect: bool = False

@@ -55,7 +55,8 @@ class Run(Runner):
     ``left`` are the ids of the scenarios that this process runs: all, or those that an
     ``earlier`` run, which is resumed, never reached.  ``failures`` are the errors that
     ended the run early.  ``refusal`` is the error that kept it from beginning.
-    ``violated`` is true after a scenario showed an unexpected fault of the kernel.
+    ``violated`` is true after a scenario showed an unexpected fault of the kernel.  ``note`` is a sentence
+    for the report about the selection of scenarios, empty if there is none.
 
     Raises HarnessError if the host lacks a resource, or the results folder cannot be made or resumed.
     """
@@ -100,6 +101,7 @@ class Run(Runner):
         self.results.write_run(program=paths.program_digest())
         self._copy_report()  # a run that is killed leaves a report in which nothing was reached
         self.refusal: PatchproofError | None = None
+        self.note = ""
         self._progress = Progress(store)
         # With --until-violated the first violation ends the run; it loses no second machine.
         giving_up = not self.request.no_give_up and not self.request.until_violated
@@ -167,6 +169,8 @@ class Run(Runner):
                 if self.results.note:
                     self._progress.say(self.results.note)  # the report of a failed stage has no notes
                     self.journal.note(self.results.note)
+                if self.note:
+                    self.journal.note(self.note)
                 layout = self.scenarios[self.left[0]][1].layout if self.left else USUAL
                 self._stages.prepare(self.machines, layout)
         except PatchproofError as error:
