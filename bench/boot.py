@@ -1,9 +1,9 @@
 """Compare the time from QEMU's start to a command done in the guest, for patchproof and virtme-ng.
 
-Both boot the same kernel.  patchproof is measured until the first command's exit
-status over SSH, and until QEMU's end.  virtme-ng is measured until `vng --exec true`
-returns, which includes its guest's power-off.  The runs alternate, so other load on
-the host affects both.
+Both boot the same kernel.  patchproof is measured until the first command's exit status over SSH, and
+until QEMU's end; once booted, and once loaded from a snapshot of that machine.  virtme-ng is measured
+until `vng --exec true` returns, which includes its guest's power-off.  The runs alternate, so other
+load on the host affects all.
 
     python bench/boot.py [--runs N] [--kernel BZIMAGE] [--accel auto|kvm|tcg]
 """
@@ -11,6 +11,7 @@ the host affects both.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -37,6 +38,10 @@ FRAGMENTS = (
 )
 OURS = "patchproof, to the first command done"
 OURS_ENDED = "patchproof, to QEMU's end"
+LOADED = "patchproof from a snapshot, to the first command done"
+LOADED_ENDED = "patchproof from a snapshot, to QEMU's end"
+SAVED = "(patchproof, to make the snapshot)"
+TARGET = 0.15  # of virtme-ng's time, for LOADED
 VIRTME = "virtme-ng, to QEMU's end"
 PATIENCE = 120.0
 
@@ -50,13 +55,29 @@ def build_kernel(store: Store, progress: Progress) -> Path:
     ).bzimage
 
 
-def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> tuple[float, float]:
-    """Return the seconds from QEMU's start to the first command done, and to QEMU's end."""
+def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> dict[str, float]:
+    """Return the seconds of each measurement of patchproof: of a boot, and of a load of its snapshot."""
     with tempfile.TemporaryDirectory() as folder:
-        with machine.boot(bzimage, guest, run_dir=Path(folder), accelerator=accelerator) as booted:
-            booted.ssh.run(["true"], PATIENCE)
-            done = time.monotonic()
-        return done - booted.started, time.monotonic() - booted.started
+        booted = machine.boot(bzimage, guest, run_dir=Path(folder) / "booted", accelerator=accelerator)
+        with booted:
+            done = _first_command(booted)
+            started = time.monotonic()
+            saved = booted.save()
+            save = time.monotonic() - started
+        found = {OURS: done, OURS_ENDED: time.monotonic() - booted.started - save, SAVED: save}
+        with contextlib.closing(saved):
+            run_dir = Path(folder) / "loaded"
+            loaded = machine.load(saved, bzimage, guest, run_dir=run_dir, accelerator=accelerator)
+            with loaded:
+                found[LOADED] = _first_command(loaded)
+            found[LOADED_ENDED] = time.monotonic() - loaded.started
+    return found
+
+
+def _first_command(started: machine.Machine) -> float:
+    """Run a command and return the seconds since QEMU's start."""
+    started.ssh.run(["true"], PATIENCE)
+    return time.monotonic() - started.started
 
 
 def virtme(bzimage: Path, accelerator: Accelerator) -> float:
@@ -99,13 +120,13 @@ def measure(
     runs: int, bzimage: Path, guest: image.Image, accelerator: Accelerator, progress: Progress
 ) -> dict[str, list[float]]:
     """Return the seconds of every run, by what was measured."""
-    seconds: dict[str, list[float]] = {OURS: [], OURS_ENDED: [], VIRTME: []}
+    names = (OURS, OURS_ENDED, SAVED, LOADED, LOADED_ENDED, VIRTME)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     with progress.stage("bench boot") as stage:
         for number in range(runs):
             stage.update(f"run {number + 1} of {runs}")
-            done, ended = ours(bzimage, guest, accelerator)
-            seconds[OURS].append(done)
-            seconds[OURS_ENDED].append(ended)
+            for name, value in ours(bzimage, guest, accelerator).items():
+                seconds[name].append(value)
             seconds[VIRTME].append(virtme(bzimage, accelerator))
     return seconds
 
@@ -145,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     console = Console()
     console.print(table(seconds))
+    ratio = statistics.median(seconds[LOADED]) / statistics.median(seconds[VIRTME])
+    console.print(f"A loaded machine takes {ratio:.2f} of virtme-ng's time (target: at most {TARGET}).")
     console.print(f"accelerator: {accelerator.name} ({accelerator.reason})", highlight=False)
     return 0
 

@@ -13,6 +13,8 @@ from harness.cli.packages import Package
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.progress import Progress
+from harness.vm import qemu_program
+from harness.vm.qemu_program import QemuInfo
 
 # dpkg-query's answer on Debian 12 with one package removed and one purged, which it does not list.
 LISTING = """\
@@ -90,6 +92,27 @@ def test_ensure_with_nothing_missing_is_silent(tmp_path: Path, monkeypatch: pyte
     said = io.StringIO()
     packages.ensure(Store(tmp_path / "cache"), Progress(None, said))
     assert said.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("version", "fault"),
+    [("7.2.22", "lose an interrupt"), ("8.2.0", ""), ("10.0.2", "iotlb_to_section"), ("10.1.0", "")],
+)
+def test_known_fault_of_qemu_depends_on_its_version(version: str, fault: str) -> None:
+    found = QemuInfo("/usr/bin/qemu", version, frozenset()).known_fault
+    assert fault in found
+    assert bool(found) is bool(fault)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("qemu-system-x86_64", "the first on PATH"), ("", "named by --qemu")]
+)
+def test_doctor_says_why_a_qemu_is_used(tmp_path: Path, name: str, why: str) -> None:
+    program = name or shutil.which("qemu-system-x86_64")
+    assert program
+    (row,) = [one for one in doctor.examine(Store(tmp_path), program) if one.subject == "QEMU"]
+    assert f"{why}), has edu" in row.found
+    assert ("docs/findings.md" in row.advice) is bool(qemu_program.probe(program).known_fault)
 
 
 def test_doctor_finds_what_is_missing(lacking_store: Store) -> None:

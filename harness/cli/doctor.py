@@ -18,7 +18,13 @@ from harness.lib.console import Console
 from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.resources import Need
 from harness.run import resources
+from harness.run.request import Request
 from harness.vm import accelerator, qemu_program
+
+_NO_BETTER = (
+    "A scenario that this hits is a harness-error. No version is known to be better: docs/findings.md has "
+    "what was measured."
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,9 @@ def _qemu(program: str) -> Finding:
         info.require()
     except HarnessError as error:
         return Finding("QEMU", "not usable", False, error.message)
-    return Finding("QEMU", f"{info.version} at {info.path}, has {', '.join(qemu_program.DEVICES)}", True)
+    why = "the first on PATH" if program == Request().qemu else "named by --qemu"
+    found = f"{info.version} at {info.path} ({why}), has {', '.join(qemu_program.DEVICES)}"
+    return Finding("QEMU", found, True, info.known_fault and f"{info.known_fault} {_NO_BETTER}")
 
 
 def _kvm(store: Store, program: str) -> Finding:

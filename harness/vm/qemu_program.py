@@ -30,6 +30,16 @@ DEVICES = (
     "virtio-net-pci",
 )
 
+# Faults of QEMU under emulation: the first and the last release, and what such a QEMU does.
+_FAULTS = (
+    (
+        (1, 0),
+        (8, 1),
+        "may lose an interrupt or crash while a processor moves a BAR, as the reset of a device does",
+    ),
+    ((10, 0), (10, 0), "ends by an assertion (iotlb_to_section) while two processors reset devices"),
+)
+
 
 @dataclass(frozen=True)
 class QemuInfo:
@@ -42,6 +52,17 @@ class QemuInfo:
     version: str
     devices: frozenset[str]
     can_filter: bool = True
+
+    @property
+    def known_fault(self) -> str:
+        """A fault of this version under emulation, as a sentence; empty if none is known.
+
+        See docs/findings.md.
+        """
+        found = re.match(r"(\d+)\.(\d+)", self.version)
+        release = (int(found[1]), int(found[2])) if found else (0, 0)
+        texts = [text for first, last, text in _FAULTS if first <= release <= last]
+        return f"Under emulation, QEMU {self.version} {texts[0]}." if texts else ""
 
     def missing(self) -> list[str]:
         """Return the devices of DEVICES that this QEMU lacks."""
