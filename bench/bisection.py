@@ -1,6 +1,6 @@
 """Measure how long `--bisect` takes for one violation, and check what it finds.
 
-    python bench/bisect.py [--patches N] [--results DIR]
+    python bench/bisection.py [--patches N] [--results DIR]
 
 The series is that of tests/faulty_series.py: it is made from the reference series, its third patch does
 not compile, and its fifth one brings a fault.  The first run builds what the cache lacks.  The second
