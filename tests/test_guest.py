@@ -46,7 +46,7 @@ class RecordedGuest(Guest):
     def read(self, path: str) -> str:
         return self.files[path]
 
-    def script(self, text: str, *arguments: str) -> Completed:
+    def script(self, text: str, *arguments: str, seconds: float | None = None) -> Completed:
         return Completed(0, self.listed.encode(), b"")
 
 

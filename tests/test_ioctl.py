@@ -206,7 +206,7 @@ class RecordedGuest(Guest):
     def write(self, path: str, text: str) -> None:
         self.written.append(text)
 
-    def script(self, text: str, *arguments: str) -> Completed:
+    def script(self, text: str, *arguments: str, seconds: float | None = None) -> Completed:
         return Completed(0, b"", b"")
 
     def run(self, argv: object, stdin: bytes = b"") -> Completed:

@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         passes_on=True,
     )
     groups = (_add_source, _add_kernel, _add_sandbox, _add_machine, _add_run, _add_shard, _add_resume)
-    for group in (*groups, _add_junit):
+    for group in (*groups, _add_coverage, _add_junit):
         group(run)
     _add_bisect(run)
     dry(run)
@@ -469,6 +469,22 @@ def _add_junit(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write a copy of junit.xml to FILE, also if the run fails, is interrupted or killed; an older "
         "FILE is removed first",
+    )
+
+
+def _add_coverage(parser: argparse.ArgumentParser) -> None:
+    """Add the options that count executed lines."""
+    parser.add_argument(
+        "--coverage",
+        action="store_true",
+        help="count by gcov which of the lines that the series adds or changes are executed, and by which "
+        "scenarios (docs/coverage.md)",
+    )
+    parser.add_argument(
+        "--require-coverage",
+        metavar="PERCENT",
+        type=float,
+        help="with --coverage: exit code 2 if a lower share of these lines was executed",
     )
 
 

@@ -86,12 +86,13 @@ class Guest:
         """Run a command to its end.  Raises SshTimeoutError after ``deadline`` seconds, SshLostError."""
         return self.machine.ssh.run(argv, self.deadline, stdin)
 
-    def script(self, text: str, *arguments: str) -> Completed:
+    def script(self, text: str, *arguments: str, seconds: float | None = None) -> Completed:
         """Run a small POSIX shell script to its end, at a tenth of the cost of run().
 
-        Its input is empty.  Raises SshTimeoutError, SshLostError.
+        Its input is empty.  Raises SshTimeoutError after ``seconds``, by default ``deadline``, and
+        SshLostError.
         """
-        return self._shell.run(text, arguments, self.deadline)
+        return self._shell.run(text, arguments, self.deadline if seconds is None else seconds)
 
     def read(self, path: str) -> str:
         """Return the content of a text file in the guest.  Raises HarnessError if it cannot be read."""

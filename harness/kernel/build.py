@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from harness.kernel import kconfig, lost_options
+from harness.kernel import kconfig, lost_options, profile
 from harness.kernel.builddir import BZIMAGE, BuildDir, toolchain
 from harness.kernel.kconfig_why import is_on
 from harness.kernel.tree import Tree, without_series
@@ -99,7 +99,8 @@ def build_kernel(
     """
     request = kconfig.fragment_text(kconfig.requested(fragments, tree.base.version))
     compiler = toolchain()
-    key = digest(RECIPE, ARCH, tree.tree_id, request, compiler)
+    counted = profile.sources(tree) if profile.is_wanted(request) else []
+    key = digest(RECIPE, ARCH, tree.tree_id, request, compiler, *counted)
 
     if tree.untrusted is not None and not store.existing("kernel", key):
         # Its build folder begins as a copy of the one in which the base was built.
@@ -110,6 +111,7 @@ def build_kernel(
         with workbench(store), disk_errors(store.root / FOLDER):
             build_dir = BuildDir(store, tree.base.version, request, untrusted=tree.untrusted)
             build_dir.check_out(tree, progress)
+            build_dir.count_lines(counted)
             with progress.stage("build", "cold" if build_dir.cold else "incremental") as stage:
                 missing = lost_options.configure(store, progress, build_dir, tree, stage, log)
                 for reason in missing.values():

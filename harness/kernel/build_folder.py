@@ -43,8 +43,8 @@ WARNINGS = "warnings.json"  # of the objects in it
 # Configurations that differ in at most this many options share a folder, where make compiles what depends
 # on them.  With more differences, every change of configuration would compile everything.
 _NEAR = 8
-# Options that change nearly every object: a member of struct task_struct depends on them.
-_EVERYWHERE = ("CONFIG_FAULT_INJECTION=",)
+# Options that change nearly every object: a member of struct task_struct or struct module depends on them.
+_EVERYWHERE = ("CONFIG_FAULT_INJECTION=", "CONFIG_GCOV_KERNEL=")
 _FOLDERS = 6  # of configurations, of all releases together: 0.3 GB each, or 1.5 GB with a debugging kernel
 _RELEASES = 4  # kept, 1.5 GB of source each
 _RELEASE = re.compile(r"\d+\.\d+")

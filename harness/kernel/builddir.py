@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.kernel import kconfig, kconfig_why
+from harness.kernel import kconfig, kconfig_why, profile
 from harness.kernel.build_folder import HOLDS, WARNINGS, BuildFolder
 from harness.kernel.make_output import CONFIGURATION, Output
 from harness.kernel.object_warnings import ObjectWarnings
@@ -60,6 +60,7 @@ class BuildDir(BuildFolder):
     """A build folder, and make in it; the arguments are those of BuildFolder."""
 
     _begun_cold = False  # whether the folder was cold before its configuration
+    _profiled: Sequence[str] = ()  # the C files whose lines are counted
 
     @property
     def _warnings(self) -> ObjectWarnings:
@@ -81,7 +82,8 @@ class BuildDir(BuildFolder):
         """
         modules = ["modules"] if self._has_modules() else []
         targets = ["bzImage", *modules, "headers_install"]
-        return self._make(*_AT_ONCE, *targets, f"INSTALL_HDR_PATH={self._headers}")
+        counting = profile.make_arguments(self._profiled)
+        return self._make(*_AT_ONCE, *targets, f"INSTALL_HDR_PATH={self._headers}", *counting)
 
     def _has_modules(self) -> bool:
         """Return whether the configuration, or before there is one the request, has modules."""
@@ -161,6 +163,10 @@ class BuildDir(BuildFolder):
         self._ended.touch()
         self._unfinished.unlink(missing_ok=True)
 
+    def count_lines(self, paths: Sequence[str]) -> None:
+        """Instrument the objects of these C files in the next build, for gcov."""
+        self._profiled = tuple(paths)
+
     def make(self, stage: Stage, log: Path) -> None:
         """Build what is configured.  Raises the errors of configure()."""
         cold = self._begun_cold
@@ -186,7 +192,7 @@ class BuildDir(BuildFolder):
         self._run(argv, "build of the test importer", stage, log, read=[source], write=[output])
 
     def collect(self, folder: Path) -> None:
-        """Copy what was built into ``folder``: bzImage, vmlinux, config and include/.
+        """Copy what was built into ``folder``: bzImage, vmlinux, config, include/, and the notes of gcov.
 
         Raises BuildError for anything that is no file of a possible size.
         """
@@ -194,6 +200,7 @@ class BuildDir(BuildFolder):
         copy_file(self.build, "vmlinux", folder / "vmlinux", VMLINUX_BYTES)
         copy_file(self.build, ".config", folder / "config", CONFIG_BYTES)
         copy_folder(self._headers / "include", folder / "include", HEADER_BYTES)
+        profile.collect(self.build, self._profiled, folder / profile.NOTES)
 
     def all_warnings(
         self, folders: Sequence[str], arguments: Sequence[str], stage: Stage, log: Path

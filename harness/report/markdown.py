@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.lib.text import counted, one_line, shortened, visible
-from harness.report import rows, selftests
+from harness.report import line_coverage, rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.evidence import last_steps, splat
 from harness.report.groups import COLUMNS, CONFORM, groups, not_applicable, unknown
@@ -48,6 +48,7 @@ def render(directory: Path) -> str:
         f"## {_TONES.get(told.tone, '')} {escaped(told.sentence)}",
         escaped(str(facts.get("title", ""))),
         escaped(told.reason),
+        _executed(directory),
         *(_stage(one) for one in _failed_stages(record)),
         _table(_CAUSE_HEADINGS, (_cause_row(number, cause) for number, cause in enumerate(found[:ROWS], 1))),
         f"and {counted(len(found) - ROWS, 'other cause')}" if len(found) > ROWS else "",
@@ -59,6 +60,12 @@ def render(directory: Path) -> str:
         _opened("Not applicable, or unknown", _lines([*not_applicable(record), *unknown(record)])),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def _executed(directory: Path) -> str:
+    """Return how many lines of the series were executed; empty if that was not counted."""
+    found = line_coverage.load(directory)
+    return "" if found is None else escaped(f"Lines: {found.sentence}")
 
 
 def escaped(text: str, limit: int = MAX_CELL) -> str:

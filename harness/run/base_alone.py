@@ -155,7 +155,7 @@ class BaseAlone:
 
     def remember(self, base: Base) -> None:
         """Keep the base in the results folder, also for a resumed run, and its tree in run.json."""
-        fragments = digest(*(path.read_bytes() for path in self._request.fragments))
+        fragments = digest(*(path.read_bytes() for path in self._request.uncounted_fragments))
         qemu = shutil.which(self._request.qemu)
         self._results.write_run(qemu_digest=file_digest(Path(qemu)) if qemu is not None else "")
         self._results.write_run(base_tree=base.tree_of(base.commit), fragments=fragments)
@@ -315,7 +315,9 @@ class BaseAlone:
         """Build the base's kernel, and do the ``stage`` with it.  Raises what the stage would."""
         log = self._results.log("base-build")
         tree = apply_series(self._store, self._progress, base, None, log)
-        built: Kernel = build_kernel(self._store, self._progress, tree, self._request.fragments, log)
+        built: Kernel = build_kernel(
+            self._store, self._progress, tree, self._request.uncounted_fragments, log
+        )
         if stage == "probes":
             build_actor(self._store, built.headers, self._results.log("base-probes"))
         if stage == "boot":

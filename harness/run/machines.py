@@ -25,6 +25,7 @@ from harness.lib.interruption import Interruption
 from harness.lib.progress import Progress
 from harness.run import positive_control
 from harness.run.give_up import GiveUp
+from harness.run.line_coverage import LineCoverage
 from harness.run.needs import Needs
 from harness.run.request import Request
 from harness.run.snapshots import Snapshots
@@ -74,7 +75,8 @@ class Machines:
 
     ``guest`` is the guest of the running machine, None if there is none.  ``count`` is
     the number of machines that the run has started.  ``software`` is None until the
-    stages have made it.  ``give_up`` decides what is given up after machines were lost.
+    stages have made it.  ``give_up`` decides what is given up after machines were lost.  ``lines``
+    counts the lines that its kernels execute, if that is wanted.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Machines:
         self.guest: Guest | None = None
         self.count = 0
         self.give_up = give_up or GiveUp(journal.note, enabled=False)
+        self.lines = LineCoverage(results, journal, wanted=request.coverage)
         self._request = request
         self._results = results
         self._journal = journal
@@ -158,6 +161,7 @@ class Machines:
         guest, self.guest = self.guest, None
         self._used = False
         self._importer = None
+        self.lines.take(guest)
         guest.machine.close()
         if self._proof.complaint:
             reason = f"before its first scenario, {self._proof.complaint}; later, {reason}"
@@ -227,6 +231,7 @@ class Machines:
         name = f"machine-{self.count}"
         self._journal.machine_started(name, accelerator=software.accelerator.name, layout=str(layout))
         if (loaded := self._load(name, layout)) is not None:
+            self.lines.booted(loaded)
             return loaded
         booted = machine.boot(
             software.kernel.bzimage,
@@ -245,6 +250,7 @@ class Machines:
             guest.require_vfio()
             self._speeds.measure(guest, software.accelerator)
             self._prove_detectors(guest)
+            self.lines.booted(guest)
             self._snapshots.consider(guest, self._proof)
             return guest
         except BaseException:

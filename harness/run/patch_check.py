@@ -155,8 +155,10 @@ class PatchCheck:
 
     def _build(self, count: int, log: Path) -> tuple[Tree, Kernel]:
         tree = self._apply(count, log)
-        early = build_early(self._store, self._progress, tree, self._request.fragments, log)
-        kernel = build_kernel(self._store, self._progress, tree, self._request.fragments, log, early)
+        early = build_early(self._store, self._progress, tree, self._request.uncounted_fragments, log)
+        kernel = build_kernel(
+            self._store, self._progress, tree, self._request.uncounted_fragments, log, early
+        )
         return tree, kernel
 
     def _apply(self, count: int, log: Path) -> Tree:
@@ -181,7 +183,7 @@ class PatchCheck:
 
     @cached_property
     def _fragments(self) -> str:
-        wanted: Mapping[str, str] = kconfig.requested(self._request.fragments, self._base.version)
+        wanted: Mapping[str, str] = kconfig.requested(self._request.uncounted_fragments, self._base.version)
         return kconfig.fragment_text(wanted)
 
     @cached_property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from harness.kernel import base_choice, kconfig
+from harness.kernel import base_choice, kconfig, profile
 from harness.kernel.base import Base
 from harness.kernel.build import release_of
 from harness.kernel.checkout import kernel_version
@@ -63,6 +63,8 @@ class Request:
     bisect: bool = False
     no_give_up: bool = False
     no_snapshots: bool = False
+    coverage: bool = False
+    require_coverage: float = 0.0
     time_limit: str = ""
     selftests: str = selftest.AUTO
 
@@ -108,14 +110,37 @@ class Request:
             raise UsageError(
                 "--tree gives the source itself, so there is no release to choose: leave --base out."
             )
+        self._check_coverage()
         if self.kernel is not None and self.base is not None:
             raise UsageError("--kernel skips the build, so --base has no effect with it.")
         if self.kernel is not None and (self.tree is not None or self.kconfig):
             raise UsageError("--kernel skips the build, so --tree and --kconfig have no effect with it.")
 
+    def _check_coverage(self) -> None:
+        """Raise UsageError for options that contradict --coverage."""
+        if self.require_coverage and not self.coverage:
+            raise UsageError("--require-coverage says what --coverage has to find: give both.")
+        if not 0 <= self.require_coverage <= 100:
+            raise UsageError(f"--require-coverage takes a percentage, and {self.require_coverage:g} is none.")
+        if self.coverage and self.kernel is not None:
+            raise UsageError("--coverage needs a kernel that is built for it here: leave --kernel out.")
+        if self.coverage and self.series is None:
+            raise UsageError("--coverage counts the lines that a series adds, and no series is given.")
+        if self.coverage and self.shard is not None:
+            raise UsageError(
+                "--coverage counts the lines that a whole run executes; a shard would miss those of the "
+                "others: leave --shard out."
+            )
+
     @property
     def fragments(self) -> tuple[Path, ...]:
         """The kernel config fragments, the user's last so that they win."""
+        counting = (KCONFIG / profile.FRAGMENT,) if self.coverage else ()
+        return self.uncounted_fragments + counting
+
+    @property
+    def uncounted_fragments(self) -> tuple[Path, ...]:
+        """The fragments of a kernel whose lines are not counted, such as a base alone."""
         return tuple(KCONFIG / name for name in FRAGMENTS) + self.kconfig
 
     def arguments(self) -> list[str]:
@@ -195,8 +220,24 @@ def load(request: Request, arguments: Sequence[str] = ()) -> RunInput:
         tested, caught_by = fault.of(tested), fault.caught_by
     elif request.patches is not None:
         tested = tested.first(request.patches)
+    if request.coverage:
+        _require_code(tested)
     programs = _selftests(request, tested)
     return RunInput(request, tested, reason, caught_by, tuple(arguments), selftests=programs)
+
+
+def _require_code(tested: Series) -> None:
+    """Raise UsageError for a series without C code of the kernel.
+
+    One that is refused is left to the stage `apply`, which says why.
+    """
+    with contextlib.suppress(ApplyError):
+        paths = {path for files in series.check(tested) for file in files for path in file.paths}
+        if not any(map(profile.is_kernel_code, paths)):
+            raise UsageError(
+                f"--coverage counts the executed lines of the series, and {tested.name} changes no C file of "
+                "the kernel: leave --coverage out."
+            )
 
 
 def _selftests(request: Request, tested: Series) -> tuple[Program, ...]:

@@ -31,7 +31,8 @@ from harness.run.request import RunInput
 from harness.run.runner import Runner
 from harness.run.schedule import Job
 from harness.run.selftests import Selftests, entry_of
-from harness.run.stages import Stages, stages_of
+from harness.run.stages import COVERAGE, Stages, stages_of
+from harness.verdict.interruption import is_time_limit
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
 
@@ -75,6 +76,7 @@ class Run(Runner):
             *(entry for entry, _ in scenarios),
             *(replace(entry_of(one), shard=0 if shard is None else FIRST) for one in programs),
             *patch_entries(run_input, 0 if shard is None else FIRST),
+            *((COVERAGE,) if self.request.coverage else ()),
         )
         self.planned = own_entries(whole, shard)
         if shard is not None and shard.number != FIRST:
@@ -129,6 +131,7 @@ class Run(Runner):
         )
         self._programs = programs
         self._caught_by = run_input.caught_by
+        self._subjects = tuple(patch.subject for patch in series.patches)
 
     def _require_resources(
         self, store: Store, release: str, scenarios: Sequence[tuple[Entry, Needs]]
@@ -238,6 +241,8 @@ class Run(Runner):
     def _end(self, interrupted: str) -> None:
         """End the machine and the journal, and write the report of the results folder."""
         self.end_machines(interrupted, "the run is over", self._keep)
+        if not interrupted or is_time_limit(interrupted):
+            self._finish_coverage(judged=not interrupted)
         if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)
@@ -247,6 +252,19 @@ class Run(Runner):
     def was_interrupted(self, reason: str) -> None:
         """Record that the run was ended early."""
         self.journal.interrupted(reason)
+
+    def _finish_coverage(self, *, judged: bool) -> None:
+        """Write which lines were executed; unless ``judged``, without a verdict."""
+        requirements = {entry.scenario: entry.requirements for entry, _ in self.scenarios.values()}
+        try:
+            lines, least = self.machines.lines, self.request.require_coverage
+            if judged:
+                lines.finish(requirements, self._subjects, least)
+            else:
+                lines.write(requirements, self._subjects)
+        except PatchproofError as error:
+            interruption.again()
+            self.failures.append(error)
 
     def _copy_report(self) -> None:
         """Write the copy of junit.xml that was asked for (--junit)."""

@@ -99,6 +99,7 @@ class ScenarioRun:
         """
         if self._start is None:
             self._start = self._examiner.begin(self._needs)
+            self._machines.lines.begin(self.entry.scenario)
             if self._start.health is None:
                 self._start = replace(self._start, health=KernelHealth.of(self._start.guest))
             self._clear_memories(self._start.guest)
@@ -252,6 +253,7 @@ class ScenarioRun:
         complaints: list[Splat] = []
         if self._start is not None:
             self._start.guest.recorder = NoRecord()
+            self._machines.lines.take(self._start.guest)
             output = self._start.guest.machine.console
             state = MachineState(self._start.guest, output.mark(), self._latest)
             self._examiner.remember(state)

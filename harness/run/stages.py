@@ -15,7 +15,7 @@ from dataclasses import replace
 from harness.actor.build import build_actor
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import JournalWriter
-from harness.kernel import build, kconfig
+from harness.kernel import build, gcov, kconfig
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
 from harness.kernel.choice import choose as choose_dialect
@@ -32,6 +32,7 @@ from harness.lib.paths import KCONFIG
 from harness.lib.progress import Progress
 from harness.run.base_alone import BaseAlone
 from harness.run.importer_module import ImporterModule
+from harness.run.line_coverage import STAGE
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.mail_facts import mail_facts
 from harness.run.request import FRAGMENTS, Request, RunInput
@@ -54,6 +55,8 @@ STAGES = (
     Entry("probes", Kind.STAGE, "The probes compile against the kernel's headers"),
     Entry("boot", Kind.STAGE, "The kernel boots to a shell"),
 )
+#: After the last scenario, with --coverage.
+COVERAGE = Entry(STAGE, Kind.HARNESS, "The lines that the series adds were executed")
 SKIPPED_WITH_KERNEL = ("fetch", "apply", "build")
 
 
@@ -180,6 +183,7 @@ class Stages:
             accelerator = self._accelerator(tested)
             module = ImporterModule(self._store, self._progress, self._request, self._results, tested, tree)
             machines.software = TestedSoftware(tested, rootfs, actor, *chosen, accelerator, module, tree)
+            machines.lines.prepare(tested, tree)
             if not self._journal.passed("boot"):
                 with _blaming_missing_options(tested):
                     machines.boot_first(layout)
@@ -244,6 +248,8 @@ class Stages:
             tree = apply_series(store, progress, base, self._series, self._results.log("apply"))
             self._results.write_run(tree=tree.tree_id)
         with self._stage("build"):
+            if request.coverage:
+                gcov.require_program()
             log, early = self._results.log("build"), self._results.log("module")
             beside = build_early(store, progress, tree, request.fragments, early)
             return build_kernel(store, progress, tree, request.fragments, log, beside), tree

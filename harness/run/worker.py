@@ -90,6 +90,7 @@ class Worker(Runner):
                     )
                     self.machines.software = replace(software, importer=module)
                     self.machines.count = machines
+                    self.machines.lines.prepare(software.kernel, software.tree, worker=True)
                 case Do(entry_id, given_up):
                     self._give_up.follow(given_up)
                     yield entry_id

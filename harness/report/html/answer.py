@@ -23,6 +23,7 @@ _FAILED_STAGES = {
     "probes": "The probes do not compile against the kernel's headers.",
     "boot": "The patched kernel does not boot.",
 }
+COVERAGE = "coverage"  # the stage after the last scenario, with --coverage
 _SEEN = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.KERNEL_DIED, Verdict.UNEXPECTEDLY_CONFORMS)
 
 
@@ -100,6 +101,8 @@ def _not_judged(record: Record, stopped: Sequence[Result], marks: Counter[Mark])
     if stopped and marks[NOT_REACHED]:
         name = stopped[0].entry.id
         return f"No verdict: the stage {name} failed, and not by the series.", stopped[0].reason
+    if stopped and stopped[0].entry.id == COVERAGE:
+        return "No verdict on the series: too few of its lines were executed.", stopped[0].reason
     if stopped:
         return "No verdict on the whole: the harness does not know all of the kernel.", stopped[0].reason
     if record.damage:

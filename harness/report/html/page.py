@@ -12,7 +12,7 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.lib.text import one_line
-from harness.report import selftests
+from harness.report import line_coverage, selftests
 from harness.report.causes import Cause, causes, grouped, is_fault
 from harness.report.host_paths import hider
 from harness.report.html import matrix_map, prefix_page, tested
@@ -108,6 +108,7 @@ def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str
             selftests_sentence=selftests.summary(record),
             detector_sentences=sentences(shown),
             environment=tested.environment(facts),
+            coverage=line_coverage.load(directory),
             lists=tested.lists(facts, "warnings", "missing_options"),
             files=[file for name in FILES if (file := link(directory, name))],
         )
