@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -248,9 +249,9 @@ def checked(
         journal.plan(patch.entries_of([f"change {n}" for n in range(1, len(changes) + 1)]))
         journal.run_started()
         progress = Progress(small.store, io.StringIO())
-        software: Any = object() if boots is not None else None
+        machines: Any = SimpleNamespace(software=None if boots is None else "an image")
         request = Request(series="mine", bisect=True)
-        parts = (request, tested, small.base, small.store, progress, results, journal, software, Layout())
+        parts = (request, tested, small.base, small.store, progress, results, journal, machines, Layout())
         PatchCheck(*parts).run()
         return [(one.verdict, one.reason) for one in read(results.dir).patches]
 

@@ -1,9 +1,9 @@
 """Find the patch with which each violation of a run first shows (``--bisect``).
 
-First each patch is checked alone (PatchCheck).  Then the scenarios that violate, and only these, run on
-prefixes of the series, by halving: another process of this program builds and boots each prefix.  One
-run on a prefix serves all violations whose search it narrows.  A prefix that does not build or boot is
-left out, as `git bisect skip` does.
+The scenarios that violate, and only these, run on prefixes of the series, by halving: another process
+of this program builds and boots each prefix.  One run on a prefix serves all violations whose search it
+narrows.  A prefix that does not build or boot is left out, as `git bisect skip` does.  Then each
+patch is checked alone (PatchCheck), with the kernels that the search has built.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Bisection:
             self._progress,
             self._results,
             self._journal,
-            machines.software,
+            machines,
             layout,
         ).run()
 
@@ -163,6 +163,7 @@ class Bisection:
             shard=None,
             requirement=(),
             variants="all",
+            fast=False,
             no_base=True,
             no_give_up=True,
             selftests="none",

@@ -105,6 +105,11 @@ class Machines:
             raise HarnessError("A machine was requested before the stages had built its kernel.")
         return self.software
 
+    @property
+    def accelerator(self) -> Accelerator:
+        """The accelerator at the speed that was measured last.  Raises HarnessError as ``ready`` does."""
+        return self.ready.accelerator.slower(self._speeds.latest)
+
     def boot_first(self, layout: Layout) -> None:
         """Boot the first machine, for the stage ``boot``.  Raises BootError, HarnessError."""
         self.guest = self._boot(layout)
@@ -237,7 +242,7 @@ class Machines:
             software.kernel.bzimage,
             software.image,
             run_dir=self._results.machine(name),
-            accelerator=software.accelerator.slower(self._speeds.latest),
+            accelerator=self.accelerator,
             qemu=self._request.qemu,
             layout=layout,
             gdb=self._request.keep_vm,

@@ -26,10 +26,10 @@ from harness.kernel.tree import Tree
 from harness.kernel.workbench import workbench
 from harness.lib import interruption
 from harness.lib.cache import Store
-from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.lib.errors import BootError, BuildError, PatchproofError
 from harness.lib.progress import Progress
 from harness.lib.text import counted
-from harness.run.machines import TestedSoftware
+from harness.run.machines import Machines
 from harness.run.request import Request
 from harness.series.series import Series
 from harness.verdict.patch import ADDS_WARNINGS, DOES_NOT_BOOT, DOES_NOT_COMPILE, count_of
@@ -43,9 +43,9 @@ SHOWN = 3  # warnings that a sentence has
 
 
 class PatchCheck:
-    """The check of the patches of ``tested`` on ``base``, in order; ``software`` is None without a kernel.
+    """The check of the patches of ``tested`` on ``base``, in order, on a machine of this ``layout``.
 
-    ``layout`` is that of the machines.
+    Without a kernel of the whole series, ``machines`` have no software, and no patch is booted.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class PatchCheck:
         progress: Progress,
         results: ResultsFolder,
         journal: JournalWriter,
-        software: TestedSoftware | None,
+        machines: Machines,
         layout: Layout,
     ) -> None:
         self._request = request
@@ -67,24 +67,32 @@ class PatchCheck:
         self._progress = progress
         self._results = results
         self._journal = journal
-        self._software = software
+        self._machines = machines
         self._layout = layout
         self._booted = False  # the whole series, in its stage
         self._known: set[str] = set()  # warnings of the patches so far, without their positions
         self._broken: list[Entry] = []  # patches that do not compile, and no later one does
 
     def run(self) -> None:
-        """Check the patches that have no verdict.  Raises HarnessError if the journal cannot be written."""
+        """Check the patches that have no verdict: first build each, then look for warnings and boot it.
+
+        Raises HarnessError if the journal cannot be written.
+        """
         record = read(self._results.dir)
         stages = {one.entry.id: one.verdict for one in record.results}
         self._booted = stages.get("boot") is Verdict.CONFORMS
+        built: list[tuple[Entry, Tree, Kernel]] = []
         for result in record.patches:
             interruption.check()
+            # A fault of the harness is no verdict: that patch is checked again.
             if result.ended and result.verdict is not Verdict.HARNESS_ERROR:
                 self._remember(result)
-                continue
-            self._journal.started(result.entry.id)
-            self._check(result.entry)
+            else:
+                built += self._build_first(result.entry)
+        for entry, tree, kernel in built:
+            interruption.check()
+            self._journal.started(entry.id)
+            self._check(entry, tree, kernel)
 
     def _remember(self, result: Result) -> None:
         """Take a verdict of an earlier part of the run into account."""
@@ -95,20 +103,30 @@ class PatchCheck:
         if ADDS_WARNINGS in result.reason:
             self._known.update(map(without_position, result.details.splitlines()))
 
-    def _check(self, entry: Entry) -> None:
+    def _build_first(self, entry: Entry) -> Sequence[tuple[Entry, Tree, Kernel]]:
+        """Build a prefix and return its kernel; one that does not compile is recorded, and has none."""
         count = count_of(entry)
-        name = f"Patch {count}/{len(self._tested.patches)}"
-        log = self._log(count, "build")
         try:
-            tree, kernel = self._build(count, log)
+            tree, kernel = self._build(count, self._log(count, "build"))
         except BuildError as error:
             self._broken.append(entry)
-            self._fail(entry, f"{name} {DOES_NOT_COMPILE}. {_first_error(error)}", error)
-            return
+            self._journal.started(entry.id)
+            self._fail(entry, f"{self._name(count)} {DOES_NOT_COMPILE}. {_first_error(error)}", error)
+            return ()
         except PatchproofError as error:
-            self._fail(entry, f"{name} could not be built: {error.message}", error)
-            return
+            self._journal.started(entry.id)
+            self._fail(entry, f"{self._name(count)} could not be built: {error.message}", error)
+            return ()
         self._mend(count)
+        return ((entry, tree, kernel),)
+
+    def _name(self, count: int) -> str:
+        return f"Patch {count}/{len(self._tested.patches)}"
+
+    def _check(self, entry: Entry, tree: Tree, kernel: Kernel) -> None:
+        """Look for the warnings of a patch that builds, and boot it."""
+        count = count_of(entry)
+        name = self._name(count)
         try:
             fault = self._warnings(name, tree, count)
         except PatchproofError as error:
@@ -116,7 +134,7 @@ class PatchCheck:
             words = "compiles with gcc, and not with every checker" if blamed else "could not be checked"
             self._fail(entry, f"{name} {words}: {error.message}", error)
             return
-        if self._software is None:
+        if self._machines.software is None:
             self._journal.not_reached(
                 entry.id, f"{name} builds. It was not booted, as the whole series does not."
             )
@@ -234,20 +252,18 @@ class PatchCheck:
 
     def _boot(self, kernel: Kernel, count: int) -> None:
         """Boot a prefix, and end its machine.  Raises BootError, HarnessError."""
-        software = self._software
-        if software is None:
-            raise HarnessError("A patch was to be booted before the stages had made an image.")
         folder = self._results.dir / FOLDER / f"{count}-machine"
         shutil.rmtree(folder, ignore_errors=True)
         with self._progress.stage("boot", "patch") as stage:
             stage.update(f"patch {count}/{len(self._tested.patches)}")
             machine.boot(
                 kernel.bzimage,
-                software.image,
+                self._machines.ready.image,
                 run_dir=folder,
-                accelerator=software.accelerator,
+                accelerator=self._machines.accelerator,
                 qemu=self._request.qemu,
                 layout=self._layout,
+                arguments=self._request.kernel_argument,
             ).close()
 
 

@@ -209,7 +209,7 @@ class Run(Runner):
         self._base.compare(self._end_machine, self._programs)
 
     def bisect(self) -> None:
-        """Check each patch, and search the first patch of each violation, if the request asks for it.
+        """Search the first patch of each violation, and check each patch, if the request asks for it.
 
         Raises HarnessError if the journal cannot be written.
         """
@@ -218,8 +218,8 @@ class Run(Runner):
         if self._bisection is None or base is None or finished:
             return
         self._end_machine()
-        self._bisection.check_patches(base, self.machines, USUAL)
         self._bisection.search()
+        self._bisection.check_patches(base, self.machines, USUAL)
 
     def _end_machine(self) -> None:
         """End the machine, which would be idle while the base is built, unless the user keeps it."""

@@ -142,8 +142,8 @@ def since(tries: Iterable[Try], unusable: Mapping[int, str] | None = None) -> Si
     if not known:
         return None
     of = next(iter(known.values())).of
-    excluded = dict(unusable or {})
-    excluded |= {one.count: one.reason for one in known.values() if one.state is State.UNKNOWN}
+    excluded = {one.count: one.reason for one in known.values() if one.state is State.UNKNOWN}
+    excluded |= unusable or {}
     found = _search(known, of, excluded)
     if found.low in known and known[found.low].state is State.AS_BASE:
         return None
