@@ -65,7 +65,8 @@ class Bisection:
         results: ResultsFolder,
         journal: JournalWriter,
     ) -> None:
-        self._request = run_input.request
+        # A kernel that counts lines would be built anew for each prefix.
+        self._request = replace(run_input.request, coverage=False, require_coverage=0.0)
         self._tested = run_input.series
         self._store = store
         self._progress = progress
