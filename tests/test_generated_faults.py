@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -148,6 +149,19 @@ def test_faults_change_only_the_wanted_lines() -> None:
 def test_condition_of_a_macro_with_a_body_is_no_statement() -> None:
     text = "void f(struct x *x)\n{\n\tlist_for_each(a, b) {\n\t\tg(a);\n\t}\n}\n"
     assert changes(text, "drop a statement") == ["'g(a);' became '{ }'"]
+
+
+def test_hostile_file_is_read_to_its_end() -> None:
+    deep = 5000  # more than Python may call itself
+    text = "int f(int a)\n{\n\treturn " + "(" * deep + "a" + ")" * deep + ";\n}\n"
+    assert changes(text, "another errno") == []
+    text = "int f(int a_size)\n{\n\treturn g(" + "a_size + " * 100_000 + "0);\n}\n"
+    assert changes(text, "off by one") == []
+
+
+def test_fault_of_a_hostile_file_has_a_plain_name() -> None:
+    fault = Fault("drivers/$(shell id) x.c", 1, 1, "f", "", "a\n", "b\n")
+    assert re.fullmatch(r"[a-z0-9-]+", fault.name.replace(".", "-").replace("_", "-")), fault.name
 
 
 def test_rules_are_regular_expressions() -> None:

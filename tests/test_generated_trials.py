@@ -174,6 +174,10 @@ def test_report_names_survivors_and_what_was_not_tried(
         "1 equivalent and not counted"
     ) in text
     assert "2 of 3 mutants were tried to the end; the rest was not looked at, and is not green." in text
+    report.write(found, tmp_path)
+    members = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
+    assert [one["fate"] for one in members] == ["killed", "survived", "equivalent", "not tried to the end"]
+    assert (members[0]["killer"], members[0]["line"], members[0]["now"]) == (few[1], 1, ";\n")
     assert report.exit_code(found) is ExitCode.SERIES
     assert report.exit_code(found[:1]) is ExitCode.OK
     assert report.exit_code([found[0], found[3]]) is ExitCode.HARNESS

@@ -96,6 +96,7 @@ def mutants(args: argparse.Namespace) -> ExitCode:
         finally:
             tried = session.tried()
             if tried:
+                report.write(tried, folder)
                 report.show(tried, folder, sys.stdout)
     return report.exit_code(tried)
 

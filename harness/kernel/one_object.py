@@ -125,7 +125,10 @@ def prepare(build_dir: BuildDir, file: str, work: Path, log: Path) -> OneObject 
     except BuildError:
         return None
     found = _SAVED.search(stored.decode(errors="replace"))
-    words = shlex.split(found["words"]) if found else []
+    try:
+        words = shlex.split(found["words"]) if found else []
+    except ValueError:  # a quotation without an end
+        words = []
     source = str(build_dir.source / file)
     if "-o" not in words or source not in words:
         raise BuildError(f"The stored command for {file} is not that of a compiler.")

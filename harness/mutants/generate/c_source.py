@@ -165,18 +165,23 @@ def lines_of(text: str) -> list[str]:
 
 
 def _walk(node: Node) -> Iterator[Node]:
-    for child in node.named_children:
+    """Yield what is below a node in the order of the file, however deep it is."""
+    pending = list(reversed(node.named_children))
+    while pending:
+        child = pending.pop()
         yield child
-        yield from _walk(child)
+        pending += reversed(child.named_children)
 
 
 def _definitions(root: Node) -> Iterator[Node]:
     """Yield the definitions of functions, also those between preprocessor lines."""
-    for node in root.named_children:
+    pending = list(reversed(root.named_children))
+    while pending:
+        node = pending.pop()
         if node.type == "function_definition":
             yield node
         elif node.type.startswith("preproc_"):
-            yield from _definitions(node)
+            pending += reversed(node.named_children)
 
 
 def _inside(node: Node, types: tuple[str, ...]) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.lib.files import digest
+from harness.lib.text import slug
 
 MAX_SHOWN = 200  # characters of a fault's text
 
@@ -33,7 +34,7 @@ class Fault:
     @cached_property
     def name(self) -> str:
         """Return the name of the fault, the same for the same change of the same lines."""
-        stem = self.file.rpartition("/")[2].removesuffix(".c").replace("_", "-").lower()
+        stem = slug(self.file.rpartition("/")[2].removesuffix(".c").replace("_", "-").lower())
         short = digest(self.file, str(self.first), self.old, self.new)[:8]
         return f"{stem}-{self.first}-{short}"
 

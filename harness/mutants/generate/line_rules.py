@@ -15,13 +15,16 @@ from harness.mutants.generate.fault import Fault
 
 RULES = Path(__file__).parent / "kernel.rules"
 _ARROW = " ==>"
+#: Characters of a line that is changed.  A rule may take the square of them as time.
+MAX_LINE = 500
 
 
 def faults(file: str, source: Source, wanted: Set[int]) -> Iterator[Fault]:
     """Yield the faults of the ``wanted`` lines that are inside of functions, by line and rule."""
     names = _names()
     inside = {line for one in source.functions for line in range(one.body.first, one.body.last + 1)}
-    lines = [text if number in inside & wanted else "\n" for number, text in enumerate(source.lines, 1)]
+    chosen = {number for number in inside & wanted if len(source.lines[number - 1]) <= MAX_LINE}
+    lines = [text if number in chosen else "\n" for number, text in enumerate(source.lines, 1)]
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of each step
         mutants = mutator.mutants_regexp(
             lines, ruleFiles=[str(RULES)], ignorePatterns=[], ignoreStringOnly=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import TextIO
 
 from harness.lib.errors import ExitCode
+from harness.lib.files import write_atomically
 from harness.lib.text import counted, visible
 from harness.mutants.fate import Fate
 from harness.mutants.generate.mutant import GeneratedMutant
 from harness.mutants.ledger import MutantTrial
 from harness.mutants.report import MARK
+
+_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,38 @@ def show(tried: Sequence[Tried], folder: Path, stream: TextIO) -> None:
         rest = f"the rest was not looked at, and is not green.{also} The same command goes on."
         print(f"{done} were tried to the end; {rest}", file=stream)
     print(f"Results: {folder}", file=stream)
+
+
+def write(tried: Sequence[Tried], folder: Path) -> None:
+    """Write ``mutants.json`` for other programs: a member for each mutant, with its fault and its fate."""
+    members = []
+    for one in tried:
+        fault, trial = one.mutant.fault, one.trial
+        members.append(
+            {
+                "id": one.mutant.id,
+                "file": fault.file,
+                "line": fault.first,
+                "function": fault.function,
+                "rule": fault.rule,
+                "was": fault.old,
+                "now": fault.new,
+                "fate": _fate(one),
+                "killer": trial.killer if trial is not None else "",
+                "seconds": trial.seconds if trial is not None else 0.0,
+                "scenarios": len(one.mutant.scenarios),
+            }
+        )
+    content = {"schema": _SCHEMA, "score": closing(tried), "mutants": members}
+    write_atomically(folder / "mutants.json", json.dumps(content, indent=1) + "\n")
+
+
+def _fate(one: Tried) -> str:
+    """Return a word: the fate of a trial that ended, ``equivalent``, or ``not tried to the end``."""
+    if one.mutant.equivalent:
+        return "equivalent"
+    ended = one.trial is not None and (one.killed or one.survived or one.failed)
+    return str(one.trial.fate) if ended and one.trial is not None else "not tried to the end"
 
 
 def closing(tried: Sequence[Tried]) -> str:
