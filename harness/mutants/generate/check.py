@@ -21,6 +21,7 @@ from harness.mutants.generate.fault import Fault
 CHECKED = "checked.jsonl"
 #: Faults whose sources are written at once, 4 MB each.
 BATCH = 24
+_LEAST = 4
 _UNCHANGED = "unchanged"
 
 
@@ -87,10 +88,11 @@ def kept(
     found: Mapping[str, OneObject | None] | None = None
     originals: dict[str, str] = {}
     yielded = 0
-    for start in range(0, len(faults), BATCH):
-        batch = faults[start : start + BATCH]
-        if yielded >= most:
-            return
+    left_over = list(faults)
+    while left_over and yielded < most:
+        # Not many more than are wanted: a compilation takes a second.
+        size = min(BATCH, max(_LEAST, most - yielded))
+        batch, left_over = left_over[:size], left_over[size:]
         left = [fault for fault in batch if fault.name not in checked.found]
         if left and found is None:
             found = compilers()
