@@ -12,7 +12,7 @@ from harness.kernel.one_object import Change, OneObject, objects
 from harness.mutants.generate import combine, line_rules, statement_rules
 from harness.mutants.generate.c_source import Source
 from harness.mutants.generate.fault import Fault
-from harness.mutants.generate.pool import in_order
+from harness.mutants.generate.pool import _with_continued, in_order
 
 FILE = "drivers/x/x.c"
 DRIVER = """\
@@ -176,6 +176,13 @@ def test_order_gives_each_line_a_fault_before_a_second() -> None:
     assert len(set(lines[:distinct])) == distinct
     assert [one.name for one in in_order(list(reversed(found)), "7")] == [one.name for one in ordered]
     assert [one.name for one in in_order(found, "8")] != [one.name for one in ordered]
+
+
+def test_statement_that_ran_has_all_of_its_lines() -> None:
+    source = Source(DRIVER.encode())
+    added = frozenset(range(1, 11))
+    assert _with_continued(source, added, frozenset({9, 12})) == {9, 10, 12}
+    assert _with_continued(source, added, frozenset({11})) == {11}
 
 
 # -- one kernel with many faults ---------------------------------------------------------

@@ -17,8 +17,8 @@ from harness.lib import paths
 from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.mutants.fate import Fate
 from harness.mutants.generate import report, trials
-from harness.mutants.generate.added import Coverage, Covered, read_coverage
 from harness.mutants.generate.check import Checked, Kept, kept
+from harness.mutants.generate.coverage import Covered, read_coverage
 from harness.mutants.generate.fault import Fault
 from harness.mutants.generate.mutant import GeneratedMutant, equivalence, read_equivalent
 from harness.mutants.generate.order import FIRST, Order
@@ -159,14 +159,18 @@ def test_report_names_survivors_and_what_was_not_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = MANY[:3]
-    mutants = [make_mutant(1, few), make_mutant(2, few), make_mutant(3, equivalent="the same to anybody")]
+    mutants = [
+        make_mutant(1, few),
+        make_mutant(2, few, origin=7),
+        make_mutant(3, equivalent="the same to anybody"),
+    ]
     tried = make_trials(tmp_path, monkeypatch, Kernel({1: few[1]}), [])
     tried.run(mutants)
     found = ended(tried, [*mutants, make_mutant(4)])
     stream = io.StringIO()
     report.show(found, tmp_path, stream)
     text = stream.getvalue()
-    assert f"survived  good/{make_fault(2).name}  {FILE}:2 f(): drop a statement" in text
+    assert f"survived  good/{make_fault(2).name}  {FILE}:2 f(), patch 7: drop a statement" in text
     assert "2 - g();\n          2 + ;" in text
     assert "the same to anybody" in text
     assert (
@@ -243,7 +247,7 @@ def test_coverage_of_a_run_is_read(tmp_path: Path) -> None:
     path.parent.mkdir()
     path.write_text(json.dumps(content))
     found = read_coverage(tmp_path)
-    assert found.lines[FILE][3] == Covered(7, ("a", "b"), 5)
+    assert found.lines[FILE][3] == Covered(7, ("a", "b"))
     assert (found.executed(FILE), found.scenarios(FILE, 2, 4)) == ({3}, ["a", "b"])
 
 
@@ -292,8 +296,3 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     assert main.main(["mutants", *words]) == ExitCode.HARNESS
     assert said in capsys.readouterr().err
-
-
-def test_coverage_reaches() -> None:
-    lines = {FILE: {1: Covered(1, ("a", "b")), 2: Covered(1, ("a",))}}
-    assert Coverage("x", Path(), lines).reach() == {"a": 2, "b": 1}

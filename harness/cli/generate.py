@@ -13,7 +13,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.progress import Progress
 from harness.lib.shard import Shard
-from harness.mutants.generate.added import LINES, Coverage, read_coverage
+from harness.mutants.generate.coverage import LINES, Coverage, read_coverage
 from harness.mutants.trials import locked
 from harness.plugin import durations, scenario_list
 from harness.run import request as requests

@@ -27,6 +27,7 @@ class GeneratedMutant:
 
     ``scenarios`` reach one of its lines.  ``number`` chooses it in a kernel with many faults, 0 if its
     kernel has this fault alone.  ``equivalent`` says why no user can notice it; empty if one could.
+    ``origin`` is the number of the patch, from 1, that brought the line; 0 if that is not known.
     """
 
     series: str
@@ -35,6 +36,7 @@ class GeneratedMutant:
     scenarios: tuple[str, ...]
     number: int = 0
     equivalent: str = ""
+    origin: int = 0
 
     @property
     def id(self) -> str:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.kernel.added_lines import added_lines
 from harness.kernel.tree import Tree
 from harness.lib.files import digest
 from harness.mutants.generate import line_rules, statement_rules
-from harness.mutants.generate.added import Coverage, added_lines
 from harness.mutants.generate.c_source import Source
+from harness.mutants.generate.coverage import Coverage
 from harness.mutants.generate.fault import Fault
 
 
 class Pool:
     """The faults of the C lines that a series adds, those of lines that ran alone if there is ``coverage``.
 
-    ``sources`` has the files, ``added`` the number of lines that the series adds, ``eligible`` the number
-    of those from which faults are made.
+    ``options`` are those of the kernel's configuration.  ``sources`` has the files, ``added`` the number
+    of lines that the series adds and the configuration compiles, ``eligible`` the number of those from
+    which faults are made.
     """
 
-    def __init__(self, tree: Tree, coverage: Coverage | None, seed: str) -> None:
-        lines = added_lines(tree)
+    def __init__(self, tree: Tree, options: Mapping[str, str], coverage: Coverage | None, seed: str) -> None:
+        found = added_lines(tree, options)
+        self._patches = {
+            (file, number): one.patch for file, here in found.items() for number, one in here.items()
+        }
+        lines = {
+            file: frozenset(number for number, one in here.items() if not one.left_out)
+            for file, here in found.items()
+            if file.endswith(".c") and here
+        }
         self.sources = {file: Source(tree.content(file)) for file in lines}
         self.added = sum(map(len, lines.values()))
         wanted = lines
@@ -32,6 +42,10 @@ class Pool:
             }
         self.eligible = sum(map(len, wanted.values()))
         self.faults = in_order(_faults(self.sources, wanted), seed)
+
+    def patch_of(self, fault: Fault) -> int:
+        """Return the number of the patch, from 1, that brought the first line of a fault."""
+        return self._patches[fault.file, fault.first]
 
 
 def _with_continued(source: Source, added: frozenset[int], executed: frozenset[int]) -> set[int]:

@@ -85,6 +85,7 @@ def write(tried: Sequence[Tried], folder: Path) -> None:
                 "id": one.mutant.id,
                 "file": fault.file,
                 "line": fault.first,
+                "patch": one.mutant.origin,
                 "function": fault.function,
                 "rule": fault.rule,
                 "was": fault.old,
@@ -140,7 +141,9 @@ def _changed(old: str, new: str) -> list[tuple[str, str]]:
 
 def _line(head: str, one: GeneratedMutant, stream: TextIO) -> None:
     fault = one.fault
-    print(f"{head}  {one.id}  {visible(fault.place)} {visible(fault.function)}(): {fault.rule}", file=stream)
+    where = f"{visible(fault.place)} {visible(fault.function)}()"
+    patch = f", patch {one.origin}" if one.origin else ""
+    print(f"{head}  {one.id}  {where}{patch}: {fault.rule}", file=stream)
 
 
 def _rules(counts: Sequence[Tried], stream: TextIO) -> None:

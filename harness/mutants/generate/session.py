@@ -21,8 +21,8 @@ from harness.lib.host import host_errors
 from harness.lib.progress import Progress
 from harness.lib.shard import Shard
 from harness.mutants.generate import combine
-from harness.mutants.generate.added import Coverage
 from harness.mutants.generate.check import Checked, Kept, kept
+from harness.mutants.generate.coverage import Coverage
 from harness.mutants.generate.fault import Fault
 from harness.mutants.generate.mutant import GeneratedMutant, equivalence, patch_of, read_equivalent
 from harness.mutants.generate.order import Order
@@ -82,7 +82,7 @@ class Session:
         with host_errors(self._store.root, self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             tree, kernel = self._build(self._whole)
-            pool = self._pool(tree)
+            pool = self._pool(tree, kernel)
             faults = list(self._kept(pool, tree, kernel))
             combined, numbers = self._combined(pool, faults)
             self.mutants = tuple(self._mutants(pool, faults, numbers))
@@ -121,9 +121,9 @@ class Session:
         kernel = build_kernel(self._store, self._progress, tree, fragments, logs / "build.log", early)
         return tree, kernel
 
-    def _pool(self, tree: Tree) -> Pool:
+    def _pool(self, tree: Tree, kernel: Kernel) -> Pool:
         coverage = self._wanted.coverage
-        pool = Pool(tree, coverage, self._wanted.seed)
+        pool = Pool(tree, kernel.options or {}, coverage, self._wanted.seed)
         if not pool.added:
             raise UsageError(f"The series {self._whole.name} adds no lines to C files: there are no mutants.")
         how = f"of which {pool.eligible} ran ({coverage.origin})" if coverage else "and no coverage is known"
@@ -191,4 +191,5 @@ class Session:
                 reached,
                 numbers.get(fault.name, 0),
                 equivalence(fault, known),
+                pool.patch_of(fault),
             )

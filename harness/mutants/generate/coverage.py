@@ -1,4 +1,4 @@
-"""The C lines that a series adds or changes, and the coverage of them by a run.
+"""The coverage of the lines of a series by a run.
 
 A run with coverage leaves ``coverage/lines.json`` in its results folder::
 
@@ -11,14 +11,11 @@ The numbers are those of the patched tree.  A line with the count 0 was compiled
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.kernel.tree import Tree
-from harness.lib import git
 from harness.lib.errors import UsageError
 from harness.lib.text import printable
 
@@ -26,31 +23,14 @@ LINES = Path("coverage") / "lines.json"
 _SCHEMA = 1
 #: Bytes of the largest file with coverage that is read.
 MAX_BYTES = 64 << 20
-_HUNK = re.compile(rb"@@ -\S+ \+(\d+)(?:,(\d+))? @@")
-
-
-def added_lines(tree: Tree) -> dict[str, frozenset[int]]:
-    """Return by file the numbers, in the patched tree, of the C lines that differ from the base."""
-    plain = ["--unified=0", "--no-renames", "--no-ext-diff", "--no-color", "--no-prefix"]
-    argv = ["diff", *plain, tree.base.commit, tree.commit, "--", "*.c"]
-    found: dict[str, set[int]] = {}
-    file = ""
-    for line in git.query(argv, env=git.environment(tree.repository)).split(b"\n"):
-        if line.startswith(b"+++ "):
-            file = line[4:].decode(errors="surrogateescape")
-        elif hunk := _HUNK.match(line):
-            first, count = int(hunk[1]), int(hunk[2] or 1)
-            found.setdefault(file, set()).update(range(first, first + count))
-    return {name: frozenset(lines) for name, lines in found.items() if lines}
 
 
 @dataclass(frozen=True)
 class Covered:
-    """A line that was compiled: how often it ran, in which scenarios, and the patch that brought it."""
+    """A line that was compiled: how often it ran, and in which scenarios."""
 
     count: int
     scenarios: tuple[str, ...] = ()
-    patch: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,15 +50,6 @@ class Coverage:
         here = self.lines.get(file, {})
         found = [name for line in range(first, last + 1) if line in here for name in here[line].scenarios]
         return list(dict.fromkeys(found))
-
-    def reach(self) -> dict[str, int]:
-        """Return by scenario the number of lines that it reached."""
-        found: dict[str, int] = {}
-        for here in self.lines.values():
-            for one in here.values():
-                for name in one.scenarios:
-                    found[name] = found.get(name, 0) + 1
-        return found
 
 
 def read_coverage(results: Path) -> Coverage:
@@ -107,4 +78,4 @@ def read_coverage(results: Path) -> Coverage:
 
 
 def _covered(one: Mapping[str, Any]) -> Covered:
-    return Covered(int(one["count"]), tuple(map(str, one["scenarios"])), int(one.get("patch") or 0))
+    return Covered(int(one["count"]), tuple(map(str, one["scenarios"])))
