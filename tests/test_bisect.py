@@ -145,7 +145,7 @@ def test_prefix_that_does_not_build_is_gone_round(prefixes: Prefixes, tmp_path: 
     run = Searched(tmp_path, *prefixes.verdicts)
     run.search()
     assert run.since() == {
-        "suites/a.py::one": "one of the patches 4/9 to 5/9; 4/9 says nothing (its stage build is violates)"
+        "suites/a.py::one": "one of the patches 4/9 to 5/9; 4/9 says nothing (does not compile)"
     }
 
 

@@ -37,6 +37,7 @@ FOLDER = "prefixes"  # in the results folder
 OUTPUT = "output.txt"
 #: Violations of one cause whose first patch is searched; the clearest ones.
 OF_ONE_CAUSE = 5
+_FAULTS = {"build": patch.DOES_NOT_COMPILE, "boot": patch.DOES_NOT_BOOT}  # of a prefix, by the stage
 
 
 def patch_entries(run_input: RunInput, shard: int) -> tuple[Entry, ...]:
@@ -183,7 +184,8 @@ class Bisection:
             return f"its run did not begin, see {FOLDER}/{OUTPUT}"
         for one in record.results:
             if one.entry.kind in STAGES and one.verdict not in (Verdict.CONFORMS, Verdict.NOT_REACHED):
-                return f"its stage {one.entry.id} is {one.verdict}"
+                fault = _FAULTS.get(one.entry.id) if one.verdict is Verdict.VIOLATES else None
+                return fault or f"its stage {one.entry.id} is {one.verdict}"
         return f"the scenario gave no verdict, see {FOLDER}/{OUTPUT}"
 
 
