@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +134,24 @@ def test_mutant_that_nobody_reaches_is_told(tmp_path: Path, monkeypatch: pytest.
         [],
         "no scenario reaches the line",
     )
+
+
+def test_fault_that_cannot_be_combined_gets_a_kernel_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(make_mutant(1, MANY[:1]), number=0)
+    asked: list[Request] = []
+
+    def alone(request: Request, _tested: Series, _scenarios: Sequence[str]) -> Record:
+        asked.append(request)
+        return Record("run", (), complete=True)
+
+    tried = make_trials(tmp_path, monkeypatch, Kernel({}), [])
+    monkeypatch.setattr(trials, "run_suites", alone)
+    tried.run([one])
+    (request,) = asked
+    assert (request.kernel_argument, request.until_violated, request.no_base) == ((), True, True)
+    assert Path(request.mutant or "").read_bytes() == one.patch.content
 
 
 def test_order_begins_with_the_killers_of_the_same_function() -> None:
@@ -288,7 +306,8 @@ def test_equivalence_is_found_by_function_and_change(tmp_path: Path) -> None:
         (["--budget", "1h"], "--budget is about generated mutants: give --generate as well"),
         (["--generate", "--list"], "are about the mutants in patches/mutants"),
         (["--generate", "--count", "0"], "at least 1"),
-        (["--generate", "--series", "baseline", "--coverage", "/nowhere"], "There is no coverage/lines.json"),
+        (["--generate", "--coverage", "/nowhere"], "There is no coverage/lines.json"),
+        (["--generate", "--series", "baseline"], "The series baseline changes no C file"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

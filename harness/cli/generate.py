@@ -18,6 +18,7 @@ from harness.mutants.trials import locked
 from harness.plugin import durations, scenario_list
 from harness.run import request as requests
 from harness.run.request import DEFAULT_SERIES, Request
+from harness.series import series
 from harness.series.series import Series
 from harness.vm import qemu_program
 
@@ -77,10 +78,11 @@ def mutants(args: argparse.Namespace) -> ExitCode:
     from harness.mutants.generate.session import Session, Wanted
 
     time_limit.start(args.time_limit or "")
-    series = args.series or DEFAULT_SERIES
+    name = args.series or DEFAULT_SERIES
     run_input = requests.load(
-        Request(series=series, base=args.base, accel=args.accel, qemu=args.qemu, sandbox=args.sandbox)
+        Request(series=name, base=args.base, accel=args.accel, qemu=args.qemu, sandbox=args.sandbox)
     )
+    _require_c(run_input.series)
     coverage = _coverage(args.coverage, run_input.series)
     folder: Path = args.results or Path("results") / f"generated-{run_input.series.name}"
     store = Store()
@@ -99,6 +101,12 @@ def mutants(args: argparse.Namespace) -> ExitCode:
                 report.write(tried, folder)
                 report.show(tried, folder, sys.stdout)
     return report.exit_code(tried)
+
+
+def _require_c(tested: Series) -> None:
+    """Raise UsageError for a series that changes no C file, before anything is built."""
+    if not any(path.endswith(".c") for files in series.check(tested) for one in files for path in one.paths):
+        raise UsageError(f"The series {tested.name} changes no C file, so no mutants can be made of it.")
 
 
 def _all_scenarios(tested: Series) -> list[str]:
