@@ -13,7 +13,9 @@ from harness.lib.errors import HarnessError
 _SHRINK = r"""
 for cache; do echo 1 >"/sys/kernel/slab/$cache/shrink"; done
 """
-RECLAIM_SECONDS = 5.0  # for an RCU grace period and the frees after it, on a busy host
+#: kfree_rcu(), by which a dma_resv frees its list, may wait 5 s for more objects (KFREE_DRAIN_JIFFIES in
+#: mm/slab_common.c); then there is a grace period.
+RECLAIM_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
