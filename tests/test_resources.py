@@ -12,11 +12,12 @@ from small_run import SUITES, Invocation, make_checkout
 from harness.cli import main
 from harness.lib import cgroup, resources
 from harness.lib.cache import Store
-from harness.lib.errors import ExitCode, HarnessError
+from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.lib.resources import MIB, Need, Room
 from harness.run import resources as run_resources
-from harness.run.needs import LARGEST, USUAL
-from harness.run.request import Request
+from harness.run.needs import LARGEST, USUAL, Needs
+from harness.run.request import AUTO, Request
+from harness.run.schedule import Job
 from harness.vm import qemu_memory
 from harness.vm.pci_devices import Layout
 
@@ -182,3 +183,58 @@ def test_run_that_lacks_a_resource_ends_before_it_begins(tmp_path: Path, lacking
     assert "nothing was begun" in said
     assert list(results.iterdir()) == []
     assert not (cache / "workbench").exists()
+
+
+def job(seconds: float, needs: Needs | None = None) -> Job:
+    return Job(f"{seconds}", needs or Needs(), seconds)
+
+
+@pytest.fixture
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(resources, "memory_available", lambda: 64 << 30)
+
+
+@pytest.mark.parametrize(
+    ("request_", "seconds", "machines"),
+    [
+        (Request(machines=AUTO), [30.0, 30.0], 2),
+        (Request(machines=AUTO), [60.0], 1),
+        (Request(machines=AUTO), [1.0] * 30, 1),
+        (Request(machines=2), [1.0, 1.0], 2),
+        (Request(machines=3), [1.0, 1.0], 2),
+        (Request(machines=1), [100.0] * 9, 1),
+        (Request(until_violated=True, machines=AUTO), [100.0] * 9, 1),
+        (Request(until_violated=True, machines=2), [100.0] * 9, 2),
+        (Request(keep_vm=True, machines=AUTO), [100.0] * 9, 1),
+        (Request(machines=2), [], 1),
+        (Request(machines=AUTO, series="s", coverage=True), [100.0] * 9, 1),
+    ],
+)
+def test_machines_at_once_are_worth_their_boot(
+    two_processors: None, request_: Request, seconds: list[float], machines: int
+) -> None:
+    jobs = [job(100.0, Needs(quiet=True)), *map(job, seconds)]
+    assert run_resources.machines_at_once(request_, jobs) == machines
+
+
+def test_coverage_with_several_machines_is_refused() -> None:
+    with pytest.raises(UsageError, match="one machine after the other: leave --machines out"):
+        Request(series="s", coverage=True, machines=2)
+
+
+def test_machines_at_once_have_enough_memory(two_processors: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = qemu_memory.needed(USUAL) + run_resources.OWN_MEMORY
+    for available, machines in ((2 * one, 2), (2 * one - 1, 1), (0, 1)):
+        monkeypatch.setattr(resources, "memory_available", lambda size=available: size)
+        assert run_resources.machines_at_once(Request(machines=AUTO), [job(100.0)] * 9) == machines
+
+
+def test_memory_is_that_of_all_machines_side_by_side(two_processors: None, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    amounts = [
+        run_resources.needs(store, Request(machines=number), "6.19", run_resources.WHOLE_SUITE)[0].amount
+        for number in (1, 2, 3)
+    ]
+    own, usual = run_resources.OWN_MEMORY // MIB, qemu_memory.needed(USUAL) // MIB
+    assert amounts == [own + qemu_memory.needed(LARGEST) // MIB, 2 * own + 2 * usual, 3 * own + 3 * usual]

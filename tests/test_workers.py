@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from harness.journal.writer import EVENTS
 from harness.lib import interruption, jsonl
 from harness.lib.errors import HarnessError
 from harness.lib.interruption import Interruption
-from harness.run import machines
+from harness.run import machines, workers
 from harness.run.give_up import LIMIT, Cause, GiveUp
 from harness.run.link import ToRun
 from harness.run.needs import USUAL, Needs
@@ -29,6 +32,7 @@ from harness.run.worker import Worker
 from harness.run.workers import Death, Workers
 from harness.verdict.record import Entry, Result
 from harness.verdict.verdict import Kind, Verdict
+from harness.vm.pci_devices import Layout
 
 IDS = ("one", "two", "three", "four", "five", "six")
 UNUSED: Any = None
@@ -46,7 +50,7 @@ def state() -> Iterator[None]:
 class Run:
     """A run of IDS without machines; ``work`` is done by a worker for each scenario."""
 
-    def __init__(self, root: Path, work: Callable[[Worker, str], None], count: int = 2) -> None:
+    def __init__(self, root: Path, work: Callable[[Worker, str], None], *jobs: Job, count: int = 2) -> None:
         self.results = ResultsFolder.create(root, "series")
         self.journal = self.results.journal()
         entries = {name: Entry(name, Kind.SCENARIO, name) for name in IDS}
@@ -58,7 +62,7 @@ class Run:
         scenarios = {name: (entry, Needs()) for name, entry in entries.items()}
 
         def serve(link: ToRun) -> None:
-            worker = Worker(Request(series="s"), self.results, scenarios, link)
+            worker = Worker(Request(series="s"), self.results, scenarios, None, link)
             interrupted = ""
             try:
                 for name in worker.orders():
@@ -71,7 +75,7 @@ class Run:
                 worker.failures.append(error)
             worker.finish(interrupted)
 
-        schedule = Schedule([Job(name, Needs(), 100.0) for name in IDS])
+        schedule = Schedule(jobs or [Job(name, Needs(), 100.0) for name in IDS])
         self.workers = Workers(count, serve, schedule, self.give_up, self.journal)
 
     def begin(self) -> None:
@@ -133,15 +137,17 @@ def test_worker_that_dies_before_the_start_leaves_a_verdict(tmp_path: Path) -> N
     assert run.read()["one"].verdict is Verdict.HARNESS_ERROR
 
 
-def test_workers_that_all_die_leave_the_rest_to_the_run(tmp_path: Path) -> None:
-    run = Run(tmp_path, lambda worker, name: os._exit(3))
+def test_worker_that_dies_leaves_its_layout_to_the_run(tmp_path: Path) -> None:
+    other = Needs(Layout(rng=True))
+    jobs = (Job("one", Needs(), 1.0), Job("two", other, 1.0), Job("three", other, 1.0))
+    run = Run(tmp_path, lambda worker, name: os._exit(3), *jobs, count=1)
     run.begin()
     while not run.workers.ended(0.1):
         run.take_in()
     run.take_in()
-    assert sorted(one.scenario for one in run.deaths) == ["one", "two"]
+    assert [one.scenario for one in run.deaths] == ["two"]
     assert run.deaths[0].reason == "The process that ran it ended with the exit code 3."
-    assert run.workers.schedule.next(OWN) == "three"
+    assert [run.workers.schedule.next(OWN) for _ in range(2)] == ["one", "three"]
     run.workers.end()
 
 
@@ -160,17 +166,35 @@ def test_interruption_ends_all_workers_at_once(tmp_path: Path) -> None:
     assert results["three"].verdict is Verdict.NOT_REACHED
 
 
+def test_worker_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "END_SECONDS", 0.2)
+    run = Run(tmp_path, lambda worker, name: time.sleep(600.0), count=1)
+    run.begin()
+    while len(jsonl.whole_lines(run.results.dir / EVENTS)) < 2:
+        time.sleep(0.01)
+    run.workers.end("SIGTERM")
+    run.take_in()
+    assert [one.reason for one in run.deaths] == ["The process that ran it ended by the signal SIGKILL."]
+
+
 def test_signals_are_left_to_the_run(tmp_path: Path) -> None:
-    run = Run(tmp_path, lambda worker, name: os.kill(os.getpid(), signal.SIGTERM))
     before = {number: signal.signal(number, interruption._noted) for number in interruption.SIGNALS}
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    woken = signal.set_wakeup_fd(writing)
     try:
-        run.workers.end()  # those that were forked with the handlers of a test
-        run = Run(tmp_path / "2", lambda worker, name: os.kill(os.getpid(), signal.SIGTERM))
+        run = Run(tmp_path, lambda worker, name: os.kill(os.getpid(), signal.SIGTERM))
         run.begin()
         assert {one.verdict for one in run.finish().values()} == {Verdict.CONFORMS}
     finally:
+        signal.set_wakeup_fd(woken)
         for number, handler in before.items():
             signal.signal(number, handler)
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 1)  # the signal of a worker does not arrive in the run
+    os.close(reading)
+    os.close(writing)
 
 
 def test_end_lets_scenarios_in_progress_end(tmp_path: Path) -> None:
@@ -194,8 +218,8 @@ def test_machines_lost_by_workers_are_given_up_together(tmp_path: Path) -> None:
     def work(worker: Worker, name: str) -> None:
         worker.machines.give_up.check(USUAL, frozenset(), "map")
         worker.machines.give_up.lost(HANG, USUAL, frozenset({"map"}))
-        while name == "four":
-            time.sleep(0.1)  # the run has to take in what the others have told
+        if name == "four":
+            wait(worker, name)  # the run has to take in what the others have told
 
     run = Run(tmp_path, work, count=3)
     run.begin()
@@ -232,6 +256,20 @@ def test_facts_by_machine_are_added_to_those_of_others(tmp_path: Path) -> None:
     results.write_run(slowdowns={"machine-1": 2.0})
     ResultsFolder(results.dir).write_run(slowdowns={"machine-2": 3.0})
     assert read_facts(results.dir)["slowdowns"] == {"machine-1": 2.0, "machine-2": 3.0}
+
+
+def test_events_of_two_processes_are_written_in_turns(tmp_path: Path) -> None:
+    path = tmp_path / EVENTS
+    jsonl.append(path, "one")
+    other = threading.Thread(target=jsonl.append, args=(path, "two"))
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        other.start()
+        other.join(0.5)
+        assert len(jsonl.whole_lines(path)) == 1
+        after = datetime.now(UTC).isoformat()
+    other.join()
+    assert json.loads(jsonl.whole_lines(path)[1])["time"] > after
 
 
 def test_torn_line_of_a_killed_process_is_removed(tmp_path: Path) -> None:

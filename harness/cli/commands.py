@@ -40,7 +40,6 @@ from harness.run import request as requests
 from harness.run import resources, stages
 from harness.run.base_alone import Question
 from harness.run.machines import hold
-from harness.run.needs import LARGEST, USUAL
 from harness.run.request import DEFAULT_SERIES, Request, RunInput
 from harness.run.run import run_without_scenarios
 from harness.series.series import DEFAULT_BASE
@@ -129,7 +128,7 @@ def _dry_run(run_input: RunInput, store: Store) -> ExitCode:
     rootfs = store.root / "image" / "KEY" / "rootfs"
     accelerator = Accelerator("kvm" if request.accel == "kvm" else "tcg", 1.0, "not tried")
     print(hardware.readable(machine.dry_run(bzimage, rootfs, Path("RUN"), accelerator, request.qemu)))
-    for need in resources.needs(store, request, run_input.series.base, (USUAL, LARGEST)):
+    for need in resources.needs(store, request, run_input.series.base, resources.WHOLE_SUITE):
         print(f"# {need.subject}: {need}")
     return ExitCode.OK
 

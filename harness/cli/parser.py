@@ -14,7 +14,7 @@ from harness.kernel.list_archive import ARCHIVE_VARIABLE, DEFAULT_ARCHIVE
 from harness.lib import sandbox, time_limit
 from harness.lib.cache import CACHE_VARIABLE
 from harness.run.base_alone import COMMAND
-from harness.run.request import ANY_SEED, DEFAULT_SERIES
+from harness.run.request import ANY_SEED, AUTO, DEFAULT_SERIES
 from harness.series import selftest
 
 
@@ -428,8 +428,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--machines",
         metavar="N",
-        type=_count,
-        help="run the scenarios on N machines side by side (default: 1)",
+        type=_machines,
+        default=1,
+        help="run the scenarios on N machines side by side; auto: on as many as processors and memory allow, "
+        "where a second one is worth its boot (default: 1)",
     )
     parser.add_argument(
         "--repeat",
@@ -530,6 +532,14 @@ def _time(text: str) -> str:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of repetitions")
+    return int(text)
+
+
+def _machines(text: str) -> int:
+    if text == "auto":
+        return AUTO
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of machines: a number, or auto")
     return int(text)
 
 

@@ -103,6 +103,7 @@ def _report(session: pytest.Session, run: Run, workers: Workers) -> None:
     except PatchproofError as error:
         workers.failures.append(error)
     run.violated = run.violated or workers.violated
+    run.left_behind = workers.died
     run.failures += [one for one in workers.failures if one not in run.failures]
 
 
@@ -131,7 +132,7 @@ def _serve(session: pytest.Session, run: Run, link: ToRun) -> None:
     config.pluginmanager.unregister(name="terminalreporter")
     config.pluginmanager.register(_Reporter(config, link))
     run.journal.unlock()  # the run's own process keeps the lock
-    worker = config.stash[RUNNER] = Worker(run.request, run.results, run.scenarios, link)
+    worker = config.stash[RUNNER] = Worker(run.request, run.results, run.scenarios, run.store, link)
     del config.stash[RUN]
     items = {item.nodeid: item for item in session.items}
     interrupted = ""

@@ -23,6 +23,7 @@ from harness.verdict import requirements
 
 DEFAULT_SERIES = "reference-feature"
 ANY_SEED = "random"
+AUTO = 0  # machines: as many as the host allows and the scenarios are worth
 FRAGMENTS = ("base.config", "vfio.config", "observe.config")
 
 
@@ -53,7 +54,7 @@ class Request:
     resume: Path | None = None
     repeat: int = 1
     random_order: str = ""
-    machines: int | None = None
+    machines: int = 1
     shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"
@@ -126,6 +127,10 @@ class Request:
             raise UsageError("--coverage needs a kernel that is built for it here: leave --kernel out.")
         if self.coverage and self.series is None:
             raise UsageError("--coverage counts the lines that a series adds, and no series is given.")
+        if self.coverage and self.machines > 1:
+            raise UsageError(
+                "--coverage counts the lines on one machine after the other: leave --machines out."
+            )
         if self.coverage and self.shard is not None:
             raise UsageError(
                 "--coverage counts the lines that a whole run executes; a shard would miss those of the "

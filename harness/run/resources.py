@@ -12,7 +12,7 @@ from harness.lib import resources
 from harness.lib.cache import Store
 from harness.lib.resources import MIB, Need, Room
 from harness.run.needs import LARGEST, USUAL, is_big
-from harness.run.request import Request
+from harness.run.request import AUTO, Request
 from harness.run.schedule import Job
 from harness.series.series import DEFAULT_BASE
 from harness.vm import image, qemu_memory
@@ -20,6 +20,10 @@ from harness.vm.pci_devices import Layout
 
 #: This program itself, with pytest and the scenarios.
 OWN_MEMORY = 192 * MIB
+#: Seconds of work, by the recorded durations, from which on AUTO boots a second machine.
+WORTH_A_MACHINE = 40.0
+#: Layouts of the machines of the whole suite: many scenarios share the usual one.
+WHOLE_SUITE = (*[USUAL] * 100, LARGEST)
 #: A build: its largest program, git with the tarball of the source, and one compiler for each processor.
 BUILD_MEMORY = 384 * MIB
 COMPILER_MEMORY = 192 * MIB
@@ -44,7 +48,7 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
     """
     layouts = list(layouts)
     largest = max(layouts, key=qemu_memory.needed, default=USUAL)
-    machines = max(1, min(request.machines or 1, len(layouts)))
+    machines = most_machines(request, layouts)
     builds = request.kernel is None
     jobs = len(os.sched_getaffinity(0)) if builds else 0
     limit = LARGEST_FILE_OF_BUILD if builds else LARGEST_FILE
@@ -85,14 +89,35 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
 
 
 def machines_at_once(request: Request, jobs: Sequence[Job]) -> int:
-    """Return how many machines run these scenarios side by side; each has one at least."""
-    shared = sum(not one.needs.quiet for one in jobs)
-    return max(1, min(request.machines or 1, shared))
+    """Return how many machines run these scenarios side by side, each at least one.
+
+    With AUTO it is one if there is too little work for the boot of a second one.
+    """
+    shared = [one for one in jobs if not one.needs.quiet]
+    if request.machines == AUTO and sum(one.seconds for one in shared) < WORTH_A_MACHINE:
+        return 1
+    return most_machines(request, [one.needs.layout for one in shared])
+
+
+def most_machines(request: Request, layouts: Sequence[Layout]) -> int:
+    """Return how many machines a run has at most, for scenarios with these layouts.
+
+    With AUTO they are as many as processors, and as the memory is enough for.  It is one
+    where a second one would cost more than it gains, or would not be kept.
+    """
+    shared = [one for one in layouts if not is_big(one)]
+    most = request.machines
+    if most == AUTO and (request.until_violated or request.keep_vm or request.coverage):
+        most = 1
+    elif most == AUTO:
+        each = OWN_MEMORY + max(map(qemu_memory.needed, shared), default=qemu_memory.needed(USUAL))
+        most = min(len(os.sched_getaffinity(0)), resources.memory_available() // each)
+    return max(1, min(most, len(shared)))
 
 
 def of_first_run(store: Store) -> list[Need]:
     """Return what a run with everything needs, of the default base and with the largest machine."""
-    return needs(store, Request(), DEFAULT_BASE, (USUAL, LARGEST))
+    return needs(store, Request(), DEFAULT_BASE, WHOLE_SUITE)
 
 
 def _memory(layouts: Sequence[Layout], machines: int, jobs: int) -> Need:

@@ -58,6 +58,7 @@ class Run(Runner):
     ended the run early.  ``refusal`` is the error that kept it from beginning.
     ``violated`` is true after a scenario showed an unexpected fault of the kernel.  ``note`` is a sentence
     for the report about the selection of scenarios, empty if there is none.
+    ``left_behind`` is true if a worker has died, whose machine then left its keys.
 
     Raises HarnessError if the host lacks a resource, or the results folder cannot be made or resumed.
     """
@@ -104,6 +105,7 @@ class Run(Runner):
         self._copy_report()  # a run that is killed leaves a report in which nothing was reached
         self.refusal: PatchproofError | None = None
         self.note = ""
+        self.left_behind = False
         self._progress = Progress(store)
         # With --until-violated the first violation ends the run; it loses no second machine.
         giving_up = not self.request.no_give_up and not self.request.until_violated
@@ -196,8 +198,8 @@ class Run(Runner):
             return
         self._spare.close()
         self._selftests.run()
-        if self._store is not None:
-            cache = BaseVerdicts(self._store, read_facts(self.results.dir))
+        if self.store is not None:
+            cache = BaseVerdicts(self.store, read_facts(self.results.dir))
             for key, answer in self._selftests.answers.items():
                 cache.put(key, answer)
 
@@ -243,6 +245,8 @@ class Run(Runner):
         self.end_machines(interrupted, "the run is over", self._keep)
         if not interrupted or is_time_limit(interrupted):
             self._finish_coverage(judged=not interrupted)
+        if self.left_behind:
+            self.results.sweep()
         if not self.unchanged:
             self.journal.run_ended()
             junit.write(self.results.dir)

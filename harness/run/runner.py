@@ -53,7 +53,7 @@ class Runner:
         self.violated = False
         self.machines = Machines(request, results, journal, give_up)
         self.scenarios = scenarios
-        self._store = store
+        self.store = store
         self._begun = 0  # scenarios
         self._current: ScenarioRun | None = None
         self._examiner = Examiner(self.machines, results)
@@ -100,8 +100,8 @@ class Runner:
             raise scenario.failure
         self.violated = scenario.end() or self.violated
         self._current = None
-        if self._store is not None and scenario.answer is not None:
-            cache = BaseVerdicts(self._store, read_facts(self.results.dir))
+        if self.store is not None and scenario.answer is not None:
+            cache = BaseVerdicts(self.store, read_facts(self.results.dir))
             cache.put(scenario.entry.scenario, scenario.answer)
 
     def retire(self, reason: str, last: Callable[[], None] | None = None) -> None:

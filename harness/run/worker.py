@@ -68,6 +68,7 @@ class Worker(Runner):
         request: Request,
         results: ResultsFolder,
         scenarios: Mapping[str, tuple[Entry, Needs]],
+        store: Store | None,
         link: ToRun,
     ) -> None:
         self._give_up = _Told(link)
@@ -76,7 +77,9 @@ class Worker(Runner):
         request = replace(request, keep_vm=False)
         own = ResultsFolder(results.dir)
         entries = [entry for entry, _ in scenarios.values()]
-        super().__init__(request, own, JournalWriter.beside(own.dir, entries), self._give_up, scenarios, None)
+        super().__init__(
+            request, own, JournalWriter.beside(own.dir, entries), self._give_up, scenarios, store
+        )
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
 
     def orders(self) -> Iterator[str]:
