@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,10 +23,11 @@ from harness.journal.line_counts import CountsWriter, read_counts
 from harness.journal.reader import read
 from harness.kernel import gcov, profile
 from harness.kernel.added_lines import _FUNCTION, AddedLine, added_lines
+from harness.kernel.build import Kernel
 from harness.kernel.left_out import left_out
 from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.report import html, line_coverage, markdown
-from harness.run.line_coverage import require
+from harness.run.line_coverage import LineCoverage, require
 from harness.run.line_sums import Measured, report
 from harness.run.request import Request, _require_code
 from harness.run.stages import COVERAGE
@@ -214,6 +216,7 @@ class CountingGuest:
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
+        self.machine: Any = None
         self.deadline = 1.0
 
     def script(self, _text: str, *_arguments: str, seconds: float | None = None) -> Completed:
@@ -355,6 +358,94 @@ class TestSums:
             path.write_text(content)
             with pytest.raises(HarnessError, match=r"is damaged .* Remove it"):
                 list(line_coverage.text(tmp_path))
+
+
+class Counted:
+    """The executed lines of a run whose series adds PROGRAM, on a machine that answers with ``compiled``."""
+
+    def __init__(self, compiled: Compiled, folder: Path, config: str = "CONFIG_GCOV_KERNEL=y\n") -> None:
+        self.compiled = compiled
+        self.tree = SmallKernel(folder / "kernel").tree({SOURCE: PROGRAM})
+        built = folder / "built"
+        (built / profile.NOTES / "drivers").mkdir(parents=True)
+        shutil.copy(compiled.folder / "drivers/one.gcno", built / profile.NOTES / "drivers")
+        (built / "config").write_text(config)
+        self.kernel = Kernel(built / "bzImage", built, built / "config", None, "6.19.6", "kernel-1", "gcc")
+        self.run = Run(folder / "example-20260226T202211Z")
+        self.run.begin(COVERAGE)
+        self.lines = LineCoverage(self.run.results, self.run.journal, wanted=True)
+        self.alive = True
+
+    def boot(self) -> Guest:
+        """Start a machine whose counters are those of one execution each time."""
+        path = f"/sys/kernel/debug/gcov/{SOURCE.replace('.c', '.gcda')}\n".encode()
+        size = str(len(self.compiled.counters)).encode()
+        guest = CountingGuest(path, size, *[self.compiled.counters] * 9)
+        guest.machine = SimpleNamespace(alive=lambda: self.alive, name="machine-1")
+        self.lines.booted(cast(Guest, guest))
+        return cast(Guest, guest)
+
+    def finish(self, least: float = 0.0) -> dict[str, Any]:
+        """End the run; return the member ``lines`` of its file in lines.json."""
+        self.lines.finish({"one": ("MAP-01",)}, ("first",), least)
+        content = json.loads((self.run.folder / line_counts.FOLDER / line_counts.LINES).read_text())
+        found: dict[str, Any] = content["files"][SOURCE]["lines"]
+        return found
+
+
+class TestRun:
+    def test_counts_belong_to_the_scenario_in_progress(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path)
+        counted.lines.prepare(counted.kernel, counted.tree)
+        guest = counted.boot()
+        counted.lines.begin("one")
+        counted.lines.take(guest)
+        counted.lines.take(guest)  # between two scenarios
+        assert [one.scenario for one in read_counts(counted.run.folder)[0]] == ["", "one", ""]
+        line = counted.finish()["7"]
+        assert line == {"patch": 1, "function": "called", "count": 3, "scenarios": ["one"]}
+        assert read(counted.run.folder).results[-1].verdict is Verdict.CONFORMS
+
+    def test_counts_of_a_dead_machine_are_noted(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path)
+        counted.lines.prepare(counted.kernel, counted.tree)
+        guest = counted.boot()
+        counted.lines.begin("one")
+        counted.alive = False
+        counted.lines.take(guest)
+        assert counted.finish()["7"]["scenarios"] == []
+        assert "What 1 machine executed last was not counted: one" in read(counted.run.folder).notes[0]
+
+    def test_counts_of_an_earlier_part_of_the_run_stay(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path)
+        for scenario in ("one", "two"):
+            counted.lines = LineCoverage(counted.run.results, counted.run.journal, wanted=True)
+            counted.lines.prepare(counted.kernel, counted.tree)
+            guest = counted.boot()
+            counted.lines.begin(scenario)
+            counted.lines.take(guest)
+        assert counted.finish()["7"]["scenarios"] == ["one", "two"]
+
+    def test_too_few_lines_are_a_fault_of_the_harness(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path)
+        counted.lines.prepare(counted.kernel, counted.tree)
+        counted.boot()
+        with pytest.raises(HarnessError, match="--require-coverage asks for 99 %"):
+            counted.finish(99.0)
+        assert read(counted.run.folder).results[-1].verdict is Verdict.HARNESS_ERROR
+
+    def test_kernel_without_gcov_is_refused(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path, "CONFIG_PCI=y\n")
+        with pytest.raises(HarnessError, match="needs CONFIG_GCOV_KERNEL, which is off in this kernel"):
+            counted.lines.prepare(counted.kernel, counted.tree)
+
+    def test_counting_is_off_unless_it_is_wanted(self, compiled: Compiled, tmp_path: Path) -> None:
+        counted = Counted(compiled, tmp_path)
+        counted.lines = LineCoverage(counted.run.results, counted.run.journal, wanted=False)
+        counted.lines.prepare(counted.kernel, counted.tree)
+        counted.boot()
+        counted.lines.finish({}, (), 99.0)
+        assert not (counted.run.folder / line_counts.FOLDER).exists()
 
 
 def test_no_executed_line_is_a_fault_of_the_run() -> None:
