@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
+from harness.cli import generate, main
 from harness.kernel import one_object
 from harness.kernel.one_object import OneObject
 from harness.lib import paths
@@ -18,7 +18,7 @@ from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.mutants.fate import Fate
 from harness.mutants.generate import report, trials
 from harness.mutants.generate.check import Checked, Kept, kept
-from harness.mutants.generate.coverage import Covered, read_coverage
+from harness.mutants.generate.coverage import Coverage, Covered, read_coverage
 from harness.mutants.generate.fault import Fault
 from harness.mutants.generate.mutant import GeneratedMutant, equivalence, read_equivalent
 from harness.mutants.generate.order import FIRST, Order
@@ -298,6 +298,14 @@ def test_equivalence_is_found_by_function_and_change(tmp_path: Path) -> None:
     (folder / "generated.toml").write_text('[[fault]]\nfile = "x"\n')
     with pytest.raises(UsageError, match="a fault has the keys file, function, was, now, why"):
         read_equivalent(tmp_path, "good")
+
+
+def test_coverage_of_a_selection_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"selection": ["--coverage", "--requirement=MAP-03"]}))
+    coverage = Coverage("good", tmp_path / "coverage" / "lines.json")
+    assert "of a selection of scenarios (--requirement=MAP-03 in" in generate._selected(coverage)
+    (tmp_path / "run.json").write_text(json.dumps({"selection": ["--coverage"]}))
+    assert generate._selected(coverage) == generate._selected(None) == ""
 
 
 @pytest.mark.parametrize(

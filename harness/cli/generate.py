@@ -24,6 +24,8 @@ from harness.vm import qemu_program
 
 COUNT = 200
 SEED = "1"
+#: Options of a run after which its coverage is not that of all scenarios.
+_NARROWING = ("--requirement", "-k", "--variants", "--shard", "--resume")
 _OPTIONS = ("coverage", "count", "seed", "budget", "base")
 
 
@@ -100,6 +102,8 @@ def mutants(args: argparse.Namespace) -> ExitCode:
             if tried:
                 report.write(tried, folder)
                 report.show(tried, folder, sys.stdout)
+                if note := _selected(coverage):
+                    print(note)
     return report.exit_code(tried)
 
 
@@ -128,6 +132,22 @@ def _coverage(results: Path | None, tested: Series) -> Coverage | None:
     runs = [path for path in runs if read_facts(path).get("digest") == tested.digest]
     newest = max(runs, key=lambda path: (path / LINES).stat().st_mtime, default=None)
     return read_coverage(newest) if newest is not None else None
+
+
+def _selected(coverage: Coverage | None) -> str:
+    """Return a sentence about a coverage that is not of all scenarios; empty if it is, or nobody knows."""
+    folder = coverage.origin.parent.parent if coverage is not None else Path()
+    if coverage is None or coverage.origin != folder / LINES or not folder.is_dir():
+        return ""
+    given = read_facts(folder).get("selection")
+    listed = [str(word) for word in given] if isinstance(given, list) else []
+    words = [word for word in listed if word.startswith(_NARROWING) or "::" in word]
+    if not words:
+        return ""
+    return (
+        f"The coverage is of a selection of scenarios ({', '.join(words)} in {folder}): a survivor was "
+        "not seen by these, and others were not asked."
+    )
 
 
 def _time(text: str) -> float:
