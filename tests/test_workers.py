@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_run
+from small_run import SUITES, Built, events, facts, junit
 
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.journal.writer import EVENTS
 from harness.lib import interruption, jsonl
-from harness.lib.errors import HarnessError
+from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.interruption import Interruption
 from harness.run import machines, workers
 from harness.run.give_up import LIMIT, Cause, GiveUp
@@ -279,3 +281,21 @@ def test_torn_line_of_a_killed_process_is_removed(tmp_path: Path) -> None:
         stream.write(b'{"time": "2026')
     jsonl.append(path, "two")
     assert [json.loads(line)["event"] for line in path.read_bytes().splitlines()] == ["one", "two"]
+
+
+@pytest.mark.vm
+def test_two_machines_give_one_run_with_a_dead_worker(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    options = (*Built(tmp_path).arguments, "--no-base", "--machines", "2", "--results", str(results))
+    code, output = small_run.run("run", *options, SUITES / "side_by_side.py", mark=tmp_path)
+    assert code == ExitCode.HARNESS, output
+    verdicts = {name: case.verdict for name, case in junit(results).items() if name.startswith("test_")}
+    assert verdicts.pop("test_worker_dies") == "harness-error"
+    assert set(verdicts.values()) == {"conforms"}
+    assert len(verdicts) == 4
+    happened = [f"{one['event']} {one.get('id', one.get('machine', ''))}" for one in events(results)]
+    dead = next(one for one in happened if one.startswith("ended") and one.endswith("test_worker_dies"))
+    quiet = next(one for one in happened if one.endswith("no_other_machine_is_at_work"))
+    assert happened.index("machine-started machine-2") < happened.index(dead) < happened.index(quiet)
+    assert "machine-started machine-3" in happened
+    assert facts(results)["slowdowns"].keys() >= {"machine-1", "machine-2", "machine-3"}

@@ -53,7 +53,8 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
     jobs = len(os.sched_getaffinity(0)) if builds else 0
     limit = LARGEST_FILE_OF_BUILD if builds else LARGEST_FILE
     free_size = resources.file_size_available()
-    ports = (2 if request.keep_vm or largest.debugger else 1) * machines
+    ports_of_machine = 2 if request.keep_vm or largest.debugger else 1
+    ports = ports_of_machine * machines
     found = [
         _memory(layouts, machines, jobs),
         *resources.disk(_rooms(store, request, release)),
@@ -78,7 +79,9 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
             ports,
             resources.loopback_ports(ports),
             "TCP ports of 127.0.0.1",
-            "the login over SSH" + (" and the debugger" if ports > 1 else ""),
+            "the login over SSH"
+            + (" and the debugger" if ports_of_machine > 1 else "")
+            + (f" of each of {machines} machines" if machines > 1 else ""),
             "End programs that hold ports, or widen /proc/sys/net/ipv4/ip_local_port_range.",
         ),
     ]
