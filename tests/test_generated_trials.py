@@ -323,3 +323,10 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     assert main.main(["mutants", *words]) == ExitCode.HARNESS
     assert said in capsys.readouterr().err
+
+
+def test_own_equivalent_faults_are_wellformed() -> None:
+    known = read_equivalent(paths.PATCHES, "reference-feature")
+    files = {place[0] for place in known}
+    assert files == {"drivers/vfio/pci/vfio_pci_dmabuf.c"}
+    assert all(known.values())
