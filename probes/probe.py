@@ -19,6 +19,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import gc
 import os
 import re
 import signal
@@ -33,7 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     import subprocess
-    from typing import BinaryIO
+    from typing import BinaryIO, NoReturn
 
 PROTOCOL = 1
 PAGE = 4096
@@ -337,6 +338,11 @@ class Guarded:
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe2(os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the pipe."""
+        os.close(self._reader)
+        os.close(self._writer)
 
     def __call__(self, mapping: Mapping, offset: int, bits: int, value: int | None = None) -> int:
         """Load, or store ``value``; raise FaultError."""
@@ -1292,6 +1298,71 @@ def serve(stream: BinaryIO) -> None:
 # ---- actor ----
 
 
+class Template:
+    """A process that has imported all of a probe, and forks a new probe for each order.
+
+    An order is a number, 32 bits, and three descriptors: standard input, output and error.
+    The end of that probe is answered by the number and its exit status, or -N for signal N.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        import socket
+
+        self._receive = socket.recv_fds
+        self._orders = socket.socket(fileno=descriptor)
+        self._running: dict[int, int] = {}  # process to number
+        guarded.close()
+        gc.freeze()  # a probe copies no page for what it does not change
+        signal.signal(signal.SIGCHLD, self._report)
+
+    def serve(self) -> int:
+        """Serve orders until their end; return the exit code, also that of a probe."""
+        while True:
+            order, descriptors, _, _ = self._receive(self._orders, 4, 3)
+            if not order:
+                return 0
+            # The end of a probe is reported once its number is known.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+            if (pid := os.fork()) == 0:
+                self._become_probe(descriptors)
+            self._running[pid] = int.from_bytes(order, "little")
+            for descriptor in descriptors:
+                os.close(descriptor)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def _become_probe(self, descriptors: list[int]) -> NoReturn:
+        """Be a probe, as one that was started anew, and end."""
+        global guarded
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        self._orders.close()
+        os.setsid()
+        for place, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, place)
+            os.close(descriptor)
+        name_process("python3")
+        code = 1
+        try:
+            guarded = Guarded()
+            code = main([])
+        except BaseException:  # noqa: BLE001 - as at the end of an interpreter
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(code)
+
+    def _report(self, _number: int, _frame: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                status = os.waitstatus_to_exitcode(ended[1])
+                self._orders.send(struct.pack("<Ii", self._running.pop(ended[0]), status))
+
+
+def name_process(name: str) -> None:
+    """Set the name of this process that /proc shows."""
+    with open("/proc/self/comm", "w") as comm:
+        comm.write(name)
+
+
 def main(arguments: list[str]) -> int:
     """Serve stdin until its end; return the exit code."""
     global parent
@@ -1309,6 +1380,9 @@ def main(arguments: list[str]) -> int:
         parent.set_inheritable(False)
         if arguments[0] == "--resume":
             write_reply(reply_after_exec())
+    elif len(arguments) == 2 and arguments[0] == "--template":
+        name_process("agent")  # as what starts programs in the guest is called
+        return Template(int(arguments[1])).serve()
     elif arguments:
         print("probe.py: unknown arguments; see --help", file=sys.stderr)
         return 2

@@ -87,6 +87,12 @@ def compiled(source: Path) -> Path:
     return program
 
 
+def no_programs(folder: Path) -> None:
+    """Write what an init would install, for one that does not."""
+    for name in ("agent", "files"):
+        (folder / name).write_text("no program")
+
+
 def script(folder: Path, text: str) -> str:
     program = folder / "qemu"
     program.write_text(f"#!/bin/sh\n{text}\n")
@@ -226,6 +232,7 @@ def test_panic_ends_machine_and_connection(tmp_path: Path) -> None:
 def test_panic_during_boot_is_a_boot_error(tmp_path: Path) -> None:
     not_a_program = tmp_path / "init"
     not_a_program.write_text("no program")
+    no_programs(tmp_path)
     image = Image(real.guest_image().rootfs, not_a_program, "")
     with pytest.raises(BootError, match=r"panicked while it booted: .*No working init found") as caught:
         boot(tmp_path / "run", image=image)
@@ -244,7 +251,9 @@ def test_rootfs_that_cannot_be_mounted_is_a_boot_error(tmp_path: Path) -> None:
 def test_power_off_during_boot_is_a_boot_error(tmp_path: Path) -> None:
     source = tmp_path / "init.c"
     source.write_text("#include <sys/reboot.h>\nint main(void) { return reboot(RB_POWER_OFF); }\n")
-    image = Image(real.guest_image().rootfs, compiled(source), "")
+    program = compiled(source)
+    no_programs(tmp_path)
+    image = Image(real.guest_image().rootfs, program, "")
     with pytest.raises(BootError, match="powered off before it came up"):
         boot(tmp_path / "run", image=image)
 

@@ -112,7 +112,7 @@ def qemu_of(running: Machine) -> int:
 @pytest.mark.vm
 class TestMachine:
     def test_nothing_listens_but_on_loopback(self, running: Machine) -> None:
-        assert listening(qemu_of(running)) == ["0100007F"], "one port, of 127.0.0.1, for SSH"
+        assert listening(qemu_of(running)) == ["0100007F"] * 2, "of 127.0.0.1, for SSH and the agent"
         assert [name for name in listening(os.getpid()) if name != "0100007F"] == []
 
     def test_sockets_have_names_in_a_closed_folder_only(self, running: Machine) -> None:

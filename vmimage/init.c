@@ -137,13 +137,15 @@ static void copy(const char *from, const char *to, mode_t mode)
 	close(out);
 }
 
-static void install_keys(void)
+static void install_files(void)
 {
 	/* sshd's chroot before the login */
 	mkdir("/root/run/sshd", 0755);
 	mkdir("/root/run/patchproof", 0700);
 	copy("/keys/host", "/root/run/patchproof/host", 0600);
 	copy("/keys/authorized", "/root/run/patchproof/authorized", 0600);
+	copy("/agent", "/root/run/patchproof/agent", 0755);
+	copy("/files", "/root/run/patchproof/files", 0755);
 }
 
 static void enter_root(void)
@@ -307,7 +309,7 @@ int main(void)
 	sigaction(SIGUSR1, &on_loaded, NULL);
 	umask(022);
 	mount_root();
-	install_keys();
+	install_files();
 	enter_root();
 	start_network();
 	if (sethostname("patchproof", strlen("patchproof")))

@@ -15,13 +15,13 @@ from harness.vm.ssh import Stream
 
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
-# List the children of sshd that are an actor or a Python probe, and that a signal has stopped.
+# List the actors and Python probes that the agent, or sshd, has started, and that a signal has stopped.
 _STOPPED = r"""
 for stat in /proc/[0-9]*/stat; do
     { read -r pid name state parent rest <"$stat"; } 2>/dev/null || continue
     case "$name $state" in "(actor) T" | "(python3) T")
         { read -r _ name rest <"/proc/$parent/stat"; } 2>/dev/null || continue
-        case $name in "(sshd"*) echo "$pid" ;; esac ;;
+        case $name in "(agent)" | "(sshd"*) echo "$pid" ;; esac ;;
     esac
 done
 """
@@ -30,13 +30,13 @@ done
 def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
     """Start the C actor in the guest.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(binary, REMOTE_ACTOR)
-    return Actor(Wire(guest.machine.ssh.stream([remote], guest.deadline), transcript, guest.deadline))
+    return Actor(Wire(guest.stream([remote]), transcript, guest.deadline))
 
 
 def python_stream(guest: Guest) -> Stream:
     """Start a Python probe in the guest; return its streams.  Raises SshLostError, SshTimeoutError."""
     remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
-    return guest.machine.ssh.stream(["python3", "-IS", remote], guest.deadline)
+    return guest.fork(["python3", "-IS", remote, "--template"])
 
 
 def start_python(

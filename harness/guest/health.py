@@ -7,7 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum, auto
 
+from harness.guest import files
 from harness.guest.answers import is_count
+from harness.guest.files import StepFailedError
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 from harness.lib.text import printable
@@ -27,42 +29,37 @@ TAINTS = {
     18: "a test of the kernel's own ran",
 }
 
-# Shell builtins where possible: starting one program takes longer than the whole script.  `read` reads
-# byte by byte, and a sysctl yields only its first byte that way; without taint that byte is the whole value.
-_TAINT = r"""
-read -r taint </proc/sys/kernel/tainted
-if [ "$taint" = 0 ]; then echo 0; else cat /proc/sys/kernel/tainted; fi
-"""
-_LOCKDEP = r"""
-locks=-
-if [ -e /proc/lockdep_stats ]; then
-    while read -r name value; do [ "$name" != debug_locks: ] || locks=$value; done </proc/lockdep_stats
-fi
-echo "$locks"
-"""
-_COUNTS = r"""
-for count in warn_count oops_count; do
-    value=-
-    [ ! -e /sys/kernel/$count ] || read -r value </sys/kernel/$count
-    echo "$value"
-done
-"""
-_DMABUFS = r"""
-while read -r word count rest; do
-    case "$word $rest" in "Total objects,"*) echo "$count";; esac
-done </sys/kernel/debug/dma_buf/bufinfo
-"""
+_BUFINFO = "/sys/kernel/debug/dma_buf/bufinfo"
+_STEPS = (
+    files.read("/proc/sys/kernel/tainted"),
+    files.read("/proc/lockdep_stats", may_lack=True),
+    files.read("/sys/kernel/warn_count", may_lack=True),
+    files.read("/sys/kernel/oops_count", may_lack=True),
+    files.read(_BUFINFO),
+)
+_ABSENT = "-"
+_DEBUG_LOCKS = re.compile(r"^[ \t]*debug_locks:[ \t]+([0-9]+)$", re.MULTILINE)
+_OBJECTS = re.compile(r"^Total ([0-9]+) objects,", re.MULTILINE)
 # No number is longer than that of 64 bits.
 _HEALTH = re.compile(r"[0-9]{1,19}\n((-|[0-9]{1,19})\n){3}[0-9]{1,19}\n")
-HEALTH = f"{_TAINT}{_LOCKDEP}{_COUNTS}{_DMABUFS}"
 
 
 def count_dmabufs(guest: Guest) -> int:
     """Return the number of DMABUFs that exist, as in KernelHealth.  Raises HarnessError, SshLostError."""
-    output = guest.script(_DMABUFS).stdout.decode(errors="replace").strip()
-    if not is_count(output):
-        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo's total is {output[:80]!r}.")
-    return int(output)
+    (content,) = guest.steps(files.read(_BUFINFO))
+    if not is_count(total := _found(_OBJECTS, _text(content))):
+        raise HarnessError(f"The guest's DMABUFs cannot be counted: bufinfo's total is {total[:80]!r}.")
+    return int(total)
+
+
+def _text(content: bytes | None) -> str:
+    return _ABSENT if content is None else content.decode(errors="replace").strip()
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str:
+    """Return the group of the pattern's only match, empty without one; ``-`` for an absent file."""
+    found = pattern.findall(text)
+    return text if text == _ABSENT else found[0] if len(found) == 1 else ""
 
 
 class Symptom(StrEnum):
@@ -109,13 +106,17 @@ class KernelHealth:
 
         Raises HarnessError if the answer is not one; SshTimeoutError, SshLostError.
         """
-        done = guest.script(HEALTH)
         try:
-            return cls.parse(done.stdout.decode(errors="replace"))
-        except ValueError as error:
+            taint, lockdep, warnings, oopses, bufinfo = map(_text, guest.steps(*_STEPS))
+            lines = (
+                *(taint, _found(_DEBUG_LOCKS, lockdep), warnings, oopses),
+                _found(_OBJECTS, bufinfo),
+            )
+            return cls.parse("".join(f"{line}\n" for line in lines))
+        except (StepFailedError, ValueError) as error:
             raise HarnessError(
                 "The guest kernel's state cannot be read; the kernel needs CONFIG_DEBUG_FS with debugfs "
-                f"mounted, and CONFIG_DMA_SHARED_BUFFER: {printable(done.stderr.strip())}"
+                f"mounted, and CONFIG_DMA_SHARED_BUFFER: {printable(str(error))}"
             ) from error
 
     @classmethod

@@ -20,19 +20,6 @@ for port in "$@"; do
 done
 """
 
-# Bind the device $1 to the driver $2 with the driver_override $3; "-" means none.
-# Shell builtins only: starting one program takes longer than the whole script.
-BIND = r"""
-dir=/sys/bus/pci/devices/$1
-set -e
-if [ -e "$dir/driver" ]; then echo "$1" >"$dir/driver/unbind"; fi
-case $3 in -) echo >"$dir/driver_override";; *) echo "$3" >"$dir/driver_override";; esac
-case $2 in
--) [ ! -e "$dir/driver" ];;
-*) echo "$1" >"/sys/bus/pci/drivers/$2/bind"; [ -e "/sys/bus/pci/drivers/$2/$1" ];;
-esac
-"""
-
 REPLUG = r"""
 dir=/sys/bus/pci/devices/$1
 echo 1 >"$dir/remove" && echo 1 >/sys/bus/pci/rescan && [ -e "$dir" ]
@@ -61,9 +48,4 @@ done
 # Wait until that unbind is complete.
 AWAIT_UNBOUND = r"""
 while [ -e "/sys/bus/pci/devices/$1/driver" ]; do :; done
-"""
-
-# Write the line $1 to the file $2.
-WRITE = r"""
-printf '%s\n' "$1" >"$2"
 """

@@ -6,22 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.guest.answers import understood
 from harness.guest.guest import Guest
-from harness.guest.health import HEALTH, KernelHealth
+from harness.guest.health import KernelHealth
 from harness.lib.errors import HarnessError
 
 # How long the console may lag behind the guest, before the accelerator's time scale.
 CONSOLE_SECONDS = 3.0
 END_MESSAGE = "patchproof: what was to be provoked has been"
 TRACE = "lkdtm_do_action"  # in the call trace of what lkdtm provokes
-# The output: the state before, why nothing was provoked (or an empty line), the crash points that
-# lkdtm refused, the state after, and a line for each detector that takes its time.  That line is
-# `-` if the kernel has no such detector, else the value of its switch.  The last message has the
-# level of a WARN.
+# The output: why nothing was provoked (or an empty line), the crash points that lkdtm refused, and a
+# line for each detector that takes its time.  That line is `-` if the kernel has no such detector,
+# else the value of its switch.  The last message has the level of a WARN.
 # The shell reads only the first byte of a sysctl.
 _PROVOKE = rf"""
-{HEALTH}
 direct=/sys/kernel/debug/provoke-crash/DIRECT
 why=
 refused=
@@ -36,7 +33,6 @@ fi
 echo "$why"
 echo "$refused"
 echo '<4>{END_MESSAGE}' >/dev/kmsg
-{HEALTH}
 show() {{
     value=-
     [ ! -e "$1" ] || [ ! -e "$2" ] || read -r value <"$2"
@@ -50,8 +46,7 @@ show $kernel/hardlockup_panic $kernel/nmi_watchdog
 rcu=/sys/module/rcupdate/parameters/rcu_cpu_stall_suppress
 show $rcu $rcu
 """
-_STATE = r"((?:\S+\n){5})"
-_PROVOKED = re.compile(rf"{_STATE}(.*)\n(.*)\n{_STATE}((?:\S+\n){{5}})")
+_PROVOKED = re.compile(r"(.*)\n(.*)\n((?:\S+\n){5})")
 
 
 @dataclass(frozen=True)
@@ -73,33 +68,32 @@ class Provoked:
 def provoke(guest: Guest, points: Sequence[str]) -> Provoked:
     """Have lkdtm go through its crash ``points``, "WARNING" among them, and return what the guest reports.
 
-    Raises HarnessError if the guest does not report its kernel's state.
+    Raises HarnessError if the guest does not report it, or its kernel's state.
     """
     console = guest.machine.console
     earlier_kinds = frozenset(one.kind for one in console.splats())
     mark = console.mark()
+    before = KernelHealth.of(guest)
     done = guest.script(_PROVOKE, *points)
+    after = KernelHealth.of(guest)
     output = _PROVOKED.fullmatch(done.stdout.decode(errors="replace"))
     if output is None:
         raise HarnessError(
-            "The detectors could not be proven, because the guest did not report its kernel's state. The "
-            "kernel needs CONFIG_DEBUG_FS with debugfs mounted, and CONFIG_DMA_SHARED_BUFFER. The script's "
-            "standard error: "
+            "The detectors could not be proven, because the guest did not report what was provoked. The "
+            "script's standard error: "
             f"{done.stderr.decode(errors='replace').strip()}"
         )
     seconds = CONSOLE_SECONDS * guest.machine.accelerator.time_scale
     message_seen = console.wait_for(re.escape(END_MESSAGE), seconds, mark) is not None
     splats = console.splats(mark)
-    before, why_not, refused, after, watchers = output.groups()
+    why_not, refused, watchers = output.groups()
     if "WARNING" in refused.split():
         why_not = "lkdtm refuses it"
-    with understood("kernel state"):
-        healths = KernelHealth.parse(before), KernelHealth.parse(after)
     return Provoked(
         crash_points=() if why_not else tuple(point for point in points if point not in refused.split()),
         why_not=why_not,
-        before=healths[0],
-        after=healths[1],
+        before=before,
+        after=after,
         watchers=tuple(watchers.split()),
         earlier_kinds=earlier_kinds,
         mark=console.mark(),

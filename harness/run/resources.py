@@ -47,14 +47,12 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
     of which ``request.machines`` run side by side.
     """
     layouts = list(layouts)
-    largest = max(layouts, key=qemu_memory.needed, default=USUAL)
     machines = most_machines(request, layouts)
     builds = request.kernel is None
     jobs = len(os.sched_getaffinity(0)) if builds else 0
     limit = LARGEST_FILE_OF_BUILD if builds else LARGEST_FILE
     free_size = resources.file_size_available()
-    ports_of_machine = 2 if request.keep_vm or largest.debugger else 1
-    ports = ports_of_machine * machines
+    ports = 2 * machines
     found = [
         _memory(layouts, machines, jobs),
         *resources.disk(_rooms(store, request, release)),
@@ -79,8 +77,7 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
             ports,
             resources.loopback_ports(ports),
             "TCP ports of 127.0.0.1",
-            "the login over SSH"
-            + (" and the debugger" if ports_of_machine > 1 else "")
+            "the login over SSH and the guest's agent"
             + (f" of each of {machines} machines" if machines > 1 else ""),
             "End programs that hold ports, or widen /proc/sys/net/ipv4/ip_local_port_range.",
         ),

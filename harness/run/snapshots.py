@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.guest.guest import Guest
-from harness.guest.health import HEALTH, KernelHealth
+from harness.guest.health import KernelHealth
 from harness.journal.writer import JournalWriter
 from harness.lib import resources
 from harness.lib.errors import HarnessError
@@ -40,7 +40,8 @@ for process in /proc/[0-9]*; do
     ! read -r name <"$process/comm" || [ "$name" != sshd ] || echo "${process##*/}"
 done
 """
-# The connections of the saved machine are not those of this one: their sshd would wait for ever.  All
+# The connections of the saved machine are not those of this one: their sshd would wait for ever, and so
+# would the programs of its agent.  All
 # machines of a snapshot would have the same random numbers (process 1 has the kernel use what was
 # written), and the clock of the snapshot.
 _RESUME = r"""
@@ -133,13 +134,10 @@ class Snapshots:
         mark = guest.machine.console.mark()
         message = f"loaded {secrets.token_hex(8)}"
         arguments = (secrets.token_hex(32), f"{time.time():.0f}", message, *saved.connections)
-        done = guest.script(_RESUME + HEALTH, *arguments)
+        done = guest.script(_RESUME, *arguments)
         if done.status != 0:
             raise HarnessError(f"The loaded guest could not be brought up to date: {done.stderr!r}")
-        try:
-            health = KernelHealth.parse(done.stdout.decode(errors="replace"))
-        except ValueError as error:
-            raise HarnessError("The loaded guest did not report its kernel's state.") from error
+        health = KernelHealth.of(guest)
         if health != saved.health:
             raise HarnessError(f"The loaded kernel is in another state than the saved one: {health}")
         seconds = CONSOLE_SECONDS * guest.machine.accelerator.time_scale

@@ -188,18 +188,24 @@ class RootDisk:
         ]
 
 
+SSH_PORT, AGENT_PORT = 22, 23  # of the guest (vmimage/init.c, vmimage/agent.c)
+
+
 @dataclass(frozen=True)
 class Network:
-    """One network card without access to any network; a loopback port of the host leads to its port 22.
+    """One network card without access to any network; loopback ports of the host lead to it.
 
-    With ``ssh_port`` 0 the host's kernel chooses a free port, so that machines never collide.
+    One leads to sshd, another to the guest's agent (harness/vm/agent.py).  With ``ssh_port`` 0 the
+    host's kernel chooses a free port, as it does for the agent, so that machines never collide.
     """
 
     ssh_port: int = 0
 
     def args(self) -> list[str]:
+        ports = {SSH_PORT: self.ssh_port, AGENT_PORT: 0}
+        forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{own}-:{port}" for port, own in ports.items())
         return [
-            *("-netdev", f"user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:{self.ssh_port}-:22"),
+            *("-netdev", f"user,id=net,restrict=on,ipv6=off,{forwards}"),
             *("-device", "virtio-net-pci,netdev=net,romfile="),
         ]
 

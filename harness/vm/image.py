@@ -58,6 +58,8 @@ _PACK = (
 # The settings of apt depend on the host's mirror.
 _LEFT_OUT = ("etc/apt",)
 CFLAGS = ("-static", "-O2", "-Wall", "-Wextra", "-Werror")
+_INSTALLED = ("agent", "files")  # by the init, below /run/patchproof
+_PROGRAMS = ("init", *_INSTALLED)  # compiled from one file each
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Image:
     rootfs: Path
     init: Path
     identity: str
+
+    @property
+    def programs(self) -> dict[str, Path]:
+        """The programs that the init installs in the guest, by name."""
+        return {name: self.init.with_name(name) for name in _INSTALLED}
 
 
 def build(store: Store, progress: Progress, log: Path) -> Image:
@@ -81,8 +88,10 @@ def build(store: Store, progress: Progress, log: Path) -> Image:
         _write_digest(folder / "rootfs")
 
     def make_init(folder: Path) -> None:
-        command.run(["gcc", *CFLAGS, "-o", str(folder / "init"), str(VMIMAGE / "init.c")], log=log)
-        _write_digest(folder / "init")
+        for name in _PROGRAMS:
+            argv = ["gcc", *CFLAGS, "-o", str(folder / name), str(VMIMAGE / f"{name}.c")]
+            command.run(argv, log=log)
+        (folder / "digest").write_text(digest(*(file_digest(folder / name) for name in _PROGRAMS)))
 
     rootfs = store.entry("image", rootfs_recipe(), make_rootfs)
     init = store.entry("init", init_recipe(), make_init)
@@ -97,8 +106,8 @@ def rootfs_recipe() -> str:
 
 
 def init_recipe() -> str:
-    """Return the digest of all inputs of the guest's init."""
-    return digest(*CFLAGS, (VMIMAGE / "init.c").read_bytes())
+    """Return the digest of all inputs of the guest's init and of what it installs."""
+    return digest(*CFLAGS, *((VMIMAGE / f"{name}.c").read_bytes() for name in _PROGRAMS))
 
 
 def _write_digest(path: Path) -> None:

@@ -22,6 +22,7 @@ from harness.lib.text import printable
 from harness.vm import console, diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.diagnose import QemuCrashedError
+from harness.vm.hardware import AGENT_PORT, SSH_PORT
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
@@ -182,7 +183,8 @@ _BootEvent = _Ready | _Fatal | _Panicked | _ConsoleLost | _Exited | _LoginFailed
 class Machine:
     """One virtual machine, running from its construction until close().
 
-    ``ssh`` is the connection, set once the guest is up.  ``events`` are QEMU's latest
+    ``ssh`` is the connection, set once the guest is up, and so is ``agent_port``, the port of 127.0.0.1
+    that leads to the guest's agent (harness.vm.agent).  ``events`` are QEMU's latest
     events, name and data: a guest can cause any number.  ``ram_bars`` maps a role to the
     file behind its RAM BAR, valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is
     QEMU's command line.  ``note`` is a sentence about an unusual start for the results,
@@ -198,6 +200,7 @@ class Machine:
     """
 
     ssh: Ssh
+    agent_port: int
 
     def __init__(
         self,
@@ -233,7 +236,7 @@ class Machine:
         private.close_folder(self.run_dir)
         private.write(self.run_dir / private.KEY, self.user_key.private.encode())
         initrd = self.run_dir / private.INITRD
-        private.write(initrd, self._initramfs(image.init))
+        private.write(initrd, self._initramfs(image))
         self._qemu = Process(
             BootImage(
                 bzimage.absolute(), initrd, image.rootfs, accelerator, info.can_filter, tuple(arguments)
@@ -412,10 +415,11 @@ class Machine:
     ) -> None:
         self.close()
 
-    def _initramfs(self, init: Path) -> bytes:
+    def _initramfs(self, image: Image) -> bytes:
         return initramfs.archive(
             {
-                "init": (init.read_bytes(), 0o755),
+                "init": (image.init.read_bytes(), 0o755),
+                **{name: (path.read_bytes(), 0o755) for name, path in image.programs.items()},
                 "keys/host": (self.host_key.private.encode(), 0o600),
                 "keys/authorized": (f"{self.user_key.public}\n".encode(), 0o600),
             }
@@ -460,7 +464,7 @@ class Machine:
     def _log_in(self) -> None:
         try:
             with host_errors(self.run_dir):
-                port = self._ssh_port()
+                port, self.agent_port = (self._forwarded_port(one) for one in (SSH_PORT, AGENT_PORT))
                 self._write_ssh_line(port)
                 self._boot_events.put(
                     Ssh(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
@@ -468,13 +472,13 @@ class Machine:
         except (SshLostError, HarnessError) as error:
             self._boot_events.put(_LoginFailed(error))
 
-    def _ssh_port(self) -> int:
-        """Return the loopback port that QEMU forwards to the guest's sshd.  Raises HarnessError."""
+    def _forwarded_port(self, port: int) -> int:
+        """Return the loopback port that QEMU forwards to a port of the guest.  Raises HarnessError."""
         answer = str(self.monitor.execute("human-monitor-command", {"command-line": "info usernet"}))
-        found = re.search(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", answer)
+        found = re.search(rf"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+{port}\s", answer)
         if found is None:
             raise HarnessError(
-                f"QEMU's `info usernet` lists no forwarded port for the guest's sshd:\n{answer}"
+                f"QEMU's `info usernet` lists no forwarded port for the guest's port {port}:\n{answer}"
             )
         return int(found[1])
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import paramiko
 
@@ -68,10 +69,49 @@ class Completed:
     stderr: bytes
 
 
+class Waiter(Protocol):
+    """The event of a command's end."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most ``timeout`` seconds; return whether the command has ended."""
+
+
+class Pipe(Protocol):
+    """The standard streams of a running command: a paramiko.Channel, or a harness.vm.agent.Program.
+
+    The methods that wait do so for the time of settimeout(), and raise TimeoutError then.
+    """
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def exit_status(self) -> int: ...
+
+    @property
+    def status_event(self) -> Waiter: ...
+
+    def settimeout(self, timeout: float) -> None: ...
+
+    def send(self, s: bytes) -> int: ...
+
+    def recv(self, nbytes: int) -> bytes: ...
+
+    def recv_stderr_ready(self) -> bool: ...
+
+    def recv_stderr(self, nbytes: int) -> bytes: ...
+
+    def exit_status_ready(self) -> bool: ...
+
+    def shutdown_write(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Stream:
     """The input and output of a running command in the guest, read line by line."""
 
-    def __init__(self, channel: paramiko.Channel, command: str) -> None:
+    def __init__(self, channel: Pipe, command: str) -> None:
         self.command = command
         self._channel = channel
         self._buffer = bytearray()
@@ -243,8 +283,11 @@ class Ssh:
 
     def stream(self, argv: Sequence[str], timeout: float = 10.0) -> Stream:
         """Start a command in the guest and return its streams.  Raises SshLostError, SshTimeoutError."""
-        command = shlex.join(argv)
-        return Stream(self._execute(command, timeout), command)
+        return Stream(self.channel(argv, timeout), shlex.join(argv))
+
+    def channel(self, argv: Sequence[str], timeout: float) -> paramiko.Channel:
+        """Start a command in the guest and return its channel.  Raises SshLostError, SshTimeoutError."""
+        return self._execute(shlex.join(argv), timeout)
 
     def put(
         self, content: bytes | Path, remote: PurePosixPath | str, mode: int = 0o644, timeout: float = 30.0
@@ -330,7 +373,7 @@ def _seconds_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
 
-def _close(channel: paramiko.Channel) -> None:
+def _close(channel: Pipe) -> None:
     with contextlib.suppress(*MALFORMED):  # a connection that takes no message is gone
         channel.close()
 

@@ -32,7 +32,7 @@ def _low_limits() -> None:
 def liar(guest: Guest, tmp_path: PurePosixPath, program: str) -> Actor:
     """Start a shell program in place of an actor."""
     transcript = Transcript(tmp_path / "liar.txt")  # type: ignore[arg-type]
-    return Actor(Wire(guest.machine.ssh.stream(["sh", "-c", program], guest.deadline), transcript, 3.0))
+    return Actor(Wire(guest.stream(["sh", "-c", program]), transcript, 3.0))
 
 
 @requirement("MAP-01")
