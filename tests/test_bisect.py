@@ -335,7 +335,9 @@ def test_reports_tell_the_patches(reported: Run) -> None:
     document = junit.render(reported.folder).decode()
     letter = " ".join(mail.render(reported.folder).decode().split())
     assert f"since {since}" in shown
-    assert f"Patch by patch: 2 of 3 patches build without new warnings, and boot. {broken}" in shown
+    assert (
+        f"Patch by patch: 2 of 3 patches were seen to build without new warnings, and boot. {broken}" in shown
+    )
     assert "Not as promised: 1 of 3 applicable scenarios and 1 patch, by 2 causes" in shown
     for text in (page, document, letter):
         assert since in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from harness.lib.text import one_line
@@ -43,8 +44,10 @@ def lines(record: Record) -> Iterator[str]:
         return
     well = sum(one.verdict is Verdict.CONFORMS for one in results)
     noun = "patch" if len(results) == 1 else "patches"
-    yield f"Patch by patch: {well} of {len(results)} {noun} build without new warnings, and boot."
-    yield from (f"  {line}" for line in _others(results))
+    seen = f"{well} of {len(results)} {noun} were seen to build without new warnings, and boot"
+    yield f"Patch by patch: {seen}."
+    for line, number in Counter(_others(results)).items():
+        yield f"  {line}" + (f" ({number} patches)" if number > 1 else "")
 
 
 def _others(results: Iterable[Result]) -> Iterator[str]:
