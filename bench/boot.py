@@ -1,6 +1,6 @@
 """Compare the time from QEMU's start to a command done in the guest, for patchproof and virtme-ng.
 
-Both boot the same kernel.  patchproof is measured until the first command's exit status over SSH, and
+Both boot the same kernel.  patchproof is measured until the first command's exit status, and
 until QEMU's end; once booted, and once loaded from a snapshot of that machine.  virtme-ng is measured
 until `vng --exec true` returns, which includes its guest's power-off.  The runs alternate, so other
 load on the host affects all.
@@ -24,6 +24,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from harness.guest.guest import Guest
 from harness.kernel import apply, base, build
 from harness.lib.cache import Store
 from harness.lib.errors import HarnessError, PatchproofError
@@ -55,29 +56,33 @@ def build_kernel(store: Store, progress: Progress) -> Path:
     ).bzimage
 
 
-def ours(bzimage: Path, guest: image.Image, accelerator: Accelerator) -> dict[str, float]:
+def ours(bzimage: Path, rootfs: image.Image, accelerator: Accelerator) -> dict[str, float]:
     """Return the seconds of each measurement of patchproof: of a boot, and of a load of its snapshot."""
     with tempfile.TemporaryDirectory() as folder:
-        booted = machine.boot(bzimage, guest, run_dir=Path(folder) / "booted", accelerator=accelerator)
+        booted = machine.boot(bzimage, rootfs, run_dir=Path(folder) / "booted", accelerator=accelerator)
         with booted:
-            done = _first_command(booted)
+            guest = Guest(booted)
+            done = _first_command(guest)
+            agent = guest.handover()
             started = time.monotonic()
             saved = booted.save()
             save = time.monotonic() - started
         found = {OURS: done, OURS_ENDED: time.monotonic() - booted.started - save, SAVED: save}
         with contextlib.closing(saved):
             run_dir = Path(folder) / "loaded"
-            loaded = machine.load(saved, bzimage, guest, run_dir=run_dir, accelerator=accelerator)
+            loaded = machine.load(saved, bzimage, rootfs, run_dir=run_dir, accelerator=accelerator)
             with loaded:
-                found[LOADED] = _first_command(loaded)
+                again = Guest(loaded)
+                again.take_over(agent, {})
+                found[LOADED] = _first_command(again)
             found[LOADED_ENDED] = time.monotonic() - loaded.started
     return found
 
 
-def _first_command(started: machine.Machine) -> float:
+def _first_command(guest: Guest) -> float:
     """Run a command and return the seconds since QEMU's start."""
-    started.ssh.run(["true"], PATIENCE)
-    return time.monotonic() - started.started
+    guest.script("true")
+    return time.monotonic() - guest.machine.started
 
 
 def virtme(bzimage: Path, accelerator: Accelerator) -> float:

@@ -389,3 +389,47 @@ def lying(frames: bytes, *, listens: bool = True) -> Iterator[Stream]:
         stream = agent.stream(["cat"], PATIENCE if listens else SOON)
         its.sendall(frames)
         yield stream
+
+
+class TestTakeOver:
+    """An agent in a snapshot, whose first host is gone."""
+
+    @pytest.fixture
+    def later(self, host: Host, agent: Agent) -> Agent:
+        """Another host's side of the agent, after a program of the first one."""
+        self.older = sh(agent, "echo $$; exec cat")
+        self.pid = int(self.older.read_line(PATIENCE))
+        handover = agent.handover()
+        assert handover is not None
+        later = Agent(host, host.port)  # type: ignore[arg-type]
+        later.take_over(handover)
+        return later
+
+    def test_agent_taken_over_starts_programs(self, host: Host, later: Agent) -> None:
+        stream = sh(later, "echo note >&2; exit 3")
+        assert (stream.wait(PATIENCE), stream.read_errors()) == (3, b"note\n")
+        assert len(host.agents) == 1
+
+    def test_older_programs_are_killed(self, later: Agent) -> None:
+        assert sh(later, "exit 0").wait(PATIENCE) == 0
+        assert not alive(self.pid)
+
+    def test_agent_ends_with_its_new_host(self, host: Host, later: Agent) -> None:
+        stream = sh(later, "echo $$; exec cat")
+        pid = int(stream.read_line(PATIENCE))
+        assert later.alive()
+        host.agents[0].kill()
+        assert not later.alive()
+        stream.close()
+        assert not alive(pid)
+
+    def test_another_secret_takes_nothing_over(self, host: Host, agent: Agent) -> None:
+        assert sh(agent, "exit 0").wait(PATIENCE) == 0
+        other = Agent(host, host.port)  # type: ignore[arg-type]
+        other.take_over(agents.Handover(b"x" * agents.SECRET, 7))
+        with pytest.raises(SshLostError):
+            other.stream(["true"], PATIENCE)
+        assert sh(agent, "exit 4").wait(PATIENCE) == 4
+
+    def test_agent_that_was_not_started_has_no_handover(self, agent: Agent) -> None:
+        assert agent.handover() is None

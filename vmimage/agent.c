@@ -23,6 +23,10 @@
  *   T  start a program from a template; the words of the template.  The
  *      first such order starts the template, which stays.
  *
+ *   C  the frames go to this connection from now on, and its end ends the
+ *      agent.  The programs of before are killed.  The host takes over the
+ *      agent of a machine that was loaded from a snapshot like that.
+ *
  * A template is a program that forks programs of its own kind, which starts
  * them sooner (probes/probe.py, Template).  Its last word is the number of a
  * socket.  If it ends, so does the agent.
@@ -247,6 +251,24 @@ static void start(char letter, uint32_t number, char *data, uint32_t length,
 	}
 }
 
+static void kill_programs(void)
+{
+	const struct program *one;
+
+	for (one = programs; one; one = one->next)
+		if (one->pid > 0 && !one->ended)
+			kill(one->pid, SIGKILL);
+}
+
+static void take_over(int connection)
+{
+	kill_programs();
+	if (dup2(connection, STDIN_FILENO) < 0 ||
+	    dup2(connection, STDOUT_FILENO) < 0)
+		exit(1);
+	send_frame('L', 0, "", 0);
+}
+
 /* Read what a connection must begin with; start its program once that is whole. */
 static void read_visitor(struct visitor *one)
 {
@@ -267,8 +289,11 @@ static void read_visitor(struct visitor *one)
 		if (one->length == needed) {
 			words[numbers[1]] = 0;
 			fcntl(one->fd, F_SETFL, 0);
-			start(head[0], le32toh(numbers[0]), words, numbers[1],
-			      one->fd);
+			if (head[0] == 'C')
+				take_over(one->fd);
+			else
+				start(head[0], le32toh(numbers[0]), words,
+				      numbers[1], one->fd);
 			break;
 		}
 		n = recv(one->fd, one->data + one->length, needed - one->length,
@@ -392,11 +417,7 @@ static struct pollfd *wait_for_work(int listening, int signals)
 
 static void end_all(void)
 {
-	const struct program *one;
-
-	for (one = programs; one; one = one->next)
-		if (one->pid > 0 && !one->ended)
-			kill(one->pid, SIGKILL);
+	kill_programs();
 	exit(0);
 }
 

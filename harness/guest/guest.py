@@ -17,7 +17,7 @@ from harness.guest.shell import Shell
 from harness.guest.symbols import KALLSYMS, Symbols
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
-from harness.vm.agent import Agent
+from harness.vm.agent import Agent, Handover
 from harness.vm.machine import Machine
 from harness.vm.pci_devices import MEMORY_BARS, SLOTS
 from harness.vm.recorder import NoRecord, Recorder
@@ -85,6 +85,16 @@ class Guest:
     def deadline(self) -> float:
         """The deadline of a small command in this machine, in seconds."""
         return SECONDS * self.machine.accelerator.time_scale
+
+    def handover(self) -> Handover | None:
+        """Return what it takes to use this guest's agent after it was loaded from a snapshot."""
+        return self._agent.handover()
+
+    def take_over(self, handover: Handover | None, pushed: Mapping[str, str]) -> None:
+        """Use the agent and the ``pushed`` files of the snapshot that this guest was loaded from."""
+        if handover is not None:
+            self._agent.take_over(handover)
+        self.pushed.update(pushed)
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
         """Run a command to its end.  Raises SshTimeoutError after ``deadline`` seconds, SshLostError."""

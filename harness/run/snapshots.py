@@ -19,6 +19,7 @@ from harness.lib.errors import HarnessError
 from harness.run.positive_control import Proof
 from harness.run.provoke import CONSOLE_SECONDS
 from harness.vm import qemu_memory
+from harness.vm.agent import Handover
 from harness.vm.hardware import MIB
 from harness.vm.pci_devices import Layout
 from harness.vm.snapshot import Snapshot
@@ -71,6 +72,7 @@ class _Saved:
     health: KernelHealth
     connections: tuple[str, ...]
     pushed: Mapping[str, str]
+    agent: Handover | None
 
 
 class Snapshots:
@@ -121,7 +123,8 @@ class Snapshots:
         if not all(one.isdecimal() for one in connections):
             raise HarnessError("The guest did not list the processes of its connections.")
         health = KernelHealth.of(guest)
-        return _Saved(guest.machine.save(), proof, health, connections, dict(guest.pushed))
+        agent = guest.handover()
+        return _Saved(guest.machine.save(), proof, health, connections, dict(guest.pushed), agent)
 
     def resume(self, guest: Guest) -> Proof:
         """Bring the guest of a loaded machine up to date; return the proof of its detectors.
@@ -130,7 +133,7 @@ class Snapshots:
         of level warning arrives on the console.  Raises PatchproofError if it does not hold.
         """
         saved = self._saved[guest.machine.layout]
-        guest.pushed.update(saved.pushed)
+        guest.take_over(saved.agent, saved.pushed)
         mark = guest.machine.console.mark()
         message = f"loaded {secrets.token_hex(8)}"
         arguments = (secrets.token_hex(32), f"{time.time():.0f}", message, *saved.connections)

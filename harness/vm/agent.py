@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import paramiko
 
@@ -125,6 +126,26 @@ class Program:
             raise SshLostError(f"The connection to a program in the guest broke: {error}") from error
 
 
+@dataclass(frozen=True)
+class Handover:
+    """An agent that runs in a snapshot: its ``secret``, and the ``numbers`` that its programs have had."""
+
+    secret: bytes
+    numbers: int
+
+
+class _Link(socket.socket):
+    """A connection to an agent that was taken over, in place of a channel of SSH."""
+
+    def recv_stderr_ready(self) -> bool:
+        """Return whether there is standard error to read: never."""
+        return False
+
+    def recv_stderr(self, nbytes: int) -> bytes:
+        """Return standard error, which does not come this way."""
+        return b""[:nbytes]
+
+
 class Agent:
     """The agent of a guest, used by one thread; started for the first program, and again once it was lost.
 
@@ -136,7 +157,8 @@ class Agent:
     def __init__(self, ssh: Ssh, port: int) -> None:
         self._ssh = ssh
         self._port = port
-        self._channel: paramiko.Channel | None = None
+        self._handover: Handover | None = None
+        self._channel: paramiko.Channel | _Link | None = None
         self._secret = b""
         self._listening = False
         self._numbers = 0
@@ -145,8 +167,22 @@ class Agent:
         self._lost = "it was not started"
 
     def alive(self) -> bool:
-        """Return whether the connection to the guest still stands."""
-        return self._ssh.alive()
+        """Return whether the connection to the guest still stands; call it when a program has gone away."""
+        if not self._ssh.alive():
+            return False
+        if not isinstance(self._channel, _Link):
+            return True
+        with contextlib.suppress(SshLostError):
+            self._take_in(_END_SECONDS)
+        return self._channel is not None
+
+    def handover(self) -> Handover | None:
+        """Return what it takes to take over this agent in a snapshot; None if none runs."""
+        return None if self._channel is None else Handover(self._secret, self._numbers)
+
+    def take_over(self, handover: Handover) -> None:
+        """Use the agent of the snapshot that the guest was loaded from; its programs are killed."""
+        self._handover = handover
 
     def stream(self, argv: Sequence[str], timeout: float) -> Stream:
         """Start a program in the guest and return its streams.  Raises SshLostError, SshTimeoutError.
@@ -179,7 +215,7 @@ class Agent:
 
     def require(self, number: int) -> None:
         """Raise SshLostError unless the agent has this program, and is connected."""
-        if self._channel is None or number not in self._programs or not self.alive():
+        if self._channel is None or number not in self._programs or not self._ssh.alive():
             raise SshLostError(f"The agent in the guest is gone: {self._lost}.")
 
     def forget(self, number: int) -> None:
@@ -198,23 +234,39 @@ class Agent:
         self._numbers += 1
         words = b"".join(word.encode() + b"\0" for word in argv)
         order = self._secret + _HEAD.pack(letter, self._numbers, len(words)) + words
-        with host_errors():
-            connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.connect(("127.0.0.1", self._port))
-            connection.sendall(order)  # fits into the buffer of a new connection
+            connection = self._connect(order, deadline - time.monotonic())
         except OSError as error:
-            connection.close()
             if lacking := out_of_resources(error):
                 raise lacking from error
             raise SshLostError(f"`{command}` could not be started in the guest: {error}") from error
         program = self._programs[self._numbers] = Program(self, self._numbers, connection)
         return Stream(program, command)
 
+    def _connect(self, order: bytes, timeout: float) -> _Link:
+        """Return a connection that begins with ``order``.  Raises OSError, HarnessError."""
+        with host_errors():
+            connection = _Link(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(max(timeout, 0.001))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.connect(("127.0.0.1", self._port))
+            connection.sendall(order)  # fits into the buffer of a new connection
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
     def _begin(self, timeout: float) -> None:
-        """Start the agent, and tell it a new secret."""
+        """Start the agent, and tell it a new secret; or take over the one of a snapshot."""
+        if self._handover is not None:
+            handover, self._handover = self._handover, None
+            self._secret, self._numbers = handover.secret, handover.numbers
+            try:
+                self._channel = self._connect(self._secret + _HEAD.pack(b"C", 0, 0), timeout)
+            except OSError as error:
+                raise self._lose(str(error)) from error
+            return
         channel = self._ssh.channel([PATH], timeout)
         self._secret = secrets.token_bytes(SECRET)
         self._received.clear()
@@ -231,7 +283,7 @@ class Agent:
         if self._channel is None:
             raise SshLostError(f"The agent in the guest is gone: {self._lost}.")
         try:
-            self._channel.settimeout(seconds)
+            self._channel.settimeout(max(seconds, 0.001))
             data = self._channel.recv(FRAME_LIMIT)
         except TimeoutError:
             return False

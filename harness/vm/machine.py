@@ -28,7 +28,7 @@ from harness.vm.pci_devices import Layout
 from harness.vm.process import BootImage, Process, Wiring
 from harness.vm.qemu_program import QemuInfo
 from harness.vm.snapshot import Snapshot, copy_memory, save_devices
-from harness.vm.ssh import Ssh, SshLostError
+from harness.vm.ssh import LateSsh, Ssh, SshLostError
 from harness.vm.ssh_keys import KeyPair
 
 # Under KVM a guest is up within two seconds.  A kernel with KASAN and lockdep, emulated on a
@@ -124,10 +124,12 @@ def load(
     layout: Layout | None = None,
     arguments: Sequence[str] = (),
 ) -> Machine:
-    """Start QEMU with the state of a ``snapshot``, and wait until a login over SSH succeeds.
+    """Start QEMU with the state of a ``snapshot``, and wait until it runs.
 
-    Everything else is as it was for the machine of the snapshot, and as boot() says.  The RAM BARs
-    are empty.  Raises PatchproofError if the machine does not run; that says nothing about its kernel.
+    Its first use logs in over SSH (harness.vm.ssh.LateSsh).  Everything else is as it was for the
+    machine of the snapshot, and as boot() says.  The RAM BARs are empty.
+
+    Raises PatchproofError if the machine does not run; that says nothing about its kernel.
     """
     info = qemu_program.probe(qemu)
     machine = Machine(
@@ -227,7 +229,8 @@ class Machine:
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
         self._ready = threading.Event()  # the guest's init has reported, which it does once
-        self._restoring = snapshot is not None  # the guest of the snapshot does not run yet
+        self._loaded = snapshot is not None
+        self._restoring = self._loaded  # the guest of the snapshot does not run yet
         self._saving = False
         if snapshot is not None:
             self.user_key, self.host_key = snapshot.user_key, snapshot.host_key
@@ -466,8 +469,9 @@ class Machine:
             with host_errors(self.run_dir):
                 port, self.agent_port = (self._forwarded_port(one) for one in (SSH_PORT, AGENT_PORT))
                 self._write_ssh_line(port)
+                connect = LateSsh if self._loaded else Ssh
                 self._boot_events.put(
-                    Ssh(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
+                    connect(port, self.user_key, self.host_key, SSH_SECONDS * self.accelerator.time_scale)
                 )
         except (SshLostError, HarnessError) as error:
             self._boot_events.put(_LoginFailed(error))

@@ -369,6 +369,43 @@ class Ssh:
                     return False
 
 
+class LateSsh(Ssh):
+    """The connection to a loaded guest, which is logged into when a method first needs it.
+
+    Programs of the agent that the guest was saved with do without it.  Every method but alive() and
+    close() may raise the errors of a login.
+    """
+
+    def __init__(self, port: int, user: KeyPair, host: KeyPair, timeout: float) -> None:
+        self.port = port
+        self._arguments = (port, user, host, timeout)
+        self._made: paramiko.Transport | None = None
+        self._closed = False
+
+    def alive(self) -> bool:
+        """Return whether the connection still stands, or may come."""
+        return not self._closed and (self._made is None or self._made.is_active())
+
+    def close(self) -> None:
+        """Close the connection; there will be none if there was none."""
+        self._closed = True
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _transport(self) -> paramiko.Transport:
+        if self._made is None:
+            if self._closed:
+                raise SshLostError("The connection to the guest was closed before a login.")
+            super().__init__(*self._arguments)
+            assert self._made is not None
+        return self._made
+
+    @_transport.setter
+    def _transport(self, made: paramiko.Transport) -> None:
+        self._made = made
+
+
 def _seconds_left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.0)
 
