@@ -36,6 +36,7 @@ SPACE_FOR_RELEASE = 2 << 30
 
 _FRAGMENT = "fragment"
 HOLDS = "holds"  # the tree and the kernel that a source and a build folder hold
+CONFIGURED = "configured"  # digests of what .config was written for, and of .config
 _BEGUN = "unfinished"  # there while a build is going, and after it was killed
 _ENDED = "ended"  # its time stamp is that of the last build's end
 _UNTRUSTED = ".untrusted"  # the end of the name of a folder for a tree from a mail
@@ -205,7 +206,7 @@ class BuildFolder:
         if (base / "out").is_dir() and not spoilt:
             self.folder.mkdir()
             self._unfinished.touch()
-            copied = [base / "out", *base.glob(WARNINGS), *base.glob(_ENDED)]
+            copied = [base / "out", *base.glob(WARNINGS), *base.glob(CONFIGURED), *base.glob(_ENDED)]
             command.run(["cp", "--archive", "--reflink=auto", "--", *map(str, copied), str(self.folder)])
             self._unfinished.unlink()
         self.folder.mkdir(exist_ok=True)

@@ -12,15 +12,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.kernel import kconfig, kconfig_why, profile
-from harness.kernel.build_folder import HOLDS, WARNINGS, BuildFolder
+from harness.kernel import configured, kconfig, kconfig_why, profile
+from harness.kernel.build_folder import CONFIGURED, HOLDS, WARNINGS, BuildFolder
 from harness.kernel.make_output import CONFIGURATION, Output
 from harness.kernel.object_warnings import ObjectWarnings
 from harness.kernel.tree import Tree
 from harness.lib import clock, command, contained, sandbox
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
-from harness.lib.files import write_atomically
+from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Stage
 from harness.lib.untrusted_files import copy_file, copy_folder, read_file, remove_folder
 
@@ -130,11 +130,12 @@ class BuildDir(BuildFolder):
         (seen if self._untrusted is not None else changed).append(self._ccache)
         return seen, changed
 
-    def configure(self, stage: Stage, log: Path) -> dict[str, str]:
+    def configure(self, stage: Stage, log: Path, inputs: Sequence[bytes] = ()) -> dict[str, str]:
         """Begin a build, which the caller ends: write ``.config``, and return the options that it lacks.
 
-        The result maps names to reasons.  Raises BuildError for a fault of the tree,
-        HarnessError for a fault of the machine.
+        ``inputs`` is what the configuration of the tree depends on (configured.inputs()).  If all of it
+        is as it was for the ``.config`` that is there, make is not asked again.  The result maps names
+        to reasons.  Raises BuildError for a fault of the tree, HarnessError for a fault of the machine.
         """
         cold = self.cold
         self.prepare()
@@ -142,11 +143,16 @@ class BuildDir(BuildFolder):
         self._unfinished.touch()
         self._clock = clock.offset()
         (self.folder / HOLDS).unlink(missing_ok=True)
-        try:
-            self._run(self.configure_argv(), "configuration of the kernel", stage, log)
-        except BuildError:
-            self.end()  # make ended by itself and removed unfinished files
-            raise
+        host = (toolchain(self.compiler), *configured.programs())
+        wanted = digest("1", self.request, *host, *inputs) if inputs else ""
+        if not (wanted and self._is_configured(wanted)):
+            (self.folder / CONFIGURED).unlink(missing_ok=True)
+            try:
+                self._run(self.configure_argv(), "configuration of the kernel", stage, log)
+            except BuildError:
+                self.end()  # make ended by itself and removed unfinished files
+                raise
+            write_atomically(self.folder / CONFIGURED, f"{wanted} {digest(self._config())}")
         asked = kconfig.values(self.request)
         got = kconfig.values(self._config())
         lost = kconfig.dropped(asked, got)
@@ -156,6 +162,14 @@ class BuildDir(BuildFolder):
             for name in lost
             if options is not None
         }
+
+    def _is_configured(self, wanted: str) -> bool:
+        """Return whether ``.config`` is there as it was written for ``wanted``, and unchanged since."""
+        record = self.folder / CONFIGURED
+        try:
+            return record.exists() and record.read_text() == f"{wanted} {digest(self._config())}"
+        except BuildError:
+            return False  # a build has removed it, or made a link of it
 
     def end(self) -> None:
         """End a build in which no program was killed.  Raises HarnessError if the clock was set back."""

@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.kernel import configured
 from harness.kernel.builddir import BuildDir, toolchain
 from harness.kernel.tree import Tree, without_series
 from harness.lib import command
@@ -33,7 +34,7 @@ def configure(
 
     Raises BuildError for options that the series takes away.
     """
-    lost = build_dir.configure(stage, log)
+    lost = build_dir.configure(stage, log, configured.inputs(tree))
     if not lost or tree.commit == tree.base.commit:
         return lost
     lost_by_base = _lost_by_base(store, progress, build_dir, tree, stage, log)
