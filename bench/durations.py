@@ -46,7 +46,11 @@ def main() -> None:
     )
     parser.add_argument("results", metavar="RESULTS", type=Path, help="the results folder of a whole run")
     events = [json.loads(line) for line in jsonl.whole_lines(parser.parse_args().results / EVENTS)]
-    boots = [(when(event), float(event["seconds"])) for event in events if event["event"] == "machine-up"]
+    boots = [
+        (when(event), float(event["seconds"]))
+        for event in events
+        if event["event"] == "machine-up" and "snapshot" not in event
+    ]
     measured: dict[str, list[float]] = {}
     for event in events:
         if event["event"] == "ended" and "::" in event["id"]:

@@ -429,9 +429,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         "--machines",
         metavar="N",
         type=_machines,
-        default=1,
+        default=AUTO,
         help="run the scenarios on N machines side by side; auto: on as many as processors and memory allow, "
-        "where a second one is worth its boot (default: 1)",
+        "where a second one is worth its boot (default: auto)",
     )
     parser.add_argument(
         "--repeat",

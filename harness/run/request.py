@@ -54,7 +54,7 @@ class Request:
     resume: Path | None = None
     repeat: int = 1
     random_order: str = ""
-    machines: int = 1
+    machines: int = AUTO
     shard: Shard | None = None
     requirement: tuple[str, ...] = ()
     variants: str = "all"

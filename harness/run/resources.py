@@ -77,7 +77,7 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
             ports,
             resources.loopback_ports(ports),
             "TCP ports of 127.0.0.1",
-            "the login over SSH and the guest's agent"
+            "the login over SSH and the agent in the guest"
             + (f" of each of {machines} machines" if machines > 1 else ""),
             "End programs that hold ports, or widen /proc/sys/net/ipv4/ip_local_port_range.",
         ),
