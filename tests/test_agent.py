@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -381,14 +382,27 @@ class TestLostAgent:
 def lying(frames: bytes, *, listens: bool = True) -> Iterator[Stream]:
     """Start the program 1 by an agent that then sends these frames; the program never says anything."""
     ours, its = socket.socketpair()
-    with ours, its, socket.create_server(("127.0.0.1", 0)) as server:
+    listening = struct.pack("<cII", b"L", 0, 0)
+    links: list[socket.socket] = []
+
+    def take_over() -> None:
+        links.append(server.accept()[0])
+        links[0].sendall(listening)
+
+    with ours, its, contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         if listens:
-            its.sendall(struct.pack("<cII", b"L", 0, 0))
+            its.sendall(listening)
+            taker = threading.Thread(target=take_over)
+            taker.start()
+            stack.callback(taker.join)
         connection = SimpleNamespace(channel=lambda *_: Channel(ours), alive=lambda: True)
         agent = Agent(connection, server.getsockname()[1])  # type: ignore[arg-type]
         stream = agent.stream(["cat"], PATIENCE if listens else SOON)
-        its.sendall(frames)
-        yield stream
+        taker.join()
+        with links[0]:
+            links[0].sendall(frames)
+            yield stream
 
 
 class TestTakeOver:

@@ -9,9 +9,8 @@
  * The agent itself reads and writes a channel of SSH.  It reads a secret of
  * SECRET bytes, and then only waits for the end, with which its programs end.
  * A new agent ends an older one, as of a machine that was saved.  It writes
- * frames: a letter,
- * the number of a program, the length of the data, both little-endian with 32
- * bits, then the data.
+ * frames: a letter, the number of a program, the length of the data, both
+ * little-endian with 32 bits, then the data.
  *
  *   L  it listens for connections; the number is 0
  *   R  data of a program's standard error
@@ -24,8 +23,9 @@
  *      first such order starts the template, which stays.
  *
  *   C  the frames go to this connection from now on, and its end ends the
- *      agent.  The programs of before are killed.  The host takes over the
- *      agent of a machine that was loaded from a snapshot like that.
+ *      agent.  The programs of before are killed.  The host does so once the
+ *      agent listens, as sshd delays frames, and with the agent of a machine
+ *      that was loaded from a snapshot.
  *
  * A template is a program that forks programs of its own kind, which starts
  * them sooner (probes/probe.py, Template).  Its last word is the number of a
