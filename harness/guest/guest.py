@@ -17,7 +17,7 @@ from harness.guest.shell import Shell
 from harness.guest.symbols import KALLSYMS, Symbols
 from harness.lib.errors import BootError, HarnessError, PatchproofError
 from harness.lib.files import file_digest
-from harness.vm.agent import Agent, Handover
+from harness.vm.agent import Handover
 from harness.vm.machine import Machine
 from harness.vm.pci_devices import MEMORY_BARS, SLOTS
 from harness.vm.recorder import NoRecord, Recorder
@@ -72,7 +72,7 @@ class Guest:
         self.recorder: Recorder = NoRecord()
         self.pushed: dict[str, str] = {}
         self._unbinding: set[str] = set()  # addresses that begin_unbind() was called for
-        self._agent = Agent(machine.ssh, machine.agent_port)
+        self._agent = machine.agent
         self._shell = Shell(self._agent)
         self._files = Files(self._agent)
 

@@ -21,6 +21,7 @@ from harness.lib.host import host_errors
 from harness.lib.text import printable
 from harness.vm import console, diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
+from harness.vm.agent import Agent
 from harness.vm.diagnose import QemuCrashedError
 from harness.vm.hardware import AGENT_PORT, SSH_PORT
 from harness.vm.image import Image
@@ -185,8 +186,8 @@ _BootEvent = _Ready | _Fatal | _Panicked | _ConsoleLost | _Exited | _LoginFailed
 class Machine:
     """One virtual machine, running from its construction until close().
 
-    ``ssh`` is the connection, set once the guest is up, and so is ``agent_port``, the port of 127.0.0.1
-    that leads to the guest's agent (harness.vm.agent).  ``events`` are QEMU's latest
+    ``ssh`` is the connection, set once the guest is up, and so is ``agent``, which starts programs in
+    the guest: a second agent would end it.  ``events`` are QEMU's latest
     events, name and data: a guest can cause any number.  ``ram_bars`` maps a role to the
     file behind its RAM BAR, valid until close(); ``ram_bar`` is that of the role ``ram``.  ``command`` is
     QEMU's command line.  ``note`` is a sentence about an unusual start for the results,
@@ -202,7 +203,7 @@ class Machine:
     """
 
     ssh: Ssh
-    agent_port: int
+    agent: Agent
 
     def __init__(
         self,
@@ -225,6 +226,7 @@ class Machine:
         self.ssh_line = ""
         self.note = ""
         self.disconnect_on_stop = False
+        self._agent_port = 0  # of 127.0.0.1, which leads to the guest's agent
         self._memory_kills = cgroup.out_of_memory_kills()
         self._boot_events: queue.SimpleQueue[_BootEvent] = queue.SimpleQueue()
         self._panicked = threading.Event()
@@ -313,6 +315,7 @@ class Machine:
                     failed, deadline = error, time.monotonic() + GRACE_SECONDS
                 case Ssh():
                     self.ssh = event
+                    self.agent = Agent(event, self._agent_port)
                     return
 
     def _next_event(self, seconds: float) -> _BootEvent | None:
@@ -467,7 +470,7 @@ class Machine:
     def _log_in(self) -> None:
         try:
             with host_errors(self.run_dir):
-                port, self.agent_port = (self._forwarded_port(one) for one in (SSH_PORT, AGENT_PORT))
+                port, self._agent_port = (self._forwarded_port(one) for one in (SSH_PORT, AGENT_PORT))
                 self._write_ssh_line(port)
                 connect = LateSsh if self._loaded else Ssh
                 self._boot_events.put(
