@@ -333,7 +333,7 @@ def test_qemu_that_dies_before_its_monitor_is_told(tmp_path: Path) -> None:
     qemu = make_qemu(tmp_path / "qemu", f'{few}\nexec $qemu "$@"')
     with pytest.raises(HarnessError, match=r"QEMU exited with 1 before the guest came up") as caught:
         boot(tmp_path / "run", qemu=str(qemu))
-    assert "cannot set up guest memory" in caught.value.tail
+    assert "guest RAM: Cannot allocate memory" in caught.value.tail
     assert not isinstance(caught.value, BootError)
 
 
@@ -351,6 +351,7 @@ def test_ctrl_c_during_boot_ends_qemu(tmp_path: Path) -> None:
     seen: list[Path] = []
     source = tmp_path / "init.c"
     source.write_text("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")
+    no_programs(tmp_path)
     image = Image(real.guest_image().rootfs, compiled(source), "")  # never says that it is ready
     real.base_kernel(), real.accelerator()  # not to be interrupted in these
     before = signal.signal(signal.SIGALRM, interrupt)
