@@ -26,6 +26,7 @@ SECRET = 32  # bytes
 _HEAD = struct.Struct("<cII")
 _STATUS = struct.Struct("<i")
 _END_SECONDS = 1.0  # from the end of a program's output until its end is known
+_LOOK_SECONDS = 0.02
 
 
 class Program:
@@ -171,11 +172,20 @@ class Agent:
         """Return whether the connection to the guest still stands; call it when a program has gone away."""
         if not self._ssh.alive():
             return False
-        if self._session is not None or not isinstance(self._channel, _Link):
-            return True
+        if not isinstance(self._channel, _Link):
+            return self._session is None or not self._ends_soon()
         with contextlib.suppress(SshLostError):
             self._take_in(_END_SECONDS)
-        return self._channel is not None
+        return self._channel is not None or (self._session is not None and not self._ends_soon())
+
+    def _ends_soon(self) -> bool:
+        """Return whether the login ends within a moment: it learns later than others that QEMU has gone."""
+        deadline = time.monotonic() + _END_SECONDS
+        while self._ssh.alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        return True
 
     def handover(self) -> Handover | None:
         """Return what it takes to take over this agent in a snapshot; None if none runs."""
