@@ -314,7 +314,7 @@ class TestLostAgent:
         with pytest.raises(SshLostError, match="is gone"):
             stream.wait(PATIENCE)
         # Its program may have ended meanwhile, and then that is seen first.
-        with pytest.raises((SshLostError, EOFError), match="is gone|has closed its output"):
+        with pytest.raises((SshLostError, EOFError), match=r"is gone|has closed its output"):
             stream.read_line(PATIENCE)
         assert not stream.running()
         stream.close()
