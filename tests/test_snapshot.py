@@ -176,5 +176,6 @@ def test_damaged_snapshot_is_a_boot_with_a_note(started: Run, monkeypatch: pytes
     monkeypatch.setattr(Snapshots, "of", damaged)
     said(started.next(), "true")
     assert "snapshot" not in started.events("machine-up")[-1]
-    note = started.events("note")[-1]["text"]
-    assert re.match("A machine could not be started from the snapshot of machine-1, .*: QEMU exited", note)
+    # On a busy host another note tells how slow the guest is.
+    notes = "\n".join(one["text"] for one in started.events("note"))
+    assert re.search("A machine could not be started from the snapshot of machine-1, .*: QEMU exited", notes)
