@@ -249,6 +249,14 @@ def assert_locks_free(cache: Path) -> None:
             assert free, path
 
 
+def assert_holds_no_lock(invocation: Invocation, cache: Path) -> None:
+    """Require that no lock of a cache which other tests use as well is held by this program."""
+    for path in [*cache.glob("locks/*.lock"), *cache.glob("workbench/*/*.lock")]:
+        with locks.try_hold(path) as free:
+            holder = None if free else locks.holder_of(path)
+            assert holder is None or holder.process != invocation.process.pid, path
+
+
 def leftovers(cache: Path, *kinds: str) -> list[Path]:
     """Return the unfinished entries of the cache."""
     return [path for kind in kinds for path in (cache / kind).glob(".*")]

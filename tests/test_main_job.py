@@ -23,6 +23,7 @@ from small_run import (
     Built,
     Case,
     Invocation,
+    assert_holds_no_lock,
     assert_locks_free,
     cases_of,
     events,
@@ -400,7 +401,7 @@ def test_run_interrupted_in_the_boot_ends_in_order(
     assert cases["boot"].verdict == "harness-error"
     assert f"The run {how(number.name)} during this stage." in cases["boot"].text
     assert_not_reached(cases)
-    assert_locks_free(cache.default_root())
+    assert_holds_no_lock(invocation, cache.default_root())
 
 
 @pytest.fixture
@@ -429,7 +430,7 @@ def test_run_interrupted_in_a_scenario_ends_in_order(stopped: Invocation, number
     verdicts = [case.verdict for case in scenarios(cases).values()]
     assert verdicts.count("harness-error") == 1
     assert verdicts.count("not-reached") > 1
-    assert_locks_free(cache.default_root())
+    assert_holds_no_lock(stopped, cache.default_root())
 
 
 @pytest.mark.vm
@@ -445,7 +446,7 @@ def test_run_killed_in_a_scenario_is_judged_later(stopped: Invocation, built: Bu
     verdicts = [case.verdict for case in scenarios(cases).values()]
     assert verdicts.count("kernel-died") == 1
     assert verdicts.count("not-reached") > 1
-    assert_locks_free(cache.default_root())
+    assert_holds_no_lock(stopped, cache.default_root())
     code, output = run(*on_a_machine(built, stopped.mark, "-k", SELECTION), mark=stopped.mark)
     assert code == ExitCode.OK, output
 

@@ -26,10 +26,10 @@ from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.verdict import Verdict
 from harness.vm import pauses
-from harness.vm.machine import QEMU_END_SECONDS
+from harness.vm.machine import QEMU_END_SECONDS, Machine
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
-# Complaints that a pause of the host alone can cause: of a kernel whose clock has jumped.
+# Complaints that a pause of the host, or a processor without ticks, can cause alone.
 BY_TIME = ("lockup", "rcu-stall", "hung-task")
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 
@@ -91,8 +91,8 @@ class Examiner:
             return replace(before, mark=mark)
         if faults:
             self._machines.write_stacks(faults)
-            if pause := _pause_behind(before, faults):
-                self._machines.end(f"{pause}; then the kernel said: {faults[0].title}", Verdict.HARNESS_ERROR)
+            if cause := _pause_behind(before, faults) or deaf_processor_behind(guest.machine, faults):
+                self._machines.end(f"{cause}; then the kernel said: {faults[0].title}", Verdict.HARNESS_ERROR)
                 return None
             self._machines.end(f"the kernel said: {faults[0].title}", Verdict.VIOLATES)
         elif fault := guest.machine.outside_fault():
@@ -194,10 +194,15 @@ class Examiner:
     ) -> None:
         """Raise the error for the complaints on the console and the changes for the ``worse``, if any.
 
-        Raises KernelDiedError if a splat is a panic, else UnhealthyKernelError.
+        Raises KernelDiedError if a splat is a panic, else UnhealthyKernelError; HarnessError if QEMU
+        is the cause of all splats.
         """
         if not splats and not worse:
             return
+        guest = self._machines.guest
+        if guest is not None and (fault := deaf_processor_behind(guest.machine, splats)):
+            self._machines.end(fault)
+            raise HarnessError(f"The scenario was cut off: {fault}.") from error
         for one in splats:
             if one.kind == PANIC:  # after the state was read
                 self._machines.end(one.title)
@@ -298,3 +303,14 @@ def _pause_behind(start: MachineState, faults: Sequence[Splat]) -> str:
     """Return the pause, as a clause, that explains these faults since ``start``; empty if none does."""
     pause = start.guest.machine.paused(start.time)
     return pause if all(one.kind in BY_TIME for one in faults) else ""
+
+
+def deaf_processor_behind(machine: Machine, faults: Sequence[Splat]) -> str:
+    """Return the defect of QEMU, as a clause, that explains all ``faults``; empty if none does.
+
+    A processor that has lost the end of its timer's interrupt gets no tick any more.  After 21 s the
+    kernel on another processor reports a stall of RCU (kernel/rcu/tree_stall.h).
+    """
+    if not faults or any(one.kind not in BY_TIME for one in faults) or not machine.alive():
+        return ""
+    return machine.dump_processors()[1]

@@ -366,7 +366,7 @@ class Machine:
     def dump_processors(self) -> tuple[Path, str]:
         """Write the state of each processor to ``processors.txt``, see diagnose.dump_processors().
 
-        Returns the file, and what diagnose.deaf() finds in it.
+        Returns the file, and what diagnose.lost_interrupt() finds in it.
         """
         path = self.run_dir / "processors.txt"
         diagnose.dump_processors(self.monitor, path)
