@@ -405,6 +405,19 @@ def trial_of(one: Mutant, fate: Fate = Fate.KILLED, **more: Any) -> MutantTrial:
     return MutantTrial(**{**known, **more})
 
 
+def test_trial_ended_has_its_run_and_its_killer(tmp_path: Path) -> None:
+    one = make_mutant("a", "MAP-02")
+    record = recorded(tmp_path / "run", until_killed(map="violates"))
+    open_trial = trial_of(one, Fate.ERROR, results="runs/a")
+    killed = open_trial.ended(*judge(one, record), run="1", seconds=2.34)
+    assert (killed.fate, killed.killer, killed.verdict) == (Fate.KILLED, MAP.id, "violates")
+    assert (killed.requirements, killed.results, killed.seconds) == (MAP.requirements, "runs/a/1", 2.3)
+    unseen = open_trial.ended(Fate.SURVIVED, None, "nobody saw it", run="2", seconds=1)
+    assert unseen == replace(
+        open_trial, fate=Fate.SURVIVED, reason="nobody saw it", results="runs/a/2", seconds=1
+    )
+
+
 def test_ledger_is_read_back_as_written(tmp_path: Path) -> None:
     first = trial_of(
         make_mutant("a"), killer=MAP.id, requirements=("MAP-01",), verdict="violates", reason="ä\n\x1b"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from harness.lib import jsonl
 from harness.lib.errors import ExitCode, HarnessError
 from harness.mutants.fate import Fate
 from harness.series.mutant import Mutant
+from harness.verdict.record import Result
 
 EVENTS = "events.jsonl"
 
@@ -59,6 +60,18 @@ class MutantTrial:
     def killed(self) -> bool:
         """Return whether any scenario or stage showed the fault."""
         return self.fate in (Fate.KILLED, Fate.MISTAKEN)
+
+    def ended(
+        self, fate: Fate, shown_by: Result | None, reason: str, *, run: str, seconds: float
+    ) -> MutantTrial:
+        """Return the trial with the judgement of judge() about its run, whose folder has the name ``run``."""
+        trial = replace(
+            self, fate=fate, reason=reason, results=f"{self.results}/{run}", seconds=round(seconds, 1)
+        )
+        if shown_by is None:
+            return trial
+        entry = shown_by.entry
+        return replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)
 
 
 @dataclass

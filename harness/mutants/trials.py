@@ -225,14 +225,5 @@ class Trials:
         module.remove_from_cache(self.store, built)
         build.remove_from_cache(self.store, built)
         fate, shown_by, reason = judge(one, record)
-        trial = replace(
-            trial,
-            fate=fate,
-            reason=reason,
-            results=f"{trial.results}/{record.run}",
-            seconds=round(time.monotonic() - started, 1),
-        )
-        if shown_by is None:
-            return replace(trial, suites=self._quick_suites) if self._quick else trial
-        entry = shown_by.entry
-        return replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)
+        trial = trial.ended(fate, shown_by, reason, run=record.run, seconds=time.monotonic() - started)
+        return replace(trial, suites=self._quick_suites) if self._quick and shown_by is None else trial

@@ -180,18 +180,8 @@ class GeneratedTrials:
         fate = Fate.KILLED if fate is Fate.MISTAKEN else fate  # nobody has said which scenario must see it
         if fate is not Fate.KILLED and record.interrupted and self._seconds_left() < LEAST_SECONDS:
             return None
-        trial = replace(
-            trial,
-            fate=fate,
-            reason=reason,
-            results=f"{trial.results}/{record.run}",
-            seconds=round(time.monotonic() - started, 1),
-        )
-        if shown_by is None:
-            return trial
-        entry = shown_by.entry
-        trial = replace(trial, suites=self.suites if trial.killed else suites)
-        return replace(trial, killer=entry.id, requirements=entry.requirements, verdict=shown_by.verdict)
+        trial = trial.ended(fate, shown_by, reason, run=record.run, seconds=time.monotonic() - started)
+        return replace(trial, suites=self.suites) if trial.killed else trial
 
     # -- the killers on the series without a fault ------------------------------------------
 
