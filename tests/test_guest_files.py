@@ -118,5 +118,5 @@ def test_reply_of_another_kind_is_an_error(connection: LocalConnection, tmp_path
 
 
 def test_program_that_ends_is_an_error(connection: LocalConnection) -> None:
-    with pytest.raises(HarnessError, match="program for files ended while it did `p /dev/null`"):
+    with pytest.raises(HarnessError, match="program for files ended while it ran `p /dev/null`"):
         Files(connection, "true").do([files.present("/dev/null")], PATIENCE)  # type: ignore[arg-type]

@@ -6,11 +6,10 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
+from harness.guest.persistent import Connection, PersistentProgram
 from harness.lib.errors import HarnessError
 from harness.lib.text import printable
-from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError, Stream
 from harness.vm.ssh_limits import OUTPUT_LIMIT
 
 PATH = "/run/patchproof/files"  # where vmimage/init.c installs it
@@ -57,25 +56,11 @@ class StepFailedError(HarnessError):
         self.reason = reason
 
 
-class Connection(Protocol):
-    """A way to start programs in the guest; harness.vm.agent.Agent is one."""
-
-    def stream(self, argv: Sequence[str], timeout: float) -> Stream:
-        """Start a command in the guest and return its streams."""
-        ...
-
-    def alive(self) -> bool:
-        """Return whether the connection still stands."""
-        ...
-
-
 class Files:
-    """The program that does the steps; started for the first ones, and again after some that timed out."""
+    """The program that does the steps."""
 
     def __init__(self, connection: Connection, program: str = PATH) -> None:
-        self._connection = connection
-        self._program = program
-        self._stream: Stream | None = None
+        self._program = PersistentProgram(connection, [program], "program for files")
 
     def do(self, steps: Sequence[Step], timeout: float) -> list[bytes | None]:
         """Do the steps in order; return what each has read, None for a file that is absent and may be.
@@ -84,31 +69,17 @@ class Files:
         going on), SshOutputError beyond OUTPUT_LIMIT, SshLostError if the connection breaks.
         """
         deadline = time.monotonic() + timeout
-        stream = self._stream or self._connection.stream([self._program], timeout)
-        self._stream = None  # kept only if the steps end as they should
-        name = f"`{steps[0].words[:80]}`"
-        try:
+        first = steps[0].words[:80]
+        with self._program.request("steps that begin with", first, timeout) as stream:
             stream.write("\t".join(step.words for step in steps).encode() + b"\n", timeout)
             line = stream.read_line(max(deadline - time.monotonic(), 0.0), OUTPUT_LIMIT)
-            found = _parse(line, len(steps))
-        except SshTimeoutError as error:
-            stream.close()
-            message = f"The steps that begin with {name} did not end in the guest within {timeout:.0f} s."
-            raise SshTimeoutError(message, error.stdout) from error
-        except EOFError as error:
-            stream.close()
-            if not self._connection.alive():
-                raise SshLostError(f"The connection broke while {name} was done in the guest.") from error
-            raise HarnessError(f"The guest's program for files ended while it did {name}.") from error
-        except (ValueError, LookupError) as error:
-            stream.close()
-            raise HarnessError(
-                f"The guest's program for files answered {name} by {printable(str(error))}."
-            ) from error
-        except SshOutputError:
-            stream.close()
-            raise
-        self._stream = stream
+            try:
+                found = _parse(line, len(steps))
+            except (ValueError, LookupError) as error:
+                said = printable(str(error))
+                raise HarnessError(
+                    f"The guest's {self._program.name} answered `{first}` by {said}."
+                ) from error
         if isinstance(found, str):
             raise StepFailedError(found)
         return found

@@ -7,11 +7,11 @@ import secrets
 import shlex
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
+from harness.guest.persistent import Connection, PersistentProgram
 from harness.lib.errors import HarnessError
 from harness.lib.text import printable
-from harness.vm.ssh import Completed, SshLostError, SshOutputError, SshTimeoutError, Stream
+from harness.vm.ssh import Completed, SshOutputError, SshTimeoutError, Stream
 from harness.vm.ssh_limits import OUTPUT_LIMIT
 
 # The subshell contains the script's exit, options and redirections.  Standard error is
@@ -24,25 +24,12 @@ printf '\\n{nonce}\\n'; [ ! -s {errors} ] || cat {errors}; printf '\\n{nonce} %d
 """
 
 
-class Connection(Protocol):
-    """A connection into the guest; harness.vm.ssh.Ssh is one."""
-
-    def stream(self, argv: Sequence[str], timeout: float) -> Stream:
-        """Start a command in the guest and return its streams."""
-        ...
-
-    def alive(self) -> bool:
-        """Return whether the connection still stands."""
-        ...
-
-
 class Shell:
-    """One ``sh`` that runs many scripts; started for the first one, and again after one that timed out."""
+    """One ``sh`` that runs many scripts."""
 
-    def __init__(self, ssh: Connection, errors: str = "/run/script-errors") -> None:
-        self._ssh = ssh
+    def __init__(self, connection: Connection, errors: str = "/run/script-errors") -> None:
+        self._program = PersistentProgram(connection, ["sh"], "shell")
         self._errors = errors  # a file in the guest
-        self._stream: Stream | None = None
 
     def run(self, script: str, arguments: Sequence[str], timeout: float) -> Completed:
         """Run a POSIX shell script to its end; the status is 128 + N if signal N ended it.
@@ -51,35 +38,17 @@ class Shell:
         SshOutputError beyond OUTPUT_LIMIT, SshLostError if the connection breaks.
         """
         deadline = time.monotonic() + timeout
-        stream = self._stream or self._ssh.stream(["sh"], timeout)
-        self._stream = None  # kept only if the script ends as it should
         nonce = f"n{secrets.token_hex(8)}"
         text = _FRAME.format(arguments=shlex.join(arguments), script=script, nonce=nonce, errors=self._errors)
-        name = script.strip().splitlines()[0]
-        try:
+        first = script.strip().splitlines()[0]
+        with self._program.request("script that begins with", first, timeout) as stream:
             stream.write(text.encode(), timeout)
             stdout, _ = _read_until(stream, nonce.encode(), deadline)
             stderr, status = _read_until(stream, nonce.encode(), deadline)
-        except SshTimeoutError as error:
-            stream.close()
-            raise SshTimeoutError(
-                f"The script that begins with `{name}` did not end in the guest within {timeout:.0f} s.",
-                error.stdout,
-            ) from error
-        except SshOutputError:
-            stream.close()
-            raise
-        except EOFError as error:
-            stream.close()
-            if not self._ssh.alive():
-                raise SshLostError(f"The connection broke while `{name}` ran in the guest.") from error
-            raise HarnessError(f"The guest's shell ended while it ran `{name}`.") from error
-        if not re.fullmatch(rb"\d{1,3}", status):
-            stream.close()
-            raise HarnessError(
-                f"The guest's shell ran `{name}` and reported no exit status: {printable(status)}"
-            )
-        self._stream = stream
+            if not re.fullmatch(rb"\d{1,3}", status):
+                raise HarnessError(
+                    f"The guest's shell ran `{first}` and reported no exit status: {printable(status)}"
+                )
         return Completed(int(status), stdout, stderr)
 
 
