@@ -22,6 +22,7 @@ from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.progress import Progress
 from harness.run import base_alone
 from harness.run.base_alone import BaseAlone, Question
+from harness.run.parts import RunParts
 from harness.run.request import Request, load
 from harness.verdict.comparison import BaseAnswer, Origin
 from harness.verdict.record import Entry, repetition_mark
@@ -51,8 +52,9 @@ class Child:
         if not self.begins:
             return 1
         results = ResultsFolder.create(question.request.results, question.run_input().series.name)
-        parts = (question.run_input(), self.store, Progress(self.store, io.StringIO()), results)
-        BaseAlone(*parts, results.journal()).remember(question.base)
+        progress = Progress(self.store, io.StringIO())
+        parts = RunParts(question.run_input(), self.store, progress, results, results.journal())
+        BaseAlone(parts).remember(question.base)
         results.write_run(**self.facts)
         journal = results.journal()
         journal.plan(
@@ -85,7 +87,7 @@ class Violating:
         self.journal = self.results.journal()
         self.ended_machines = 0
         progress = Progress(store, io.StringIO())
-        self.base = BaseAlone(load(request), store, progress, self.results, self.journal)
+        self.base = BaseAlone(RunParts(load(request), store, progress, self.results, self.journal))
         self.base.remember(fetch_base(store, progress, "", checkout))
         self.results.write_run(**CONDITIONS_NOW)
 

@@ -23,6 +23,7 @@ from harness.lib.progress import Progress
 from harness.report import junit, mail, markdown, terminal
 from harness.run import patch_check
 from harness.run.bisect import OF_ONE_CAUSE, Bisection, state_of
+from harness.run.parts import RunParts
 from harness.run.patch_check import PatchCheck
 from harness.run.request import Request, RunInput
 from harness.series.series import Patch, Series
@@ -98,7 +99,8 @@ class Searched:
         request = Request(series="mine", results=folder, bisect=True)
         store: Any = None
         progress = Progress(None, io.StringIO())
-        self.search = Bisection(RunInput(request, series), store, progress, self.results, self.journal).search
+        parts = RunParts(RunInput(request, series), store, progress, self.results, self.journal)
+        self.search = Bisection(parts).search
 
     def since(self) -> dict[str, str]:
         found = {one.entry.id: one.since for one in read(self.results.dir).scenarios}
@@ -251,8 +253,8 @@ def checked(
         progress = Progress(small.store, io.StringIO())
         machines: Any = SimpleNamespace(software=None if boots is None else "an image")
         request = Request(series="mine", bisect=True)
-        parts = (request, tested, small.base, small.store, progress, results, journal, machines, Layout())
-        PatchCheck(*parts).run()
+        parts = RunParts(RunInput(request, tested), small.store, progress, results, journal)
+        PatchCheck(parts, small.base, machines, Layout()).run()
         return [(one.verdict, one.reason) for one in read(results.dir).patches]
 
     return check

@@ -20,6 +20,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode
 from harness.lib.progress import Progress
 from harness.run.base_alone import BaseAlone, Question
+from harness.run.parts import RunParts
 from harness.run.request import Request, load
 from harness.run.selftests import answer_key, entry_of
 from harness.series.selftest import Program
@@ -45,7 +46,7 @@ class Comparison:
         self.results = ResultsFolder.create(request.results, "series")
         self.journal = self.results.journal()
         progress = Progress(self.store, io.StringIO())
-        self.base = BaseAlone(load(request), self.store, progress, self.results, self.journal)
+        self.base = BaseAlone(RunParts(load(request), self.store, progress, self.results, self.journal))
         self.base.remember(fetch_base(self.store, progress, "", checkout))
         self.results.write_run(**CONDITIONS)
         self.journal.plan([entry_of(PROGRAM), entry_of(OTHER)])
@@ -62,9 +63,8 @@ class Comparison:
         self.asked.append(question)
         results = ResultsFolder.create(question.request.results, "base")
         progress = Progress(self.store, io.StringIO())
-        BaseAlone(question.run_input(), self.store, progress, results, results.journal()).remember(
-            question.base
-        )
+        parts = RunParts(question.run_input(), self.store, progress, results, results.journal())
+        BaseAlone(parts).remember(question.base)
         results.write_run(**CONDITIONS)
         journal = results.journal()
         journal.plan(map(entry_of, question.selftests))

@@ -37,6 +37,7 @@ from harness.run import base_alone, stages
 from harness.run.base_alone import BaseAlone
 from harness.run.machines import Machines
 from harness.run.needs import Needs
+from harness.run.parts import RunParts
 from harness.run.request import Request, load
 from harness.run.stages import Stages
 from harness.verdict.record import Entry, Record
@@ -57,8 +58,9 @@ class Prepared:
         self.journal.run_started()
         self.machines = Machines(request, self.results, self.journal)
         self.output = io.StringIO()
-        parts = (load(request), self.store, Progress(self.store, self.output), self.results, self.journal)
-        self._stages = Stages(*parts, BaseAlone(*parts))
+        progress = Progress(self.store, self.output)
+        parts = RunParts(load(request), self.store, progress, self.results, self.journal)
+        self._stages = Stages(parts, BaseAlone(parts))
 
     def prepare(self) -> None:
         self._stages.prepare(self.machines, Layout())

@@ -19,18 +19,16 @@ from harness.actor.build import build_actor
 from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import read_facts
 from harness.journal.reader import read
-from harness.journal.results_folder import ResultsFolder, newest_run
-from harness.journal.writer import JournalWriter
+from harness.journal.results_folder import newest_run
 from harness.kernel.apply import apply_series
 from harness.kernel.base import Base
 from harness.kernel.build import Kernel, build_kernel
 from harness.lib import command, paths
-from harness.lib.cache import Store
 from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest, file_digest, write_atomically
-from harness.lib.progress import Progress
 from harness.lib.text import counted
 from harness.run.machines import Machines
+from harness.run.parts import RunParts
 from harness.run.request import Request, RunInput
 from harness.run.selftests import answer_key, entry_of
 from harness.series import series
@@ -134,20 +132,13 @@ class Question:
 class BaseAlone:
     """The base of a run, alone; remember() makes it known."""
 
-    def __init__(
-        self,
-        run_input: RunInput,
-        store: Store,
-        progress: Progress,
-        results: ResultsFolder,
-        journal: JournalWriter,
-    ) -> None:
-        self._request = run_input.request
-        self._patched = bool(run_input.series.patches)
-        self._store = store
-        self._progress = progress
-        self._results = results
-        self._journal = journal
+    def __init__(self, parts: RunParts) -> None:
+        self._request = parts.run_input.request
+        self._patched = bool(parts.run_input.series.patches)
+        self._store = parts.store
+        self._progress = parts.progress
+        self._results = parts.results
+        self._journal = parts.journal
 
     @property
     def _folder(self) -> Path:

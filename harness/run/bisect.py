@@ -14,15 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from harness.journal.reader import read
-from harness.journal.results_folder import ResultsFolder, newest_run
-from harness.journal.writer import JournalWriter
+from harness.journal.results_folder import newest_run
 from harness.kernel.base import Base
 from harness.lib import command, interruption, paths, time_limit
-from harness.lib.cache import Store
-from harness.lib.progress import Progress
 from harness.lib.text import counted
 from harness.report.causes import causes, same_cause
 from harness.run.machines import Machines
+from harness.run.parts import RunParts
 from harness.run.patch_check import PatchCheck
 from harness.run.request import RunInput
 from harness.series import mbox
@@ -58,21 +56,14 @@ def _subject(tested: Series, count: int) -> str:
 class Bisection:
     """The search for the patches at fault in a run."""
 
-    def __init__(
-        self,
-        run_input: RunInput,
-        store: Store,
-        progress: Progress,
-        results: ResultsFolder,
-        journal: JournalWriter,
-    ) -> None:
+    def __init__(self, parts: RunParts) -> None:
         # A kernel that counts lines would be built anew for each prefix.
-        self._request = replace(run_input.request, coverage=False, require_coverage=0.0)
-        self._tested = run_input.series
-        self._store = store
-        self._progress = progress
-        self._results = results
-        self._journal = journal
+        self._request = replace(parts.run_input.request, coverage=False, require_coverage=0.0)
+        self._parts = replace(parts, run_input=replace(parts.run_input, request=self._request))
+        self._tested = parts.run_input.series
+        self._progress = parts.progress
+        self._results = parts.results
+        self._journal = parts.journal
 
     @property
     def _of(self) -> int:
@@ -80,17 +71,7 @@ class Bisection:
 
     def check_patches(self, base: Base, machines: Machines, layout: Layout) -> None:
         """Check each patch that this run has in its plan.  Raises HarnessError."""
-        PatchCheck(
-            self._request,
-            self._tested,
-            base,
-            self._store,
-            self._progress,
-            self._results,
-            self._journal,
-            machines,
-            layout,
-        ).run()
+        PatchCheck(self._parts, base, machines, layout).run()
 
     def search(self) -> None:
         """Search the first patch of each violation, once all were compared with the base.

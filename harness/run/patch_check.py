@@ -12,8 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 from harness.journal.reader import read
-from harness.journal.results_folder import ResultsFolder
-from harness.journal.writer import JournalWriter
 from harness.kernel import kconfig, static_checks
 from harness.kernel.apply import apply_series
 from harness.kernel.base import Base
@@ -25,13 +23,10 @@ from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
 from harness.kernel.tree import Tree
 from harness.kernel.workbench import workbench
 from harness.lib import interruption
-from harness.lib.cache import Store
 from harness.lib.errors import BootError, BuildError, PatchproofError
-from harness.lib.progress import Progress
 from harness.lib.text import counted
 from harness.run.machines import Machines
-from harness.run.request import Request
-from harness.series.series import Series
+from harness.run.parts import RunParts
 from harness.verdict.patch import ADDS_WARNINGS, DOES_NOT_BOOT, DOES_NOT_COMPILE, count_of
 from harness.verdict.record import Entry, Result
 from harness.verdict.verdict import Verdict
@@ -43,30 +38,19 @@ SHOWN = 3  # warnings that a sentence has
 
 
 class PatchCheck:
-    """The check of the patches of ``tested`` on ``base``, in order, on a machine of this ``layout``.
+    """The check of the patches of a series on ``base``, in order, on a machine of this ``layout``.
 
     Without a kernel of the whole series, ``machines`` have no software, and no patch is booted.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        tested: Series,
-        base: Base,
-        store: Store,
-        progress: Progress,
-        results: ResultsFolder,
-        journal: JournalWriter,
-        machines: Machines,
-        layout: Layout,
-    ) -> None:
-        self._request = request
-        self._tested = tested
+    def __init__(self, parts: RunParts, base: Base, machines: Machines, layout: Layout) -> None:
+        self._request = parts.run_input.request
+        self._tested = parts.run_input.series
         self._base = base
-        self._store = store
-        self._progress = progress
-        self._results = results
-        self._journal = journal
+        self._store = parts.store
+        self._progress = parts.progress
+        self._results = parts.results
+        self._journal = parts.journal
         self._machines = machines
         self._layout = layout
         self._booted = False  # the whole series, in its stage

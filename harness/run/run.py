@@ -27,6 +27,7 @@ from harness.run.bisect import Bisection, patch_entries
 from harness.run.give_up import GiveUp
 from harness.run.machines import hold
 from harness.run.needs import USUAL, Needs
+from harness.run.parts import RunParts
 from harness.run.request import RunInput
 from harness.run.runner import Runner
 from harness.run.schedule import Job
@@ -117,20 +118,11 @@ class Run(Runner):
             {entry.id: (entry, needs) for entry, needs in scenarios},
             store if run_input.base is not None else None,
         )
-        parts = (run_input, store, self._progress, self.results, self.journal)
-        self._base = BaseAlone(*parts)
-        self._bisection = Bisection(*parts) if self.request.bisect else None
-        self._stages = Stages(*parts, self._base)
-        self._selftests = Selftests(
-            programs,
-            machines=self.machines,
-            examiner=self._examiner,
-            store=store,
-            progress=self._progress,
-            results=self.results,
-            journal=self.journal,
-            judged=bool(series.patches) or run_input.base is not None,
-        )
+        parts = RunParts(run_input, store, self._progress, self.results, self.journal)
+        self._base = BaseAlone(parts)
+        self._bisection = Bisection(parts) if self.request.bisect else None
+        self._stages = Stages(parts, self._base)
+        self._selftests = Selftests(programs, parts, self.machines, self._examiner)
         self._programs = programs
         self._caught_by = run_input.caught_by
         self._subjects = tuple(patch.subject for patch in series.patches)

@@ -9,18 +9,15 @@ from dataclasses import asdict, replace
 from harness.actor.reply import DeadlineError
 from harness.guest.guest import Guest, PciFunction
 from harness.guest.health import KernelHealth
-from harness.journal.results_folder import ResultsFolder
-from harness.journal.writer import JournalWriter
 from harness.kernel.selftests import Built, NoProgramError, Wanted, build_selftests
-from harness.lib.cache import Store
 from harness.lib.errors import BuildError, HarnessError, PatchproofError
 from harness.lib.files import digest, write_atomically
-from harness.lib.progress import Progress
 from harness.run.error_to_verdict import NotApplicableError, Observation, first_line, observation_of
 from harness.run.examine_kernel import Examiner, MachineState
 from harness.run.failure import failure_of
 from harness.run.machines import Machines
 from harness.run.needs import Needs
+from harness.run.parts import RunParts
 from harness.series.selftest import Program
 from harness.series.selftest_table import fill
 from harness.verdict.comparison import BaseAnswer
@@ -58,33 +55,25 @@ def answer_key(program: Program) -> str:
 
 
 class Selftests:
-    """The test programs of a run; ``answers`` has the result of each that ran, by answer_key().
-
-    ``judged`` is false for a kernel without a series, where nobody is to blame for a program that
-    does not build.
-    """
+    """The test programs of a run; ``answers`` has the result of each that ran, by answer_key()."""
 
     def __init__(
         self,
         programs: Sequence[Program],
-        *,
+        parts: RunParts,
         machines: Machines,
         examiner: Examiner,
-        store: Store,
-        progress: Progress,
-        results: ResultsFolder,
-        journal: JournalWriter,
-        judged: bool,
     ) -> None:
         self.answers: dict[str, BaseAnswer] = {}
         self._programs = programs
         self._machines = machines
         self._examiner = examiner
-        self._store = store
-        self._progress = progress
-        self._results = results
-        self._journal = journal
-        self._judged = judged
+        self._store = parts.store
+        self._progress = parts.progress
+        self._results = parts.results
+        self._journal = parts.journal
+        # Without a series, nobody is to blame for a program that does not build.
+        self._judged = bool(parts.run_input.series.patches) or parts.run_input.base is not None
 
     def run(self) -> None:
         """Build the programs and run them one after the other.  Raises HarnessError for the journal."""

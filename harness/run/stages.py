@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.actor.build import build_actor
-from harness.journal.results_folder import ResultsFolder
-from harness.journal.writer import JournalWriter
 from harness.kernel import build, gcov, kconfig
 from harness.kernel.apply import apply_series
 from harness.kernel.build import Kernel, build_kernel
@@ -24,18 +22,18 @@ from harness.kernel.fetch import fetch_base
 from harness.kernel.module import build_early
 from harness.kernel.tree import Tree
 from harness.lib import sandbox
-from harness.lib.cache import CACHE_VARIABLE, Store
+from harness.lib.cache import CACHE_VARIABLE
 from harness.lib.errors import BootError, HarnessError, PatchproofError, UsageError
 from harness.lib.files import digest
 from harness.lib.host import host_errors
 from harness.lib.paths import KCONFIG
-from harness.lib.progress import Progress
 from harness.run.base_alone import BaseAlone
 from harness.run.importer_module import ImporterModule
 from harness.run.line_coverage import STAGE
 from harness.run.machines import Machines, TestedSoftware
 from harness.run.mail_facts import mail_facts
-from harness.run.request import FRAGMENTS, Request, RunInput
+from harness.run.parts import RunParts
+from harness.run.request import FRAGMENTS, Request
 from harness.series.posting import Posting
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Kind
@@ -102,25 +100,17 @@ class UnknownInterfaceError(HarnessError):
 class Stages:
     """The stages of a request; ``run.json`` gets the facts that each one finds out."""
 
-    def __init__(
-        self,
-        run_input: RunInput,
-        store: Store,
-        progress: Progress,
-        results: ResultsFolder,
-        journal: JournalWriter,
-        base: BaseAlone,
-    ) -> None:
-        self._request = run_input.request
-        self._series = run_input.series
-        self._base_reason = run_input.base_reason
-        self._given_base = run_input.base
+    def __init__(self, parts: RunParts, base: BaseAlone) -> None:
+        self._request = parts.run_input.request
+        self._series = parts.run_input.series
+        self._base_reason = parts.run_input.base_reason
+        self._given_base = parts.run_input.base
         self._base = base
         self._place: tuple[Machines, Layout] | None = None  # where the base would be booted
-        self._store = store
-        self._progress = progress
-        self._results = results
-        self._journal = journal
+        self._store = parts.store
+        self._progress = parts.progress
+        self._results = parts.results
+        self._journal = parts.journal
 
     def prepare(self, machines: Machines, layout: Layout) -> None:
         """Run every stage up to the first booted machine, which has this layout.
