@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_run import SUITES, Invocation, make_checkout
@@ -15,6 +16,7 @@ from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, HarnessError, UsageError
 from harness.lib.resources import MIB, Need, Room
 from harness.run import resources as run_resources
+from harness.run import snapshots
 from harness.run.needs import LARGEST, USUAL, Needs
 from harness.run.request import AUTO, Request
 from harness.run.schedule import Job
@@ -236,5 +238,31 @@ def test_memory_is_that_of_all_machines_side_by_side(two_processors: None, tmp_p
         run_resources.needs(store, Request(machines=number), "6.19", run_resources.WHOLE_SUITE)[0].amount
         for number in (1, 2, 3)
     ]
-    own, usual = run_resources.OWN_MEMORY // MIB, qemu_memory.needed(USUAL) // MIB
+    own, usual = (run_resources.OWN_MEMORY + snapshots.LIMIT) // MIB, qemu_memory.needed(USUAL) // MIB
     assert amounts == [own + qemu_memory.needed(LARGEST) // MIB, 2 * own + 2 * usual, 3 * own + 3 * usual]
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking", "saved"),
+    [
+        ({}, 0, 2 * snapshots.LIMIT),
+        ({}, 1, 0),
+        ({"no_snapshots": True}, 0, 0),
+        ({"keep_vm": True}, 0, 0),
+    ],
+)
+def test_memory_has_snapshots_if_the_host_has_room(
+    two_processors: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: dict[str, Any],
+    lacking: int,
+    saved: int,
+) -> None:
+    running = 2 * (run_resources.OWN_MEMORY + qemu_memory.needed(USUAL))
+    monkeypatch.setattr(resources, "memory_available", lambda: running + 2 * snapshots.LIMIT - lacking)
+    request = Request(machines=2, **options)
+    memory = run_resources.needs(Store(tmp_path), request, "6.19", run_resources.WHOLE_SUITE)[0]
+    assert memory.met
+    assert memory.amount == (running + saved) // MIB
+    assert (f"snapshots of up to {saved // MIB}" if saved else "without snapshots") in memory.parts

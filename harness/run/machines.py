@@ -96,7 +96,7 @@ class Machines:
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
         self._stacks: set[str] = set()  # fingerprints of the splats that have a file
         self._speeds = Speeds(results, journal)
-        self._snapshots = Snapshots(journal, enabled=not request.no_snapshots and not request.keep_vm)
+        self._snapshots = Snapshots(journal, enabled=request.snapshots)
 
     @property
     def ready(self) -> TestedSoftware:

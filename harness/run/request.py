@@ -144,6 +144,11 @@ class Request:
         return self.uncounted_fragments + counting
 
     @property
+    def snapshots(self) -> bool:
+        """Return whether later machines of a layout are loaded from a snapshot of the first one."""
+        return not self.no_snapshots and not self.keep_vm
+
+    @property
     def uncounted_fragments(self) -> tuple[Path, ...]:
         """The fragments of a kernel whose lines are not counted, such as a base alone."""
         return tuple(KCONFIG / name for name in FRAGMENTS) + self.kconfig

@@ -11,6 +11,7 @@ from harness.kernel import space
 from harness.lib import resources
 from harness.lib.cache import Store
 from harness.lib.resources import MIB, Need, Room
+from harness.run import snapshots
 from harness.run.needs import LARGEST, USUAL, is_big
 from harness.run.request import AUTO, Request
 from harness.run.schedule import Job
@@ -54,7 +55,7 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
     free_size = resources.file_size_available()
     ports = 2 * machines
     found = [
-        _memory(layouts, machines, jobs),
+        _memory(request, layouts, machines, jobs),
         *resources.disk(_rooms(store, request, release)),
         Need(
             "processes",
@@ -120,21 +121,28 @@ def of_first_run(store: Store) -> list[Need]:
     return needs(store, Request(), DEFAULT_BASE, WHOLE_SUITE)
 
 
-def _memory(layouts: Sequence[Layout], machines: int, jobs: int) -> Need:
-    """Return the memory for this many machines side by side, and the build before them."""
+def _memory(request: Request, layouts: Sequence[Layout], machines: int, jobs: int) -> Need:
+    """Return the memory for this many machines side by side, their snapshots, and the build before them.
+
+    Snapshots count only if the host has the memory: a run does without them.
+    """
     largest = max(layouts, key=qemu_memory.needed, default=USUAL)
     shared = [one for one in layouts if not is_big(one)] if machines > 1 else []
     side_by_side = max(map(qemu_memory.needed, shared), default=0) * machines
     machine, build = qemu_memory.needed(largest), BUILD_MEMORY + jobs * COMPILER_MEMORY if jobs else 0
+    own, running = OWN_MEMORY * machines, max(machine, side_by_side)
+    saved = snapshots.LIMIT * machines if request.snapshots else 0
+    available = resources.memory_available()
+    room = saved if own + running + saved <= available else 0
     parts = ", ".join(f"{name} {size // MIB}" for name, size in qemu_memory.parts(largest).items() if size)
-    amount = OWN_MEMORY * machines + max(machine, side_by_side, build)
     return Need(
         "memory",
-        amount // MIB,
-        resources.memory_available() // MIB,
+        (own + max(running + room, build)) // MIB,
+        available // MIB,
         "MiB",
-        f"this program {OWN_MEMORY * machines // MIB}, and one machine at a time ({parts})"
+        f"this program {own // MIB}, and one machine at a time ({parts})"
         + (f", or {machines} side by side ({side_by_side // MIB})" if machines > 1 else "")
+        + (f", with snapshots of up to {room // MIB}" if room else ", without snapshots")
         + (f", or before it make with -j{jobs} ({build // MIB})" if jobs else ""),
         "End other programs, give the machine or the container more memory, or choose "
         + ("fewer machines (--machines), or " if machines > 1 else "")

@@ -24,7 +24,8 @@ from harness.vm.hardware import MIB
 from harness.vm.pci_devices import Layout
 from harness.vm.snapshot import Snapshot
 
-#: Bytes of the host's memory for all snapshots of a run.  One of an ordinary kernel takes 150 MiB.
+#: Bytes of the host's memory for the snapshots of one process of a run; each machine side by side has its
+#: own process.  One of an ordinary kernel takes 150 MiB.
 LIMIT = 512 * MIB
 
 # QEMU's edu has no description of its state (hw/misc/edu.c, no vmsd), so a loaded one has the
