@@ -11,7 +11,6 @@ from harness.actor.transcript import Transcript
 from harness.guest.answers import understood
 from harness.guest.guest import Guest
 from harness.lib.paths import PROBES
-from harness.vm.ssh import Stream
 
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
@@ -33,21 +32,15 @@ def start_actor(guest: Guest, binary: Path, transcript: Transcript) -> Actor:
     return Actor(Wire(guest.stream([remote]), transcript, guest.deadline))
 
 
-def python_stream(guest: Guest) -> Stream:
-    """Start a Python probe in the guest; return its streams.  Raises SshLostError, SshTimeoutError."""
-    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
-    return guest.fork(["python3", "-IS", remote, "--template"])
-
-
-def start_python(
-    guest: Guest, transcript: Transcript, features: Mapping[str, int], stream: Stream | None = None
-) -> Actor:
-    """Return an actor for the Python probe on ``stream``, or for a new one.
+def start_python(guest: Guest, transcript: Transcript, features: Mapping[str, int]) -> Actor:
+    """Start a Python probe in the guest.
 
     ``features`` are the numbers of features that the probe is told, by their names in the
     operation ``abi``.  Raises SshLostError, SshTimeoutError.
     """
-    actor = Actor(Wire(stream or python_stream(guest), transcript, guest.deadline, "python"))
+    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
+    stream = guest.fork(["python3", "-IS", remote, "--template"])
+    actor = Actor(Wire(stream, transcript, guest.deadline, "python"))
     if features:
         actor.say("abi", **features)
     return actor
@@ -61,27 +54,3 @@ def stopped_actors(guest: Guest) -> list[int]:
     done = guest.script(_STOPPED)
     with understood("list of stopped processes"):
         return [int(word) for word in done.stdout.split()]
-
-
-class PrestartedProbe:
-    """A Python probe that was started in advance for the next scenario; unused so far."""
-
-    def __init__(self) -> None:
-        self._ready: tuple[Guest, Stream] | None = None
-
-    def take(self, guest: Guest) -> Stream:
-        """Return a probe in this guest and start the next one.  Raises SshLostError, SshTimeoutError."""
-        waiting = self._ready
-        self._ready = None
-        stream = waiting[1] if waiting and waiting[0] is guest and waiting[1].running() else None
-        if waiting and stream is None:
-            waiting[1].close()
-        stream = stream or python_stream(guest)
-        self._ready = guest, python_stream(guest)
-        return stream
-
-    def close(self) -> None:
-        """End the unused probe."""
-        if self._ready is not None:
-            self._ready[1].close()
-            self._ready = None

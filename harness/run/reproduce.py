@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 
 from harness.actor.reply import DeadlineError
-from harness.actor.start import PrestartedProbe
 from harness.actor.steps import Step
 from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
@@ -101,7 +100,6 @@ class Reproducer:
         journal = results.journal()
         machines = Machines(self._request, results, journal)
         machines.software = self._software
-        spare = PrestartedProbe()
         entry = self._result.entry
         try:
             journal.plan((entry,))
@@ -111,7 +109,6 @@ class Reproducer:
                 self._needs,
                 machines=machines,
                 examiner=Examiner(machines, results),
-                spare=spare,
                 results=results,
                 journal=journal,
             )
@@ -124,7 +121,6 @@ class Reproducer:
             scenario.end()
             journal.run_ended()
         finally:
-            spare.close()
             machines.close()
             journal.unlock()
         now = next(one for one in read(results.dir).results if one.entry.id == entry.id)

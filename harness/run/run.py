@@ -188,7 +188,6 @@ class Run(Runner):
         """
         if self.machines.software is None or (self.violated and self.request.until_violated):
             return
-        self._spare.close()
         self._selftests.run()
         if self.store is not None:
             cache = BaseVerdicts(self.store, read_facts(self.results.dir))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from harness.actor.start import PrestartedProbe
 from harness.journal.base_verdicts import BaseVerdicts
 from harness.journal.facts import read_facts
 from harness.journal.results_folder import ResultsFolder
@@ -57,7 +56,6 @@ class Runner:
         self._begun = 0  # scenarios
         self._current: ScenarioRun | None = None
         self._examiner = Examiner(self.machines, results)
-        self._spare = PrestartedProbe()
 
     def interface_missing(self, dialects: Sequence[str], attributes: Sequence[str]) -> str:
         """Return why a scenario that needs one of these interfaces cannot run; empty if it can.
@@ -88,7 +86,6 @@ class Runner:
             needs,
             machines=self.machines,
             examiner=self._examiner,
-            spare=self._spare,
             results=self.results,
             journal=self.journal,
         )
@@ -107,7 +104,6 @@ class Runner:
     def retire(self, reason: str, last: Callable[[], None] | None = None) -> None:
         """End a machine that is needed no more, as Machines.retire() does."""
         self._examiner.check_between_scenarios()
-        self._spare.close()
         self.machines.retire(reason, last)
 
     def end_machines(self, interrupted: str, reason: str, last: Callable[[], None] | None = None) -> None:

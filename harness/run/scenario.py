@@ -9,7 +9,7 @@ from dataclasses import replace
 from harness.actor import load
 from harness.actor.actor import Actor
 from harness.actor.scene import Operation
-from harness.actor.start import PrestartedProbe, start_actor, start_python
+from harness.actor.start import start_actor, start_python
 from harness.actor.transcript import Transcript, forget_operation, latest_operation
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
@@ -63,7 +63,6 @@ class ScenarioRun:
         *,
         machines: Machines,
         examiner: Examiner,
-        spare: PrestartedProbe,
         results: ResultsFolder,
         journal: JournalWriter,
     ) -> None:
@@ -73,7 +72,6 @@ class ScenarioRun:
         self._needs = needs
         self._machines = machines
         self._examiner = examiner
-        self._spare = spare
         self._results = results
         self._journal = journal
         self._recorded = False  # the verdict is in the journal
@@ -121,9 +119,7 @@ class ScenarioRun:
         """
         guest, software = self.guest(), self._machines.ready
         if kind == "python":
-            actor = start_python(
-                guest, self._transcript, software.interfaces.numbers, self._spare.take(guest)
-            )
+            actor = start_python(guest, self._transcript, software.interfaces.numbers)
         else:
             actor = start_actor(guest, software.actor, self._transcript)
         actor.revoke_via = revoke_via(software.dialect)
