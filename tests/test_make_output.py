@@ -100,9 +100,11 @@ def test_failure_of_a_killed_make_is_a_harness_error() -> None:
 
 
 def test_signal_of_make_is_known_behind_a_wrapper() -> None:
-    error = Output(SOURCE).failure(CommandError(["bwrap", "make"], 137, None, "tail"), "build")
+    log = Path("build.log")
+    error = Output(SOURCE).failure(CommandError(["bwrap", "make"], 137, log, "tail"), "build")
     assert isinstance(error, HarnessError)
     assert "was killed by signal 9." in error.message
+    assert (error.log, error.tail) == (log, "tail")
 
 
 @pytest.mark.parametrize(

@@ -266,11 +266,10 @@ class BuildDir(BuildFolder):
             failure = output.failure(error, what)
             if isinstance(failure, BuildError) and (reason := _why_not_writable(self.build)):
                 # Not every tool reports a write that failed.
-                raise HarnessError(
+                raise HarnessError.in_place_of(
+                    failure,
                     f"The {what} failed while {self.build} could not be written ({reason}). Make room there "
                     "(`python -m harness clean` empties the cache), or look at the disk.",
-                    log=failure.log,
-                    tail=failure.tail,
                 ) from error
             raise failure from error
         finally:

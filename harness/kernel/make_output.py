@@ -129,10 +129,9 @@ class Output:
         certain = any(step.certain for step in steps)
         if error.signal or (meanwhile and not certain):
             how = f"was killed by signal {error.signal}" if error.signal else "failed"
-            return HarnessError(
+            return HarnessError.in_place_of(
+                error,
                 f"The {what} {how}{meanwhile}. This proves nothing about the series; run it again.",
-                log=error.log,
-                tail=error.tail,
             )
         errors = list(dict.fromkeys(line for step in steps for line in step.errors))
         count = len(errors)

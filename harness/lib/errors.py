@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from pathlib import Path
+from typing import Self
 
 from harness.lib.text import shortened
 
@@ -40,6 +41,11 @@ class PatchproofError(Exception):
         super().__init__(self.message)
         self.log = log
         self.tail = tail[-TAIL_LIMIT:]
+
+    @classmethod
+    def in_place_of(cls, error: PatchproofError, message: str) -> Self:
+        """Return an error of this class with this message, and with the log and the tail of ``error``."""
+        return cls(message, log=error.log, tail=error.tail)
 
     def __str__(self) -> str:
         parts = [self.message]

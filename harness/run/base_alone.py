@@ -287,18 +287,16 @@ class BaseAlone:
             self._progress.say(f"base: does {base.version} alone {verb}?")
             self._try(base, stage, machines, layout)
         except (BuildError, BootError) as own:
-            return HarnessError(
+            return HarnessError.in_place_of(
+                own,
                 f"The base {base.version} alone does not {verb} either, so the failure proves nothing about "
                 f"the series: {own.message} With the series: {error.message}",
-                log=own.log,
-                tail=own.tail,
             )
         except HarnessError as trouble:
-            return HarnessError(
+            return HarnessError.in_place_of(
+                trouble,
                 f"With the series, the kernel does not {verb}. Whether its base does is not known, because "
                 f"that could not be tried: {trouble.message} With the series: {error.message}",
-                log=trouble.log,
-                tail=trouble.tail,
             )
         return error
 

@@ -72,10 +72,9 @@ class ImporterModule:
     def _blame(self, tree: Tree, error: BuildError) -> PatchproofError:
         """Return the error for a module that does not compile: the series' fault if it does for the base."""
         if tree.series is None or not tree.series.patches:
-            return HarnessError(
+            return HarnessError.in_place_of(
+                error,
                 f"The test importer does not compile for {tree.base.version}: {error.message}",
-                log=error.log,
-                tail=error.tail,
             )
         if self._request.no_base:
             return error
@@ -84,14 +83,12 @@ class ImporterModule:
             kernel = build_kernel(self._store, self._progress, base, self._request.fragments, log)
             self._build(base, kernel, "base-module")
         except (BuildError, HarnessError) as own:
-            return HarnessError(
+            return HarnessError.in_place_of(
+                own,
                 f"The test importer compiles neither for the series nor for {tree.base.version} alone, which "
                 f"is no evidence against the series: {own.message}",
-                log=own.log,
-                tail=own.tail,
             )
-        return BuildError(
+        return BuildError.in_place_of(
+            error,
             f"The test importer compiles for {tree.base.version}, and not for the series: {error.message}",
-            log=error.log,
-            tail=error.tail,
         )

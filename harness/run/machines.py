@@ -316,11 +316,10 @@ class Machines:
             guest = self._boot(layout)
         except BootTimeoutError as error:
             self.give_up.not_booted(layout, error)
-            raise HarnessError(
+            raise HarnessError.in_place_of(
+                error,
                 f"A kernel that has come up before in this run did not come up now: {error.message} "
                 "If this host is busy, that says little about the kernel. Run this scenario alone to see.",
-                log=error.log,
-                tail=error.tail,
             ) from error
         except PatchproofError as error:
             self.give_up.not_booted(layout, error)

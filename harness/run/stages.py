@@ -84,12 +84,11 @@ def _blaming_missing_options(tested: Kernel) -> Iterator[None]:
         reasons = [reason for name, reason in tested.missing.items() if name in needed]
         if not reasons:
             raise
-        raise HarnessError(
+        raise HarnessError.in_place_of(
+            error,
             "The kernel does not boot, which is no evidence against the series: its base lacks options that "
             f"the guest needs ({'; '.join(reasons)}). Name their successors in {KCONFIG / FRAGMENTS[0]}. "
             f"What failed: {error.message}",
-            log=error.log,
-            tail=error.tail,
         ) from error
 
 
@@ -276,11 +275,10 @@ class Stages:
                         raise
                     raise blamed from error
                 # Not every program reports a failed write, and some then blame the patch.
-                raise HarnessError(
+                raise HarnessError.in_place_of(
+                    error,
                     f"The stage {name} failed with only {free / 1e6:.1f} MB of space left at "
                     f"{self._store.root}, which is no evidence against the series. Free some (`python -m "
                     f"harness clean` empties the cache), or move the cache with {CACHE_VARIABLE}. What "
                     f"failed: {error.message}",
-                    log=error.log,
-                    tail=error.tail,
                 ) from error

@@ -106,7 +106,7 @@ class Worker(Runner):
         except PatchproofError as error:
             self.failures.append(error)
         for one in self.failures:
-            self._link.send(Failed(HarnessError(one.message, log=one.log, tail=one.tail)))
+            self._link.send(Failed(HarnessError.in_place_of(one, one.message)))
         self._link.send(Over())
 
     def _next(self, seconds: float) -> list[Begin | Do | None]:
