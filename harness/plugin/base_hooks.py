@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -34,44 +35,39 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     return result
 
 
-def _run_selftests(run: Run | None) -> None:
-    if run is None or run.failures:
-        return
+@contextmanager
+def _ends_the_run(run: Run) -> Iterator[None]:
+    """Record an error of the ``with`` block, and end pytest."""
     try:
         with host_errors(run.results.dir):
-            run.run_selftests()
+            yield
     except PatchproofError as error:
         interruption.again()
         run.failures.append(error)
         pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
+
+
+def _run_selftests(run: Run | None) -> None:
+    if run is None or run.failures:
+        return
+    with _ends_the_run(run):
+        run.run_selftests()
 
 
 def _compare(run: Run | None, config: pytest.Config) -> None:
     if run is None or run.failures:
         return  # a host on which the stages failed would not boot the base either
-    try:
-        with host_errors(run.results.dir):
-            run.compare_with_base()
-            _set_inherited_apart(
-                config, {one.entry.id for one in read(run.results.dir).results if one.inherited}
-            )
-    except PatchproofError as error:
-        interruption.again()
-        run.failures.append(error)
-        pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
+    with _ends_the_run(run):
+        run.compare_with_base()
+        _set_inherited_apart(config, {one.entry.id for one in read(run.results.dir).results if one.inherited})
 
 
 def _bisect(run: Run | None) -> None:
     """Check the patches and search those at fault; also if the series itself failed in a stage."""
     if run is None or any(not isinstance(one, (BuildError, BootError)) for one in run.failures):
         return
-    try:
-        with host_errors(run.results.dir):
-            run.bisect()
-    except PatchproofError as error:
-        interruption.again()
-        run.failures.append(error)
-        pytest.exit("the run cannot go on", returncode=int(ExitCode.HARNESS))
+    with _ends_the_run(run):
+        run.bisect()
 
 
 def _set_inherited_apart(config: pytest.Config, ids: Collection[str]) -> None:
