@@ -71,7 +71,8 @@ def changed_series(folder: Path, number: int) -> Path:
     ).stdout.splitlines()
     count = len(source)
     mark = f'MODULE_INFO(patchproof_bench, "{time.time_ns()}");'
-    (copy / "9999-bench.patch").write_text(
+    own = len(list(copy.glob("*.patch"))) + 1
+    (copy / f"{own:04}-bench.patch").write_text(
         "From: patchproof <patchproof@localhost>\nDate: Mon, 9 Feb 2026 00:00:00 +0000\n"
         f"Subject: [PATCH] vfio/pci: one more line\n\n---\n"
         f"diff --git a/{TOUCHED} b/{TOUCHED}\n--- a/{TOUCHED}\n+++ b/{TOUCHED}\n"
