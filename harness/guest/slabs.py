@@ -10,12 +10,19 @@ from harness.guest.answers import understood
 from harness.guest.guest import Guest
 from harness.lib.errors import HarnessError
 
+# kfree_rcu(), by which a dma_resv frees its list, waits up to 5 s for more objects, unless shrinkers run
+# (mm/slab_common.c, kfree_rcu_shrink_scan()).  Then it waits for a grace period, as call_rcu() does;
+# rcu_barrier() returns after that (kernel/rcu/tree.c, do_rcu_barrier).
 _SHRINK = r"""
+echo 2 >/proc/sys/vm/drop_caches
+echo 1 >/sys/module/rcutree/parameters/do_rcu_barrier
 for cache; do echo 1 >"/sys/kernel/slab/$cache/shrink"; done
 """
-#: kfree_rcu(), by which a dma_resv frees its list, may wait 5 s for more objects (KFREE_DRAIN_JIFFIES in
-#: mm/slab_common.c); then there is a grace period.
+#: The time that a kernel may take to free what was given back, on a busy host.
 RECLAIM_SECONDS = 15.0
+#: Objects are left over if their number has not changed for so long, over this many calls to free them.
+UNCHANGED_SECONDS = 2.0
+UNCHANGED_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Slabs:
 
     @classmethod
     def settled(cls, guest: Guest) -> Slabs:
-        """Shrink the general caches, and then read as of() does: without what KASAN keeps in quarantine."""
+        """Shrink the general caches, and then read as of() does: without what waits to be freed."""
         names = [name for name in cls.of(guest).used if name.startswith("kmalloc-")]
         guest.script(_SHRINK, *names)
         return cls.of(guest)
@@ -52,14 +59,21 @@ class Slabs:
     def growth(self, guest: Guest, bound: int) -> dict[str, int]:
         """Return the caches that stay grown by more than ``bound`` objects, see grown().
 
-        Waits up to RECLAIM_SECONDS for RCU to free objects, and shrinks the caches:
-        KASAN keeps freed objects in quarantine for a while, where they count as used.
+        Has the kernel free what waits to be freed, until the numbers stay as they are, or for
+        RECLAIM_SECONDS: kfree_rcu() and KASAN's quarantine keep freed objects for a while.
         """
-        deadline = time.monotonic() + RECLAIM_SECONDS
+        began = changed = time.monotonic()
+        last: dict[str, int] = {}
+        calls = 0  # since the numbers changed
         while grown := self.grown(Slabs.of(guest), bound):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if grown != last:
+                last, changed, calls = grown, now, 0
+            settled = calls >= UNCHANGED_CALLS and now - changed > UNCHANGED_SECONDS
+            if settled or now - began > RECLAIM_SECONDS:
                 break
             guest.script(_SHRINK, *grown)
+            calls += 1
         return grown
 
     def grown(self, now: Slabs, bound: int) -> dict[str, int]:
