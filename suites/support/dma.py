@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,7 @@ _SOURCE, _DESTINATION, _COUNT, _COMMAND = 0x80, 0x88, 0x90, 0x98
 _START, _TO_MEMORY = 1, 2
 _BUFFER = 0x40000  # the device's own memory, as its DMA engine addresses it
 _POLLS = 2000  # QEMU begins a transfer 100 ms after the command
+_POLL_SECONDS = 0.01
 MOST = 4095  # bytes of one transfer: QEMU 7.2 ends if offset + count reaches the size of the buffer
 
 ENGINES = 0x0DA7A001  # what the engine writes
@@ -50,6 +52,7 @@ class Engine:
         for _ in range(_POLLS):
             if not self.edu.read(EDU_BAR, _COMMAND, 8) & _START:
                 return
+            time.sleep(_POLL_SECONDS)
         raise HarnessError(f"The DMA of {self.edu.address} does not end.")
 
     def start_write(self, address: int, count: int = 4) -> None:
