@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     import subprocess
     from typing import BinaryIO, NoReturn
 
+# Compiled before a template forks probes; the patterns of few operations are compiled when used.
+UNPRINTABLE = re.compile(r"[^ -~]")
+NUMBER = re.compile(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", re.ASCII)
+OPTION = re.compile(r"([a-z][^=]*)=(.*)")
+
 PROTOCOL = 1
 PAGE = 4096
 DEADLINE = 10  # seconds
@@ -123,12 +128,12 @@ class UsageError(Exception):
 
 def printable(text: str) -> str:
     """Cut the user's words, and replace what a terminal would interpret."""
-    return re.sub(r"[^ -~]", "?", text)[:400]
+    return UNPRINTABLE.sub("?", text)[:400]
 
 
 def number(text: str) -> int:
     """Parse a decimal or 0x hexadecimal number of at most 64 bits, with an optional K, M or G."""
-    match = re.fullmatch(r"(?:0x([0-9a-fA-F]{1,32})|([0-9]{1,32}))([KMG]?)", text, re.ASCII)
+    match = NUMBER.fullmatch(text)
     if match:
         value = int(match[1], 16) if match[1] else int(match[2])
         value <<= {"": 0, "K": 10, "M": 20, "G": 30}[match[3]]
@@ -1228,7 +1233,7 @@ def parse(text: str) -> tuple[str, Line, int]:
     words: list[str] = []
     options: dict[str, str] = {}
     for word in rest:
-        match = re.fullmatch(r"([a-z][^=]*)=(.*)", word)
+        match = OPTION.fullmatch(word)
         if match:
             options[match[1]] = match[2]
         else:
@@ -1307,6 +1312,7 @@ class Template:
 
     def __init__(self, descriptor: int) -> None:
         import socket
+        import subprocess  # noqa: F401 - for op_spawn() of a probe
 
         self._receive = socket.recv_fds
         self._orders = socket.socket(fileno=descriptor)
