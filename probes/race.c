@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include "text.h"
 
 #define THREADS_MAX 16
+#define LOOKS_MAX 1000
 
 struct race {
 	int device;
@@ -43,11 +45,13 @@ struct worker {
 static void make_call(struct worker *worker)
 {
 	struct race *race = worker->race;
+	unsigned int looks = 0;
 	int result;
 
 	atomic_fetch_add(&race->arrived, 1);
 	while (atomic_load(&race->arrived) < race->threads)
-		;
+		if (++looks % LOOKS_MAX == 0)
+			sched_yield(); /* the other may need this processor */
 	if (race->revokes)
 		result = revoke_by_default(race->device, race->buffer);
 	else

@@ -65,7 +65,7 @@ PARTS = [(0, "rw"), (0, "r"), (LENGTH - PAGE, "rw")]  # offset and protection of
 STORES = 200_000  # of a client after a revoke; none may land
 FEWER_STORES = 50_000
 ROUNDS = 50  # of first touches concurrent with a revoke
-TOGETHER = 5_000  # DMABUFs, each revoked by two threads at once
+TOGETHER = 1_000  # DMABUFs, each revoked by two threads at once
 
 
 def give_to_client(owner: Actor, buffer: Buffer, uid: int | None = NOBODY) -> Buffer:
@@ -365,7 +365,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
 
 @requirement("RACE-02", "REV-04")
 def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
-    """Two threads revoke a DMABUF at once, 5,000 times: one succeeds, the other gets EBADFD."""
+    """Two threads revoke a DMABUF at once, 1,000 times: one succeeds, the other gets EBADFD."""
     device = c_owner.open(ram.address)
     require_data(mapped(c_owner.export(device, RAM_BAR, SPAN)))
     answers = c_owner.race(device, "revoke", RAM_BAR, LENGTH, TOGETHER)
