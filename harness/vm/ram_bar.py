@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from array import array
 from pathlib import Path
 from types import TracebackType
 
@@ -49,8 +50,9 @@ class RamBar:
 
     def stamp(self, seed: int = 0) -> None:
         """Write page number + ``seed`` in the first 32-bit word of every page."""
-        for page in range(self.size // PAGE):
-            self._put(page * PAGE, struct.pack("<I", (page + seed) & 0xFFFFFFFF))
+        numbers = array("I", ((page + seed) & 0xFFFFFFFF for page in range(self.size // PAGE)))
+        with memoryview(self._memory) as memory, memory.cast("I") as words:
+            words[:: PAGE // 4] = memoryview(numbers)
 
     def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
         """Set every byte of a part to ``byte``."""
