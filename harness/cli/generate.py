@@ -102,8 +102,9 @@ def mutants(args: argparse.Namespace) -> ExitCode:
             if tried:
                 report.write(tried, folder)
                 report.show(tried, folder, sys.stdout)
-                if note := _selected(coverage):
-                    print(note)
+                for note in (_selected(coverage), report.keep_with_run(tried, coverage, shard)):
+                    if note:
+                        print(note)
     return report.exit_code(tried)
 
 
@@ -136,8 +137,8 @@ def _coverage(results: Path | None, tested: Series) -> Coverage | None:
 
 def _selected(coverage: Coverage | None) -> str:
     """Return a sentence about a coverage that is not of all scenarios; empty if it is, or nobody knows."""
-    folder = coverage.origin.parent.parent if coverage is not None else Path()
-    if coverage is None or coverage.origin != folder / LINES or not folder.is_dir():
+    folder = coverage.run if coverage is not None else None
+    if folder is None:
         return ""
     given = read_facts(folder).get("selection")
     listed = [str(word) for word in given] if isinstance(given, list) else []

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 from harness.journal.facts import Facts, read_facts
 from harness.journal.reader import read
@@ -44,6 +45,7 @@ from harness.verdict.verdict import STAGES, Kind
 
 PASSED = pytest.StashKey[int]()  # of the config: how many scenarios have conformed
 SELECTED = pytest.StashKey[bool]()  # of the config: set once the scenarios are selected
+TRIED = pytest.StashKey[bool]()  # of an item that QEMU has cut off: true in its second try
 FAST = pytest.StashKey[str]()  # of the config: the note of a run with --fast
 SCENARIOS_PER_DOT = 10
 
@@ -178,8 +180,10 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Record a scenario as kernel-died until it ends."""
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Record a scenario as kernel-died until it ends; try it once more if QEMU has cut it off."""
     run = item.config.stash.get(RUNNER, None)
     if run is None or not requirement_ids(item):
         return (yield)
@@ -189,6 +193,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         scenario.begin()
     result = yield
     interruption.again()
+    if scenario.defect and scenario.failure is None:
+        with _unrecorded_ends_pytest(run):
+            first, scenario = scenario, run.scenario(item.nodeid)
+            scenario.begin_after(first)
+        item.stash[SCENARIO] = scenario
+        item.stash[TRIED] = True
+        runtestprotocol(item, nextitem=nextitem)
+        interruption.again()
     with _unrecorded_ends_pytest(run):
         run.end(scenario)
     if run.violated and run.request.until_violated:
@@ -239,7 +251,11 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     With -v pytest shows each.
     """
     run = config.stash.get(RUN, None)
-    if run is None or config.get_verbosity() >= 0 or not isinstance(report, pytest.TestReport):
+    if run is None or not isinstance(report, pytest.TestReport):
+        return None
+    if str(report.outcome) == pytest_report.REPEATED:
+        return pytest_report.REPEATED, "R", pytest_report.REPEATED.upper()
+    if config.get_verbosity() >= 0:
         return None
     if report.skipped and not hasattr(report, "wasxfail"):
         return "skipped", "", "SKIPPED"
@@ -292,6 +308,9 @@ def pytest_runtest_makereport(
     if (scenario := item.stash.get(SCENARIO, None)) is not None:
         try:
             pytest_report.observe(scenario, item, call, report)
+            if scenario.defect and not item.stash.get(TRIED, False):
+                pytest_report.set_repeated(report, told=TRIED in item.stash)
+                item.stash[TRIED] = False
         except PatchproofError as error:
             scenario.failure = error  # raised once the fixtures are torn down
     return report

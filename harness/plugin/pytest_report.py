@@ -18,6 +18,9 @@ from harness.run.scenario import ScenarioRun
 from harness.verdict.record import Entry
 from harness.verdict.verdict import Verdict
 
+#: The outcome of a phase of a try that QEMU has cut off, and that is made again.
+REPEATED = "repeated"
+
 
 def error_of(error: BaseException, config: pytest.Config) -> BaseException:
     """Return ``error``, with pytest's own outcomes replaced by errors that the run knows.
@@ -56,6 +59,11 @@ def observe(
     elif phase is Phase.CALL and scenario.entry.judge(Verdict.CONFORMS) is not Verdict.CONFORMS:
         report.outcome = "failed"
         report.longrepr = "This scenario conforms, but the manifest of the series expects that it does not."
+
+
+def set_repeated(report: pytest.TestReport, *, told: bool) -> None:
+    """Set in ``report`` that the try has no result; the screen shows that once, unless it was ``told``."""
+    report.outcome = "passed" if told else REPEATED  # type: ignore[assignment]  # none of pytest's own
 
 
 def _is_tolerated(planned: Entry, observation: Observation) -> bool:

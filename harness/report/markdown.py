@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from harness.lib.text import counted, one_line, shortened, visible
-from harness.report import line_coverage, rows, selftests
+from harness.report import generated_mutants, line_coverage, rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.evidence import last_steps, splat
 from harness.report.groups import COLUMNS, CONFORM, groups, not_applicable, unknown
@@ -28,6 +28,7 @@ DETAILS = 256 << 10  # bytes of all details; GitHub takes 1 MiB for the whole
 STEPS = 16  # lines of a transcript
 SPLAT_LINES = 40
 FINDINGS = 40
+FAULTS = 20  # that no scenario noticed
 MAX_CELL = 300  # characters of a cell
 MAX_LINE = 300  # characters of a line of a transcript or a splat
 
@@ -49,6 +50,7 @@ def render(directory: Path) -> str:
         escaped(str(facts.get("title", ""))),
         escaped(told.reason),
         _executed(directory),
+        *_faults(directory, facts, record.run),
         *(_stage(one) for one in _failed_stages(record)),
         _table(_CAUSE_HEADINGS, (_cause_row(number, cause) for number, cause in enumerate(found[:ROWS], 1))),
         f"and {counted(len(found) - ROWS, 'other cause')}" if len(found) > ROWS else "",
@@ -66,6 +68,23 @@ def _executed(directory: Path) -> str:
     """Return how many lines of the series were executed; empty if that was not counted."""
     found = line_coverage.load(directory)
     return "" if found is None else escaped(f"Lines: {found.sentence}")
+
+
+def _faults(directory: Path, facts: Mapping[str, object], run: str) -> Iterator[str]:
+    """Yield which faults in these lines were noticed, and the others to open; or how faults are tried."""
+    found = generated_mutants.load(directory)
+    if found is None:
+        words = generated_mutants.advice(directory, facts, f"results/{run}")
+        yield escaped(f"Faults: {words}") if words else ""
+        return
+    yield escaped(f"Faults: {found.sentence}")
+    blocks = [
+        f"{escaped(one.heading)}\n\n{_verbatim(one.difference.splitlines())}"
+        for one in found.survived[:FAULTS]
+    ]
+    if (left := len(found.survived) - len(blocks)) > 0:
+        blocks.append(f"and {left} more")
+    yield _opened("Faults that no scenario noticed", "\n\n".join(_within(blocks)))
 
 
 def escaped(text: str, limit: int = MAX_CELL) -> str:

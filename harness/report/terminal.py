@@ -19,7 +19,7 @@ from harness.journal.reader import read
 from harness.journal.results_folder import STACKS
 from harness.lib.console import Console
 from harness.lib.text import counted, one_line, shortened, visible
-from harness.report import cause_text, line_coverage, patches, rows, selftests
+from harness.report import cause_text, generated_mutants, line_coverage, patches, rows, selftests
 from harness.report.causes import Cause, causes
 from harness.report.groups import COLUMNS, CONFORM, Group, groups, not_applicable, unknown
 from harness.report.html import REPORT
@@ -73,8 +73,9 @@ def show(directory: Path, stream: TextIO, width: int | None = None, *, every: bo
         say(line)
     for line in (*selftests.lines(record), *patches.lines(record), *rows.differing(record)):
         say(line)
-    for line in line_coverage.text(directory, every=every):
-        say(line)
+    for about in (line_coverage, generated_mutants):
+        for line in about.text(directory, every=every):
+            say(line)
     for line in _folded(_closing(record, facts), fold):
         say(line)
     for line in _identity(facts, directory):

@@ -25,7 +25,8 @@ from harness.run.error_to_verdict import (
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.verdict.verdict import Verdict
-from harness.vm import pauses
+from harness.vm import diagnose, pauses
+from harness.vm.diagnose import QemuDefectError
 from harness.vm.machine import QEMU_END_SECONDS, Machine
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
@@ -194,7 +195,7 @@ class Examiner:
     ) -> None:
         """Raise the error for the complaints on the console and the changes for the ``worse``, if any.
 
-        Raises KernelDiedError if a splat is a panic, else UnhealthyKernelError; HarnessError if QEMU
+        Raises KernelDiedError if a splat is a panic, else UnhealthyKernelError; QemuDefectError if QEMU
         is the cause of all splats.
         """
         if not splats and not worse:
@@ -202,7 +203,7 @@ class Examiner:
         guest = self._machines.guest
         if guest is not None and (fault := deaf_processor_behind(guest.machine, splats)):
             self._machines.end(fault)
-            raise HarnessError(f"The scenario was cut off: {fault}.") from error
+            raise QemuDefectError(f"The scenario was cut off: {fault}.") from error
         for one in splats:
             if one.kind == PANIC:  # after the state was read
                 self._machines.end(one.title)
@@ -233,7 +234,7 @@ class Examiner:
         """Return how the kernel died, as a clause; empty if it lives.
 
         Raises HarnessError if the machine or the actor was stopped from outside of the
-        kernel.
+        kernel, QemuDefectError if QEMU has failed it.
         """
         guest = start.guest
         if guest.machine.alive():
@@ -244,8 +245,10 @@ class Examiner:
         if answers and not splats:
             fault = self._stopped_while_waiting(guest, error)
         if fault:
+            crashed = diagnose.crashed(guest.machine.exit_status())
             self._machines.end(fault)
-            raise HarnessError(f"The scenario was cut off: {fault}.") from error
+            kind = QemuDefectError if crashed else HarnessError
+            raise kind(f"The scenario was cut off: {fault}.") from error
         if answers:
             return ""
         if guest.machine.alive():
@@ -253,7 +256,7 @@ class Examiner:
             location = f"the state of its processors: {path.relative_to(self._results.dir)}"
             if fault:
                 self._machines.end(fault)
-                raise HarnessError(f"The scenario was cut off: {fault} ({location}).") from error
+                raise QemuDefectError(f"The scenario was cut off: {fault} ({location}).") from error
             return f"it does not answer any more ({location})"
         return splats[0].title if splats else "the machine ended by itself"
 

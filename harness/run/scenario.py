@@ -35,6 +35,7 @@ from harness.run.needs import Needs
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Verdict
+from harness.vm.diagnose import QemuDefectError
 from harness.vm.ram_bar import RamBar
 from harness.vm.recorded_ram import RecordedRam
 from harness.vm.recorder import NoRecord
@@ -54,6 +55,7 @@ class ScenarioRun:
     From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
     prevented the record of a phase, None if there was none.  ``answer`` is the result for a
     comparison with another kernel, None before end() and for a scenario that was given up.
+    ``defect`` is the sentence of the defect of QEMU that has cut it off, empty without one.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class ScenarioRun:
         self.entry = entry
         self.failure: PatchproofError | None = None
         self.answer: BaseAnswer | None = None
+        self.defect = ""
         self._needs = needs
         self._machines = machines
         self._examiner = examiner
@@ -89,6 +92,27 @@ class ScenarioRun:
         """Write to the journal that the scenario has started.  Raises HarnessError."""
         forget_operation()
         self._journal.started(self.entry.id)
+
+    def begin_after(self, first: ScenarioRun) -> None:
+        """Begin in place of a ``first`` try that QEMU has cut off, whose transcript is kept beside.
+
+        The journal has one start, and a finding.  Raises HarnessError.
+        """
+        forget_operation()
+        first.set_aside()
+        self.finding(f"This is the second try, on another machine. {first.defect}")
+
+    def set_aside(self) -> None:
+        """End a try that gets no verdict, and its machine."""
+        self._transcript.close()
+        if self._transcript.written:
+            path = self._transcript.path
+            path.replace(path.with_name(f"{path.stem}-first-try{path.suffix}"))
+        if self._start is not None:
+            self._start.guest.recorder = NoRecord()
+            self._machines.lines.take(self._start.guest)
+            if self._start.guest is self._machines.guest:
+                self._machines.end(self.defect)
 
     def guest(self) -> Guest:
         """Return the guest that the scenario needs; the first call reads its kernel's health.
@@ -186,6 +210,8 @@ class ScenarioRun:
         self._ran = self._ran or phase is Phase.CALL or error is not None
         if error is None:
             return None
+        if isinstance(error, QemuDefectError):
+            self.defect = first_line(error.message)
         new = replace(
             observation_of(error, details), failure=failure_of(error), deviation=deviation_of(error)
         )

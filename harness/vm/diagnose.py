@@ -23,6 +23,9 @@ PANIC_LINES = 100
 # The run states (QEMU's qapi/run-state.json, RunState) that the guest's kernel itself can cause.
 _GUEST_STATES = ("running", "guest-panicked", "shutdown", "suspended", "watchdog")
 
+# Signals that end a QEMU which has not crashed.
+_KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+
 _INTERRUPTS_ENABLED = 1 << 9  # IF in the RFLAGS register
 
 # What QEMU says when the host lacks something, and what to do.
@@ -45,6 +48,10 @@ _LACKING = (
 
 class QemuCrashedError(HarnessError):
     """QEMU itself crashed; that is no evidence about the kernel in it."""
+
+
+class QemuDefectError(HarnessError):
+    """QEMU has failed a machine that was up, by a defect of its own; the scenario can be run on another."""
 
 
 def boot_error(console: Console, message: str, kind: type[BootError] = BootError) -> BootError:
@@ -89,7 +96,7 @@ def exit_error(
         return boot_error(console, f"The guest {end} before it came up.")
     tail = _tail(log.read_text(errors="replace"), TAIL_LINES)
     advice = next((words for pattern, words in _LACKING if re.search(pattern, tail)), "")
-    if status < 0 and -status not in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+    if crashed(status):
         return QemuCrashedError(
             f"QEMU crashed before the guest came up ({signal_name(-status)}){meanwhile}.{advice}",
             log=log,
@@ -97,6 +104,11 @@ def exit_error(
         )
     end = f"was killed ({signal_name(-status)})" if status < 0 else f"exited with {status}"
     return HarnessError(f"QEMU {end} before the guest came up{meanwhile}.{advice}", log=log, tail=tail)
+
+
+def crashed(status: int | None) -> bool:
+    """Return whether a QEMU with this exit status, None while it runs, has ended by a crash."""
+    return status is not None and status < 0 and -status not in _KILLS
 
 
 def outside_fault(

@@ -35,11 +35,21 @@ class Covered:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The coverage of the lines of a series, by file and line; ``origin`` is its file."""
+    """The coverage of the lines of a series, by file and line; ``origin`` is its file.
+
+    ``kernel`` is the identity of the kernel that was counted, empty if the file has none.
+    """
 
     series: str
     origin: Path
     lines: Mapping[str, Mapping[int, Covered]] = field(default_factory=dict)
+    kernel: str = ""
+
+    @property
+    def run(self) -> Path | None:
+        """Return the results folder that the file lies in; None if it lies elsewhere."""
+        folder = self.origin.parent.parent
+        return folder if self.origin == folder / LINES and folder.is_dir() else None
 
     def executed(self, file: str) -> set[int]:
         """Return the lines of a file that ran."""
@@ -72,7 +82,7 @@ def read_coverage(results: Path) -> Coverage:
             str(file): {int(number): _covered(one) for number, one in members["lines"].items()}
             for file, members in content["files"].items()
         }
-        return Coverage(str(content["series"]), path, lines)
+        return Coverage(str(content["series"]), path, lines, str(content.get("kernel", "")))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"The coverage {path} cannot be read ({printable(repr(error))}).") from error
 

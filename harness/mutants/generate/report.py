@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from harness.lib.errors import ExitCode
+from harness.journal import fault_trials
+from harness.journal.fault_trials import Outcome
+from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.files import write_atomically
+from harness.lib.shard import Shard
 from harness.lib.text import counted, visible
 from harness.mutants.fate import Fate
+from harness.mutants.generate.coverage import Coverage
 from harness.mutants.generate.mutant import GeneratedMutant
 from harness.mutants.ledger import MutantTrial
 from harness.mutants.report import MARK
-
-_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,28 @@ def show(tried: Sequence[Tried], folder: Path, stream: TextIO) -> None:
 
 def write(tried: Sequence[Tried], folder: Path) -> None:
     """Write ``mutants.json`` for other programs: a member for each mutant, with its fault and its fate."""
+    content = {"schema": fault_trials.SCHEMA, **_content(tried)}
+    write_atomically(folder / fault_trials.MUTANTS, json.dumps(content, indent=1) + "\n")
+
+
+def keep_with_run(tried: Sequence[Tried], coverage: Coverage | None, shard: Shard | None) -> str:
+    """Write the same into the results folder of the run whose coverage was used, for its reports.
+
+    Returns a sentence about it, also if the folder cannot be written.  Nothing is written, and the text is
+    empty, without such a run, and as long as no mutant was tried.
+    """
+    run = coverage.run if coverage is not None else None
+    if coverage is None or run is None or all(one.trial is None for one in tried):
+        return ""
+    part = {"shard": f"{shard.number}/{shard.total}"} if shard is not None else {}
+    try:
+        fault_trials.write(run, coverage.series, coverage.kernel, part | _content(tried))
+    except HarnessError as error:
+        return f"The reports of the run will not have these faults: {error}"
+    return f"The reports of the run have these faults, too: `python -m harness judge {run}` makes them anew."
+
+
+def _content(tried: Sequence[Tried]) -> dict[str, object]:
     members = []
     for one in tried:
         fault, trial = one.mutant.fault, one.trial
@@ -96,16 +120,14 @@ def write(tried: Sequence[Tried], folder: Path) -> None:
                 "scenarios": len(one.mutant.scenarios),
             }
         )
-    content = {"schema": _SCHEMA, "score": closing(tried), "mutants": members}
-    write_atomically(folder / "mutants.json", json.dumps(content, indent=1) + "\n")
+    return {"score": closing(tried), "mutants": members}
 
 
-def _fate(one: Tried) -> str:
-    """Return a word: the fate of a trial that ended, ``equivalent``, or ``not tried to the end``."""
+def _fate(one: Tried) -> Outcome:
     if one.mutant.equivalent:
-        return "equivalent"
+        return Outcome.EQUIVALENT
     ended = one.trial is not None and (one.killed or one.survived or one.failed)
-    return str(one.trial.fate) if ended and one.trial is not None else "not tried to the end"
+    return Outcome(one.trial.fate) if ended and one.trial is not None else Outcome.OPEN
 
 
 def closing(tried: Sequence[Tried]) -> str:

@@ -12,7 +12,7 @@ from harness.journal.facts import read_facts
 from harness.journal.reader import read
 from harness.lib.files import write_atomically
 from harness.lib.text import one_line
-from harness.report import line_coverage, selftests
+from harness.report import generated_mutants, line_coverage, selftests
 from harness.report.causes import Cause, causes, grouped, is_fault
 from harness.report.host_paths import hider
 from harness.report.html import matrix_map, prefix_page, tested
@@ -34,6 +34,7 @@ CASES = 200  # results of one of the kernel's own test programs
 BLOCKS = 150  # results whose evidence stands on the page; the others have a link to their files
 PER_CAUSE = 8
 CAUSES = 100
+FAULTS = 300  # that survived, or could not be tried
 FILES = (
     "junit.xml",
     "run.json",
@@ -109,6 +110,9 @@ def _render(directory: Path, record: Record, facts: Mapping[str, object]) -> str
             detector_sentences=sentences(shown),
             environment=tested.environment(facts),
             coverage=line_coverage.load(directory),
+            faults=generated_mutants.load(directory),
+            advice=generated_mutants.advice(directory, facts, f"results/{record.run}"),
+            most_faults=FAULTS,
             lists=tested.lists(facts, "warnings", "missing_options"),
             files=[file for name in FILES if (file := link(directory, name))],
         )
