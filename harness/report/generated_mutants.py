@@ -40,7 +40,7 @@ class Fault:
         """The fault in words: ``patch 5, drivers/x/x.c:80, f(): drop a statement``."""
         patch = f"patch {self.patch}, " if self.patch else ""
         inside = f", {self.function}()" if self.function else ""
-        unseen = "" if self.scenarios else " (no scenario executes it)"
+        unseen = "" if self.scenarios else " (no scenario was tried)"
         return f"{patch}{self.file}:{self.line}{inside}: {self.rule}{unseen}"
 
     @property
@@ -161,11 +161,11 @@ def advice(directory: Path, facts: Mapping[str, object], results: str) -> str:
 def _series(facts: Mapping[str, object]) -> str:
     """Return the series as the run was given it."""
     given = facts.get("selection")
-    words = [str(word) for word in given] if isinstance(given, list) else []
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    words = iter([str(word) for word in given] if isinstance(given, list) else [])
+    for word in words:
         name, _, value = word.partition("=")
-        if name == "--series" and (value or after):
-            return value or after
+        if name == "--series" and (value := value or next(words, "")):
+            return value
     return str(facts.get("series", "SERIES"))
 
 
