@@ -4,6 +4,7 @@
 ``coverage/counts.jsonl``   the counters as taken out of the machines, an event for each scenario
 ``coverage/lines.json``     the lines that the series adds or changes: counts and scenarios of each
 ``coverage/report.json``    the same lines in sums, for the reports
+``coverage/mutants.json``   faults that were tried in these lines later (``fault_trials``)
 ==========================  ==================================================
 """
 
