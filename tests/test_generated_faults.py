@@ -7,12 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from small_kernel import SmallKernel
 
 from harness.kernel.one_object import Change, OneObject, objects
 from harness.mutants.generate import combine, line_rules, statement_rules
 from harness.mutants.generate.c_source import Source
+from harness.mutants.generate.coverage import Coverage, Covered
 from harness.mutants.generate.fault import Fault
-from harness.mutants.generate.pool import _with_continued, in_order
+from harness.mutants.generate.pool import Pool, _with_continued, in_order
 
 FILE = "drivers/x/x.c"
 DRIVER = """\
@@ -183,6 +185,17 @@ def test_statement_that_ran_has_all_of_its_lines() -> None:
     added = frozenset(range(1, 11))
     assert _with_continued(source, added, frozenset({9, 12})) == {9, 10, 12}
     assert _with_continued(source, added, frozenset({11})) == {11}
+
+
+def test_fault_has_the_scenarios_of_its_whole_statement(tmp_path: Path) -> None:
+    tree = SmallKernel(tmp_path).tree({FILE: DRIVER})
+    lines = {9: Covered(2, ("one", "two")), 11: Covered(1, ("three",))}
+    pool = Pool(tree, {}, Coverage("good", tmp_path, {FILE: lines}), "1")
+    found = {
+        line: pool.scenarios(Fault(FILE, line, line, "x_open", "", "a\n", "b\n")) for line in (9, 10, 11, 12)
+    }
+    assert found == {9: ["one", "two"], 10: ["one", "two"], 11: ["three"], 12: []}
+    assert all(pool.scenarios(one) for one in pool.faults)
 
 
 # -- one kernel with many faults ---------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from harness.kernel.added_lines import added_lines
 from harness.kernel.tree import Tree
 from harness.lib.files import digest
 from harness.mutants.generate import line_rules, statement_rules
-from harness.mutants.generate.c_source import Source
+from harness.mutants.generate.c_source import Source, Span
 from harness.mutants.generate.coverage import Coverage
 from harness.mutants.generate.fault import Fault
 
@@ -22,6 +22,7 @@ class Pool:
     """
 
     def __init__(self, tree: Tree, options: Mapping[str, str], coverage: Coverage | None, seed: str) -> None:
+        self._coverage = coverage
         found = added_lines(tree, options)
         self._patches = {
             (file, number): one.patch for file, here in found.items() for number, one in here.items()
@@ -47,6 +48,17 @@ class Pool:
         """Return the number of the patch, from 1, that brought the first line of a fault."""
         return self._patches[fault.file, fault.first]
 
+    def scenarios(self, fault: Fault) -> list[str]:
+        """Return the scenarios that executed a line of a fault, or of the statements that it is in.
+
+        Empty without coverage.
+        """
+        first, last = fault.first, fault.last
+        for span in _spans(self.sources[fault.file]):
+            if span.first <= fault.last and fault.first <= span.last:
+                first, last = min(first, span.first), max(last, span.last)
+        return [] if self._coverage is None else self._coverage.scenarios(fault.file, first, last)
+
 
 def _with_continued(source: Source, added: frozenset[int], executed: frozenset[int]) -> set[int]:
     """Return the executed lines with the other lines of the statements and conditions that begin there.
@@ -54,12 +66,18 @@ def _with_continued(source: Source, added: frozenset[int], executed: frozenset[i
     gcov counts a statement of several lines at one or some of them.
     """
     found = set(executed)
-    for function in source.functions:
-        for span in [*(one.span for one in function.statements), *function.conditions]:
-            whole = set(range(span.first, span.last + 1))
-            if whole & executed:
-                found |= whole & added
+    for span in _spans(source):
+        whole = set(range(span.first, span.last + 1))
+        if whole & executed:
+            found |= whole & added
     return found
+
+
+def _spans(source: Source) -> Iterator[Span]:
+    """Yield the statements and conditions of a file."""
+    for function in source.functions:
+        yield from (one.span for one in function.statements)
+        yield from function.conditions
 
 
 def _faults(sources: Mapping[str, Source], wanted: Mapping[str, frozenset[int]]) -> list[Fault]:

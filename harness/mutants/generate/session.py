@@ -178,11 +178,9 @@ class Session:
         """Yield the mutants of this shard."""
         known = read_equivalent(paths.PATCHES, self._whole.name)
         shard = self._wanted.shard or Shard(1, 1)
-        coverage = self._wanted.coverage
+        covered = self._wanted.coverage is not None
         for fault in faults[shard.number - 1 :: shard.total]:
-            reached = self._scenarios
-            if coverage is not None:
-                reached = tuple(coverage.scenarios(fault.file, fault.first, fault.last))
+            reached = tuple(pool.scenarios(fault)) if covered else self._scenarios
             patch: Patch = patch_of(fault, pool.sources[fault.file])
             yield GeneratedMutant(
                 self._whole.name,
