@@ -68,7 +68,11 @@ class Faults:
 
     @property
     def sentence(self) -> str:
-        """The answer in a sentence or two; first what was not tried to the end."""
+        """The answer in a sentence or two; first what was not tried to the end.
+
+        As long as one is open there is no percentage: a fault that is noticed ends its trial early, and one
+        that is not stays open for long.
+        """
         tried = self.noticed + len(self.survived)
         total = tried + len(self.failed) + self.open
         others = (
@@ -84,10 +88,10 @@ class Faults:
         elif not tried:
             parts.append("NO FAULT WAS TRIED TO THE END.")
         if tried:
-            share = f"{100 * self.noticed / tried:.1f} %"
+            share = "" if self.open else f" ({100 * self.noticed / tried:.1f} %)"
             was = "was" if self.noticed == 1 else "were"
             noticed = f"{self.noticed} of {counted(tried, 'fault')} put into executed lines {was} noticed"
-            parts.append(f"{noticed} ({share})" + (f"; {rest}." if rest else "."))
+            parts.append(f"{noticed}{share}" + (f"; {rest}." if rest else "."))
         elif rest:
             parts.append(f"{rest[0].upper()}{rest[1:]}.")
         if self.shard:
