@@ -31,7 +31,7 @@ from harness.verdict.verdict import Verdict
 sys.path.insert(0, str(paths.PROJECT))
 from bench.verdict import SERIES, changed_series
 
-SECONDS_PER_LOOK = 0.5
+SECONDS_PER_LOOK = 5.0
 #: Faults of the reference series: in revocation, in the fault handler, and in an export.
 BROKEN = ("revoke-does-not-zap", "fault-ignores-the-state", "export-ignores-flags")
 MUTANTS = 6  # tried for the number in an hour
