@@ -48,6 +48,8 @@ SUITE = Path("suites/test_map.py")
 SELECTION = "a_dmabuf_reaches"  # short scenarios, by the C actor and the Python probe in turns
 PAUSES = (2.0, 7.0, 50.0)  # seconds, of the attacks of a longer test
 DISK = "320m"  # for the results, or the cache
+REPEAT = "15"  # each scenario: a run is to last longer than an attack takes to begin
+RUNS = 20  # with which each attack of an ordinary test finds its target
 SCENARIOS_FOR_EACH = 3  # attack: time for its effect to show
 SOUND = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
 
@@ -333,7 +335,7 @@ class StopProbe(Attack):
 
     def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
         script = _SESSIONS.replace("SIGNAL", "STOP").replace(
-            "WANTED", '"(sshd"*" (actor)" | "(sshd"*" (python3)"'
+            "WANTED", '"(agent) (actor)" | "(agent) (python3)"'
         )
         return bool(attacked.in_guest(script))
 
@@ -630,6 +632,7 @@ def test_verdicts_of_an_attacked_run_are_all_explained(
     number = 0
     while pending:
         number += 1
+        assert kills or number <= RUNS, f"{pending[0]} finds no target"
         folder = tmp_path / f"run-{number}"
         (folder / "results").mkdir(parents=True)
         (folder / "clock").write_text("+0\n")
@@ -637,7 +640,7 @@ def test_verdicts_of_an_attacked_run_are_all_explained(
         mounted(folder / "results", undo, DISK)
         arguments: list[str | Path] = ["run", *built.arguments, "--qemu", qemu]
         arguments += ["--results", folder / "results", SUITE, "-k", SELECTION]
-        arguments += ["--repeat", "5", "--random-order", str(chance.randrange(1000))]
+        arguments += ["--machines", "1", "--repeat", REPEAT, "--random-order", str(chance.randrange(1000))]
         attacked = AttackedRun(folder, arguments, cache, monitors, chance, pending)
         if kills:
             attacked.pauses = PAUSES
