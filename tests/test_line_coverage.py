@@ -354,7 +354,9 @@ class TestSums:
     def test_damaged_report_is_told(self, tmp_path: Path) -> None:
         (tmp_path / line_counts.FOLDER).mkdir()
         path = tmp_path / line_counts.FOLDER / line_counts.REPORT
-        for content in ("{", json.dumps({"schema": line_counts.SCHEMA, "executable": "x"})):
+        wrong = ("x", float("inf"))
+        schema = {"schema": line_counts.SCHEMA}
+        for content in ("{", *(json.dumps(schema | {"executable": number}) for number in wrong)):
             path.write_text(content)
             with pytest.raises(HarnessError, match=r"is damaged .* Remove it"):
                 list(line_coverage.text(tmp_path))

@@ -152,7 +152,7 @@ def _lines(content: Mapping[str, Any], paths: Sequence[str]) -> Lines:
                 branches = [int(branch["count"]) for branch in one.get("branches", ())]
                 new = Line(max(0, int(one["count"])), branches)
                 lines.setdefault(int(one["line_number"]), Line()).add(new)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise HarnessError(
             f"gcov's answer about the executed lines is not known here ({error!r})."
         ) from error

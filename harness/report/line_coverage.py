@@ -103,7 +103,7 @@ def load(directory: Path) -> LineCoverage | None:
             tuple(map(_place, content["missed"])),
             tuple(map(_place, content["not_compiled"])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         path = directory / line_counts.FOLDER / line_counts.REPORT
         raise HarnessError(f"{path} is damaged ({error!r}). Remove it to have reports without it.") from error
 
