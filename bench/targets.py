@@ -175,7 +175,7 @@ class Figures:
         words = ["mutants", "--series", SERIES.name, "--shard", f"{self._number}/{shards}"]
         place = self._folder / f"mutants-{self._number}"
         seconds = run(words, place)[0]
-        return 3600 * len(list((place / "runs").iterdir())) / seconds
+        return 3600 * len(list((place / "runs").glob("*/*"))) / seconds
 
     def _series(self) -> Path:
         self._number += 1
