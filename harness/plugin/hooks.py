@@ -45,7 +45,6 @@ from harness.verdict.verdict import STAGES, Kind
 
 PASSED = pytest.StashKey[int]()  # of the config: how many scenarios have conformed
 SELECTED = pytest.StashKey[bool]()  # of the config: set once the scenarios are selected
-TRIED = pytest.StashKey[bool]()  # of an item that QEMU has cut off: true in its second try
 FAST = pytest.StashKey[str]()  # of the config: the note of a run with --fast
 SCENARIOS_PER_DOT = 10
 
@@ -198,7 +197,6 @@ def pytest_runtest_protocol(
             first, scenario = scenario, run.scenario(item.nodeid)
             scenario.begin_after(first)
         item.stash[SCENARIO] = scenario
-        item.stash[TRIED] = True
         runtestprotocol(item, nextitem=nextitem)
         interruption.again()
     with _unrecorded_ends_pytest(run):
@@ -307,10 +305,10 @@ def pytest_runtest_makereport(
     report = yield
     if (scenario := item.stash.get(SCENARIO, None)) is not None:
         try:
+            told = bool(scenario.defect)
             pytest_report.observe(scenario, item, call, report)
-            if scenario.defect and not item.stash.get(TRIED, False):
-                pytest_report.set_repeated(report, told=TRIED in item.stash)
-                item.stash[TRIED] = False
+            if scenario.defect and not scenario.second:
+                pytest_report.set_repeated(report, told=told)
         except PatchproofError as error:
             scenario.failure = error  # raised once the fixtures are torn down
     return report

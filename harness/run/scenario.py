@@ -55,7 +55,8 @@ class ScenarioRun:
     From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
     prevented the record of a phase, None if there was none.  ``answer`` is the result for a
     comparison with another kernel, None before end() and for a scenario that was given up.
-    ``defect`` is the sentence of the defect of QEMU that has cut it off, empty without one.
+    ``defect`` is the sentence of the defect of QEMU that has cut it off, empty without one; ``second``
+    is true if one has cut off an earlier try.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class ScenarioRun:
         self.failure: PatchproofError | None = None
         self.answer: BaseAnswer | None = None
         self.defect = ""
+        self.second = False
         self._needs = needs
         self._machines = machines
         self._examiner = examiner
@@ -99,6 +101,7 @@ class ScenarioRun:
         The journal has one start, and a finding.  Raises HarnessError.
         """
         forget_operation()
+        self.second = True
         first.set_aside()
         self.finding(f"This is the second try, on another machine. {first.defect}")
 
