@@ -10,6 +10,7 @@ is the largest sum of the proportional set sizes (PSS) of all QEMUs at one momen
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from rich.table import Table
 
 from harness.journal.reader import read
 from harness.lib import paths
+from harness.lib.build_limits import descendants
 from harness.verdict.verdict import Verdict
 
 sys.path.insert(0, str(paths.PROJECT))
@@ -81,22 +83,12 @@ class Memory:
 
 def _qemus_below(root: int) -> list[int]:
     """Return the process ids of all QEMUs that descend from a process."""
-    parents, found = {}, []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue  # the process has just ended
-        parents[int(folder.name)] = int(rest.split()[1])
-        if name.startswith("qemu-system"):
-            found.append(int(folder.name))
-
-    def descends(number: int) -> bool:
-        while number in parents and number != root:
-            number = parents[number]
-        return number == root
-
-    return [one for one in found if descends(one)]
+    found = []
+    for number in descendants(root):
+        with contextlib.suppress(OSError):  # it has ended
+            if Path(f"/proc/{number}/comm").read_text().startswith("qemu-system"):
+                found.append(number)
+    return found
 
 
 def _pss(number: int) -> float:

@@ -74,7 +74,7 @@ class Watch:
             raise TooMuchError(f"it wanted more than {self._program.processes} processes at once")
         # The host's number of threads is one short read; the processes are counted only if it has grown.
         if _threads() - self._threads > PROCESSES // 2:
-            count = len(list(_descendants(pid)))
+            count = len(list(descendants(pid)))
             most = PROCESSES * 3 // 4  # with all of them it would wait for ever for another one
             if count > most:
                 raise TooMuchError(f"it had {count} processes at once, and {most} are allowed")
@@ -110,7 +110,7 @@ def _threads() -> int:
     return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
     """Yield the processes that descend from ``pid``."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
