@@ -3,10 +3,15 @@
 import errno
 import os
 import sys
+import traceback
 
 from harness.lib import interruption
 
 interruption.install()  # before the imports that take time: a signal would leave their traceback
+
+from harness.lib import bytecode  # noqa: E402
+
+bytecode.keep()
 
 from harness.cli.main import main  # noqa: E402
 from harness.lib.errors import ExitCode  # noqa: E402
@@ -24,6 +29,10 @@ def _main() -> int:
     try:
         code = main()
     except OSError:  # main() reports every other one; this one comes from the report itself
+        code = ExitCode.HARNESS
+    except Exception:  # noqa: BLE001 - Python's own exit code would blame the series
+        traceback.print_exc()
+        print("patchproof: a defect of patchproof itself, which says nothing of the series", file=sys.stderr)
         code = ExitCode.HARNESS
     interruption.close()
     for stream in (sys.stdout, sys.stderr):

@@ -134,6 +134,20 @@ def test_prefixes_from_outside_the_series_are_refused(
     assert f"--from counts patches, 1 to 14; it is {first}." in said
 
 
+def test_prefixes_of_one_kernel_are_refused(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    given = ("--series", "reference-feature", "--kernel", "bzImage", "--headers", "include")
+    said = refused(capsys, "prefixes", *given)
+    assert "is the same for each prefix: leave --kernel out" in said
+
+
+def test_check_without_patches_is_refused(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    assert "there are none: name a series with patches" in refused(capsys, "check", "--series", "baseline")
+
+
+def test_series_with_too_long_a_name_is_unknown(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
+    assert "disk" not in refused(capsys, "apply", "--series", "x" * 300)
+
+
 def test_prefixes_of_a_mutant_are_refused(capsys: pytest.CaptureFixture[str], cache: Path) -> None:
     name = "a-revoked-dmabuf-hides-those-behind-it"
     said = refused(capsys, "prefixes", "--series", "reference-feature", "--mutant", name)
@@ -400,6 +414,17 @@ def test_output_to_a_full_disk_is_a_harness_error(tmp_path: Path, monkeypatch: p
             [sys.executable, "-m", "harness", "clean"], stdout=full, stderr=subprocess.PIPE, check=False
         )
     assert done.returncode == ExitCode.HARNESS
+
+
+def test_defect_of_the_program_blames_no_series(tmp_path: Path) -> None:
+    broken = "import argparse\nargparse.ArgumentParser.parse_known_args = lambda *_: 1 / 0\n"
+    (tmp_path / "sitecustomize.py").write_text(broken)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}"}
+    command = [sys.executable, "-m", "harness", "matrix"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.HARNESS
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("patchproof: a defect of patchproof itself")
 
 
 def test_output_to_a_closed_pipe_is_silent() -> None:

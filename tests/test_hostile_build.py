@@ -219,6 +219,9 @@ LINKS = [
     ("pipe", "rm $(O)/vmlinux; mkfifo $(O)/vmlinux"),
     ("header", "ln -s {secret} $(INSTALL_HDR_PATH)/include/linux/more.h"),
     ("headers", "ln -s {folder} $(INSTALL_HDR_PATH)/include/more"),
+    ("include", "rm -r $(INSTALL_HDR_PATH)/include; ln -s {folder} $(INSTALL_HDR_PATH)/include"),
+    ("no-include", "rm -r $(INSTALL_HDR_PATH)/include"),
+    ("file", "rm -r $(INSTALL_HDR_PATH)/include; touch $(INSTALL_HDR_PATH)/include"),
     ("deep", "cd $(INSTALL_HDR_PATH)/include; for i in `seq 40`; do mkdir d; cd d; done"),
     ("large", "truncate -s 3G $(O)/vmlinux"),
 ]
@@ -292,6 +295,14 @@ def test_makefile_that_takes_too_much_is_ended(
     monkeypatch.setattr(build_limits, "OUTPUT_BYTES", 1 << 20)
     with pytest.raises(BuildError, match=words):
         attack(recipe)
+    # Compilers were killed, so the next build begins anew.
+    assert list(attack.small.store.root.glob("workbench/*/build-*/unfinished"))
+
+
+def test_untrusted_series_may_mend_a_base_that_fails(tmp_path: Path) -> None:
+    small = SmallKernel(tmp_path)
+    small.change_base({"drivers/dmabuf.c": "#error broken\n"})
+    assert small.build({"drivers/dmabuf.c": DMABUF}, untrusted=True).bzimage.exists()
 
 
 def test_file_without_end_is_cut_off(attack: Attack, monkeypatch: pytest.MonkeyPatch) -> None:

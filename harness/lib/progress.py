@@ -133,9 +133,9 @@ class Progress:
             return {}
         try:
             loaded = json.loads(self._history.read_text())
-        except (OSError, ValueError):
+            return {str(k): float(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
+        except (OSError, ValueError, TypeError):
             return {}
-        return {str(k): float(v) for k, v in loaded.items()} if isinstance(loaded, dict) else {}
 
     def _remember(self, name: str, seconds: float) -> None:
         if self._history is not None:

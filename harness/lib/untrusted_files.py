@@ -42,11 +42,12 @@ def copy_file(folder: Path, name: PurePath | str, target: Path, limit: int) -> N
         shutil.copyfileobj(stream, copy)
 
 
-def copy_folder(folder: Path, target: Path, limit: int) -> None:
-    """Copy all files below ``folder`` into the new folder ``target``.
+def copy_folder(folder: Path, name: str, target: Path, limit: int) -> None:
+    """Copy all files below the folder ``name`` of ``folder`` into the new folder ``target``.
 
-    Raises BuildError for anything but regular files and folders, for a file of more than ``limit``
-    bytes, and for more than MAX_ENTRIES entries or MAX_DEPTH folders in one another.
+    Raises BuildError if ``name`` is no folder or a link, for anything but regular files and folders in
+    it, for a file of more than ``limit`` bytes, and for more than MAX_ENTRIES entries or MAX_DEPTH
+    folders in one another.
     """
     target.mkdir()
     pending = [PurePath()]
@@ -54,18 +55,16 @@ def copy_folder(folder: Path, target: Path, limit: int) -> None:
     while pending:
         inside = pending.pop()
         if len(inside.parts) > MAX_DEPTH:
-            raise BuildError(
-                f"The build left folders that are more than {MAX_DEPTH} deep below {folder.name}."
-            )
-        for name, is_folder in _listed(folder, inside):
+            raise BuildError(f"The build left folders that are more than {MAX_DEPTH} deep below {name}.")
+        for entry, is_folder in _listed(folder, name / inside):
             entries += 1
             if entries > MAX_ENTRIES:
-                raise BuildError(f"The build left more than {MAX_ENTRIES} files below {folder.name}.")
+                raise BuildError(f"The build left more than {MAX_ENTRIES} files below {name}.")
             if is_folder:
-                (target / inside / name).mkdir()
-                pending.append(inside / name)
+                (target / inside / entry).mkdir()
+                pending.append(inside / entry)
             else:
-                copy_file(folder, inside / name, target / inside / name, limit)
+                copy_file(folder, name / inside / entry, target / inside / entry, limit)
 
 
 def remove_folder(folder: Path) -> None:
