@@ -180,6 +180,17 @@ def test_mails_beside_the_series_are_named(tmp_path: Path, extra: bytes, named: 
     assert named in note
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Type: multipart/mixed; boundary*=us-ascii''x; boundary*0=y\n",
+        "Content-Type: text/plain; charset*=us-ascii''x; charset*0=y\nContent-Transfer-Encoding: base64\n",
+    ],
+)
+def test_mails_with_a_parameter_given_twice_hold_no_diff(tmp_path: Path, headers: str) -> None:
+    assert Mail(mail("[PATCH] vfio: x", "YQo=\n", headers=headers)).text == b""
+
+
 def test_mails_of_a_series_in_answer_are_left_out(tmp_path: Path) -> None:
     other = posting("[PATCH v5 {}]", 3, prefix="b", to="2")
     other = [

@@ -144,7 +144,10 @@ class Mail:
             return
         if len(self.header("Content-Type")) > MAX_FIELD:
             return
-        between = b"\n--" + (self._headers.get_boundary() or "").encode(errors="surrogateescape")
+        try:
+            between = b"\n--" + (self._headers.get_boundary() or "").encode(errors="surrogateescape")
+        except TypeError:
+            return  # a parameter that is given in two ways, which Python's email cannot read
         if self.content.lower().count(b"boundary=") > MAX_PARTS or (
             len(between) > 3 and self.content.count(between) > MAX_PARTS
         ):
@@ -155,7 +158,7 @@ class Mail:
                 payload = None if part.is_multipart() else part.get_payload(decode=True)
                 if isinstance(payload, bytes) and part.get_content_type() != "text/html":
                     yield payload
-        except (RecursionError, ValueError, LookupError):
+        except (RecursionError, ValueError, LookupError, TypeError):
             return  # a part that cannot be decoded holds no diff
 
     @cached_property
