@@ -9,6 +9,7 @@ import struct
 import subprocess
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from harness.kernel import tarball
@@ -126,6 +127,10 @@ class SmallKernel:
         patch = Patch("0001-x.patch", b"", "x")
         series = Series("x", "x", "6.19", "base", (patch,), {}, "a test", untrusted=untrusted)
         return self._tree(self._git("rev-parse", "HEAD"), series)
+
+    def change_base(self, changes: Mapping[str, str | None]) -> None:
+        """Let the base have these changes from now on."""
+        self.base = replace(self.base, commit=self.tree(changes).commit)
 
     def build(self, changes: Mapping[str, str | None] | None = None, *, untrusted: bool = False) -> Kernel:
         """Build the base with ``changes``; ``log`` then holds this build alone."""

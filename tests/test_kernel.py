@@ -269,6 +269,13 @@ def test_release_that_cannot_be_read_is_unknown(tmp_path: Path, release: bytes, 
     assert build.release_of(bzimage(tmp_path / "bzImage", release, pointer)) == "unknown"
 
 
+def test_release_of_a_cut_off_image_is_a_usage_error(tmp_path: Path) -> None:
+    image = bzimage(tmp_path / "bzImage", b"6.19.0", 0x100)
+    image.write_bytes(image.read_bytes()[:0x206])
+    with pytest.raises(UsageError, match="is not an x86 bzImage"):
+        build.release_of(image)
+
+
 def test_prebuilt_hints_at_the_right_headers_folder(tmp_path: Path) -> None:
     nested = headers(tmp_path / "usr" / "include")
     with pytest.raises(UsageError, match=f"Did you mean {nested}"):

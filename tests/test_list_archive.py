@@ -69,7 +69,9 @@ def test_address_has_message_id_and_archive(argument: str, archive: str) -> None
     assert Address.parse(argument) == Address(ID, archive)
 
 
-@pytest.mark.parametrize("argument", ["reference-feature", "v4.mbox", "a/b@c/v4.mbox", "a @b", "", "-", "<>"])
+@pytest.mark.parametrize(
+    "argument", ["reference-feature", "v4.mbox", "a/b@c/v4.mbox", "a @b", "", "-", "<>", "<a\udcff@b>"]
+)
 def test_address_is_none_for_names_and_files(argument: str) -> None:
     assert Address.parse(argument) is None
 

@@ -143,6 +143,7 @@ def test_one_program_that_fails_leaves_the_others(tests: Selftests) -> None:
         ("true", "left no file one"),
         ("yes", "printed more than 500 lines"),
         ("sleep 600", "did not end within 1 s"),
+        ("kill -KILL $$PPID", "HarnessError: The build of a/one was killed by signal 9. This proves nothing"),
         ("echo No space left on device; false", "HarnessError: The build of a/one failed. There is no space"),
     ],
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import quopri
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,9 +44,41 @@ def series_of(*patches: Patch) -> Series:
 
 def test_folders_are_those_of_changed_c_files(tmp_path: Path) -> None:
     touched = ("drivers/vfio/a.c", "drivers/vfio/pci/b.c", "include/c.h", "tools/d.c", "mm/e.c", "new/f.c")
-    for folder in ("drivers/vfio/pci", "include", "tools", "mm"):
+    for folder in ("drivers/vfio/pci", "include", "tools", "mm", "net/core"):
         (tmp_path / folder).mkdir(parents=True)
-    assert static_checks.folders(series_of(patch_of(*touched)), tmp_path) == ["drivers/vfio/", "mm/"]
+    found = static_checks.folders(series_of(patch_of(*touched)), tmp_path)
+    assert found == ["drivers/vfio/", "mm/"]
+    added = ("net/core/new/deep/a.c", "drivers/new/b.c")  # the parent of the second is all drivers
+    assert static_checks.folders(series_of(patch_of(*added)), tmp_path) == ["net/core/"]
+
+
+CHECKPATCH = """
+open(my $mail, '<', $ARGV[-1]) or die;
+while (<$mail>) { print "$ARGV[-1]:$.: ERROR: no plain text\n" if /\r|=3D/ || /^[A-Za-z0-9+\\/]{60}/ }
+exit 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "encode"),
+    [
+        ("8bit", bytes),
+        ("8bit", lambda text: text.replace(b"\n", b"\r\n")),
+        ("base64", base64.encodebytes),
+        ("quoted-printable", quopri.encodestring),
+    ],
+    ids=["plain", "crlf", "base64", "quoted-printable"],
+)
+def test_checkpatch_reads_the_decoded_patch(
+    tmp_path: Path, encoding: str, encode: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "checkpatch.pl").write_text(CHECKPATCH)
+    plain = patch_of("mm/a.c")
+    head, body = plain.content.split(b"\n\n", 1)
+    body = body.replace(b"+b", b"+int b = 1;")
+    mail = head + b"\nContent-Transfer-Encoding: " + encoding.encode() + b"\n\n" + encode(body)
+    assert static_checks.checkpatch([replace(plain, content=mail)], tmp_path) == [[]]
 
 
 @pytest.mark.build

@@ -54,7 +54,7 @@ def versions(path: Path = TABLE) -> list[str]:
 def of_base(source: Base) -> dict[str, str]:
     """Return the blobs of a base's files below PLACES, by path."""
     env = git.environment(source.repository)
-    listed = git.query(["ls-tree", "-r", "-z", source.commit], env=env).decode()
+    listed = git.query(["ls-tree", "-r", "-z", source.commit], env=env).decode(errors="surrogateescape")
     files = (_named(entry) for entry in listed.split("\0") if entry)
     return {path: blob for path, blob in files if path.startswith(PLACES)}
 

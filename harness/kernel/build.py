@@ -6,13 +6,13 @@ A tree is built in a build folder, and the result is copied to a cache entry for
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shlex
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from harness.kernel.tree import Tree, without_series
 from harness.kernel.workbench import FOLDER, workbench
 from harness.lib import sandbox
 from harness.lib.cache import Store
-from harness.lib.errors import HarnessError, UsageError
+from harness.lib.errors import BuildError, HarnessError, UsageError
 from harness.lib.files import digest, file_digest, write_atomically
 from harness.lib.progress import Progress
 
@@ -77,7 +77,7 @@ class Kernel:
     @cached_property
     def options(self) -> dict[str, str] | None:
         """Return its configuration by option (without ``CONFIG_``); None for a kernel built elsewhere."""
-        return None if self.config is None else kconfig.values(self.config.read_text())
+        return None if self.config is None else kconfig.values(self.config.read_text(errors="replace"))
 
 
 def build_kernel(
@@ -105,7 +105,8 @@ def build_kernel(
     if tree.untrusted is not None and not store.existing("kernel", key):
         # Its build folder begins as a copy of the one in which the base was built.
         base = without_series(tree)
-        build_kernel(store, progress, base, fragments, log)
+        with contextlib.suppress(BuildError):  # the series may mend it, and is judged by its own build
+            build_kernel(store, progress, base, fragments, log)
 
     def make(folder: Path) -> None:
         with workbench(store), disk_errors(store.root / FOLDER):
@@ -123,8 +124,12 @@ def build_kernel(
                 progress.say(f"build: {text}")
             build_dir.collect(folder)
             shutil.copyfile(log, folder / "build.log")
+            try:
+                release = release_of(folder / "bzImage")
+            except UsageError as error:
+                raise BuildError(f"The build left no kernel image: {error.message}", log=log) from error
             meta = {
-                "release": release_of(folder / "bzImage"),
+                "release": release,
                 "compiler": compiler,
                 "warnings": warnings,
                 "missing": missing,
@@ -197,10 +202,10 @@ def release_of(bzimage: Path) -> str:
             setup = stream.read(0x10000)
     except OSError as error:
         raise UsageError(f"The kernel image {bzimage} cannot be read: {error.strerror}.") from error
-    if setup[0x202:0x206] != b"HdrS":
+    if setup[0x202:0x206] != b"HdrS" or len(setup) < 0x210:
         raise UsageError(
-            f"The file {bzimage} is not an x86 bzImage (no HdrS at 0x202). A kernel build leaves it "
-            f"at {BZIMAGE}; vmlinux is another file."
+            f"The file {bzimage} is not an x86 bzImage (no header with HdrS at 0x202). A kernel build "
+            f"leaves it at {BZIMAGE}; vmlinux is another file."
         )
     (pointer,) = struct.unpack_from("<H", setup, 0x20E)
     words = setup[pointer + 0x200 :].split(b"\0", 1)[0][:256].split() if pointer else []
@@ -214,7 +219,7 @@ def make_lines(store: Store, fragments: Sequence[Path], version: str) -> list[st
     return [shlex.join(argv) for argv in build_dir.command_lines()]
 
 
-@contextmanager
+@contextlib.contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
     """Raise HarnessError, which says what to do, for a failing write below ``folder``."""
     try:

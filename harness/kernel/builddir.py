@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.kernel import configured, kconfig, kconfig_why, profile
@@ -18,6 +18,7 @@ from harness.kernel.make_output import CONFIGURATION, Output
 from harness.kernel.object_warnings import ObjectWarnings
 from harness.kernel.tree import Tree
 from harness.lib import clock, command, contained, sandbox
+from harness.lib.build_limits import TooMuchError
 from harness.lib.command import CommandError
 from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
@@ -147,11 +148,8 @@ class BuildDir(BuildFolder):
         wanted = digest("1", self.request, *host, *inputs) if inputs else ""
         if not (wanted and self._is_configured(wanted)):
             (self.folder / CONFIGURED).unlink(missing_ok=True)
-            try:
+            with self._ended_if_refused():
                 self._run(self.configure_argv(), "configuration of the kernel", stage, log)
-            except BuildError:
-                self.end()  # make ended by itself and removed unfinished files
-                raise
             write_atomically(self.folder / CONFIGURED, f"{wanted} {digest(self._config())}")
         asked = kconfig.values(self.request)
         got = kconfig.values(self._config())
@@ -177,6 +175,20 @@ class BuildDir(BuildFolder):
         self._ended.touch()
         self._unfinished.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def _ended_if_refused(self) -> Iterator[None]:
+        """End the build if make in the ``with`` block ends by itself with an error of the tree.
+
+        It has removed unfinished files then.  A build that took too much was killed with its compilers.
+        """
+        try:
+            yield
+        except TooMuchError:
+            raise
+        except BuildError:
+            self.end()
+            raise
+
     def count_lines(self, paths: Sequence[str]) -> None:
         """Instrument the objects of these C files in the next build, for gcov."""
         self._profiled = tuple(paths)
@@ -186,13 +198,10 @@ class BuildDir(BuildFolder):
         cold = self._begun_cold
         remove_folder(self._headers)
         self._headers.mkdir()
-        try:
+        with self._ended_if_refused():
             output = self._run(
                 self.build_argv(), "build of the kernel", stage, log, write=[self._headers], cold=cold
             )
-        except BuildError:
-            self.end()
-            raise
         if cold:
             write_atomically(self._objects, str(output.steps))
         self.end()
@@ -213,7 +222,7 @@ class BuildDir(BuildFolder):
         copy_file(self.build, BZIMAGE, folder / "bzImage", IMAGE_BYTES)
         copy_file(self.build, "vmlinux", folder / "vmlinux", VMLINUX_BYTES)
         copy_file(self.build, ".config", folder / "config", CONFIG_BYTES)
-        copy_folder(self._headers / "include", folder / "include", HEADER_BYTES)
+        copy_folder(self._headers, "include", folder / "include", HEADER_BYTES)
         profile.collect(self.build, self._profiled, folder / profile.NOTES)
 
     def all_warnings(
@@ -227,11 +236,8 @@ class BuildDir(BuildFolder):
         with contextlib.suppress(CommandError):  # of a folder that is not there yet
             contained.run(objects, write=[self.build], folder=self.build, log=log)
         argv = self._make(*_AT_ONCE, *arguments, *folders)
-        try:
+        with self._ended_if_refused():
             output = self._run(argv, "compilation", stage, log)
-        except BuildError:
-            self.end()
-            raise
         self.end()
         return list(dict.fromkeys(line for lines in output.warnings.values() for line in lines))
 

@@ -66,7 +66,7 @@ def checkout(store: Store, progress: Progress, directory: Path) -> Base:
                 f"The checkout {top} could not be read into git.", log=log, tail=error.tail
             ) from error
         changed = git.resolve(git_dir, "HEAD^{tree}") != tree_id
-    source = f"{top} at {head[:12]}{' with uncommitted changes' if changed else ''}"
+    source = f"{top} at {head if ' ' in head else head[:12]}{' with uncommitted changes' if changed else ''}"
     return Base(version, version, source, commit, repository)
 
 

@@ -11,6 +11,7 @@ import json
 import re
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -131,7 +132,7 @@ def _answer(folder: Path, name: str) -> dict[str, Any]:
         with gzip.open(BytesIO(packed)) as stream:
             text = stream.read(MAX_ANSWER)
         content = json.loads(text)
-    except (BuildError, OSError, EOFError, ValueError, RecursionError) as error:
+    except (BuildError, OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
         raise HarnessError(f"gcov's answer about the executed lines cannot be read ({error!r}).") from error
     if not isinstance(content, dict):
         raise HarnessError("gcov's answer about the executed lines is not an object.")

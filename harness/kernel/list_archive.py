@@ -35,7 +35,8 @@ _HYPERKITTY = re.compile(r"/list/[^/@]+@[^/@]+/(?:message|thread|latest|export|\
 _LABEL = re.compile(r"(?:message-id|msgid|mid|id):\s*", re.IGNORECASE)
 KIND = "threads"  # of what the cache keeps
 
-_ID = re.compile(r"[^\s<>@]{1,400}@[^\s<>@]{1,400}")
+# Without the characters by which Python stands for bytes that are no UTF-8.
+_ID = re.compile(r"[^\s<>@\ud800-\udfff]{1,400}@[^\s<>@\ud800-\udfff]{1,400}")
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,8 @@ def _lost_by_base(
         alone.end()
         write_atomically(folder / "lost.json", json.dumps(lost, indent=1))
 
-    entry = store.entry("config", digest("2", base.tree_id, build_dir.request, toolchain(compiler)), make)
+    # Kconfig asks the host for some programs, such as pahole.
+    key = digest("3", base.tree_id, build_dir.request, toolchain(compiler), *configured.programs())
+    entry = store.entry("config", key, make)
     lost: dict[str, str] = json.loads((entry / "lost.json").read_text())
     return lost

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -190,6 +191,7 @@ class _Copy:
             *(f"OUTPUT={directory}", f"KHDR_INCLUDES=-isystem {self._headers}", "ARCH=x86_64"),
             *(f"CC={compiler}", *arguments),
         ]
+        started = time.monotonic()
         try:
             return contained.run(
                 argv,
@@ -200,7 +202,8 @@ class _Copy:
                 line=line,
             )
         except CommandError as error:
-            if error.returncode in (124, 137):
+            # timeout(1) has these also if make was killed by something else, as for lack of memory.
+            if error.returncode in (124, 137) and time.monotonic() - started >= SECONDS:
                 raise BuildError(
                     f"The {what} did not end within {SECONDS} s.", log=self._log, tail=error.tail
                 ) from error

@@ -17,10 +17,11 @@ from harness.kernel.workbench import workbench
 from harness.lib import command, contained, git, text
 from harness.lib.cache import Store
 from harness.lib.command import CommandError
-from harness.lib.errors import HarnessError
+from harness.lib.errors import BuildError, HarnessError
 from harness.lib.files import digest, write_atomically
 from harness.lib.progress import Progress
 from harness.series import series
+from harness.series.mail import Mail
 from harness.series.series import Patch, Series
 
 # Folders whose files are no part of the kernel itself.
@@ -45,6 +46,7 @@ class Tool:
         return next((name for name in self.programs if shutil.which(name, path=command.SYSTEM_PATH)), None)
 
 
+_TOP = PurePosixPath()
 _COMMAND = 2  # lines of a log that show the command, before its output
 # scripts/min-tool-version.sh asks for LLVM 15; a plain `clang` may be older.
 _CLANGS = (*(f"clang-{version}" for version in range(30, 14, -1)), "clang")
@@ -56,14 +58,22 @@ TOOLS = (
 
 
 def folders(tested: Series, source: Path) -> list[str]:
-    """Return the source folders whose C files the series changes, for make: ``drivers/vfio/pci/``."""
+    """Return the source folders whose C files the series changes, for make: ``drivers/vfio/pci/``.
+
+    ``source`` is the base.  A folder that the series adds counts for the one that it is in, unless that is
+    at the top: then nothing is compiled for it.
+    """
     paths = {PurePosixPath(path) for files in series.check(tested) for file in files for path in file.paths}
-    touched = {path.parent for path in paths if path.suffix == ".c" and path.parts[0] not in _NOT_KERNEL}
-    return sorted(
-        f"{folder}/"
-        for folder in touched
-        if (source / folder).is_dir() and not touched.intersection(folder.parents)
-    )
+    changed = {path.parent for path in paths if path.suffix == ".c" and path.parts[0] not in _NOT_KERNEL}
+    touched = {_existing(folder, source) for folder in changed} - {_TOP}
+    return sorted(f"{folder}/" for folder in touched if not touched.intersection(folder.parents))
+
+
+def _existing(folder: PurePosixPath, source: Path) -> PurePosixPath:
+    """Return the folder, or the nearest one around it that is in ``source``; empty if that is at the top."""
+    if (source / folder).is_dir():
+        return folder
+    return next((one for one in folder.parents if len(one.parts) > 1 and (source / one).is_dir()), _TOP)
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,14 @@ class WarningCheck:
         return [
             line for line in self._warnings(tool, tree, source_folders) if without_position(line) not in old
         ]
+
+    def failure_on_base(self, tool: Tool, base: Tree, source_folders: Sequence[str]) -> str:
+        """Return why ``tool`` does not get through the base, which blames no patch; empty if it does."""
+        try:
+            self._warnings(tool, base, source_folders)
+        except BuildError as error:
+            return error.message
+        return ""
 
     def _warnings(self, tool: Tool, tree: Tree, source_folders: Sequence[str]) -> list[str]:
         program = tool.program()
@@ -120,9 +138,18 @@ def checkpatch(patches: Iterable[Patch], source: Path) -> list[list[str]]:
         return [_checkpatch(patch, source, Path(folder)) for patch in patches]
 
 
+def _as_plain_text(patch: Patch) -> bytes:
+    """Return the mail of a patch as git format-patch writes it: its text decoded, lines ending with LF."""
+    sent = Mail(patch.content)
+    if patch.content.endswith(sent.text):
+        return patch.content
+    head = f"From: {sent.header('From')}\nDate: {sent.header('Date')}\nSubject: {patch.subject}\n\n"
+    return head.encode(errors="replace") + sent.text
+
+
 def _checkpatch(patch: Patch, source: Path, folder: Path) -> list[str]:
     mail, output = folder / "patch", folder / "output"
-    mail.write_bytes(patch.content)
+    mail.write_bytes(_as_plain_text(patch))
     output.unlink(missing_ok=True)
     argv = ["perl", str(source / "scripts" / "checkpatch.pl"), f"--root={source}"]
     # Neither ~/.checkpatch.conf nor the configuration of git, which checkpatch calls.
