@@ -34,6 +34,25 @@ def test_deaf_names_a_processor_without_interrupts(said: str, fault: str) -> Non
     assert diagnose.lost_interrupt(said) == fault
 
 
+QUEUES = (Path(__file__).parent / "data" / "processors" / "queues.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (QUEUES, "QEMU does not serve queue 1 of virtio-net: it has lost the guest's notification"),
+        (QUEUES.replace("queue 1: 26 offered", "queue 1: 21 offered"), ""),
+        (QUEUES.replace("queue 1: 26 offered, 21", "queue 1: 26 offered, 22", 1), ""),  # QEMU goes on
+        (QUEUES.partition("virtio-blk queue 1")[0], ""),  # seen once
+        ("", ""),
+    ],
+)
+def test_queue_that_is_not_served_is_named(said: str, fault: str) -> None:
+    """The dump is from a guest whose network card got no writes any more, as its memory decoding was off."""
+    assert diagnose.lost_notification(said) == fault
+    assert diagnose.lost_write(said) == fault
+
+
 @pytest.fixture
 def console(tmp_path: Path) -> Console:
     """The console of a guest that wrote nothing."""

@@ -27,10 +27,10 @@ from harness.klog import lines
 from harness.klog.splat import Splat
 from harness.lib import private
 from harness.lib.errors import BootError, HarnessError
-from harness.vm import machine
+from harness.vm import diagnose, machine
 from harness.vm import process as launch
 from harness.vm.accelerator import Accelerator
-from harness.vm.diagnose import QemuCrashedError
+from harness.vm.diagnose import QemuCrashedError, QemuDefectError
 from harness.vm.hardware import MIB, Network
 from harness.vm.image import Image
 from harness.vm.machine import Machine
@@ -194,6 +194,8 @@ def test_dump_processors_writes_registers(guest: Machine) -> None:
     assert len(re.findall(r"^dumping local APIC state for CPU \d", said, re.MULTILINE)) == 4
     assert re.findall(r"^CPU#(\d)", said, re.MULTILINE) == ["0", "1"] * 3
     assert len(re.findall(r"\bRIP=[0-9a-f]{16}\b", said)) == 6
+    queues = [f"virtio-net queue {number}" for number in (0, 1, 2)] + ["virtio-blk queue 0"]
+    assert all(said.count(f"\n{queue}: ") == 2 for queue in queues)
 
 
 def test_debugger_can_connect(guest: Machine) -> None:
@@ -267,7 +269,7 @@ def test_missing_kernel_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="QEMU exited with 1 before") as caught:
         boot(tmp_path, bzimage=tmp_path / "nonexistent")
     assert "nonexistent" in caught.value.tail
-    assert not isinstance(caught.value, QemuCrashedError)
+    assert not isinstance(caught.value, QemuDefectError)
 
 
 ANSWERS = (
@@ -288,6 +290,25 @@ def test_crashed_qemu_is_started_again_and_noted(tmp_path: Path) -> None:
 def test_qemu_that_crashes_twice_is_a_harness_error(tmp_path: Path) -> None:
     with pytest.raises(QemuCrashedError, match="SIGABRT"):
         boot(tmp_path / "run", qemu=script(tmp_path, ANSWERS + "kill -ABRT $$"))
+
+
+#: The registers of processors of which one has lost the end of an interrupt, recorded by dump_processors().
+DEAF = Path(__file__).parent / "data" / "processors" / "deaf.txt"
+
+
+def test_boot_with_a_lost_interrupt_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = machine.BOOT_SECONDS
+
+    def dump_once(late: Machine) -> tuple[Path, str]:
+        monkeypatch.setattr(machine, "BOOT_SECONDS", allowed)
+        return DEAF, diagnose.lost_interrupt(DEAF.read_text())
+
+    monkeypatch.setattr(machine, "BOOT_SECONDS", 0.01)
+    monkeypatch.setattr(Machine, "dump_processors", dump_once)
+    with boot(tmp_path / "run") as guest:
+        assert guest.note.startswith("The guest did not come up within ")
+        assert "because QEMU has lost the end of interrupt " in guest.note
+        assert guest.note.endswith("It was started again.")
 
 
 def test_taken_port_is_an_error_with_qemus_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +391,7 @@ def test_qemu_dies_with_a_killed_harness(tmp_path: Path) -> None:
     program = f"""
         import time
         from pathlib import Path
-        from harness.vm import machine
+        from harness.vm import diagnose, machine
         from harness.vm.image import Image
         from harness.vm.accelerator import Accelerator
         guest = machine.boot(

@@ -43,6 +43,12 @@ class TestRamBar:
         assert bar.pages(PAGE, 2 * PAGE) == [0xFFFFFFFF, 0]
         assert bar.read(4, 4) == bytes(4)
 
+    def test_stamp_with_a_length_leaves_later_pages_alone(self, bar: RamBar) -> None:
+        bar.stamp(5, 2 * PAGE)
+        assert bar.pages() == [5, 6, 0, 0]
+        with pytest.raises(ValueError, match="not inside a BAR"):
+            bar.stamp(5, 5 * PAGE)
+
     def test_fill_writes_every_byte_of_a_range(self, bar: RamBar) -> None:
         bar.fill(0xA5, PAGE, 4)
         assert bar.word(PAGE) == 0xA5A5A5A5

@@ -47,7 +47,7 @@ def scan(guest: Guest) -> str:
 
 
 def describe_first(report: str) -> str:
-    """Describe the first object in a report of ask(), as a noun phrase."""
+    """Describe the first object in a report of scan(), as a noun phrase."""
     found = _OBJECT.search(report)
     if found is None:
         return "an object that cannot be parsed"

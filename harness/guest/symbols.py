@@ -52,6 +52,6 @@ class Symbols:
         )
 
     def function_at(self, address: int) -> str:
-        """Return the name of the function that contains an address; empty if none does."""
+        """Return the name of the last function that begins at or before an address; empty if none does."""
         index = bisect_right(self._sorted, (address, chr(0x10FFFF)))
         return self._sorted[index - 1][1] if index else ""

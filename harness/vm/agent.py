@@ -226,7 +226,9 @@ class Agent:
 
     def require(self, number: int) -> None:
         """Raise SshLostError unless the agent has this program, and is connected."""
-        if self._channel is None or number not in self._programs or not self._ssh.alive():
+        if self._channel is not None and not self._ssh.alive():
+            raise SshLostError("The agent in the guest is gone: the SSH connection broke.")
+        if self._channel is None or number not in self._programs:
             raise SshLostError(f"The agent in the guest is gone: {self._lost}.")
 
     def forget(self, number: int) -> None:

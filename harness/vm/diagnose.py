@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,15 @@ _LACKING = (
 )
 
 
-class QemuCrashedError(HarnessError):
-    """QEMU itself crashed; that is no evidence about the kernel in it."""
-
-
 class QemuDefectError(HarnessError):
-    """QEMU has failed a machine that was up, by a defect of its own; the scenario can be run on another."""
+    """QEMU has failed a machine by a defect of its own.
+
+    It is no evidence about the kernel, and another machine can do the same work.
+    """
+
+
+class QemuCrashedError(QemuDefectError):
+    """QEMU itself crashed before its guest was up."""
 
 
 def boot_error(console: Console, message: str, kind: type[BootError] = BootError) -> BootError:
@@ -136,7 +140,7 @@ def outside_fault(
 
 
 def dump_processors(monitor: Monitor, path: Path) -> None:
-    """Write the registers and the local APIC of each processor to ``path``, at three moments.
+    """Write registers and local APICs at three moments to ``path``, and the virtio queues at two of them.
 
     A processor that spins is at another address each time, one that waits for an
     interrupt at the same.  The dump ends early if QEMU does not answer.
@@ -151,17 +155,66 @@ def dump_processors(monitor: Monitor, path: Path) -> None:
         for _ in range(2):
             for number in re.findall(r"^CPU#(\d+)", ask("info registers -a"), re.MULTILINE):
                 ask(f"info lapic {number}")
+            for line in _queues(monitor):
+                stream.write(f"{line}\n")
         ask("info registers -a")
+
+
+def _queues(monitor: Monitor) -> Iterator[str]:
+    """Yield a line for each queue of a virtio device: the counts (16 bits) of buffers offered and taken.
+
+    The guest counts what it offers in its memory (struct vring_avail in linux/virtio_ring.h), QEMU what
+    it has taken.  QEMU before version 7.2 cannot tell.
+    """
+    with contextlib.suppress(HarnessError):
+        devices = monitor.execute("x-query-virtio")
+        for device in devices if isinstance(devices, list) else ():
+            with contextlib.suppress(HarnessError):  # there is no queue with this number
+                for number in itertools.count():
+                    arguments = {"path": device["path"], "queue": number}
+                    queue = monitor.execute("x-query-virtio-queue-status", arguments)
+                    if not isinstance(queue, dict) or not queue["vring-avail"]:
+                        continue
+                    words = {"command-line": f"xp /2xh {queue['vring-avail']:#x}"}
+                    memory = str(monitor.execute("human-monitor-command", words))
+                    if offered := re.search(r": 0x\w+ 0x(\w+)", memory):
+                        counts = f"{int(offered[1], 16)} offered, {queue['last-avail-idx']} taken"
+                        yield f"{device['name']} queue {number}: {counts}"
+
+
+def lost_write(dump: str) -> str:
+    """Describe, as a clause, which write of a processor QEMU has lost; empty if the dump shows none.
+
+    ``dump`` is what dump_processors() wrote.  With several threads, QEMU before version 8.2 may lose a
+    processor's write to a device while another processor moves a BAR (fixed by "softmmu: Use
+    async_run_on_cpu in tcg_commit").
+    """
+    return lost_interrupt(dump) or lost_notification(dump)
+
+
+def lost_notification(dump: str) -> str:
+    """Describe, as a clause, the virtio queue that QEMU does not serve; empty if it serves all.
+
+    The guest notifies a device of what it offers.  After a notification that was lost it sends no other,
+    as the device has not asked for one (event index of the virtio specification), so the guest waits.
+    QEMU takes no more than it needs of queue 0 of virtio-net, which is for received packets.
+    """
+    counts: dict[str, list[tuple[str, str]]] = {}
+    for line in re.finditer(r"^(\S{1,20} queue \d{1,4}): (\d+) offered, (\d+) taken$", dump, re.MULTILINE):
+        counts.setdefault(line[1], []).append((line[2], line[3]))
+    counts.pop("virtio-net queue 0", None)
+    for name, (first, *others) in counts.items():
+        if others and set(others) == {first} and first[0] != first[1]:
+            device, _, number = name.partition(" queue ")
+            return f"QEMU does not serve queue {number} of {device}: it has lost the guest's notification"
+    return ""
 
 
 def lost_interrupt(dump: str) -> str:
     """Describe, as a clause, why no interrupt reaches some processor any more; empty if all can get one.
 
-    ``dump`` is what dump_processors() wrote.  A kernel never halts with interrupts enabled while it
-    serves an interrupt.  If a processor does, its write to the EOI register was lost.
-    With several threads, QEMU before version 8.2 may lose a processor's write to its
-    interrupt controller while another processor moves a BAR (fixed by "softmmu: Use
-    async_run_on_cpu in tcg_commit").
+    A kernel never halts with interrupts enabled while it serves an interrupt.  If a processor does, its
+    write to the EOI register was lost.
     """
     parts = re.split(r"^(CPU#|dumping local APIC state for CPU )(\d+)\s*$", dump, flags=re.MULTILINE)
     halted: dict[str, list[bool]] = {}

@@ -22,7 +22,7 @@ _INTERRUPT = b"\x03"
 _SOFTWARE, _HARDWARE = 0, 1  # kinds of breakpoints
 _WORD = 8  # bytes of a register
 # The order of QEMU's `g` answer (gdb-xml/i386-64bit.xml, the feature org.gnu.gdb.i386.core).
-_RDI, _RSP, _RIP = 5, 7, 16
+_RSP, _RIP = 7, 16
 _CS_AT = 17 * _WORD + 4  # rip is followed by eflags and the segments, of 4 bytes each
 _STOP = re.compile(rb"T([0-9a-f]{2})(?:.*?)thread:(?:p[0-9a-f]+\.)?([0-9a-f]+);")
 _LIMIT = 1 << 20  # bytes of one packet
@@ -44,7 +44,6 @@ class Stop:
 class Registers:
     """Some registers of a processor.  ``in_kernel`` is true while it executes kernel code."""
 
-    rdi: int
     rsp: int
     rip: int
     in_kernel: bool
@@ -60,7 +59,7 @@ class Registers:
             return int.from_bytes(content[number * _WORD : (number + 1) * _WORD], "little")
 
         selector = int.from_bytes(content[_CS_AT : _CS_AT + 4], "little")
-        return cls(word(_RDI), word(_RSP), word(_RIP), selector & 3 == 0)
+        return cls(word(_RSP), word(_RIP), selector & 3 == 0)
 
 
 class Debugger:

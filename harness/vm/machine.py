@@ -22,7 +22,7 @@ from harness.lib.text import printable
 from harness.vm import console, diagnose, initramfs, pauses, qemu_program
 from harness.vm.accelerator import Accelerator
 from harness.vm.agent import Agent
-from harness.vm.diagnose import QemuCrashedError
+from harness.vm.diagnose import QemuDefectError
 from harness.vm.hardware import AGENT_PORT, SSH_PORT
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
@@ -54,10 +54,9 @@ def dry_run(
     run_dir: Path,
     accelerator: Accelerator,
     program: str,
-    layout: Layout | None = None,
 ) -> list[str]:
     """Return the QEMU command line that boot() would use, with examples for the file descriptors."""
-    layout = layout or Layout()
+    layout = Layout()
     memory = {role: Path(f"/proc/self/fd/{10 + n}") for n, role in enumerate(layout.memories())}
     wiring = Wiring(console=3, monitor=4, gdb=None, memory=memory)
     return BootImage(bzimage, run_dir / "initrd.cpio", rootfs, accelerator).command(program, layout, wiring)
@@ -83,15 +82,15 @@ def boot(
     Call it from a thread that outlives the machine: the host's kernel kills QEMU when
     the thread that started it ends (prctl PR_SET_PDEATHSIG).
 
-    A QEMU that crashes is started once more, as no scenario has run yet.  QEMU before
-    version 8.2 may crash when one processor moves a BAR while another uses its
-    interrupt controller (fixed by "softmmu: Use async_run_on_cpu in tcg_commit").  The
-    machine's ``note`` reports the crash.
+    A QEMU that crashes, or loses the end of an interrupt, is started once more, as no
+    scenario has run yet.  QEMU before version 8.2 may do either when one processor moves
+    a BAR while another uses its interrupt controller (fixed by "softmmu: Use
+    async_run_on_cpu in tcg_commit").  The machine's ``note`` reports it.
 
     Raises BootError if the kernel panics, resets or powers off; BootTimeoutError if the
     guest is not up in time; HarnessError if QEMU does not run.
     """
-    crash: QemuCrashedError | None = None
+    defect: QemuDefectError | None = None
     info = qemu_program.probe(qemu)
     info.require()
     for _ in range(ATTEMPTS):
@@ -100,18 +99,18 @@ def boot(
         )
         try:
             machine.wait_until_up()
-        except QemuCrashedError as error:
+        except QemuDefectError as error:
             machine.close()
-            crash = error
+            defect = error
             _rename_logs(machine.run_dir)
         except BaseException:
             machine.close()
             raise
         else:
-            machine.note = f"{crash.message} It was started again." if crash else ""
+            machine.note = f"{defect.message} It was started again." if defect else ""
             return machine
-    assert crash is not None
-    raise crash
+    assert defect is not None
+    raise defect
 
 
 def load(
@@ -194,7 +193,7 @@ class Machine:
     empty if there is none.  ``debugger`` is the socket
     of the debugger's port, None without one.
 
-    With ``hangs_up`` the connection is closed when QEMU stops the processors, which a
+    With ``disconnect_on_stop`` the connection is closed when QEMU stops the processors, which a
     debugger causes too.  A guest that was stopped misses its deadlines, and
     outside_fault() gives the reason.
 
@@ -271,7 +270,8 @@ class Machine:
     def wait_until_up(self) -> None:
         """Wait for the first of: a login over SSH, a panic, QEMU's end, the deadline.
 
-        Raises BootError, BootTimeoutError, HarnessError, QemuCrashedError as boot() does.
+        Raises BootError, BootTimeoutError, HarnessError as boot() does; QemuDefectError if QEMU has
+        crashed, or has lost the end of an interrupt.
         """
         allowed = BOOT_SECONDS * self.accelerator.time_scale
         deadline = self._qemu.started + allowed
@@ -286,6 +286,11 @@ class Machine:
                     )
                 if isinstance(failed, HarnessError):
                     raise failed
+                if defect := self.dump_processors()[1]:
+                    raise QemuDefectError(
+                        f"The guest did not come up within {allowed:.0f} s, because {defect}.",
+                        log=self.console.log,
+                    )
                 if failed is not None:
                     message = f"The kernel came up, but the login over SSH failed: {failed}"
                     raise diagnose.boot_error(self.console, message, BootTimeoutError) from failed
@@ -364,13 +369,13 @@ class Machine:
         return self._pauses.since(since)
 
     def dump_processors(self) -> tuple[Path, str]:
-        """Write the state of each processor to ``processors.txt``, see diagnose.dump_processors().
+        """Write the state of processors and queues to ``processors.txt``, see diagnose.dump_processors().
 
-        Returns the file, and what diagnose.lost_interrupt() finds in it.
+        Returns the file, and what diagnose.lost_write() finds in it.
         """
         path = self.run_dir / "processors.txt"
         diagnose.dump_processors(self.monitor, path)
-        return path, diagnose.lost_interrupt(path.read_text())
+        return path, diagnose.lost_write(path.read_text())
 
     def can_log_in(self) -> bool:
         """Return whether a new login over SSH succeeds."""
@@ -497,7 +502,7 @@ class Machine:
 
 
 def _rename_logs(run_dir: Path) -> None:
-    """Rename the logs of a QEMU that crashed, so that the next one does not overwrite them."""
+    """Rename the logs of a QEMU that has failed, so that the next one does not overwrite them."""
     for name in ("console.log", "qemu.log"):
         (run_dir / name).replace(run_dir / f"crashed-{name}")
 

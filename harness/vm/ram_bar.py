@@ -48,11 +48,16 @@ class RamBar:
         """Return the first 32-bit word of every page of a part, as ``Mapping.pages()`` does."""
         return self.words(offset, length, PAGE)
 
-    def stamp(self, seed: int = 0) -> None:
-        """Write page number + ``seed`` in the first 32-bit word of every page."""
-        numbers = array("I", ((page + seed) & 0xFFFFFFFF for page in range(self.size // PAGE)))
+    def stamp(self, seed: int = 0, length: int | None = None) -> None:
+        """Write page number + ``seed`` in the first 32-bit word of every page of the first ``length`` bytes.
+
+        Without a length these are all bytes.  The host allocates each page that it stamps.
+        """
+        end = self.size if length is None else length
+        self._check(0, end)
+        numbers = array("I", ((page + seed) & 0xFFFFFFFF for page in range(end // PAGE)))
         with memoryview(self._memory) as memory, memory.cast("I") as words:
-            words[:: PAGE // 4] = memoryview(numbers)
+            words[: end // 4 : PAGE // 4] = memoryview(numbers)
 
     def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
         """Set every byte of a part to ``byte``."""

@@ -43,10 +43,10 @@ class RecordedRam(RamBar):
         self._recorder.reply(f"ok {told_words(words)}".rstrip())
         return words
 
-    def stamp(self, seed: int = 0) -> None:
-        """Write page number + ``seed`` in the first 32-bit word of every page."""
-        self._step("stamp", seed)
-        super().stamp(seed)
+    def stamp(self, seed: int = 0, length: int | None = None) -> None:
+        """Write page number + ``seed`` in the first word of every page of the first ``length`` bytes."""
+        self._step("stamp", seed, *([] if length is None else [length]))
+        super().stamp(seed, length)
 
     def fill(self, byte: int, offset: int = 0, length: int | None = None) -> None:
         """Set every byte of a part to ``byte``."""
