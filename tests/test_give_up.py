@@ -149,6 +149,9 @@ def test_no_give_up_runs_everything() -> None:
     run.give_up.check_boot(USUAL)
     assert not run.refuses("export", "open", "map")
     assert run.told == []
+    worker = GiveUp(run.told.append)
+    worker.follow(run.give_up.given_up())
+    worker.check_boot(USUAL)
 
 
 def test_give_up_boots_no_layout_that_fails() -> None:

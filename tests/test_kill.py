@@ -349,6 +349,7 @@ class DropSsh(Attack):
         Effect(Verdict.HARNESS_ERROR, True, "gone away"),
         Effect(Verdict.HARNESS_ERROR, True, "could not be started"),
         Effect(Verdict.HARNESS_ERROR, True, "The actor ended while it did"),
+        Effect(Verdict.HARNESS_ERROR, True, "The agent in the guest is gone"),
     )
 
     def make(self, attacked: AttackedRun, invocation: Invocation) -> bool:
@@ -534,9 +535,10 @@ class AttackedRun:
             assert code in (ended_by.code, ExitCode.OK, ExitCode.HARNESS, ExitCode.SERIES), output
         judged, told = run("judge", self.latest.resolve(), mark=self.folder, cache=self.cache)
         if code == -signal.SIGKILL or (ended_by is not None and ended_by.blocks_reports):
-            # A kernel that died before the attack still fails the series.
+            # A kernel that died before the attack, in a scenario or after one, still fails the series.
             died = any(
-                one.ended and one.verdict is Verdict.KERNEL_DIED for one in read(self.latest).scenarios
+                one.ended and one.verdict in (Verdict.KERNEL_DIED, Verdict.VIOLATES)
+                for one in read(self.latest).results
             )
             assert judged == (ExitCode.SERIES if died else ExitCode.HARNESS), told
         else:

@@ -42,13 +42,13 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({"alone": True}, Needs(fresh=True, alone=True)),
         ({"taints": [14]}, Needs(taints=frozenset({14}))),
         ({"quiet": True}, Needs(quiet=True)),
-        ({"big_ram": True}, Needs(Layout(bigram=GIB), quiet=True)),
-        ({"power": True}, Needs(Layout(rng=True))),
-        ({"pair": True}, Needs(Layout(pair=MIB))),
+        ({"big_ram": True}, Needs(Layout(bigram=GIB))),
+        ({"power": True}, Needs(Layout(rng=True, pair=MIB))),
+        ({"pair": True}, Needs(Layout(rng=True, pair=MIB))),
         ({"ats": True}, Needs(Layout(rng=True, ats=True))),
         ({"hold": True}, Needs(Layout(arguments=("irqaffinity=0",), cpus=3, debugger=True))),
         ({"kernel": "nopat quiet"}, Needs(Layout(arguments=("nopat", "quiet")))),
-        ({"big_ram": True, "alone": True}, Needs(Layout(bigram=GIB), fresh=True, alone=True, quiet=True)),
+        ({"big_ram": True, "alone": True}, Needs(Layout(bigram=GIB), fresh=True, alone=True)),
         ({"fresh": False, "power": False}, Needs()),
     ],
 )
@@ -63,7 +63,7 @@ def test_scenario_without_the_marker_has_no_needs() -> None:
 def test_closest_marker_decides_and_others_add() -> None:
     """A file's marker asks for a layout, the marker of a scenario in it for more."""
     assert needs_of(item("test_one", {"alone": True, "power": False}, {"big_ram": True, "power": True})) == (
-        Needs(Layout(bigram=GIB), fresh=True, alone=True, quiet=True)
+        Needs(Layout(bigram=GIB), fresh=True, alone=True)
     )
 
 

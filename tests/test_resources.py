@@ -202,6 +202,7 @@ def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (Request(machines=AUTO), [30.0, 30.0], 2),
         (Request(machines=AUTO), [60.0], 1),
+        (Request(machines=AUTO), [60.0] * 9, 3),
         (Request(machines=AUTO), [1.0] * 30, 1),
         (Request(machines=2), [1.0, 1.0], 2),
         (Request(machines=3), [1.0, 1.0], 2),
@@ -227,9 +228,18 @@ def test_coverage_with_several_machines_is_refused() -> None:
 
 def test_machines_at_once_have_enough_memory(two_processors: None, monkeypatch: pytest.MonkeyPatch) -> None:
     one = qemu_memory.needed(USUAL) + run_resources.OWN_MEMORY
-    for available, machines in ((2 * one, 2), (2 * one - 1, 1), (0, 1)):
+    for available, machines in ((9 * one, 3), (3 * one - 1, 2), (2 * one, 2), (2 * one - 1, 1), (0, 1)):
         monkeypatch.setattr(resources, "memory_available", lambda size=available: size)
         assert run_resources.machines_at_once(Request(machines=AUTO), [job(100.0)] * 9) == machines
+
+
+def test_big_machine_has_others_beside_it_if_memory_allows(
+    two_processors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = qemu_memory.needed(LARGEST) + qemu_memory.needed(USUAL) + 2 * run_resources.OWN_MEMORY
+    for available, beside in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(resources, "memory_available", lambda size=available: size)
+        assert run_resources.big_beside(2) is beside
 
 
 def test_memory_is_that_of_all_machines_side_by_side(two_processors: None, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def test_scenario_whose_qemu_crashed_once_conforms(tmp_path: Path) -> None:
     with start(tmp_path) as invocation:
         crash_qemu(invocation, 1)
         assert invocation.end() == ExitCode.OK, invocation.output
-        assert "1 passed, 748 deselected, 1 repeated in " in invocation.output
+        assert re.search(r"1 passed, \d+ deselected, 1 repeated in ", invocation.output)
     assert junit(tmp_path / "results")[SCENARIO].verdict == "conforms"
     (finding,) = [one["text"] for one in events(tmp_path / "results") if one["event"] == "finding"]
     assert finding.startswith("This is the second try, on another machine. The scenario was cut off: QEMU ")

@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ import real
 from harness.actor.build import build_actor
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
+from harness.journal.reader import read
 from harness.journal.results_folder import ResultsFolder
 from harness.kernel.dialect import Interfaces
 from harness.lib.cache import Store
@@ -25,8 +27,9 @@ from harness.lib.errors import HarnessError
 from harness.run import machines as machines_module
 from harness.run.machines import Machines, ModuleSource
 from harness.run.needs import Needs
+from harness.run.positive_control import Proof
 from harness.run.request import Request
-from harness.run.snapshots import Snapshots
+from harness.run.snapshots import Saved, Shared, Snapshots
 from harness.vm import snapshot
 from harness.vm.hardware import MIB, PAGE
 from harness.vm.pci_devices import Layout
@@ -34,6 +37,7 @@ from harness.vm.ram_bar import RamBar
 
 LAYOUT = Layout(ram=4 * MIB, ram2=4 * MIB, display=4 * MIB, pair=4 * MIB, rng=True)
 PATIENCE = 60.0
+UNUSED: Any = None
 RAM = b"\x1d0000:00:11.0:00.0/ram-memory" + struct.pack(">QQ", 4 * MIB, 0xF8000000)
 
 
@@ -61,6 +65,46 @@ def test_copied_memory_is_equal_and_cannot_be_changed() -> None:
         mmap.mmap(copy, 4096)
     for one in (memory, copy):
         os.close(one)
+
+
+def saved_in_this_process() -> Saved:
+    """Return a snapshot without a guest, whose memory begins with the word `saved`."""
+    memory = snapshot.create_memory("test", MIB)
+    os.pwrite(memory, b"saved", 0)
+    saved = snapshot.Snapshot("machine-1", memory, b"", UNUSED, UNUSED, b"")
+    return Saved(saved, LAYOUT, Proof(()), UNUSED, (), {}, None)
+
+
+def test_snapshot_of_another_process_has_a_memory_of_its_own(tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "test")
+    saved = saved_in_this_process()
+    shared = Shared(os.getpid(), os.fstat(saved.snapshot.memory).st_ino, saved)
+    others = Snapshots(results.journal())
+    others.adopt([shared])
+    saved.snapshot.close()
+    adopted = others.of(LAYOUT)
+    assert adopted is not None
+    assert os.pread(adopted.memory, 5, 0) == b"saved"
+    others.close()
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_snapshot_whose_memory_is_gone_is_left_out(tmp_path: Path, reused: bool) -> None:
+    results = ResultsFolder.create(tmp_path, "test")
+    saved = saved_in_this_process()
+    shared = Shared(os.getpid(), os.fstat(saved.snapshot.memory).st_ino, saved)
+    other = snapshot.create_memory("other", MIB)
+    if reused:
+        os.dup2(other, saved.snapshot.memory)  # another file has its number
+    else:
+        os.close(saved.snapshot.memory)
+    journal = results.journal()
+    journal.plan([])
+    others = Snapshots(journal)
+    others.adopt([shared])
+    assert others.of(LAYOUT) is None
+    (note,) = read(results.dir).notes
+    assert note.startswith("The snapshot of machine-1 is not used by all processes of the run: ")
 
 
 # --- a real machine
@@ -136,6 +180,21 @@ def test_loaded_machine_is_as_the_saved_one(started: Run) -> None:
     detectors = [one["detectors"] for one in started.events("detectors")]
     assert detectors[0] == detectors[1]
     assert "Linux version" in loaded.machine.console.since()
+
+
+@pytest.mark.vm
+def test_snapshot_of_another_process_is_loaded(started: Run, tmp_path: Path) -> None:
+    started.current()
+    results = ResultsFolder.create(tmp_path, "worker")
+    journal = results.journal()
+    journal.plan([])
+    other = Machines(Request(), results, journal)
+    other.software = started.machines.software
+    other.snapshots.adopt(started.machines.snapshots.all())
+    guest = other.guest_for(Needs(LAYOUT))
+    assert said(guest, "echo alive") == "alive"
+    other.close()
+    assert [one.get("snapshot") for one in Run(other, results).events("machine-up")] == ["machine-1"]
 
 
 @pytest.mark.vm

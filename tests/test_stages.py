@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import pytest
 from mails import mail, patch
@@ -33,13 +34,14 @@ from harness.lib.errors import (
 from harness.lib.files import digest
 from harness.lib.progress import Progress
 from harness.report import junit, terminal
-from harness.run import base_alone, stages
+from harness.run import base_alone, run, stages
 from harness.run.base_alone import BaseAlone
 from harness.run.machines import Machines
 from harness.run.needs import Needs
 from harness.run.parts import RunParts
-from harness.run.request import Request, load
+from harness.run.request import Request, RunInput, load
 from harness.run.stages import Stages
+from harness.series.series import Series
 from harness.verdict.record import Entry, Record
 from harness.verdict.verdict import Kind, Verdict
 from harness.vm import image, machine
@@ -302,7 +304,7 @@ def test_late_boot_after_a_first_boot_blames_the_host(
     run = Prepared(tmp_path, Request(kernel=kernel, headers=include, accel="tcg"))
     with pytest.raises(BootTimeoutError):
         run.prepare()
-    with pytest.raises(HarnessError, match=r"has come up before .* within 45 s\. .* host is busy"):
+    with pytest.raises(HarnessError, match=r"could be used before .* within 45 s\. .* host is busy"):
         run.machines.guest_for(Needs())
 
 
@@ -388,3 +390,33 @@ def test_entry_after_a_stage_that_only_reports_has_its_reason(tmp_path: Path) ->
         journal.started(entry.id)
         journal.ended(entry.id, Verdict.HARNESS_ERROR if entry.id == "interface" else Verdict.CONFORMS)
     assert read(tmp_path).results[-1].reason == "The run ended before it."
+
+
+@pytest.mark.parametrize("content", ['{"build": null}', '{"build": []}', "{", "[]"])
+def test_damaged_durations_of_stages_end_no_run(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    kept = store.path("durations.json")
+    kept.write_text(content)
+    with Progress(store, io.StringIO()).stage("build") as stage:
+        assert stage.estimate is None
+    assert "build" in json.loads(kept.read_text())
+
+
+def test_programs_are_not_run_after_a_failed_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailedRun:
+        def __init__(self, *_: object) -> None:
+            self.failures: list[PatchproofError] = []
+
+        def prepare(self) -> bool:
+            self.failures.append(BootError("It panics."))
+            return False
+
+        def run_selftests(self) -> None:
+            pytest.fail("a kernel that does not boot has no answers of its programs")
+
+        def finish(self, interrupted: str) -> ExitCode:
+            return self.failures[0].exit_code
+
+    monkeypatch.setattr(run, "Run", FailedRun)
+    base = RunInput(Request(series="s"), series=cast(Series, None))
+    assert run.run_without_scenarios(base) == ExitCode.SERIES

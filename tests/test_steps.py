@@ -109,6 +109,7 @@ class TestHostSteps:
         file = tmp_path / "bar"
         file.write_bytes(bytes(4 * PAGE))
         with RecordedRam(file, "ram", transcript) as bar:
+            bar.stamp(0x77, PAGE)
             bar.stamp(0x10)
             assert bar.pages(PAGE) == [0x11, 0x12, 0x13]
             bar.fill(0xA5, 0, 8)
@@ -116,6 +117,7 @@ class TestHostSteps:
             bar.write(8, b"\x01\x02")
             assert bar.read(8, 3) == b"\x01\x02\x00"
         assert transcript.path.read_text().splitlines()[2:] == [
+            "! host stamp ram 0x77 0x1000",
             "! host stamp ram 0x10",
             "! host words ram 0x1000 0x3000 0x1000",
             "ok 0x00000011+3",
@@ -127,7 +129,7 @@ class TestHostSteps:
             "ok 010200",
         ]
         latest = latest_operation()
-        assert (latest.text, latest.line, latest.reply) == ("host read ram 0x8 0x3", 10, "ok 010200")
+        assert (latest.text, latest.line, latest.reply) == ("host read ram 0x8 0x3", 11, "ok 010200")
 
     @pytest.mark.parametrize(
         ("words", "told"),

@@ -286,13 +286,11 @@ class Actor(Session):
         options = {"bar": bar, "length": length, "count": count}
         return self.read(Actor._tally, "attempts", device.name, deadline=10 + count // 20, **options)
 
-    def race(
-        self, device: Device, call: str, bar: int, length: int, count: int, threads: int = 2
-    ) -> dict[str, int]:
-        """``export``, or ``revoke`` one DMABUF, in several threads at once; results as of attempts()."""
+    def race(self, device: Device, call: str, bar: int, length: int, count: int) -> dict[str, int]:
+        """``export``, or ``revoke`` one DMABUF, in two threads at once; results as of attempts()."""
         if call == "revoke":
             self._need_revoke()
-        options = {"bar": bar, "length": length, "count": count, "threads": threads}
+        options = {"bar": bar, "length": length, "count": count, "threads": 2}
         return self.read(Actor._tally, "together", device.name, call, deadline=10 + count // 20, **options)
 
     @staticmethod

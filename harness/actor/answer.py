@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TypeGuard
 
 from harness.actor.reply import Fault, Sigbus, word_or_fault
 from harness.actor.scene import Operation
+from harness.actor.words import is_list
 from harness.lib.text import part_of
 
 _LOAD = re.compile(r"load(8|16|32|64) \S+ (\S+)")
@@ -126,7 +126,7 @@ def _hexadecimal(word: str) -> str:
 
 
 def _of_pages(latest: Operation, verb: str, seen: object, expected: object) -> str:
-    if not _is_list(seen) or not _is_list(expected):
+    if not is_list(seen) or not is_list(expected):
         return ""
     if len(seen) != len(expected) or list(seen) != _words_of(latest.reply):
         return ""
@@ -179,10 +179,6 @@ def _of_refusal(call: str, operator: str, seen: str, expected: object) -> str:
 
 def _signal(fault: Fault) -> str:
     return "SIGBUS" if isinstance(fault, Sigbus) else "SIGSEGV"
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _words_of(reply: str) -> list[int | Fault] | None:

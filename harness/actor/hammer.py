@@ -45,7 +45,7 @@ class Counts:
 class Hammer:
     """A running hammer of ``threads`` threads; ``name`` is its name in the actor.
 
-    ``lap`` is the number of accesses in which a thread visits every place once.
+    ``accesses_per_round`` is the number of accesses in which a thread visits every place once.
     """
 
     actor: Session

@@ -25,16 +25,16 @@ class Timeline:
         actor.require("SW_SYNC")
         return cls(actor, actor.say("timeline"))
 
-    def attach(self, buffer: Buffer, usage: str = "write", at: int = 1) -> None:
+    def attach(self, buffer: Buffer, usage: str = "write") -> None:
         """Add a fence to those of a DMABUF of the same actor; ``usage`` is ``read`` or ``write``.
 
-        The fence is signalled when the timeline reaches ``at``.
+        The fence is signalled when the timeline is advanced.
         """
-        self.actor.say("attachfence", self.name, buffer.name, usage, at=at)
+        self.actor.say("attachfence", self.name, buffer.name, usage, at=1)
 
-    def advance(self, by: int = 1) -> None:
-        """Advance, which signals the fences up to there."""
-        self.actor.say("advance", self.name, by=by)
+    def advance(self) -> None:
+        """Advance, which signals the fences."""
+        self.actor.say("advance", self.name, by=1)
 
     def close(self) -> None:
         """Close the timeline, which signals all its fences."""

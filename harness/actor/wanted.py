@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from typing import TypeGuard
 
 from harness.actor.reply import Fault, Sigbus
 from harness.actor.scene import Operation
+from harness.actor.words import is_list
 from harness.vm.word_runs import told_bytes, told_words
 
 
@@ -45,16 +45,12 @@ def wrong_part(
     """
     if isinstance(left, Mapping) and isinstance(right, Mapping) and list(left) == list(right):
         left, right = list(left.values()), list(right.values())
-    if not _is_list(left) or not _is_list(right) or not 1 < len(left) == len(right) <= len(recent):
+    if not is_list(left) or not is_list(right) or not 1 < len(left) == len(right) <= len(recent):
         return None
     parts = list(zip(recent[len(recent) - len(left) :], left, right, strict=True))
     if not all(_fitting(one, operation) for operation, one, _ in parts):
         return None
     return next((part for part in parts if part[1] != part[2]), None)
-
-
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def _fitting(value: object, operation: Operation) -> list[Callable[[object], str]]:
@@ -114,7 +110,7 @@ def _answer(value: object) -> str:
 
 def _pages(value: object) -> str:
     """Say a list of words and faults as ``loadpages`` does."""
-    if not _is_list(value):
+    if not is_list(value):
         return ""
     said = ["ok"]
     for one in value:
@@ -129,7 +125,7 @@ def _pages(value: object) -> str:
 
 def _runs(value: object) -> str:
     """Say a list of words as the host's steps do."""
-    if not _is_list(value):
+    if not is_list(value):
         return ""
     words = [one for one in value if isinstance(one, int) and 0 <= one < 1 << 32]
     return f"ok {told_words(words)}" if words and len(words) == len(value) else ""

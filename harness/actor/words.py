@@ -35,7 +35,7 @@ def comparison(operator: str, left: object, right: object) -> tuple[str, str]:
 
     Where two sequences or mappings differ in a few entries, only these are said.
     """
-    if operator == "==" and _is_list(left) and _is_list(right):
+    if operator == "==" and is_list(left) and is_list(right):
         return _entries(right, left)
     if operator == "==" and isinstance(left, Mapping) and isinstance(right, Mapping):
         names = [name for name in {**right, **left} if left.get(name, _NOTHING) != right.get(name, _NOTHING)]
@@ -141,7 +141,7 @@ def _fault(fault: Fault) -> str:
     return name if fault.code in ("adrerr", "maperr") else f"{name} ({fault.code})"
 
 
-def _is_list(value: object) -> TypeGuard[Sequence[object]]:
+def is_list(value: object) -> TypeGuard[Sequence[object]]:
     """Return whether a value is a sequence of entries, and no text."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
@@ -166,7 +166,7 @@ def _listed(values: Sequence[object]) -> str:
     faults = len(values) > 1 and all(isinstance(one, Fault) for one in values)
     if faults or len(values) > SHOWN:
         return _runs(values)
-    return ", ".join(_words(one) if not _is_list(one) else f"[{_words(one)}]" for one in values)
+    return ", ".join(_words(one) if not is_list(one) else f"[{_words(one)}]" for one in values)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.actor.reply import DeadlineError
@@ -24,14 +23,13 @@ from harness.run.error_to_verdict import (
 )
 from harness.run.machines import Machines
 from harness.run.needs import Needs
+from harness.run.outside_cause import cause_outside, lost_write_behind, pause_behind
 from harness.verdict.verdict import Verdict
 from harness.vm import diagnose, pauses
 from harness.vm.diagnose import QemuDefectError
-from harness.vm.machine import QEMU_END_SECONDS, Machine
+from harness.vm.machine import QEMU_END_SECONDS
 from harness.vm.ssh import SshLostError, SshTimeoutError
 
-# Complaints that a pause of the host, or a processor without ticks, can cause alone.
-BY_TIME = ("lockup", "rcu-stall", "hung-task")
 SETTLE_SECONDS = 2.0  # for the kernel to free what the last process released
 
 
@@ -92,7 +90,7 @@ class Examiner:
             return replace(before, mark=mark)
         if faults:
             self._machines.write_stacks(faults)
-            if cause := _pause_behind(before, faults) or deaf_processor_behind(guest.machine, faults):
+            if cause := cause_outside(guest.machine, before.time, faults):
                 self._machines.end(f"{cause}; then the kernel said: {faults[0].title}", Verdict.HARNESS_ERROR)
                 return None
             self._machines.end(f"the kernel said: {faults[0].title}", Verdict.VIOLATES)
@@ -123,11 +121,19 @@ class Examiner:
         return health
 
     def _excuse(self, start: MachineState, error: BaseException) -> None:
-        """Raise HarnessError if a pause may be the cause of the ``error``."""
-        if pause := _pause_behind(start, _faults(start)):
+        """Raise HarnessError if a pause may be the cause of the ``error``, or a defect of QEMU."""
+        if pause := pause_behind(start.guest.machine, start.time, _faults(start)):
             if start.guest is self._machines.guest:
                 self._machines.end(pause)
             raise HarnessError(f"The scenario was cut off: {pause}.") from error
+        if start.guest is self._machines.guest:
+            self._require_no_lost_write(start.guest, _faults(start), error)
+
+    def _require_no_lost_write(self, guest: Guest, faults: list[Splat], error: BaseException | None) -> None:
+        """End the machine and raise QemuDefectError if such a processor explains all ``faults``."""
+        if fault := lost_write_behind(guest.machine, faults):
+            self._machines.end(fault)
+            raise QemuDefectError(f"The scenario was cut off: {fault}.") from error
 
     def _examine(
         self, start: MachineState, error: BaseException | None, needs: Needs, *, passed: bool
@@ -173,6 +179,7 @@ class Examiner:
             self._machines.end(death)
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
+            self._require_no_lost_write(guest, _faults(start), error)
             self._machines.end(f"an operation did not end: {error or unread or worse[0]}")
         # The console comes last: reading the state may make a damaged kernel complain.
         splats = _faults(start)
@@ -201,9 +208,8 @@ class Examiner:
         if not splats and not worse:
             return
         guest = self._machines.guest
-        if guest is not None and (fault := deaf_processor_behind(guest.machine, splats)):
-            self._machines.end(fault)
-            raise QemuDefectError(f"The scenario was cut off: {fault}.") from error
+        if guest is not None and splats:
+            self._require_no_lost_write(guest, splats, error)
         for one in splats:
             if one.kind == PANIC:  # after the state was read
                 self._machines.end(one.title)
@@ -300,20 +306,3 @@ def _read_after_frees(guest: Guest, before: KernelHealth) -> KernelHealth:
 def _faults(start: MachineState) -> list[Splat]:
     """Return the faults on the console since ``start``."""
     return [splat for splat in start.guest.machine.console.splats(start.mark) if splat.fault]
-
-
-def _pause_behind(start: MachineState, faults: Sequence[Splat]) -> str:
-    """Return the pause, as a clause, that explains these faults since ``start``; empty if none does."""
-    pause = start.guest.machine.paused(start.time)
-    return pause if all(one.kind in BY_TIME for one in faults) else ""
-
-
-def deaf_processor_behind(machine: Machine, faults: Sequence[Splat]) -> str:
-    """Return the defect of QEMU, as a clause, that explains all ``faults``; empty if none does.
-
-    A processor that has lost the end of its timer's interrupt gets no tick any more.  After 21 s the
-    kernel on another processor reports a stall of RCU (kernel/rcu/tree_stall.h).
-    """
-    if not faults or any(one.kind not in BY_TIME for one in faults) or not machine.alive():
-        return ""
-    return machine.dump_processors()[1]

@@ -202,7 +202,8 @@ class GiveUp:
             for key, row in self._rows.items()
             if row.given_up
         }
-        return GivenUp(rows, {layout: tuple(reasons) for layout, reasons in self._boots.items()})
+        boots = {layout: tuple(reasons) for layout, reasons in self._boots.items() if self._enabled}
+        return GivenUp(rows, boots)
 
     def follow(self, given_up: GivenUp) -> None:
         """Replace what this object knows by what another process has given up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal, TypeAlias
@@ -10,16 +10,21 @@ from typing import Any, Literal, TypeAlias
 from harness.lib.errors import PatchproofError
 from harness.run.give_up import GivenUp
 from harness.run.machines import TestedSoftware
+from harness.run.snapshots import Shared
 
 # -- from the run to a worker ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Begin:
-    """The stages have made the ``software``; ``machines`` is the number that the run has started."""
+    """The stages have made the ``software``; ``machines`` is the number that the run has started.
+
+    ``snapshots`` are those of the run, as Snapshots.all() returns them.
+    """
 
     software: TestedSoftware
     machines: int
+    snapshots: Sequence[Shared]
 
 
 @dataclass(frozen=True)

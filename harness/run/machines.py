@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.actor import load
+from harness.actor.reply import DeadlineError
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
 from harness.journal.results_folder import CONTROL, LEAKS, QEMU, ResultsFolder
@@ -27,12 +28,13 @@ from harness.run import positive_control
 from harness.run.give_up import GiveUp
 from harness.run.line_coverage import LineCoverage
 from harness.run.needs import Needs
+from harness.run.outside_cause import cause_outside
 from harness.run.request import Request
 from harness.run.snapshots import Snapshots
 from harness.run.speeds import Speeds
 from harness.verdict import detector
 from harness.verdict.verdict import Verdict
-from harness.vm import hardware, machine
+from harness.vm import hardware, machine, pauses
 from harness.vm.accelerator import Accelerator
 from harness.vm.image import Image
 from harness.vm.pci_devices import Layout
@@ -76,7 +78,8 @@ class Machines:
     ``guest`` is the guest of the running machine, None if there is none.  ``count`` is
     the number of machines that the run has started.  ``software`` is None until the
     stages have made it.  ``give_up`` decides what is given up after machines were lost.  ``lines``
-    counts the lines that its kernels execute, if that is wanted.
+    counts the lines that its kernels execute, if that is wanted.  ``snapshots`` are those that later
+    machines are started from.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Machines:
         self.count = 0
         self.give_up = give_up or GiveUp(journal.note, enabled=False)
         self.lines = LineCoverage(results, journal, wanted=request.coverage)
+        self.snapshots = Snapshots(journal, enabled=request.snapshots)
         self._request = request
         self._results = results
         self._journal = journal
@@ -96,7 +100,6 @@ class Machines:
         self._noted: set[str] = set()  # fingerprints of the complaints during a boot
         self._stacks: set[str] = set()  # fingerprints of the splats that have a file
         self._speeds = Speeds(results, journal)
-        self._snapshots = Snapshots(journal, enabled=request.snapshots)
 
     @property
     def ready(self) -> TestedSoftware:
@@ -202,7 +205,7 @@ class Machines:
         if self.guest is None or not detector.has_kmemleak(self._proof.detectors):
             return None
         running = self.guest.machine
-        mark = running.console.mark()
+        mark, since = running.console.mark(), pauses.now()
         leaks = failure = ""
         try:
             leaks = kmemleak.scan(self.guest)
@@ -218,7 +221,10 @@ class Machines:
             first, path = kmemleak.describe_first(leaks), report.relative_to(self._results.dir)
             return f"the kernel leaks memory, first {first}: {path}", Verdict.VIOLATES
         if faults:
-            return f"during the scan for leaks, the kernel said: {faults[0].title}", Verdict.VIOLATES
+            said = f"during the scan for leaks, the kernel said: {faults[0].title}"
+            if cause := cause_outside(running, since, faults):
+                return f"{said}, because {cause}", Verdict.HARNESS_ERROR
+            return said, Verdict.VIOLATES
         if failure:
             return f"its kernel could not be scanned for leaks: {failure}", Verdict.HARNESS_ERROR
         return None
@@ -228,7 +234,7 @@ class Machines:
         if self.guest is not None and detector.has_kmemleak(self._proof.detectors):
             self._journal.note(detector.unscanned_note(self.guest.machine.name))
         self.end("the run is over")
-        self._snapshots.close()
+        self.snapshots.close()
 
     def _boot(self, layout: Layout) -> Guest:
         software = self.ready
@@ -256,7 +262,7 @@ class Machines:
             self._speeds.measure(guest, software.accelerator)
             self._prove_detectors(guest)
             self.lines.booted(guest)
-            self._snapshots.consider(guest, self._proof)
+            self.snapshots.consider(guest, self._proof)
             return guest
         except BaseException:
             booted.close()
@@ -264,7 +270,7 @@ class Machines:
 
     def _load(self, name: str, layout: Layout) -> Guest | None:
         """Start a machine from the snapshot of its layout; return None if there is none, or it fails."""
-        snapshot, software = self._snapshots.of(layout), self.ready
+        snapshot, software = self.snapshots.of(layout), self.ready
         if snapshot is None:
             return None
         try:
@@ -273,7 +279,7 @@ class Machines:
                 software.kernel.bzimage,
                 software.image,
                 run_dir=self._results.machine(name),
-                accelerator=software.accelerator.slower(self._speeds.latest),
+                accelerator=self.accelerator,
                 qemu=self._request.qemu,
                 layout=layout,
                 arguments=self._request.kernel_argument,
@@ -281,7 +287,7 @@ class Machines:
             loaded.disconnect_on_stop = not layout.debugger
             try:
                 guest = self._up(loaded, snapshot.machine)
-                self._proof = self._snapshots.resume(guest)
+                self._proof = self.snapshots.resume(guest)
                 self._speeds.apply(guest, software.accelerator)
                 self._journal.detectors(name, self._proof.detectors)
                 proven = (
@@ -293,7 +299,7 @@ class Machines:
                 loaded.close()
                 raise
         except PatchproofError as error:
-            self._snapshots.drop(layout, error.message)
+            self.snapshots.drop(layout, error.message)
             return None
 
     def _up(self, running: machine.Machine, snapshot: str = "") -> Guest:
@@ -308,17 +314,18 @@ class Machines:
     def _boot_again(self, layout: Layout) -> Guest:
         """Boot a machine for a scenario.
 
-        A timeout is a HarnessError, because the kernel has passed the stage ``boot``.
+        A timeout, also of the proof of the detectors, is a HarnessError, because the kernel has
+        passed the stage ``boot``.
         Raises NotReachedError if machines of this layout do not come up.
         """
         self.give_up.check_boot(layout)
         try:
             guest = self._boot(layout)
-        except BootTimeoutError as error:
+        except (BootTimeoutError, DeadlineError) as error:
             self.give_up.not_booted(layout, error)
             raise HarnessError.in_place_of(
                 error,
-                f"A kernel that has come up before in this run did not come up now: {error.message} "
+                f"A kernel that could be used before in this run could not be used now: {error.message} "
                 "If this host is busy, that says little about the kernel. Run this scenario alone to see.",
             ) from error
         except PatchproofError as error:

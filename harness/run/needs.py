@@ -16,7 +16,7 @@ HOLD_ARGUMENTS = ("irqaffinity=0",)
 
 
 def is_big(layout: Layout) -> bool:
-    """Return whether a machine of this layout leaves too little memory for another one beside it."""
+    """Return whether a machine of this layout may leave too little memory for others beside it."""
     return layout.bigram > 0
 
 

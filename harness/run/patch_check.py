@@ -23,7 +23,7 @@ from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
 from harness.kernel.tree import Tree
 from harness.kernel.workbench import workbench
 from harness.lib import interruption
-from harness.lib.errors import BootError, BuildError, PatchproofError
+from harness.lib.errors import BootError, BootTimeoutError, BuildError, PatchproofError
 from harness.lib.text import counted
 from harness.run.machines import Machines
 from harness.run.parts import RunParts
@@ -125,7 +125,7 @@ class PatchCheck:
             return
         if not self._booted or count < len(self._tested.patches):
             try:
-                self._boot(kernel, count)
+                self._boot_within_two_tries(kernel, count)
             except PatchproofError as error:
                 blamed = isinstance(error, BootError)
                 words = DOES_NOT_BOOT if blamed else "could not be booted"
@@ -199,12 +199,10 @@ class PatchCheck:
             if not tool.program():
                 self._journal.note(f"The patches were not checked with {tool.name}, which is not installed.")
                 continue
-            try:
-                check.new_warnings(tool, base, base, self._folders)
-            except BuildError as error:
+            if failure := check.failure_on_base(tool, base, self._folders):
                 self._journal.note(
                     f"The patches were not checked with {tool.name}, as the base alone is not compiled: "
-                    f"{error.message}"
+                    f"{failure}"
                 )
                 continue
             found.append(tool)
@@ -233,6 +231,16 @@ class PatchCheck:
         return new
 
     # -- boot ----------------------------------------------------------------------------
+
+    def _boot_within_two_tries(self, kernel: Kernel, count: int) -> None:
+        """Boot a prefix, and once more after a timeout: this host may have been busy.
+
+        Raises BootError, HarnessError.
+        """
+        try:
+            self._boot(kernel, count)
+        except BootTimeoutError:
+            self._boot(kernel, count)
 
     def _boot(self, kernel: Kernel, count: int) -> None:
         """Boot a prefix, and end its machine.  Raises BootError, HarnessError."""

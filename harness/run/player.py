@@ -47,8 +47,16 @@ class Player:
         """Do one step; return its reply, None if steps of this kind have none.
 
         Raises what the scenario's own call would: DeadlineError, ActorDiedError, SshLostError,
-        UnbindTimeoutError; HarnessError for a step that is not known here.
+        UnbindTimeoutError; HarnessError for a step that is not known here, or not written as one.
         """
+        try:
+            return self._play(step)
+        except (ValueError, LookupError, TypeError) as error:
+            raise HarnessError(
+                f"Line {step.line} of the transcript is no step that this program writes: {step.text[:200]}"
+            ) from error
+
+    def _play(self, step: Step) -> str | None:
         if step.actor:
             return self._operate(step)
         kind, _, rest = step.text.partition(" ")

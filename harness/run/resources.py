@@ -21,7 +21,7 @@ from harness.vm.pci_devices import Layout
 
 #: This program itself, with pytest and the scenarios.
 OWN_MEMORY = 192 * MIB
-#: Seconds of work, by the recorded durations, from which on AUTO boots a second machine.
+#: Seconds of work, by the recorded durations, for each of which AUTO boots one more machine.
 WORTH_A_MACHINE = 40.0
 #: Layouts of the machines of the whole suite: many scenarios share the usual one.
 WHOLE_SUITE = (*[USUAL] * 100, LARGEST)
@@ -92,19 +92,27 @@ def needs(store: Store, request: Request, release: str, layouts: Iterable[Layout
 def machines_at_once(request: Request, jobs: Sequence[Job]) -> int:
     """Return how many machines run these scenarios side by side, each at least one.
 
-    With AUTO it is one if there is too little work for the boot of a second one.
+    With AUTO they are no more than the work is worth.
     """
     shared = [one for one in jobs if not one.needs.quiet]
-    if request.machines == AUTO and sum(one.seconds for one in shared) < WORTH_A_MACHINE:
-        return 1
-    return most_machines(request, [one.needs.layout for one in shared])
+    most = most_machines(request, [one.needs.layout for one in shared])
+    if request.machines == AUTO:
+        most = min(most, 1 + int(sum(one.seconds for one in shared) / WORTH_A_MACHINE))
+    return most
+
+
+def big_beside(machines: int) -> bool:
+    """Return whether the host has the memory for the largest machine while all but one of the others run."""
+    usual = qemu_memory.needed(USUAL) * (machines - 1)
+    return usual + qemu_memory.needed(LARGEST) + OWN_MEMORY * machines <= resources.memory_available()
 
 
 def most_machines(request: Request, layouts: Sequence[Layout]) -> int:
     """Return how many machines a run has at most, for scenarios with these layouts.
 
-    With AUTO they are as many as processors, and as the memory is enough for.  It is one
-    where a second one would cost more than it gains, or would not be kept.
+    With AUTO they are three for two processors, as a machine waits for a quarter of its time (for
+    resets, DMA, and answers), and no more than the memory is enough for.  It is one where a second
+    one would cost more than it gains, or would not be kept.
     """
     shared = [one for one in layouts if not is_big(one)]
     most = request.machines
@@ -112,7 +120,8 @@ def most_machines(request: Request, layouts: Sequence[Layout]) -> int:
         most = 1
     elif most == AUTO:
         each = OWN_MEMORY + max(map(qemu_memory.needed, shared), default=qemu_memory.needed(USUAL))
-        most = min(len(os.sched_getaffinity(0)), resources.memory_available() // each)
+        processors = len(os.sched_getaffinity(0))
+        most = min(processors * 3 // 2, resources.memory_available() // each)
     return max(1, min(most, len(shared)))
 
 

@@ -309,7 +309,10 @@ def run_without_scenarios(run_input: RunInput) -> ExitCode:
     interrupted = ""
     try:
         run.prepare()
-        run.run_selftests()
+        if not run.failures:
+            run.run_selftests()
+    except PatchproofError as error:
+        run.failures.append(error)
     except Interruption as end:
         interrupted = end.reason
     return run.finish(interrupted)

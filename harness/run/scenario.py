@@ -32,6 +32,7 @@ from harness.run.failure import both, failure_of
 from harness.run.give_up import Doings, cause_of
 from harness.run.machines import Machines
 from harness.run.needs import Needs
+from harness.run.outside_cause import cause_outside
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.record import ConsoleRange, Entry
 from harness.verdict.verdict import Verdict
@@ -55,8 +56,8 @@ class ScenarioRun:
     From begin() to end() its record is ``kernel-died``.  ``failure`` is the error that
     prevented the record of a phase, None if there was none.  ``answer`` is the result for a
     comparison with another kernel, None before end() and for a scenario that was given up.
-    ``defect`` is the sentence of the defect of QEMU that has cut it off, empty without one; ``second``
-    is true if one has cut off an earlier try.
+    ``defect`` is the sentence of the defect of QEMU that has cut it off, empty without one, or if
+    something else was wrong before; ``second`` is true if one has cut off an earlier try.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class ScenarioRun:
         self._ran = self._ran or phase is Phase.CALL or error is not None
         if error is None:
             return None
-        if isinstance(error, QemuDefectError):
+        if isinstance(error, QemuDefectError) and self._worst.verdict is Verdict.CONFORMS:
             self.defect = first_line(error.message)
         new = replace(
             observation_of(error, details), failure=failure_of(error), deviation=deviation_of(error)
@@ -255,10 +256,11 @@ class ScenarioRun:
         if self._recorded:
             return
         if self._start is not None and self._worst.verdict is Verdict.CONFORMS:
-            console = self._start.guest.machine.console
-            said = [one.title for one in console.splats(self._start.mark) if one.fault]
-            if said:
-                self._worst = Observation(Verdict.VIOLATES, f"the kernel said: {said[0]}", on_console=True)
+            running = self._start.guest.machine
+            faults = [one for one in running.console.splats(self._start.mark) if one.fault]
+            if faults and not cause_outside(running, self._start.time, faults):
+                reason = f"the kernel said: {faults[0].title}"
+                self._worst = Observation(Verdict.VIOLATES, reason, on_console=True)
                 self._without_console = Verdict.HARNESS_ERROR  # as it did not come to its end
         if self._worst.verdict in (Verdict.VIOLATES, Verdict.KERNEL_DIED):
             self._ran = True

@@ -2,18 +2,22 @@
 
 Scenarios that can share a machine are a group.  A machine stays with its group until that is done.
 Then it takes the group with the most work left that no other machine is at; if there is none, it joins
-another machine, if there is more work left than its boot costs.  Within a group the longest scenario is
-the first, so that no machine is left alone with it at the end.
+another machine, if there is more work left than its boot costs.  One machine at most has a big layout,
+as two of these need too much memory.  Within a group the longest scenarios are the first, so that no
+machine is left alone with one at the end.  Those of about the same length are mixed: the variants of
+one scenario wait for the same thing, and side by side they leave the processors idle.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.run.needs import Needs
+from harness.run.needs import Needs, is_big
 from harness.vm.pci_devices import Layout
 
 #: Seconds of work that are worth another machine: it boots, and its detectors are proven.
@@ -51,16 +55,23 @@ class Schedule:
     """The scenarios left to give out, to the run's own process and its workers; safe for threads.
 
     ``jobs`` are in the order of a run with one machine.  With ``keep_order``, each group keeps it.
+    Without ``big_beside`` no other machine works beside one of a big layout.
     """
 
-    def __init__(self, jobs: Sequence[Job], *, keep_order: bool = False) -> None:
+    def __init__(self, jobs: Sequence[Job], *, keep_order: bool = False, big_beside: bool = True) -> None:
         self._lock = threading.Lock()
         self._closed = False
         self._place: dict[int, _Key] = {}
-        self._shared = _groups((one for one in jobs if not one.needs.quiet), keep_order)
-        self._quiet = _groups((one for one in jobs if one.needs.quiet), keep_order)
+
+        def is_quiet(job: Job) -> bool:
+            return job.needs.quiet or (is_big(job.needs.layout) and not big_beside)
+
+        self._shared = _groups((one for one in jobs if not is_quiet(one)), keep_order)
+        self._quiet = _groups(filter(is_quiet, jobs), keep_order)
         if self._shared:
-            self._place[OWN] = next(iter(self._shared))  # the first machine is booted for it
+            first = next(iter(self._shared))  # the first machine is booted for it
+            self._place[OWN] = first
+            self._shared[first].at.add(OWN)
 
     def next(self, process: int) -> str | None:
         """Return the id of the next scenario for a process; None if none is left that runs beside others."""
@@ -91,7 +102,7 @@ class Schedule:
     def _next(self, process: int, groups: dict[_Key, _Group], least: float) -> str | None:
         key = self._place.get(process)
         if key not in groups or not groups[key].jobs:
-            key = self._choose(groups, least)
+            key = self._choose(process, groups, least)
             if key is None:
                 return None
             for group in groups.values():
@@ -101,9 +112,10 @@ class Schedule:
         return groups[key].jobs.popleft().id
 
     @staticmethod
-    def _choose(groups: dict[_Key, _Group], least: float) -> _Key | None:
+    def _choose(process: int, groups: dict[_Key, _Group], least: float) -> _Key | None:
         """Return the group that a machine takes next: of the earliest round, a free one first."""
-        left = [key for key, group in groups.items() if group.jobs]
+        big = any(group.at - {process} for key, group in groups.items() if is_big(key[1]))
+        left = [key for key, group in groups.items() if group.jobs and not (big and is_big(key[1]))]
         for number in sorted({key[0] for key in left}):
             for free in (True, False):
                 keys = [key for key in left if key[0] == number and bool(groups[key].at) is not free]
@@ -120,5 +132,15 @@ def _groups(jobs: Iterable[Job], keep_order: bool) -> dict[_Key, _Group]:
     if not keep_order:
         for group in found.values():
             # As in a run with one machine, those that taint the kernel themselves are the last ones.
-            group.sort(key=lambda one: (bool(one.needs.taints), -one.seconds))
+            group.sort(key=lambda one: (bool(one.needs.taints), -_magnitude(one.seconds), _mixed(one.id)))
     return {key: _Group(deque(group)) for key, group in found.items()}
+
+
+def _magnitude(seconds: float) -> int:
+    """Return the exponent of the power of two that is just above ``seconds``."""
+    return math.frexp(seconds)[1]
+
+
+def _mixed(text: str) -> int:
+    """Return a number that is the same in each run, and has nothing to do with the order of texts."""
+    return zlib.crc32(text.encode(errors="surrogateescape"))

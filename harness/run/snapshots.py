@@ -1,15 +1,18 @@
 """The snapshots of a run: one for each layout, from which later machines of that layout are started.
 
 A machine is saved right after its detectors were proven, before any scenario.  So a machine that is
-started from it has the same kernel, with the same state, to which the same detectors belong.
+started from it has the same kernel, with the same state, to which the same detectors belong.  The
+workers of a run have the snapshot of its first machine, too.
 """
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
@@ -61,7 +64,7 @@ echo "<4>patchproof: $message" >/dev/kmsg
 
 
 @dataclass(frozen=True)
-class _Saved:
+class Saved:
     """A snapshot, with what is known of the guest in it.
 
     ``connections`` are the processes of sshd that serve the saved machine; ``pushed`` are the files
@@ -69,11 +72,30 @@ class _Saved:
     """
 
     snapshot: Snapshot
+    layout: Layout
     proof: Proof
     health: KernelHealth
     connections: tuple[str, ...]
     pushed: Mapping[str, str]
     agent: Handover | None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A snapshot for other processes; ``inode`` is that of its memory file in the ``process`` that has it."""
+
+    process: int
+    inode: int
+    saved: Saved
+
+    def open(self) -> Snapshot:
+        """Return the snapshot with a descriptor of this process.  Raises OSError if its memory is gone."""
+        snapshot = self.saved.snapshot
+        memory = os.open(f"/proc/{self.process}/fd/{snapshot.memory}", os.O_RDWR | os.O_CLOEXEC)
+        if os.fstat(memory).st_ino != self.inode:
+            os.close(memory)
+            raise FileNotFoundError(errno.ENOENT, "the process has closed its memory")
+        return replace(snapshot, memory=memory)
 
 
 class Snapshots:
@@ -86,8 +108,25 @@ class Snapshots:
     def __init__(self, journal: JournalWriter, *, enabled: bool = True) -> None:
         self._journal = journal
         self._enabled = enabled
-        self._saved: dict[Layout, _Saved] = {}
+        self._saved: dict[Layout, Saved] = {}
         self._noted: set[str] = set()
+
+    def all(self) -> list[Shared]:
+        """Return the snapshots for another process of this user."""
+        return [
+            Shared(os.getpid(), os.fstat(one.snapshot.memory).st_ino, one) for one in self._saved.values()
+        ]
+
+    def adopt(self, others: Sequence[Shared]) -> None:
+        """Have the snapshots of another process, too; one whose memory is gone is left out, with a note."""
+        for one in others if self._enabled else ():
+            try:
+                snapshot = one.open()
+            except OSError as error:
+                name = one.saved.snapshot.machine
+                self._note(f"The snapshot of {name} is not used by all processes of the run: {error}")
+            else:
+                self._saved[one.saved.layout] = replace(one.saved, snapshot=snapshot)
 
     def of(self, layout: Layout) -> Snapshot | None:
         """Return the snapshot for machines of this layout, None if there is none."""
@@ -116,7 +155,7 @@ class Snapshots:
         self._saved[layout] = saved
 
     @staticmethod
-    def _save(guest: Guest, proof: Proof) -> _Saved:
+    def _save(guest: Guest, proof: Proof) -> Saved:
         done = guest.script(_KEEP)
         if done.status != 0:
             raise HarnessError(f"The guest did not prepare for a snapshot: {done.stderr!r}")
@@ -125,7 +164,8 @@ class Snapshots:
             raise HarnessError("The guest did not list the processes of its connections.")
         health = KernelHealth.of(guest)
         agent = guest.handover()
-        return _Saved(guest.machine.save(), proof, health, connections, dict(guest.pushed), agent)
+        layout, pushed = guest.machine.layout, dict(guest.pushed)
+        return Saved(guest.machine.save(), layout, proof, health, connections, pushed, agent)
 
     def resume(self, guest: Guest) -> Proof:
         """Bring the guest of a loaded machine up to date; return the proof of its detectors.

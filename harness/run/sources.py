@@ -45,7 +45,10 @@ def find(argument: str, *, refresh: bool = False) -> Source:
         return Source(
             str(path), str(path), origin="standard input", note=f"Standard input is kept as {path}."
         )
-    exists = bool(argument) and ((paths.PATCHES / argument).exists() or Path(argument).exists())
+    try:
+        exists = bool(argument) and ((paths.PATCHES / argument).exists() or Path(argument).exists())
+    except OSError:
+        exists = False  # a name that no file can have
     address = None if exists else Address.parse(argument)
     if address is None:
         if refresh:

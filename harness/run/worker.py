@@ -86,13 +86,14 @@ class Worker(Runner):
         """Yield the ids of the scenarios to run, until the run has no more.  Raises Interruption."""
         while (order := interruption.until(self._next)) is not None and order != [None]:
             match order[0]:
-                case Begin(software, machines):
+                case Begin(software, machines, snapshots):
                     store = Store()
                     module = ImporterModule(
                         store, Progress(store), self.request, self.results, software.kernel, software.tree
                     )
                     self.machines.software = replace(software, importer=module)
                     self.machines.count = machines
+                    self.machines.snapshots.adopt(snapshots)
                     self.machines.lines.prepare(software.kernel, software.tree, worker=True)
                 case Do(entry_id, given_up):
                     self._give_up.follow(given_up)

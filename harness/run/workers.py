@@ -16,7 +16,7 @@ import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, NoReturn
 
@@ -29,6 +29,7 @@ from harness.run.give_up import GiveUp
 from harness.run.link import Begin, Do, Done, End, Failed, News, Order, Over, Report, Tally, ToRun, ToWorker
 from harness.run.machines import TestedSoftware
 from harness.run.schedule import Schedule
+from harness.run.snapshots import Shared
 from harness.run.worker import Unsent
 from harness.verdict.verdict import Verdict
 
@@ -39,11 +40,15 @@ OUTPUT_SHOWN = 4096  # bytes of the output of a worker that has died
 
 @dataclass(frozen=True)
 class Death:
-    """A worker has ended by itself, for this ``reason``; ``scenario`` is the one that it ran, or empty."""
+    """A worker has ended early, for this ``reason``; ``scenario`` is the one that it ran, or empty.
+
+    ``killed`` is true if the run itself has killed it, as it did not end.
+    """
 
     scenario: str
     reason: str
     output: str
+    killed: bool = False
 
 
 class _Worker:
@@ -52,6 +57,7 @@ class _Worker:
     def __init__(self, number: int, process: int, link: ToWorker, output: IO[bytes]) -> None:
         self.number = number
         self.scenario = ""
+        self.killed = False
         self.thread: threading.Thread | None = None  # that serves it
         self._process = process
         self._link = link
@@ -73,7 +79,7 @@ class _Worker:
         how = f"by the signal {signal.Signals(-code).name}" if code < 0 else f"with the exit code {code}"
         self._output.seek(max(0, self._output.seek(0, os.SEEK_END) - OUTPUT_SHOWN))
         output = self._output.read().decode(errors="replace")
-        return Death(self.scenario, f"The process that ran it ended {how}.", output)
+        return Death(self.scenario, f"The process that ran it ended {how}.", output, self.killed)
 
     def cut(self) -> None:
         """Close the link.  When nobody has it open any more, a worker that still runs ends at once."""
@@ -81,6 +87,7 @@ class _Worker:
 
     def kill(self) -> None:
         """Kill it; its thread waits for the end."""
+        self.killed = True
         os.kill(self._process, signal.SIGKILL)
 
 
@@ -113,11 +120,11 @@ class Workers:
         for number in range(1, count + 1):
             self._workers.append(self._fork(number, serve))
 
-    def begin(self, software: TestedSoftware, machines: int) -> None:
-        """Let the workers begin; ``machines`` is the number that the run has started."""
+    def begin(self, software: TestedSoftware, machines: int, snapshots: Sequence[Shared]) -> None:
+        """Let the workers begin; the arguments are those of Begin."""
         self._journal.share()
         for worker in self._workers:
-            worker.send(Begin(replace(software, importer=Unsent()), machines))
+            worker.send(Begin(replace(software, importer=Unsent()), machines, snapshots))
             worker.thread = threading.Thread(target=self._serve, args=(worker,), name="worker", daemon=True)
             worker.thread.start()
 
@@ -201,7 +208,16 @@ class Workers:
         worker.send(Do(worker.scenario, self._given_up) if worker.scenario else End())
 
     def _record(self, death: Death) -> None:
-        """Record the death of a worker: a scenario that it ran is a harness-error, unless that had ended."""
+        """Record the death of a worker: a scenario that it ran is a harness-error, unless that had ended.
+
+        The scenario of one that the run has killed stays open: the interruption has cut it off.
+        """
+        if death.killed:
+            self._journal.note(
+                f"A worker did not end within {END_SECONDS:.0f} s of the interruption, so it was killed. "
+                f"It ran {death.scenario or 'no scenario'}."
+            )
+            return
         if not death.scenario:
             self._journal.note(f"A worker of the run has died between two scenarios. {death.reason}")
             return

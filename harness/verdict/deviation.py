@@ -49,7 +49,10 @@ class Deviation:
 
     @classmethod
     def read(cls, members: Mapping[str, Any]) -> Deviation:
-        """Return the deviation of members(); raise KeyError, TypeError or ValueError for anything else."""
+        """Return the deviation of members().
+
+        Raises KeyError, TypeError, ValueError or OverflowError for anything else.
+        """
         texts = {name: str(members[name]) for name in ("expected", "seen", "operation", "wanted")}
         return cls(line=int(members["line"]), **texts)
 

@@ -55,7 +55,10 @@ class Try:
 
     @classmethod
     def read(cls, members: Mapping[str, Any]) -> Try:
-        """Return the try of members(); raise KeyError, TypeError or ValueError for anything else."""
+        """Return the try of members().
+
+        Raises KeyError, TypeError, ValueError or OverflowError for anything else.
+        """
         count, of = int(members["count"]), int(members["of"])
         if not 0 < count <= of:
             raise ValueError(f"there are no first {count} of {of} patches")

@@ -12,7 +12,7 @@ from harness.verdict.detector import Detector
 from harness.verdict.deviation import Deviation
 from harness.verdict.halving import Since, Try
 from harness.verdict.interruption import is_time_limit
-from harness.verdict.verdict import SERIES_FAULTS, Kind, Strength, Verdict
+from harness.verdict.verdict import ON_KERNEL, SERIES_FAULTS, Kind, Strength, Verdict
 
 
 def repetition_mark(number: int) -> str:
@@ -169,6 +169,16 @@ class Result:
         return self.ended and self.entry.violated(self.verdict, any(one.fault for one in self.complaints))
 
     @property
+    def left_open(self) -> bool:
+        """Return whether the entry began and never ended, so that its verdict is the pessimistic default."""
+        return not self.ended and self.verdict in SERIES_FAULTS
+
+    @property
+    def on_kernel(self) -> bool:
+        """Return whether the entry ended with a verdict on the kernel."""
+        return self.ended and self.verdict in ON_KERNEL
+
+    @property
     def is_finding(self) -> bool:
         """Return whether the verdict is reported as a finding: the entry ended and is not binding."""
         notable = self.verdict not in (Verdict.CONFORMS, Verdict.NOT_APPLICABLE)
@@ -257,6 +267,12 @@ class Record:
         }
 
     @property
+    def nothing_said(self) -> bool:
+        """Return whether applicable scenarios ended, and none of them with a verdict on the kernel."""
+        applicable = any(one.ended and one.verdict is not Verdict.NOT_APPLICABLE for one in self.scenarios)
+        return applicable and not any(one.on_kernel for one in self.scenarios)
+
+    @property
     def exit_code(self) -> ExitCode:
         """The exit code of the run: the first of this list that applies.
 
@@ -266,7 +282,8 @@ class Record:
            other entries were not reached: a series that does not apply leaves every
            scenario ``not-reached``.  Only an entry that
            ended proves a fault; a scenario left open may have died with the harness.
-        3. 2: another result is not as expected, repetitions of a scenario differ, or
+        3. 2: another result is not as expected, repetitions of a scenario differ,
+           no applicable scenario gave a verdict on the kernel, or
            the run did not come to its own end, or was ended by its time limit.
         4. 3: no scenario was applicable, or none was selected.
         5. 0: every result is as expected.
@@ -276,7 +293,7 @@ class Record:
             return ExitCode.INTERRUPTED
         if any(result.ended and result.verdict in SERIES_FAULTS for result in unexpected):
             return ExitCode.SERIES
-        if unexpected or self.differing or self.interrupted or not self.complete:
+        if unexpected or self.differing or self.nothing_said or self.interrupted or not self.complete:
             return ExitCode.HARNESS
         if all(result.verdict is Verdict.NOT_APPLICABLE for result in self.scenarios):
             return ExitCode.NOTHING_APPLICABLE

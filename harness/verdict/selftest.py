@@ -17,6 +17,7 @@ XFAIL = 2
 SKIP = 4
 KILLED = 128 + signal.SIGKILL
 SIGNALS = 128
+LAST_SIGNAL = 64
 NAMED = 3  # failed tests that a reason names
 LAST_LINES = 3  # of the output, for a program without KTAP
 
@@ -54,7 +55,7 @@ def judge(output: bytes, status: int, *, limit: int, seconds: int, status_decide
     if status == KILLED:
         end = f"It was killed: it did not end within {seconds} s, or memory ran out."
         return violates(end, comparable=False)
-    if status > SIGNALS:
+    if SIGNALS < status <= SIGNALS + LAST_SIGNAL:
         return violates(f"It was ended by {signal_name(status - SIGNALS)}{_after(report.cases)}.")
     if failed:
         return violates(f"{len(failed)} of {counted(len(report.cases), 'test')} failed: {_names(failed)}.")

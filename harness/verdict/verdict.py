@@ -28,6 +28,9 @@ EXPECTABLE = (Verdict.CONFORMS, Verdict.NOT_APPLICABLE, Verdict.VIOLATES, Verdic
 #: The verdicts that are faults of the series where they were not expected.
 SERIES_FAULTS = (Verdict.VIOLATES, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.KERNEL_DIED)
 
+#: The verdicts that say something of the kernel.
+ON_KERNEL = (Verdict.CONFORMS, *SERIES_FAULTS)
+
 
 class Strength(StrEnum):
     """The strength of a requirement, the most binding first; suites/requirements.toml defines each."""
