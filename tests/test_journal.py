@@ -661,6 +661,16 @@ def test_exit_code_of_a_record(record: Record, code: int) -> None:
     assert record.exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("other", "code"), [("not-applicable", 2), ("conforms", 0), ("violates/violates", 0)]
+)
+def test_info_scenarios_without_any_verdict_are_no_pass(other: str, code: int) -> None:
+    record = run_of("conforms", "harness-error", other)
+    info = replace(record.results[1].entry, strength=Strength.INFO)
+    results = (record.results[0], replace(record.results[1], entry=info), record.results[2])
+    assert replace(record, results=results).exit_code == code
+
+
 def test_result_on_the_base_is_kept(journal: JournalWriter) -> None:
     base = BaseAnswer(Verdict.VIOLATES, "EINVAL", "EINVAL", ("0123456789ab",), ("map buf1: EINVAL",))
     journal.started(ONE.id)

@@ -279,6 +279,10 @@ def test_stored_counts_are_read_back(tmp_path: Path) -> None:
     later.repair()
     later.add("three", {})
     assert len(read_counts(tmp_path)[0]) == 4
+    with (tmp_path / line_counts.FOLDER / line_counts.COUNTS).open("a") as stream:
+        stream.write('{"event": "counters"}\n')
+    with pytest.raises(HarnessError, match=r"counts\.jsonl is damaged \(KeyError"):
+        CountsWriter(tmp_path)
 
 
 def measured(compiled: Compiled) -> Measured:

@@ -54,6 +54,7 @@ def scenario(name: str, shard: int) -> Entry:
 
 
 WHOLE = (*STAGES, scenario("a", 1), scenario("b", 1), scenario("c", 2), scenario("d", 2), SELFTEST)
+THREE = (scenario("a", 1), scenario("b", 2), scenario("c", 3))
 Verdicts = Mapping[str, Verdict]
 
 
@@ -240,6 +241,40 @@ def test_merge_notes_different_accelerators(tmp_path: Path) -> None:
     assert "The shards differ in the accelerator: tcg in shard 1/2, kvm in shard 2/2." in notes
 
 
+def test_merge_numbers_machines_on_from_the_largest(tmp_path: Path) -> None:
+    first, second = (OneShard(tmp_path, number, slowdowns={"machine-1": number}) for number in (1, 2))
+    first.run()
+    (first.folder / "machine-7").mkdir()  # that of a run that was killed before it could say so
+    (first.folder / "machine-7" / "console.log").write_text("killed")
+    second.journal.machine_up("machine-2", 1.0, "machine-1")
+    second.run(end=False)
+    second.end()
+    whole = merge([first.folder, second.folder], tmp_path / "whole")
+    record = read(whole)
+    assert record.machines == tuple(f"machine-{number}" for number in (1, 2, 3, 8, 9))
+    assert (whole / "machine-7" / "console.log").read_text() == "killed"
+    assert read_facts(whole)["slowdowns"] == {"machine-1": 1, "machine-8": 2}
+    events = [json.loads(line) for line in (whole / EVENTS).read_text().splitlines()]
+    assert [one["machine"] for one in events if one.get("snapshot") == "machine-8"] == ["machine-9"]
+
+
+def test_merge_renumbers_machines_in_reasons(tmp_path: Path) -> None:
+    first, second = OneShard(tmp_path, 1), OneShard(tmp_path, 2)
+    first.run()
+    second.journal.run_started()
+    for entry in STAGES:
+        second.journal.started(entry.id)
+        second.journal.ended(entry.id, Verdict.CONFORMS)
+    second.machines += 1
+    given_up = WHOLE[5]
+    second.journal.started(given_up.id)
+    second.journal.not_reached(given_up.id, "Given up after machine-1.")
+    second.end()
+    record = read(merge([first.folder, second.folder], tmp_path / "whole", incomplete=True))
+    (reason,) = {one.reason for one in record.results if one.entry.id == given_up.id}
+    assert "Given up after machine-4." in reason
+
+
 # --- what is refused
 
 
@@ -267,6 +302,17 @@ def test_merge_of_shards_that_differ_is_refused(tmp_path: Path, facts: dict[str,
     message = refused(shards, tmp_path / "whole")
     assert "are not parts of one run" in message
     assert words in message
+
+
+def test_merge_compares_facts_that_the_first_part_lacks(tmp_path: Path) -> None:
+    kernels = ("k", "another")
+    shards = [OneShard(tmp_path, 1, 3, whole=(*STAGES, *THREE), kernel=None).run()]
+    shards += [
+        OneShard(tmp_path, number, 3, whole=(*STAGES, *THREE), kernel=kernel).run()
+        for number, kernel in enumerate(kernels, 2)
+    ]
+    message = refused(shards, tmp_path / "whole")
+    assert f"{shards[1]} and {shards[2]} are not parts of one run" in message
 
 
 def test_merge_of_other_selections_is_refused(tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ class TestJudgedAgain:
         assert "It was violates: as it was" in record.results[0].reason
         assert record.exit_code is ExitCode.OK
 
+    @pytest.mark.parametrize("verdict", [Verdict.VIOLATES, Verdict.HARNESS_ERROR])
+    def test_withdrawn_complaint_leaves_lost_messages(self, tmp_path: Path, verdict: Verdict) -> None:
+        lost = "** 12 printk messages dropped **\n[    9.0] fine\n"
+        record = read(stored(tmp_path, lost, verdict, silent=Verdict.CONFORMS))
+        assert record.results[0].verdict is Verdict.HARNESS_ERROR
+        assert record.exit_code is ExitCode.HARNESS
+
     def test_verdict_of_other_evidence_stays(self, tmp_path: Path) -> None:
         for verdict in (Verdict.VIOLATES, Verdict.HARNESS_ERROR, Verdict.KERNEL_DIED):
             (result,) = read(stored(tmp_path, "[    9.0] fine\n", verdict)).results

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ SHARED = ("transcripts", STACKS)  # their files are named by scenario and by fin
 #: Files that are written anew.
 WRITTEN = (PLAN, EVENTS, RUN, "junit.xml", "report.html")
 _MACHINE = re.compile(r"\bmachine-(\d{1,6})\b")
+
+
+def last_machine(folder: Path, started: Iterable[str]) -> int:
+    """Return the largest number of a machine that was started, or has a file in a results folder; else 0."""
+    found = map(_MACHINE.fullmatch, (*started, *(one.name for one in folder.iterdir())))
+    return max((int(one[1]) for one in found if one), default=0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class PartFiles:
         """Return the name in the whole of a file of the part; both are relative to the results folder."""
         first = path.partition("/")[0]
         if _MACHINE.fullmatch(first):
-            return self._renumbered(first) + path[len(first) :]
+            return self.renumbered(first) + path[len(first) :]
         return path if first in SHARED or not self.own else f"{self.own}/{path}"
 
     def event(self, event: dict[str, Any]) -> dict[str, Any]:
@@ -47,9 +53,9 @@ class PartFiles:
         The texts of the guest (``details``, ``failure``) are evidence, and stay as they are.
         """
         changed = dict(event)
-        for member in ("machine", "reason", "text"):
+        for member in ("machine", "snapshot", "reason", "text"):
             if isinstance(event.get(member), str):
-                changed[member] = self._renumbered(event[member])
+                changed[member] = self.renumbered(event[member])
         if event.get("transcript"):
             changed["transcript"] = self.name(str(event["transcript"]))
         if event.get("console"):
@@ -57,7 +63,8 @@ class PartFiles:
             changed["console"] = [self.name(str(file)), *span]
         return changed
 
-    def _renumbered(self, text: str) -> str:
+    def renumbered(self, text: str) -> str:
+        """Return a text of the part with the names that its machines have in the whole."""
         return _MACHINE.sub(lambda found: f"machine-{int(found[1]) + self.machines}", text)
 
     def copy(self, source: Path, target: Path) -> None:

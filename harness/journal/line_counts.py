@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Mapping
@@ -50,9 +51,12 @@ class CountsWriter:
     """
 
     def __init__(self, directory: Path) -> None:
+        """Read which counters the file has.  Raises HarnessError if it is damaged."""
         self._path = directory / FOLDER / COUNTS
         self._path.parent.mkdir(exist_ok=True)
-        self._known = {str(one["digest"]) for one in _events(self._path) if one.get("event") == "counters"}
+        with _undamaged(self._path):
+            counters = [one for one in _events(self._path) if one.get("event") == "counters"]
+            self._known = {str(one["digest"]) for one in counters}
 
     def repair(self) -> None:
         """Remove the unfinished last line that a killed run left."""
@@ -82,7 +86,7 @@ def read_counts(directory: Path) -> tuple[list[Taken], dict[str, bytes], list[st
     taken: list[Taken] = []
     counters: dict[str, bytes] = {}
     lost: list[str] = []
-    try:
+    with _undamaged(path):
         for one in _events(path):
             if one.get("event") == "counters":
                 unpacked = zlib.decompressobj().decompress(base64.b64decode(one["data"]), MAX_UNPACKED)
@@ -92,9 +96,16 @@ def read_counts(directory: Path) -> tuple[list[Taken], dict[str, bytes], list[st
             else:
                 objects = {str(source): str(name) for source, name in one["objects"].items()}
                 taken.append(Taken(str(one["scenario"]), objects))
-    except (KeyError, TypeError, AttributeError, ValueError, zlib.error) as error:
-        raise HarnessError(f"{path} is damaged ({error!r}). Start a new run.") from error
     return taken, counters, lost
+
+
+@contextlib.contextmanager
+def _undamaged(path: Path) -> Iterator[None]:
+    """Raise HarnessError if the ``with`` block meets something in the file that is not written there."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, zlib.error) as error:
+        raise HarnessError(f"{path} is damaged ({error!r}). Start a new run.") from error
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
@@ -114,6 +125,6 @@ def read_report(directory: Path) -> dict[str, Any] | None:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HarnessError(f"{path} is damaged ({error!r}). Remove it to have reports without it.") from error
     return content if isinstance(content, dict) and content.get("schema") == SCHEMA else None

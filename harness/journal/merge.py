@@ -10,11 +10,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from harness.journal import plan_file
-from harness.journal.copy_part import PartFiles
+from harness.journal.copy_part import PartFiles, last_machine
 from harness.journal.facts import IDENTITY, RUN, read_facts
 from harness.journal.plan_file import Plan
 from harness.journal.reader import read
-from harness.journal.results_folder import ResultsFolder
+from harness.journal.results_folder import BY_MACHINE, ResultsFolder
 from harness.journal.writer import EVENTS, JournalWriter
 from harness.lib import jsonl
 from harness.lib.errors import HarnessError, UsageError
@@ -107,7 +107,7 @@ def merge(names: Sequence[Path], into: Path | None, *, incomplete: bool = False)
     missing = _check_whole(parts, incomplete)
     folder = _make_folder(parts, into)
     files = _copy(parts, folder)
-    _write_facts(parts, folder)
+    _write_facts(parts, files, folder)
     whole = not missing and not any(part.cut_off for part in parts)
     (folder / EVENTS).write_bytes(b"".join(_events(parts, files, missing, whole=whole)))
     # The plan is the last: without it a reader refuses the folder.
@@ -118,12 +118,15 @@ def merge(names: Sequence[Path], into: Path | None, *, incomplete: bool = False)
 def _check_alike(parts: Sequence[_Part]) -> None:
     """Raise HarnessError unless all parts are of the same run, each another shard."""
     first = parts[0]
-    for part in parts[1:]:
+    known: dict[str, _Part] = {}  # the first part that has the fact
+    for part in parts:
         for name, words in SAME.items():
-            one, other = first.facts.get(name), part.facts.get(name)
-            if one is not None and other is not None and one != other:
+            if part.facts.get(name) is None:
+                continue
+            before = known.setdefault(name, part)
+            if (one := before.facts[name]) != (other := part.facts[name]):
                 raise HarnessError(
-                    f"{first.name} and {part.name} are not parts of one run: {words} is {one} in the one, "
+                    f"{before.name} and {part.name} are not parts of one run: {words} is {one} in the one, "
                     f"and {other} in the other."
                 )
         if (part.shard.total, part.plan.entries) != (first.shard.total, first.plan.entries):
@@ -180,18 +183,25 @@ def _copy(parts: Sequence[_Part], folder: Path) -> list[PartFiles]:
         # The first part keeps its names; a file of the others that is no evidence gets a folder.
         files = PartFiles(machines, "" if part is parts[0] else f"shard-{part.shard.number}")
         files.copy(part.folder, folder)
-        machines += len(part.record.machines)
+        machines += last_machine(part.folder, part.record.machines)
         copied.append(files)
     if machines:
         ResultsFolder(folder).machine(f"machine-{machines}")
     return copied
 
 
-def _write_facts(parts: Sequence[_Part], folder: Path) -> None:
+def _write_facts(parts: Sequence[_Part], files: Sequence[PartFiles], folder: Path) -> None:
     """Write the facts of the first part, with those that only later parts have."""
     facts: dict[str, object] = {}
     for part in reversed(parts):
         facts |= part.facts
+    for name in BY_MACHINE:
+        members: dict[str, object] = {}
+        for part, renamed in zip(parts, files, strict=True):
+            if isinstance(found := part.facts.get(name), Mapping):
+                members |= {renamed.renumbered(str(machine)): value for machine, value in found.items()}
+        if members:
+            facts[name] = members
     facts["selection"] = _without_shard(facts.get("selection"))
     facts["shards"] = [part.record.run for part in parts]
     write_atomically(folder / RUN, json.dumps(facts, indent=1) + "\n")
@@ -231,7 +241,7 @@ def _events(
             yield line + b"\n" if changed == event else json.dumps(changed).encode() + b"\n"
         for result in part.record.results:
             if result.verdict is Verdict.NOT_REACHED and decisive.get(result.entry.id, part) is part:
-                reason = f"Shard {part.shard}: {result.reason}"
+                reason = renamed.renumbered(f"Shard {part.shard}: {result.reason}")
                 yield _line("not-reached", id=result.entry.id, reason=reason)
         yield _line("shard-ended", shard=str(part.shard), run=part.record.run)
     for entry in parts[0].plan.entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from harness.verdict.interruption import how, is_time_limit
 from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import IN_GUEST, STAGES, Kind, Verdict
 
+#: What a member of an event raises that no run has written; an OverflowError comes of an infinite number.
+_UNREADABLE = (KeyError, TypeError, ValueError, OverflowError)
+_LAST_OFFSET = (1 << 63) - 1  # of any file
 _NOUNS = {Kind.SCENARIO: "scenario", Kind.SELFTEST: "test program", Kind.PATCH: "patch"}
 
 
@@ -210,13 +214,13 @@ class _Join:
                     transcript=str(event.get("transcript", "")),
                     console=_span(event.get("console")),
                     without_console=Verdict(event["silent"]) if "silent" in event else None,
-                    duration=float(event["duration"]),
+                    duration=_duration(event["duration"]),
                     failure=str(event.get("failure", "")),
                     deviation=Deviation.read(event["deviation"]) if "deviation" in event else None,
                     refused=tuple(str(one) for one in event.get("refused", ())),
                     ended=True,
                 )
-            except (KeyError, TypeError, ValueError) as error:
+            except _UNREADABLE as error:
                 self.fault(entry_id, f"its end cannot be read ({error!r})")
 
     def _finding(self, event: dict[str, Any]) -> None:
@@ -232,7 +236,7 @@ class _Join:
             cases = tuple(
                 Case(str(name), Verdict(verdict), str(reason)) for name, verdict, reason in event["cases"]
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             self.fault(entry_id, f"its cases cannot be read ({error!r})")
             return
         if entry_id not in self.open:
@@ -243,7 +247,7 @@ class _Join:
         entry_id = self._entry_id(event)
         try:
             base = BaseAnswer.read(event["base"])
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             self.fault(entry_id, f"its result on the base cannot be read ({error!r})")
             return
         if not self.results[entry_id].ended:
@@ -255,7 +259,7 @@ class _Join:
         result = self.results[entry_id]
         try:
             self.results[entry_id] = replace(result, tries=(*result.tries, Try.read(event)))
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             self.fault(entry_id, f"its result on a prefix of the series cannot be read ({error!r})")
             return
         if not result.ended:
@@ -276,7 +280,7 @@ class _Join:
             self.detectors[str(event["machine"])] = tuple(
                 Detector(str(name), State(state), str(words)) for name, state, words in event["detectors"]
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             self.fault(EVENTS, f"line {number} has no readable detectors ({error!r})")
 
     def _void_on_blind_machines(self) -> None:
@@ -367,9 +371,20 @@ class _Join:
         return "The run ended before it."
 
 
+def _duration(member: Any) -> float:
+    """Return an event's ``duration``; raise one of _UNREADABLE if that is malformed."""
+    seconds = float(member)
+    if not math.isfinite(seconds):
+        raise ValueError(f"a duration of {seconds} s")
+    return seconds
+
+
 def _span(member: Any) -> ConsoleRange | None:
-    """Return the range of an event's ``console``; raise TypeError or ValueError if that is malformed."""
+    """Return the range of an event's ``console``; raise one of _UNREADABLE if that is malformed."""
     if member is None:
         return None
-    file, start, end = member
-    return ConsoleRange(str(file), int(start), int(end))
+    file, *offsets = member
+    start, end = map(int, offsets)
+    if "\0" in str(file) or not 0 <= start <= _LAST_OFFSET or not 0 <= end <= _LAST_OFFSET:
+        raise ValueError(f"{member!r} is no part of a console")
+    return ConsoleRange(str(file), start, end)

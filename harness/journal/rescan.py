@@ -22,8 +22,9 @@ _GOOD = (Verdict.CONFORMS, Verdict.UNEXPECTEDLY_CONFORMS, Verdict.NOT_APPLICABLE
 def rescan(result: Result, directory: Path) -> Result:
     """Return ``result`` with the splats that its console holds today, and the verdict that follows.
 
-    If the console holds none, and the record has the verdict without the console's
-    evidence (``without_console``), that verdict replaces the recorded one.  A stage, and an entry that
+    If the console holds no fault, and the record has the verdict without the console's
+    evidence (``without_console``), that verdict replaces the recorded one.  A good verdict is
+    ``harness-error`` if messages were lost, or a detector was disabled.  A stage, and an entry that
     did not end, or has no console in ``directory``, is returned unchanged.
     """
     raw = _console(result, directory)
@@ -36,13 +37,14 @@ def rescan(result: Result, directory: Path) -> Result:
         noun = "scenario" if result.entry.kind is Kind.SCENARIO else "test program"
         reason = f"The {noun} passed, but the kernel said: {faults[0].title}"
         return replace(result, verdict=result.entry.judge(Verdict.VIOLATES), reason=reason)
+    already = bool(splats) and result.verdict is Verdict.HARNESS_ERROR
+    if not faults and result.without_console is not None and not already:
+        before = f"It was {result.verdict}: {result.reason}"
+        reason = f"With the present patterns the console has no complaint. {before}"
+        result = replace(result, verdict=result.entry.judge(result.without_console), reason=reason)
     if splats and not faults and result.verdict in _GOOD:
         reason = f"A detector was disabled, or messages were lost: {splats[0].title}"
         return replace(result, verdict=Verdict.HARNESS_ERROR, reason=reason)
-    if not splats and result.without_console is not None:
-        before = f"It was {result.verdict}: {result.reason}"
-        reason = f"With the present patterns the console has no complaint. {before}"
-        return replace(result, verdict=result.entry.judge(result.without_console), reason=reason)
     return result
 
 
@@ -57,15 +59,18 @@ def _console(result: Result, directory: Path) -> bytes | None:
     span = result.console
     if result.entry.kind not in IN_GUEST or not result.ended or span is None:
         return None
-    path = (directory / span.file).resolve()
-    if not path.is_relative_to(directory.resolve()) or not path.is_file():
+    try:
+        path = (directory / span.file).resolve()
+        if not path.is_relative_to(directory.resolve()) or not path.is_file():
+            return None
+        if span.end <= span.start:
+            return b""
+        with path.open("rb") as stream:
+            start = lines.line_start(stream, span.start)
+            stream.seek(start)
+            return stream.read(max(min(span.end, path.stat().st_size) - start, 0))
+    except OSError:  # such as a name that is too long
         return None
-    if span.end <= span.start:
-        return b""
-    with path.open("rb") as stream:
-        start = lines.line_start(stream, span.start)
-        stream.seek(start)
-        return stream.read(max(span.end - start, 0))
 
 
 def _complaint(found: Splat) -> Complaint:

@@ -63,9 +63,10 @@ ROOM = 4 << 20
 class ResultsFolder:
     """The results folder of one run.
 
-    In a resumed run ``before`` are the facts of the earlier parts, and ``held`` those
-    that have changed since; accept() writes them.  ``held`` is None in a new run and
-    after accept().  ``note`` is a sentence for the report about how the folder was made, or empty.
+    In a resumed run ``earlier_facts`` are the facts of the earlier parts, and ``changed_facts`` those
+    that have changed since; write_changed_facts() writes them.  ``changed_facts`` is None in a new run
+    and after write_changed_facts().  ``note`` is a sentence for the report about how the folder was
+    made, or empty.
     """
 
     dir: Path
@@ -162,7 +163,7 @@ class ResultsFolder:
         """Add facts to ``run.json``.
 
         In a resumed run the facts that differ from those of the earlier parts are held back
-        until accept().  Raises HarnessError as require() does.
+        until write_changed_facts().  Raises HarnessError as require() does.
         """
         self.require(**facts)
         known = dict(facts)
