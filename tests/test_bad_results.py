@@ -136,6 +136,60 @@ def test_judge_of_damaged_events_is_a_harness_error(
     assert damaged.verdict is Verdict.HARNESS_ERROR
 
 
+DEVIATION = {"expected": "a", "seen": "b", "operation": "c", "wanted": "d"}
+
+
+@pytest.mark.parametrize(
+    ("members", "damaged"),
+    [
+        ({"console": ["console.log\0", 0, 5]}, True),
+        ({"console": ["console.log", -5, 5]}, True),
+        ({"console": ["console.log", 0, 1 << 70]}, True),
+        ({"console": ["console.log", 1 << 70, 1 << 71]}, True),
+        ({"console": ["console.log", float("inf"), 5]}, True),
+        ({"console": ["console.log"]}, True),
+        ({"console": ["c" * 5000, 0, 5]}, False),
+        ({"console": ["console.log", 1 << 60, 1 << 62]}, False),
+        ({"deviation": DEVIATION | {"line": float("inf")}}, True),
+        ({"duration": float("inf")}, True),
+    ],
+)
+def test_judge_of_a_damaged_end_tells_or_ignores_it(
+    capsys: pytest.CaptureFixture[str], stored: Path, members: dict[str, object], damaged: bool
+) -> None:
+    path = stored / "events.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    ended = next(one for one in events if one["event"] == "ended" and "::" in one["id"])
+    ended.update(members)
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in events).replace("Infinity", "1e999"))
+    main.main(["judge", str(stored)])
+    capsys.readouterr()
+    record = read(stored)
+    assert ("its end cannot be read" in record.damage) is damaged
+    (result,) = (one for one in record.results if one.entry.id == ended["id"])
+    assert (result.verdict is Verdict.HARNESS_ERROR) is damaged
+
+
+def test_judge_of_a_damaged_try_is_a_harness_error(capsys: pytest.CaptureFixture[str], stored: Path) -> None:
+    (one, *_) = (one for one in read(stored).results if one.ended and "::" in one.entry.id)
+    members = '"count": 1, "of": 1e999, "state": "violates", "reason": "", "subject": ""'
+    with (stored / "events.jsonl").open("a") as stream:
+        stream.write(f'{{"event": "tried", "id": {json.dumps(one.entry.id)}, {members}}}\n')
+    main.main(["judge", str(stored)])
+    capsys.readouterr()
+    assert "its result on a prefix of the series cannot be read" in read(stored).damage
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000])
+def test_damaged_report_of_lines_is_told(
+    capsys: pytest.CaptureFixture[str], stored: Path, content: bytes
+) -> None:
+    (stored / "coverage").mkdir()
+    (stored / "coverage" / "report.json").write_bytes(content)
+    assert main.main(["report", "markdown", str(stored)]) == ExitCode.HARNESS
+    assert "report.json is damaged" in capsys.readouterr().err
+
+
 def test_judge_without_the_evidence_keeps_the_verdicts(
     capsys: pytest.CaptureFixture[str], stored: Path
 ) -> None:

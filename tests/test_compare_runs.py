@@ -418,6 +418,32 @@ def test_fault_of_a_machine_is_compared_by_what_is_wrong(tmp_path: Path) -> None
     assert compare_runs(leak, well).exit_code == ExitCode.OK
 
 
+def test_harness_error_of_a_machine_is_no_regression(tmp_path: Path) -> None:
+    def run(name: str, verdict: Verdict | None) -> Path:
+        folder = make_run(tmp_path / name, {"x": GOOD}, complete=False)
+        journal = JournalWriter(folder)
+        journal.machine_started("machine-7")
+        journal.machine_ended("machine-7", "kmemleak did not answer." if verdict else "", verdict)
+        journal.run_ended()
+        return folder
+
+    well, lost = run("a", None), run("b", Verdict.HARNESS_ERROR)
+    comparison = compare_runs(well, lost)
+    assert comparison.regressions == ()
+    assert comparison.exit_code == ExitCode.HARNESS  # a leak cannot be excluded
+    assert compare_runs(lost, well).exit_code == ExitCode.OK
+
+
+def test_new_repetition_is_not_hidden_by_an_inherited_one(tmp_path: Path) -> None:
+    same, other = (
+        replace(BAD, base=BaseAnswer(one, failure="EINVAL")) for one in (BAD.verdict, GOOD.verdict)
+    )
+    again = {"x#2": replace(other, repetition=2)}
+    before = make_run(tmp_path / "a", {"x": GOOD, "x#2": replace(GOOD, repetition=2)})
+    (pair,) = compare_runs(before, make_run(tmp_path / "b", {"x": same, **again})).regressions
+    assert (pair.category, pair.inherited) == (Category.BROKEN, False)
+
+
 def test_stage_that_fails_is_a_regression(tmp_path: Path) -> None:
     def run(name: str, verdict: Verdict) -> Path:
         results = ResultsFolder.create(tmp_path / name, "series")

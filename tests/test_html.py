@@ -14,18 +14,21 @@ import pytest
 from browser import Document, measure, open_page
 from results import Run
 
+from harness.journal.reader import read
 from harness.lib.cache import Store
-from harness.lib.errors import HarnessError
+from harness.lib.errors import ExitCode, HarnessError
 from harness.lib.progress import Progress
 from harness.lib.shard import Shard
 from harness.lib.text import visible
-from harness.report import html
+from harness.report import html, junit, ktap, patchwork, terminal
+from harness.report.causes import causes
+from harness.report.html.answer import answer
 from harness.report.html.violation import File, link
 from harness.run.run import write_page
 from harness.verdict.comparison import BaseAnswer
 from harness.verdict.detector import Detector, State
 from harness.verdict.deviation import Deviation
-from harness.verdict.record import ConsoleRange, Entry
+from harness.verdict.record import ConsoleRange, Entry, Record, Result
 from harness.verdict.verdict import Kind, Verdict
 
 REPORTS = Path(__file__).parent / "data" / "reports"
@@ -49,6 +52,7 @@ ok 0x200000-0x201000:pte:USR,RW,NX
 > close buf1
 ok
 """
+C, V = Verdict.CONFORMS, Verdict.VIOLATES
 SEEN = "4 KiB of the mapping in its page table"
 
 
@@ -132,6 +136,78 @@ def test_page_of_a_harness_error_is_open(run: Run) -> None:
     page = run.finish()
     assert tone(page) == "open"
     assert "1 fault of the harness or the machine" in text_of(page)
+
+
+def recorded(run: Run, **verdicts: Verdict) -> Record:
+    """Record a run with these scenarios; the others are not applicable."""
+    run.begin()
+    for name in ("revoke", "map", "told"):
+        run.end(getattr(run, name), verdicts.get(name, Verdict.NOT_APPLICABLE), reason=f"about {name}")
+    run.finish()
+    return read(run.folder)
+
+
+def test_answer_without_any_verdict_is_open_everywhere(run: Run) -> None:
+    record = recorded(run, told=Verdict.HARNESS_ERROR)
+    said = "No verdict: each applicable scenario ended in a fault of the harness."
+    told = answer(record, causes(record))
+    assert (told.tone, told.sentence, told.reason) == ("open", said, "about told")
+    assert record.exit_code is ExitCode.HARNESS
+    assert patchwork.state_of(record) is patchwork.State.WARNING
+    assert b"No scenario gave a verdict on the kernel." in junit.render(run.folder)
+    assert "not ok 1 complete # ERROR no scenario gave a verdict on the kernel" in ktap.render(run.folder)
+
+
+def test_answer_of_findings_alone_counts_no_conforming(run: Run) -> None:
+    record = recorded(run, told=Verdict.VIOLATES)
+    told = answer(record, causes(record))
+    assert (told.tone, told.sentence) == ("open", "Nothing was judged: 1 scenario gave a finding.")
+
+
+def result_of(kind: Kind, verdict: Verdict, *, ended: bool = True, expected: Verdict = C) -> Result:
+    return Result(Entry(f"{kind} {verdict}", kind, "", expected=expected), verdict, "why", ended=ended)
+
+
+@pytest.mark.parametrize(
+    ("results", "sentence", "screen"),
+    [
+        (
+            [result_of(Kind.SCENARIO, C), result_of(Kind.SELFTEST, V), result_of(Kind.MACHINE, V)],
+            "1 test program of the kernel itself failed.",
+            "Not as promised: 1 test program and 1 machine between scenarios, by ",
+        ),
+        (
+            [result_of(Kind.SCENARIO, C), result_of(Kind.PATCH, V), result_of(Kind.MACHINE, V)],
+            "1 of 1 patches is no step to bisect by.",
+            "Not as promised: 1 machine between scenarios and 1 patch, by ",
+        ),
+        (
+            [result_of(Kind.SCENARIO, Verdict.UNEXPECTEDLY_CONFORMS, expected=V)],
+            "1 scenario conforms, although the manifest expects otherwise.",
+            "Not as promised: 1 scenario that unexpectedly conforms, by 1 cause.",
+        ),
+        (
+            [
+                result_of(Kind.SCENARIO, Verdict.UNEXPECTEDLY_CONFORMS, expected=V),
+                result_of(Kind.SCENARIO, V),
+            ],
+            "1 scenario violates what the series promises.",
+            "Not as promised: 1 of 2 applicable scenarios and 1 scenario that unexpectedly conforms, by ",
+        ),
+        (
+            [result_of(Kind.SCENARIO, C), result_of(Kind.SCENARIO, Verdict.KERNEL_DIED, ended=False)],
+            "No verdict on the whole: 1 test began and never ended.",
+            "",
+        ),
+    ],
+)
+def test_answer_counts_results_of_the_kind_it_names(
+    results: list[Result], sentence: str, screen: str
+) -> None:
+    record = Record("run", tuple(results), complete=True)
+    found = causes(record)
+    assert answer(record, found).sentence == sentence
+    assert not screen or terminal._answer(record, found).startswith(screen)
 
 
 def test_page_of_a_run_that_gave_up_is_open(run: Run) -> None:

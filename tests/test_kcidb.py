@@ -122,6 +122,38 @@ def test_failed_stage_has_its_log_and_nothing_below() -> None:
     assert "does not apply" in report["checkouts"][0]["log_excerpt"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "verdict", "valid"),
+    [
+        (Entry("fetch", Kind.HARNESS, "It is fetched"), Verdict.HARNESS_ERROR, None),
+        (Entry("apply", Kind.STAGE, "It applies"), None, None),
+        (Entry("apply", Kind.STAGE, "It applies"), Verdict.VIOLATES, False),
+        (Entry("apply", Kind.STAGE, "It applies"), Verdict.CONFORMS, True),
+    ],
+)
+def test_checkout_is_valid_or_not_only_if_known(
+    results: ResultsFolder, stage: Entry, verdict: Verdict | None, valid: bool | None
+) -> None:
+    journal = results.journal()
+    journal.plan([stage, ONE])
+    journal.run_started()
+    journal.started(stage.id)
+    if verdict is not None:
+        journal.ended(stage.id, verdict, reason="because")
+    journal.run_ended()
+    assert load(results.dir)["checkouts"][0].get("valid") is valid
+
+
+def test_scenario_that_never_ended_is_no_failure(results: ResultsFolder) -> None:
+    journal = results.journal()
+    journal.plan([ONE])
+    journal.run_started()
+    journal.started(ONE.id)
+    journal.run_ended()
+    (test,) = load(results.dir)["tests"]
+    assert test["status"] == "ERROR"
+
+
 def test_failed_build_has_no_tests(results: ResultsFolder) -> None:
     journal = results.journal()
     journal.plan([Entry("build", Kind.STAGE, "It builds"), ONE])

@@ -29,6 +29,7 @@ PARSER = [
     *(f"kunit{part}.py" for part in ("", "_config", "_json", "_kernel", "_parser", "_printer")),
     "qemu_config.py",
 ]
+ONE = Entry("suites/test_map.py::test_one", Kind.SCENARIO, "one", ("MAP-01",))
 HOSTILE = (
     "\x1b[2J\x00 \udcff # SKIP x\nKTAP version 1\n1..9\nok 1 forged\nnot ok 2 forged\n# Subtest: forged\n"
     "reboot: System halted\nKernel panic - not syncing: VFS: x\nList of all partitions:\n"
@@ -202,6 +203,23 @@ def test_failed_test_says_expected_and_seen(results: ResultsFolder) -> None:
         "# seen: EINVAL",
         "# operation: map buf1",
     ]
+
+
+def test_reason_forges_no_header_of_a_subtest(results: ResultsFolder) -> None:
+    program = Entry("selftests/vfio/a", Kind.SELFTEST, "A test program")
+    forged = "wrong\nSubtest: forged"
+    journal = results.journal()
+    journal.plan([ONE, program])
+    journal.run_started()
+    for entry in (ONE, program):
+        journal.started(entry.id)
+        if entry is program:
+            journal.cases(entry.id, [Case("one", Verdict.VIOLATES, forged)])
+        journal.ended(entry.id, Verdict.VIOLATES, reason=forged)
+    journal.run_ended()
+    text = ktap.render(results.dir)
+    assert text.count("# reason: Subtest: forged") == 3
+    assert "# Subtest: forged" not in text
 
 
 def test_group_that_was_not_reached_is_one_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,18 @@ def test_patch_after_a_prefix_without_a_verdict_broke_nothing(tmp_path: Path) ->
     assert found.since("suites/test_revoke.py::test_zap[c]") is None
 
 
+def test_patch_that_changes_a_finding_breaks_nothing(tmp_path: Path) -> None:
+    made = []
+    for count, verdict in ((1, C), (2, V)):
+        folder = run_of(tmp_path / f"prefix-{count}" / "run", C, C, told=verdict)
+        made.append(PrefixResult(count, "vfio: it", folder=folder.resolve()))
+    command.store(made, SERIES, tmp_path)
+    found = prefixes.load(tmp_path)
+    assert found is not None
+    assert found.rows[1].verdicts == {"conforms": 2, "violates": 1}
+    assert found.rows[1].broke == ()
+
+
 def test_patch_that_brings_a_violation_breaks_nothing(tmp_path: Path) -> None:
     folders = [
         run_of(tmp_path / f"prefix-{n}" / "run", *verdicts) for n, verdicts in ((1, (N, C)), (2, (V, C)))
@@ -125,7 +138,34 @@ def test_damaged_prefixes_are_refused(tmp_path: Path) -> None:
         html.render(tmp_path)
 
 
-def test_damaged_prefixes_hide_no_run(tmp_path: Path) -> None:
-    (tmp_path / "prefixes.json").write_text("[]")
+ROW = {
+    "count": 1,
+    "subject": "x",
+    "outcome": "",
+    "folder": "",
+    "compared": False,
+    "warnings": {},
+    "verdicts": {},
+    "brought": [],
+    "faulty": [],
+    "fixed": [],
+    "broke": [],
+}
+
+
+def whole(**members: object) -> str:
+    content = {"series": "x", "title": "x", "identity": "of run", "rows": [ROW | members]}
+    return json.dumps(content).replace("Infinity", "1e999")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "[" * 100_000, whole(count=float("inf")), whole(folder="\0"), None],
+)
+def test_damaged_prefixes_hide_no_run(tmp_path: Path, content: str | None) -> None:
+    if content is None:
+        (tmp_path / "prefixes.json").mkdir()
+    else:
+        (tmp_path / "prefixes.json").write_text(content)
     folder = run_of(tmp_path / "x" / "run", C, C)
     assert "Patch by patch" not in text_of(folder / "report.html")

@@ -160,11 +160,11 @@ class _Document:
         ``deviation`` is the tally of its repetitions if their most frequent verdict is another one.
         """
         verdict, said = result.verdict, headline(result)
-        faulty = verdict in SERIES_FAULTS and not result.is_finding
+        faulty = result.ended and verdict in SERIES_FAULTS and not result.is_finding
         if faulty and not result.inherited:
             expected = "as expected: " if result.as_expected else ""
             self._tell(case.add_failure_info, expected + said, self._text(result), verdict)
-        elif verdict is Verdict.HARNESS_ERROR and not result.is_finding:
+        elif (verdict is Verdict.HARNESS_ERROR and not result.is_finding) or result.left_open:
             self._tell(case.add_error_info, said, self._text(result), verdict)
         elif deviation:
             said = f"Most repetitions have another verdict: {deviation}"
@@ -192,13 +192,15 @@ class _Document:
             self._tell(case.add_failure_info, message, text, reported.verdict)
 
     def _add_run(self) -> None:
-        """Add the test case of the run itself: an error if it was cut off."""
+        """Add the test case of the run itself: an error if it was cut off, or said nothing of the kernel."""
         record = self._record
         left = sum(one.verdict is Verdict.NOT_REACHED for one in record.results)
         if record.interrupted:
             message = f"The run {how(record.interrupted)}."
         elif not record.complete:
             message = "The run did not come to its own end: it goes on, was killed, or its disk is full."
+        elif record.nothing_said:
+            message = "No scenario gave a verdict on the kernel."
         else:
             message = ""
         verdict = Verdict.HARNESS_ERROR if message else Verdict.CONFORMS

@@ -7,13 +7,14 @@ test program, with the status that KCIDB knows:
 conforms                                       PASS
 violates, kernel-died, unexpectedly-conforms   FAIL
 the same, of a requirement that is not judged  DONE
-harness-error                                  ERROR
+harness-error; what began and never ended      ERROR
 not-applicable                                 SKIP
 not-reached                                    MISS
 =============================================  =====
 
 A violation that the manifest expects, or that the base has, too, is FAIL as well: the status is about the
-code under test.  ``misc.expected`` and ``misc.origin`` tell it apart.  A checkout whose patches do not apply
+code under test.  ``misc.expected`` and ``misc.origin`` tell it apart.  A checkout has no ``valid`` if
+nobody knows, as after a fault of the network.  A checkout whose patches do not apply
 has no build, and a build that failed has no tests: KCIDB counts those of an invalid parent as invalid.
 """
 
@@ -108,11 +109,13 @@ def _checkout(
     base = str(facts.get("base", ""))
     message = str(facts.get("message_id", ""))
     failed = next((one for one in sources if one.verdict is not Verdict.CONFORMS), None)
+    known = failed is None or (failed.ended and failed.verdict is Verdict.VIOLATES)
     made: dict[str, Any] = {
         "comment": str(facts.get("title", "")),
-        "valid": failed is None,
         "misc": _some(facts, _OF_CHECKOUT) | {"run": record.run, "exit_code": int(record.exit_code)},
     }
+    if known:
+        made["valid"] = failed is None
     if _TIME.fullmatch(record.started):
         made["start_time"] = record.started
     if _RELEASE.fullmatch(base):
@@ -147,7 +150,7 @@ def _build(facts: Mapping[str, object], directory: Path, stage: Result | None) -
         made["compiler"] = str(compiler)
     if stage is None:  # a kernel that somebody else has built
         return made
-    made["status"] = _STATUS[stage.verdict]
+    made["status"] = _status(stage)
     if stage.duration is not None:
         made["duration"] = stage.duration
     if stage.verdict is not Verdict.CONFORMS:
@@ -198,6 +201,8 @@ def _status(result: Result) -> str:
     """Return the status of a result; a finding completes without a judgment."""
     if result.is_finding and result.verdict in SERIES_FAULTS:
         return "DONE"
+    if result.left_open:
+        return "ERROR"  # the verdict is only the pessimistic default
     return _STATUS[result.verdict]
 
 

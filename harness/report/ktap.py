@@ -111,7 +111,7 @@ def _case(program: str, result: Result, case: Case) -> _Line:
         return _Line(True, name, f"SKIP {_one_line(case.reason)}")
     if case.verdict is Verdict.VIOLATES and result.inherited:
         return _Line(True, name, "SKIP inherited, as the base does the same")
-    return _Line(case.verdict is Verdict.CONFORMS, name, "", tuple(_plain(case.reason)))
+    return _Line(case.verdict is Verdict.CONFORMS, name, "", tuple(_reason(case.reason)))
 
 
 def _why(result: Result) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _why(result: Result) -> Iterator[str]:
         if deviation.operation:
             yield f"operation: {_one_line(deviation.operation)}"
     else:
-        yield from _plain(result.reason)
+        yield from _reason(result.reason)
     for one in result.complaints:
         yield f"kernel: {_one_line(one.title)} ({one.fingerprint})"
     if result.transcript:
@@ -145,14 +145,21 @@ def _of_run(record: Record) -> Iterator[_Line]:
         said = f"it {how(record.interrupted)}"
     elif not record.complete:
         said = "it did not come to its own end"
+    elif record.nothing_said:
+        said = "no scenario gave a verdict on the kernel"
     yield _Line(not said, "complete", f"ERROR {_one_line(said)}" if said else "")
     for results in record.differing.values():
         name = ".".join(("agreement", *path_of(results[0].entry)))
         yield _Line(False, name, f"ERROR repetitions differ: {_one_line(tally(results))}")
 
 
+def _reason(text: str) -> Iterator[str]:
+    """Yield the first lines of a reason; with the word before it, none looks like ``# Subtest: x``."""
+    return (f"reason: {line}" for line in _plain(text))
+
+
 def _plain(text: str) -> list[str]:
-    """Return the first lines of a text, each one that no reader takes for a line of KTAP."""
+    """Return the first lines of a text, to stand behind a word: no reader takes them for lines of KTAP."""
     found = [_one_line(line) for line in text.splitlines() if line.strip()]
     return found[:MAX_LINES]
 

@@ -29,7 +29,7 @@ class PrefixRow:
     - ``verdicts`` are the numbers of scenarios by verdict.
     - ``compared`` is false if the prefix before has no run.  The others are scenarios that do otherwise
       than there: ``brought`` conform and could not run, ``faulty`` violate unexpectedly and could not
-      run, ``fixed`` conform and violated, ``broke`` violate and conformed.
+      run, ``fixed`` conform and violated, ``broke`` violate unexpectedly and conformed.
     """
 
     count: int
@@ -87,15 +87,17 @@ def _with_run(row: PrefixRow, before: Record | None, record: Record | None) -> P
             if one.verdict in now and then.get(one.entry.id, Verdict.NOT_APPLICABLE) in former
         ]
 
-    new_faults = changed([Verdict.NOT_APPLICABLE], _VIOLATED)
+    def unexpected(former: Sequence[Verdict]) -> tuple[str, ...]:
+        return _ids(one for one in changed(former, _VIOLATED) if not one.as_expected)
+
     return replace(
         row,
         verdicts=verdicts,
         compared=True,
         brought=_ids(changed([Verdict.NOT_APPLICABLE], _CONFORMED)),
-        faulty=_ids(one for one in new_faults if not one.as_expected),
+        faulty=unexpected([Verdict.NOT_APPLICABLE]),
         fixed=_ids(changed(_VIOLATED, _CONFORMED)),
-        broke=_ids(changed(_CONFORMED, _VIOLATED)),
+        broke=unexpected(_CONFORMED),
     )
 
 
@@ -123,7 +125,7 @@ def load(root: Path) -> Prefixes | None:
         )
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise HarnessError(
             f"The prefixes of a series cannot be read: {path} is damaged ({error!r}). Delete it."
         ) from error
@@ -135,7 +137,7 @@ def _row(members: Mapping[str, Any]) -> PrefixRow:
         subject=str(members["subject"]),
         warnings={str(tool): [str(line) for line in lines] for tool, lines in members["warnings"].items()},
         outcome=str(members["outcome"]),
-        folder=str(members["folder"]),
+        folder=_folder(str(members["folder"])),
         verdicts={str(word): int(number) for word, number in members["verdicts"].items()},
         compared=bool(members["compared"]),
         brought=tuple(map(str, members["brought"])),
@@ -143,6 +145,12 @@ def _row(members: Mapping[str, Any]) -> PrefixRow:
         fixed=tuple(map(str, members["fixed"])),
         broke=tuple(map(str, members["broke"])),
     )
+
+
+def _folder(name: str) -> str:
+    if "\0" in name:
+        raise ValueError("a folder has a NUL in its name")
+    return name
 
 
 def of_run(directory: Path, identity: str) -> Prefixes | None:

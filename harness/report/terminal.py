@@ -200,13 +200,27 @@ def _detectors(record: Record) -> Iterator[str]:
 
 def _answer(record: Record, found: Sequence[Cause]) -> str:
     """Return the sentence above the causes."""
-    results = sum(one.entry.kind is not Kind.PATCH for cause in found for one in cause.results)
+    results = [one for cause in found for one in cause.results]
+    passed = sum(one.verdict is Verdict.UNEXPECTEDLY_CONFORMS for one in results)
+    kinds = Counter(one.entry.kind for one in results)
     scenarios = sum(one.ended and one.verdict is not Verdict.NOT_APPLICABLE for one in record.scenarios)
-    of = f"{results} of {counted(scenarios, 'applicable scenario')}"
+    parts = []
+    if wrong := kinds[Kind.SCENARIO] - passed:
+        parts.append(f"{wrong} of {counted(scenarios, 'applicable scenario')}")
+    if stages := sum(kinds[kind] for kind in STAGES):
+        parts.append(counted(stages, "stage"))
+    if kinds[Kind.SELFTEST]:
+        parts.append(counted(kinds[Kind.SELFTEST], "test program"))
+    if kinds[Kind.MACHINE]:
+        parts.append(f"{counted(kinds[Kind.MACHINE], 'machine')} between scenarios")
+    if broken := kinds[Kind.PATCH]:
+        parts.append(f"{broken} {'patch' if broken == 1 else 'patches'}")
+    if passed:
+        parts.append(
+            f"{counted(passed, 'scenario')} that unexpectedly {'conforms' if passed == 1 else 'conform'}"
+        )
     order = ", the gravest first" if len(found) > 1 else ""
-    broken = sum(one.entry.kind is Kind.PATCH for cause in found for one in cause.results)
-    also = f" and {broken} {'patch' if broken == 1 else 'patches'}" if broken else ""
-    return f"Not as promised: {of}{also}, by {counted(len(found), 'cause')}{order}."
+    return f"Not as promised: {' and '.join(parts)}, by {counted(len(found), 'cause')}{order}."
 
 
 def _closing(record: Record, facts: Mapping[str, object]) -> Iterator[str]:

@@ -142,8 +142,9 @@ class Pair:
         """Return whether a regression cannot be excluded: one run has an answer, the other should have."""
         if self.category is not Category.UNSAID:
             return False
-        known = self.before.state in (State.CONFORMS, State.VIOLATES)
-        return known or (self.after.state is State.VIOLATES and not self.inherited)
+        state = _presence if self.shown.entry.kind is Kind.MACHINE else _agreed
+        known = state(self.before) in (State.CONFORMS, State.VIOLATES)
+        return known or (state(self.after) is State.VIOLATES and not self.inherited)
 
 
 def pairs(before: Run, after: Run) -> tuple[Pair, ...]:
@@ -181,9 +182,11 @@ def _all_pairs(
 def _pair(key: str, one: tuple[Run, Answer], other: tuple[Run, Answer], *, machine: bool) -> Pair:
     (before, old), (after, new) = one, other
     # The journal has a machine only if its kernel had a fault.
-    states = (_presence(old), _presence(new)) if machine else (old.state, new.state)
+    state = _presence if machine else _agreed
+    states = (state(old), state(new))
     category = _category(*states)
-    inherited = states[1] is State.VIOLATES and bool(new.results) and new.best.inherited
+    violating = [one for one in new.results if _state(one) is State.VIOLATES]
+    inherited = bool(violating) and states[1] is State.VIOLATES and all(one.inherited for one in violating)
     if category in (Category.NEW, Category.VANISHED, Category.UNSAID) or machine:
         return Pair(key, old, new, category, inherited=inherited)
     same = category is not Category.STILL or same_cause(old.best, new.best)
@@ -198,8 +201,16 @@ def _pair(key: str, one: tuple[Run, Answer], other: tuple[Run, Answer], *, machi
     return Pair(key, old, new, category, reply, gone, come, same, inherited)
 
 
+def _agreed(answer: Answer) -> State:
+    return answer.state
+
+
 def _presence(answer: Answer) -> State:
-    return State.VIOLATES if answer.results else State.CONFORMS
+    """Return what a run says of a fault between scenarios; one of the harness or the host says nothing."""
+    if not answer.results:
+        return State.CONFORMS
+    silent = all(one.verdict is Verdict.HARNESS_ERROR for one in answer.results)
+    return State.UNKNOWN if silent else State.VIOLATES
 
 
 def _category(before: State, after: State) -> Category:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.lib.errors import ExitCode
 from harness.lib.text import counted
 from harness.report.causes import Cause, is_fault
-from harness.report.html.marks import EXPECTED, HARNESS, MARKS, NOT_REACHED, OPEN, Mark, mark
+from harness.report.html.marks import EXPECTED, FINDING, HARNESS, MARKS, NOT_REACHED, OPEN, Mark, mark
 from harness.verdict import requirements
 from harness.verdict.detector import State
 from harness.verdict.interruption import how
@@ -24,7 +24,6 @@ _FAILED_STAGES = {
     "boot": "The patched kernel does not boot.",
 }
 COVERAGE = "coverage"  # the stage after the last scenario, with --coverage
-_SEEN = (Verdict.CONFORMS, Verdict.VIOLATES, Verdict.KERNEL_DIED, Verdict.UNEXPECTEDLY_CONFORMS)
 
 
 @dataclass(frozen=True)
@@ -79,22 +78,34 @@ def _violated(record: Record, found: Sequence[Cause], new: Sequence[Result]) -> 
         first = new[0]
         if first.entry.kind in STAGES:
             return _FAILED_STAGES.get(first.entry.id, f"The stage {first.entry.id} failed."), first.reason
+        number = sum(one.entry.kind is first.entry.kind for one in new)
         if first.entry.kind is Kind.SELFTEST:
-            return f"{counted(len(new), 'test program')} of the kernel itself failed.", first.reason
+            return f"{counted(number, 'test program')} of the kernel itself failed.", first.reason
         if first.entry.kind is Kind.PATCH:
-            verb = "is" if len(new) == 1 else "are"
-            return f"{len(new)} of {len(record.patches)} patches {verb} no step to bisect by.", first.reason
+            verb = "is" if number == 1 else "are"
+            return f"{number} of {len(record.patches)} patches {verb} no step to bisect by.", first.reason
         return "The kernel had a fault between the scenarios.", first.reason
-    verb = "violates" if len(scenarios) == 1 else "violate"
-    sentence = f"{counted(len(scenarios), 'scenario')} {verb} what the series promises."
+    passed = [one for one in scenarios if one.verdict is Verdict.UNEXPECTEDLY_CONFORMS]
+    unexpected = f"{_conform(len(passed))}, although the manifest expects otherwise."
+    if len(passed) == len(scenarios):
+        return unexpected, passed[0].reason
+    number = len(scenarios) - len(passed)
+    verb = "violates" if number == 1 else "violate"
+    sentence = f"{counted(number, 'scenario')} {verb} what the series promises."
     best = [one for one in found if one.best.entry.kind is Kind.SCENARIO and not one.inherited]
-    reason = f"They show {counted(len(best), 'cause')}." if len(scenarios) > 1 else ""
+    best = [one for one in best if one.best.verdict is not Verdict.UNEXPECTEDLY_CONFORMS]
+    reason = f"They show {counted(len(best), 'cause')}." if number > 1 else ""
+    reason += f" {unexpected}" if passed else ""
     if died := sum(one.verdict is Verdict.KERNEL_DIED for one in scenarios):
         reason += f" The kernel died in {counted(died, 'scenario')}."
     if looked := _looked_at(record):
         reason += f" {counted(looked, 'scenario')} gave a verdict on the kernel."
     reason += "".join(f" {one.reason}" for one in new if one.entry.kind is Kind.PATCH)
     return sentence, reason.strip()
+
+
+def _conform(number: int) -> str:
+    return f"{counted(number, 'scenario')} {'conforms' if number == 1 else 'conform'}"
 
 
 def _not_judged(record: Record, stopped: Sequence[Result], marks: Counter[Mark]) -> tuple[str, str]:
@@ -110,11 +121,16 @@ def _not_judged(record: Record, stopped: Sequence[Result], marks: Counter[Mark])
     if record.differing and not marks[HARNESS]:
         number = counted(len(record.differing), "scenario")
         return f"No stable verdict: {number} gave more than one.", ""
+    if record.nothing_said and all(one.as_expected for one in record.results):
+        ended = [one for one in record.scenarios if one.verdict is not Verdict.NOT_APPLICABLE]
+        return "No verdict: each applicable scenario ended in a fault of the harness.", ended[0].reason
     faults = [one for one in record.results if not one.as_expected and one.verdict is Verdict.HARNESS_ERROR]
     left = [one for one in record.results if one.verdict is Verdict.NOT_REACHED]
     if left and not faults:
         reason, _ = Counter(one.reason for one in left).most_common(1)[0]
         return f"No verdict on the whole: the run did not reach {counted(len(left), 'test')}.", reason
+    if not faults and (began := sum(one.left_open for one in record.results)):
+        return f"No verdict on the whole: {counted(began, 'test')} began and never ended.", ""
     return f"No verdict on the whole: {counted(len(faults), 'fault')} of the harness or the machine.", ""
 
 
@@ -129,6 +145,8 @@ def _as_expected(record: Record, marks: Counter[Mark]) -> tuple[str, str, str]:
         parts = [f"{counted(known, 'deviation')} that its manifest expects"] if known else []
         parts += [f"{counted(inherited, 'violation')} that the base has, too"] if inherited else []
         return "good", f"Conforms, but for {' and '.join(parts)}.", f"{counted(conform, 'scenario')} conform."
+    if not conform:
+        return "open", f"Nothing was judged: {counted(marks[FINDING], 'scenario')} gave a finding.", ""
     each = "The one applicable scenario" if conform == 1 else f"All {conform} applicable scenarios"
     if not_selected(record):
         each = each.replace("applicable", "selected and applicable")
@@ -145,7 +163,7 @@ def not_selected(record: Record) -> list[str]:
 
 def _looked_at(record: Record) -> int:
     """Return the number of scenarios that ended with a verdict on the kernel."""
-    return sum(one.ended and one.verdict in _SEEN for one in record.scenarios)
+    return sum(one.on_kernel for one in record.scenarios)
 
 
 def _progress(record: Record) -> str:
@@ -172,7 +190,7 @@ def _caveats(record: Record, marks: Counter[Mark], tone: str) -> Iterator[str]:
         yield f"{counted(len(record.differing), 'scenario')} got more than one verdict in its repetitions."
     yield from _unproven(record)
     known = requirements.load().requirements
-    looked = [one for one in record.scenarios if one.ended and one.verdict in _SEEN]
+    looked = [one for one in record.scenarios if one.on_kernel]
     if number := len(known.keys() - {name for one in looked for name in one.entry.requirements}):
         left_out = len(not_selected(record))
         why = f" ({left_out} were not selected)" if left_out else ""
