@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 from small_kernel import DMABUF, SmallKernel
@@ -17,7 +18,9 @@ from harness.cli import prefixes
 from harness.cli.prefixes import PrefixResult
 from harness.kernel import kconfig
 from harness.kernel.static_checks import TOOLS, Tool, WarningCheck
-from harness.lib.errors import ExitCode
+from harness.kernel.tree import Tree
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, ExitCode
 from harness.lib.progress import Progress
 from harness.run.request import Request
 from harness.series.series import Patch, Series
@@ -110,7 +113,39 @@ def test_show_lists_findings_and_absent_tools(monkeypatch: pytest.MonkeyPatch) -
         "Not run, as not installed: absent.",
     ]
     assert prefixes.exit_code(rows[:1]) is ExitCode.OK
-    assert prefixes.exit_code(rows) is ExitCode.HARNESS
+    assert prefixes.exit_code(rows) is ExitCode.SERIES
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [((3, 1), 1), ((3, 0), 0), ((3, 3), 3), ((2, 1, 0), 1), ((0, 2, 3), 2), ((1, 130), 130)],
+)
+def test_exit_code_of_prefixes_is_the_most_telling(codes: tuple[int, ...], expected: int) -> None:
+    rows = [PrefixResult(number, "change", {}, "", ExitCode(code)) for number, code in enumerate(codes, 1)]
+    assert prefixes.exit_code(rows) == expected
+
+
+def test_prefix_whose_run_is_killed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    rows = [PrefixResult(1, "first"), PrefixResult(2, "second")]
+    prefixes.run(rows, Request(series="mine", results=tmp_path / "results"), [])
+    assert [row.code for row in rows] == [ExitCode.HARNESS] * 2
+    assert rows[0].outcome == "the run did not begin; its process ended with the status -9"
+
+
+def test_compiler_that_fails_on_the_base_blames_no_patch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> list[str]:
+        raise BuildError("The compilation failed with 1 error.")
+
+    monkeypatch.setattr(WarningCheck, "_warnings", fail)
+    check = WarningCheck(cast(Store, None), Progress(), "", Path("log"))
+    assert not prefixes._compiles(check, TOOLS[0], cast(Tree, None), ["drivers/"])
+    assert "not checked with gcc, which fails on the base: The compilation" in capsys.readouterr().err
 
 
 def test_prefixes_run_the_suites_with_the_users_options(

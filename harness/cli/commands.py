@@ -22,7 +22,7 @@ from harness.kernel.checkout import kernel_version
 from harness.kernel.fetch import fetch_base
 from harness.kernel.static_checks import WarningCheck
 from harness.kernel.tree import Tree
-from harness.lib import locks, output, paths, sandbox, time_limit
+from harness.lib import bytecode, locks, output, paths, sandbox, time_limit
 from harness.lib.cache import Store
 from harness.lib.errors import ExitCode, UsageError
 from harness.lib.interruption import Interruption
@@ -55,6 +55,7 @@ CACHE_KINDS = {
     "sources": ("base", "trees", "apt", "downloads", "work", "threads", "input"),
     "verdicts": (base_verdicts.KIND,),
     "logs": ("logs", "boots"),
+    "bytecode": (bytecode.FOLDER,),
 }
 KEPT_LOGS = 10  # of each single stage; a whole run has its logs in its results
 
@@ -175,7 +176,10 @@ def build(args: argparse.Namespace) -> ExitCode:
 def check(args: argparse.Namespace) -> ExitCode:
     """Show the warnings of checkpatch and the compilers for every prefix of a series."""
     request = request_of(args)
-    return _show(_checked(requests.load(request)))
+    run_input = requests.load(request)
+    if not run_input.series.patches:
+        raise UsageError("Patches are checked, and there are none: name a series with patches by --series.")
+    return _show(_checked(run_input))
 
 
 def prefixes(args: argparse.Namespace) -> ExitCode:
@@ -183,6 +187,8 @@ def prefixes(args: argparse.Namespace) -> ExitCode:
     request = request_of(args)
     if request.series is None:
         raise UsageError("Only a series has prefixes: name one with --series.")
+    if request.kernel is not None:
+        raise UsageError("A kernel that was built elsewhere is the same for each prefix: leave --kernel out.")
     if request.mutant is not None:
         raise UsageError("A mutant changes the whole of a series, so it has no prefixes: leave --mutant out.")
     if any(option.partition("=")[0] == "--junit" for option in args.pytest_options):

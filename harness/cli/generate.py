@@ -25,7 +25,7 @@ from harness.vm import qemu_program
 COUNT = 200
 SEED = "1"
 #: Options of a run after which its coverage is not that of all scenarios.
-_NARROWING = ("--requirement", "-k", "--variants", "--shard", "--resume")
+_NARROWING = ("--requirement", "-k", "--variants", "--fast", "--shard", "--resume")
 _OPTIONS = ("coverage", "count", "seed", "budget", "base")
 
 

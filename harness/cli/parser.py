@@ -430,8 +430,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=_machines,
         default=AUTO,
-        help="run the scenarios on N machines side by side; auto: on as many as processors and memory allow, "
-        "where a second one is worth its boot (default: auto)",
+        help="run the scenarios on N machines side by side; auto: on three for two processors, if there are "
+        "memory and work for them (default: auto)",
     )
     parser.add_argument(
         "--repeat",
@@ -448,7 +448,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default="",
         type=_seed,
         help="shuffle the scenarios, but keep those with the same machine together; the same SEED, a number, "
-        "gives the same order (without SEED: a random one, which the last line of the report shows)",
+        "gives the same order (without SEED: a random one, which the report shows)",
     )
 
 

@@ -56,23 +56,34 @@ def check(
 ) -> list[PrefixResult]:
     """Run checkpatch, and every installed compiler, on each prefix of at least ``first`` patches.
 
-    Raises ApplyError for a patch that does not apply.
+    A compiler that does not get through the base is left out, with a word.  Raises ApplyError for a
+    patch that does not apply.
     """
-    tools = [tool for tool in TOOLS if tool.program()]
     base = apply.apply_series(store, progress, source, None, warnings.log)
     with workbench(store):
         builddir = BuildDir(store, source.version, warnings.request)
         builddir.check_out(base, progress)
         remarks = static_checks.checkpatch(tested.patches, builddir.source)
         folders = static_checks.folders(tested, builddir.source)
+    tools = [one for one in TOOLS if folders and one.program() and _compiles(warnings, one, base, folders)]
     rows = []
     for count, (patch, lines) in list(enumerate(zip(tested.patches, remarks, strict=True), 1))[first - 1 :]:
         row = PrefixResult(count, mbox.without_tag(patch.subject), {"checkpatch": lines})
         applied = apply.apply_series(store, progress, source, tested.first(count), warnings.log)
-        for tool in tools if folders else []:
+        for tool in tools:
             row.findings[tool.name] = _new_warnings(warnings, tool, applied, base, folders)
         rows.append(row)
     return rows
+
+
+def _compiles(warnings: WarningCheck, tool: Tool, base: tree.Tree, folders: Sequence[str]) -> bool:
+    """Return whether the tool gets through the base; say so if it does not."""
+    failure = warnings.failure_on_base(tool, base, folders)
+    if failure:
+        warnings.progress.say(
+            f"The patches are not checked with {tool.name}, which fails on the base: {failure}"
+        )
+    return not failure
 
 
 def _new_warnings(
@@ -97,13 +108,17 @@ def run(rows: Iterable[PrefixResult], request: Request, pytest_options: Sequence
         argv = [sys.executable, "-m", "harness", "run", *asked.arguments(), *pytest_options]
         before = newest_run(folder)
         try:
-            row.code = ExitCode(command.run_harness(argv))
+            status = command.run_harness(argv)
+            known = status in set(ExitCode)
+            row.code = ExitCode(status) if known else ExitCode.HARNESS
         finally:
             newest = newest_run(folder)
             if newest is None or newest == before:
                 row.outcome = "the run did not begin"
             else:
                 row.folder, row.outcome = newest.resolve(), _outcome(newest)
+        if not known:
+            row.outcome += f"; its process ended with the status {status}"
         if row.code is ExitCode.INTERRUPTED:
             return
 
@@ -153,7 +168,9 @@ def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:
     """Print a line for each prefix, and its findings below."""
     for row in rows:
         found = [f"{len(lines)} {tool}" for tool, lines in row.findings.items() if lines]
-        remarks = [", ".join(found) or "no warnings", *([row.outcome] if row.outcome else [])]
+        compiled = row.findings.keys() - {"checkpatch"}
+        said = ("" if compiled else "its C files are not compiled", row.outcome)
+        remarks = [", ".join(found) or "no warnings", *filter(None, said)]
         mark = " " if row.good else "!"
         print(f"{mark} {row.count:2}  {row.subject}: {'; '.join(remarks)}", file=stream)
         for tool, lines in row.findings.items():
@@ -165,11 +182,23 @@ def show(rows: Iterable[PrefixResult], stream: TextIO) -> None:
 
 
 def exit_code(rows: Iterable[PrefixResult]) -> ExitCode:
-    """Return OK, or for the first row that is not good the code of its run, else SERIES."""
-    for row in rows:
-        if not row.good:
-            return row.code or ExitCode.SERIES
-    return ExitCode.OK
+    """Return the exit code of the command: the first of this list that applies.
+
+    1. 130: a run was interrupted.
+    2. 1: a run showed a fault of the series, or a tool found something.
+    3. 2: a run failed otherwise.
+    4. 3: no run had an applicable scenario.
+    5. 0.
+    """
+    rows = list(rows)
+    codes = {row.code for row in rows}
+    if ExitCode.INTERRUPTED in codes:
+        return ExitCode.INTERRUPTED
+    if ExitCode.SERIES in codes or any(found for row in rows for found in row.findings.values()):
+        return ExitCode.SERIES
+    if ExitCode.HARNESS in codes:
+        return ExitCode.HARNESS
+    return ExitCode.NOTHING_APPLICABLE if codes == {ExitCode.NOTHING_APPLICABLE} else ExitCode.OK
 
 
 def request_text(fragments: Sequence[Path], version: str) -> str:

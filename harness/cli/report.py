@@ -50,8 +50,8 @@ def _mail_options(parser: Parser) -> None:
         "--patch",
         metavar="N",
         type=int,
-        help="reply to patch N (default: the patch that brings the faults, if runs of `prefixes` beside this "
-        "one name it, else the cover letter)",
+        help="reply to patch N (default: the patch that brings the faults, if --bisect or runs of `prefixes` "
+        "beside this one name it, else the cover letter)",
     )
 
 
