@@ -69,11 +69,12 @@ FEW = """
 """
 
 
-def covered(pytester: pytest.Pytester, seconds: dict[str, float]) -> list[str]:
+def covered(pytester: pytest.Pytester, seconds: dict[str, float], *always: str) -> list[str]:
     pytester.makeini("[pytest]\nmarkers =\n requirement(*ids)\n on_dialect(*names)")
     items = pytester.getitems(FEW)
     module = items[0].nodeid.partition("::")[0]
-    chosen = fast.covering(items, {f"{module}::{name}": one for name, one in seconds.items()})
+    recorded = {f"{module}::{name}": one for name, one in seconds.items()}
+    chosen = fast.covering(items, recorded, [f"{module}::{name}" for name in always])
     return [item.name for item in chosen]
 
 
@@ -81,6 +82,13 @@ def test_fast_takes_the_quickest_scenario_of_a_requirement(pytester: pytest.Pyte
     seconds = {"test_slow": 9.0, "test_quick": 0.1, "test_of_one_dialect": 0.1}
     # The other dialects have only the slow one for MAP-02.
     assert covered(pytester, seconds) == ["test_slow", "test_quick[0]", "test_of_one_dialect"]
+
+
+def test_fast_takes_what_is_named_first(pytester: pytest.Pytester) -> None:
+    seconds = {"test_slow": 9.0, "test_quick": 0.1, "test_of_one_dialect": 0.1}
+    # The slow one checks what the others check, so they are not needed.
+    assert covered(pytester, seconds, "test_slow", "test_of_no_requirement") == ["test_slow"]
+    assert covered(pytester, seconds, "test_quick[1]")[1:] == ["test_quick[1]", "test_of_one_dialect"]
 
 
 def test_fast_takes_one_scenario_that_checks_all(pytester: pytest.Pytester) -> None:

@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _fast(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
     """Return the selection of --fast, and keep the note that says so."""
-    chosen = fast.covering(items, durations.load())
+    chosen = fast.covering(items, durations.load(), fast.always())
     others = set(items).difference(chosen)
     config.hook.pytest_deselected(items=[item for item in items if item in others])
     config.stash[FAST] = fast.sentence(len(chosen), len(items))

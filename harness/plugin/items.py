@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.lib.errors import UsageError
-from harness.run.needs import BIG, HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs, is_big
+from harness.run.needs import BIG, HOLD_ARGUMENTS, HOLD_CPUS, MACHINE_KEYWORDS, Needs
 from harness.run.request import RunInput
 from harness.run.run import Run
 from harness.run.runner import Runner
@@ -77,19 +77,20 @@ def needs_of(item: pytest.Item) -> Needs:
             )
         words |= mark.kwargs
     hold = bool(words.get("hold"))
+    # One machine with both serves these scenarios, so the run boots one machine less.
+    rng_and_pair = bool(words.get("power") or words.get("pair"))
     layout = Layout(
         bigram=BIG if words.get("big_ram") else 0,
-        rng=bool(words.get("power") or words.get("ats")),
+        rng=rng_and_pair or bool(words.get("ats")),
         ats=bool(words.get("ats")),
-        pair=MIB if words.get("pair") else 0,
+        pair=MIB if rng_and_pair else 0,
         arguments=(*str(words.get("kernel", "")).split(), *(HOLD_ARGUMENTS if hold else ())),
         cpus=HOLD_CPUS if hold else CPUS,
         debugger=hold,
     )
     alone = bool(words.get("alone"))
     taints = frozenset(int(bit) for bit in words.get("taints", ()))
-    quiet = bool(words.get("quiet")) or is_big(layout)
-    return Needs(layout, alone or bool(words.get("fresh")), alone, taints, quiet)
+    return Needs(layout, alone or bool(words.get("fresh")), alone, taints, bool(words.get("quiet")))
 
 
 def entry_of(item: pytest.Item, series: Series) -> Entry:

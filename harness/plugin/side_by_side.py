@@ -16,6 +16,7 @@ from harness.lib.host import host_errors
 from harness.lib.interruption import Interruption
 from harness.plugin import durations
 from harness.plugin.items import RUN, RUNNER, needs_of, repetition_of
+from harness.run import resources
 from harness.run.link import Report, ToRun
 from harness.run.run import Run
 from harness.run.schedule import OWN, Job, Schedule
@@ -35,7 +36,7 @@ def workers(session: pytest.Session, run: Run) -> Workers | None:
     machines = run.machines_at_once(jobs)
     if machines < 2 or config.option.collectonly or getattr(config.option, "usepdb", False):
         return None
-    schedule = Schedule(jobs, keep_order=run.keeps_order)
+    schedule = Schedule(jobs, keep_order=run.keeps_order, big_beside=resources.big_beside(machines))
     return Workers(
         machines - 1, lambda link: _serve(session, run, link), schedule, run.machines.give_up, run.journal
     )
@@ -48,7 +49,7 @@ def run_scenarios(session: pytest.Session, run: Run, workers: Workers) -> None:
         if not run.prepare():
             return
         with host_errors(run.results.dir):
-            workers.begin(run.machines.ready, run.machines.count)
+            workers.begin(run.machines.ready, run.machines.count, run.machines.snapshots.all())
         while (name := workers.schedule.next(OWN)) is not None:
             _run_one(session, run, workers, items.pop(name))
         while not interruption.until(workers.ended, interruption.SLICE):
