@@ -7,24 +7,30 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from harness.cli import generate, main
 from harness.kernel import one_object
+from harness.kernel.build import Kernel as BuiltKernel
 from harness.kernel.one_object import OneObject
+from harness.kernel.tree import Tree
 from harness.lib import paths
-from harness.lib.errors import ExitCode, HarnessError, UsageError
+from harness.lib.cache import Store
+from harness.lib.errors import BuildError, ExitCode, HarnessError, UsageError
 from harness.mutants.fate import Fate
-from harness.mutants.generate import report, trials
+from harness.mutants.generate import combine, report, trials
 from harness.mutants.generate.check import Checked, Kept, kept
 from harness.mutants.generate.coverage import Coverage, Covered, read_coverage
 from harness.mutants.generate.fault import Fault
 from harness.mutants.generate.mutant import GeneratedMutant, equivalence, read_equivalent
 from harness.mutants.generate.order import FIRST, Order
-from harness.mutants.generate.report import Tried
+from harness.mutants.generate.pool import Pool
+from harness.mutants.generate.session import Session, Wanted
 from harness.mutants.generate.trials import GeneratedTrials, Kernels
-from harness.run.request import Request
+from harness.run.request import Request, RunInput
 from harness.series.series import Patch, Series
 from harness.verdict.record import Entry, Record, Result
 from harness.verdict.verdict import Kind, Verdict
@@ -97,7 +103,26 @@ def test_mutants_get_their_first_killers_before_the_rest(
         (3, 5),
         (0, 2),  # the killers, with all faults off
     ]
-    assert [tried.all_tried(make_mutant(line)) for line in (1, 2, 3)] == [True, True, True]
+    assert [one.whole for one in tried.tried([*map(make_mutant, (1, 2, 3))])] == [True, True, True]
+
+
+def test_order_that_changed_between_rounds_skips_no_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Kernel({1: MANY[-1], 2: MANY[-1]})
+    tried = make_trials(tmp_path, monkeypatch, kernel, [])
+    tried.run([make_mutant(1), make_mutant(2, MANY[-1:])])  # the second kill makes the last one the first
+    assert [trial.killer for trial in tried.ledger.confirmed.values()] == [MANY[-1], MANY[-1]]
+    first, rest = (names for number, names in kernel.asked if number == 1)
+    assert not set(first) & set(rest)
+
+
+def test_round_continued_by_another_session_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = make_trials(tmp_path, monkeypatch, Kernel({}), [])
+    tried.ledger.ended(tried._try(make_mutant(1), False))  # type: ignore[arg-type]
+    kernel = Kernel({1: MANY[0]})
+    make_trials(tmp_path, monkeypatch, kernel, []).run([make_mutant(1)])
+    assert kernel.asked[0] == (1, MANY)
 
 
 def test_mutants_that_were_tried_are_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,13 +142,82 @@ def test_killer_that_fails_without_a_fault_kills_nothing(
     assert (trial.fate, trial.killed) == (Fate.ERROR, False)
 
 
+@pytest.mark.parametrize(
+    ("killer", "of_control", "fate"),
+    [
+        (Entry("boot", Kind.STAGE, "Boot"), Entry("boot", Kind.STAGE, "Boot"), Fate.ERROR),
+        (Entry("boot", Kind.STAGE, "Boot"), None, Fate.KILLED),
+        (Entry("machine-1", Kind.MACHINE, ""), Entry("machine-2", Kind.MACHINE, ""), Fate.ERROR),
+        (Entry("machine-1", Kind.MACHINE, ""), None, Fate.KILLED),
+    ],
+)
+def test_killer_that_is_no_scenario_needs_a_control(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killer: Entry, of_control: Entry | None, fate: Fate
+) -> None:
+    kernel = Kernel({})
+
+    def run(request: Request, tested: Series, scenarios: Sequence[str]) -> Record:
+        record = kernel(request, tested, scenarios)
+        failed = killer if request.until_violated else of_control
+        boot = Result(Entry("boot", Kind.STAGE, "Boot"), Verdict.CONFORMS, ended=True)
+        stages = () if failed is not None and failed.id == "boot" else (boot,)
+        ends = () if failed is None else (Result(failed, Verdict.VIOLATES, "wrong", ended=True),)
+        return replace(record, results=(*stages, *record.results, *ends))
+
+    tried = make_trials(tmp_path, monkeypatch, kernel, [])
+    monkeypatch.setattr(trials, "run_suites", run)
+    tried.run([make_mutant(1, MANY[:2])])
+    assert kernel.asked == [(1, MANY[:2]), (0, MANY[:1])]
+    assert [trial.fate for trial in tried.ledger.confirmed.values()] == [fate]
+
+
+def test_control_without_a_combined_kernel_is_the_series(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Request, Series]] = []
+
+    def run(request: Request, tested: Series, scenarios: Sequence[str]) -> Record:
+        asked.append((request, tested))
+        verdict = Verdict.VIOLATES if request.mutant else Verdict.CONFORMS
+        result = Result(Entry(MANY[0], Kind.SCENARIO, ""), verdict, ended=True)
+        return Record("run", (result,), complete=True)
+
+    tried = make_trials(tmp_path, monkeypatch, Kernel({}), [])
+    tried._kernels = Kernels(None, "configuration")
+    monkeypatch.setattr(trials, "run_suites", run)
+    tried.run([replace(make_mutant(1, MANY[:1]), number=0)])
+    assert [trial.fate for trial in tried.ledger.confirmed.values()] == [Fate.KILLED]
+    control, tested = asked[1]
+    assert (control.mutant, control.kernel_argument, tested) == (None, (), WHOLE)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_combined_kernel_that_cannot_be_built_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    built: list[Series] = []
+
+    def fails(_session: Session, tested: Series) -> tuple[Tree, BuiltKernel]:
+        built.append(tested)
+        raise BuildError("make failed")
+
+    monkeypatch.setattr(combine, "can_combine", lambda *_: able)
+    monkeypatch.setattr(combine, "combine", lambda *_: combine.Combined(b"Subject: x\n\nx\n---\n", {"x": 1}))
+    monkeypatch.setattr(Session, "_build", fails)
+    run_input = RunInput(Request(series="good"), WHOLE)
+    session = Session(Store(tmp_path), tmp_path, run_input, Wanted(1, "1"), (), {}, lambda _: None)
+    pool = cast(Pool, SimpleNamespace(sources={FILE: None}))
+    assert session._combined(pool, [make_fault(1)]) == (None, {})
+    assert len(built) == able
+
+
 def test_budget_that_is_over_begins_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel({})
     tried = make_trials(tmp_path, monkeypatch, kernel, [])
     tried._deadline = 0.0
     tried.run([make_mutant(1)])
     assert kernel.asked == []
-    assert not tried.all_tried(make_mutant(1))
+    assert not tried.tried([make_mutant(1)])[0].whole
 
 
 def test_mutant_that_nobody_reaches_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +263,30 @@ def test_order_begins_with_one_variant_of_each_scenario() -> None:
 # -- what is told ---------------------------------------------------------------------------
 
 
-def ended(trial: GeneratedTrials, mutants: Sequence[GeneratedMutant]) -> list[Tried]:
-    return [Tried(one, trial.ledger.confirmed.get(one.id), trial.all_tried(one)) for one in mutants]
+def test_equivalent_mutant_that_was_killed_before_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    tried = make_trials(tmp_path, monkeypatch, Kernel({1: MANY[0]}), said)
+    tried.run([make_mutant(1, MANY[:2])])
+    tried.run([make_mutant(1, MANY[:2], equivalent="the same to anybody")])
+    wrong = f"! good/{make_fault(1).name} is named as one that nobody can notice: {MANY[0]} did"
+    assert [line for line in said if line.startswith("!")] == [wrong]
+
+
+def test_report_of_an_interrupted_session_names_unconfirmed_mutants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = make_trials(tmp_path, monkeypatch, Kernel({1: MANY[0]}), [])
+    monkeypatch.setattr(tried, "_confirm", lambda _counted: None)  # the end of a session that has none
+    mutants = [make_mutant(1, MANY[:2])]
+    tried.run(mutants)
+    found, stream = tried.tried(mutants), io.StringIO()
+    report.show(found, tmp_path, stream)
+    assert "Score: 0 of 0 generated mutants killed, 1 killed but not confirmed\n" in stream.getvalue()
+    assert "1 mutant not counted: the scenarios that killed them did not run" in stream.getvalue()
+    assert "were tried to the end" not in stream.getvalue()
+    assert report.exit_code(found) is ExitCode.HARNESS
 
 
 def test_report_names_survivors_and_what_was_not_tried(
@@ -184,7 +300,7 @@ def test_report_names_survivors_and_what_was_not_tried(
     ]
     tried = make_trials(tmp_path, monkeypatch, Kernel({1: few[1]}), [])
     tried.run(mutants)
-    found = ended(tried, [*mutants, make_mutant(4)])
+    found = tried.tried([*mutants, make_mutant(4)])
     stream = io.StringIO()
     report.show(found, tmp_path, stream)
     text = stream.getvalue()
@@ -301,9 +417,9 @@ def test_equivalence_is_found_by_function_and_change(tmp_path: Path) -> None:
 
 
 def test_coverage_of_a_selection_is_told(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(json.dumps({"selection": ["--coverage", "--requirement=MAP-03"]}))
+    (tmp_path / "run.json").write_text(json.dumps({"selection": ["--fast", "--requirement=MAP-03"]}))
     coverage = Coverage("good", tmp_path / "coverage" / "lines.json")
-    assert "of a selection of scenarios (--requirement=MAP-03 in" in generate._selected(coverage)
+    assert "of a selection of scenarios (--fast, --requirement=MAP-03 in" in generate._selected(coverage)
     (tmp_path / "run.json").write_text(json.dumps({"selection": ["--coverage"]}))
     assert generate._selected(coverage) == generate._selected(None) == ""
 
@@ -325,8 +441,12 @@ def test_options_that_do_not_fit_are_refused(
     assert said in capsys.readouterr().err
 
 
-def test_own_equivalent_faults_are_wellformed() -> None:
+def test_own_equivalent_faults_are_in_lines_of_the_series() -> None:
     known = read_equivalent(paths.PATCHES, "reference-feature")
-    files = {place[0] for place in known}
-    assert files == {"drivers/vfio/pci/vfio_pci_dmabuf.c"}
+    patches = sorted((paths.PATCHES / "reference-feature").glob("*.patch"))
+    lines = [line for path in patches for line in path.read_text().splitlines()]
+    added = " ".join(" ".join(line[1:] for line in lines if line.startswith("+")).split())
+    changed = {line.removeprefix("+++ b/") for line in lines if line.startswith("+++ b/")}
+    assert {file for file, *_ in known} <= changed
+    assert [was for _, _, was, _ in known if was.partition(";")[0] not in added] == []
     assert all(known.values())

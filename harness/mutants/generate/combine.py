@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.mutants.generate.c_source import Function, Source
+from harness.mutants.generate.c_source import Function, Source, lines_of
 from harness.mutants.generate.fault import Fault
 
 ARGUMENT = "patchproof_mutant"
@@ -95,13 +95,9 @@ def diff(file: str, old: str, new: str) -> str:
     """Return the unified diff between two versions of a file."""
     head = f"diff --git a/{file} b/{file}\n"
     # Only a line feed ends a line for git.
-    lines = difflib.unified_diff(_lines(old), _lines(new), f"a/{file}", f"b/{file}")
+    lines = difflib.unified_diff(lines_of(old), lines_of(new), f"a/{file}", f"b/{file}")
     missing = "\n\\ No newline at end of file\n"
     return head + "".join(line if line.endswith("\n") else line + missing for line in lines)
-
-
-def _lines(text: str) -> list[str]:
-    return [line for line in re.split(r"(?<=\n)", text) if line]
 
 
 def _with_copies(file: str, source: Source, faults: Sequence[Fault], numbers: Mapping[str, int]) -> str:

@@ -24,11 +24,16 @@ from harness.mutants.report import MARK
 
 @dataclass(frozen=True)
 class Tried:
-    """A mutant with its confirmed trial, None if it was not tried; ``whole`` if all its scenarios were."""
+    """A mutant with its confirmed trial, None if there is none; ``whole`` if it needs no further trial."""
 
     mutant: GeneratedMutant
     trial: MutantTrial | None
     whole: bool
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Return whether a scenario has killed it that has not passed without the fault yet."""
+        return self.whole and self.trial is None
 
     @property
     def killed(self) -> bool:
@@ -67,7 +72,11 @@ def show(tried: Sequence[Tried], folder: Path, stream: TextIO) -> None:
     print(file=stream)
     _rules(counts, stream)
     print(closing(tried), file=stream)
-    open_ones = [one for one in counts if not (one.killed or one.survived or one.failed)]
+    unconfirmed = sum(one.unconfirmed for one in counts)
+    if unconfirmed:
+        what = f"{counted(unconfirmed, 'mutant')} not counted: the scenarios that killed them"
+        print(f"{what} did not run without a fault yet. The same command goes on.", file=stream)
+    open_ones = [one for one in counts if not (one.killed or one.survived or one.failed or one.unconfirmed)]
     if open_ones:
         begun = sum(one.trial is not None for one in open_ones)
         also = f" {begun} of these were tried with their most likely killers alone." if begun else ""
@@ -135,11 +144,14 @@ def closing(tried: Sequence[Tried]) -> str:
     counts = [one for one in tried if not one.mutant.equivalent]
     ended = [one for one in counts if one.killed or one.survived]
     killed = sum(one.killed for one in ended)
+    failed = sum(one.failed for one in counts)
+    unconfirmed = sum(one.unconfirmed for one in counts)
     share = f", {100 * killed / len(ended):.1f} %" if ended else ""
     others = (
         (len(ended) - killed, "survived"),
-        (sum(one.failed for one in counts), "could not be tried"),
-        (len(counts) - len(ended) - sum(one.failed for one in counts), "not tried to the end"),
+        (failed, "could not be tried"),
+        (unconfirmed, "killed but not confirmed"),
+        (len(counts) - len(ended) - failed - unconfirmed, "not tried to the end"),
         (len(tried) - len(counts), "equivalent and not counted"),
     )
     rest = "".join(f", {number} {what}" for number, what in others if number)

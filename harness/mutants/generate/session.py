@@ -101,12 +101,9 @@ class Session:
 
     def tried(self) -> list[Tried]:
         """Return the mutants with their trials."""
-        trials = self._trials
-        confirmed = trials.ledger.confirmed if trials is not None else {}
-        return [
-            Tried(one, confirmed.get(one.id), trials is not None and trials.all_tried(one))
-            for one in self.mutants
-        ]
+        if self._trials is None:
+            return [Tried(one, None, False) for one in self.mutants]
+        return self._trials.tried(self.mutants)
 
     @property
     def _configuration(self) -> str:
@@ -159,9 +156,14 @@ class Session:
         rest = f"; {left} more were not needed" if left else ""
         self._say(f"faults: {', '.join(counts)}{rest}")
 
-    def _combined(self, pool: Pool, faults: Sequence[Fault]) -> tuple[Path, Mapping[str, int]]:
-        """Write the patch with the faults that one kernel can have, and build it; return both."""
+    def _combined(self, pool: Pool, faults: Sequence[Fault]) -> tuple[Path | None, Mapping[str, int]]:
+        """Write the patch with the faults that one kernel can have, and build it; return both.
+
+        The patch is None if no fault can be combined, or the kernel does not build.
+        """
         able = [one for one in faults if combine.can_combine(pool.sources[one.file], one)][: combine.MOST]
+        if not able:
+            return None, {}
         one = combine.combine(pool.sources, able)
         path = self._folder / COMBINED
         files.write_atomically(path, one.patch)
@@ -169,7 +171,7 @@ class Session:
             self._build(mutant.of_file(path, self._whole.name).of(self._whole))
         except BuildError as error:
             self._say(f"! The kernel with all faults does not build, so each gets one of its own: {error}")
-            return path, {}
+            return None, {}
         return path, one.numbers
 
     def _mutants(

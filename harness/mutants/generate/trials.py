@@ -15,10 +15,12 @@ from pathlib import Path
 from harness.lib import files, interruption, paths
 from harness.lib.errors import HarnessError
 from harness.lib.host import host_errors
+from harness.lib.text import counted
 from harness.mutants.fate import Fate, judge
 from harness.mutants.generate.combine import ARGUMENT
 from harness.mutants.generate.mutant import GeneratedMutant
 from harness.mutants.generate.order import FIRST, Order
+from harness.mutants.generate.report import Tried
 from harness.mutants.ledger import CleanRun, Ledger, MutantTrial
 from harness.mutants.one_run import run_suites
 from harness.mutants.report import line
@@ -31,13 +33,17 @@ from harness.verdict.verdict import Kind, Verdict
 #: With less time than this (seconds), no other trial begins.
 LEAST_SECONDS = 15.0
 _PATCHES = "patches"
+_MACHINE = "machine-"  # a complaint of the kernel between scenarios has the id machine-N
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The patch with many faults, ``combined``, and the digest of the configuration of all kernels."""
+    """The patch with many faults, ``combined``, and the digest of the configuration of all kernels.
 
-    combined: Path
+    ``combined`` is None if no kernel has many faults: each mutant gets a kernel of its own.
+    """
+
+    combined: Path | None
     configuration: str
 
 
@@ -78,21 +84,24 @@ class GeneratedTrials:
         self._say = say
         self._deadline = deadline
         self._functions = functions
+        self._ran: dict[str, frozenset[str]] = {}  # in the first round, by the id of the mutant
 
     def run(self, mutants: Sequence[GeneratedMutant]) -> None:
         """Try the mutants that were not tried yet, and report each trial.  Raises PatchproofError."""
-        counted = [one for one in mutants if not one.equivalent]
-        by_id = {one.id: one for one in counted}
+        able = [one for one in mutants if not one.equivalent]
+        by_id = {one.id: one for one in mutants}
         for name, earlier in self.ledger.trials.items():
             if earlier.killed and name in by_id:
                 self._order.killed(by_id[name].fault, earlier.killer)
+                if by_id[name].equivalent:
+                    self._say(f"! {name} is named as one that nobody can notice: {earlier.killer} did")
         started, tried = time.monotonic(), 0
         for whole_round in (False, True):
-            wanted = [one for one in counted if self._is_wanted(one, whole_round)]
+            wanted = [one for one in able if self._is_wanted(one, whole_round)]
             if whole_round and wanted:
                 self._say(f"{len(wanted)} mutants live after their first {FIRST} scenarios")
-            elif not whole_round and (before := len(counted) - len(wanted)):
-                self._say(f"{before} of {len(counted)} mutants were tried before: {self.folder}")
+            elif not whole_round and (before := len(able) - len(wanted)):
+                self._say(f"{before} of {len(able)} mutants were tried before: {self.folder}")
             for number, one in enumerate(wanted, 1):
                 if self._seconds_left() < LEAST_SECONDS:
                     break
@@ -107,16 +116,17 @@ class GeneratedTrials:
         if tried:
             minutes = (time.monotonic() - started) / 60
             self._say(f"{tried} trials in {minutes:.1f} minutes, {60 * tried / minutes:.0f} an hour")
-        self._confirm(counted)
+        self._confirm(able)
 
     def _is_wanted(self, one: GeneratedMutant, whole_round: bool) -> bool:
         """Return whether a mutant is to be tried in the first round, or in that of all scenarios."""
         first_done = self._is_done(one, False)
         return first_done and not self._is_done(one, True) if whole_round else not first_done
 
-    def all_tried(self, one: GeneratedMutant) -> bool:
-        """Return whether a mutant was killed, or all of its scenarios were tried."""
-        return self._is_done(one, True)
+    def tried(self, mutants: Sequence[GeneratedMutant]) -> list[Tried]:
+        """Return these mutants with their trials."""
+        confirmed = self.ledger.confirmed
+        return [Tried(one, confirmed.get(one.id), self._is_done(one, True)) for one in mutants]
 
     def _is_done(self, one: GeneratedMutant, all_scenarios: bool) -> bool:
         key = one.key(self._whole, self._kernels.configuration)
@@ -129,13 +139,15 @@ class GeneratedTrials:
     # -- one run -------------------------------------------------------------------------
 
     def _asked(self, one: GeneratedMutant | None, place: Path, whole: bool = True) -> Request:
-        """Return the request for the run of a mutant, or of the kernel with all faults off."""
+        """Return the request for the run of a mutant, or of the kernel without a fault."""
         left = self._seconds_left()
         limit = "" if left == float("inf") else f"{max(5, int(left))}s"
         variants = "one" if self._functions and not whole else "all"
         asked = replace(self._request, results=place, time_limit=limit, variants=variants)
         if one is not None and not one.number:
             return replace(asked, mutant=str(self._patch(one)), until_violated=True)
+        if self._kernels.combined is None:
+            return asked  # the series itself
         number = one.number if one is not None else 0
         return replace(
             asked,
@@ -161,7 +173,9 @@ class GeneratedTrials:
         ranked = self._order.of(one.fault, one.scenarios)
         chosen = ranked[:FIRST]
         if all_scenarios:
-            chosen = ranked if self._functions else ranked[FIRST:]
+            # Kills since then have changed the order.  What an earlier session ran is not known.
+            ran = frozenset() if self._functions else self._ran.get(one.id, frozenset())
+            chosen = [name for name in ranked if name not in ran]
         if not chosen:
             return replace(trial, fate=Fate.SURVIVED, reason="no scenario reaches the line")
         self._patch(one)
@@ -180,44 +194,51 @@ class GeneratedTrials:
         fate = Fate.KILLED if fate is Fate.MISTAKEN else fate  # nobody has said which scenario must see it
         if fate is not Fate.KILLED and record.interrupted and self._seconds_left() < LEAST_SECONDS:
             return None
+        self._ran[one.id] = frozenset(result.entry.scenario for result in record.scenarios if result.ended)
         trial = trial.ended(fate, shown_by, reason, run=record.run, seconds=time.monotonic() - started)
         return replace(trial, suites=self.suites) if trial.killed else trial
 
     # -- the killers on the series without a fault ------------------------------------------
 
-    def _confirm(self, counted: Sequence[GeneratedMutant]) -> None:
-        """Run the scenarios that killed mutants on the kernel with all faults off, where they must pass."""
-        names = {one.id for one in counted}
+    def _confirm(self, mutants: Sequence[GeneratedMutant]) -> None:
+        """Run the scenarios that killed mutants on the kernel without a fault, where they must pass."""
+        by_id = {one.id: one for one in mutants}
         unconfirmed = [
             trial
             for trial in self.ledger.trials.values()
-            if trial.id in names and trial.control == self._control and self.ledger.is_unconfirmed(trial)
+            if trial.id in by_id and trial.control == self._control and self.ledger.is_unconfirmed(trial)
         ]
-        killers = sorted({one.killer for one in unconfirmed if "::" in one.killer})
         if not unconfirmed:
             return
-        control = CleanRun()
-        if killers:
-            self._say(f"running {len(killers)} scenarios that killed mutants with all faults off")
-            asked = replace(self._asked(None, self.folder / "control"), time_limit="")
-            tested = mutant.of_file(self._kernels.combined, self._whole.name).of(self._whole)
-            record = run_suites(asked, tested, _arguments(killers))
-            if record.interrupted or not record.complete:
-                raise HarnessError(
-                    "The run with all faults off did not come to its end, so no killer can be confirmed. "
-                    f"Its results: {self.folder / 'control'}"
-                )
-            control = _passed(record)
-        # A stage such as `boot`, and a complaint between two scenarios, were no fault of that run.
-        control.passed |= {
-            one.killer for one in unconfirmed if "::" not in one.killer and one.killer not in control.failed
-        }
+        killers = sorted({one.killer for one in unconfirmed if "::" in one.killer})
+        # Every run has the stages, so a mutant that a stage killed needs just any scenario.
+        scenarios = killers or list(by_id[unconfirmed[0].id].scenarios[:1])
+        self._say(f"running {counted(len(scenarios), 'scenario')} without a fault, to confirm what killed")
+        control = self._run_control(scenarios, unconfirmed)
         self.ledger.controlled(self._control, control)
         for trial in unconfirmed:
             if trial.killer not in control.passed:
                 reason = f"{trial.killer} fails without a fault as well, so the trial proves nothing"
                 self.ledger.ended(replace(trial, fate=Fate.ERROR, reason=reason))
                 self._say(f"! {trial.id}: {reason}")
+
+    def _run_control(self, scenarios: Sequence[str], unconfirmed: Sequence[MutantTrial]) -> CleanRun:
+        """Run scenarios on the kernel without a fault, and return what passed."""
+        asked = replace(self._asked(None, self.folder / "control"), time_limit="")
+        combined, tested = self._kernels.combined, self._whole
+        if combined is not None:
+            tested = mutant.of_file(combined, tested.name).of(tested)
+        record = run_suites(asked, tested, _arguments(scenarios))
+        if record.interrupted or not record.complete:
+            raise HarnessError(
+                "The run without a fault did not come to its end, so no killer can be confirmed. "
+                f"Its results: {self.folder / 'control'}"
+            )
+        control = _passed(record)
+        # The number of a machine says nothing in another run: any complaint between scenarios counts.
+        if not any(result.entry.kind is Kind.MACHINE for result in record.results):
+            control.passed |= {one.killer for one in unconfirmed if one.killer.startswith(_MACHINE)}
+        return control
 
 
 def _arguments(scenarios: Sequence[str]) -> list[str]:
@@ -229,6 +250,6 @@ def _passed(record: Record) -> CleanRun:
     for result in record.results:
         if result.ended and result.verdict is Verdict.CONFORMS:
             control.passed.add(result.entry.id)
-        elif result.entry.kind is not Kind.STAGE and not result.as_expected:
+        elif not result.as_expected:
             control.failed[result.entry.id] = result.reason
     return control
