@@ -221,7 +221,7 @@ void op_open(struct args *a, struct reply *r)
 			    via);
 		return;
 	}
-	device = object_new(DEVICE);
+	device = object_unnamed(DEVICE);
 	if (!strcmp(via, "node"))
 		failed = open_node(device, bdf, r);
 	else if (!strcmp(via, "cdev"))
@@ -234,6 +234,7 @@ void op_open(struct args *a, struct reply *r)
 		device_close(device);
 		return;
 	}
+	object_name(device);
 	reply_set(r, "ok %s", device->name);
 	reply_bars(device, r);
 }

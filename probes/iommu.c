@@ -58,7 +58,7 @@ void op_join(struct args *a, struct reply *r)
 		return;
 	}
 	by_group = first->iommu_fd[1] >= 0;
-	device = object_new(DEVICE);
+	device = object_unnamed(DEVICE);
 	device->iommu_fd[0] = copy_fd(first->iommu_fd[0]);
 	if (!by_group && open_node(device, bdf, r)) {
 		device_close(device);
@@ -71,6 +71,7 @@ void op_join(struct args *a, struct reply *r)
 		device_close(device);
 		return;
 	}
+	object_name(device);
 	reply_set(r, "ok %s", device->name);
 	reply_bars(device, r);
 }

@@ -236,13 +236,15 @@ bool tally_count(struct tally *tally, int error)
 
 void reply_tally(struct reply *r, const struct tally *tally)
 {
+	char number[16];
 	size_t i;
 
 	reply_set(r, "ok");
 	for (i = 0; i < ARRAY_SIZE(tally->entry) && tally->entry[i].times; i++)
 		reply_add(r, " %s=%ju",
 			  tally->entry[i].error
-				  ? strerrorname_np(tally->entry[i].error)
+				  ? errno_name(tally->entry[i].error, number,
+					       sizeof(number))
 				  : "done",
 			  (uintmax_t)tally->entry[i].times);
 }

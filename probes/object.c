@@ -22,27 +22,41 @@ static const struct {
 	{ IMPORTER, 'i', "imp", "an importer" },
 };
 
-/*
- * Make an object with the next name of its kind.  Names are never used again,
- * so that a replay of a transcript gives the same names.
- */
-struct object *object_new(enum kind kind)
+/* Make an object that has no name yet; with object_drop() it never has one. */
+struct object *object_unnamed(enum kind kind)
 {
-	static unsigned int count[ARRAY_SIZE(kinds_known)];
 	struct object *object = must(calloc(1, sizeof(*object)));
-	unsigned int i = 0;
 
-	while (kinds_known[i].kind != kind)
-		i++;
 	object->kind = kind;
 	object->fd = -1;
 	object->iommu_fd[0] = -1;
 	object->iommu_fd[1] = -1;
 	object->wakeup = -1;
-	snprintf(object->name, sizeof(object->name), "%s%u",
-		 kinds_known[i].prefix, ++count[i]);
 	object->next = objects;
 	objects = object;
+	return object;
+}
+
+/*
+ * Give an object the next name of its kind.  Names are never used again, and a
+ * refused operation uses none, so that a replay gives the same names.
+ */
+void object_name(struct object *object)
+{
+	static unsigned int count[ARRAY_SIZE(kinds_known)];
+	unsigned int i = 0;
+
+	while (kinds_known[i].kind != object->kind)
+		i++;
+	snprintf(object->name, sizeof(object->name), "%s%u",
+		 kinds_known[i].prefix, ++count[i]);
+}
+
+struct object *object_new(enum kind kind)
+{
+	struct object *object = object_unnamed(kind);
+
+	object_name(object);
 	return object;
 }
 

@@ -33,6 +33,8 @@ struct object {
 
 extern struct object *objects;
 
+struct object *object_unnamed(enum kind kind);
+void object_name(struct object *object);
 struct object *object_new(enum kind kind);
 void object_drop(struct object *object);
 struct object *object_find(const char *name);

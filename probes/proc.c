@@ -4,10 +4,12 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "buffer.h"
 #include "object.h"
@@ -53,27 +55,55 @@ static void add_span(char *line, const struct object *mapping, struct reply *r)
 		reply_add(r, "%s%s", i ? "," : "", flag[i]);
 }
 
+/*
+ * The kernel formats a file of debugfs into a buffer of one page, and starts
+ * again with twice the room until all fits (fs/seq_file.c, seq_read_iter()).
+ * The open file keeps the buffer, so it stays open.  Each pread() from the start
+ * walks the page table anew.
+ */
+static int page_table_fd = -1;
+
+/* Read the whole dump in one call, as text; NULL with errno set. */
+static char *read_page_table(void)
+{
+	size_t room = 32 << 10;
+	char *text = NULL;
+	ssize_t length;
+
+	if (page_table_fd < 0)
+		page_table_fd = open(PAGE_TABLE, O_RDONLY | O_CLOEXEC);
+	if (page_table_fd < 0)
+		return NULL;
+	for (;; room *= 2) {
+		text = must(realloc(text, room));
+		length = pread(page_table_fd, text, room - 1, 0);
+		if (length < 0) {
+			free(text);
+			return NULL;
+		}
+		if ((size_t)length < room - 1)
+			break;
+	}
+	text[length] = '\0';
+	return text;
+}
+
 void op_pagetable(struct args *a, struct reply *r)
 {
 	struct object *mapping = word_object(a, r, 0, MAPPING);
-	char *line = NULL;
-	size_t room = 0;
-	FILE *dump;
+	char *text, *rest, *line;
 
 	if (!mapping)
 		return;
-	dump = fopen(PAGE_TABLE, "re");
-	if (!dump) {
+	text = read_page_table();
+	if (!text) {
 		reply_errno(r, errno, "pagetable: " PAGE_TABLE);
 		return;
 	}
 	reply_set(r, "ok");
-	while (getline(&line, &room, dump) > 0)
+	for (rest = text; (line = strsep(&rest, "\n"));)
 		add_span(line, mapping, r);
-	if (ferror(dump))
-		reply_errno(r, errno, "pagetable: " PAGE_TABLE);
-	free(line);
-	fclose(dump);
+	free(text);
 }
 
 /* Add a field as one word without commas, whatever bytes it holds. */
@@ -239,7 +269,7 @@ void op_fdinfo(struct args *a, struct reply *r)
 	fclose(info);
 }
 
-/* Count the open descriptors, except the one used here; false with @r set. */
+/* Count the open descriptors, except those used here; false with @r set. */
 bool count_fds(struct reply *r, unsigned int *count)
 {
 	struct dirent *entry;
@@ -253,7 +283,8 @@ bool count_fds(struct reply *r, unsigned int *count)
 	}
 	while ((entry = readdir(folder)))
 		if (isdigit((unsigned char)entry->d_name[0]) &&
-		    atoi(entry->d_name) != dirfd(folder))
+		    atoi(entry->d_name) != dirfd(folder) &&
+		    atoi(entry->d_name) != page_table_fd)
 			(*count)++;
 	closedir(folder);
 	return true;

@@ -205,29 +205,44 @@ static bool tell(struct child *child, const char *line, struct reply *r)
 	return !child->half_line;
 }
 
+/* Wait for the end of a child that has closed its line; false if it is late. */
+static bool has_ended(struct child *child)
+{
+	pid_t pid;
+
+	do {
+		pid = waitpid(child->pid, &child->status, 0);
+	} while (pid < 0 && errno == EINTR && deadline_left(GRACE_MS));
+	child->ended = pid == child->pid;
+	return child->ended;
+}
+
 /* Read the reply to the last line, unless the child is late or dead. */
 static void hear(struct child *child, struct reply *r)
 {
 	enum line_status status;
+	bool answered;
 	char *answer;
 
 	do {
 		status = reader_line(&child->reader, &answer, GRACE_MS);
-		if (status == LINE_OK)
-			child->pending--;
-	} while (status == LINE_OK && child->pending);
-	if (status == LINE_LATE) {
+		answered = status == LINE_OK || status == LINE_UNFIT;
+		child->pending -= answered;
+	} while (answered && child->pending);
+	if (status == LINE_LATE || (status == LINE_END && !has_ended(child))) {
 		reply_set(r, "timeout");
 		return;
 	}
 	child->begun = false;
-	if (status == LINE_OK) {
+	if (status == LINE_OK)
 		reply_set(r, "%s", answer);
-	} else {
-		waitpid(child->pid, &child->status, 0);
-		child->ended = true;
+	else if (status == LINE_UNFIT)
+		reply_usage(r,
+			    "the reply of the actor '%s' has a NUL, or more "
+			    "than %u bytes",
+			    child->name, LINE_MAX_BYTES);
+	else
 		reply_died(r, child);
-	}
 }
 
 static void ask(struct child *child, const char *line, struct reply *r)

@@ -63,17 +63,25 @@ void reply_set(struct reply *r, const char *fmt, ...)
 	va_end(values);
 }
 
-/* Reply "error EINVAL map: Invalid argument"; E524 for an unnamed errno. */
-void reply_errno(struct reply *r, int error, const char *what)
+/* Return the name of an errno, or E524 in @buffer if it has none. */
+const char *errno_name(int error, char *buffer, size_t size)
 {
 	const char *name = strerrorname_np(error);
+
+	if (name)
+		return name;
+	snprintf(buffer, size, "E%d", error);
+	return buffer;
+}
+
+/* Reply "error EINVAL map: Invalid argument". */
+void reply_errno(struct reply *r, int error, const char *what)
+{
 	char number[16];
 
-	if (!name) {
-		snprintf(number, sizeof(number), "E%d", error);
-		name = number;
-	}
-	reply_set(r, "error %s %s: %s", name, what, strerror(error));
+	reply_set(r, "error %s %s: %s",
+		  errno_name(error, number, sizeof(number)), what,
+		  strerror(error));
 }
 
 /* Reply to a wrong line; the user's words in it are cut and made printable. */

@@ -41,6 +41,7 @@ void *must(void *memory);
 void reply_reset(struct reply *r);
 void reply_add(struct reply *r, const char *fmt, ...) PRINTF(2, 3);
 void reply_set(struct reply *r, const char *fmt, ...) PRINTF(2, 3);
+const char *errno_name(int error, char *buffer, size_t size);
 void reply_errno(struct reply *r, int error, const char *what);
 void reply_usage(struct reply *r, const char *fmt, ...) PRINTF(2, 3);
 

@@ -269,7 +269,18 @@ REPORTS = [
 
 
 @examples(150)
-@given(hostile(REPORTS, [b"unreferenced object 0x1 (size 1):\n", b"  backtrace\n", b"    f\n", b"CPU#1\n"]))
+@given(
+    hostile(
+        REPORTS,
+        [
+            b"unreferenced object 0x1 (size 1):\n",
+            b"  backtrace\n",
+            b"    f\n",
+            b"CPU#1\n",
+            b"\nx queue 1: 2 offered, 1 taken\n",
+        ],
+    )
+)
 def test_reports_of_the_kernel_raise_documented_errors(content: bytes) -> None:
     text = content.decode(errors="replace")
     with contextlib.suppress(ValueError):
@@ -278,4 +289,4 @@ def test_reports_of_the_kernel_raise_documented_errors(content: bytes) -> None:
         with contextlib.suppress(HarnessError):
             parse(text)
     assert len(kmemleak.describe_first(text)) <= 2 * LONGEST
-    assert len(diagnose.lost_interrupt(text)) < 2 * LONGEST
+    assert len(diagnose.lost_write(text)) < 2 * LONGEST

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import termios
 from collections.abc import Iterator
 
 import pytest
-from actors import PAGE, Client
+from actors import PAGE, PROBES, Client
 
 BOTH = pytest.mark.parametrize("kind", ["actor", "python"])
 FIONBIO = termios.FIONBIO  # takes an int, of any file
@@ -82,6 +83,15 @@ class TestRawCalls:
         before = descriptors()
         assert client.ask("dup buf1") == "ok buf2"
         assert descriptors() == before + 1
+
+    def test_footprint_leaves_out_the_same_in_both(self) -> None:
+        c = re.findall(r'^\t"(.*)",\s+/\* (\S+) \*/$', (PROBES / "ioctl.c").read_text(), re.MULTILINE)
+        python = re.findall(r'^    b"(.*)",  # (\S+)$', (PROBES / "probe.py").read_text(), re.MULTILINE)
+        assert ("hrtimer: ", "kernel/time/hrtimer.c") in c
+        assert c == python
+        _, _, listed = (PROBES / "PROTOCOL.md").read_text().partition("slow host causes: ")
+        left_out = re.findall(r"`(.*?)`", listed)
+        assert left_out[: len(c)] == [prefix for prefix, _ in c]
 
     @BOTH
     def test_hold_of_no_file_is_ebadf(self, client: Client) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import os
 import re
 import signal
@@ -9,12 +11,15 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import actors
 import pytest
-from actors import PAGE, PROBES, Client, Local, actor, argv
+from actors import HEADERS, PAGE, PROBES, Client, Local, actor, argv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.actor.reply import Fault, word_or_fault
 from harness.kernel.dialect import CONSTANTS
 from harness.run.scenario import revoke_via
 
@@ -25,6 +30,7 @@ ABI_OF_THE_HEADERS = [
     ("abi revoke=13", "error usage: abi: the headers have another revoke"),
     ("abi memattr=15", "error usage: abi: the headers have another memattr"),
 ]
+PIDFD_GETFD = 438  # the number of the system call
 BOTH = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -36,6 +42,14 @@ def client(kind: str) -> Iterator[Client]:
 
 def ask(program: Local, *lines: str) -> list[str]:
     return [program.ask(line) for line in lines]
+
+
+def socket_of(process: int) -> socket.socket:
+    """Take the standard output of a process, which is a socket."""
+    pidfd = os.pidfd_open(process)
+    descriptor = ctypes.CDLL(None).syscall(PIDFD_GETFD, pidfd, 1, 0)
+    os.close(pidfd)
+    return socket.socket(fileno=descriptor)
 
 
 @pytest.fixture(params=KINDS)
@@ -279,6 +293,18 @@ class TestMemory:
         ]
         assert client.ask("dup buf1") == "ok buf3"
 
+    @pytest.mark.parametrize("via", ["group", "cdev", "node"])
+    def test_refused_open_uses_up_no_name(self, client: Client, via: str) -> None:
+        refused = client.ask(f"open vfio ffff:ff:1f.7 via={via}")
+        assert refused.startswith("error ENO")
+        socket.send_fds(client.parcels, [b"d"], [client.file])
+        assert client.ask("recv") == "ok dev1"
+
+    @pytest.mark.parametrize("via", ["cdev", "node"])
+    def test_open_without_vfio_dev_is_enodev(self, client: Client, via: str) -> None:
+        assert client.ask(f"open vfio ffff:ff:1f.7 via={via}").startswith("error ENODEV open: ")
+        assert client.ask("open vfio ffff:ff:1f.7").startswith("error ENOENT open: ")
+
     def test_mapping_outlives_its_descriptor(self, client: Client) -> None:
         client.ask("map buf1 length=4K")
         assert ask(client, "close buf1", "store32 map1 0 7", "seek buf1")[:2] == ["ok", "ok"]
@@ -334,6 +360,15 @@ class TestChildren:
             "ok",
         ]
 
+    @pytest.mark.parametrize("made", ["spawn", "fork"])
+    def test_signal_to_a_child_told_as_ended_is_died(self, client: Client, made: str) -> None:
+        assert ask(client, f"{made} c1", "signal c1 kill", "@c1 version") == ["ok", "ok", "died c1 signal=9"]
+        assert ask(client, "signal c1 kill", "signal c1 stop", "reap c1") == [
+            "died c1 signal=9",
+            "died c1 signal=9",
+            "ok signal=9",
+        ]
+
     def test_wait_past_its_deadline_drops_the_late_reply(self, client: Client) -> None:
         client.ask("spawn c1")
         assert ask(client, "@c1 recv deadline=1", "send buf1 c1", "@c1 recv") == ["timeout", "ok", "ok buf1"]
@@ -346,9 +381,91 @@ class TestChildren:
         os.kill(int((task / "children").read_text()), signal.SIGCONT)
         assert client.ask("@c1 seek buf1").startswith("error usage: ")
 
+    @pytest.mark.parametrize("made", ["spawn", "fork"])
+    def test_silent_child_that_lives_has_not_died(self, client: Client, made: str) -> None:
+        assert ask(client, f"{made} c1", "signal c1 stop") == ["ok", "ok"]
+        task = Path(f"/proc/{client.process.pid}/task/{client.process.pid}")
+        with socket_of(int((task / "children").read_text())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+        assert client.ask("@c1 version deadline=1") == "timeout"
+        assert ask(client, "signal c1 kill", "@c1 version") == ["ok", "died c1 signal=9"]
+        assert client.ask("reap c1") == "ok signal=9"
+
+
+class TestPythonAlone:
+    """The Python probe in this process, with accesses that end in a way of their own."""
+
+    @pytest.fixture
+    def probe(self) -> Iterator[ModuleType]:
+        spec = importlib.util.spec_from_file_location("probe", PROBES / "probe.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        handler = signal.getsignal(signal.SIGALRM)
+        assert module.name_object(module.Mapping(1 << 32, PAGE, 1)) == "map1"
+        yield module
+        signal.signal(signal.SIGALRM, handler)
+        module.guarded.close()
+
+    @pytest.mark.parametrize(
+        ("address", "place", "word"),
+        [
+            ((1 << 32) + 8, "offset=0x8", "0x8"),
+            ((1 << 32) - PAGE, "address=0xfffff000", "0xfffffffffffff000"),
+            ((1 << 32) + PAGE, "address=0x100001000", "0x1000"),
+        ],
+    )
+    def test_fault_outside_the_mapping_has_its_address(
+        self, probe: ModuleType, monkeypatch: pytest.MonkeyPatch, address: int, place: str, word: str
+    ) -> None:
+        def fault(*_: object) -> int:
+            raise probe.FaultError(signal.SIGBUS, 2, address)
+
+        monkeypatch.setattr(probe.Guarded, "__call__", fault)
+        assert probe.execute("load32 map1 0") == f"sigbus code=adrerr {place}"
+        assert probe.execute("loadpages map1") == f"ok sigbus:adrerr:{word}"
+        assert isinstance(word_or_fault(f"sigbus:adrerr:{word}"), Fault)
+
+    @pytest.mark.parametrize(
+        ("end", "told"), [("os._exit(3)", "exit=3"), ("os.kill(os.getpid(), 9)", "signal=9")]
+    )
+    def test_access_that_reports_nothing_is_no_fault(
+        self, probe: ModuleType, monkeypatch: pytest.MonkeyPatch, end: str, told: str
+    ) -> None:
+        monkeypatch.setattr(probe, "access", lambda *_: eval(end))
+        reply = probe.execute("store32 map1 0 1")
+        assert reply == f"error usage: store32: the process for the access ended without a report: {told}"
+
 
 class TestActorAlone:
     """Operations of the C actor alone."""
+
+    def test_tally_of_an_errno_without_a_name_is_e524(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        source = tmp_path / "ioctl.c"
+        source.write_text(
+            "#include <errno.h>\nint __wrap_ioctl(int fd, unsigned long request, void *argument);\n"
+            "int __wrap_ioctl(int fd, unsigned long request, void *argument)\n"
+            "{ (void)fd, (void)request, (void)argument; errno = 524; return -1; }\n"
+        )
+        settings = [f"HEADERS={HEADERS}", f"OUT={tmp_path / 'actor'}", "CC=gcc"]
+        flags = f"CFLAGS=-Wl,--wrap=ioctl {source}"
+        subprocess.run(["make", "-s", "-C", PROBES, *settings, flags], check=True)
+        monkeypatch.setattr(actors, "actor", lambda: tmp_path / "actor")
+        with Client("actor") as client:
+            socket.send_fds(client.parcels, [b"d"], [client.file])
+            assert client.ask("recv") == "ok dev1"
+            assert client.ask("attempts dev1 bar=0 length=4K count=2") == "ok E524=2"
+            assert client.ask("reset dev1").startswith("error E524 reset: ")
+
+    def test_overlong_reply_of_a_child_is_told(self) -> None:
+        with Client("actor") as client:
+            ask(client, "map buf1 length=860M", "fork f1")
+            reply = client.ask("@f1 loadpages map1 deadline=25")
+            assert reply == "error usage: the reply of the actor 'f1' has a NUL, or more than 4194304 bytes"
+            assert client.ask("@f1 load32 map1 0") == "ok 0x00000000"
 
     def test_fork_shares_the_mappings(self) -> None:
         with Client("actor") as client:

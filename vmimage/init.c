@@ -21,6 +21,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,7 @@
 #define GATEWAY "10.0.2.2"
 #define SSH_PORT 22
 #define MAX_FILES 65536
+#define ACCEPT_PAUSE 100000 /* microseconds */
 
 /* Write one line to the console. */
 static void report(const char *format, ...)
@@ -269,6 +271,16 @@ static void reseed_on_signal(int signal)
 	errno = saved;
 }
 
+/*
+ * Does accept4() fail for good?  The other errors are of memory, of open files,
+ * or of a connection that has failed already (man 2 accept).
+ */
+static bool is_lasting(int error)
+{
+	return error == EBADF || error == EINVAL || error == ENOTSOCK ||
+	       error == EFAULT;
+}
+
 /* Start an sshd for each connection; never returns. */
 __attribute__((noreturn)) static void serve(int sock)
 {
@@ -279,7 +291,12 @@ __attribute__((noreturn)) static void serve(int sock)
 		if (connection < 0) {
 			if (errno == EINTR || errno == ECONNABORTED)
 				continue;
-			die("cannot accept a connection");
+			if (is_lasting(errno))
+				die("cannot accept a connection");
+			report("cannot accept a connection: %s",
+			       strerror(errno));
+			usleep(ACCEPT_PAUSE);
+			continue;
 		}
 		switch (fork()) {
 		case 0:

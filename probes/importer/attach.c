@@ -41,12 +41,18 @@ static int find_device(u64 address, struct pci_dev **found)
 	return *found ? 0 : -ENXIO;
 }
 
+/* A fence signaled late is recorded with the lock, and with the exporter. */
 static void forget_devices(struct importer *importer)
 {
-	pci_dev_put(importer->device);
-	pci_dev_put(importer->exporter);
+	struct pci_dev *device = importer->device;
+	struct pci_dev *exporter = importer->exporter;
+
+	spin_lock(&importer->lock);
 	importer->device = NULL;
 	importer->exporter = NULL;
+	spin_unlock(&importer->lock);
+	pci_dev_put(device);
+	pci_dev_put(exporter);
 }
 
 static void set_attachment(struct importer *importer, struct dma_buf *dmabuf,
@@ -113,8 +119,14 @@ int importer_detach(struct importer *importer)
 	importer_unmap_locked(importer, attachment);
 	importer_unpin_locked(importer, attachment);
 	dma_resv_unlock(dmabuf->resv);
-	/* From here on the callback finds nothing to unmap later. */
-	cancel_delayed_work_sync(&importer->unmap_work);
+	/*
+	 * The callback finds nothing to unmap later now.  With the lock,
+	 * importer_release() finds the work pending before this, or never.
+	 */
+	spin_lock(&importer->lock);
+	cancel_delayed_work(&importer->unmap_work);
+	spin_unlock(&importer->lock);
+	flush_delayed_work(&importer->unmap_work);
 	dma_buf_detach(dmabuf, attachment);
 	/* Nor is there another callback, which could add a fence. */
 	importer_signal_all(importer);

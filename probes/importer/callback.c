@@ -103,6 +103,8 @@ void importer_release(struct importer *importer)
 	spin_unlock(&importer->lock);
 	wake_up_all(&importer->wait);
 	importer_signal_all(importer);
+	spin_lock(&importer->lock);
 	if (delayed_work_pending(&importer->unmap_work))
 		mod_delayed_work(importer_workqueue, &importer->unmap_work, 0);
+	spin_unlock(&importer->lock);
 }

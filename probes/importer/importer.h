@@ -27,7 +27,7 @@ struct importer {
 	struct dma_buf *dmabuf; /* set and cleared with mutex and lock */
 	struct dma_buf_attachment *attachment;
 	struct pci_dev *device;
-	struct pci_dev *exporter;
+	struct pci_dev *exporter; /* cleared with mutex and lock */
 	struct sg_table *sgt;
 	enum dma_data_direction direction;
 	unsigned int pinned;

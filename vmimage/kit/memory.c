@@ -207,11 +207,12 @@ static void write_bytes(const struct memory *memory, uint64_t offset,
 	}
 }
 
-static void stamp(const struct memory *memory, uint32_t seed)
+static void stamp(const struct memory *memory, uint32_t seed, uint64_t length)
 {
 	uint32_t page;
 
-	for (page = 0; page < memory->size / PAGE; page++)
+	check(memory, 0, length);
+	for (page = 0; page < length / PAGE; page++)
 		*(volatile uint32_t *)(memory->place + (size_t)page * PAGE) =
 			page + seed;
 }
@@ -240,7 +241,8 @@ char *memory_step(char **words, unsigned int number)
 	if (!strcmp(what, "write") && number > 3) {
 		write_bytes(memory, first, words[3]);
 	} else if (!strcmp(what, "stamp")) {
-		stamp(memory, first);
+		stamp(memory, first,
+		      number > 3 ? number_of(words, number, 3) : memory->size);
 	} else if (!strcmp(what, "fill")) {
 		check(memory, number_of(words, number, 3),
 		      number_of(words, number, 4));
