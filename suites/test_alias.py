@@ -9,7 +9,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import EDU_MAGIC, RAM_BAR
+from suites.support.constants import EDU_MAGIC, FRONT, RAM_BAR
 from suites.support.fixtures import MemoryDevice
 
 PAGES = 8
@@ -56,7 +56,7 @@ def test_pages_follow_the_list_of_ranges_not_the_bar(
 ) -> None:
     """Ranges may descend, repeat and overlap; the pages of a DMABUF are in the order of the list."""
     device = owner.open(ram.address)
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     for ranges, expected in (
         (pages(7, 3, 3, 0), [7, 3, 3, 0]),
         ([Range(4 * PAGE, 3 * PAGE), Range(5 * PAGE, 3 * PAGE)], [4, 5, 6, 5, 6, 7]),
@@ -97,7 +97,7 @@ def test_a_revoke_leaves_the_device_fd_mappings_alone(
     c_owner: Actor, registers: Function, ram: Function, ram_witness: RamBar
 ) -> None:
     """Device-fd mappings, made before or after the export, keep their page tables through a revoke."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     for function, bar in ((registers, 0), (ram, RAM_BAR)):
         device = c_owner.open(function.address)
         before = c_owner.map(device, 16 * PAGE, bar=bar)

@@ -54,7 +54,7 @@ from harness.lib.errors import HarnessError
 from harness.plugin.markers import needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import MIB, RAM_BAR
+from suites.support.constants import FRONT, MIB, RAM_BAR
 from suites.support.fixtures import Finding
 
 START = 5
@@ -77,7 +77,7 @@ REGION_PAGES = 1 << 28
 @pytest.fixture
 def buffer(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Buffer:
     """A DMABUF of 16 pages of the RAM BAR from page 5 on; each page has its number as its first word."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     return c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
 
 
@@ -183,7 +183,7 @@ def test_protections_of_huge_pages_are_kept_and_changed(
     c_owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """Huge pages keep their protection until mprotect() changes it, for all of one or for one small page."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
     mapping = c_owner.map(buffer, prot="r", align=2 * MIB, congruent=0)
@@ -404,7 +404,7 @@ def test_a_core_dump_leaves_the_mapping_out(
     c_owner: Actor, ram: Function, guest: Guest, ram_witness: RamBar, end: str
 ) -> None:
     """A core dump has nothing of the mapping, revoked or not, and has the control, ordinary memory."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address)
     odd = 37 * PAGE  # identifies the segments by their sizes
     buffer = c_owner.export(device, RAM_BAR, [Range(0, odd)])
@@ -560,7 +560,7 @@ def test_async_write_protection_does_not_stop_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, finding: Finding, level: str
 ) -> None:
     """Asynchronous write protection acts as on a device-fd mapping, and a revoke ends the mapping."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device, length = c_owner.open(ram.address), {"pte": LENGTH, "pmd": 2 * MIB}[level]
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, length)])
     view = c_owner.map(device, length, 4 * MIB, bar=RAM_BAR, align=2 * MIB, congruent=0)

@@ -28,7 +28,7 @@ from harness.plugin.markers import machine, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import require_nothing_left
-from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR
+from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, FRONT, NOBODY, RAM_BAR
 from suites.support.fixtures import MemoryDevice, Start
 
 PAGES = 2
@@ -48,7 +48,7 @@ def test_closing_the_device_ends_all_access(
     device = owner.open(ram.address, via)
     buffer = owner.export(device, RAM_BAR, SPAN)
     touched, untouched = owner.map(buffer), owner.map(buffer)
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     assert touched.pages() == list(range(PAGES))
     device.close()
     require_no_page(touched)
@@ -304,7 +304,7 @@ def test_a_closed_dmabuf_is_off_the_devices_list(c_owner: Actor, ram: Function, 
     device = c_owner.open(ram.address)
     buffers = [c_owner.export(device, RAM_BAR, SPAN) for _ in range(3)]
     first, middle, last = map(c_owner.map, buffers)
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     buffers[1].close()
     middle.unmap()
     device.decode_memory(False)

@@ -22,7 +22,7 @@ from harness.guest.health import count_dmabufs
 from harness.plugin.markers import needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import MIB, NOBODY, RAM_BAR
+from suites.support.constants import FRONT, MIB, NOBODY, RAM_BAR
 from suites.support.fixtures import Finding, Start
 from suites.support.store_oracle import OURS, THEIRS, Oracle, require_none_landed, require_sigbus_alone
 
@@ -48,7 +48,7 @@ def stamped(seed: int = 0) -> list[int]:
 @requirement("MP-01")
 def test_a_client_sees_the_exported_pages_alone(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """A client with a DMABUF maps its pages, and nothing else of the device."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = owner.open(ram.address)
     owner.map(device, bar=RAM_BAR)
     parts = [Range(40 * PAGE, 2 * PAGE), Range(7 * PAGE, PAGE), Range(0, PAGE)]
@@ -120,7 +120,7 @@ def test_a_forked_child_takes_no_fault_for_touched_pages(c_owner: Actor, ram: Fu
 @requirement("MP-03", "HUGE-07")
 def test_huge_pages_are_inherited_and_revoked(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """A child that inherits huge pages reads the right pages, and none after the revoke."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address)
     buffer = c_owner.export(device, RAM_BAR, [Range(4 * MIB, 4 * MIB)])
     mapping = c_owner.map(buffer, align=2 * MIB, congruent=0)
@@ -176,7 +176,7 @@ def test_a_childs_mapping_survives_the_parents_exit(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str, holder: str
 ) -> None:
     """An inherited mapping stays usable after the parent's exit while a process has the device open."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     client = owner.spawn("client")
     opener = client if holder == "by inheritance" else owner
     device = opener.open(ram.address, via)
@@ -203,7 +203,7 @@ def test_a_dmabuf_kept_by_exec_can_be_mapped_and_revoked(
     owner: Actor, ram: Function, ram_witness: RamBar
 ) -> None:
     """A DMABUF without O_CLOEXEC survives exec(), can be mapped and revoked; one with it is closed."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = owner.open(ram.address)
     kept = owner.export(device, RAM_BAR, SPAN, open_flags="rdwr")
     owner.map(owner.export(device, RAM_BAR, [Range(0, PAGE)], open_flags="rdwr,cloexec"))

@@ -13,7 +13,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import MIB
+from suites.support.constants import FRONT, MIB
 from suites.support.fixtures import Finding
 from suites.support.race import (
     DATA,
@@ -59,7 +59,7 @@ def test_a_first_touch_held_at_its_insertion_ends_with_the_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, huge: bool
 ) -> None:
     """A client that was about to insert a page when the owner revoked has no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="client", length=2 * MIB if huge else LENGTH)
     mapping = untouched(sides, huge)
     met = meet(
@@ -80,7 +80,7 @@ def test_a_first_touch_while_the_revoke_is_held_ends_with_it(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A client that touches a new page while the revoke is about to zap, or has, has no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     mapping = untouched(sides, huge=False)
     touch = partial(mapping.load32, 0)
@@ -97,7 +97,7 @@ def test_a_first_touch_held_without_a_revoke_has_its_page(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, huge: bool
 ) -> None:
     """A client that was held at the insertion of a page, and was not revoked, has its pages."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="client", length=2 * MIB if huge else LENGTH)
     mapping = untouched(sides, huge)
     with hold.at(*(INSERT_HUGE if huge else INSERT), cpu=HELD) as held:
@@ -117,7 +117,7 @@ def test_a_mapping_made_during_a_revoke_is_dead(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A mapping whose mmap() was inside the kernel when the owner revoked has no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="client")
     before = sides.client.map(sides.shared)
     met = meet(
@@ -140,7 +140,7 @@ def test_an_mmap_while_the_revoke_is_held_is_dead(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """An mmap() while the revoke is about to zap, or has, gives no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     before = sides.client.map(sides.shared)
     mmap = partial(sides.client.map, sides.shared)

@@ -16,6 +16,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, on_attribute, requirement
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import FRONT
 from suites.support.fixtures import Finding
 from suites.support.race import DONE, LENGTH, MMAP, Sides, meet, require_alive, require_result
 
@@ -29,7 +30,7 @@ def test_a_mapping_made_while_the_attribute_is_set_has_one_mode(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A mapping whose mmap() was inside the kernel when the attribute was set has one mode."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="client")
     before = sides.client.map(sides.shared)
     require_alive(before)

@@ -29,7 +29,7 @@ from harness.plugin.markers import machine, needs_option, on_dialect, requiremen
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.cases import FEATURE_SIZE, IOCTL_SIZE
-from suites.support.constants import RAM_BAR, VFIO_DEVICE_PCI_DMABUF_REVOKE
+from suites.support.constants import FRONT, RAM_BAR, VFIO_DEVICE_PCI_DMABUF_REVOKE
 from suites.support.fixtures import Finding, Importers
 from suites.support.in_flight import Fence, Holder, Party, Stall, require_killed, waits_or_answers
 
@@ -46,7 +46,7 @@ pytestmark = [needs_option("STACKTRACE")]
 @pytest.fixture
 def party(c_owner: Actor, ram: Function, ram_witness: RamBar) -> Party:
     """The owner of a device, and a client with a DMABUF of two pages that show their numbers."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     return Party.of(c_owner, ram, SPAN)
 
 

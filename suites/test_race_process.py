@@ -12,6 +12,7 @@ from harness.guest.hold import Hold
 from harness.lib.errors import HarnessError
 from harness.plugin.markers import machine, requirement
 from harness.vm.ram_bar import RamBar
+from suites.support.constants import FRONT
 from suites.support.fixtures import Finding
 from suites.support.race import (
     DATA,
@@ -39,7 +40,7 @@ def test_a_child_born_during_a_revoke_is_dead_after_it(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A child that a client forks while the revoke is about to zap, or has, has no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     mapping = sides.client.map(sides.shared)
     require_alive(mapping)
@@ -70,7 +71,7 @@ def test_a_munmap_during_a_revoke_ends_with_it(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A client that unmaps while the revoke is about to zap, or has, loses its other mapping as well."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     mapping, other = sides.client.map(sides.shared), sides.client.map(sides.shared)
     require_alive(mapping)
@@ -88,7 +89,7 @@ def test_a_client_that_ends_during_a_revoke_leaves_nothing(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A client that is killed while the revoke is about to zap, or has, ends; others have no access."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     mapping = sides.client.map(sides.shared)
     require_alive(mapping)

@@ -15,7 +15,7 @@ from harness.guest.guest import PciFunction as Function
 from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import RAM_BAR
+from suites.support.constants import FRONT, RAM_BAR
 from suites.support.fixtures import Finding, Importers
 from suites.support.race import (
     DATA,
@@ -50,7 +50,7 @@ def test_no_access_reaches_a_device_that_is_reset_and_not_restored(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, touched: bool
 ) -> None:
     """A load while a reset device is not restored waits or is SIGBUS; afterwards it shows the data."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     views = {
         "DMABUF": sides.client.map(sides.shared),
@@ -75,7 +75,7 @@ def test_an_access_during_memory_off_leaves_no_page_behind(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A client that touches a page while memory is being turned off has no access until it is on again."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     mapping = sides.client.map(sides.shared)
     off, on = (with_memory(sides.device, state) for state in (False, True))
@@ -117,7 +117,7 @@ def test_a_revoke_during_a_reset_is_permanent(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding
 ) -> None:
     """A DMABUF that another process revokes while the device is about to be reset stays revoked."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     lent, mapping = sides.lend(), sides.client.map(sides.shared)
     require_alive(mapping)
@@ -139,7 +139,7 @@ def test_a_reset_during_a_revoke_gives_nothing_back(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, leaving: bool
 ) -> None:
     """A reset by another process while a revoke is about to zap, or has, leaves the DMABUF revoked."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     lent, mapping = sides.lend(), sides.client.map(sides.shared)
     require_alive(mapping)
@@ -161,7 +161,7 @@ def test_an_export_during_a_change_of_state_has_the_right_state(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, at: str, event: str
 ) -> None:
     """A DMABUF that is being exported while the device is disabled has no access until it is enabled."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     lent = sides.lend()
     on = with_memory(lent, True)
@@ -189,7 +189,7 @@ def test_an_export_during_the_end_of_a_suspension_is_accessible(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding, at: str, event: str
 ) -> None:
     """A DMABUF that is being exported while the device is enabled is accessible, and suspended with it."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     lent = sides.lend()
     disable, enable = {

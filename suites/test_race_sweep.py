@@ -19,7 +19,7 @@ from harness.guest.hold import Hold
 from harness.plugin.markers import machine, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
-from suites.support.constants import EDU_BAR, EDU_MAGIC
+from suites.support.constants import EDU_BAR, EDU_MAGIC, FRONT
 from suites.support.fixtures import Finding
 from suites.support.race import DATA, DONE, Sides, require_dead, require_result, with_memory
 from suites.support.sweep import Sweep
@@ -39,7 +39,7 @@ def test_a_revoke_at_any_lock_of_a_fault_ends_the_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding
 ) -> None:
     """A client whose first touch is held at any of its locks has no access after the revoke."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="client")
     sweep = Sweep(hold, FAULT)
     with sides.client.map(sides.shared) as mapping:
@@ -61,7 +61,7 @@ def test_a_first_touch_at_any_lock_of_a_revoke_ends_with_it(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding
 ) -> None:
     """A client that touches a new page while a revoke is at any of its locks has no access afterwards."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     sweep = Sweep(hold, REVOKES.get(c_owner.revoke_via or "", IOCTL))
     with sides.client.map(sides.shared):
@@ -82,7 +82,7 @@ def test_of_two_revokes_at_any_lock_one_is_ebadfd(
     c_owner: Actor, ram: Function, ram_witness: RamBar, hold: Hold, finding: Finding
 ) -> None:
     """Of a revoke that is held at any of its locks, and one by another process, one is 0, one EBADFD."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     sides = Sides.of(c_owner, ram, held="owner")
     lent = sides.lend()
     sweep = Sweep(hold, REVOKES.get(c_owner.revoke_via or "", IOCTL))

@@ -33,6 +33,7 @@ from suites.support.constants import (
     D0,
     D3HOT,
     EDU_MAGIC,
+    FRONT,
     IOVA,
     IVSHMEM_BAR,
     IVSHMEM_INTERRUPT_MASK,
@@ -89,7 +90,7 @@ def pair(guest: Guest) -> Iterator[tuple[Function, Function]]:
 def test_memory_off_ends_all_access_until_it_is_on(owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """All access is SIGBUS while memory is off, by a write of 1, 2 or 4 bytes, and as before afterwards."""
     ram_witness.fill(0, START, LENGTH)
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     require_equal(list(reach.words), SHOWN)
@@ -144,7 +145,7 @@ def test_an_export_while_memory_is_off_maps_when_it_is_on(
     owner: Actor, ram: Function, ram_witness: RamBar, via: str
 ) -> None:
     """A DMABUF exported while memory is off can be mapped once memory is on, and not before."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = owner.open(ram.address, via)
     before = owner.map(owner.export(device, RAM_BAR, SPAN))
     assert before.pages() == SHOWN
@@ -321,7 +322,7 @@ def test_an_export_in_low_power_maps_after_its_exit(
     finding: Finding,
 ) -> None:
     """A DMABUF exported in low power cannot be accessed or imported before the exit."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address)
     assert c_owner.map(c_owner.export(device, RAM_BAR, SPAN)).pages() == SHOWN
     device.enter_low_power()
@@ -348,7 +349,7 @@ def test_a_reset_keeps_memory_and_restores_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, how: str
 ) -> None:
     """After a reset every mapping is accessible; memory has kept its content, and a register is cleared."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address, via)
     reach = Reach.of(device, RAM_BAR, SPAN)
     registers = c_owner.map(device, PAGE, bar=IVSHMEM_BAR)
@@ -535,7 +536,7 @@ def test_a_failed_reset_restores_all_access(
     c_owner: Actor, ram: Function, ram_witness: RamBar, guest: Guest, how: str
 ) -> None:
     """After a reset that cannot lock its device (EAGAIN) DMABUFs are accessible, unless memory is off."""
-    ram_witness.stamp()
+    ram_witness.stamp(length=FRONT)
     device = c_owner.open(ram.address)
     reach = Reach.of(device, RAM_BAR, SPAN)
     require_equal(list(reach.words), SHOWN)

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from harness.actor.actor import Actor
 from harness.actor.expect import require_refusal
-from harness.actor.handles import Buffer, Device, Range
+from harness.actor.handles import PCI_COMMAND, PCI_COMMAND_MEMORY, Buffer, Device, Range
 from harness.actor.reply import outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.plugin.markers import machine, requirement
 from harness.plugin.search import Search
 from harness.vm.hardware import PAGE
-from suites.support.constants import D0, D3HOT, RAM_BAR, VIRTIO_BAR, VIRTIO_VECTOR
+from suites.support.constants import D0, D3HOT, PCI_COMMAND_MASTER, RAM_BAR, VIRTIO_BAR, VIRTIO_VECTOR
 from suites.support.fixtures import Finding
 from suites.support.reach import View, look, views_of
 from suites.support.registers import RESETS
@@ -293,3 +293,22 @@ def test_memory_turned_on_in_d3hot_shows_data_or_sigbus(
     if seen not in ("data", "SIGBUS"):
         finding(f"With memory turned on in D3hot, a mapping through the {way} shows {seen} in D0.")
     assert seen in ("data", "SIGBUS")
+
+
+@requirement("STATE-06")
+@machine(power=True)
+def test_memory_turned_off_in_d3hot_reads_as_off_in_d0(c_owner: Actor, rng: Function, guest: Guest) -> None:
+    """After memory was turned off in D3hot, nothing else has changed in the command register in D0."""
+    device = c_owner.open(rng.address)
+    mapping = c_owner.map(c_owner.export(device, VIRTIO_BAR, [Range(0, PAGE)]))
+    if not Kernel.of(guest, rng, device, View.of(mapping, NONZERO)).keeps_memory_bit:
+        pytest.skip("this kernel restores in D0 what was set before D3hot, as its base does")
+    command = device.read("config", PCI_COMMAND, 2) | PCI_COMMAND_MASTER
+    device.write("config", PCI_COMMAND, 2, command)
+    device.power(D3HOT)
+    device.decode_memory(False)
+    device.power(D0)
+    now = device.read("config", PCI_COMMAND, 2)
+    assert now == command & ~PCI_COMMAND_MEMORY, f"the command register is {now:#06x}, and was {command:#06x}"
+    device.decode_memory(True)
+    assert View.of(mapping, NONZERO).seen() == "data"

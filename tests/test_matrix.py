@@ -14,8 +14,9 @@ from small_run import run
 from harness.cli import main
 from harness.journal.reader import read
 from harness.journal.writer import JournalWriter
+from harness.lib import paths
 from harness.lib.errors import ExitCode, HarnessError
-from harness.plugin import items, scenario_list
+from harness.plugin import fast, items, scenario_list
 from harness.report import coverage
 from harness.report.coverage import ABSENT, COVERED, EXCUSED, OPEN, Row
 from harness.verdict import requirements
@@ -66,6 +67,13 @@ def scenarios() -> tuple[Scenario, ...]:
 def rows() -> tuple[Row, ...]:
     rules = requirements.load()
     return coverage.join(rules, requirements.load_reasons(rules), scenarios())
+
+
+def test_scenarios_of_fast_and_the_mutants_that_they_kill_exist() -> None:
+    named = fast.always()
+    mutants = {path.stem for path in (paths.PATCHES / "mutants" / "reference-feature").glob("*.patch")}
+    assert {name.partition("[")[0] for name in named} <= {one.id for one in scenarios()}
+    assert {one for ones in named.values() for one in ones} <= mutants
 
 
 def test_matrix_has_every_row() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40  # bytes
 PMD_SIZE = 2 * MIB  # arch/x86/include/asm/pgtable_64_types.h: what one PMD maps
 
-#: The two ways to open a device: by its IOMMU group's file, or by its own file with iommufd.
 NOBODY = 65534  # include/linux/highuid.h, DEFAULT_OVERFLOWUID: a user who is neither root nor the owner
 
 # include/linux/pci.h, include/uapi/linux/pci_regs.h; harness.actor.handles has the other bits of PCI_COMMAND.
@@ -30,6 +29,7 @@ REVOKE_NUMBERS, MEMATTR_NUMBERS = (
 # QEMU docs/specs/ivshmem-spec.rst: BAR 2 is the shared memory, BAR 0 has the registers.
 RAM_BAR = 2
 RAM_BAR_SIZE = 64 * MIB  # harness/vm/pci_devices.py, Layout.ram
+FRONT = 8 * MIB  # what a scenario stamps of the RAM BAR if all of its DMABUFs begin and end there
 IVSHMEM_BAR, IVSHMEM_INTERRUPT_MASK = 0, 0x00  # a reset clears the interrupt mask
 
 # QEMU docs/specs/edu.rst.  A reset changes none of these registers.

@@ -75,10 +75,10 @@ GIVE_BACK: Mapping[str, Callable[[Shared], None]] = {
 }
 
 
-def bar_start(guest: Guest, function: PciFunction, bar: int = RAM_BAR) -> int:
-    """Return the address of a BAR on the bus.  Raises HarnessError."""
+def bar_start(guest: Guest, function: PciFunction) -> int:
+    """Return the address of the RAM BAR on the bus.  Raises HarnessError."""
     lines = guest.read(f"/sys/bus/pci/devices/{function.address}/resource").splitlines()
-    return int(lines[bar].split()[0], 16)
+    return int(lines[RAM_BAR].split()[0], 16)
 
 
 def attachments(guest: Guest) -> int:

@@ -96,11 +96,11 @@ class Sides:
         """Give a descriptor of the owner's device to the client; return the client's handle."""
         return pass_device(self.director, device or self.device, self.client)
 
-    def again(self, bar: int = RAM_BAR, start: int = START, length: int = LENGTH) -> Sides:
+    def again(self) -> Sides:
         """Make another DMABUF for the same processes, in place of the one that they have."""
         self.buffer.close()
         self.shared.close()
-        buffer = self.owner.export(self.device, bar, [Range(start, length)])
+        buffer = self.owner.export(self.device, RAM_BAR, [Range(START, LENGTH)])
         return replace(self, buffer=buffer, shared=self.share(buffer))
 
     def revoke(self) -> None:
@@ -230,18 +230,18 @@ def require_result(result: Result, *allowed: str) -> None:
         )
 
 
-def require_dead(mapping: Mapping, witness: RamBar, offset: int = START) -> None:
-    """Raise Mismatch unless a mapping of the RAM BAR from ``offset`` on is without access.
+def require_dead(mapping: Mapping, witness: RamBar) -> None:
+    """Raise Mismatch unless a mapping of the RAM BAR from START on is without access.
 
     Every load is SIGBUS, its page table is empty, and a store does not reach the host's bytes.
     """
     require_no_page(mapping)
-    before = witness.pages(offset, mapping.length)
+    before = witness.pages(START, mapping.length)
     places = range(0, min(mapping.length, LENGTH), PAGE)
     for at in places:
         require_equal(mapping.store32(at, 0xBAD), Sigbus(BUS_ADRERR, at))
     require_equal(mapping.at(places), [Sigbus(BUS_ADRERR, at) for at in places])
-    require_equal(witness.pages(offset, mapping.length), before, "a store still reached the device's memory")
+    require_equal(witness.pages(START, mapping.length), before, "a store still reached the device's memory")
 
 
 def require_alive(mapping: Mapping) -> None:
