@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import real
 
+from harness.actor.actor import Actor
 from harness.actor.build import build_actor
 from harness.guest import kmemleak
 from harness.guest.guest import Guest
@@ -166,19 +167,21 @@ class TestSharedMachine:
         with pytest.raises(HarnessError, match=r"kmemleak does not scan.*kmemleak"):
             kmemleak.scan(unpatched.guest)
 
-    def test_warning_during_the_proof_is_a_complaint(self, unpatched: UnpatchedMachine) -> None:
-        """The kernel warns while the page table is read, which is after the last provocation."""
-        path = "/sys/kernel/debug/page_tables/current_kernel"
-        warn = "echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT"
-        with unpatched.instead(path, ""):
-            pipe = "rm /run/instead; python3 -c 'import os; os.mkfifo(\"/run/instead\")'"
-            unpatched.script(f"python3 -c {UNMOUNT} {path}; {pipe}; python3 -c {MOUNT} {path}")
-            unpatched.script(f"(exec 3>/run/instead; {warn}) </dev/null >/dev/null 2>&1 &")
-            proof = unpatched.proof()
+    def test_warning_during_the_proof_is_a_complaint(
+        self, unpatched: UnpatchedMachine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The kernel warns before the page table is read, which is after the last provocation."""
+        read = positive_control._page_table
+
+        def warn_and_read(observer: Actor) -> Detector:
+            unpatched.script("echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT")
+            return read(observer)
+
+        monkeypatch.setattr(positive_control, "_page_table", warn_and_read)
+        proof = unpatched.proof()
         assert "the kernel said: WARNING: drivers/misc/lkdtm/bugs.c" in proof.complaint
         assert "warn_count has gone up by 1" in proof.complaint
         assert len(proof.splats) == 1
-        unpatched.script("rm /run/instead")
 
     def test_kernel_with_panic_on_warn_is_not_provoked(self, unpatched: UnpatchedMachine) -> None:
         with unpatched.sysctl("panic_on_warn", 1, 0):
