@@ -58,6 +58,19 @@ def test_another_wrong_answer_has_another_cause(other: tuple[str, str, str]) -> 
     assert len(grouped(results)) == 2
 
 
+def test_place_of_a_call_that_hangs_is_no_part_of_the_cause() -> None:
+    places = (
+        "none",
+        "none; it waits in msleep < revoke",
+        "none; it waits in schedule_timeout < msleep < revoke",
+    )
+    results = [
+        violation(f"test_{n}", f"REV-{n:02}", "an answer within 10 s", seen, "revoke dev1 buf1")
+        for n, seen in enumerate(places, 1)
+    ]
+    assert len(grouped(results)) == 1
+
+
 def test_results_with_one_complaint_have_one_cause() -> None:
     splat = Complaint("WARNING", "WARNING: x.c:1", "f00dfacecafe", "text")
     results = [

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.lib.errors import HarnessError, PatchproofError
+from harness.lib.errors import HarnessError, NoReturnError, PatchproofError
 from harness.lib.text import counted, printable
 
 BUS_ADRERR = "adrerr"
@@ -37,7 +37,7 @@ def outcome(attempt: Callable[[], object]) -> str:
     return "success"
 
 
-class DeadlineError(PatchproofError):
+class DeadlineError(NoReturnError):
     """An operation missed its deadline.
 
     ``answered`` is true if the actor itself reported that.  Otherwise the actor is

@@ -15,7 +15,7 @@ from harness.guest.answers import understood
 from harness.guest.files import Files, Step, StepFailedError
 from harness.guest.shell import Shell
 from harness.guest.symbols import KALLSYMS, Symbols
-from harness.lib.errors import BootError, HarnessError, PatchproofError
+from harness.lib.errors import BootError, HarnessError, NoReturnError
 from harness.lib.files import file_digest
 from harness.vm.agent import Handover
 from harness.vm.machine import Machine
@@ -32,7 +32,7 @@ PCI_BARS = 6
 LONGEST_REPLY = 200  # characters of a file's content that a transcript has whole
 
 
-class UnbindTimeoutError(PatchproofError):
+class UnbindTimeoutError(NoReturnError):
     """The kernel did not unbind a device in time: something still holds a reference to it."""
 
 

@@ -56,6 +56,15 @@ class PatchproofError(Exception):
         return "\n".join(parts)
 
 
+class NoReturnError(PatchproofError):
+    """A call into the kernel did not return in time.
+
+    ``waits_in`` names the functions in which its thread waits, empty if nobody has looked, or seen it.
+    """
+
+    waits_in: str = ""
+
+
 class UsageError(PatchproofError):
     """The user asked for something impossible: an unknown series, a bad option."""
 

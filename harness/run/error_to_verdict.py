@@ -12,9 +12,9 @@ from harness.actor.mismatch import Mismatch, sentence
 from harness.actor.reply import DeadlineError, Refused
 from harness.actor.transcript import latest_operation
 from harness.guest.guest import UnbindTimeoutError
-from harness.lib.errors import BootError, BuildError, HarnessError, PatchproofError
+from harness.lib.errors import BootError, BuildError, HarnessError, NoReturnError, PatchproofError
 from harness.lib.host import out_of_resources
-from harness.verdict.deviation import ALIVE, NO_COMPLAINT, Deviation
+from harness.verdict.deviation import ALIVE, NO_COMPLAINT, WAITS_IN, Deviation
 from harness.verdict.verdict import Verdict
 from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
 
@@ -162,10 +162,14 @@ def deviation_of(error: BaseException) -> Deviation | None:
         case KernelDiedError():
             return unlike(ALIVE, str(error))
         case DeadlineError():
-            return unlike(f"an answer within {error.seconds:.0f} s", "none")
+            return unlike(f"an answer within {error.seconds:.0f} s", f"none{_place(error)}")
         case UnbindTimeoutError():
-            return unlike("an end of the unbinding", str(error))
+            return unlike("an end of the unbinding", f"{error}{_place(error)}")
     return None
+
+
+def _place(error: NoReturnError) -> str:
+    return f"{WAITS_IN}{error.waits_in}" if error.waits_in else ""
 
 
 def first_line(text: str) -> str:

@@ -9,6 +9,7 @@ from harness.actor.reply import DeadlineError
 from harness.actor.start import stopped_actors
 from harness.guest.guest import Guest
 from harness.guest.health import Deterioration, KernelHealth, Symptom
+from harness.guest.waiting import note_waiting
 from harness.journal.results_folder import ResultsFolder
 from harness.klog.patterns import PANIC
 from harness.klog.splat import Splat
@@ -180,6 +181,7 @@ class Examiner:
             raise KernelDiedError(f"The kernel died: {death}") from error
         if lost:
             self._require_no_lost_write(guest, _faults(start), error)
+            note_waiting(guest, error)
             self._machines.end(f"an operation did not end: {error or unread or worse[0]}")
         # The console comes last: reading the state may make a damaged kernel complain.
         splats = _faults(start)

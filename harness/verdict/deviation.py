@@ -9,6 +9,8 @@ from typing import Any
 # What was expected, where the kernel complained or died: no operation decided.
 NO_COMPLAINT = "no complaint of the kernel, and its state as before"
 ALIVE = "a kernel that lives"
+# Stands before the functions in which a call that does not return waits.
+WAITS_IN = "; it waits in "
 
 
 @dataclass(frozen=True)

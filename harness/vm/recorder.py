@@ -17,6 +17,9 @@ class Recorder(Protocol):
     def reply(self, line: str) -> None:
         """Record the answer to the last step."""
 
+    def comment(self, text: str) -> None:
+        """Record what is no step."""
+
 
 class NoRecord:
     """A recorder that keeps nothing: for what the harness does outside of a scenario."""
@@ -29,3 +32,6 @@ class NoRecord:
 
     def reply(self, line: str) -> None:
         """Forget an answer."""
+
+    def comment(self, text: str) -> None:
+        """Forget a comment."""
