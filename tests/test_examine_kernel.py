@@ -65,6 +65,29 @@ class AnsweringGuest:
         return Completed(0, b"", b"")
 
 
+class WaitingGuest(AnsweringGuest):
+    """A guest with a thread that waits in a reset; ``comments`` are those of its recorder."""
+
+    def __init__(self, machine: DumpedMachine) -> None:
+        super().__init__(machine)
+        self.recorder = self
+        self.comments: list[str] = []
+
+    def script(self, text: str) -> Completed:
+        listed = b"task 81 83 D actor\n[<0>] msleep+0x2d/0x40\n[<0>] pcie_flr+0x5b/0x90\n"
+        return Completed(0, listed, b"")
+
+    def comment(self, text: str) -> None:
+        self.comments.append(text)
+
+
+class HealthyMachine(DumpedMachine):
+    """A machine whose processors all get their interrupts."""
+
+    def dump_processors(self) -> tuple[Path, str]:
+        return DUMP, ""
+
+
 class OneMachine:
     """The machines of a run: one; ``ended`` are the reasons of its end."""
 
@@ -111,3 +134,14 @@ def test_deaf_processor_explains_stalls_alone(faults: list[Splat], running: bool
     found = lost_write_behind(cast(Machine, DumpedMachine(running)), faults)
     assert found.startswith("QEMU has lost the end of interrupt 236 on processor 0") == explained
     assert bool(found) == explained
+
+
+def test_missed_deadline_is_told_with_the_place_of_the_wait() -> None:
+    guest = WaitingGuest(HealthyMachine(True))
+    machines = OneMachine(guest)
+    examiner = Examiner(cast(Machines, machines), cast(ResultsFolder, None))
+    error = DeadlineError("resetsdone", 10.0, answered=True)
+    examiner.examine(MachineState(cast(Guest, guest), 0, None), error, Needs(), passed=False)
+    assert error.waits_in == "msleep < pcie_flr"
+    assert guest.comments == ["thread 83 of process 81 (actor, D) waits in msleep < pcie_flr"]
+    assert machines.ended == [f"an operation did not end: {error}"]
