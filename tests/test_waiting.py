@@ -56,7 +56,7 @@ def test_place_is_that_of_calls_and_not_of_idle_processes() -> None:
     fault = WaitingTask(3, 3, "D", "actor", ("down_read", "vfio_pci_mmap_huge_fault"))
     assert place_of((idle,)) == ""
     assert place_of((idle, reset, fault)) == (
-        "msleep < pcie_flr < pci_reset_function < vfio_pci_core_ioctl < __x64_sys_ioctl, and in "
+        "msleep < pcie_flr < pci_reset_function < vfio_pci_core_ioctl, and in "
         "down_read < vfio_pci_mmap_huge_fault"
     )
 

@@ -27,6 +27,8 @@ done
 """
 _TASK = re.compile(r"task (\d{1,10}) (\d{1,10}) ([DS]) (.{0,16})")
 _FRAME = re.compile(r"\[<\w+>\] (\w[\w.]{0,80})(?:\+0x\w+/0x\w+.*)?")
+# Functions through which every system call comes (arch/x86/entry).
+_ENTRY = ("__x64_sys_", "do_syscall_64", "entry_SYSCALL_64")
 MAX_TASKS = 32
 MAX_FUNCTIONS = 24
 SHOWN = 5  # functions, in a sentence
@@ -94,5 +96,6 @@ def parse(listed: str) -> tuple[WaitingTask, ...]:
 
 def place_of(tasks: tuple[WaitingTask, ...]) -> str:
     """Return where the tasks wait that are in a call, as a clause; empty if none is."""
-    places = dict.fromkeys(" < ".join(one.functions[:SHOWN]) for one in tasks if one.in_call)
+    called = ([name for name in one.functions if not name.startswith(_ENTRY)] for one in tasks if one.in_call)
+    places = dict.fromkeys(" < ".join(names[:SHOWN]) for names in called)
     return ", and in ".join(one for one in places if one)
