@@ -12,6 +12,7 @@ from harness.actor.reply import DeadlineError
 from harness.guest.guest import Guest
 from harness.journal.results_folder import ResultsFolder
 from harness.klog.splat import Splat
+from harness.lib.errors import HarnessError
 from harness.run.examine_kernel import Examiner, MachineState
 from harness.run.machines import Machines
 from harness.run.needs import Needs
@@ -145,3 +146,18 @@ def test_missed_deadline_is_told_with_the_place_of_the_wait() -> None:
     assert error.waits_in == "msleep < pcie_flr"
     assert guest.comments == ["thread 83 of process 81 (actor, D) waits in msleep < pcie_flr"]
     assert machines.ended == [f"an operation did not end: {error}"]
+
+
+class SilentGuest(WaitingGuest):
+    """A guest whose shell does not do as it is told."""
+
+    def script(self, text: str) -> Completed:
+        raise HarnessError("The guest's shell ran `for` and reported no exit status: x")
+
+
+def test_place_that_cannot_be_read_leaves_the_verdict_as_it_is() -> None:
+    guest = SilentGuest(HealthyMachine(True))
+    examiner = Examiner(cast(Machines, OneMachine(guest)), cast(ResultsFolder, None))
+    error = DeadlineError("resetsdone", 10.0, answered=True)
+    examiner.examine(MachineState(cast(Guest, guest), 0, None), error, Needs(), passed=False)
+    assert (error.waits_in, guest.comments) == ("", [])

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from harness.guest.guest import Guest
-from harness.lib.errors import NoReturnError
+from harness.lib.errors import HarnessError, NoReturnError
 from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
 
 # Print a line for each thread that sleeps without regard to signals, and for each thread of an actor or
@@ -60,11 +60,11 @@ class WaitingTask:
 def note_waiting(guest: Guest, error: BaseException | None) -> None:
     """Write to the guest's recorder which threads wait, and to a NoReturnError where its call waits.
 
-    Nothing is written if the guest does not answer.
+    Nothing is written if the guest does not answer as it should: the verdict is about the call.
     """
     try:
         tasks = waiting_tasks(guest)
-    except (SshLostError, SshTimeoutError, SshOutputError):
+    except (HarnessError, SshLostError, SshTimeoutError, SshOutputError):
         return
     for one in tasks:
         guest.recorder.comment(str(one))
@@ -75,7 +75,7 @@ def note_waiting(guest: Guest, error: BaseException | None) -> None:
 def waiting_tasks(guest: Guest) -> tuple[WaitingTask, ...]:
     """Return the threads that wait in state D, and all of actors and Python programs that sleep.
 
-    They are MAX_TASKS at most.  Raises SshTimeoutError, SshLostError.
+    They are MAX_TASKS at most.  Raises the errors of Guest.script().
     """
     return parse(guest.script(_LIST).stdout.decode(errors="replace"))
 
