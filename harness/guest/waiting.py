@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 
 from harness.guest.guest import Guest
-from harness.lib.errors import HarnessError, NoReturnError
-from harness.vm.ssh import SshLostError, SshOutputError, SshTimeoutError
+from harness.lib.errors import NoReturnError, PatchproofError
 
 # Print a line for each thread that sleeps without regard to signals, and for each thread of an actor or
 # a probe that sleeps: process, thread, state and name.  Its kernel stack follows (fs/proc/base.c,
@@ -64,7 +63,7 @@ def note_waiting(guest: Guest, error: BaseException | None) -> None:
     """
     try:
         tasks = waiting_tasks(guest)
-    except (HarnessError, SshLostError, SshTimeoutError, SshOutputError):
+    except PatchproofError:
         return
     for one in tasks:
         guest.recorder.comment(str(one))

@@ -131,7 +131,7 @@ class Examiner:
             self._require_no_lost_write(start.guest, _faults(start), error)
 
     def _require_no_lost_write(self, guest: Guest, faults: list[Splat], error: BaseException | None) -> None:
-        """End the machine and raise QemuDefectError if such a processor explains all ``faults``."""
+        """End the machine and raise QemuDefectError if a write that QEMU lost explains all ``faults``."""
         if fault := lost_write_behind(guest.machine, faults):
             self._machines.end(fault)
             raise QemuDefectError(f"The scenario was cut off: {fault}.") from error
