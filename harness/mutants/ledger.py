@@ -28,7 +28,8 @@ from harness.lib import jsonl
 from harness.lib.errors import ExitCode, HarnessError
 from harness.mutants.fate import Fate
 from harness.series.mutant import Mutant
-from harness.verdict.record import Result
+from harness.verdict.record import Record, Result
+from harness.verdict.verdict import Kind, Verdict
 
 EVENTS = "events.jsonl"
 
@@ -80,6 +81,23 @@ class CleanRun:
 
     passed: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, record: Record, killers: Iterable[str]) -> CleanRun:
+        """Return the results of a run; ``killers`` are the ids to be confirmed by it.
+
+        A complaint of the kernel between scenarios has an id ``machine-N``, whose number says nothing in
+        another run.  Without such a result in the record, every killer of that kind counts as passed.
+        """
+        found = cls()
+        for result in record.results:
+            if result.ended and result.verdict is Verdict.CONFORMS:
+                found.passed.add(result.entry.id)
+            elif not result.as_expected:
+                found.failed[result.entry.id] = result.reason
+        if not any(result.entry.kind is Kind.MACHINE for result in record.results):
+            found.passed |= {one for one in killers if one.startswith("machine-")}
+        return found
 
 
 class Ledger:

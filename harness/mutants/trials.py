@@ -34,7 +34,6 @@ from harness.series.mutant import Mutant
 from harness.series.series import DEFAULT_BASE
 from harness.verdict.record import Record
 from harness.verdict.requirements import Scenario
-from harness.verdict.verdict import Kind, Verdict
 
 STAGES = "stages.txt"
 
@@ -186,25 +185,14 @@ class Trials:
         return files.digest(job.control.key, self.suites)
 
     def _run_control(self, job: Job, unconfirmed: Sequence[MutantTrial], scenarios: Sequence[str]) -> None:
-        """Run the named scenarios on the control, and record which passed.
-
-        A complaint of the kernel between scenarios has an id ``machine-N``.  Without such a
-        result in the record, every killer of that kind counts as passed.
-        """
+        """Run the named scenarios on the control, and record which passed."""
         record = self.run_suites(job, self._request, scenarios)
         if record.interrupted or not record.complete:
             raise HarnessError(
                 f"The run of {job.whole.name} itself did not come to its end, so no killer of mutants "
                 f"can be confirmed. Its results: {self._place(job)}"
             )
-        control = CleanRun()
-        for result in record.results:
-            if result.ended and result.verdict is Verdict.CONFORMS:
-                control.passed.add(result.entry.id)
-            elif not result.as_expected:
-                control.failed[result.entry.id] = result.reason
-        if not any(result.entry.kind is Kind.MACHINE for result in record.results):
-            control.passed |= {trial.killer for trial in unconfirmed if trial.killer.startswith("machine-")}
+        control = CleanRun.of(record, (trial.killer for trial in unconfirmed))
         self.ledger.controlled(self._control_key(job), control)
 
     def _try(self, job: Job, one: Mutant, built: Kernel | PatchproofError) -> MutantTrial:

@@ -27,13 +27,10 @@ from harness.mutants.report import line
 from harness.run.request import Request
 from harness.series import mutant
 from harness.series.series import Series
-from harness.verdict.record import Record
-from harness.verdict.verdict import Kind, Verdict
 
 #: With less time than this (seconds), no other trial begins.
 LEAST_SECONDS = 15.0
 _PATCHES = "patches"
-_MACHINE = "machine-"  # a complaint of the kernel between scenarios has the id machine-N
 
 
 @dataclass(frozen=True)
@@ -234,22 +231,8 @@ class GeneratedTrials:
                 "The run without a fault did not come to its end, so no killer can be confirmed. "
                 f"Its results: {self.folder / 'control'}"
             )
-        control = _passed(record)
-        # The number of a machine says nothing in another run: any complaint between scenarios counts.
-        if not any(result.entry.kind is Kind.MACHINE for result in record.results):
-            control.passed |= {one.killer for one in unconfirmed if one.killer.startswith(_MACHINE)}
-        return control
+        return CleanRun.of(record, (one.killer for one in unconfirmed))
 
 
 def _arguments(scenarios: Sequence[str]) -> list[str]:
     return [str(paths.PROJECT / name) for name in scenarios]
-
-
-def _passed(record: Record) -> CleanRun:
-    control = CleanRun()
-    for result in record.results:
-        if result.ended and result.verdict is Verdict.CONFORMS:
-            control.passed.add(result.entry.id)
-        elif not result.as_expected:
-            control.failed[result.entry.id] = result.reason
-    return control
