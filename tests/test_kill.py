@@ -495,7 +495,7 @@ class AttackedRun:
         """Start the run, or resume it, and wait until an attack or its plan ends it."""
         resumed = ["run", "--resume", self.latest]
         expected = self.unreached() if self.parts else None
-        before = len(self.scenarios("started"))
+        begun_earlier = len(self.scenarios("started"))
         self.parts += 1
         last: Attack | None = None
         with Invocation(
@@ -521,7 +521,7 @@ class AttackedRun:
             until(lambda: not invocation.children(), "QEMU to die with the harness")
             output = invocation.output
         ended_by = last if last is not None and last.ends_the_run else None
-        begun = [event["id"] for event in self.scenarios("started")[before:]]
+        begun = [event["id"] for event in self.scenarios("started")[begun_earlier:]]
         if expected is not None:
             assert begun == expected[: len(begun)], "a resumed run starts what was not reached, in order"
         self.check(code, output, ended_by)
