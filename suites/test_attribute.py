@@ -417,6 +417,7 @@ def test_without_pat_a_wc_mapping_is_uncached(device: Device, level: str) -> Non
 
 
 @requirement("ATTR-07")
+@machine(parallel=True)
 def test_no_wc_store_lands_after_a_revoke(c_owner: Actor, device: Device, ram_witness: RamBar) -> None:
     """None of 50 000 stores that a client tries through a WC mapping after a revoke reaches the range."""
     length = 16 * PAGE

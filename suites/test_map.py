@@ -18,7 +18,7 @@ from harness.actor.handles import Buffer, Range
 from harness.actor.reply import BUS_ADRERR, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
-from harness.plugin.markers import on_dialect, requirement
+from harness.plugin.markers import machine, on_dialect, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import EDU_IDENTIFICATION, EDU_LIVENESS, EDU_MAGIC, NOBODY, RAM_BAR
@@ -362,6 +362,7 @@ def test_export_claims_the_bar(owner: Actor, guest: Guest, registers: Function, 
 
 
 @requirement("MAP-13")
+@machine(parallel=True)
 def test_exports_at_once_claim_the_bar_once(c_owner: Actor, registers: Function) -> None:
     """Two concurrent exports that are the first use of a BAR both succeed."""
     for _ in range(FIRST_EXPORTS):

@@ -19,7 +19,7 @@ from harness.actor.reply import BUS_ADRERR, Refused, Sigbus, outcome
 from harness.guest.guest import Guest
 from harness.guest.guest import PciFunction as Function
 from harness.guest.health import count_dmabufs
-from harness.plugin.markers import needs_option, requirement
+from harness.plugin.markers import machine, needs_option, requirement
 from harness.vm.hardware import PAGE
 from harness.vm.ram_bar import RamBar
 from suites.support.constants import FRONT, MIB, NOBODY, RAM_BAR
@@ -246,6 +246,7 @@ HANGS = {
 
 @requirement("MP-07")
 @pytest.mark.parametrize(("hang", "inside"), HANGS.values(), ids=HANGS)
+@machine(parallel=True)
 def test_a_client_that_hangs_does_not_delay_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, hang: Hang, inside: str | None
 ) -> None:
@@ -273,6 +274,7 @@ def test_a_client_that_hangs_does_not_delay_a_revoke(
 @pytest.mark.parametrize(
     ("kind", "busy"), [("c", True), ("python", False)], ids=["c in its stores", "python"]
 )
+@machine(parallel=True)
 def test_a_killed_client_leaves_no_dmabuf(
     start: Start, ram: Function, guest: Guest, kind: str, busy: bool
 ) -> None:
@@ -299,6 +301,7 @@ def test_a_killed_client_leaves_no_dmabuf(
 
 @requirement("MP-09")
 @pytest.mark.parametrize("inside", [None, "clone"], ids=["threads", "processes that share the memory"])
+@machine(parallel=True)
 def test_a_revoke_reaches_every_thread(
     c_owner: Actor, ram: Function, ram_witness: RamBar, inside: str | None
 ) -> None:

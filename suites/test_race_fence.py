@@ -40,7 +40,7 @@ SHOWN = list(range(PAGES))
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 ROUNDS = 10  # of three processes at once
 
-pytestmark = [needs_option("STACKTRACE")]
+pytestmark = [needs_option("STACKTRACE"), machine(parallel=True)]
 
 
 @pytest.fixture

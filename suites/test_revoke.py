@@ -137,6 +137,7 @@ def test_every_width_of_access_is_sigbus(c_owner: Actor, memory: MemoryDevice) -
 
 
 @requirement("REV-01")
+@machine(parallel=True)
 def test_every_word_of_every_mapping_is_sigbus(c_owner: Actor, ram: Function) -> None:
     """After a revoke each word is SIGBUS at its address, to owner and client, in every mapping."""
     buffer = c_owner.export(c_owner.open(ram.address), RAM_BAR, SPAN)
@@ -219,6 +220,7 @@ def test_system_calls_on_a_revoked_mapping_are_efault(
 @pytest.mark.parametrize(
     ("via", "threads"), [("group", 1), ("cdev", 4)], ids=["group, one thread", "cdev, four threads"]
 )
+@machine(parallel=True)
 def test_no_store_lands_after_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, threads: int
 ) -> None:
@@ -240,6 +242,7 @@ def test_no_store_lands_after_a_revoke(
 
 
 @requirement("REV-02", "HUGE-07")
+@machine(parallel=True)
 def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """None of 50 000 stores that a client tries after a revoke reaches what it had mapped by huge pages."""
     device = c_owner.open(ram.address)
@@ -262,6 +265,7 @@ def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ra
 
 
 @requirement("REV-02")
+@machine(parallel=True)
 def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: Function) -> None:
     """None of 50 000 stores to a register that a client tries after a revoke reaches it."""
     device = c_owner.open(registers.address)
@@ -284,6 +288,7 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
 
 
 @requirement("REV-02")
+@machine(parallel=True)
 def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """In 50 rounds of a revoke while three threads touch new pages, no page stays accessible."""
     pages = 16 * MIB // PAGE
@@ -308,6 +313,7 @@ def test_first_touches_do_not_outlive_a_revoke(c_owner: Actor, ram: Function, ra
 
 @requirement("REV-13", "REV-02")
 @pytest.mark.parametrize("threads", [1, 4], ids=["one thread", "four threads"])
+@machine(parallel=True)
 def test_a_revoke_waits_for_no_client(
     c_owner: Actor, ram: Function, ram_witness: RamBar, one_second: int, threads: int
 ) -> None:
@@ -364,6 +370,7 @@ def test_a_client_cannot_map_a_revoked_buffer(c_owner: Actor, ram: Function) -> 
 
 
 @requirement("RACE-02", "REV-04")
+@machine(parallel=True)
 def test_of_concurrent_revokes_one_succeeds(c_owner: Actor, ram: Function) -> None:
     """Two threads revoke a DMABUF at once, 1,000 times: one succeeds, the other gets EBADFD."""
     device = c_owner.open(ram.address)

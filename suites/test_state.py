@@ -223,6 +223,7 @@ def test_low_power_ends_all_access_until_its_exit(c_owner: Actor, function: Func
 
 
 @requirement("STATE-07", "STATE-16")
+@machine(parallel=True)
 def test_no_store_lands_in_low_power(c_owner: Actor, ram: Function, ram_witness: RamBar) -> None:
     """None of 100 000 stores and loads of a client in low power reaches the range; after the exit all do."""
     device = c_owner.open(ram.address)
@@ -391,6 +392,7 @@ COUNT = 100  # resets
 
 
 @requirement("STATE-12")
+@machine(parallel=True)
 def test_an_access_during_a_reset_waits_or_is_sigbus(
     c_owner: Actor, registers: Function, finding: Finding
 ) -> None:

@@ -47,6 +47,7 @@ def names(items: list[pytest.Item]) -> list[str]:
         ({"pair": True}, Needs(Layout(rng=True, pair=MIB))),
         ({"ats": True}, Needs(Layout(rng=True, ats=True))),
         ({"hold": True}, Needs(Layout(arguments=("irqaffinity=0",), cpus=3, debugger=True))),
+        ({"parallel": True}, Needs(Layout(parallel=True))),
         ({"kernel": "nopat quiet"}, Needs(Layout(arguments=("nopat", "quiet")))),
         ({"big_ram": True, "alone": True}, Needs(Layout(bigram=GIB), fresh=True, alone=True)),
         ({"fresh": False, "power": False}, Needs()),

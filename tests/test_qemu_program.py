@@ -95,6 +95,12 @@ def test_layout_decides_the_number_of_processors() -> None:
         assert argv[argv.index("-smp") + 1] == number
 
 
+def test_command_of_parallel_processors_has_more_threads() -> None:
+    for layout, threads in ((Layout(), "single"), (Layout(parallel=True), "multi")):
+        argv = line(layout)
+        assert argv[argv.index("-accel") + 1].split(",")[1] == f"thread={threads}"
+
+
 def test_command_escapes_a_comma_in_a_path() -> None:
     (drive,) = [argument for argument in line(Layout()) if argument.startswith("if=none")]
     assert drive.endswith("file=/r,,oot")
@@ -103,7 +109,7 @@ def test_command_escapes_a_comma_in_a_path() -> None:
 def test_readable_is_the_same_command() -> None:
     argv = machine.dry_run(Path("/k"), Path("/r"), Path("/run"), TCG, "qemu")
     text = hardware.readable(argv)
-    assert "\n    -accel tcg,thread=multi,tb-size=256 \\\n" in text
+    assert "\n    -accel tcg,thread=single,tb-size=256 \\\n" in text
     words = text.replace("\\\n", " ").replace("'", "").split()
     assert words == " ".join(argv).split()
 

@@ -87,6 +87,7 @@ def needs_of(item: pytest.Item) -> Needs:
         arguments=(*str(words.get("kernel", "")).split(), *(HOLD_ARGUMENTS if hold else ())),
         cpus=HOLD_CPUS if hold else CPUS,
         debugger=hold,
+        parallel=bool(words.get("parallel")),
     )
     alone = bool(words.get("alone"))
     taints = frozenset(int(bit) for bit in words.get("taints", ()))

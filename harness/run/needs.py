@@ -47,6 +47,7 @@ MACHINE_KEYWORDS = {
     "pair": "the devices pair and pair2, two functions that are reset together",
     "taints": "the taint bits that the scenario sets itself, such as 14 by a fence of sw_sync",
     "quiet": "no other machine of the run at work beside it (--machines), as it depends on its speed",
+    "parallel": "emulated processors that work at the same time, for tasks that race without being held",
     "hold": "a debugger's port and three processors, for scenarios that hold one of them (fixture ``hold``)",
     "kernel": 'words for the kernel\'s command line, "nopat"',
 }

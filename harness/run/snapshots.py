@@ -126,11 +126,11 @@ class Snapshots:
                 name = one.saved.snapshot.machine
                 self._note(f"The snapshot of {name} is not used by all processes of the run: {error}")
             else:
-                self._saved[one.saved.layout] = replace(one.saved, snapshot=snapshot)
+                self._saved[_devices(one.saved.layout)] = replace(one.saved, snapshot=snapshot)
 
     def of(self, layout: Layout) -> Snapshot | None:
         """Return the snapshot for machines of this layout, None if there is none."""
-        saved = self._saved.get(layout)
+        saved = self._saved.get(_devices(layout))
         return None if saved is None else saved.snapshot
 
     def consider(self, guest: Guest, proof: Proof) -> None:
@@ -138,7 +138,7 @@ class Snapshots:
 
         A kernel that complained by itself gives none.  Raises SshLostError, SshTimeoutError.
         """
-        layout = guest.machine.layout
+        layout = _devices(guest.machine.layout)
         if not self._enabled or layout in self._saved or proof.complaint:
             return
         if resources.memory_available() < LIMIT + qemu_memory.needed(layout):
@@ -173,7 +173,7 @@ class Snapshots:
         The proof of the saved machine holds if the kernel's counters are those of then, and a message
         of level warning arrives on the console.  Raises PatchproofError if it does not hold.
         """
-        saved = self._saved[guest.machine.layout]
+        saved = self._saved[_devices(guest.machine.layout)]
         guest.take_over(saved.agent, saved.pushed)
         mark = guest.machine.console.mark()
         message = f"loaded {secrets.token_hex(8)}"
@@ -193,7 +193,7 @@ class Snapshots:
 
     def drop(self, layout: Layout, why: str) -> None:
         """Give up the snapshot of a layout, from which a machine could not be started."""
-        saved = self._saved.pop(layout)
+        saved = self._saved.pop(_devices(layout))
         saved.snapshot.close()
         self._enabled = False
         self._note(
@@ -215,3 +215,8 @@ class Snapshots:
         if text not in self._noted:
             self._noted.add(text)
             self._journal.note(text)
+
+
+def _devices(layout: Layout) -> Layout:
+    """Return a layout without what a saved machine does not depend on: the threads of its processors."""
+    return replace(layout, parallel=False)

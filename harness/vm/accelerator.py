@@ -40,12 +40,14 @@ class Accelerator:
     """The way to run the guest's instructions: ``name`` is ``kvm`` or ``tcg``.
 
     ``time_scale`` is the factor for a deadline that was written for KVM;
-    ``reason`` explains the choice.
+    ``reason`` explains the choice.  Emulated processors that are ``parallel`` have a thread of the
+    host each; else they take turns in one, which costs less (docs/findings.md).
     """
 
     name: str
     time_scale: float
     reason: str
+    parallel: bool = False
 
     def slower(self, factor: float) -> Accelerator:
         """Return this with a time scale that is larger by ``factor``."""
@@ -53,7 +55,8 @@ class Accelerator:
 
     def args(self) -> list[str]:
         """Return QEMU's arguments."""
-        return ["-accel", "kvm" if self.name == "kvm" else f"tcg,thread=multi,tb-size={TCG_CODE // MIB}"]
+        threads = "multi" if self.parallel else "single"
+        return ["-accel", "kvm" if self.name == "kvm" else f"tcg,thread={threads},tb-size={TCG_CODE // MIB}"]
 
     def kernel_arguments(self) -> tuple[str, ...]:
         """Return the arguments that the guest's kernel command line needs with this accelerator."""

@@ -134,7 +134,8 @@ class Layout:
     of two functions: the first has a RAM BAR of this size, the second is like ``rng``.
     ``ats`` gives that virtio device an address cache of its own, and the IOMMU the means to
     invalidate it.  ``arguments`` are added to the kernel's command line.  ``debugger`` opens
-    QEMU's port for one (harness.vm.gdbstub).
+    QEMU's port for one (harness.vm.gdbstub).  ``parallel`` gives each emulated processor a
+    thread of the host.
     """
 
     ram: int = 64 * MIB
@@ -147,6 +148,7 @@ class Layout:
     arguments: tuple[str, ...] = ()
     cpus: int = CPUS
     debugger: bool = False
+    parallel: bool = False
 
     def within(self, devices: Set[str]) -> Layout:
         """Return this layout without a display if QEMU's ``devices`` do not include one."""

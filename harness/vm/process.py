@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class BootImage:
     def command(self, qemu: str, layout: Layout, wiring: Wiring) -> list[str]:
         """Return the whole QEMU command line, with the parts in the order that QEMU requires."""
         parts: list[Part] = [
-            self.accelerator,
+            replace(self.accelerator, parallel=layout.parallel),
             *([SystemCallFilter()] if self.contained else []),
             Board(layout.cpus, MEMORY),
             *([wiring.guest] if wiring.guest is not None else []),
