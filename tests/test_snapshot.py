@@ -198,6 +198,16 @@ def test_snapshot_of_another_process_is_loaded(started: Run, tmp_path: Path) -> 
 
 
 @pytest.mark.vm
+def test_parallel_machine_is_loaded_from_the_usual_one(started: Run) -> None:
+    started.current()
+    guest = started.machines.guest_for(Needs(replace(LAYOUT, parallel=True)))
+    command = guest.machine.command
+    assert "thread=multi" in command[command.index("-accel") + 1]
+    assert started.events("machine-up")[-1]["snapshot"] == "machine-1"
+    assert said(guest, "grep -c ^processor /proc/cpuinfo") == "2"
+
+
+@pytest.mark.vm
 def test_loaded_machine_has_a_clock_and_entropy_of_its_own(started: Run) -> None:
     first = said(started.current(), RANDOM)
     other = started.next()
