@@ -141,7 +141,7 @@ def test_kernel_that_dies_silently_shows_its_death(tmp_path: Path) -> None:
 def test_arguments_reach_qemu_unchanged(box: Kit) -> None:
     box.run(log="verdict: conforms: x", ACCEL="kvm")
     assert box.arguments.read_text().splitlines() == [
-        *("-accel", "kvm", "-m", "64M", "-device", "name with blanks,x='$HOME'"),
+        *("-accel", "kvm", "-cpu", "max", "-m", "64M", "-device", "name with blanks,x='$HOME'"),
         *("-kernel", "bzImage", "-initrd", "initrd.cpio", "-append", "console=ttyS0"),
     ]
     kernel = box.folder / "another kernel"

@@ -101,6 +101,12 @@ def test_command_of_parallel_processors_has_more_threads() -> None:
         assert argv[argv.index("-accel") + 1].split(",")[1] == f"thread={threads}"
 
 
+@pytest.mark.parametrize(("name", "model"), [("tcg", "max,-erms"), ("kvm", "max")])
+def test_command_leaves_erms_to_a_real_processor(name: str, model: str) -> None:
+    argv = accelerator.Accelerator(name, 1.0, "for this test").args()
+    assert argv[argv.index("-cpu") + 1] == model
+
+
 def test_command_escapes_a_comma_in_a_path() -> None:
     (drive,) = [argument for argument in line(Layout()) if argument.startswith("if=none")]
     assert drive.endswith("file=/r,,oot")

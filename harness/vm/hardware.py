@@ -61,7 +61,6 @@ class Board:
     def args(self) -> list[str]:
         return [
             *("-machine", "q35,kernel-irqchip=split,sata=off,smbus=off,usb=off"),
-            *("-cpu", "max"),
             *("-smp", str(self.cpus)),
             *("-m", f"{self.memory // MIB}M"),
             *("-nodefaults", "-no-user-config", "-display", "none"),

@@ -64,8 +64,8 @@ boot() {
 	accelerator=${ACCEL:-tcg}
 	append=$(cat "$folder/append")
 	case $accelerator in
-	tcg) set -- -accel tcg,thread=multi && append="$append $(setting tcg)" ;;
-	kvm) set -- -accel kvm ;;
+	tcg) set -- -accel tcg,thread=multi -cpu max && append="$append $(setting tcg)" ;;
+	kvm) set -- -accel kvm -cpu max ;;
 	*) fail "ACCEL is tcg or kvm, not $accelerator." ;;
 	esac
 	if [ -n "$port" ]; then
