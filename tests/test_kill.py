@@ -371,11 +371,14 @@ LONGER = (OutOfMemory, FullCache, StopQemu, LargeResults)
 class MadeAttack:
     """An attack, the number of events before it, and the id of the scenario that it affected, if any.
 
-    The time of the events is that of a clock that an attack may set.
+    ``after`` is the number of events at the end of the part that it ended, else 0.  Its effect can
+    come some events later, as that of a full disk.  The time of the events is that of a clock that
+    an attack may set.
     """
 
     attack: Attack
     before: int
+    after: int = 0
     affected: str = ""
 
 
@@ -521,6 +524,8 @@ class AttackedRun:
             until(lambda: not invocation.children(), "QEMU to die with the harness")
             output = invocation.output
         ended_by = last if last is not None and last.ends_the_run else None
+        if ended_by is not None:
+            self.made[-1].after = len(events(self.results))
         begun = [event["id"] for event in self.scenarios("started")[begun_earlier:]]
         if expected is not None:
             assert begun == expected[: len(begun)], "a resumed run starts what was not reached, in order"
@@ -577,8 +582,7 @@ class AttackedRun:
         if result.ended:
             suspects = [one for one in self.made if one.before <= places["ended"]][-1:]
         else:
-            later = [one for one in self.made if one.before > places["started"]]
-            suspects = [one for one in later if one.attack.ends_the_run][:1]
+            suspects = [one for one in self.made if one.after > places["started"]][:1]
         told = f"{result.entry.id}: {result.verdict} ({result.reason})"
         assert suspects, f"no attack was made before {told}"
         (made,) = suspects
