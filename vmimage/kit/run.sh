@@ -64,10 +64,11 @@ boot() {
 	accelerator=${ACCEL:-tcg}
 	append=$(cat "$folder/append")
 	case $accelerator in
-	tcg) set -- -accel tcg,thread=multi -cpu max && append="$append $(setting tcg)" ;;
-	kvm) set -- -accel kvm -cpu max ;;
+	tcg) set -- -accel tcg,thread=multi && append="$append $(setting tcg)" ;;
+	kvm) set -- -accel kvm ;;
 	*) fail "ACCEL is tcg or kvm, not $accelerator." ;;
 	esac
+	set -- "$@" -cpu max
 	if [ -n "$port" ]; then
 		set -- "$@" -S -gdb "tcp:127.0.0.1:$port"
 		append="$append kit.patient"
