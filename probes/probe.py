@@ -28,12 +28,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-# The import of socket and subprocess takes as long as all others together, and few
-# scenarios need them, so the functions that use them import them.
+# The import of socket takes long, and few scenarios need it, so the functions that use it import it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    import subprocess
     from typing import BinaryIO, NoReturn
 
 # Compiled before a template forks probes; the patterns of few operations are compiled when used.
@@ -44,7 +42,7 @@ OPTION = re.compile(r"([a-z][^=]*)=(.*)")
 PROTOCOL = 1
 PAGE = 4096
 DEADLINE = 10  # seconds
-# Seconds until the first reply of a new probe: on a busy host an interpreter starts slowly.
+# Seconds until the first reply of a new probe, on a busy host.
 START_DEADLINE = 60
 DEADLINE_MAX = 86400
 RANGES_MAX = 1 << 20
@@ -99,7 +97,7 @@ NAMESPACES = {
     "pid": 0x20000000,
     "net": 0x40000000,
 }
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 RLIMIT_NOFILE = 7  # include/uapi/asm-generic/resource.h
 # include/uapi/linux/udmabuf.h: _IOW('u', 0x42, struct udmabuf_create), flags
 UDMABUF_CREATE, UDMABUF_FLAGS_CLOEXEC = 0x40187542, 1
@@ -117,6 +115,9 @@ BUFFERS = "/sys/kernel/debug/dma_buf/bufinfo"
 PAGE_TABLE = "/sys/kernel/debug/page_tables/current_kernel"
 # The path of each DMABUF in /proc begins so: fs/dcache.c, d_path()
 DMABUF = "/dmabuf:"
+# So begin the paths of DMABUFs, devices and memfds in /proc/self/maps.
+MAPPABLE = (DMABUF, "anon_inode:", "/dev/vfio/", "/memfd:")
+DESCRIPTORS_MAX = 1 << 30  # fs/file.c: no descriptor is as large
 
 
 # ---- text ----
@@ -1001,7 +1002,7 @@ def op_version(_line: Line) -> str:
 
 
 class Forked:
-    """A process made by fork(), with the wait() and poll() of subprocess.Popen."""
+    """A process made by fork()."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -1024,9 +1025,7 @@ class Forked:
 class Child:
     """Another probe, with a socket for lines and one for descriptors (SCM_RIGHTS)."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes] | Forked, lines: socket.socket, rights: socket.socket
-    ) -> None:
+    def __init__(self, process: Forked, lines: socket.socket, rights: socket.socket) -> None:
         self.process = process
         self.lines = lines
         self.rights = rights
@@ -1103,43 +1102,74 @@ def first_reply(name: str, child: Child) -> str:
 
 
 def op_spawn(line: Line) -> str:
-    import socket
-    import subprocess
-
     name = parse_new_name(line)
     uid = line.option("uid", 0)
     if uid >= 1 << 31:
         raise UsageError("uid= is out of range")
-    lines, far_lines = socket.socketpair()
-    rights, far_rights = socket.socketpair(type=socket.SOCK_SEQPACKET)
-    with far_lines, far_rights:
-        process = subprocess.Popen(
-            command_line("--child", far_rights.fileno()),
-            stdin=far_lines.fileno(),
-            stdout=far_lines.fileno(),
-            pass_fds=[far_rights.fileno()],
-            user=uid or None,
-            group=uid or None,
-            extra_groups=[] if uid else None,
-        )
-    return first_reply(name, Child(process, lines, rights))
+
+    def become_new(lines: socket.socket, rights: socket.socket) -> None:
+        forget_all(keep=(lines.fileno(), rights.fileno()))
+        if uid:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+            libc.prctl(PR_SET_DUMPABLE, 1)  # as after exec(): the user may look at its own process
+
+    return forked(name, become_new)
 
 
 def op_fork(line: Line) -> str:
+    def stay_with_parent(_lines: socket.socket, _rights: socket.socket) -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return forked(parse_new_name(line), stay_with_parent)
+
+
+def forked(name: str, begin: Callable[[socket.socket, socket.socket], None]) -> str:
+    """Fork a child that serves its sockets after ``begin`` has returned; return the reply."""
     import socket
 
-    name = parse_new_name(line)
     lines, far_lines = socket.socketpair()
     rights, far_rights = socket.socketpair(type=socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        lines.close()
-        rights.close()
-        become_child(far_lines, far_rights)
+        try:
+            lines.close()
+            rights.close()
+            begin(far_lines, far_rights)
+            become_child(far_lines, far_rights)
+        finally:
+            os._exit(1)
     far_lines.close()
     far_rights.close()
     return first_reply(name, Child(Forked(pid), lines, rights))
+
+
+def forget_all(keep: tuple[int, int]) -> None:
+    """Give up all that this process has inherited, but the standard descriptors and those of ``keep``.
+
+    It then has what a new process has, without the start of an interpreter.
+    """
+    with open("/proc/self/maps", encoding="ascii", errors="replace") as maps:
+        for fields in map(str.split, maps):
+            if len(fields) > 5 and fields[5].startswith(MAPPABLE):
+                start, end = (int(word, 16) for word in fields[0].split("-"))
+                if libc.munmap(start, end - start):
+                    raise last_error()
+    # The sockets that have an object would be closed once more with it, when their numbers may be others'.
+    for child in children.values():
+        child.lines.close()
+        child.rights.close()
+    if parent is not None:
+        parent.close()
+    first = 3
+    for descriptor in sorted(keep):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, DESCRIPTORS_MAX)
+    objects.clear()
+    counts.clear()
+    children.clear()
 
 
 def become_child(lines: socket.socket, rights: socket.socket) -> None:
@@ -1357,7 +1387,6 @@ class Template:
 
     def __init__(self, descriptor: int) -> None:
         import socket
-        import subprocess  # noqa: F401 - for op_spawn() of a probe
 
         self._receive = socket.recv_fds
         self._orders = socket.socket(fileno=descriptor)

@@ -342,6 +342,14 @@ class TestChildren:
         assert client.ask("@c1 seek buf1").startswith("error usage: ")
         assert ask(client, "send buf1 c1", "@c1 recv", "@c1 seek buf1") == ["ok", "ok buf1", "ok 0x4000"]
 
+    def test_spawned_child_inherits_no_mapping_and_no_descriptor(self, client: Client) -> None:
+        ask(client, "map buf1 length=16K", "spawn c1")
+        (child,) = Path(f"/proc/{client.process.pid}/task/{client.process.pid}/children").read_text().split()
+        assert "/memfd:buffer" in Path(f"/proc/{client.process.pid}/maps").read_text()
+        assert "/memfd:buffer" not in Path(f"/proc/{child}/maps").read_text()
+        files = {str(path.readlink()) for path in Path(f"/proc/{child}/fd").iterdir()}
+        assert not {file for file in files if not file.startswith(("socket:", "pipe:"))}
+
     def test_child_sends_a_buffer_back(self, client: Client) -> None:
         ask(client, "spawn c1", "send buf1 c1", "@c1 recv")
         assert ask(client, "@c1 send buf1 parent", "recv c1", "seek buf2") == ["ok", "ok buf2", "ok 0x4000"]
