@@ -17,6 +17,8 @@ import pytest
 import real
 
 from harness.actor.build import build_actor
+from harness.actor.start import start_python
+from harness.actor.transcript import Transcript
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
 from harness.journal.reader import read
@@ -156,6 +158,7 @@ def said(guest: Guest, script: str) -> str:
 
 CONFIGURATION = "for d in /sys/bus/pci/devices/*; do echo $d; od -An -tx1 -N 64 $d/config; done"
 PROGRAMS = "cat /proc/[0-9]*/comm | grep -x -e sshd -e sh -e agent | sort"
+TEMPLATES = "for p in /proc/[0-9]*; do ! grep -qs -e --template $p/cmdline || echo $p; done"
 SAME = ("head -1 /proc/meminfo", CONFIGURATION)
 RANDOM = "od -An -tx1 -N 16 /dev/urandom"
 
@@ -195,6 +198,27 @@ def test_snapshot_of_another_process_is_loaded(started: Run, tmp_path: Path) -> 
     assert said(guest, "echo alive") == "alive"
     other.close()
     assert [one.get("snapshot") for one in Run(other, results).events("machine-up")] == ["machine-1"]
+
+
+@pytest.mark.vm
+def test_loaded_machine_forks_python_probes_without_a_login(started: Run, tmp_path: Path) -> None:
+    results = ResultsFolder.create(tmp_path, "many")
+    journal = results.journal()
+    journal.plan([])
+    run = Run(Machines(Request(), results, journal), results)
+    started.current()
+    run.machines.software = started.machines.software
+    run.machines.snapshots.many = True
+    run.current()
+    guest = run.next()
+    (process,) = said(guest, TEMPLATES).split()
+    probe = start_python(guest, Transcript(tmp_path / "transcript.txt"), {})
+    assert probe.say("version").startswith("protocol=")
+    assert process in said(guest, TEMPLATES).split()
+    deadline = time.monotonic() + PATIENCE
+    while "sshd" in (left := said(guest, PROGRAMS).split()):
+        assert time.monotonic() < deadline, left  # those of the saved machine end
+    run.machines.close()
 
 
 @pytest.mark.vm

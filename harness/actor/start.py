@@ -10,7 +10,10 @@ from harness.actor.session import Wire
 from harness.actor.transcript import Transcript
 from harness.guest.answers import understood
 from harness.guest.guest import Guest
+from harness.lib.errors import HarnessError
 from harness.lib.paths import PROBES
+from harness.lib.text import printable
+from harness.vm.ssh import Stream
 
 REMOTE_ACTOR = "/run/actor"
 REMOTE_PYTHON = "/run/probe.py"
@@ -38,12 +41,32 @@ def start_python(guest: Guest, transcript: Transcript, features: Mapping[str, in
     ``features`` are the numbers of features that the probe is told, by their names in the
     operation ``abi``.  Raises SshLostError, SshTimeoutError.
     """
-    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
-    stream = guest.fork(["python3", "-IS", remote, "--template"])
-    actor = Actor(Wire(stream, transcript, guest.deadline, "python"))
+    actor = Actor(Wire(_fork_python(guest), transcript, guest.deadline, "python"))
     if features:
         actor.say("abi", **features)
     return actor
+
+
+def prepare_python(guest: Guest) -> None:
+    """Start the process that Python probes are forked from, by a probe that ends at once.
+
+    A machine that is loaded from a snapshot of this guest need not start it.
+    Raises HarnessError, SshLostError, SshTimeoutError.
+    """
+    stream = _fork_python(guest)
+    stream.write(b"exit\n", guest.deadline)
+    try:
+        stream.read_line(guest.deadline)
+    except EOFError as error:
+        said = printable(stream.read_errors().decode(errors="replace").strip())
+        raise HarnessError(f"The first Python probe of the guest ended without a reply: {said}") from error
+    stream.wait(guest.deadline)
+    stream.close()
+
+
+def _fork_python(guest: Guest) -> Stream:
+    remote = guest.push(PROBES / "probe.py", REMOTE_PYTHON)
+    return guest.fork(["python3", "-IS", remote, "--template"])
 
 
 def stopped_actors(guest: Guest) -> list[int]:

@@ -36,6 +36,7 @@ def workers(session: pytest.Session, run: Run) -> Workers | None:
     machines = run.machines_at_once(jobs)
     if machines < 2 or config.option.collectonly or getattr(config.option, "usepdb", False):
         return None
+    run.machines.snapshots.many = True
     schedule = Schedule(jobs, keep_order=run.keeps_order, big_beside=resources.big_beside(machines))
     return Workers(
         machines - 1, lambda link: _serve(session, run, link), schedule, run.machines.give_up, run.journal

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from harness.actor.start import prepare_python
 from harness.guest.guest import Guest
 from harness.guest.health import KernelHealth
 from harness.journal.writer import JournalWriter
@@ -102,10 +103,12 @@ class Snapshots:
     """The snapshots of a run by layout.
 
     None is made if ``enabled`` is false, or the host lacks the memory.  The journal gets a note when
-    one cannot be made or used.
+    one cannot be made or used.  If ``many`` machines will be loaded from the first one, it has what
+    their Python probes are forked from.
     """
 
     def __init__(self, journal: JournalWriter, *, enabled: bool = True) -> None:
+        self.many = False
         self._journal = journal
         self._enabled = enabled
         self._saved: dict[Layout, Saved] = {}
@@ -145,6 +148,8 @@ class Snapshots:
             self._note("This host lacks the memory for snapshots, so every machine is booted.")
             return
         try:
+            if self.many and not self._saved:
+                prepare_python(guest)
             saved = self._save(guest, proof)
         except HarnessError as error:
             self._enabled = False
