@@ -62,8 +62,7 @@ SPAN = [Range(START, LENGTH)]
 GONE = [Sigbus(BUS_ADRERR, page * PAGE) for page in range(PAGES)]
 PARTS = [(0, "rw"), (0, "r"), (LENGTH - PAGE, "rw")]  # offset and protection of a page
 
-STORES = 200_000  # of a client after a revoke; none may land
-FEWER_STORES = 50_000
+STORES = 50_000  # of a client after a revoke; none may land
 ROUNDS = 50  # of first touches concurrent with a revoke
 TOGETHER = 1_000  # DMABUFs, each revoked by two threads at once
 
@@ -224,7 +223,7 @@ def test_system_calls_on_a_revoked_mapping_are_efault(
 def test_no_store_lands_after_a_revoke(
     c_owner: Actor, ram: Function, ram_witness: RamBar, via: str, threads: int
 ) -> None:
-    """None of 200 000 stores and loads that a client tries after a revoke reaches the range."""
+    """None of 50 000 stores and loads that a client tries after a revoke reaches the range."""
     device = c_owner.open(ram.address, via)
     oracle = Oracle(c_owner.map(device, LENGTH, START, bar=RAM_BAR), ram_witness, START, PAGE)
     buffer = c_owner.export(device, RAM_BAR, SPAN)
@@ -258,7 +257,7 @@ def test_no_store_lands_in_a_revoked_huge_page(c_owner: Actor, ram: Function, ra
     require_mapped(client_mapping, "pmd")
     assert c_owner.reclaim(buffer, oracle.view, OURS, stride=PAGE) is None
     before = hammer.counts(more=1)
-    after = hammer.counts(more=FEWER_STORES)
+    after = hammer.counts(more=STORES)
     require_none_landed(before, after)
     require_no_page(client_mapping)
     oracle.require_undisturbed()
@@ -281,7 +280,7 @@ def test_no_store_reaches_a_register_after_a_revoke(c_owner: Actor, registers: F
         raise HarnessError("The client was to reach the register before the revoke, but it does not.")
     assert c_owner.reclaim(buffer, view, OURS, offset=EDU_LIVENESS, stride=PAGE) is None
     before = hammer.counts(more=1)
-    after = hammer.counts(more=FEWER_STORES)
+    after = hammer.counts(more=STORES)
     require_none_landed(before, after)
     assert view.load32(EDU_LIVENESS) == OURS ^ 0xFFFFFFFF
     assert device.read(0, EDU_LIVENESS, 4) == OURS ^ 0xFFFFFFFF
