@@ -9,6 +9,9 @@ from harness.lib import interruption
 
 interruption.install()  # before the imports that take time: a signal would leave their traceback
 
+# No other user can write into what this program makes, nor into the modules that it compiles.
+os.umask(os.umask(0o022) | 0o022)
+
 from harness.lib import bytecode  # noqa: E402
 
 bytecode.keep()
@@ -24,7 +27,6 @@ def _main() -> int:
     the reader of a pipe has gone (``| head``).  A stream that fails is replaced by
     /dev/null; otherwise the interpreter flushes it again at exit and exits with 120.
     """
-    os.umask(os.umask(0o022) | 0o022)  # no other user can write into what this program makes
     _open_closed_streams()
     try:
         code = main()
