@@ -660,14 +660,14 @@ def op_close(line: Line) -> str:
 # ---- exec ----
 
 
-def command_line(role: str, descriptor: int) -> list[str]:
-    """Return the command line that starts this program as ``--child`` or ``--resume``.
+def command_line(descriptor: int) -> list[str]:
+    """Return the command line that starts this program with ``--resume``.
 
     An import keeps the compiled module for the next start, which then takes two thirds of the time.
     """
     program = "import sys; sys.path.append(sys.argv.pop(1)); import probe; sys.exit(probe.main(sys.argv[1:]))"
     folder = os.path.dirname(os.path.abspath(__file__))
-    return [sys.executable, "-ISc", program, folder, role, str(descriptor), *feature_words()]
+    return [sys.executable, "-ISc", program, folder, "--resume", str(descriptor), *feature_words()]
 
 
 def op_exec(_line: Line) -> str:
@@ -678,7 +678,7 @@ def op_exec(_line: Line) -> str:
     signal.setitimer(signal.ITIMER_REAL, 0)
     parent.set_inheritable(True)
     try:
-        os.execv(sys.executable, command_line("--resume", parent.fileno()))  # noqa: S606 - no shell, on purpose
+        os.execv(sys.executable, command_line(parent.fileno()))  # noqa: S606 - no shell, on purpose
     finally:
         parent.set_inheritable(False)
 
@@ -1136,6 +1136,7 @@ def forked(name: str, begin: Callable[[socket.socket, socket.socket], None]) -> 
         try:
             lines.close()
             rights.close()
+            leave_children()
             begin(far_lines, far_rights)
             become_child(far_lines, far_rights)
         finally:
@@ -1143,6 +1144,14 @@ def forked(name: str, begin: Callable[[socket.socket, socket.socket], None]) -> 
     far_lines.close()
     far_rights.close()
     return first_reply(name, Child(Forked(pid), lines, rights))
+
+
+def leave_children() -> None:
+    """Close the sockets of the children in a forked process, whose children they are not."""
+    for child in children.values():
+        child.lines.close()
+        child.rights.close()
+    children.clear()
 
 
 def forget_all(keep: tuple[int, int]) -> None:
@@ -1156,10 +1165,7 @@ def forget_all(keep: tuple[int, int]) -> None:
                 start, end = (int(word, 16) for word in fields[0].split("-"))
                 if libc.munmap(start, end - start):
                     raise last_error()
-    # The sockets that have an object would be closed once more with it, when their numbers may be others'.
-    for child in children.values():
-        child.lines.close()
-        child.rights.close()
+    # Else it would be closed once more with its object, when its number may be another's.
     if parent is not None:
         parent.close()
     first = 3
@@ -1169,16 +1175,11 @@ def forget_all(keep: tuple[int, int]) -> None:
     os.closerange(first, DESCRIPTORS_MAX)
     objects.clear()
     counts.clear()
-    children.clear()
 
 
 def become_child(lines: socket.socket, rights: socket.socket) -> None:
-    """Serve these sockets in a forked process, which keeps all objects, but not the children."""
+    """Serve these sockets in a forked process."""
     global parent, guarded
-    for child in children.values():
-        child.lines.close()
-        child.rights.close()
-    children.clear()
     parent, guarded = rights, Guarded()
     os.dup2(lines.fileno(), 0)
     os.dup2(lines.fileno(), 1)
