@@ -150,6 +150,16 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     machines.close()
 
 
+def beside(started: Run, folder: Path) -> Run:
+    """Return other machines with the same software, which have started none."""
+    results = ResultsFolder.create(folder, "beside")
+    journal = results.journal()
+    journal.plan([])
+    other = Run(Machines(Request(), results, journal), results)
+    other.machines.software = started.machines.software
+    return other
+
+
 def said(guest: Guest, script: str) -> str:
     done = guest.script(script)
     assert done.status == 0, done.stderr.decode()
@@ -188,26 +198,16 @@ def test_loaded_machine_is_as_the_saved_one(started: Run) -> None:
 @pytest.mark.vm
 def test_snapshot_of_another_process_is_loaded(started: Run, tmp_path: Path) -> None:
     started.current()
-    results = ResultsFolder.create(tmp_path, "worker")
-    journal = results.journal()
-    journal.plan([])
-    other = Machines(Request(), results, journal)
-    other.software = started.machines.software
-    other.snapshots.adopt(started.machines.snapshots.all())
-    guest = other.guest_for(Needs(LAYOUT))
-    assert said(guest, "echo alive") == "alive"
-    other.close()
-    assert [one.get("snapshot") for one in Run(other, results).events("machine-up")] == ["machine-1"]
+    other = beside(started, tmp_path)
+    other.machines.snapshots.adopt(started.machines.snapshots.all())
+    assert said(other.current(), "echo alive") == "alive"
+    other.machines.close()
+    assert [one.get("snapshot") for one in other.events("machine-up")] == ["machine-1"]
 
 
 @pytest.mark.vm
 def test_loaded_machine_forks_python_probes_without_a_login(started: Run, tmp_path: Path) -> None:
-    results = ResultsFolder.create(tmp_path, "many")
-    journal = results.journal()
-    journal.plan([])
-    run = Run(Machines(Request(), results, journal), results)
-    started.current()
-    run.machines.software = started.machines.software
+    run = beside(started, tmp_path)
     run.machines.snapshots.many = True
     run.current()
     guest = run.next()
