@@ -12,6 +12,7 @@ from harness.guest.guest import Guest
 from harness.lib import interruption
 from harness.lib.errors import HarnessError
 from harness.vm.gdbstub import Debugger, DebuggerError, Registers, Stop
+from harness.vm.pauses import now
 
 ARRIVAL_SECONDS = 5.0  # for a task to come to a function, before the accelerator's time scale
 # Until a task that runs alone is taken to wait for another processor, before the time scale.
@@ -174,12 +175,14 @@ class Held:
     """A processor that is to be held, and then is; see Hold.at().
 
     ``place`` names the function where its way begins.  ``passed`` is true if the task has passed
-    without coming to the place, and nothing is held.
+    without coming to the place, and nothing is held.  ``begun`` is the time of harness.vm.pauses.now() from
+    which on it is held, None before.
     """
 
     def __init__(self, guest: Guest, debugger: Debugger, cpu: int, way: Way) -> None:
         scale = guest.machine.accelerator.time_scale
         self.cpu = cpu
+        self.begun: float | None = None
         self.place = guest.symbols.function_at(way.start)
         self._symbols = guest.symbols
         self._debugger = debugger
@@ -247,6 +250,8 @@ class Held:
         try:
             if not self._way.go(self._walk):
                 return
+            if not self._walk.passed:
+                self.begun = now()
             self._debugger.resume(None if self._walk.passed else self._others)
         except DebuggerError as error:
             self._error = error

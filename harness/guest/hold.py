@@ -24,7 +24,8 @@ class Hold:
 
     While a processor is held it takes no interrupt, so nothing may be started in the guest, and
     only actors that already run may be used.  A hold lasts at most a few seconds: a soft lockup
-    is reported after 20.
+    is reported after 20.  One that lasts longer, as the guest waits for the processor, counts as a
+    pause of the machine (harness.vm.pauses).
     """
 
     def __init__(self, guest: Guest) -> None:
@@ -67,6 +68,7 @@ class Hold:
             )
         place = self._guest.symbols.function_at(way.start)
         self._guest.recorder.step(f"other a debugger holds processor {cpu} in {place}")
+        held: Held | None = None
         try:
             with Debugger(machine.debugger, machine.accelerator.time_scale) as debugger:
                 held = Held(self._guest, debugger, cpu, way)
@@ -78,3 +80,6 @@ class Hold:
         except DebuggerError:
             machine.kill()
             raise
+        finally:
+            if held is not None and held.begun is not None:
+                machine.add_hold(cpu, held.begun)

@@ -24,6 +24,9 @@ MEMORY = 1024 * MIB  # of every guest
 # an emulated processor on a busy host misses some.
 # nohz, highres: with a one-shot timer, one lost write to the interrupt controller
 # (docs/findings.md) means that a processor sleeps for ever.
+# tsc: on a busy host two clocks are read too far apart.  The kernel then takes the TSC for unstable, and
+# sends an interrupt to each processor, also to one that a debugger holds (kernel/time/clocksource.c,
+# clocksource_verify_percpu).
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
     "intel_iommu=on",
@@ -33,6 +36,7 @@ KERNEL_ARGUMENTS = (
     "no_timer_check",
     "nohz=off",
     "highres=off",
+    "tsc=nowatchdog",
     # With five levels and KASAN the shadow of vmalloc has 1.5 million PUD entries.  A page-table
     # dump walks the kernel's half too, and so long a walk is a soft lockup.
     "no5lvl",

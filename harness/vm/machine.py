@@ -362,11 +362,15 @@ class Machine:
         return fault and f"{fault}{cgroup.kills_since(self._memory_kills)}"
 
     def paused(self, since: float) -> str:
-        """Describe, as a clause, a pause of this program or of QEMU ``since`` a time of pauses.now().
+        """Describe, as a clause, a pause ``since`` a time of pauses.now(); empty if there was none.
 
-        The result is empty if there was none.
+        It is one of this program, of QEMU or of a processor.
         """
         return self._pauses.since(since)
+
+    def add_hold(self, cpu: int, begun: float) -> None:
+        """Count that a debugger held a processor, see PauseWatch.add_hold()."""
+        self._pauses.add_hold(cpu, begun)
 
     def dump_processors(self) -> tuple[Path, str]:
         """Write the state of processors and queues to ``processors.txt``, see diagnose.dump_processors().

@@ -1,4 +1,4 @@
-"""Notice when this program or its QEMU did not run: stopped by a signal, a host that slept, no processor.
+"""Notice when a guest did not run: stopped by a signal, held by a debugger, a host that slept or was busy.
 
 A guest that did not run misses its deadlines.  When it goes on, its clock has jumped, so its kernel may
 report a lockup.  Neither is a fault of that kernel.
@@ -13,6 +13,9 @@ from pathlib import Path
 TICK_SECONDS = 0.5
 #: A shorter pause counts for nothing: a busy host makes those.
 PAUSE_SECONDS = 5.0
+#: A processor that a debugger holds for less counts for nothing: the kernel reports a processor that waits
+#: for it after 20 s (kernel/watchdog.c, get_softlockup_thresh), and no operation has a shorter deadline.
+HOLD_SECONDS = 15.0
 #: The time after a pause in which the guest's kernel may still report it (kernel/watchdog.c).
 ECHO_SECONDS = 10.0
 
@@ -45,6 +48,16 @@ class PauseWatch:
         with self._lock:
             found = [words for end, words in self._pauses if end > moment - ECHO_SECONDS]
         return found[0] if found else ""
+
+    def add_hold(self, cpu: int, begun: float) -> None:
+        """Count that a debugger has held a processor from ``begun``, a time of now(), until now.
+
+        A hold shorter than HOLD_SECONDS is none.
+        """
+        end = now()
+        if end - begun >= HOLD_SECONDS:
+            with self._lock:
+                self._pauses.append((end, f"a debugger held processor {cpu} for {end - begun:.0f} s"))
 
     def close(self) -> None:
         """End the watch."""
