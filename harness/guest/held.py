@@ -230,11 +230,6 @@ class Held:
         self._debugger.resume(self._others)
         return self._symbols.function_at(registers.rip) if registers.in_kernel else ""
 
-    def release(self) -> None:
-        """Let the held processor go on."""
-        self._debugger.interrupt()
-        self._debugger.resume()
-
     def watch(self) -> None:
         """Begin to wait for the task, in a thread."""
         self._watcher.start()
