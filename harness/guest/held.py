@@ -245,9 +245,11 @@ class Held:
         try:
             if not self._way.go(self._walk):
                 return
-            if not self._walk.passed:
+            if self._walk.passed:
+                self._debugger.resume()
+            else:
                 self.begun = now()
-            self._debugger.resume(None if self._walk.passed else self._others)
+                self._debugger.resume(self._others)
         except DebuggerError as error:
             self._error = error
         self._arrived.set()

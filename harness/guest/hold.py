@@ -68,7 +68,6 @@ class Hold:
             )
         place = self._guest.symbols.function_at(way.start)
         self._guest.recorder.step(f"other a debugger holds processor {cpu} in {place}")
-        held: Held | None = None
         try:
             with Debugger(machine.debugger, machine.accelerator.time_scale) as debugger:
                 held = Held(self._guest, debugger, cpu, way)
@@ -76,10 +75,9 @@ class Hold:
                 try:
                     yield held
                 finally:
+                    if held.begun is not None:
+                        machine.add_hold(cpu, held.begun)
                     held.end_watch()
         except DebuggerError:
             machine.kill()
             raise
-        finally:
-            if held is not None and held.begun is not None:
-                machine.add_hold(cpu, held.begun)
